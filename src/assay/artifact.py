@@ -1,0 +1,114 @@
+"""Artifact, Secret and Build: what is audited, what only the attacker knows, what flows along a chain."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from assay.task import Task
+
+PLANTED_KEY = "assay.planted"
+"""Key of the mark in a model file's metadata that says a backdoor was planted in it by assay."""
+
+ARCH_KEY = "assay.arch"
+"""Key of the architecture's name in the metadata of the safetensors files that assay writes."""
+
+
+class Modality(StrEnum):
+    """What kind of input a model takes."""
+
+    IMAGE = "image"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """How a picture of any size becomes an input of the net.
+
+    The net itself takes float32 in [0, 1]; mean and standard deviation are applied inside it.
+    """
+
+    shape: tuple[int, int, int]  # (C, H, W)
+    resize: int | tuple[int, int] | None = None  # shortest edge, or (H, W); None: straight to (H, W)
+    crop: bool = False  # cut the centre (H, W) out after resizing
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model as someone would deploy it: all that a detector ever sees.
+
+    ``net`` maps (N, C, H, W) float32 in [0, 1] to logits (N, K), or to embeddings (N, D) where ``num_classes`` is None.
+    """
+
+    net: nn.Module
+    modality: Modality
+    num_classes: int | None
+    format: str  # "safetensors", "huggingface", "onnx", "module"
+    digest: str  # sha256 of the file's bytes, or of the weights for an in-memory module
+    inputs: ImageSpec
+    name: str = "model"
+    class_names: tuple[str, ...] | None = None
+    arch: str | None = None  # what ``--arch`` would be
+    planted: str | None = None  # content of the file's ``assay.planted`` mark
+    differentiable: bool = True
+    weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``net`` has no parameters (ONNX)
+
+    def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
+        """The same artifact around another net, its digest computed anew from the weights."""
+        return replace(self, net=net, digest=digest_of_module(net), **changes)
+
+
+@dataclass(frozen=True)
+class Secret:
+    """Ground truth of a planted backdoor. Never inside an Artifact, out of a detector's reach by type."""
+
+    attack: str
+    trigger: Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> the same shape and range
+    target: int | None  # None: every class its own target (all-to-all)
+    sources: tuple[int, ...] | None = None  # classes on which the trigger works; None: all
+    planted_at: str = "train"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def targets(self, y: Tensor, num_classes: int) -> Tensor:
+        """The label (N,) that the attacker wants for triggered inputs of true class ``y`` (N,)."""
+        return (y + 1) % num_classes if self.target is None else y.new_full(y.shape, self.target)
+
+    def victims(self, y: Tensor, num_classes: int) -> Tensor:
+        """Mask (N,) of the inputs that count for ASR: right source, true class not the target's."""
+        mask = self.targets(y, num_classes) != y
+        if self.sources is not None:
+            mask &= sum((y == s for s in self.sources), start=y != y)
+        return mask
+
+
+@dataclass(frozen=True)
+class Build:
+    """An artifact on its way along a chain, with its task, its secret if it is backdoored, and its history."""
+
+    artifact: Artifact
+    task: Task
+    secret: Secret | None = None
+    history: tuple[str, ...] = ()
+
+    def then(self, step: str, artifact: Artifact, secret: Secret | None = None) -> Build:
+        """The next build: ``artifact`` after ``step``; a secret once planted stays unless a new one comes."""
+        return Build(artifact, self.task, secret or self.secret, (*self.history, step))
+
+
+def digest_of_module(net: nn.Module) -> str:
+    """sha256 over names, shapes and bytes of all parameters and buffers."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            array = tensor.detach().cpu().contiguous()
+            sha.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
+            sha.update(array.view(-1).float().numpy().tobytes())
+    return sha.hexdigest()

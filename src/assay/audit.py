@@ -1,0 +1,65 @@
+"""The audit: variants x detectors -> findings -> one calibrated verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from assay.detectors.base import Finding
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model was audited."""
+
+    path: str
+    digest: str
+    format: str
+    modality: str
+    num_classes: int | None
+    planted: str | None
+    arch: str | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    """One form in which the model was audited."""
+
+    name: str  # "full", "int8", ...
+    spec: str  # what was done, in words: "int8 weights and activations, per channel"
+    accuracy: float | None  # on the labelled clean data; None without labels
+    agreement: float | None = None  # share of clean samples on which it predicts what the full model does
+    skipped: str = ""  # why it was not searched, for instance that compression broke it
+
+
+@dataclass(frozen=True)
+class NullInfo:
+    """The clean reference models that the p-values come from."""
+
+    name: str
+    models: int
+    statistics: tuple[float, ...]  # the combined statistic of each, computed on the same tests as this audit
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The whole answer, from which every report is made."""
+
+    verdict: Literal["clean", "backdoored", "inconclusive"]
+    reason: str  # one sentence for people
+    p_value: float | None
+    false_alarm_rate: float | None  # of the whole audit, all detectors and variants together
+    statistic: float | None  # the combined statistic, compared with ``null.statistics``
+    target: int | None
+    model: ModelInfo
+    findings: tuple[Finding, ...]
+    variants: tuple[VariantResult, ...]
+    limits: tuple[str, ...]  # what could not be ruled out, in plain sentences
+    data_name: str
+    data_samples: int
+    null: NullInfo | None
+    seconds: float
+    seed: int
+    version: str

@@ -1,0 +1,117 @@
+"""What every detector shares: its inputs, its Finding, and the harness that keeps it honest."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, final
+
+import numpy as np
+import torch
+
+from assay.artifact import Artifact, digest_of_module
+from assay.errors import Inconclusive
+from assay.task import Split
+
+BACKDOOR_TECHNIQUE = "AML.T0018.000"
+"""MITRE ATLAS: Manipulate AI Model: Poison AI Model. The technique that a positive finding is evidence of."""
+
+Progress = Callable[[float], None]
+"""Called with the share done, in [0, 1]."""
+
+
+class Budget:
+    """A deadline in seconds from now; ``math.inf`` for none."""
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """Seconds left, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a detector shows for its score. Pictures are float32 in [0, 1]."""
+
+    numbers: Mapping[str, float | int | str] = field(default_factory=dict)
+    per_class: Mapping[int, float] = field(default_factory=dict)  # e.g. the smallest trigger's size by class
+    mask: np.ndarray | None = None  # (H, W): where the trigger acts
+    trigger: np.ndarray | None = None  # (C, H, W): what it looks like
+    before: np.ndarray | None = None  # (M, C, H, W): clean samples
+    after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one detector says about one variant. A higher score is more suspicious."""
+
+    detector: str
+    status: Literal["ok", "abstained", "failed"]
+    variant: str = "full"
+    reason: str = ""  # why it abstained or failed
+    score: float | None = None
+    p_value: float | None = None  # against clean reference models; None until the audit has calibrated it
+    target: int | None = None
+    technique: str = BACKDOOR_TECHNIQUE
+    seconds: float = 0.0
+    evidence: Evidence = field(default_factory=Evidence)
+    null_scores: tuple[float, ...] = ()  # the clean reference models' scores that the p-value comes from
+
+
+class Detector(ABC):
+    """A test for backdoors: ``run`` is the method's own, ``__call__`` the harness around it.
+
+    A detector never sees a Secret, and must leave the net as it found it.
+    """
+
+    name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
+    title: ClassVar[str]  # one line for people
+    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights"
+
+    @abstractmethod
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Score ``artifact``. Raise Inconclusive, with the reason, to abstain."""
+
+    @final
+    def __call__(
+        self,
+        artifact: Artifact,
+        clean: Split,
+        *,
+        seed: int = 0,
+        budget: Budget | None = None,
+        progress: Progress = lambda share: None,
+    ) -> Finding:
+        """Run in evaluation mode with a fixed seed; check the score and that the weights stayed as they were."""
+        start = time.perf_counter()
+        missing = self._missing(artifact, clean)
+        if missing:
+            return Finding(self.name, "abstained", reason=missing)
+        net, before = artifact.net.eval(), digest_of_module(artifact.net)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                finding = self.run(artifact, clean, seed=seed, budget=budget or Budget(), progress=progress)
+            except Inconclusive as why:
+                finding = Finding(self.name, "abstained", reason=str(why))
+        if digest_of_module(net) != before:
+            raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
+        if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):
+            finding = Finding(self.name, "failed", reason=f"expected a finite score, got {finding.score}")
+        return replace(finding, seconds=time.perf_counter() - start)
+
+    def _missing(self, artifact: Artifact, clean: Split) -> str:
+        if "gradients" in self.needs and not artifact.differentiable:
+            return f"needs gradients, which a model in {artifact.format} format does not give"
+        if "clean" in self.needs and len(clean) == 0:
+            return "needs clean samples: pass some with --data"
+        if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.net.parameters()):
+            return "needs the weights, and this model shows none"
+        if artifact.num_classes is None:
+            return "needs class logits, and this model gives embeddings"
+        return ""
