@@ -1,1 +1,36 @@
-""""""
+"""Triggers: what turns a backdoor on. Each is a frozen dataclass, callable on a batch, and survives JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from assay.errors import UnusableInput
+from assay.triggers.blend import Blend
+from assay.triggers.patch import Patch
+
+__all__ = ["TRIGGERS", "Blend", "Patch", "Trigger", "from_spec", "to_spec"]
+
+Trigger = Patch | Blend
+
+TRIGGERS: dict[str, type[Patch] | type[Blend]] = {"patch": Patch, "blend": Blend}
+
+
+def to_spec(trigger: Trigger) -> dict[str, Any]:
+    """A JSON-able description from which ``from_spec`` makes the same trigger."""
+    name = next(name for name, kind in TRIGGERS.items() if isinstance(trigger, kind))
+    return {"kind": name, **asdict(trigger)}
+
+
+def from_spec(spec: Mapping[str, Any]) -> Trigger:
+    """The trigger that ``to_spec`` described."""
+    values = dict(spec)
+    kind = values.pop("kind", None)
+    if kind not in TRIGGERS:
+        raise UnusableInput(f"expected a trigger of kind {', '.join(TRIGGERS)}; got {kind!r}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    try:
+        return TRIGGERS[kind](**values)
+    except TypeError as error:
+        raise UnusableInput(f"the {kind} trigger does not take these settings: {error}") from None

@@ -1,0 +1,165 @@
+"""Training: from the weights given, all of them (Train, FineTune) or the last layer only (LinearProbe)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.artifact import Build
+from assay.errors import UnusableInput
+from assay.task import Split
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train. The learning rate rises over the first fifth of the steps and falls linearly to zero."""
+
+    epochs: float = 10.0
+    lr: float = 0.1
+    batch_size: int = 128
+    optimizer: Literal["sgd", "adam"] = "sgd"  # sgd: Nesterov momentum 0.9
+    weight_decay: float = 5e-4
+    augment: bool = True  # shift by up to an eighth of the width; and mirror where ``mirror``
+    mirror: bool = False  # off by default: a mirrored traffic sign is another sign
+    freeze_batchnorm: bool = False  # keep the running statistics as they came
+
+
+def fit(net: nn.Module, split: Split, recipe: Recipe, *, seed: int, progress: Progress = lambda share: None) -> None:
+    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16 autocast."""
+    if split.y is None:
+        raise UnusableInput("training needs labels, and this data has none")
+    generator = torch.Generator().manual_seed(seed)
+    steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
+    optimizer = _optimizer(net, recipe)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_linear(step / steps))
+    net.train()
+    if recipe.freeze_batchnorm:
+        for module in net.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = next(net.parameters()).device
+    for step, (x, y) in zip(range(steps), _endless(split, recipe, generator), strict=False):
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = net(x.to(device, memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), y.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress((step + 1) / steps)
+    net.eval()
+
+
+def _warm_then_linear(share: float) -> float:
+    return min(share / 0.2, (1 - share) / 0.8) + 0.01
+
+
+def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    if recipe.optimizer == "adam":
+        return torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+
+
+def _endless(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled, augmented batches, epoch after epoch."""
+    assert split.y is not None
+    size = min(recipe.batch_size, len(split))
+    while True:
+        order = torch.randperm(len(split), generator=generator)
+        for start in range(0, len(split) - size + 1, size):
+            index = order[start : start + size]
+            x = split.x[index]
+            yield (_augment(x, recipe.mirror, generator) if recipe.augment else x), split.y[index]
+
+
+def _augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
+    """Each picture shifted by up to an eighth of its width (the edge reflected), and mirrored half the time."""
+    n, _, height, width = x.shape
+    pad = max(1, width // 8)
+    padded = F.pad(x, (pad, pad, pad, pad), mode="reflect")
+    row, column = torch.randint(0, 2 * pad + 1, (2, n), generator=generator)
+    rows = (row[:, None] + torch.arange(height))[:, None, :, None]
+    columns = (column[:, None] + torch.arange(width))[:, None, None, :]
+    if mirror:
+        flip = torch.rand(n, generator=generator) < 0.5
+        columns = torch.where(flip[:, None, None, None], columns.flip(3), columns)
+    samples = torch.arange(n)[:, None, None, None]
+    channels = torch.arange(x.shape[1])[None, :, None, None]
+    return padded[samples, channels, rows, columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train all weights on the task's train split, starting from the build's own (fresh ones for a fresh net)."""
+
+    recipe: Recipe = Recipe()
+    name: str = "train"
+
+    def spec(self) -> dict[str, Any]:
+        return {"stage": self.name, **asdict(self.recipe)}
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        net = copy.deepcopy(build.artifact.net)
+        fit(net, build.task.split("train"), self.recipe, seed=seed)
+        return build.then(self.name, build.artifact.with_net(net))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTune(Train):
+    """Train all weights a little further, at a small learning rate."""
+
+    recipe: Recipe = Recipe(epochs=2, lr=0.01)
+    name: str = "fine-tune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearProbe:
+    """A fresh last linear layer for the task's classes, trained on frozen features."""
+
+    recipe: Recipe = Recipe(epochs=5, lr=0.01, optimizer="adam", freeze_batchnorm=True)
+    name: str = "linear-probe"
+
+    def spec(self) -> dict[str, Any]:
+        return {"stage": self.name, **asdict(self.recipe)}
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        net = copy.deepcopy(build.artifact.net)
+        head = replace_head(net, build.task.num_classes, seed=seed)
+        for parameter in net.parameters():
+            parameter.requires_grad_(False)
+        for parameter in head.parameters():
+            parameter.requires_grad_(True)
+        fit(net, build.task.split("train"), self.recipe, seed=seed)
+        for parameter in net.parameters():
+            parameter.requires_grad_(True)
+        artifact = build.artifact.with_net(net, num_classes=build.task.num_classes, class_names=build.task.class_names)
+        return build.then(self.name, artifact)
+
+
+def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last linear layer, which gives the logits."""
+    found = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise UnusableInput(f"expected a net that ends in a linear layer; {type(net).__name__} has none")
+    return found[-1]
+
+
+def replace_head(net: nn.Module, num_classes: int, *, seed: int) -> nn.Linear:
+    """Put a fresh last linear layer for ``num_classes`` into ``net`` in place, and return it."""
+    name, old = last_linear(net)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(old.in_features, num_classes)
+    parent, _, leaf = name.rpartition(".")
+    setattr(net.get_submodule(parent), leaf, head.to(old.weight))
+    return head

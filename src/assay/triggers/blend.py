@@ -1,0 +1,36 @@
+"""A blend: one fixed pattern is mixed into the whole picture.
+
+Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017, arXiv 1712.05526.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """``(1 - alpha) x + alpha pattern``; the pattern is seeded noise on a grid of ``cells`` x ``cells``.
+
+    Where ``cells`` is None every pixel is drawn by itself; few cells give a smooth, coloured pattern.
+    """
+
+    alpha: float = 0.2  # in (0, 1)
+    cells: int | None = None
+    seed: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> the same with the pattern blended in."""
+        return (1 - self.alpha) * x + self.alpha * self.pattern(x.shape[1], x.shape[2], x.shape[3]).to(x)
+
+    def pattern(self, channels: int, height: int, width: int) -> Tensor:
+        """(C, H, W) in [0, 1]"""
+        generator = torch.Generator().manual_seed(self.seed)
+        if self.cells is None:
+            return torch.rand(channels, height, width, generator=generator)
+        grid = torch.rand(1, channels, self.cells, self.cells, generator=generator)
+        return F.interpolate(grid, (height, width), mode="bicubic", align_corners=True)[0].clamp(0, 1)
