@@ -1,1 +1,106 @@
-""""""
+"""Model files -> ``Artifact`` and back: one file a format.
+
+Loading never unpickles, never runs code that came with the model, and never touches the network unless a Hugging Face
+hub id was given. ``--arch package.module:function`` is the one way that code runs, and it is the user's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.artifact import Artifact
+from assay.errors import UnusableInput
+from assay.formats.files import refuse_pickle
+from assay.formats.module import from_module
+from assay.formats.normalization import Normalization
+
+__all__ = ["from_module", "load", "save"]
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_PREFIX = "hf:"
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Artifact:
+    """Loads a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
+
+    ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``mean`` and ``std``
+    (one value a channel, for pixels in [0, 1]) override the normalization that the model brings.
+    The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
+    nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
+    """
+    normalization = Normalization.of(mean, std)
+    text = str(path)
+    if text.startswith(HUB_PREFIX) or _is_hub_id(text):
+        from assay.formats.hf import load_hub
+
+        _needs_no_arch(arch, text)
+        return load_hub(text.removeprefix(HUB_PREFIX), normalization=normalization)
+    local = Path(path)
+    if not local.exists():
+        raise UnusableInput(
+            f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
+        )
+    return _load_directory(local, arch, normalization) if local.is_dir() else _load_file(local, arch, normalization)
+
+
+def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:
+    """Writes ``directory/model.safetensors``, whole or not at all; ``load`` of it needs no ``--arch``.
+
+    ``planted`` marks the file as backdoored by assay; a mark that the artifact already has is always kept.
+    """
+    from assay.formats.safetensors import save_safetensors
+
+    return save_safetensors(artifact, directory, planted=planted)
+
+
+def _load_file(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:
+    refuse_pickle(path)
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        from assay.formats.safetensors import load_safetensors
+
+        return load_safetensors(path, arch=arch, normalization=normalization)
+    if suffix == ".onnx":
+        from assay.formats.onnx import load_onnx
+
+        _needs_no_arch(arch, str(path))
+        return load_onnx(path, normalization=normalization)
+    raise UnusableInput(
+        f"{path}: expected a .safetensors or .onnx file or a Hugging Face directory, came a {suffix or 'nameless'} file"
+    )
+
+
+def _load_directory(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:
+    if (path / "config.json").exists():
+        from assay.formats.hf import load_directory
+
+        _needs_no_arch(arch, str(path))
+        return load_directory(path, normalization=normalization)
+    models = sorted(file for file in path.iterdir() if file.suffix.lower() in {".safetensors", ".onnx"})
+    if len(models) == 1:  # what ``assay plant --out`` writes
+        return _load_file(models[0], arch, normalization)
+    came = ", ".join(file.name for file in models[:5]) or "neither"
+    raise UnusableInput(f"{path}: expected a config.json or exactly one .safetensors or .onnx file, came {came}")
+
+
+def _is_hub_id(text: str) -> bool:
+    """Whether ``text`` can only be meant as a hub id: not a local path, nor a path into a folder that exists."""
+    if not HUB_ID.fullmatch(text) or Path(text).suffix.lower() in {".safetensors", ".onnx"}:
+        return False
+    refuse_pickle(Path(text))
+    return not Path(text).exists() and not Path(text.split("/")[0]).is_dir()
+
+
+def _needs_no_arch(arch: str | None, what: str) -> None:
+    if arch is not None:
+        raise UnusableInput(
+            f"--arch is only for bare .safetensors files; {what} brings its own architecture: leave it out"
+        )

@@ -1,0 +1,254 @@
+"""Image classification models in Hugging Face's layout: a directory, a hub id, a file that assay made of one.
+
+Only ``config.json``, ``preprocessor_config.json`` and safetensors files are read, all of them by code in this package;
+transformers gets a parsed config and tensors, so that nothing in the directory can make it fetch or run something.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from assay.artifact import PLANTED_KEY, Artifact
+from assay.errors import UnusableInput
+from assay.formats.checked import Weights, read_weights
+from assay.formats.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
+from assay.formats.module import describe
+from assay.formats.normalization import Normalization
+from assay.formats.preprocessing import Preprocessing, read_preprocessing
+
+FORMAT = "huggingface"
+ARCH = "huggingface"
+"""``assay.arch`` of a safetensors file that assay wrote from a Hugging Face model; its config stands beside it."""
+CONFIG_KEY = "assay.config"
+FLIP_KEY = "assay.flip_channels"
+
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class Logits(nn.Module):
+    """A transformers model as a net: normalized pictures (N, C, H, W) -> logits (N, K)."""
+
+    def __init__(self, model: nn.Module, *, flip: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.flip = flip  # the model takes BGR
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(pixel_values=x.flip(1) if self.flip else x).logits
+
+    def config_json(self) -> str:
+        """The model's config as JSON."""
+        return self.model.config.to_json_string(use_diff=True)  # type: ignore[union-attr,operator]
+
+
+def load_directory(path: Path, *, normalization: Normalization | None, name: str | None = None) -> Artifact:
+    """Loads a directory with ``config.json``, safetensors weights and, usually, ``preprocessor_config.json``."""
+    config_path = inside(path, CONFIG)
+    settings = read_json(config_path)
+    _refuse_code(settings, str(config_path))
+    processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None
+    if processor is not None:
+        _refuse_code(processor, str(path / PREPROCESSOR))
+    files = _weight_files(path)
+    parts = [read_weights(file) for file in files]
+    tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
+    model = _build(settings, tensors, str(path))
+    preprocessing = read_preprocessing(processor, settings, normalization, str(path))
+    artifact = _describe(model, preprocessing, class_names=None, name=name or path.resolve().name)
+    artifact.net.eval()
+    marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
+    return replace(artifact, digest=sha256_of([config_path, *files]), planted="; ".join(dict.fromkeys(marks)) or None)
+
+
+def load_hub(repository: str, *, normalization: Normalization | None) -> Artifact:
+    """Fetches the JSON and safetensors files of a hub repository, nothing else of it, and loads them."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])
+    except Exception as error:  # the hub client raises a dozen kinds, its HTTP library's own among them
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise UnusableInput(
+            f"cannot fetch {repository} from the Hugging Face hub: {reason[0]}; "
+            "check the name and the network, or give a local path"
+        ) from None
+    return load_directory(Path(folder), normalization=normalization, name=repository)
+
+
+def from_model(
+    model: nn.Module,
+    *,
+    shape: tuple[int, int, int] | None,
+    normalization: Normalization | None,
+    class_names: Sequence[str] | None,
+    name: str,
+) -> Artifact:
+    """The artifact around a transformers image classification model in memory; see ``module.from_module``."""
+    settings = json.loads(Logits(model).config_json())
+    _needs_image_classes(settings, name)
+    processor = _processor_of(str(settings.get("_name_or_path") or getattr(model, "name_or_path", "")))
+    preprocessing = read_preprocessing(processor, settings, normalization, name, shape=shape)
+    return replace(_describe(model, preprocessing, class_names=class_names, name=name), format="module")
+
+
+def rebuild(weights: Weights, where: str) -> nn.Module:
+    """The net in a file that assay wrote from a Hugging Face model."""
+    try:
+        settings = json.loads(weights.metadata[CONFIG_KEY])
+    except ValueError:
+        raise UnusableInput(f"{where}: metadata {CONFIG_KEY} is not valid JSON") from None
+    _refuse_code(settings, where)
+    return Logits(_build(settings, weights.tensors, where), flip=weights.metadata.get(FLIP_KEY) == "1")
+
+
+def _refuse_code(settings: object, where: str) -> None:
+    """Raises where a setting asks for code or for files from elsewhere; nested settings are searched too."""
+    if isinstance(settings, list):
+        for value in settings:
+            _refuse_code(value, where)
+    if not isinstance(settings, dict):
+        return
+    for key, value in settings.items():
+        if key in {"auto_map", "custom_pipelines"}:
+            raise UnusableInput(
+                f"{where}: asks for code from the model's repository ({key}), which is never run; "
+                "load it yourself and give assay the net, or use a model that transformers knows"
+            )
+        remote = key.endswith("_implementation") and isinstance(value, str) and "/" in value
+        if remote or (key in {"use_pretrained_backbone", "use_timm_backbone"} and value):
+            raise UnusableInput(f"{where}: asks for something from elsewhere ({key}: {value}); remove that setting")
+        if key == "quantization_config" and value:
+            raise UnusableInput(f"{where}: expected float weights, came a quantized model ({key}); export it as ONNX")
+        _refuse_code(value, where)
+
+
+def _weight_files(path: Path) -> list[Path]:
+    """The safetensors files of a directory, all of them inside it."""
+    if (path / INDEX).exists():
+        mapping = read_json(inside(path, INDEX)).get("weight_map")
+        if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
+            raise UnusableInput(f"{path / INDEX}: expected a weight_map of tensor names to files")
+        names = sorted(set(mapping.values()))
+        wrong = [name for name in names if not name.endswith(".safetensors")]
+        if wrong:
+            raise UnusableInput(f"{path / INDEX}: expected .safetensors shards, came {wrong[0]!r}")
+        return [inside(path, name) for name in names]
+    if (path / WEIGHTS).exists() or (path / WEIGHTS).is_symlink():
+        return [inside(path, WEIGHTS)]
+    pickles = sorted(file.name for file in path.iterdir() if file.suffix.lower() in PICKLES)
+    if pickles:
+        raise UnusableInput(
+            f"{path}: has only {pickles[0]}, which can run code when loaded and is never opened; "
+            f"{TO_CONVERT.replace('FILE', pickles[0])}, or save_pretrained(..., safe_serialization=True)"
+        )
+    raise UnusableInput(f"{path}: expected {WEIGHTS} or {INDEX}, found neither")
+
+
+def _needs_image_classes(settings: Mapping[str, Any], where: str) -> None:
+    names = settings.get("architectures") or []
+    if names and not any("ForImageClassification" in str(name) for name in names):
+        raise UnusableInput(
+            f"{where}: only image classification is supported for now, came {', '.join(map(str, names))}; "
+            "give a ...ForImageClassification model"
+        )
+
+
+def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+    """The transformers model of a config with the given weights, in float32 and eval mode."""
+    import torch
+
+    _needs_image_classes(settings, where)
+    try:
+        config, model_class = _classes(settings)
+        with torch.device("meta"):
+            size = sum(parameter.numel() for parameter in model_class(config).parameters())
+    except Exception as error:  # configs fail in as many ways as there are models
+        raise UnusableInput(
+            f"{where}: no image classification model of transformers fits its config: {_line(error)}"
+        ) from None
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
+        raise UnusableInput(f"{where}: its config describes {size} parameters, its weights are {held}; they do not fit")
+    try:
+        with _quiet():
+            model, info = model_class.from_pretrained(
+                None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
+            )
+    except Exception as error:  # as above
+        raise UnusableInput(f"{where}: its weights do not fit its config: {_line(error)}") from None
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
+    if missing:  # transformers would audit a head of random numbers
+        raise UnusableInput(f"{where}: {len(missing)} tensors are missing from its weights: {', '.join(missing[:3])}")
+    return model.eval()
+
+
+def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The config object and the model class for a parsed config.json."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    model_type = str(settings.get("model_type"))
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"unknown model_type {model_type!r}")
+    config = CONFIG_MAPPING[model_type].from_dict(dict(settings))
+    found = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    candidates: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
+    wanted = set(settings.get("architectures") or [])
+    return config, next((c for c in candidates if c.__name__ in wanted), candidates[0])
+
+
+def _describe(
+    model: nn.Module, preprocessing: Preprocessing, *, class_names: Sequence[str] | None, name: str
+) -> Artifact:
+    inputs = preprocessing.inputs
+    net = preprocessing.normalization.around(Logits(model, flip=preprocessing.flip), inputs.shape[0])
+    labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
+    names = class_names or [str(labels[index]) for index in sorted(labels)]
+    return describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
+
+
+def _processor_of(name_or_path: str) -> Mapping[str, Any] | None:
+    """The image processor's file of a model in memory, where it lies on this machine already."""
+    if not name_or_path:
+        return None
+    path = Path(name_or_path) / PREPROCESSOR
+    if not path.is_file():
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+
+        try:
+            cached = try_to_load_from_cache(name_or_path, PREPROCESSOR)
+        except HFValidationError:  # a path, not a repository
+            cached = None
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
+    return read_json(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own progress bar and warnings: only the command line prints."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,99 @@
+"""A net that is already in memory: any ``nn.Module``, or an image classification model of transformers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
+from assay.errors import UnusableInput
+from assay.formats.normalization import Normalization
+
+FORMAT = "module"
+
+
+def from_module(
+    net: nn.Module,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    class_names: Sequence[str] | None = None,
+    name: str = "model",
+) -> Artifact:
+    """Wraps a net in memory; its weights are neither copied nor changed.
+
+    ``shape`` is (C, H, W), needed unless the net is a transformers model whose config says it. ``mean`` and ``std`` are
+    put in front of the net; without them it takes [0, 1] as it is (a transformers model: what its image processor's
+    file says, where that lies in its folder or in the hub's local cache). ``num_classes`` is found by one forward pass.
+    """
+    normalization = Normalization.of(mean, std)
+    if _is_transformers(net):
+        from assay.formats.hf import from_model
+
+        return from_model(net, shape=shape, normalization=normalization, class_names=class_names, name=name)
+    if shape is None:
+        raise UnusableInput("shape=(C, H, W) is needed for a net in memory, for instance shape=(3, 32, 32)")
+    wrapped = net if normalization is None else normalization.around(net, shape[0])
+    return describe(
+        wrapped, ImageSpec(shape), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
+    )
+
+
+def describe(
+    net: nn.Module,
+    inputs: ImageSpec,
+    *,
+    num_classes: int | None,
+    class_names: Sequence[str] | None,
+    format: str,
+    name: str,
+) -> Artifact:
+    """The artifact around ``net``, which takes [0, 1]; one forward pass of zeros counts its classes."""
+    found = count_classes(net, inputs.shape)
+    if num_classes is not None and num_classes != found:
+        raise UnusableInput(
+            f"{name}: expected {num_classes} classes, the net answers with {found}; correct num_classes"
+        )
+    return Artifact(
+        net=net,
+        modality=Modality.IMAGE,
+        num_classes=found,
+        format=format,
+        digest=digest_of_module(net),
+        inputs=inputs,
+        name=name,
+        # Names that do not fit the classes are of no use to anyone and no reason to refuse the model.
+        class_names=tuple(class_names) if class_names is not None and len(class_names) == found else None,
+    )
+
+
+def count_classes(net: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Runs zeros (2, C, H, W) through the net as for inference; its modules' modes are left as they were."""
+    modes = [(module, module.training) for module in net.modules()]
+    weight = next(net.parameters(), torch.zeros(()))
+    try:
+        net.eval()
+        with torch.no_grad():
+            logits = net(torch.zeros((2, *shape), device=weight.device))
+    except Exception as error:  # whatever the net's own code raises
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise UnusableInput(f"the net does not run on a picture of shape {shape}: {reason[0]}") from None
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
+        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UnusableInput(f"expected logits of shape (N, classes) with at least 2 classes, the net answers {came}")
+    if not bool(torch.isfinite(logits).all()):
+        raise UnusableInput("the net answers NaN or infinite logits to an all-black picture; its weights are unusable")
+    return int(logits.shape[1])
+
+
+def _is_transformers(net: nn.Module) -> bool:
+    transformers = sys.modules.get("transformers")  # a net of transformers cannot exist before its import
+    return transformers is not None and isinstance(net, transformers.PreTrainedModel)

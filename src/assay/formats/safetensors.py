@@ -1,0 +1,120 @@
+"""Bare ``.safetensors`` files: an architecture by name or from the user's own factory, and weights that must fit it.
+
+``--arch`` is a name of ``assay.models.ARCHITECTURES`` or ``package.module:function``, the user's own factory of an
+``nn.Module``. A factory with a parameter ``num_classes`` (or with one required parameter) gets the number of classes,
+which is read off the file; any other is called without arguments. The input's shape (C, H, W) of such a net comes from
+the file's metadata ``assay.shape``, else from an attribute ``input_shape`` of the factory or of the net, else it is the
+channels of its first convolution and the first of 32, 28, 64, 96, 128, 224 pixels on which it runs. Such a net takes
+[0, 1] unless metadata or ``--mean`` and ``--std`` say otherwise.
+
+Files that assay wrote say all of that in their own metadata and need no ``--arch`` - except for a user's own factory:
+a file must not choose which code runs, so that name has to be given again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from assay.artifact import Artifact, ImageSpec
+from assay.errors import UnusableInput
+from assay.formats.arch import factory_of, guess_shape
+from assay.formats.checked import Weights, read_weights
+from assay.formats.files import sha256_of, write_whole
+from assay.formats.fit import fit
+from assay.formats.metadata import ModelMetadata
+from assay.formats.module import describe
+from assay.formats.normalization import Normalization
+from assay.models import ARCHITECTURES, Normalized
+
+FORMAT = "safetensors"
+FILE_NAME = "model.safetensors"
+
+
+def load_safetensors(path: Path, *, arch: str | None, normalization: Normalization | None) -> Artifact:
+    """Loads a safetensors file as the architecture ``arch``, or as the one that its own metadata names."""
+    weights = read_weights(path)
+    said = ModelMetadata.read(weights.metadata, str(path))
+    name = _arch(path, arch, said.arch)
+    net, inputs, own = _build(path, name, weights, said)
+    channels = inputs.shape[0]
+    chosen = normalization or said.normalization or own or Normalization.identity(channels)
+    artifact = describe(
+        chosen.around(net, channels).eval(),
+        inputs,
+        num_classes=None,
+        class_names=said.class_names,
+        format=FORMAT,
+        name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
+    )
+    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted)
+
+
+def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
+    """Writes the artifact's weights and everything that ``load_safetensors`` asks for; see ``assay.formats.save``."""
+    from safetensors.torch import save
+
+    from assay.formats import hf
+
+    if not artifact.differentiable:
+        raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
+    net, normalization = artifact.net, Normalization.identity(artifact.inputs.shape[0])
+    if isinstance(net, Normalized):
+        normalization = Normalization(_floats(net.mean), _floats(net.std))
+        net = net.net
+    marks = [mark for mark in (artifact.planted, planted) if mark]
+    said = ModelMetadata(
+        arch=artifact.arch,
+        planted="; ".join(dict.fromkeys(marks)) or None,
+        inputs=artifact.inputs,
+        normalization=normalization,
+        class_names=artifact.class_names,
+    )
+    extra = {}
+    if isinstance(net, hf.Logits):
+        said, extra = replace(said, arch=hf.ARCH), {hf.CONFIG_KEY: net.config_json(), hf.FLIP_KEY: str(int(net.flip))}
+        net = net.model
+    # Clones: safetensors refuses tensors that share memory.
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in net.state_dict().items()}
+    path = Path(directory) / FILE_NAME
+    write_whole(path, save(tensors, metadata=said.as_text() | extra))
+    return path
+
+
+def _arch(path: Path, given: str | None, said: str | None) -> str:
+    """The architecture's name: as given, else as the file says where that names no code of the user's own."""
+    if given is not None:
+        return given
+    from assay.formats import hf
+
+    if said is None:
+        raise UnusableInput(
+            f"{path}: --arch is needed for a bare safetensors file; known: {', '.join(ARCHITECTURES)}, "
+            "or package.module:function of your own"
+        )
+    if said not in ARCHITECTURES and said != hf.ARCH:
+        raise UnusableInput(
+            f"{path}: was written for the architecture {said!r}, not one of assay's; give --arch {said}"
+        )
+    return said
+
+
+def _build(
+    path: Path, name: str, weights: Weights, said: ModelMetadata
+) -> tuple[nn.Module, ImageSpec, Normalization | None]:
+    """The net without normalization, its pictures, and the normalization that belongs to the architecture."""
+    from assay.formats import hf
+
+    if name == hf.ARCH:
+        if said.inputs is None or hf.CONFIG_KEY not in weights.metadata:
+            raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
+        return hf.rebuild(weights, str(path)), said.inputs, None
+    factory = factory_of(name)
+    net = fit(factory, weights.tensors, str(path))
+    return net, said.inputs or ImageSpec(factory.shape or guess_shape(net)), factory.normalization
+
+
+def _floats(values: object) -> tuple[float, ...]:
+    return tuple(values.flatten().tolist())  # type: ignore[attr-defined]
