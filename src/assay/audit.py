@@ -63,3 +63,9 @@ class Audit:
     seconds: float
     seed: int
     version: str
+
+    def _repr_html_(self) -> str:
+        """The report, shown inline by notebooks."""
+        from assay.report import notebook  # here, because the reports know the audit and not the other way round
+
+        return notebook(self)

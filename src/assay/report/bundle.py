@@ -1,0 +1,60 @@
+"""All reports of one audit in one folder."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from assay.audit import Audit
+from assay.detectors.base import Evidence, Finding
+from assay.report import files, pictures
+from assay.report.document import dumps, to_json
+from assay.report.junit import to_junit
+from assay.report.page import to_html
+from assay.report.sarif import to_sarif
+
+STALE = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
+"""What an earlier audit may have left in the folder and must not be taken for evidence of this one."""
+
+
+def write(audit: Audit, directory: Path) -> dict[str, Path]:
+    """Write report.html, audit.json, audit.sarif, junit.xml and the triggers; return the paths by those names.
+
+    All of it appears or, when the disk does not take it (UnusableInput), none. Other files in the folder stay.
+    """
+    texts = {
+        "report.html": to_html(audit),
+        "audit.json": dumps(to_json(audit)),
+        "audit.sarif": dumps(to_sarif(audit)),
+        "junit.xml": to_junit(audit),
+    }
+    content = {name: text.encode("utf-8") for name, text in texts.items()}
+    for number, finding in enumerate(audit.findings):
+        content.update(_trigger_files(finding, number))
+    return files.publish(directory, content, stale=STALE)
+
+
+def _trigger_files(finding: Finding, number: int) -> Iterator[tuple[str, bytes]]:
+    name = f"triggers/{number:02d}-{_slug(finding.variant)}-{_slug(finding.detector)}.trigger"
+    image = pictures.trigger_picture(finding.evidence)
+    if image is not None:
+        yield f"{name}.png", pictures.png(image)
+    arrays = _arrays(finding.evidence)
+    if arrays:
+        stream = io.BytesIO()
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+        yield f"{name}.npz", stream.getvalue()
+
+
+def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
+    candidates = {name: getattr(evidence, name) for name in ("mask", "trigger", "before", "after")}
+    return {name: np.asarray(array, dtype=np.float32) for name, array in candidates.items() if array is not None}
+
+
+def _slug(text: str) -> str:
+    """A part of a file name that is safe on any file system."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or "unnamed"

@@ -1,0 +1,116 @@
+"""Charts as inline SVG. Colours come from the page's style sheet, so they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from assay.report.words import number
+
+WIDTH, HEIGHT = 380, 112
+LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24
+COLUMNS = 44
+
+
+def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: str) -> Markup | None:
+    """The reference models' values as stacked dots (bars where they are many), and where ``score`` lies among them."""
+    values = [value for value in null if math.isfinite(value)]
+    if not values:
+        return None
+    shown = score if score is not None and math.isfinite(score) else None
+    points = values if shown is None else [*values, shown]
+    low, high = _padded(min(points), max(points))
+
+    def place(value: float) -> float:
+        return LEFT + (value - low) / (high - low) * (RIGHT - LEFT)
+
+    parts = [*_stacks([place(value) for value in values]), *_axis(low, high, place)]
+    if shown is not None:
+        parts.append(_marker(place(shown), number(shown), tone))
+    summary = f"{name}: {len(values)} clean reference models from {number(min(values))} to {number(max(values))}"
+    if shown is not None:
+        summary += f"; this model {number(shown)}"
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, summary)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def bar(share: float) -> Markup:
+    """A bar over ``share`` in [0, 1] of its own width."""
+    width = 100 * min(1.0, max(0.0, share))
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="rail" width="100" height="8"/><rect class="fill" width="{}" height="8"/></svg>'
+    ).format(f"{max(width, 0.6):.2f}")
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    margin = 0.05 * (high - low) or max(abs(low) * 0.1, 1e-6)
+    return low - margin, high + margin
+
+
+def _stacks(positions: list[float]) -> list[Markup]:
+    step = (RIGHT - LEFT) / COLUMNS
+    counts = [0] * COLUMNS
+    for x in positions:
+        counts[min(COLUMNS - 1, int((x - LEFT) / step))] += 1
+    radius = step * 0.42
+    if max(counts) * step <= BASE - TOP - 6:
+        return [
+            Markup('<circle class="dot" cx="{}" cy="{}" r="{}"/>').format(
+                f"{LEFT + (column + 0.5) * step:.1f}", f"{BASE - (level + 0.5) * step:.1f}", f"{radius:.1f}"
+            )
+            for column, count in enumerate(counts)
+            for level in range(count)
+        ]
+    unit = (BASE - TOP - 6) / max(counts)
+    return [
+        Markup('<rect class="dot" x="{}" y="{}" width="{}" height="{}" rx="1"/>').format(
+            f"{LEFT + column * step + 0.6:.1f}",
+            f"{BASE - count * unit:.1f}",
+            f"{step - 1.2:.1f}",
+            f"{count * unit:.1f}",
+        )
+        for column, count in enumerate(counts)
+        if count
+    ]
+
+
+def _axis(low: float, high: float, place: Callable[[float], float]) -> list[Markup]:
+    line = Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, BASE + 0.5, RIGHT)
+    labels = [
+        Markup('<path class="axis" d="M{0} {1}v4"/><text class="tick" x="{0}" y="{2}">{3}</text>').format(
+            f"{place(value):.1f}", BASE + 0.5, BASE + 18, number(value)
+        )
+        for value in _ticks(low, high)
+    ]
+    return [line, *labels]
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round values between ``low`` and ``high``."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.99)
+    first = math.ceil(low / step)
+    return [round(index * step, 12) for index in range(first, math.floor(high / step) + 1)]
+
+
+def _marker(x: float, text: str, tone: str) -> Markup:
+    third = (RIGHT - LEFT) / 3
+    anchor = "start" if x < LEFT + third else "end" if x > RIGHT - third else "middle"
+    return Markup(
+        '<g class="mark {tone}"><path class="stem" d="M{x} {top}V{base}"/>'
+        '<path class="head" d="M{x} {base}l-5 -7h10z"/>'
+        '<text x="{x}" y="{label}" text-anchor="{anchor}" dx="{dx}">this model {text}</text></g>'
+    ).format(
+        tone=tone,
+        x=f"{x:.1f}",
+        top=TOP - 6,
+        base=BASE,
+        label=TOP - 10,
+        anchor=anchor,
+        dx={"start": -4, "end": 4, "middle": 0}[anchor],
+        text=text,
+    )

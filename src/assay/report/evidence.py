@@ -1,0 +1,107 @@
+"""A finding's evidence, made ready to be shown."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from assay.audit import Audit
+from assay.detectors.base import Finding
+from assay.report import charts, words
+from assay.report.pictures import data_uri, difference, picture, trigger_picture
+
+MOST_BARS = 20
+MOST_SAMPLES = 6
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One input as it was, with the trigger, and what the trigger changed, as ``data:`` addresses."""
+
+    before: str
+    after: str
+    change: str
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """The pictures of a finding; empty strings for what it has not."""
+
+    trigger: str
+    mask: str
+    samples: tuple[Sample, ...]
+    target: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One class."""
+
+    name: str
+    value: str
+    bar: Markup
+    target: bool
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A value for each class, the target's end of the scale first."""
+
+    rows: tuple[Bar, ...]
+    note: str
+
+
+def exhibit_of(finding: Finding, target: str, *, large: bool) -> Exhibit | None:
+    """The pictures of ``finding``, ``large`` for the top of the page."""
+    evidence, longest = finding.evidence, 320 if large else 128
+    image = trigger_picture(evidence) if evidence.trigger is not None else None
+    exhibit = Exhibit(
+        trigger="" if image is None else data_uri(image, longest),
+        mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
+        samples=tuple(_samples(evidence.before, evidence.after, 160 if large else 96)),
+        target=target if finding.target is not None else "",
+    )
+    return exhibit if exhibit.trigger or exhibit.mask or exhibit.samples else None
+
+
+def _samples(before: np.ndarray | None, after: np.ndarray | None, longest: int) -> list[Sample]:
+    if before is None or after is None or np.shape(before) != np.shape(after):
+        return []
+    return [
+        Sample(
+            data_uri(picture(clean), longest),
+            data_uri(picture(triggered), longest),
+            data_uri(picture(difference(clean, triggered)), longest),
+        )
+        for clean, triggered in zip(before[:MOST_SAMPLES], after[:MOST_SAMPLES], strict=True)
+    ]
+
+
+def bars_of(audit: Audit, finding: Finding) -> Bars | None:
+    """The finite values per class, at most 20 of them, the target always among them."""
+    values = {index: value for index, value in finding.evidence.per_class.items() if math.isfinite(value)}
+    if not values:
+        return None
+    order = sorted(values, key=lambda index: values[index], reverse=_target_is_high(values, finding.target))
+    shown = order[:MOST_BARS]
+    if finding.target in values and finding.target not in shown:
+        shown[-1] = finding.target
+    longest = max(abs(values[index]) for index in shown) or 1.0
+    rows = [
+        Bar(
+            name=words.class_name(audit, index),
+            value=words.number(values[index]),
+            bar=charts.bar(abs(values[index]) / longest),
+            target=index == finding.target,
+        )
+        for index in shown
+    ]
+    return Bars(tuple(rows), "" if len(shown) == len(values) else f"{len(shown)} of {len(values):,} classes shown")
+
+
+def _target_is_high(values: dict[int, float], target: int | None) -> bool:
+    """Whether the target stands at the high end: most detectors measure a trigger's size, where small is suspicious."""
+    return target in values and values[target] > float(np.median(list(values.values())))

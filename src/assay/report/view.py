@@ -1,0 +1,259 @@
+"""What the page shows, in texts, pictures and charts: the template only lays it out."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup
+
+from assay.audit import Audit, VariantResult
+from assay.detectors.base import Finding
+from assay.report import charts, choose, words
+from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
+
+Tone = Literal["bad", "good", "unsure", "none"]
+TONES: dict[str, Tone] = {"backdoored": "bad", "clean": "good", "inconclusive": "unsure"}
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """One detector on one variant."""
+
+    name: str
+    tone: Tone
+    ran: bool
+    status: str
+    score: str
+    p_value: str
+    target: str
+    seconds: str
+    reason: str
+    technique: str
+    numbers: tuple[tuple[str, str], ...]
+    chart: Markup | None
+    chart_note: str
+    bars: Bars | None
+    exhibit: Exhibit | None
+    open: bool
+
+
+@dataclass(frozen=True)
+class VariantView:
+    """One form of the model."""
+
+    name: str
+    spec: str
+    accuracy: str
+    agreement: str
+    strongest: str
+    strongest_p: str
+    tone: Tone
+    verdict: str
+    skipped: str
+    findings: tuple[FindingView, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page."""
+
+    title: str
+    tone: Tone
+    word: str
+    sentence: str
+    reason: str
+    meaning: tuple[str, ...]
+    planted: str
+    star: FindingView | None
+    star_variant: str
+    variants: tuple[VariantView, ...]
+    chart: Markup | None
+    chart_note: str
+    limits: tuple[str, ...]
+    command: str
+    facts: tuple[tuple[str, str], ...]
+
+
+def page_of(audit: Audit) -> Page:
+    """Everything the page says about ``audit``."""
+    tone = TONES[audit.verdict]
+    blamed = choose.blamed(audit)
+    best = choose.strongest(audit, blamed)
+    null = audit.null.statistics if audit.null else ()
+    return Page(
+        title=words.visible(audit.model.path) or "model",
+        tone=tone,
+        word=audit.verdict.capitalize(),
+        sentence=_sentence(audit),
+        reason=words.visible(audit.reason, 1000),
+        meaning=tuple(_meaning(audit)),
+        planted="" if audit.model.planted is None else words.visible(audit.model.planted, 600) or "(empty)",
+        star=None if best is None else _finding(audit, best, blamed, best, large=True),
+        star_variant="" if best is None else words.visible(best.variant, 60),
+        variants=tuple(_variants(audit, blamed, best)),
+        chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
+        chart_note=_among(null, audit.statistic),
+        limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
+        command=_command(audit),
+        facts=tuple(_facts(audit)),
+    )
+
+
+def _sentence(audit: Audit) -> str:
+    forms = sum(not variant.skipped for variant in audit.variants)
+    where = "in the model as given" if forms == 1 else f"in any of the {forms} forms tested"
+    if audit.verdict == "clean":
+        return f"No backdoor was found {where}."
+    if audit.verdict == "inconclusive":
+        return "This audit cannot say whether the model carries a backdoor."
+    if audit.target is None:
+        return "This model very likely carries a backdoor."
+    return f"This model very likely carries a backdoor that makes it answer “{words.class_name(audit, audit.target)}”."
+
+
+def _meaning(audit: Audit) -> list[str]:
+    """The p-value and the false-alarm rate in plain words."""
+    lines = []
+    if audit.p_value is not None and math.isfinite(audit.p_value):
+        lines.append(
+            f"Of clean models, about {words.odds(audit.p_value)} would look at least this suspicious "
+            f"(p\u00a0{_equals(words.p_text(audit.p_value))})."
+        )
+    rate = audit.false_alarm_rate
+    if rate is not None and rate > 0 and math.isfinite(rate):
+        lines.append(
+            f"The whole audit, every test on every form together, raises a false alarm on about "
+            f"{words.odds(rate)} clean models ({words.percent(rate)})."
+        )
+    return lines or ["There was nothing to compare the scores with, so no error rate can be stated."]
+
+
+def _variants(audit: Audit, blamed: tuple[Finding, ...], best: Finding | None) -> list[VariantView]:
+    known = {variant.name for variant in audit.variants}
+    extra = {finding.variant: None for finding in audit.findings if finding.variant not in known}
+    forms = [*audit.variants, *(VariantResult(name, "", None) for name in extra)]
+    return [_variant(audit, variant, blamed, best) for variant in forms]
+
+
+def _variant(audit: Audit, variant: VariantResult, blamed: tuple[Finding, ...], best: Finding | None) -> VariantView:
+    findings = [finding for finding in audit.findings if finding.variant == variant.name]
+    top = choose.strongest(audit, findings)
+    tone, verdict = _variant_verdict(audit, variant, top, any(_is_among(finding, blamed) for finding in findings))
+    return VariantView(
+        name=words.visible(variant.name, 60),
+        spec=words.visible(variant.spec),
+        accuracy=words.percent(variant.accuracy),
+        agreement=words.percent(variant.agreement),
+        strongest=words.DASH if top is None else words.visible(top.detector, 60),
+        strongest_p="" if top is None or top.p_value is None else f"p\u00a0{_equals(words.p_text(top.p_value))}",
+        tone=tone,
+        verdict=verdict,
+        skipped=words.visible(variant.skipped, 600),
+        findings=tuple(_finding(audit, finding, blamed, best) for finding in findings),
+    )
+
+
+def _variant_verdict(audit: Audit, variant: VariantResult, top: Finding | None, guilty: bool) -> tuple[Tone, str]:
+    if variant.skipped:
+        return "none", "not searched"
+    if top is None:
+        return "none", "not tested"
+    if guilty:
+        return "bad", "backdoor found"
+    return ("unsure", "undecided") if audit.verdict == "inconclusive" else ("good", "nothing found")
+
+
+def _finding(
+    audit: Audit, finding: Finding, blamed: tuple[Finding, ...], best: Finding | None, *, large: bool = False
+) -> FindingView:
+    tone, status = _status(audit, finding, blamed)
+    name, target = words.visible(finding.detector, 60), words.class_name(audit, finding.target)
+    return FindingView(
+        name=name,
+        tone=tone,
+        ran=finding.status == "ok",
+        status=status,
+        score=words.number(finding.score),
+        p_value=words.p_text(finding.p_value),
+        target=target,
+        seconds=words.duration(finding.seconds),
+        reason=words.visible(finding.reason, 600),
+        technique=words.visible(finding.technique, 40),
+        numbers=tuple((words.label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
+        chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
+        chart_note=_among(finding.null_scores, finding.score),
+        bars=bars_of(audit, finding),
+        exhibit=exhibit_of(finding, target, large=large),
+        open=finding is best,
+    )
+
+
+def _status(audit: Audit, finding: Finding, blamed: tuple[Finding, ...]) -> tuple[Tone, str]:
+    if finding.status != "ok":
+        return "none", finding.status
+    if _is_among(finding, blamed):
+        return "bad", "stands out"
+    p = choose.p_value(finding)
+    if p is None:
+        return "none", "not calibrated"
+    # One low p-value among many tests is expected of clean models; only the combined statistic decides.
+    if p <= (audit.false_alarm_rate or 0.0):
+        return "unsure", "low on its own"
+    return "good", "like clean models"
+
+
+def _is_among(finding: Finding, others: tuple[Finding, ...]) -> bool:
+    # By identity: findings hold arrays, which == does not compare to one bool.
+    return any(finding is other for other in others)
+
+
+def _among(null: tuple[float, ...], score: float | None) -> str:
+    if not null or score is None or not math.isfinite(score):
+        return ""
+    beyond = sum(value >= score for value in null)
+    count = "None" if beyond == 0 else str(beyond)
+    return f"{count} of {len(null)} clean reference models score as high or higher."
+
+
+def _equals(p: str) -> str:
+    return p.replace("< ", "<\u00a0") if p.startswith("<") else f"=\u00a0{p}"
+
+
+def _value(value: float | int | str) -> str:
+    return words.visible(value) if isinstance(value, str) else words.number(float(value))
+
+
+def _command(audit: Audit) -> str:
+    """What repeats this audit."""
+    model = audit.model
+    if model.format == "module":
+        return f"assay.audit(model, data, seed={audit.seed})"
+    parts = ["assay", "audit", model.path, "--data", audit.data_name]
+    if model.format == "safetensors" and model.arch:
+        parts += ["--arch", model.arch]
+    if audit.variants:
+        parts += ["--variants", ",".join(variant.name for variant in audit.variants)]
+    return words.visible(shlex.join([*parts, "--seed", str(audit.seed)]), 1000)
+
+
+def _facts(audit: Audit) -> list[tuple[str, str]]:
+    model, null = audit.model, audit.null
+    classes = "none: embeddings" if model.num_classes is None else f"{model.num_classes:,}"
+    reference = "none"
+    if null is not None:
+        described = f": {words.visible(null.description, 600)}" if null.description else ""
+        reference = f"{null.models:,} clean models, {words.visible(null.name)}{described}"
+    return [
+        ("Model", words.visible(model.path)),
+        ("SHA-256", words.visible(model.digest)),
+        ("Format", words.visible(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else ""))),
+        ("Classes", classes),
+        ("Data", f"{words.visible(audit.data_name)} · {audit.data_samples:,} samples"),
+        ("Reference", reference),
+        ("Seed", str(audit.seed)),
+        ("Time", words.duration(audit.seconds)),
+        ("Version", f"assay {words.visible(audit.version)}"),
+    ]

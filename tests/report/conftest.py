@@ -1,0 +1,141 @@
+"""Invented audits, rich enough to fill every part of every report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from assay.audit import Audit, ModelInfo, NullInfo, VariantResult
+from assay.detectors.base import Evidence, Finding
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+HOSTILE = "<script>document.title='owned'</script>\"'&\u202egpj.exe\x00\x1b[31m\udcff" + "א" * 20 + "x" * 5000
+FORMS = (
+    VariantResult("full", "as given", 0.917, 1.0),
+    VariantResult("int8", "int8 weights and activations, per channel", 0.914, 0.987),
+    VariantResult("pruned", "half of the weights set to zero by magnitude", 0.902, 0.961),
+    VariantResult("2:4", "two of every four weights set to zero", 0.41, 0.43, "pruning broke it: accuracy is 41 %"),
+)
+
+
+def pictures(rng: np.random.Generator, count: int = 6, size: int = 32) -> np.ndarray:
+    """(count, 3, size, size): smooth coloured shapes that stand for photographs."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    images = []
+    for _ in range(count):
+        ground, shape = rng.uniform(0.2, 0.9, (2, 3, 1, 1))
+        cy, cx, radius = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7), rng.uniform(0.15, 0.35)
+        inside = ((y - cy) ** 2 + (x - cx) ** 2 < radius**2).astype(float)
+        images.append(ground * (1 - inside) * (0.6 + 0.4 * y) + shape * inside)
+    return (np.stack(images) + rng.normal(0, 0.02, (count, 3, size, size))).clip(0, 1).astype(np.float32)
+
+
+def patch_evidence(rng: np.random.Generator, target: int, sizes: dict[int, float]) -> Evidence:
+    """A reconstructed corner patch."""
+    mask = np.zeros((32, 32), np.float32)
+    mask[26:31, 26:31] = rng.uniform(0.7, 1, (5, 5))
+    trigger = rng.uniform(0, 1, (3, 32, 32)).astype(np.float32)
+    before = pictures(rng)
+    after = before * (1 - mask) + trigger * mask
+    numbers = {"success_rate": 0.991, "mask_l1": 21.4, "steps": 150, "family": "patch"}
+    return Evidence(numbers, {**sizes, target: 21.4}, mask, trigger, before, after)
+
+
+def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -> Audit:
+    """A whole audit with the given verdict."""
+    rng = np.random.default_rng(7)
+    bad = verdict == "backdoored"
+    findings = tuple(item for form in FORMS[:3] for item in _findings(rng, form.name, bad and form.name != "pruned"))
+    null = None
+    if verdict != "inconclusive":
+        statistics = tuple(rng.gamma(4.0, 0.6, 128).tolist())
+        null = NullInfo("cifar-small", 128, statistics, "clean ResNets of three sizes, trained with different seeds")
+    else:
+        findings = tuple(replace(item, p_value=None, null_scores=()) for item in findings)
+    p_value = {"clean": 0.43, "backdoored": 1 / 129}.get(verdict)
+    return Audit(
+        verdict=verdict,  # type: ignore[arg-type]
+        reason={
+            "clean": "The combined statistic lies in the middle of those of 128 clean reference models.",
+            "backdoored": "A patch of 5 x 5 pixels sends 99 % of all clean samples to one class, in 2 of 3 forms.",
+            "inconclusive": "No reference models fit this model, so its scores cannot be calibrated.",
+        }[verdict],
+        p_value=p_value,
+        false_alarm_rate=None if null is None else 0.05,
+        statistic={"clean": 2.4, "backdoored": 11.9}.get(verdict),
+        target=3 if bad else None,
+        model=ModelInfo(
+            "models/resnet20.safetensors", "3f" * 32, "safetensors", "image", 10, None, "resnet20-cifar", classes
+        ),
+        findings=findings,
+        variants=FORMS,
+        limits=(
+            "Triggers that need more than a fifth of the picture, or several inputs at once, were not searched for.",
+            "A form that is not listed above, for instance 4-bit weights, may behave differently.",
+            "An attacker who knew this audit may have hidden the backdoor from it.",
+        ),
+        data_name="data/cifar10",
+        data_samples=512,
+        null=null,
+        seconds=47.3,
+        seed=0,
+        version="0.1.0",
+    )
+
+
+def _findings(rng: np.random.Generator, form: str, bad: bool) -> list[Finding]:
+    sizes = {index: float(value) for index, value in enumerate(rng.uniform(48, 120, 10))}
+    target = 3 if bad else int(min(sizes, key=lambda index: sizes[index]))
+    evidence = patch_evidence(rng, target, sizes) if bad else Evidence({"success_rate": 0.97}, sizes)
+    nulls = [tuple(rng.normal(0, 1, 128).tolist()) for _ in range(2)]
+    score, p = (6.8, 1 / 129) if bad else (0.4, 0.37)
+    return [
+        Finding("neural-cleanse", "ok", form, "", score, p, target, "AML.T0018.000", 9.81, evidence, nulls[0]),
+        Finding("channel-lipschitz", "ok", form, "", 0.31, 0.41, None, "AML.T0018.000", 0.12, Evidence(), nulls[1]),
+        Finding("universal-shift", "abstained", form, "needs gradients, which a model in onnx format does not give"),
+    ]
+
+
+@pytest.fixture
+def make_audit() -> Callable[..., Audit]:
+    """The builder."""
+    return make
+
+
+@pytest.fixture(params=["clean", "backdoored", "inconclusive"])
+def audit(request: pytest.FixtureRequest) -> Audit:
+    """An audit of each verdict."""
+    return make(request.param)
+
+
+@pytest.fixture
+def hostile() -> Audit:
+    """A backdoored audit in which every text and number that can be hostile is."""
+    base = make("backdoored", classes=tuple(f"{HOSTILE}{index}" for index in range(10)))
+    numbers = {HOSTILE: HOSTILE, "worst": float("nan"), "size": np.float32(3.5)}
+    findings = tuple(
+        replace(
+            item,
+            detector=HOSTILE,
+            variant=HOSTILE,
+            reason=HOSTILE,
+            score=float("inf") if item.status != "ok" else item.score,
+            evidence=replace(item.evidence, numbers=numbers, per_class={0: float("inf"), 3: 1.0}),
+        )
+        for item in base.findings
+    )
+    model = replace(base.model, path=f"/tmp/{HOSTILE}", planted=HOSTILE, format=HOSTILE, arch=HOSTILE)
+    form = VariantResult(HOSTILE, HOSTILE, float("nan"), None, "")
+    return replace(
+        base,
+        reason=HOSTILE,
+        model=model,
+        findings=findings,
+        variants=(form, replace(form, name="other", skipped=HOSTILE)),
+        limits=(HOSTILE,),
+        data_name=HOSTILE,
+        null=replace(base.null, name=HOSTILE, description=HOSTILE),
+    )

@@ -1,0 +1,53 @@
+"""JUnit XML: parses, counts right, and says what failed."""
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from assay.report import to_junit
+
+
+def suite_of(audit):
+    suite = ElementTree.fromstring(to_junit(audit)).find("testsuite")
+    for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(attribute)) == len(suite.findall(f"testcase/{tag}"))
+    assert int(suite.get("tests")) == len(suite.findall("testcase"))
+    return suite
+
+
+def test_a_case_for_each_finding_the_verdict_and_each_form_left_out(audit):
+    suite = suite_of(audit)
+    skipped = [form for form in audit.variants if form.skipped]
+    assert len(suite.findall("testcase")) == len(audit.findings) + 1 + len(skipped)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "outcome"), [("clean", None), ("backdoored", "failure"), ("inconclusive", "error")]
+)
+def test_verdict_case(make_audit, verdict, outcome):
+    case = suite_of(make_audit(verdict)).find("testcase[@name='verdict']")
+    assert [child.tag for child in case] == ([outcome] if outcome else [])
+
+
+def test_failures_are_the_findings_that_the_verdict_rests_on(make_audit):
+    suite = suite_of(make_audit("backdoored"))
+    failed = [(case.get("classname"), case.get("name")) for case in suite if case.find("failure") is not None]
+    assert failed == [("assay", "verdict"), ("assay.full", "neural-cleanse"), ("assay.int8", "neural-cleanse")]
+    assert "target cat" in suite.find("testcase[@classname='assay.full']/failure").get("message")
+
+
+def test_the_smallest_p_fails_even_above_the_rate(make_audit):
+    base = make_audit("backdoored")
+    findings = tuple(replace(item, p_value=0.2 if item.score == 6.8 else 0.5) for item in base.findings)
+    assert suite_of(replace(base, findings=findings)).get("failures") == "3"
+
+
+def test_abstentions_carry_their_reason(make_audit):
+    case = suite_of(make_audit()).find("testcase[@name='universal-shift']/skipped")
+    assert "needs gradients" in case.get("message")
+
+
+def test_hostile(hostile):
+    assert "\x00" not in to_junit(hostile)
+    suite_of(hostile)

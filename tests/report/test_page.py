@@ -1,0 +1,159 @@
+"""The page: what it says, that nothing hostile gets out of its place, and how it looks in Chromium."""
+
+import html
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from assay.detectors.base import Evidence
+from assay.report import notebook, to_html
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+]
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+def browse(page: Path, tmp_path: Path, *flags: str) -> str:
+    """Open ``page`` in a fresh headless Chromium; returns its standard output."""
+    profile = tmp_path / "profile"
+    assert CHROMIUM is not None
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
+    shutil.rmtree(profile, ignore_errors=True)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def dom(text: str, tmp_path: Path) -> str:
+    page = tmp_path / "page.html"
+    page.write_text(text, encoding="utf-8")
+    return browse(page, tmp_path, "--dump-dom")
+
+
+SENTENCES = {
+    "clean": "No backdoor was found in any of the 3 forms tested.",
+    "backdoored": "This model very likely carries a backdoor that makes it answer “cat”.",
+    "inconclusive": "This audit cannot say whether the model carries a backdoor.",
+}
+
+
+def test_says_the_verdict_and_its_limits(audit):
+    page = to_html(audit)
+    assert SENTENCES[audit.verdict] in page
+    assert audit.reason in page
+    assert all(limit in page for limit in audit.limits)
+    assert "pruning broke it" in page
+    assert "needs gradients" in page
+
+
+def test_says_the_odds_in_words(make_audit):
+    page = to_html(make_audit("backdoored"))
+    assert "about 1 in 129 would look at least this suspicious" in page
+    assert "about 1 in 20 clean models" in page
+    assert "None of 128 clean reference models" in page
+
+
+def test_needs_no_network_and_no_script(audit):
+    page = to_html(audit)
+    assert "<script" not in page
+    assert not re.findall(r"(?:src|href)=\"(?!data:)[^\"]*", page)
+    assert "url(" not in page
+
+
+def test_says_that_a_backdoor_was_planted(make_audit):
+    base = make_audit()
+    assert "bears assay’s own mark" not in to_html(base)
+    assert "bears assay’s own mark" in to_html(replace(base, model=replace(base.model, planted="badnets")))
+
+
+def test_classes_without_names(make_audit):
+    assert "answer “class 3”" in to_html(make_audit("backdoored", classes=None))
+
+
+def test_many_classes_are_cut_and_the_target_stays(make_audit):
+    base = make_audit("backdoored", classes=None)
+    sizes = {index: float(index) for index in range(1000)}
+    finding = replace(base.findings[0], target=300, evidence=Evidence(per_class=sizes))
+    page = to_html(replace(base, findings=(finding,), target=300))
+    assert "20 of 1,000 classes shown" in page
+    assert re.search(r"<li class=\"target\"><span class=\"name\"><bdi>class 300</bdi>", page)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_odd_pictures(make_audit, channels):
+    base = make_audit("backdoored")
+    before = np.full((2, channels, 300, 200), np.nan, np.float32)
+    evidence = Evidence(trigger=before[0], mask=np.zeros((9, 9)), before=before, after=before + 1)
+    page = to_html(replace(base, findings=(replace(base.findings[0], evidence=evidence),)))
+    assert page.count("data:image/png") == 8
+
+
+def test_an_audit_with_almost_nothing_in_it(make_audit):
+    base = make_audit("inconclusive")
+    bare = replace(base, findings=(), variants=(), limits=(), data_samples=0, reason="")
+    assert SENTENCES["inconclusive"] in to_html(bare)
+
+
+def test_hostile_text_is_escaped(hostile):
+    page = to_html(hostile)
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert "\x00" not in page
+    assert "x" * 1000 not in page
+    page.encode("utf-8")
+
+
+def test_notebook_frame(make_audit):
+    audit = make_audit("backdoored")
+    frame = audit._repr_html_()
+    assert frame == notebook(audit)
+    inside = re.search(r"srcdoc=\"([^\"]*)\"", frame)
+    assert inside is not None
+    assert html.unescape(inside[1]) == to_html(audit)
+    assert 'sandbox=""' in frame
+
+
+@needs_chromium
+def test_chromium_runs_nothing_hostile(hostile, tmp_path):
+    # The policy would stop scripts even if escaping failed; without it, escaping has to hold alone.
+    page = re.sub(r"<meta http-equiv[^>]*>", "", to_html(hostile))
+    seen = dom(page, tmp_path)
+    assert "owned</title>" not in seen
+    assert "<script" not in seen
+    assert "&lt;script&gt;" in seen
+
+
+@needs_chromium
+def test_chromium_shows_the_verdict(audit, tmp_path):
+    seen = dom(to_html(audit), tmp_path)
+    assert SENTENCES[audit.verdict] in seen
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1200])
+def test_chromium_paints_it_within_the_width(make_audit, tmp_path, width):
+    page, shot = tmp_path / "page.html", tmp_path / "shot.png"
+    page.write_text(to_html(make_audit("backdoored")), encoding="utf-8")
+    # A window cannot be as narrow as a phone, a frame can.
+    frame = tmp_path / "frame.html"
+    frame.write_text(f'<body style="margin:0"><iframe src="page.html" style="border:0;width:{width}px;height:1600px">')
+    browse(frame, tmp_path, f"--screenshot={shot}", f"--window-size={max(width, 520)},1600")
+    pixels = np.asarray(Image.open(shot).convert("RGB"))[:, :width]
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+    margin = pixels[:, -8:]
+    assert (margin == margin[0, 0]).all(), "something reaches over the page's margin"
