@@ -78,7 +78,9 @@ def test_needs_no_network_and_no_script(audit):
 def test_says_that_a_backdoor_was_planted(make_audit):
     base = make_audit()
     assert "bears assay’s own mark" not in to_html(base)
-    assert "bears assay’s own mark" in to_html(replace(base, model=replace(base.model, planted="badnets")))
+    page = to_html(replace(base, model=replace(base.model, planted="badnets")))
+    assert "bears assay’s own mark" in page
+    assert "did not find that backdoor" in page
 
 
 def test_classes_without_names(make_audit):

@@ -92,7 +92,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """Four to eight round values between ``low`` and ``high``."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.99)
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.99)
     first = math.ceil(low / step)
     return [round(index * step, 12) for index in range(first, math.floor(high / step) + 1)]
 

@@ -104,7 +104,7 @@ def page_of(audit: Audit) -> Page:
 
 def _sentence(audit: Audit) -> str:
     forms = sum(not variant.skipped for variant in audit.variants)
-    where = "in the model as given" if forms == 1 else f"in any of the {forms} forms tested"
+    where = "in the model as given" if forms <= 1 else f"in any of the {forms} forms tested"
     if audit.verdict == "clean":
         return f"No backdoor was found {where}."
     if audit.verdict == "inconclusive":

@@ -72,11 +72,9 @@ def duration(seconds: float) -> str:
 
 def odds(p: float) -> str:
     """A probability as a count: "1 in 20", "42 in 100"."""
-    if p >= 0.995:
-        return "nearly all"
     if p > 0.1:
-        return f"{round(100 * p)} in 100"
-    return f"1 in {round(1 / p):,}" if p > 1e-6 else "fewer than 1 in 1,000,000"
+        return f"{min(99, round(100 * p))} in 100"
+    return f"1 in {round(1 / max(p, 1e-6)):,}"
 
 
 def label(key: str) -> str:
