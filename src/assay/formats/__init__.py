@@ -6,20 +6,19 @@ hub id was given. ``--arch package.module:function`` is the one way that code ru
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from assay.artifact import Artifact
 from assay.errors import UnusableInput
-from assay.formats.files import refuse_pickle
+from assay.formats.files import PICKLES, refuse_pickle
+from assay.formats.hub import hub_id
 from assay.formats.module import from_module
 from assay.formats.normalization import Normalization
 
 __all__ = ["from_module", "load", "save"]
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_PREFIX = "hf:"
+LOCAL_SUFFIXES = {".safetensors", ".onnx", *PICKLES}
 
 
 def load(
@@ -38,12 +37,14 @@ def load(
     """
     normalization = Normalization.of(mean, std)
     text = str(path)
-    if text.startswith(HUB_PREFIX) or _is_hub_id(text):
+    repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
+    if repository is not None:
         from assay.formats.hf import load_hub
 
         _needs_no_arch(arch, text)
-        return load_hub(text.removeprefix(HUB_PREFIX), normalization=normalization)
+        return load_hub(repository, normalization=normalization)
     local = Path(path)
+    refuse_pickle(local)
     if not local.exists():
         raise UnusableInput(
             f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
@@ -62,7 +63,6 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
 
 
 def _load_file(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:
-    refuse_pickle(path)
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         from assay.formats.safetensors import load_safetensors
@@ -89,14 +89,6 @@ def _load_directory(path: Path, arch: str | None, normalization: Normalization |
         return _load_file(models[0], arch, normalization)
     came = ", ".join(file.name for file in models[:5]) or "neither"
     raise UnusableInput(f"{path}: expected a config.json or exactly one .safetensors or .onnx file, came {came}")
-
-
-def _is_hub_id(text: str) -> bool:
-    """Whether ``text`` can only be meant as a hub id: not a local path, nor a path into a folder that exists."""
-    if not HUB_ID.fullmatch(text) or Path(text).suffix.lower() in {".safetensors", ".onnx"}:
-        return False
-    refuse_pickle(Path(text))
-    return not Path(text).exists() and not Path(text.split("/")[0]).is_dir()
 
 
 def _needs_no_arch(arch: str | None, what: str) -> None:

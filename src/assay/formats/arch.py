@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from assay.errors import UnusableInput
+from assay.formats.files import first_line
 from assay.formats.normalization import Normalization
 from assay.models import ARCHITECTURES
 
@@ -38,7 +39,9 @@ class Factory:
             try:
                 net = self.make(num_classes)
             except Exception as error:  # whatever the user's own code raises
-                raise UnusableInput(f"--arch {self.name} failed to build: {type(error).__name__}: {error}") from None
+                raise UnusableInput(
+                    f"--arch {self.name} failed to build: {type(error).__name__}: {first_line(error)}"
+                ) from None
         if not isinstance(net, nn.Module):
             raise UnusableInput(f"--arch {self.name}: expected an nn.Module from it, came a {type(net).__name__}")
         return net
@@ -91,7 +94,7 @@ def _imported(name: str, module_name: str, attribute: str) -> Callable[..., nn.M
         with _current_folder_importable():
             function = getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # whatever importing the user's own module raises
-        raise UnusableInput(f"--arch {name} cannot be imported: {type(error).__name__}: {error}") from None
+        raise UnusableInput(f"--arch {name} cannot be imported: {type(error).__name__}: {first_line(error)}") from None
     if not callable(function):
         raise UnusableInput(f"--arch {name}: expected a function or a class, came a {type(function).__name__}")
     return function

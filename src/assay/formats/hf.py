@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from assay.artifact import PLANTED_KEY, Artifact
 from assay.errors import UnusableInput
 from assay.formats.checked import Weights, read_weights
-from assay.formats.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
+from assay.formats.files import PICKLES, TO_CONVERT, first_line, inside, read_json, sha256_of
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
@@ -75,9 +75,8 @@ def load_hub(repository: str, *, normalization: Normalization | None) -> Artifac
     try:
         folder = snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])
     except Exception as error:  # the hub client raises a dozen kinds, its HTTP library's own among them
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
         raise UnusableInput(
-            f"cannot fetch {repository} from the Hugging Face hub: {reason[0]}; "
+            f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}; "
             "check the name and the network, or give a local path"
         ) from None
     return load_directory(Path(folder), normalization=normalization, name=repository)
@@ -172,7 +171,7 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
             size = sum(parameter.numel() for parameter in model_class(config).parameters())
     except Exception as error:  # configs fail in as many ways as there are models
         raise UnusableInput(
-            f"{where}: no image classification model of transformers fits its config: {_line(error)}"
+            f"{where}: no image classification model of transformers fits its config: {first_line(error)}"
         ) from None
     held = sum(tensor.numel() for tensor in tensors.values())
     if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
@@ -183,7 +182,7 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
                 None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:  # as above
-        raise UnusableInput(f"{where}: its weights do not fit its config: {_line(error)}") from None
+        raise UnusableInput(f"{where}: its weights do not fit its config: {first_line(error)}") from None
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
     if missing:  # transformers would audit a head of random numbers
         raise UnusableInput(f"{where}: {len(missing)} tensors are missing from its weights: {', '.join(missing[:3])}")
@@ -247,8 +246,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
 from assay.errors import UnusableInput
+from assay.formats.files import first_line
 from assay.formats.normalization import Normalization
 
 FORMAT = "module"
@@ -81,8 +82,7 @@ def count_classes(net: nn.Module, shape: tuple[int, int, int]) -> int:
         with torch.no_grad():
             logits = net(torch.zeros((2, *shape), device=weight.device))
     except Exception as error:  # whatever the net's own code raises
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UnusableInput(f"the net does not run on a picture of shape {shape}: {reason[0]}") from None
+        raise UnusableInput(f"the net does not run on a picture of shape {shape}: {first_line(error)}") from None
     finally:
         for module, training in modes:
             module.training = training

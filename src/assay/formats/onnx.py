@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec
 from assay.errors import UnusableInput
-from assay.formats.files import inside, sha256_of
+from assay.formats.files import first_line, inside, sha256_of
 from assay.formats.metadata import MAX_SIDE, ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
@@ -103,7 +103,7 @@ def _checked_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, RuntimeError, OSError) as error:
-        raise UnusableInput(f"{path}: is not a valid ONNX file ({error}); export it again") from None
+        raise UnusableInput(f"{path}: is not a valid ONNX file ({first_line(error)}); export it again") from None
     if not model.graph.node:
         raise UnusableInput(f"{path}: is not a valid ONNX file: its graph is empty; export it again")
     external = {name: inside(path.parent, name) for name in _external_names(model, path)}
@@ -154,7 +154,7 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no public base class
-        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from None
+        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from None
 
 
 def _image_input(session: Any, path: Path) -> Any:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from assay.synth.signs import SHARES
 from assay.task import Split, Task
-
-SHARES = {"train": 0.6, "calibration": 0.15, "validation": 0.1, "test": 0.15}
 
 
 def digits(*, seed: int = 0) -> Task:

@@ -1,0 +1,76 @@
+"""Data of any common layout -> ``Task``, its pictures resized for the model.
+
+Splits keep their names (``valid``, ``val`` and ``dev`` become validation). An audit draws its clean samples from the
+split *calibration*. Where the data has none, it is carved without overlap, at random and evenly over the classes: from
+train, else validation, else the first split; a fifth of that split, at most 2,048 pictures, or with ``limit`` as many as
+that, at most half. Data with a single split of fewer than 64 pictures is not cut: all of it is the calibration split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from assay.artifact import ImageSpec
+from assay.data.arrays import read_npz
+from assay.data.folder import read_folder
+from assay.data.hub import data_hub_id, read_hub
+from assay.data.labels import align
+from assay.data.parquet import parquet_files, read_parquet
+from assay.data.source import Request, Source
+from assay.data.splits import carve_calibration, checked
+from assay.data.synthetic import is_synthetic, read_synthetic
+from assay.errors import UnusableInput
+from assay.task import Task
+
+__all__ = ["load"]
+
+
+def load(
+    source: str | Path | None,
+    spec: ImageSpec,
+    *,
+    num_classes: int | None = None,
+    class_names: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Task:
+    """Loads pictures (N, C, H, W) float32 in [0, 1] as ``spec`` says, and labels (N,) where there are some.
+
+    ``source``: a folder of parquet files in the hub's layout, a folder of pictures (in one folder a class, also below
+    train, test, ...; or flat, with names that end in ``_<label>``), a ``.npz`` file, a hub id (``hf:owner/name``, or
+    ``owner/name`` where no such path exists), ``signs``, ``signs:<classes>``, ``digits``; None: signs without labels.
+    ``num_classes`` and ``class_names`` are the model's: labels are checked against them, and class folders matched by
+    name. At most ``limit`` samples a split are read, drawn with ``seed``.
+    Raises ``UnusableInput`` where the data cannot be used or does not fit the model.
+    """
+    if limit is not None and limit < 1:
+        raise UnusableInput(f"limit: expected at least 1 sample a split, came {limit}")
+    request = Request(spec, limit, seed)
+    found = _read(source, request, num_classes)
+    splits = checked(found.splits, found.name)
+    aligned, names = align(splits, found, num_classes, class_names)
+    return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names)
+
+
+def _read(source: str | Path | None, request: Request, num_classes: int | None) -> Source:
+    text = "" if source is None else str(source)
+    if source is None or is_synthetic(text):
+        return read_synthetic(text, request, num_classes)
+    repository = data_hub_id(text)
+    if repository is not None:
+        return read_hub(repository, request)
+    path = Path(text)
+    if not path.exists():
+        raise UnusableInput(
+            f"no such data: {text} (expected a folder, a .parquet or .npz file, a hub id, signs, signs:100 or digits)"
+        )
+    if path.is_file() and path.suffix.lower() == ".npz":
+        return read_npz(path, request)
+    if parquet_files(path):
+        return read_parquet(path, request)
+    if path.is_dir():
+        return read_folder(path, request)
+    raise UnusableInput(
+        f"{path}: expected a folder, a .parquet or an .npz file, came a {path.suffix or 'nameless'} file"
+    )

@@ -1,0 +1,102 @@
+"""Labels of the data against the classes of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from assay.data.source import Source
+from assay.errors import UnusableInput
+from assay.task import Split
+
+Splits = Mapping[str, Split]
+
+
+def align(
+    splits: Splits, found: Source, num_classes: int | None, model_names: Sequence[str] | None
+) -> tuple[Splits, tuple[str, ...]]:
+    """The splits with labels in the model's numbering, and the names of all classes.
+
+    Named classes that do not number as the model's are matched by name; ImageNet's 1,000 labels are shifted by one for
+    a model of 1,001 classes whose first is "background". Raises where labels and model cannot belong together.
+    """
+    labels = [split.y for split in splits.values() if split.y is not None]
+    if not labels:
+        count = num_classes or len(found.class_names or ()) or 1
+        return splits, _names(count, None, model_names)
+    seen = torch.cat(labels).unique()
+    names = found.class_names
+    if len(seen) < 2:
+        raise UnusableInput(
+            f"{found.name}: expected samples of at least two classes, came only class {_show(seen, names)}"
+        )
+    if int(seen[0]) < 0:
+        raise UnusableInput(f"{found.name}: expected labels from 0 on, came {int(seen[0])}")
+    if names is not None and int(seen[-1]) >= len(names):
+        raise UnusableInput(
+            f"{found.name}: expected labels below {len(names)}, its number of classes, came {int(seen[-1])}"
+        )
+    if num_classes is None:
+        return splits, names or tuple(map(str, range(int(seen[-1]) + 1)))
+
+    model_names = model_names if model_names is not None and len(model_names) == num_classes else None
+    mapping = _mapping(names, num_classes, model_names, int(seen[-1]))
+    if mapping is None:
+        _check(found, num_classes, int(seen[-1]))
+        return splits, _names(num_classes, names, model_names)
+    moved = {name: split if split.y is None else Split(split.x, mapping[split.y]) for name, split in splits.items()}
+    return moved, _names(num_classes, None, model_names)
+
+
+def _mapping(
+    names: tuple[str, ...] | None, num_classes: int, model_names: Sequence[str] | None, largest: int
+) -> torch.Tensor | None:
+    """The model's label of each label of the data; None where they are the same."""
+    if model_names is None:
+        return None
+    if names is not None:
+        numbers = {alias: label for label, name in enumerate(model_names) for alias in _aliases(name)}
+        matched = [next((numbers[a] for a in _aliases(name) if a in numbers), None) for name in names]
+        if all(label is not None for label in matched) and len(set(matched)) == len(matched):
+            return torch.tensor([label for label in matched if label is not None])
+    count = len(names) if names is not None else largest + 1
+    if num_classes == 1001 and model_names[0].lower() == "background" and count <= 1000:
+        return torch.arange(1, 1001)
+    return None
+
+
+def _check(found: Source, num_classes: int, largest: int) -> None:
+    names = found.class_names
+    if names is not None and len(names) != num_classes:
+        hint = (
+            "name its folders as the model names its classes, or by their numbers"
+            if found.named_by_folder
+            else ("give the data that the model was trained for")
+        )
+        raise UnusableInput(
+            f"{found.name}: expected the model's {num_classes} classes, the data has {len(names)}; {hint}"
+        )
+    if largest >= num_classes:
+        raise UnusableInput(
+            f"{found.name}: expected labels below {num_classes}, the model's number of classes, came {largest}; "
+            "give the data that the model was trained for"
+        )
+
+
+def _names(count: int, names: tuple[str, ...] | None, model_names: Sequence[str] | None) -> tuple[str, ...]:
+    for candidate in (names, model_names):
+        if candidate is not None and len(candidate) == count:
+            return tuple(candidate)
+    return tuple(map(str, range(count)))
+
+
+def _aliases(name: str) -> list[str]:
+    """A class name and, for lists of synonyms as ImageNet has them, each of those."""
+    whole = name.strip().lower().replace("_", " ")
+    return [whole, *(part.strip() for part in whole.split(",") if part.strip() != whole)]
+
+
+def _show(seen: torch.Tensor, names: tuple[str, ...] | None) -> str:
+    label = int(seen[0])
+    return names[label] if names is not None and 0 <= label < len(names) else str(label)

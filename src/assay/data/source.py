@@ -1,0 +1,68 @@
+"""What the readers take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from assay.artifact import ImageSpec
+from assay.errors import UnusableInput
+from assay.task import Split
+
+MAX_SPLIT_BYTES = 2**32
+SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+KNOWN_SPLITS = ("train", "calibration", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Request:
+    """How the pictures of a split are wanted."""
+
+    spec: ImageSpec
+    limit: int | None  # samples
+    seed: int
+
+    def of_split(self, name: str, names: Collection[str]) -> Request:
+        """The request for one of the splits ``names``: twice the limit where calibration will be carved out of it."""
+        carved = carved_from([split_name(each) for each in names])
+        doubled = self.limit is not None and split_name(name) == carved
+        return replace(self, limit=2 * self.limit) if doubled and self.limit else self
+
+    def choose(self, count: int, labels: Tensor | None) -> Tensor:
+        """Which of ``count`` samples of a split are read: their indices, ascending (M,) int64.
+
+        Drawn evenly over the classes.
+        """
+        wanted = count if self.limit is None else min(count, self.limit)
+        channels, height, width = self.spec.shape
+        if 4 * channels * height * width * wanted > MAX_SPLIT_BYTES:
+            raise UnusableInput(
+                f"{wanted} pictures of {channels}x{height}x{width} take more than {MAX_SPLIT_BYTES >> 30} GiB; "
+                "set a limit of samples"
+            )
+        return Split(torch.arange(count), labels).sample(wanted, seed=self.seed).x.sort().values
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a reader found: pictures as wanted, labels as they stand in the data."""
+
+    name: str
+    splits: Mapping[str, Split]
+    class_names: tuple[str, ...] | None = None  # None: the data does not say
+    named_by_folder: bool = False  # labels only count the folders there are; the model may number them differently
+
+
+def carved_from(names: Sequence[str]) -> str | None:
+    """Which of the splits ``names`` the calibration split is carved out of; None where there is one already."""
+    if "calibration" in names:
+        return None
+    return next((name for name in ("train", "validation") if name in names), names[0])
+
+
+def split_name(text: str) -> str:
+    """A split's usual name."""
+    return SPLIT_NAMES.get(text.lower(), text.lower())
