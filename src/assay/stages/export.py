@@ -1,0 +1,159 @@
+"""Export to ONNX: full precision, and int8 as the static QDQ file that ONNX Runtime deploys."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from assay.artifact import Artifact, Build
+from assay.errors import UnusableInput
+from assay.formats import load
+from assay.formats.files import write_whole
+from assay.formats.metadata import ModelMetadata
+from assay.stages.base import spec_of
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 20  # what torch 2.13 exports to without converting versions
+INPUT, OUTPUT = "input", "logits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOnnx:
+    """Writes the build's net to ``directory``/``model.onnx`` or ``model-int8.onnx``, and goes on with that file."""
+
+    directory: str
+    int8: bool = False
+    per_channel: bool = True  # int8 only
+    samples: int = 512  # int8 only: from the calibration split, or else the training split
+    opset: int = OPSET
+
+    @property
+    def name(self) -> str:
+        return ("onnx-int8-per-channel" if self.per_channel else "onnx-int8-per-tensor") if self.int8 else "onnx"
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        """The build around the file. Raises UnusableInput where the net cannot be exported."""
+        path = Path(self.directory) / ("model-int8.onnx" if self.int8 else "model.onnx")
+        if self.int8:
+            clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
+            to_onnx_int8(build.artifact, clean.x, path, per_channel=self.per_channel, opset=self.opset)
+        else:
+            to_onnx(build.artifact, path, opset=self.opset)
+        return build.then(self.name, load(path))
+
+
+def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
+    """Writes ``artifact`` as one ONNX file: ``input`` (N, C, H, W) float32 in [0, 1] -> ``logits``, any N.
+
+    The normalization is inside the graph. The marks of the artifact (what was planted, which architecture) go into
+    the file's metadata. The file appears whole or not at all. Raises UnusableInput where the net cannot be exported.
+    """
+    if not artifact.differentiable:
+        raise UnusableInput(f"expected a net with weights in torch to export, got format {artifact.format}")
+    example = torch.rand(2, *artifact.inputs.shape, generator=torch.Generator().manual_seed(0))
+    was_training = artifact.net.training
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                artifact.net.eval(),
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                opset_version=opset,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter wraps whatever goes wrong in classes of its own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnusableInput(f"expected a net that torch.onnx can export, it says: {reason}") from error
+    finally:
+        artifact.net.train(was_training)
+    assert program is not None
+    _save(program.model_proto, artifact, path)
+
+
+def to_onnx_int8(artifact: Artifact, clean: Tensor, path: Path, *, per_channel: bool, opset: int = OPSET) -> None:
+    """Writes ``artifact`` as ONNX Runtime's static QDQ file: uint8 activations, int8 weights, else its defaults.
+
+    Calibrated by minimum and maximum over ``clean`` (N, C, H, W) in [0, 1], after ONNX Runtime's own pre-processing.
+    Metadata, errors and writing as in :func:`to_onnx`.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as directory:
+        full, prepared, int8 = (str(Path(directory) / name) for name in ("full.onnx", "prepared.onnx", "int8.onnx"))
+        to_onnx(artifact, Path(full), opset=opset)  # the marks come with the last file
+        quant_pre_process(full, prepared)
+        quantize_static(
+            prepared,
+            int8,
+            _reader(clean, batch_size=64),
+            quant_format=QuantFormat.QDQ,
+            per_channel=per_channel,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        _save(onnx.load(int8), artifact, path)
+
+
+def argmax_agreement(
+    a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor], x: Tensor, *, batch_size: int = 256
+) -> float:
+    """Share of the inputs ``x`` (N, C, H, W) in [0, 1] for which two nets, (N, ...) -> (N, K), name the same class."""
+    with torch.no_grad():
+        same = [a(batch).argmax(1) == b(batch).argmax(1) for batch in x.split(batch_size)]
+    return float(torch.cat(same).double().mean())
+
+
+def _reader(clean: Tensor, *, batch_size: int) -> Any:
+    """``clean`` as the calibration data reader that ONNX Runtime asks for."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.batches: Iterator[Tensor] = iter(clean.split(batch_size))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {INPUT: batch.numpy()}
+
+    return Reader()
+
+
+def _save(model: onnx.ModelProto, artifact: Artifact, path: Path) -> None:
+    """Writes the model with the artifact's marks in its metadata."""
+    said = ModelMetadata(artifact.arch, artifact.planted, artifact.inputs, class_names=artifact.class_names)
+    for key, value in said.as_text().items():
+        model.metadata_props.add(key=key, value=value)
+    write_whole(path, model.SerializeToString())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what the exporter of torch 2.13 says about itself: deprecations, and that torchvision is absent."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,165 @@
+"""Pruning: single weights, whole filters, and the 2:4 pattern that sparse tensor cores take.
+
+Pruned weights are set to zero and keep their place, so that shapes, formats and the chain's cache stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from assay.artifact import Build
+from assay.errors import UnusableInput
+from assay.stages.base import spec_of
+from assay.stages.recalibrate import recalibrated
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneMagnitude:
+    """Zeroes the smallest ``rate`` of all weights of convolutions and linear layers, ranked together by magnitude.
+
+    The stem and the final classifier take part like every other layer; biases and batch norm do not.
+    Han et al.: Learning both Weights and Connections for Efficient Neural Networks, 2015, arXiv 1506.02626 (without
+    the retraining, which is a stage of its own).
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate)
+
+    @property
+    def name(self) -> str:
+        return f"prune-magnitude-{self.rate:g}"
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        net = copy.deepcopy(build.artifact.net)
+        weights = [layer.weight.data for layer in _layers(net)]
+        magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
+        keep = torch.ones_like(magnitudes)
+        keep[magnitudes.argsort(stable=True)[: round(self.rate * len(magnitudes))]] = 0
+        for weight, mask in zip(weights, keep.split([weight.numel() for weight in weights]), strict=True):
+            weight.mul_(mask.view_as(weight))
+        return build.then(self.name, build.artifact.with_net(net, format="module"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneFilters:
+    """Removes from each convolution the ``rate`` of its filters (rounded down) with the smallest L1 norm.
+
+    A removed filter's weights, bias, and the scale and shift of the batch norm behind it are zero, so its channel is
+    exactly zero from there on. Li et al.: Pruning Filters for Efficient ConvNets, 2017, arXiv 1608.08710; here every
+    layer has the same rate, and no retraining follows. ``recalibrate``: re-estimate the batch norm statistics of what
+    is left on ``samples`` clean samples of the calibration split, or else the training split.
+    """
+
+    rate: float
+    recalibrate: bool = False
+    samples: int = 512
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate)
+
+    @property
+    def name(self) -> str:
+        return f"prune-filters-{self.rate:g}" + ("-recalibrated" if self.recalibrate else "")
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
+        net = copy.deepcopy(build.artifact.net)
+        norms = _norm_behind(net, clean.x[:2])
+        for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
+            axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
+            norm_of_filter = conv.weight.data.abs().transpose(0, axis).flatten(1).sum(1)
+            removed = norm_of_filter.argsort(stable=True)[: int(self.rate * len(norm_of_filter))]
+            conv.weight.data.transpose(0, axis)[removed] = 0
+            if conv.bias is not None and not conv.transposed:
+                conv.bias.data[removed] = 0
+            norm = norms.get(conv)
+            if norm is not None and norm.affine and norm.num_features == len(norm_of_filter):
+                norm.weight.data[removed] = 0
+                norm.bias.data[removed] = 0
+        if self.recalibrate:
+            net = recalibrated(net, clean.x)
+        return build.then(self.name, build.artifact.with_net(net, format="module"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneTwoFour:
+    """Keeps the two largest of every four neighbouring weights along the input dimension, and zeroes the other two.
+
+    Convolutions and linear layers whose number of inputs is not a multiple of four stay dense (the stem, depthwise
+    convolutions), as they do on the hardware. Mishra et al.: Accelerating Sparse Deep Neural Networks, 2021,
+    arXiv 2104.08378 (without the retraining).
+    """
+
+    @property
+    def name(self) -> str:
+        return "prune-2:4"
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        net = copy.deepcopy(build.artifact.net)
+        for layer in _layers(net):
+            if layer.weight.shape[1] % 4 == 0:
+                layer.weight.data.copy_(_two_of_four(layer.weight.data))
+        return build.then(self.name, build.artifact.with_net(net, format="module"))
+
+
+def _two_of_four(weight: Tensor) -> Tensor:
+    """``weight`` (O, I, ...) with the two smallest of each group of four along I set to zero."""
+    inputs_last = weight.movedim(1, -1)
+    groups = inputs_last.reshape(-1, 4)
+    smallest = groups.abs().argsort(dim=1, stable=True)[:, :2]
+    return groups.scatter(1, smallest, 0.0).view(inputs_last.shape).movedim(-1, 1)
+
+
+def _layers(net: nn.Module) -> list[_ConvNd | nn.Linear]:
+    """Convolutions and linear layers, in order of registration. Raises UnusableInput where there are none."""
+    layers = [module for module in net.modules() if isinstance(module, _ConvNd | nn.Linear)]
+    if not layers:
+        raise UnusableInput("pruning expects convolutions or linear layers as modules in torch, the net has none")
+    return layers
+
+
+def _norm_behind(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
+    """For each convolution, the batch norm that takes the very tensor it returned, seen in one forward pass."""
+    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors alive, so that no id comes twice
+    found: dict[nn.Module, _BatchNorm] = {}
+
+    def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if isinstance(module, _ConvNd):
+            made[id(output)] = (module, output)
+        elif isinstance(module, _BatchNorm) and id(inputs[0]) in made:
+            found[made[id(inputs[0])][0]] = module
+
+    watched = [module for module in net.modules() if isinstance(module, _ConvNd | _BatchNorm)]
+    hooks = [module.register_forward_hook(watch) for module in watched]
+    was_training = net.training
+    try:
+        with torch.no_grad():
+            net.eval()(example)
+    finally:
+        net.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise UnusableInput(f"expected a pruning rate in [0, 1), got {rate}")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import tiny_build
+from torch import nn
+
+from assay.artifact import Build, digest_of_module
+from assay.errors import UnusableInput
+from assay.stages.base import Stage
+from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
+from assay.stages.quantize import Bf16
+from assay.stages.recalibrate import recalibrated
+
+STAGES: list[Stage] = [
+    PruneMagnitude(rate=0.4),
+    PruneFilters(rate=0.4),
+    PruneFilters(rate=0.4, recalibrate=True),
+    PruneTwoFour(),
+    Bf16(),
+]
+
+
+def weights(build: Build) -> torch.Tensor:
+    layers = [m for m in build.artifact.net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return torch.cat([layer.weight.detach().flatten() for layer in layers])
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_a_stage_makes_a_new_net_and_leaves_the_old_one(stage: Stage) -> None:
+    build = tiny_build(planted="badnets")
+    before = digest_of_module(build.artifact.net)
+    after = stage(build, seed=0)
+    assert digest_of_module(build.artifact.net) == before
+    assert after.artifact.digest == digest_of_module(after.artifact.net) != before
+    assert after.artifact.planted == "badnets"
+    assert after.history == (stage.name,)
+    assert stage(build, seed=0).artifact.digest == after.artifact.digest
+    assert not after.artifact.net.training
+
+
+@settings(max_examples=20, deadline=None)
+@given(rate=st.floats(0, 0.99))
+def test_magnitude_prunes_exactly_the_smallest(rate: float) -> None:
+    build = tiny_build()
+    before, after = weights(build), weights(PruneMagnitude(rate=rate)(build, seed=0))
+    removed = after == 0
+    assert int(removed.sum()) == round(rate * len(before))
+    assert torch.equal(after[~removed], before[~removed])
+    if removed.any() and not removed.all():
+        assert before[removed].abs().max() <= before[~removed].abs().min()
+
+
+@settings(max_examples=10, deadline=None)
+@given(rate=st.floats(0, 0.99))
+def test_a_removed_filter_is_silent_behind_its_batch_norm(rate: float) -> None:
+    build = tiny_build()
+    net = PruneFilters(rate=rate)(build, seed=0).artifact.net
+    tiny = net.get_submodule("net")
+    for conv, norm in ((tiny.stem[0], tiny.stem[1]), (tiny.conv, tiny.bn)):
+        silent = conv.weight.flatten(1).abs().sum(1) == 0
+        assert int(silent.sum()) == int(rate * conv.out_channels)
+        seen = norm(conv(torch.rand(2, conv.in_channels, 8, 8)))
+        assert (seen[:, silent] == 0).all()
+        assert (seen[:, ~silent] != 0).any() or silent.all()
+
+
+def test_two_of_four_along_the_inputs() -> None:
+    build = tiny_build()
+    tiny = PruneTwoFour()(build, seed=0).artifact.net.get_submodule("net")
+    assert (tiny.stem[0].weight != 0).all()  # three input channels: stays dense
+    kept = (tiny.conv.weight != 0).movedim(1, -1).reshape(-1, 4).sum(1)
+    assert (kept == 2).all()
+    original = build.artifact.net.get_submodule("net").head[1].weight.view(-1, 4).abs()
+    pruned = tiny.head[1].weight.view(-1, 4).abs()
+    assert torch.allclose(pruned.sum(1), original.topk(2, dim=1).values.sum(1))
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
+def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
+    with pytest.raises(UnusableInput, match=r"pruning rate in \[0, 1\)"):
+        PruneMagnitude(rate=rate)
+    with pytest.raises(UnusableInput, match=r"pruning rate in \[0, 1\)"):
+        PruneFilters(rate=rate)
+
+
+def test_a_net_without_layers_is_refused() -> None:
+    build = tiny_build()
+    bare = Build(build.artifact.with_net(nn.Flatten()), build.task)
+    with pytest.raises(UnusableInput, match="the net has none"):
+        PruneMagnitude(rate=0.5)(bare, seed=0)
+
+
+def test_recalibration_finds_the_statistics_of_the_data() -> None:
+    build = tiny_build()
+    x = build.task.split("train").x
+    net = copy.deepcopy(build.artifact.net)
+    again = recalibrated(net, x, batch_size=16)
+    tiny = again.get_submodule("net")
+    seen = tiny.stem[0]((x - again.mean) / again.std)
+    assert torch.allclose(tiny.stem[1].running_mean, seen.mean((0, 2, 3)), atol=1e-5)
+    assert tiny.stem[1].momentum == 0.1
+    assert not any(module.training for module in again.modules())
+    assert torch.equal(weights(build), torch.cat([w.flatten() for n, w in again.named_parameters() if w.ndim > 1]))
+
+
+def test_bf16_rounds_every_weight() -> None:
+    net = Bf16()(tiny_build(), seed=0).artifact.net
+    for tensor in net.state_dict().values():
+        if tensor.is_floating_point():
+            assert tensor.dtype == torch.float32
+            assert torch.equal(tensor, tensor.bfloat16().float())

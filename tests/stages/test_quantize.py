@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from tiny import tiny_build, tiny_net
+from torch import Tensor, nn
+
+from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
+from assay.errors import UnusableInput
+from assay.formats import load
+from assay.stages.export import argmax_agreement, to_onnx_int8
+from assay.stages.graph import folded_graph
+from assay.stages.quantize import QuantizeInt8, int8_twin, rounded_int8
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def pictures(file: Path, count: int) -> Tensor:
+    cells = pq.read_table(file)["img"].slice(0, count).to_pylist()
+    arrays = [np.asarray(Image.open(io.BytesIO(cell["bytes"])).convert("RGB")) for cell in cells]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float().div(255).contiguous()
+
+
+def test_folding_keeps_the_outputs_and_leaves_no_batch_norm(x: Tensor) -> None:
+    net = tiny_net()
+    before = digest_of_module(net)
+    folded = folded_graph(net, x)
+    assert torch.allclose(folded(x), net(x), atol=1e-4)
+    assert folded(x[:1]).shape == (1, 4)
+    assert "batch_norm" not in folded.code
+    assert not any("running_mean" in name for name in folded.state_dict())
+    assert digest_of_module(net) == before
+
+
+def test_folding_leaves_a_batch_norm_that_stands_alone() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2)).eval()
+    net[0].running_mean.fill_(0.3)
+    x = torch.rand(16, 3, 8, 8)
+    assert torch.allclose(folded_graph(net, x)(x), net(x), atol=1e-5)
+    twin = int8_twin(net, x, per_channel=True)
+    assert (twin(x) - net(x)).abs().max() < 0.1
+
+
+def test_what_cannot_be_traced_is_refused(x: Tensor) -> None:
+    class Moody(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1) if float(x.sum()) > 0 else -x.flatten(1)
+
+    with pytest.raises(UnusableInput, match=r"torch\.export can trace"):
+        folded_graph(Moody(), x)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_twin_is_close_to_the_net_and_to_the_file(x: Tensor, per_channel: bool, tmp_path: Path) -> None:
+    build = tiny_build()
+    twin = int8_twin(build.artifact.net, x, per_channel=per_channel)
+    full = build.artifact.net(x)
+    to_onnx_int8(build.artifact, x, tmp_path / "int8.onnx", per_channel=per_channel)
+    deployed = load(tmp_path / "int8.onnx").net
+    assert 0 < (twin(x) - full).abs().mean() < 0.1 * full.abs().max()
+    # At most one in a hundred logits is a step of 1/255 of the range away: summed in another order, rounded elsewhere.
+    assert ((twin(x) - deployed(x)).abs() > 1e-4).float().mean() <= 0.01
+    assert argmax_agreement(twin, deployed, x) >= 0.98
+
+
+def test_the_twin_has_gradients_to_its_input_and_is_a_module_like_any_other(x: Tensor) -> None:
+    net = tiny_net()
+    twin = int8_twin(net, x, per_channel=True)
+    slopes = []
+    for model in (net, twin):
+        inputs = x.clone().requires_grad_()
+        model(inputs).square().sum().backward()
+        assert inputs.grad is not None
+        slopes.append(inputs.grad.flatten())
+    assert torch.cosine_similarity(slopes[0], slopes[1], dim=0) > 0.8
+    assert torch.equal(copy.deepcopy(twin).train().eval()(x), twin(x))
+    assert twin(x[:1]).shape == (1, 4)
+    assert twin(torch.zeros(3, 3, 8, 8)).isfinite().all()
+
+
+def test_the_twin_depends_on_its_calibration_data(x: Tensor) -> None:
+    net = tiny_net()
+    first, again, other = (int8_twin(net, data, per_channel=True) for data in (x, x.clone(), x * 0.5))
+    assert digest_of_module(first) == digest_of_module(again) != digest_of_module(other)
+
+
+@pytest.mark.parametrize("channel", [None, 0])
+def test_rounded_weights_are_multiples_of_their_scale(channel: int | None) -> None:
+    weight = torch.randn(8, 4, 3, 3)
+    weight[0] = 0  # a pruned filter must not divide by zero
+    rounded, scale = rounded_int8(weight, channel)
+    levels = rounded / scale
+    assert torch.allclose(levels, levels.round(), atol=1e-3)
+    assert levels.abs().max() <= 127 + 1e-3
+    assert bool(((rounded - weight).abs() <= scale / 2 + 1e-6).all())
+    assert (rounded[0] == 0).all()
+
+
+def test_the_stage(x: Tensor) -> None:
+    build = tiny_build(planted="badnets")
+    after = QuantizeInt8(per_channel=False, samples=32)(build, seed=0)
+    assert after.history == ("int8-per-tensor",)
+    assert after.artifact.planted == "badnets"
+    assert after.artifact.arch is None
+    assert after.artifact.digest != build.artifact.digest
+    with pytest.raises(UnusableInput, match="at least 2 clean samples"):
+        int8_twin(build.artifact.net, x[:1], per_channel=True)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_twin_of_a_real_net_agrees_with_its_file(shared: Path, per_channel: bool, tmp_path: Path) -> None:
+    full = load(shared / "models" / "resnet20-cifar10" / "model.safetensors", arch="resnet20-cifar")
+    clean = pictures(shared / "data" / "cifar10" / "train-00000-of-00001.parquet", 256)
+    test = pictures(shared / "data" / "cifar10" / "test-00000-of-00001.parquet", 500)
+    twin = int8_twin(full.net, clean, per_channel=per_channel)
+    to_onnx_int8(full, clean, tmp_path / "int8.onnx", per_channel=per_channel)
+    assert argmax_agreement(twin, load(tmp_path / "int8.onnx").net, test) >= 0.99
+
+
+def test_the_artifact_of_an_onnx_file_is_refused() -> None:
+    net = tiny_net()
+    artifact = Artifact(net, Modality.IMAGE, 4, "onnx", "", ImageSpec((3, 8, 8)), differentiable=False)
+    build = tiny_build()
+    with pytest.raises(UnusableInput, match="quantize its source"):
+        QuantizeInt8()(type(build)(artifact, build.task), seed=0)
