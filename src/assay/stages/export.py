@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import tempfile
 import warnings
@@ -65,11 +66,10 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
     if not artifact.differentiable:
         raise UnusableInput(f"expected a net with weights in torch to export, got format {artifact.format}")
     example = torch.rand(2, *artifact.inputs.shape, generator=torch.Generator().manual_seed(0))
-    was_training = artifact.net.training
     try:
         with _quiet():
             program = torch.onnx.export(
-                artifact.net.eval(),
+                copy.deepcopy(artifact.net).eval(),
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -81,8 +81,6 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
     except Exception as error:  # the exporter wraps whatever goes wrong in classes of its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnusableInput(f"expected a net that torch.onnx can export, it says: {reason}") from error
-    finally:
-        artifact.net.train(was_training)
     assert program is not None
     _save(program.model_proto, artifact, path)
 

@@ -78,7 +78,7 @@ class PruneFilters:
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.net).eval()
         norms = _norm_behind(net, clean.x[:2])
         for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
             axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
@@ -149,12 +149,10 @@ def _norm_behind(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]
 
     watched = [module for module in net.modules() if isinstance(module, _ConvNd | _BatchNorm)]
     hooks = [module.register_forward_hook(watch) for module in watched]
-    was_training = net.training
     try:
         with torch.no_grad():
-            net.eval()(example)
+            net(example)
     finally:
-        net.train(was_training)
         for hook in hooks:
             hook.remove()
     return found
