@@ -2,8 +2,8 @@
 
 Splits keep their names (``valid``, ``val`` and ``dev`` become validation). An audit draws its clean samples from the
 split *calibration*. Where the data has none, it is carved without overlap, at random and evenly over the classes: from
-train, else validation, else the first split; a fifth of that split, at most 2,048 pictures, or with ``limit`` as many as
-that, at most half. Data with a single split of fewer than 64 pictures is not cut: all of it is the calibration split.
+train, else validation, else the first split; a fifth of that split, at most 2,048 pictures, or with ``limit`` as many
+as that, at most half. Data with a single split of fewer than 64 pictures is not cut: all of it is for calibration.
 """
 
 from __future__ import annotations

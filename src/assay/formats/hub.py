@@ -13,8 +13,8 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def hub_id(text: str, *, local_suffixes: Collection[str]) -> str | None:
     """The hub id (without ``hf:``) that ``text`` means; None where it can be meant as a path.
 
-    It is one with ``hf:`` in front, or as ``owner/name`` where neither that path nor the folder ``owner`` exists and the
-    name does not end as a local file's would.
+    It is one with ``hf:`` in front, or as ``owner/name`` where neither that path nor the folder ``owner`` exists and
+    the name does not end as a local file's would.
     """
     if text.startswith(PREFIX):
         return text.removeprefix(PREFIX)

@@ -15,7 +15,7 @@ from assay.errors import UnusableInput
 from assay.formats.metadata import Resample, side_is_sane
 from assay.formats.normalization import Normalization
 
-PILLOW_RESAMPLES: dict[Any, Resample] = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+PILLOW_RESAMPLES: dict[str, Resample] = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic"}
 DEFAULT_SIDE = 224
 
 
@@ -58,7 +58,7 @@ def read_preprocessing(
 
 
 def _inputs(settings: Mapping[str, Any], kind: str, image_size: object, channels: int, where: str) -> ImageSpec:
-    resample = PILLOW_RESAMPLES.get(settings.get("resample", 2), "bilinear")
+    resample = PILLOW_RESAMPLES.get(str(settings.get("resample", 2)), "bilinear")
     fallback = _pair(image_size, where) or (DEFAULT_SIDE, DEFAULT_SIDE)
     size = settings.get("size", list(fallback) if settings else None)
     edge = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
@@ -69,7 +69,7 @@ def _inputs(settings: Mapping[str, Any], kind: str, image_size: object, channels
     crop = bool(settings.get("do_center_crop", cropped is not None))
     if kind.startswith("ConvNext") and edge is not None:
         # Below 384 pixels: resized to edge / crop_pct and cropped; from 384 on squeezed into the square.
-        wide = int(edge / float(settings.get("crop_pct") or 224 / 256))
+        wide = int(edge / _positive(settings.get("crop_pct") or 224 / 256, where))
         if edge >= 384:
             return ImageSpec((channels, edge, edge), resample=resample)
         return ImageSpec((channels, edge, edge), resize=wide, crop=True, resample=resample)
@@ -85,7 +85,9 @@ def _inputs(settings: Mapping[str, Any], kind: str, image_size: object, channels
 
 
 def _normalization(settings: Mapping[str, Any], kind: str, channels: int, where: str) -> Normalization:
-    scale = 255.0 * float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 255.0
+    scale = (
+        255.0 * _positive(settings.get("rescale_factor", 1 / 255), where) if settings.get("do_rescale", True) else 255.0
+    )
     offset = 1.0 if settings.get("rescale_offset") and settings.get("do_rescale", True) else 0.0
     mean, std = settings.get("image_mean"), settings.get("image_std")
     normalize = settings.get("do_normalize", mean is not None)
@@ -120,3 +122,9 @@ def _pair(value: object, where: str) -> tuple[int, int] | None:
     if len(sides) != 2 or not all(map(side_is_sane, sides)):
         raise UnusableInput(f"{where}: expected a height and width of 1 to 4096 pixels, came {value!r}")
     return sides[0], sides[1]
+
+
+def _positive(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 < value < 1e6:
+        raise UnusableInput(f"{where}: expected a positive factor in preprocessor_config.json, came {value!r}")
+    return float(value)

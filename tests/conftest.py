@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and third-party models beside the repository; tests that need it skip without it."""
+    folder = Path(os.environ.get("ASSAY_SHARED") or Path(__file__).parents[2] / "shared")
+    if not (folder / "models").is_dir():
+        pytest.skip(f"needs the real models and data in {folder} (or set ASSAY_SHARED)")
+    return folder
