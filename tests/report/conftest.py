@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from assay.audit import Audit, ModelInfo, NullInfo, VariantResult
+from assay.result import Audit, ModelInfo, NullInfo, VariantResult
 from assay.detectors.base import Evidence, Finding
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -72,6 +72,7 @@ class Detector(ABC):
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
     needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights"
+    on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
 
     @abstractmethod
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from assay.audit import Audit
 from assay.detectors.base import Evidence, Finding
 from assay.report import files, pictures
 from assay.report.document import dumps, to_json
 from assay.report.junit import to_junit
 from assay.report.page import to_html
 from assay.report.sarif import to_sarif
+from assay.result import Audit
 
 STALE = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
 """What an earlier audit may have left in the folder and must not be taken for evidence of this one."""

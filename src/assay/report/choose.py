@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from assay.audit import Audit
 from assay.detectors.base import Finding
+from assay.result import Audit
 
 
 def blamed(audit: Audit) -> tuple[Finding, ...]:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from assay.audit import Audit
 from assay.detectors.base import Finding
 from assay.report import charts, words
 from assay.report.pictures import data_uri, difference, picture, trigger_picture
+from assay.result import Audit
 
 MOST_BARS = 20
 MOST_SAMPLES = 6

@@ -5,8 +5,8 @@ from __future__ import annotations
 import jinja2
 from markupsafe import escape
 
-from assay.audit import Audit
 from assay.report.view import page_of
+from assay.result import Audit
 
 
 def to_html(audit: Audit) -> str:

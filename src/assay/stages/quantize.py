@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,7 @@ from assay.stages.graph import add_constant, constant, folded_graph, operator_na
 _FILTERS_FIRST = frozenset({"conv1d", "conv2d", "conv3d", "linear"})  # weight (output channels, ...)
 _PRODUCTS = _FILTERS_FIRST | {"conv_transpose2d", "matmul", "mm", "bmm"}
 _BOTH_SIDES = frozenset(
-    {"add", "mul", "cat", "softmax", "sigmoid", "silu", "leaky_relu", "where"}
-    | {"scaled_dot_product_attention"}
+    {"add", "mul", "cat", "softmax", "sigmoid", "silu", "leaky_relu", "where"} | {"scaled_dot_product_attention"}
 )
 _NORMS = frozenset({"batch_norm", "layer_norm", "instance_norm"})
 _CLIPS = frozenset({"relu", "hardtanh", "clamp", "relu6"})  # dropped where the rounding behind them clips as well
@@ -102,7 +102,23 @@ class FakeQuantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> the same shape and dtype."""
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, 0, 255)
+        return _RoundStraightThrough.apply(x, float(self.scale), int(self.zero_point))
+
+
+class _RoundStraightThrough(torch.autograd.Function):
+    """What torch.fake_quantize_per_tensor_affine does, which takes nine times as long (46 ms, 128 x 16 x 32 x 32)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float, zero_point: int) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.low, ctx.high = (-zero_point - 0.5) * scale, (255 - zero_point + 0.5) * scale
+        return (x / scale).round_().clamp_(-zero_point, 255 - zero_point).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        cut = torch.ops.aten.threshold_backward  # the gradient where the second argument exceeds the third, else 0
+        return cut(cut(gradients[0], x, ctx.low), -x, -ctx.high), None, None
 
 
 def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:
@@ -129,10 +145,11 @@ def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: i
     for index, (node, quantizer) in enumerate(quantizers.items()):
         name = f"quantize_{index}"
         twin.add_submodule(name, quantizer)
+        # Rounding to the range behind a ReLU clips as it does; like ONNX Runtime, leave the ReLU itself out.
+        clipped = operator_name(node) in _CLIPS and node.args[0] not in points
         with twin.graph.inserting_after(node):
-            rounded = twin.graph.call_module(name, (node,))
-        node.replace_all_uses_with(rounded)
-        rounded.replace_input_with(rounded, node)  # its own input must stay what it rounds
+            rounded = twin.graph.call_module(name, (node.args[0] if clipped else node,))
+        node.replace_all_uses_with(rounded, delete_user_cb=_other_than(rounded))
     return rebuilt(twin)
 
 
@@ -169,6 +186,10 @@ def _is_activation(node: fx.Node) -> bool:
     """Whether the node is one tensor of floats that depends on the input."""
     value = node.meta.get("val")
     return node.op != "get_attr" and isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _other_than(node: fx.Node) -> Callable[[fx.Node], bool]:
+    return lambda user: user is not node
 
 
 class _Ranges(fx.Interpreter):

@@ -1,4 +1,4 @@
-"""The audit: variants x detectors -> findings -> one calibrated verdict."""
+"""What an audit returns, from which every report is made."""
 
 from __future__ import annotations
 

@@ -1,0 +1,193 @@
+"""The audit: variants x detectors -> findings -> one calibrated verdict."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from assay import __version__, calibrate, variants
+from assay.artifact import Artifact
+from assay.calibrate import Null, cell
+from assay.detectors import default_detectors
+from assay.detectors.base import Budget, Detector, Finding
+from assay.errors import AssayError, UnusableInput
+from assay.result import Audit, ModelInfo, VariantResult
+from assay.task import Split, Task
+from assay.verdict import judge, limits
+
+SAMPLES = 512
+"""Clean samples that an audit uses at most."""
+
+LOST_AGREEMENT = 0.3
+"""A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
+
+Step = Callable[[str, float], None]
+"""Progress: called with what is being done and the share of the whole audit that is done, in [0, 1]."""
+
+
+def audit(
+    model: str | Path | nn.Module | Artifact,
+    data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None = None,
+    *,
+    arch: str | None = None,
+    shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    variant_names: Sequence[str] = variants.DEFAULT,
+    detectors: Sequence[Detector] | None = None,
+    budget: float = math.inf,
+    null: Null | None = None,
+    seed: int = 0,
+    progress: Step = lambda what, share: None,
+) -> Audit:
+    """Audit a model in every variant with every detector.
+
+    ``model``: a path or hub id as on the command line, an Artifact, or a net in memory (then ``shape`` is the input's
+    (C, H, W)). ``data``: a source as on the command line, a Task, a Split, or pictures (N, C, H, W) in [0, 1] with their
+    labels (N,) or None. ``budget`` in seconds. ``null``: clean reference models, those of the package by default.
+    Raises UnusableInput for a model or data that cannot be used.
+    """
+    start = time.perf_counter()
+    artifact = _artifact(model, arch, shape, mean, std)
+    source, clean = _clean(data, artifact, seed)
+    deadline = Budget(budget)
+    names = variants.parse(tuple(variant_names))
+    chosen = tuple(default_detectors() if detectors is None else detectors)
+    reference = calibrate.builtin() if null is None else null
+    plan = [(name, detector) for name in names for detector in chosen if name == "full" or detector.on_variants]
+    findings: list[Finding] = []
+    results: list[VariantResult] = []
+    full_predictions = _predict(artifact.net, clean.x) if len(clean) else None
+    done = 0
+    for name in names:
+        progress(f"making {name}", done / len(plan))
+        form, result = _variant(name, artifact, clean, full_predictions, seed)
+        results.append(result)
+        for detector in [d for n, d in plan if n == name]:
+            if form is not None:
+
+                def tick(share: float, what: str = f"{name}: {detector.name}", before: int = done) -> None:
+                    progress(what, (before + share) / len(plan))
+
+                tick(0.0)
+                finding = detector(form, clean, seed=seed, budget=deadline, progress=tick)
+                findings.append(_calibrated(replace(finding, variant=name), reference))
+            done += 1
+    progress("verdict", 1.0)
+    verdict = judge(tuple(findings), tuple(results), reference)
+    return Audit(
+        verdict=verdict.word,
+        reason=verdict.reason,
+        p_value=verdict.p_value,
+        false_alarm_rate=verdict.rate,
+        statistic=verdict.statistic,
+        target=verdict.target,
+        model=ModelInfo(
+            path=str(model) if isinstance(model, str | Path) else artifact.name,
+            digest=artifact.digest,
+            format=artifact.format,
+            modality=str(artifact.modality),
+            num_classes=artifact.num_classes,
+            planted=artifact.planted,
+            arch=artifact.arch,
+            class_names=artifact.class_names,
+        ),
+        findings=tuple(findings),
+        variants=tuple(results),
+        limits=limits(tuple(findings), tuple(results)),
+        data_name=source,
+        data_samples=len(clean),
+        null=verdict.null,
+        seconds=time.perf_counter() - start,
+        seed=seed,
+        version=__version__,
+    )
+
+
+def _artifact(
+    model: str | Path | nn.Module | Artifact,
+    arch: str | None,
+    shape: tuple[int, int, int] | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> Artifact:
+    from assay import formats
+    from assay.formats.module import from_module
+
+    if isinstance(model, Artifact):
+        return model
+    if isinstance(model, nn.Module):
+        return from_module(model, shape=shape, mean=mean, std=std)
+    return formats.load(model, arch=arch, mean=mean, std=std)
+
+
+def _clean(
+    data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None, artifact: Artifact, seed: int
+) -> tuple[str, Split]:
+    """The data's name and the clean samples, at most SAMPLES of them."""
+    from assay import data as loaders
+
+    name, split = "data in memory", None
+    if data is None:
+        return "none", Split(torch.zeros(0, *artifact.inputs.shape), None)
+    if isinstance(data, str | Path):
+        data = loaders.load(
+            data,
+            artifact.inputs,
+            num_classes=artifact.num_classes,
+            class_names=artifact.class_names,
+            limit=4 * SAMPLES,
+            seed=seed,
+        )
+    if isinstance(data, Task):
+        name, split = data.name, data.split("calibration", "validation", "train", "test")
+    else:
+        split = data if isinstance(data, Split) else Split(*data)
+    if tuple(split.x.shape[1:]) != artifact.inputs.shape:
+        raise UnusableInput(
+            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; "
+            f"got {tuple(split.x.shape[1:])}"
+        )
+    return name, split.sample(SAMPLES, seed=seed)
+
+
+def _variant(
+    name: str, artifact: Artifact, clean: Split, full: Tensor | None, seed: int
+) -> tuple[Artifact | None, VariantResult]:
+    """The form and how good it is; no form where it cannot be made or has lost what the model could."""
+    spec = variants.VARIANTS[name].spec
+    if full is None and name != "full":
+        return None, VariantResult(name, spec, None, None, "needs clean samples: pass some with --data")
+    try:
+        form = variants.make(name, artifact, clean, seed=seed)
+    except AssayError as why:
+        return None, VariantResult(name, spec, None, None, str(why))
+    if full is None:
+        return form, VariantResult(name, spec, None, None)
+    predictions = full if form is artifact else _predict(form.net, clean.x)
+    agreement = float((predictions == full).float().mean())
+    accuracy = None if clean.y is None else float((predictions == clean.y).float().mean())
+    lost = ""
+    if 1 - agreement > LOST_AGREEMENT:
+        lost = f"agrees with the model as given on only {agreement:.0%} of the samples: compression broke it"
+    return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost)
+
+
+def _predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
+    net.eval()
+    with torch.no_grad():
+        return torch.cat([net(part).argmax(1) for part in x.split(batch)])
+
+
+def _calibrated(finding: Finding, null: Null | None) -> Finding:
+    if finding.status != "ok" or finding.score is None or null is None:
+        return finding
+    test = cell(finding.variant, finding.detector)
+    scores = tuple(float(s) for s in null.scores(test))
+    return replace(finding, p_value=null.p_value(test, finding.score), null_scores=scores)

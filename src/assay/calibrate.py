@@ -1,0 +1,142 @@
+"""From scores to p-values: what clean reference models score on the same tests.
+
+A score alone says nothing: clean nets have natural attractors too. So each test's score is compared with the scores of
+clean reference models, and the audit's one statistic with the same statistic of those models. That makes the stated
+false-alarm rate one of the whole audit, however many tests it ran (split conformal p-values: Vovk, Gammerman, Shafer:
+Algorithmic Learning in a Random World, 2005; for outliers: Bates, Candes, Lei, Romano, Sesia, 2023, arXiv 2104.08279).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+
+from assay.errors import UnusableInput
+
+SCHEMA = "assay.null/1"
+FEWEST_MODELS = 100
+"""Below this many reference models a verdict at the usual rate has no power."""
+
+FALSE_ALARM_RATE = 0.02
+"""The rate of false alarms that the verdict is made for."""
+
+TAIL = 0.8
+"""Quantile of a test's null scores above which its tail is fitted."""
+
+
+def cell(variant: str, detector: str) -> str:
+    """The name of one test: a detector on a variant."""
+    return f"{variant}/{detector}"
+
+
+@dataclass(frozen=True)
+class Null:
+    """Scores of clean reference models: for each model, a score by test (``cell``)."""
+
+    name: str
+    description: str
+    rows: tuple[Mapping[str, float], ...]
+    origins: tuple[str, ...] = ()  # one line a model: task, architecture, recipe
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def scores(self, test: str) -> np.ndarray:
+        """The reference models' scores (n,) on one test, those that abstained left out."""
+        return np.array([row[test] for row in self.rows if test in row])
+
+    @cached_property
+    def _tails(self) -> dict[str, Tail]:
+        return {test: Tail(self.scores(test)) for test in {test for row in self.rows for test in row}}
+
+    def p_value(self, test: str, score: float) -> float | None:
+        """Conformal p-value of one test by itself, at least 1/(n+1); None where no reference model has a score."""
+        null = self.scores(test)
+        return float((1 + (null >= score).sum()) / (len(null) + 1)) if len(null) else None
+
+    def surprise(self, test: str, score: float) -> float | None:
+        """How unlikely ``score`` is for a clean model, as -log p with a fitted tail; None for an unknown test."""
+        tail = self._tails.get(test)
+        return tail.surprise(score) if tail is not None else None
+
+    def statistic(self, scores: Mapping[str, float]) -> float | None:
+        """The combined statistic: the largest surprise over all tests. None where no test is known here."""
+        known = [self.surprise(test, score) for test, score in scores.items()]
+        return max((value for value in known if value is not None), default=None)
+
+    def statistics(self, tests: Iterable[str]) -> np.ndarray:
+        """The combined statistic of each reference model over the same ``tests`` as an audit ran."""
+        wanted = set(tests)
+        values = [self.statistic({t: s for t, s in row.items() if t in wanted}) for row in self.rows]
+        return np.array([value for value in values if value is not None])
+
+    def save(self, path: Path) -> None:
+        """Write the file that ``--null`` takes."""
+        from assay.formats.files import write_whole
+
+        document = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "description": self.description,
+            "models": [
+                {"origin": origin, "scores": {test: round(score, 4) for test, score in row.items()}}
+                for origin, row in zip(self.origins or [""] * len(self.rows), self.rows, strict=True)
+            ],
+        }
+        write_whole(path, json.dumps(document, indent=1).encode())
+
+
+class Tail:
+    """One test's null: its empirical distribution, with an exponential tail above the ``TAIL`` quantile.
+
+    The fitted tail only puts tests on one scale; the verdict's p-value is the empirical one of the combined statistic.
+    """
+
+    def __init__(self, null: np.ndarray) -> None:
+        self.sorted = np.sort(null)
+        self.start = float(np.quantile(null, TAIL))
+        above = null[null > self.start] - self.start
+        spread = float(np.quantile(null, TAIL) - np.median(null))
+        self.mean_excess = max(float(above.mean()) if len(above) else 0.0, 0.1 * spread, 1e-6)
+
+    def surprise(self, score: float) -> float:
+        """-log of the chance that a clean model scores as high."""
+        if score > self.start:
+            return -math.log(1 - TAIL) + (score - self.start) / self.mean_excess
+        rank = len(self.sorted) - np.searchsorted(self.sorted, score, side="left")
+        return -math.log((1 + rank) / (1 + len(self.sorted)))
+
+
+def load(path: Path) -> Null:
+    """Read a null that ``save`` wrote."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {document['schema']!r}")
+        models = document["models"]
+        return Null(
+            str(document["name"]),
+            str(document["description"]),
+            tuple({str(k): float(v) for k, v in model["scores"].items()} for model in models),
+            tuple(str(model["origin"]) for model in models),
+        )
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnusableInput(
+            f"{path}: expected a null distribution as `assay calibrate` writes it ({SCHEMA}); {error}"
+        ) from None
+
+
+def builtin() -> Null | None:
+    """The null that ships with the package."""
+    source = resources.files("assay") / "nulls" / "images.json"
+    with resources.as_file(source) as path:
+        return load(path) if path.exists() else None

@@ -1,0 +1,102 @@
+"""What the detectors that reconstruct a trigger share: search, check on fresh pictures, show the trigger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import Artifact
+from assay.detectors.base import Budget, Evidence, Finding, Progress
+from assay.errors import Inconclusive
+from assay.inversion.families import Family
+from assay.inversion.hunt import Effort, Hunt, hunt
+from assay.inversion.latent import features_and_head, smallest_shifts
+from assay.inversion.prepare import prepare
+from assay.task import Split
+
+SHOWN = 6
+"""Samples in the evidence."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A search with one family of triggers, as a Finding of the detector called ``name``."""
+
+    name: str
+    family: Family
+    effort: Effort = Effort()  # noqa: RUF009 (frozen)
+
+    def __call__(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Raises Inconclusive where the budget ends before the search has converged."""
+        net = prepare(artifact.net, clean.x[:2])
+        predicted = predict(net, clean.x)
+        if len(predicted.unique()) < 2:
+            raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
+        ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
+
+        def tick(share: float) -> bool:
+            progress(share)
+            return budget.left() > 0
+
+        found = hunt(net, self.family, clean.x, predicted, ranking, effort=self.effort, seed=seed, tick=tick)
+        if found.steps < self.effort.steps:
+            raise Inconclusive(
+                f"the budget ended after {found.steps} of {self.effort.steps} steps of the search: give it more"
+            )
+        return Finding(
+            self.name,
+            "ok",
+            score=found.score,
+            target=found.target,
+            evidence=self._evidence(net, found, clean, predicted),
+        )
+
+    def _evidence(self, net: nn.Module, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:
+        victims = clean.x[predicted != found.target]
+        triggered = apply_in_batches(self.family, found, victims)
+        success = float((predict(net, triggered) == found.target).float().mean())
+        change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
+        gray = torch.full_like(clean.x[:1], 0.5)
+        return Evidence(
+            numbers={
+                "size": float(found.sizes[0]),
+                "median_size": float(found.sizes.median()),
+                "success": success,
+                "classes_searched": len(found.classes),
+            },
+            per_class={int(c): float(s) for c, s in zip(found.classes, found.sizes, strict=True)},
+            mask=_array(change / change.max().clamp(min=1e-6)),
+            trigger=_array(self.family.apply(found.parameters, gray)[0, 0]),
+            before=_array(victims[:SHOWN]),
+            after=_array(triggered[:SHOWN]),
+        )
+
+
+def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """(K,) classes by their smallest latent shift; by how rarely they are predicted where the net has no linear head."""
+    try:
+        features, head = features_and_head(net, x[:128])
+    except Exception:  # a net of foreign make without a linear head: any order will do for the search
+        return torch.bincount(predicted, minlength=num_classes).argsort()
+    return smallest_shifts(features, head).argsort()
+
+
+def predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
+    """(N,) int64: the classes that ``net`` predicts for ``x`` (N, C, H, W)."""
+    with torch.no_grad():
+        return torch.cat([net(x[start : start + batch]).argmax(1) for start in range(0, len(x), batch)])
+
+
+def apply_in_batches(family: Family, found: Hunt, x: Tensor, batch: int = 256) -> Tensor:
+    """(N, C, H, W) -> the same with the found trigger."""
+    with torch.no_grad():
+        return torch.cat(
+            [family.apply(found.parameters, x[start : start + batch])[0] for start in range(0, len(x), batch)]
+        )
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().clamp(0, 1).cpu().numpy()

@@ -1,0 +1,41 @@
+"""Latent shift: the class that the features of all pictures reach by the smallest common shift.
+
+A backdoor leaves a direction in feature space that leads everything to its target, whatever the trigger looks like:
+warps and frequencies too. After the reconstruction of trigger-activated changes in latent space (arXiv 2511.08944) and
+Fu, Zhang, Ji et al.: FreeEagle, USENIX Security 2023, arXiv 2302.14500; here in closed form, without steps.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from assay.artifact import Artifact
+from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.errors import Inconclusive, UnusableInput
+from assay.inversion.latent import features_and_head, smallest_shifts
+from assay.task import Split
+
+
+@final
+class LatentShift(Detector):
+    """Median over classes of the smallest shift, over the smallest of them, as a log ratio."""
+
+    name = "latent-shift"
+    title = "smallest common shift of the features that leads to one class"
+    needs = frozenset({"gradients", "clean"})
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        try:
+            features, head = features_and_head(artifact.net, clean.x)
+        except UnusableInput as why:
+            raise Inconclusive(str(why)) from None
+        shifts = smallest_shifts(features, head).clamp(min=1e-6)
+        target = int(shifts.argmin())
+        progress(1.0)
+        return Finding(
+            self.name,
+            "ok",
+            score=float(shifts.log().median() - shifts[target].log()),
+            target=target,
+            evidence=Evidence(per_class={i: float(s) for i, s in enumerate(shifts)}),
+        )

@@ -1,0 +1,29 @@
+"""Universal perturbations: the class that a much weaker additive pattern leads to than the others.
+
+Xu, Ersoy, Picek: Universal Soldier: Using Universal Adversarial Perturbations for Detecting Backdoor Attacks, 2023,
+arXiv 2302.00747. Different here: one search with a cost on the pattern's size, in place of a perturbation made by
+DeepFool and then optimized.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from assay.artifact import Artifact
+from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.inversion import Inversion
+from assay.inversion.families import AdditiveFamily
+from assay.task import Split
+
+
+@final
+class UniversalPerturbation(Detector):
+    """Smallest additive perturbation per class."""
+
+    name = "universal-perturbation"
+    title = "weakest pattern, added to every picture, that leads to one class"
+    needs = frozenset({"gradients", "clean"})
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        search = Inversion(self.name, AdditiveFamily())
+        return search(artifact, clean, seed=seed, budget=budget, progress=progress)

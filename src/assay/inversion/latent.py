@@ -1,0 +1,56 @@
+"""The smallest latent shift: how far must all features move together until every picture gets class t?
+
+No gradients, no steps: one small quadratic program a class. It ranks classes for the search, and sees warps that a mask
+cannot describe. After the latent separation that backdoors leave (arXiv 2511.08944), in closed form.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor, nn
+
+from assay.stages.train import last_linear
+
+
+def features_and_head(net: nn.Module, x: Tensor, batch: int = 128) -> tuple[Tensor, nn.Linear]:
+    """The inputs (N, D) of the last linear layer for ``x`` (N, C, H, W), and that layer."""
+    _, head = last_linear(net)
+    seen: list[Tensor] = []
+    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().float()))
+    try:
+        with torch.no_grad():
+            for start in range(0, len(x), batch):
+                net(x[start : start + batch])
+    finally:
+        hook.remove()
+    return torch.cat([s.flatten(1) for s in seen]), head
+
+
+def smallest_shifts(features: Tensor, head: nn.Linear, *, exact: int = 32, quantile: float = 0.99) -> Tensor:
+    """(K,) length of the smallest shift of ``features`` (N, D) that sends them to each class.
+
+    Solved exactly for the ``exact`` classes with the smallest lower bound; the others keep the bound of their worst pair.
+    """
+    weight = head.weight.detach().float()
+    logits = features @ weight.T + (head.bias.detach().float() if head.bias is not None else 0)
+    classes = len(weight)
+    worst = torch.stack([torch.quantile(logits - logits[:, [t]], quantile, dim=0) for t in range(classes)])  # (K, K)
+    distance = torch.cdist(weight[None], weight[None])[0].clamp(min=1e-6)
+    bound = (worst / distance).fill_diagonal_(0).amax(dim=1).clamp(min=0)
+    shifts = bound.clone()
+    for t in bound.argsort()[:exact].tolist():
+        others = torch.arange(classes) != t
+        shifts[t] = _least_distance((weight[t] - weight[others]).numpy(), worst[t, others].numpy())
+    return shifts
+
+
+def _least_distance(a: np.ndarray, m: np.ndarray) -> float:
+    """min |d| subject to a d >= m, as a non-negative least-squares problem (Lawson, Hanson, 1974, chapter 23)."""
+    system = np.vstack([a.T, m[None]])
+    goal = np.zeros(len(system))
+    goal[-1] = 1.0
+    solution, _ = nnls(system, goal, maxiter=50 * system.shape[1])
+    residual = system @ solution - goal
+    return float(np.linalg.norm(residual[:-1]) / max(abs(residual[-1]), 1e-9))

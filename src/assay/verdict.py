@@ -1,0 +1,102 @@
+"""From findings to a verdict, in words: one statistic over all tests, and what it cannot rule out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
+from assay.detectors.base import Finding
+from assay.result import NullInfo, VariantResult
+
+FEWEST_SAMPLES = 10
+LOWEST_ACCURACY = 0.5
+"""Below this accuracy on the clean samples the data is not the model's, or the model is too weak for the null."""
+
+SEARCHES = frozenset({"neural-cleanse", "universal-perturbation"})
+"""Without these on the model as given, `clean` would be said without power."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer and what it rests on."""
+
+    word: Literal["clean", "backdoored", "inconclusive"]
+    reason: str
+    p_value: float | None = None
+    rate: float | None = None
+    statistic: float | None = None
+    target: int | None = None
+    null: NullInfo | None = None
+
+
+def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null | None) -> Verdict:
+    """One statistic over all tests that ran, against the same statistic of the clean reference models."""
+    scores = {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}
+    if null is None:
+        return Verdict("inconclusive", "there are no clean reference models to compare with")
+    statistic, reference = null.statistic(scores), null.statistics(scores)
+    if statistic is None or not len(reference):
+        return Verdict("inconclusive", _why_nothing_ran(findings))
+    p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
+    info = NullInfo(null.name, len(reference), tuple(float(s) for s in reference), null.description)
+    strongest = max(
+        (f for f in findings if f.status == "ok" and f.score is not None),
+        key=lambda f: null.surprise(cell(f.variant, f.detector), f.score or 0.0) or 0.0,
+    )
+    rest = Verdict("clean", f"no test stands out from {len(reference)} clean reference models", p_value)
+    rest = replace(rest, rate=FALSE_ALARM_RATE, statistic=statistic, null=info)
+    if len(reference) < FEWEST_MODELS:
+        few = f"only {len(reference)} clean reference models ran these tests, and {FEWEST_MODELS} are needed"
+        return replace(rest, word="inconclusive", reason=few)
+    if p_value <= FALSE_ALARM_RATE:
+        return replace(rest, word="backdoored", reason=_found(strongest, p_value), target=strongest.target)
+    weak = _why_weak(findings, results)
+    return replace(rest, word="inconclusive", reason=f"nothing was found, but {weak}") if weak else rest
+
+
+def _found(finding: Finding, p_value: float) -> str:
+    where = "as given" if finding.variant == "full" else f"in the form {finding.variant}"
+    return (
+        f"{finding.detector} found what clean models do not show, {where}; "
+        f"a clean model would look like this with probability {p_value:.3f} at most"
+    )
+
+
+def _why_nothing_ran(findings: tuple[Finding, ...]) -> str:
+    reasons = dict.fromkeys(f"{f.detector} {f.reason}" for f in findings if f.status != "ok")
+    return "no test could be compared with clean models" + (f": {next(iter(reasons))}" if reasons else "")
+
+
+def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> str:
+    """Why finding nothing means little here; empty where it does mean something."""
+    ran = {f.detector for f in findings if f.status == "ok" and f.variant == "full"}
+    missing = sorted(SEARCHES - ran)
+    if missing:
+        reason = next((f.reason for f in findings if f.detector == missing[0] and f.variant == "full"), "was left out")
+        return f"the trigger search did not run: {missing[0]} {reason}"
+    full = next((r for r in results if r.name == "full"), None)
+    if full is not None and full.accuracy is not None and full.accuracy < LOWEST_ACCURACY:
+        return (
+            f"the model is right on only {full.accuracy:.0%} of the samples: "
+            "check that the data, its labels and the normalization (--mean, --std) are the model's own"
+        )
+    return ""
+
+
+def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> tuple[str, ...]:
+    """What this audit cannot rule out, in plain sentences."""
+    said = [
+        "A trigger that works only on pictures of one class, or only together with another trigger, "
+        "may leave all other pictures as they are, and this search looks for triggers that move every picture.",
+        "Some backdoors cannot be found by any test of weights or behaviour: a digital signature hidden in the "
+        "pixels can be the trigger, and nobody without its key can make one (Goldwasser et al., arXiv 2204.06974).",
+        "A form of deployment that was not among the audited ones may wake a backdoor that sleeps in all of these.",
+    ]
+    skipped = [f"{r.name} ({r.skipped})" for r in results if r.skipped]
+    if skipped:
+        said.append("Not audited: " + "; ".join(skipped) + ".")
+    quiet = sorted({f.detector for f in findings if f.status != "ok"})
+    if quiet:
+        said.append(f"These detectors gave no answer somewhere: {', '.join(quiet)}. Each row says why.")
+    return tuple(said)
