@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from tiny import tiny_build, tiny_net
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from assay.errors import UnusableInput
 from assay.formats import load
 from assay.stages.export import argmax_agreement, to_onnx_int8
 from assay.stages.graph import folded_graph
-from assay.stages.quantize import QuantizeInt8, int8_twin, rounded_int8
+from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
 
 
 @pytest.fixture
@@ -92,6 +94,20 @@ def test_the_twin_depends_on_its_calibration_data(x: Tensor) -> None:
     net = tiny_net()
     first, again, other = (int8_twin(net, data, per_channel=True) for data in (x, x.clone(), x * 0.5))
     assert digest_of_module(first) == digest_of_module(again) != digest_of_module(other)
+
+
+@given(low=st.floats(-10, 10), span=st.floats(0.01, 20))
+def test_fake_quantization_rounds_and_differentiates_as_torch_does(low: float, span: float) -> None:
+    quantizer = FakeQuantize(low, low + span)
+    inputs = torch.linspace(low - span, low + 2 * span, 501).requires_grad_()
+    seen = quantizer(inputs)
+    expected = torch.fake_quantize_per_tensor_affine(inputs, quantizer.scale, quantizer.zero_point, 0, 255)
+    # The two divide differently, so that a value in the middle between two levels may go to either.
+    assert ((seen - expected).abs() > 1e-4 * span).float().mean() < 0.05
+    assert (seen - expected).abs().max() < 1.01 * quantizer.scale
+    slopes = [torch.autograd.grad(output.sum(), inputs)[0] for output in (seen, expected)]
+    assert (slopes[0] != slopes[1]).float().mean() < 0.05
+    assert (quantizer(torch.zeros(3)) == 0).all()
 
 
 @pytest.mark.parametrize("channel", [None, 0])
