@@ -206,6 +206,11 @@ def test_missing_file(name: str) -> None:
         formats.load(name)
 
 
+def test_file_that_cannot_be_read() -> None:
+    with pytest.raises(UnusableInput, match="cannot read"):
+        formats.load(f"{'x' * 5000}.safetensors")
+
+
 def test_other_files_and_empty_folders(tmp_path: Path) -> None:
     (tmp_path / "model.txt").write_text("")
     with pytest.raises(UnusableInput, match=r"came a \.txt file"):

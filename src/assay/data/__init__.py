@@ -47,7 +47,10 @@ def load(
     if limit is not None and limit < 1:
         raise UnusableInput(f"limit: expected at least 1 sample a split, came {limit}")
     request = Request(spec, limit, seed)
-    found = _read(source, request, num_classes)
+    try:
+        found = _read(source, request, num_classes)
+    except OSError as error:
+        raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
     splits = checked(found.splits, found.name)
     aligned, names = align(splits, found, num_classes, class_names)
     return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names)

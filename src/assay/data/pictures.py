@@ -67,8 +67,8 @@ def fit(x: Tensor, spec: ImageSpec) -> Tensor:
     if x.shape[2:] == (height, width):
         return x
     size = _resized((x.shape[2], x.shape[3]), spec)
-    mode = "bicubic" if spec.resample == "lanczos" else spec.resample
-    smooth = mode != "nearest"
+    mode = {"lanczos": "bicubic", "nearest": "nearest-exact"}.get(spec.resample, spec.resample)
+    smooth = spec.resample != "nearest"
     x = F.interpolate(x, size, mode=mode, align_corners=False if smooth else None, antialias=smooth).clamp(0, 1)
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
     return F.pad(x, (-left, width - size[1] + left, -top, height - size[0] + top))  # negative padding cuts

@@ -28,7 +28,8 @@ def carve_calibration(splits: Mapping[str, Split], *, limit: int | None, seed: i
     source = carved_from(list(result))
     if source is not None:
         part = result.pop(source)
-        if not result and len(part) < WHOLE_BELOW:
+        all_of_it = limit is None or len(part) < 2 * limit  # readers give up to twice the limit
+        if not result and len(part) < WHOLE_BELOW and all_of_it:
             result["calibration"] = part
         else:
             count = min(MOST, len(part) // 5) if limit is None else min(limit, len(part) // 2)

@@ -35,21 +35,10 @@ def load(
     The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
     nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
     """
-    normalization = Normalization.of(mean, std)
-    text = str(path)
-    repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
-    if repository is not None:
-        from assay.formats.hf import load_hub
-
-        _needs_no_arch(arch, text)
-        return load_hub(repository, normalization=normalization)
-    local = Path(path)
-    refuse_pickle(local)
-    if not local.exists():
-        raise UnusableInput(
-            f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
-        )
-    return _load_directory(local, arch, normalization) if local.is_dir() else _load_file(local, arch, normalization)
+    try:
+        return _load(str(path), arch, Normalization.of(mean, std))
+    except OSError as error:
+        raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
 
 
 def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:
@@ -60,6 +49,22 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
     from assay.formats.safetensors import save_safetensors
 
     return save_safetensors(artifact, directory, planted=planted)
+
+
+def _load(text: str, arch: str | None, normalization: Normalization | None) -> Artifact:
+    repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
+    if repository is not None:
+        from assay.formats.hf import load_hub
+
+        _needs_no_arch(arch, text)
+        return load_hub(repository, normalization=normalization)
+    local = Path(text)
+    refuse_pickle(local)
+    if not local.exists():
+        raise UnusableInput(
+            f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
+        )
+    return _load_directory(local, arch, normalization) if local.is_dir() else _load_file(local, arch, normalization)
 
 
 def _load_file(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:

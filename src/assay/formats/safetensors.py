@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec
 from assay.errors import UnusableInput
@@ -116,5 +116,5 @@ def _build(
     return net, said.inputs or ImageSpec(factory.shape or guess_shape(net)), factory.normalization
 
 
-def _floats(values: object) -> tuple[float, ...]:
-    return tuple(values.flatten().tolist())  # type: ignore[attr-defined]
+def _floats(values: Tensor) -> tuple[float, ...]:
+    return tuple(values.flatten().tolist())
