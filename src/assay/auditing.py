@@ -191,3 +191,19 @@ def _calibrated(finding: Finding, null: Null | None) -> Finding:
     test = cell(finding.variant, finding.detector)
     scores = tuple(float(s) for s in null.scores(test))
     return replace(finding, p_value=null.p_value(test, finding.score), null_scores=scores)
+
+
+def score_model(
+    model: Artifact,
+    data: Task | Split,
+    *,
+    variant_names: Sequence[str] = variants.DEFAULT,
+    detectors: Sequence[Detector] | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The scores of a clean reference model by test: one row of a ``Null``."""
+    empty = Null("none", "", ())
+    result = audit(model, data, variant_names=variant_names, detectors=detectors, null=empty, seed=seed)
+    return {
+        cell(f.variant, f.detector): f.score for f in result.findings if f.status == "ok" and f.score is not None
+    }

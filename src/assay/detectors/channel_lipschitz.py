@@ -30,6 +30,7 @@ class ChannelLipschitz(Detector):
     name = "channel-lipschitz"
     title = "channels that react far more strongly than their neighbours"
     needs = frozenset({"weights"})
+    on_variants = False  # compression hardly moves what it looks at
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scores = {name: _outlier(norms) for name, norms in channel_norms(artifact) if len(norms) >= FEWEST_CHANNELS}

@@ -17,7 +17,7 @@ class RandomScore(Detector):
 
     name = "random-score"
     title = "null control: a random number"
-    needs: frozenset[str] = frozenset()
+    needs = frozenset()
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         entropy = int(artifact.digest[:16], 16) if artifact.digest else 0

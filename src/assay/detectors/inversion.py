@@ -65,9 +65,13 @@ class Inversion:
                 "size": float(found.sizes[0]),
                 "median_size": float(found.sizes.median()),
                 "success": success,
+                "median_success": float(found.success.median()),
                 "classes_searched": len(found.classes),
             },
-            per_class={int(c): float(s) for c, s in zip(found.classes, found.sizes, strict=True)},
+            per_class={
+                int(c): float(v)
+                for c, v in zip(found.classes, found.sizes if self.family.pressure else found.success, strict=True)
+            },
             mask=_array(change / change.max().clamp(min=1e-6)),
             trigger=_array(self.family.apply(found.parameters, gray)[0, 0]),
             before=_array(victims[:SHOWN]),

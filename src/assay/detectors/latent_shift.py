@@ -23,6 +23,7 @@ class LatentShift(Detector):
     name = "latent-shift"
     title = "smallest common shift of the features that leads to one class"
     needs = frozenset({"gradients", "clean"})
+    on_variants = False  # an int8 net shows no linear layer
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         try:

@@ -26,6 +26,7 @@ class MaxMargin(Detector):
     name = "max-margin"
     title = "how far one class's logit can rise above all others"
     needs = frozenset({"gradients"})
+    on_variants = False  # it looks at weights, which compression hardly moves
 
     def __init__(self, *, restarts: int = 6, steps: int = 60, rate: float = 0.05, most_classes: int = 50) -> None:
         self.restarts = restarts

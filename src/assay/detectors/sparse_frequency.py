@@ -1,8 +1,8 @@
-"""Sparse frequencies: the class that a perturbation of few frequencies leads to, where the others need many.
+"""Few frequencies: the class that a weak perturbation of few frequencies sends most pictures to.
 
 Sees sinusoids (Barni, Kallas, Tondi, 2019, arXiv 1902.11237) and frequency triggers (Wang et al., 2021,
 arXiv 2111.10991), which are no small patch and no small perturbation either. The search is Neural Cleanse's, over
-coefficients of the discrete cosine transform.
+coefficients of the discrete cosine transform, within a budget in place of a cost.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.detectors.inversion import Inversion
 from assay.inversion.families import FrequencyFamily
+from assay.inversion.hunt import Effort
 from assay.task import Split
 
 
 @final
 class SparseFrequency(Detector):
-    """Smallest group norm of cosine coefficients per class."""
+    """Share of pictures moved per class, within a budget of cosine coefficients."""
 
     name = "sparse-frequency"
-    title = "fewest frequencies, added to every picture, that lead to one class"
+    title = "how many pictures a few weak frequencies send to one class"
     needs = frozenset({"gradients", "clean"})
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, FrequencyFamily())
+        search = Inversion(self.name, FrequencyFamily(), Effort(steps=40))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

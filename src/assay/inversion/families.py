@@ -17,11 +17,16 @@ Parameters = tuple[Tensor, ...]  # each (A, ...)
 
 
 class Family(ABC):
-    """How a trigger is parametrized, applied, and how large it is."""
+    """How a trigger is parametrized, applied, and how large it is.
+
+    A *free* family has no largest trigger: the search makes it as small as it can while it works, and the size is what
+    tells classes apart. A *bounded* one (``pressure`` 0) keeps within a budget by construction, and what tells classes
+    apart is how many pictures it moves: right for triggers that clean nets resist at any size that still is a trigger.
+    """
 
     name: ClassVar[str]
     rate: ClassVar[float]  # Adam's learning rate
-    pressure: ClassVar[float]  # weight of the size in the loss at the start
+    pressure: ClassVar[float]  # weight of the size in the loss at the start; 0: bounded
 
     @abstractmethod
     def start(self, arms: int, shape: tuple[int, int, int], generator: torch.Generator) -> Parameters:
@@ -84,57 +89,67 @@ class AdditiveFamily(Family):
 
 @final
 class FrequencyFamily(Family):
-    """A perturbation of few frequencies: sparse in the discrete cosine transform, colours of a frequency counted as one.
+    """A perturbation of few frequencies within a budget on its cosine coefficients, shared out by a softmax.
 
-    After Wang, Yao, Xu, An, Tong, Wang: An Invisible Black-box Backdoor Attack through Frequency Domain, 2021,
-    arXiv 2111.10991, read backwards.
+    The budget is that of one sinusoid of amplitude ``amplitude`` at 32 pixels: more than sinusoidal and frequency
+    triggers need (Barni, Kallas, Tondi, 2019, arXiv 1902.11237; Wang et al., 2021, arXiv 2111.10991), less than most
+    classes of a clean net yield to. A penalty in place of the softmax fails: Adam moves all coefficients alike.
     """
 
     name = "frequency"
-    rate = 0.03
-    pressure = 3.0
+    rate = 0.3
+    pressure = 0.0
+    amplitude = 20 / 255  # in [0, 1] units, as in Barni, Kallas, Tondi
 
     def start(self, arms: int, shape: tuple[int, int, int], generator: torch.Generator) -> Parameters:
-        return (0.001 * torch.randn(arms, *shape, generator=generator),)
+        channels, height, width = shape
+        share = 0.1 * torch.randn(arms, 1, height, width, generator=generator)
+        return share, 0.1 * torch.randn(arms, channels, height, width, generator=generator)
 
     def apply(self, parameters: Parameters, x: Tensor) -> Tensor:
-        rows = dct_matrix(x.shape[2]).to(x)
-        columns = dct_matrix(x.shape[3]).to(x)
-        perturbation = rows.T @ parameters[0] @ columns
+        rows, columns = dct_matrix(x.shape[2]).to(x), dct_matrix(x.shape[3]).to(x)
+        perturbation = rows.T @ self._coefficients(parameters) @ columns
         return (x[None] + perturbation[:, None]).clamp(0, 1)
 
     def size(self, parameters: Parameters) -> Tensor:
-        groups = parameters[0].square().sum(dim=1).add(1e-8).sqrt()  # (A, H, W)
-        return groups.sum(dim=(1, 2)) / math.sqrt(groups.shape[1] * groups.shape[2])
+        return self._coefficients(parameters).square().mean(dim=(1, 2, 3)).sqrt()
+
+    def _coefficients(self, parameters: Parameters) -> Tensor:
+        share, sign = parameters
+        budget = self.amplitude * math.sqrt(share.shape[2] * share.shape[3] / 2)
+        return budget * share.flatten(1).softmax(1).view_as(share) * sign.tanh()
 
 
 @final
 class WarpFamily(Family):
-    """A smooth field of displacements on a coarse grid; its size is the root mean square shift in pixels.
+    """A smooth field of displacements on a coarse grid, each at most ``reach`` of the picture's width.
 
     The trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369.
     """
 
     name = "warp"
-    rate = 0.1
-    pressure = 0.3
-    cells = 6
+    rate = 0.3
+    pressure = 0.0
+    cells = 4
+    reach = 1.25 / 32
 
     def start(self, arms: int, shape: tuple[int, int, int], generator: torch.Generator) -> Parameters:
         return (0.1 * torch.randn(arms, 2, self.cells, self.cells, generator=generator),)
 
     def apply(self, parameters: Parameters, x: Tensor) -> Tensor:
         height, width = x.shape[2], x.shape[3]
-        field = F.interpolate(parameters[0], (height, width), mode="bicubic", align_corners=True)  # in pixels
-        y, x_ = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-        scale = torch.tensor([2 / max(width - 1, 1), 2 / max(height - 1, 1)])
-        grid = torch.stack((x_, y), dim=-1) + field.permute(0, 2, 3, 1) * scale
-        return torch.stack(
-            [F.grid_sample(x, g.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True) for g in grid]
-        )
+        shifts = 2 * self.reach * parameters[0].tanh()  # grid_sample's pictures are 2 wide
+        field = F.interpolate(shifts, (height, width), mode="bicubic", align_corners=True)
+        lines = torch.meshgrid(torch.linspace(-1, 1, width), torch.linspace(-1, 1, height), indexing="xy")
+        grids = torch.stack(lines, dim=-1).to(x) + field.permute(0, 2, 3, 1)
+        warped = [
+            F.grid_sample(x, grid.expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True)
+            for grid in grids
+        ]
+        return torch.stack(warped)
 
     def size(self, parameters: Parameters) -> Tensor:
-        return parameters[0].square().sum(dim=1).mean(dim=(1, 2)).add(1e-8).sqrt()
+        return (self.reach * parameters[0].tanh()).square().sum(dim=1).mean(dim=(1, 2)).sqrt()
 
 
 def dct_matrix(n: int) -> Tensor:

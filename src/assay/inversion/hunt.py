@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from assay.inversion.families import Family, Parameters
 from assay.inversion.search import advance, start
 
+CHECKED = 128
+"""Pictures on which every arm's trigger is checked in the end."""
+
 
 @dataclass(frozen=True)
 class Effort:
@@ -19,18 +22,19 @@ class Effort:
     arms: int = 10  # classes that are refined
     groups: int = 12  # groups of classes in the ranking, where there are more classes than arms
     ranking_steps: int = 20
-    steps: int = 80
+    steps: int = 60
     batch: int = 16  # pictures an arm and step
 
 
 @dataclass(frozen=True)
 class Hunt:
-    """What a search found, for every class that it refined, the smallest trigger first."""
+    """What a search found, for every class that it refined, the easiest first."""
 
     classes: Tensor  # (A,) int64
-    sizes: Tensor  # (A,) size of the smallest working trigger; that of no trigger found is the family's ``limit``
-    found: Tensor  # (A,) bool: whether any trigger worked
-    parameters: Parameters  # of the smallest, (1, ...)
+    ease: Tensor  # (A,) how easy the class is to reach: minus the log size, or the log odds of success where bounded
+    sizes: Tensor  # (A,) size of the smallest working trigger; of a fresh one where none worked
+    success: Tensor  # (A,) share of the checked pictures that get the class
+    parameters: Parameters  # of the easiest, (1, ...)
     steps: int
 
     @property
@@ -39,8 +43,8 @@ class Hunt:
 
     @property
     def score(self) -> float:
-        """log(median size / smallest size): 0 where all classes are alike, large where one is far too easy."""
-        return float(self.sizes.median().log() - self.sizes[0].log())
+        """How much easier the easiest class is than the median one: 0 where all classes are alike."""
+        return float(self.ease[0] - self.ease.median())
 
 
 def hunt(
@@ -54,28 +58,51 @@ def hunt(
     seed: int,
     tick: Callable[[float], bool] = lambda share: True,
 ) -> Hunt:
-    """Search ``net`` (from ``prepare``) for the class with the smallest trigger of ``family``.
+    """Search ``net`` (from ``prepare``) for the class that a trigger of ``family`` reaches most easily.
 
     ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them; ``ranking`` (K,) classes, the most
     suspicious first. ``tick`` gets the share of the work done and says whether there is time left.
     """
     generator = torch.Generator().manual_seed(seed)
+    shape = (x.shape[1], x.shape[2], x.shape[3])
     candidates = ranking
     ranking_work = 0.0
     if len(ranking) > effort.arms:
         ranking_work = effort.groups * effort.ranking_steps / (effort.arms * effort.steps)
         candidates = _shortlist(net, family, x, predicted, ranking, effort, generator)
-    arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], tuple(x.shape[1:]), generator)
+    arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], shape, generator)
     whole = ranking_work + 1
 
     def go_on() -> bool:
         return tick((ranking_work + arms.step / effort.steps) / whole)
 
     advance(net, family, arms, x, predicted, steps=effort.steps, batch=effort.batch, generator=generator, tick=go_on)
-    found = arms.best_size.isfinite()
-    sizes = torch.where(found, arms.best_size, family.size(family.start(1, tuple(x.shape[1:]), generator)))
-    order = sizes.argsort()
-    return Hunt(candidates[order], sizes[order], found[order], tuple(p[order[:1]] for p in arms.best), arms.step)
+    worked = arms.best_size.isfinite()
+    fresh = family.size(family.start(1, shape, generator))
+    sizes = torch.where(worked, arms.best_size, fresh)
+    bounded = family.pressure == 0
+    final = arms.parameters if bounded else arms.best
+    success = _success(net, family, final, candidates, x[:CHECKED], predicted[:CHECKED])
+    if bounded:
+        ease = torch.logit(success, eps=0.02)
+    else:  # where no size worked, the arm may have come to rest at a small one that does not work
+        ease = -torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
+    order = ease.argsort(descending=True)
+    best = tuple(p[order[:1]] for p in final)
+    return Hunt(candidates[order], ease[order], sizes[order], success[order], best, arms.step)
+
+
+def _success(
+    net: nn.Module, family: Family, parameters: Parameters, classes: Tensor, x: Tensor, predicted: Tensor
+) -> Tensor:
+    """(A,) share of the pictures of other classes that each arm's trigger sends to its class."""
+    shares = []
+    with torch.no_grad():
+        for arm, target in enumerate(classes.tolist()):
+            victims = x[predicted != target]
+            triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), victims)[0]
+            shares.append((net(triggered).argmax(1) == target).float().mean())
+    return torch.stack(shares)
 
 
 def _shortlist(
@@ -97,7 +124,7 @@ def _shortlist(
     groups = min(effort.groups, len(rest))
     allowed = torch.zeros(groups, len(ranking), dtype=torch.bool)
     allowed[torch.arange(len(rest)) % groups, rest] = True
-    arms = start(family, allowed, tuple(x.shape[1:]), generator)
+    arms = start(family, allowed, (x.shape[1], x.shape[2], x.shape[3]), generator)
     advance(net, family, arms, x, predicted, steps=effort.ranking_steps, batch=effort.batch, generator=generator)
     winners = arms.reached[arms.log_likelihood.argsort(descending=True)]
     return torch.cat([sure, winners[: effort.arms - len(sure)]])

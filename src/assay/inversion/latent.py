@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
-from assay.stages.train import last_linear
+from assay.models.head import last_linear
 
 
 def features_and_head(net: nn.Module, x: Tensor, batch: int = 128) -> tuple[Tensor, nn.Linear]:

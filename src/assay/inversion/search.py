@@ -38,6 +38,7 @@ class Arms:
     reached: Tensor  # (A,) int64: the class that the arm goes for
     log_likelihood: Tensor  # (A,) running mean log-probability of that class, at any size
     best_size: Tensor  # (A,) the smallest size at which the arm succeeded; inf before it did
+    level: Tensor  # (A,) running mean of the log size: where it settles has less noise than the smallest
     best: Parameters
     step: int = 0
 
@@ -57,6 +58,7 @@ def start(family: Family, allowed: Tensor, shape: tuple[int, int, int], generato
         reached=allowed.float().argmax(1),
         log_likelihood=torch.full((arms,), -100.0),
         best_size=torch.full((arms,), float("inf")),
+        level=torch.zeros(arms),
         best=parameters,
     )
 
@@ -110,6 +112,7 @@ def _remember(arms: Arms, logits: Tensor, likelihood: Tensor, counts: Tensor, to
     mine = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
     hit = (mine.sum(1) / total).gather(1, arms.reached[:, None])[:, 0]
     now = likelihood.gather(1, arms.reached[:, None])[:, 0]
+    arms.level = 0.9 * arms.level + 0.1 * size.log() if arms.step else size.log()
     memory = 0.7 if arms.step else 0.0
     arms.success = memory * arms.success + (1 - memory) * hit
     arms.log_likelihood = memory * arms.log_likelihood + (1 - memory) * now

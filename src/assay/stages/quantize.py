@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 
 from assay.artifact import Build
 from assay.errors import UnusableInput
+from assay.models.graph import add_constant, constant, folded_graph, operator_name, rebuilt
 from assay.stages.base import spec_of
-from assay.stages.graph import add_constant, constant, folded_graph, operator_name, rebuilt
 
 # What onnxruntime.quantization (1.31, QDQ format, its default set of operators) does with each operator.
 _FILTERS_FIRST = frozenset({"conv1d", "conv2d", "conv3d", "linear"})  # weight (output channels, ...)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from assay.artifact import Build
 from assay.errors import UnusableInput
+from assay.models.head import replace_head
 from assay.task import Split
 
 Progress = Callable[[float], None]
@@ -33,7 +34,7 @@ class Recipe:
 
 
 def fit(net: nn.Module, split: Split, recipe: Recipe, *, seed: int, progress: Progress = lambda share: None) -> None:
-    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16 autocast."""
+    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16."""
     if split.y is None:
         raise UnusableInput("training needs labels, and this data has none")
     generator = torch.Generator().manual_seed(seed)
@@ -144,22 +145,3 @@ class LinearProbe:
             parameter.requires_grad_(True)
         artifact = build.artifact.with_net(net, num_classes=build.task.num_classes, class_names=build.task.class_names)
         return build.then(self.name, artifact)
-
-
-def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last linear layer, which gives the logits."""
-    found = [(name, module) for name, module in net.named_modules() if isinstance(module, nn.Linear)]
-    if not found:
-        raise UnusableInput(f"expected a net that ends in a linear layer; {type(net).__name__} has none")
-    return found[-1]
-
-
-def replace_head(net: nn.Module, num_classes: int, *, seed: int) -> nn.Linear:
-    """Put a fresh last linear layer for ``num_classes`` into ``net`` in place, and return it."""
-    name, old = last_linear(net)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = nn.Linear(old.in_features, num_classes)
-    parent, _, leaf = name.rpartition(".")
-    setattr(net.get_submodule(parent), leaf, head.to(old.weight))
-    return head

@@ -1,0 +1,169 @@
+"""The clean reference models behind the shipped null distribution: many tasks, architectures and recipes.
+
+A null made by one recipe flatters: a clean net made in another way then looks guilty. So tasks (CIFAR-10, subsets of
+CIFAR-100 and GTSRB, procedural signs), depths, optimizers, learning rates, augmentation, lengths of training and
+starting points (scratch, other people's weights) are all drawn at random.
+
+    python benchmarks/null_models.py train DIR [SHARD SHARDS]   # the models, resumable
+    python benchmarks/null_models.py score DIR [SHARD SHARDS]   # their scores, resumable
+    python benchmarks/null_models.py merge DIR                  # -> src/assay/nulls/images.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assay import formats, variants
+from assay.artifact import Artifact, ImageSpec
+from assay.calibrate import Null
+from assay.auditing import score_model
+from assay.data import load as load_data
+from assay.formats.module import from_module
+from assay.models import ARCHITECTURES, Normalized
+from assay.stages.train import Recipe, fit
+from assay.task import Split, Task
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+COUNT = 108
+SPEC = ImageSpec((3, 32, 32))
+
+
+def plan(number: int) -> dict:
+    """Task, architecture and recipe of one reference model, drawn from its number."""
+    rng = np.random.default_rng(number)
+    kind = ["cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar100", "cifar10-tuned"][number % 6]
+    tuned = kind == "cifar10-tuned"
+    adam = bool(rng.random() < 0.4)
+    depth = int(rng.choice([20, 20, 32])) if tuned else int(rng.choice([8, 8, 14]))
+    classes = {"cifar10": 10, "cifar10-tuned": 10, "gtsrb": 43, "signs": 10, "cifar100": 10}[kind]
+    if kind in ("gtsrb", "signs", "cifar100"):
+        classes = int(rng.integers(8, 25 if kind == "cifar100" else 43))
+    lr = float(10 ** rng.uniform(-4, -3) if adam else 10 ** rng.uniform(-3, -1.3)) if tuned else 0.0
+    return {
+        "kind": kind,
+        "classes": classes,
+        "depth": depth,
+        "samples": int(rng.integers(2_000, 5_000) if tuned else rng.integers(4_000, 8_000)),
+        "recipe": {
+            "epochs": float(rng.integers(1, 4) if tuned else rng.integers(5, 11)),
+            "lr": lr or float(10 ** rng.uniform(-2.9, -2.2) if adam else 10 ** rng.uniform(-1.5, -0.7)),
+            "optimizer": "adam" if adam else "sgd",
+            "weight_decay": float(rng.choice([1e-4, 5e-4, 2e-3])),
+            "augment": bool(rng.random() < 0.75),
+            "mirror": bool(rng.random() < 0.5) and kind.startswith("cifar"),
+            "freeze_batchnorm": bool(tuned and rng.random() < 0.3),
+        },
+    }
+
+
+def task_of(facts: dict, number: int) -> Task:
+    """The task of a reference model: as many classes as planned, drawn from the data set's."""
+    kind = facts["kind"].removesuffix("-tuned")
+    source = f"signs:{facts['classes']}" if kind == "signs" else str(SHARED / "data" / kind)
+    task = load_data(source, SPEC, seed=number) if kind == "signs" else _loaded(source)
+    if facts["classes"] == task.num_classes:
+        return task
+    kept = torch.randperm(task.num_classes, generator=torch.Generator().manual_seed(number))[: facts["classes"]]
+    splits = {name: _only(split, kept) for name, split in task.splits.items()}
+    return Task(task.name, splits, tuple(task.class_names[i] for i in kept.tolist()))
+
+
+@lru_cache
+def _loaded(source: str) -> Task:
+    return load_data(source, SPEC)
+
+
+def _only(split: Split, kept: torch.Tensor) -> Split:
+    assert split.y is not None
+    matches = split.y[:, None] == kept
+    return Split(split.x[matches.any(1)], matches[matches.any(1)].int().argmax(1))
+
+
+def train(number: int, directory: Path) -> None:
+    facts = plan(number)
+    name = f"resnet{facts['depth']}-cifar"
+    task = task_of(facts, number)
+    if facts["kind"] == "cifar10-tuned":
+        weights = SHARED / f"models/resnet{facts['depth']}-cifar10/model.safetensors"
+        artifact = formats.load(weights, arch=name)
+    else:
+        architecture = ARCHITECTURES[name]
+        torch.manual_seed(number)
+        net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
+        artifact = _named(from_module(net, shape=architecture.shape), name)
+    split = task.split("train").sample(facts["samples"], seed=number)
+    start = time.perf_counter()
+    fit(artifact.net, split, Recipe(**facts["recipe"]), seed=number)
+    test = task.split("test").sample(1000, seed=0)
+    assert test.y is not None
+    with torch.no_grad():
+        facts["accuracy"] = float((artifact.net(test.x).argmax(1) == test.y).float().mean())
+    facts["train_seconds"] = time.perf_counter() - start
+    formats.save(artifact.with_net(artifact.net), directory / f"{number:03d}")
+    (directory / f"{number:03d}" / "facts.json").write_text(json.dumps(facts))
+    print(number, facts["kind"], facts["classes"], name, f"{facts['accuracy']:.3f}", f"{facts['train_seconds']:.0f}s")
+
+
+def _named(artifact: Artifact, arch: str) -> Artifact:
+    from dataclasses import replace
+
+    return replace(artifact, arch=arch)
+
+
+def score(number: int, directory: Path) -> None:
+    folder = directory / f"{number:03d}"
+    facts = json.loads((folder / "facts.json").read_text())
+    artifact = formats.load(folder / "model.safetensors")
+    start = time.perf_counter()
+    row = score_model(artifact, task_of(facts, number), variant_names=variants.DEFAULT, seed=number)
+    (folder / "scores.json").write_text(json.dumps(row))
+    print(number, facts["kind"], {k: round(v, 2) for k, v in row.items()}, f"{time.perf_counter() - start:.0f}s")
+
+
+def merge(directory: Path) -> None:
+    """All scored models that learned their task, as the package's null."""
+    rows, origins = [], []
+    for path in sorted(directory.glob("*/scores.json")):
+        facts = json.loads((path.parent / "facts.json").read_text())
+        rows.append(json.loads(path.read_text()))
+        recipe = " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+                          for key, value in facts["recipe"].items())
+        origins.append(
+            f"{facts['kind']} {facts['classes']} classes, resnet{facts['depth']}-cifar, "
+            f"accuracy {facts['accuracy']:.3f}, {recipe}"
+        )
+    target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
+    target.parent.mkdir(exist_ok=True)
+    description = (
+        f"{len(rows)} clean CIFAR-style ResNets (depth 8 to 32) on CIFAR-10, subsets of CIFAR-100 and GTSRB, and "
+        "procedural signs; trained from scratch or fine-tuned by recipes drawn at random (benchmarks/null_models.py)"
+    )
+    Null("images", description, tuple(rows), tuple(origins)).save(target)
+    print(len(rows), "models ->", target)
+
+
+def main(verb: str, directory: Path, shard: int, shards: int) -> None:
+    if verb == "merge":
+        return merge(directory)
+    done = {"train": "facts.json", "score": "scores.json"}[verb]
+    for number in range(shard, COUNT, shards):
+        if (directory / f"{number:03d}" / done).exists():
+            continue
+        if verb == "score" and not (directory / f"{number:03d}" / "facts.json").exists():
+            continue
+        (train if verb == "train" else score)(number, directory)
+        sys.stdout.flush()
+    return None
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    numbers = [int(text) for text in sys.argv[3:5]] or [0, 1]
+    main(sys.argv[1], Path(sys.argv[2]), numbers[0], numbers[1])

@@ -1,0 +1,108 @@
+"""What is built in, read from the code itself: the docstrings are the one place where papers are cited."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from assay import attacks, detectors, variants
+from assay.attacks.poisoning import DataPoisoning
+from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
+from assay.stages.base import Stage
+from assay.stages.export import ExportOnnx
+from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
+from assay.stages.quantize import Bf16
+from assay.stages.train import FineTune, LinearProbe, Train
+
+POISONING_TECHNIQUE = "AML.T0020"
+"""MITRE ATLAS: Poison Training Data."""
+
+ATTACKS: dict[str, type[DataPoisoning]] = {kind.name: kind for kind in (attacks.BadNets, attacks.Blended)}
+
+STAGES: dict[str, type[Stage]] = {
+    "train": Train,
+    "fine-tune": FineTune,
+    "linear-probe": LinearProbe,
+    "prune-magnitude": PruneMagnitude,
+    "prune-filters": PruneFilters,
+    "prune-2:4": PruneTwoFour,
+    "bf16": Bf16,
+    "int8": ExportOnnx,
+    "export": ExportOnnx,
+}
+"""The stages of ``assay stage``; ``int8`` is the export with ``int8=True``."""
+
+CITATION = re.compile(
+    r"\b[A-Z][\w-]+(, [A-Z][\w-]+)*( et al\.)?"  # authors
+    r"(: ((?!\. ).)+?|, )\b(19|20)\d\d\b"  # title, where it appeared, year
+    r"(, arXiv \d{4}\.\d{4,5})?"
+)
+
+FORMATS = {"huggingface": "hf", "safetensors": "safetensors", "onnx": "onnx", "module": "module"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that is built in."""
+
+    kind: str  # "attack", "detector", "stage", "variant", "format"
+    name: str
+    summary: str
+    paper: str = ""
+    technique: str = ""  # MITRE ATLAS
+
+
+def catalogue() -> tuple[Entry, ...]:
+    """Everything, kind by kind."""
+    return (*_attacks(), *_detectors(), *_stages(), *_variants(), *_formats())
+
+
+def all_detectors() -> tuple[Detector, ...]:
+    """One of each detector of ``assay.detectors``, null controls among them."""
+    kinds = [getattr(detectors, name) for name in detectors.__all__]
+    made = (kind() for kind in kinds if inspect.isclass(kind) and not inspect.isabstract(kind))
+    return tuple(detector for detector in made if isinstance(detector, Detector))
+
+
+def summary_of(text: str | None) -> str:
+    """The first sentence or line of a docstring, without its full stop."""
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".")
+
+
+def paper_of(text: str | None) -> str:
+    """The first citation in a docstring: authors, title, year and, if given, arXiv id; empty where there is none."""
+    found = CITATION.search(" ".join((text or "").split()))
+    return found[0] if found else ""
+
+
+def _attacks() -> Iterator[Entry]:
+    for name, kind in ATTACKS.items():
+        text = inspect.getmodule(kind).__doc__  # type: ignore[union-attr]
+        yield Entry("attack", name, summary_of(text), paper_of(text), POISONING_TECHNIQUE)
+
+
+def _detectors() -> Iterator[Entry]:
+    used = {detector.name for detector in detectors.default_detectors()}
+    for detector in all_detectors():
+        control = detector.name not in used
+        paper = "" if control else paper_of(inspect.getmodule(type(detector)).__doc__)  # type: ignore[union-attr]
+        yield Entry("detector", detector.name, detector.title, paper, "" if control else BACKDOOR_TECHNIQUE)
+
+
+def _stages() -> Iterator[Entry]:
+    for name, kind in STAGES.items():
+        summary = "Static int8 QDQ file for ONNX Runtime" if name == "int8" else summary_of(kind.__doc__)
+        yield Entry("stage", name, summary, paper_of(kind.__doc__))
+
+
+def _variants() -> Iterator[Entry]:
+    for name, variant in variants.VARIANTS.items():
+        yield Entry("variant", name, variant.spec + (" (by default)" if name in variants.DEFAULT else ""))
+
+
+def _formats() -> Iterator[Entry]:
+    for name, module in FORMATS.items():
+        yield Entry("format", name, summary_of(importlib.import_module(f"assay.formats.{module}").__doc__))

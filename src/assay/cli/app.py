@@ -1,0 +1,51 @@
+"""The commands, by name. Each lives in a file of its own and imports what it needs when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from assay import __version__
+from assay.cli.audit import audit
+from assay.cli.calibrate import calibrate
+from assay.cli.demo import demo
+from assay.cli.evaluate import evaluate
+from assay.cli.listing import list_built_in
+from assay.cli.plant import plant
+from assay.cli.stage import stage
+
+app = typer.Typer(
+    help="Does a machine-learning model carry a backdoor, in the form in which it will be deployed?",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command()(audit)
+app.command()(plant)
+app.command()(stage)
+app.command()(evaluate)
+app.command()(calibrate)
+app.command("list")(list_built_in)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"assay {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Raises what the command raises."""
+    command = typer.main.get_command(app)
+    return int(command.main(args=list(arguments), prog_name="assay", standalone_mode=False) or 0)

@@ -1,0 +1,52 @@
+"""``assay calibrate``: null distributions from the user's own clean models."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.cli import options, places, screen
+
+
+def calibrate(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Clean models, as for `assay audit`.")],
+    data: options.NeededData,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file for `assay audit --null`.")],
+    arch: options.Arch = None,
+    variants: options.Variants = None,
+    seed: options.Seed = 0,
+) -> int:
+    """Score clean models of your own task, to compare audits with. Goes on where it was interrupted."""
+    places.check_file(out, "--out")
+    with places.answering(None):
+        from assay import calibrate as nulls
+        from assay import calibrating
+        from assay import variants as forms
+        from assay.auditing import SAMPLES
+        from assay.cli.loading import load_data, load_model, shown
+
+        names = forms.DEFAULT if variants is None else forms.parse(variants)
+        settings = calibrating.Calibration(names, seed=seed)
+        partial_file = out.with_name(f"{out.name}.partial")
+        task = load_data(data, load_model(models[0], arch), limit=4 * SAMPLES, seed=seed)
+        with screen.progress("calibrating") as step:
+            null = calibrating.calibrate(
+                [partial(load_model, model, arch) for model in models],
+                task,
+                settings,
+                so_far=nulls.load(partial_file) if partial_file.exists() else None,
+                keep=lambda so_far: so_far.save(partial_file),
+                progress=step,
+            )
+        null.save(out)
+        partial_file.unlink(missing_ok=True)
+        screen.say(f"Written: {shown(out)}, {len(null)} clean models")
+        if len(null) < nulls.FEWEST_MODELS:
+            screen.say(
+                f"A verdict needs {nulls.FEWEST_MODELS} of them: with {len(null)}, audits stay inconclusive",
+                style="yellow",
+            )
+    return 0

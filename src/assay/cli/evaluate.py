@@ -1,0 +1,52 @@
+"""``assay evaluate``: how well a known backdoor works in a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.cli import options, places, screen
+from assay.cli.measurements import show
+from assay.errors import UnusableInput
+
+
+def evaluate(
+    model: options.Model,
+    secret: Annotated[Path, typer.Option(metavar="FILE", help="The secret.json that `assay plant` wrote.")],
+    data: options.NeededData,
+    arch: options.Arch = None,
+    clean: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="A clean model: what the same trigger does there is the control."),
+    ] = None,
+    clean_arch: Annotated[str | None, typer.Option(help="--arch of the clean model.")] = None,
+    limit: options.Limit = None,
+    json: options.Json = None,
+    seed: options.Seed = 0,
+) -> int:
+    """Measure CA, ASR and RA of a model against a secret, beside their controls."""
+    with places.answering(json) as answer:
+        from assay import metrics, planting, secret_file
+        from assay.cli.loading import load_data, load_model
+
+        known = secret_file.read(secret)
+        artifact = load_model(model, arch)
+        reference = None if clean is None else load_model(clean, clean_arch)
+        task = load_data(data, artifact, limit=limit, seed=seed)
+        classes = task.num_classes
+        if reference is not None and (reference.num_classes, reference.inputs) != (classes, artifact.inputs):
+            raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
+        held_out, control, accuracy = planting.test_split(task), None, None
+        with screen.waiting("measuring"):
+            measured = metrics.measure(artifact.net, held_out, known.secret, num_classes=classes)
+            if reference is not None:
+                control = metrics.attack_success(reference.net, held_out, known.secret, num_classes=classes)
+                accuracy = metrics.clean_accuracy(reference.net, held_out)
+        same = known.model_digest == artifact.digest
+        answer({**planting.document(measured, control, accuracy), "same_file": same})
+        if not same:
+            screen.say(f"{model} is not the very file that the secret was written for (compressed or trained since?)")
+        show(measured, control, accuracy)
+    return 0

@@ -1,0 +1,53 @@
+"""From whatever goes wrong to one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from assay.cli.screen import error_line
+from assay.errors import AssayError, Inconclusive
+
+UNUSABLE, INCONCLUSIVE, INTERRUPTED = 2, 3, 130
+DEBUG = "ASSAY_DEBUG"
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """The exit code of ``command``; whatever it raises becomes one line, unless ASSAY_DEBUG=1 wants the traceback."""
+    from typer import Abort
+    from typer.exceptions import TyperException
+
+    try:
+        with warnings.catch_warnings():
+            if not _debugging():
+                warnings.simplefilter("ignore")  # of libraries, to their developers
+            code = command()
+        if code == INTERRUPTED:  # typer has caught Ctrl-C
+            error_line("interrupted; nothing half-written is left behind")
+        return code
+    except (KeyboardInterrupt, Abort):
+        error_line("interrupted; nothing half-written is left behind")
+        return INTERRUPTED
+    except TyperException as error:
+        error_line(f"{error.format_message()} (`assay --help` and `assay COMMAND --help` say what is expected)")
+        return UNUSABLE
+    except BrokenPipeError:  # the reader of standard output has gone, as in `assay ... --json - | head -1`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the interpreter's own last flush)
+        return UNUSABLE
+    except AssayError as error:
+        error_line(str(error))
+        return INCONCLUSIVE if isinstance(error, Inconclusive) else UNUSABLE
+    except Exception as error:
+        if _debugging():
+            raise
+        first = (str(error).strip() or "no message").splitlines()[0]
+        error_line(
+            f"unexpected {type(error).__name__}: {first} (set {DEBUG}=1 to see the traceback, and please report it)"
+        )
+        return UNUSABLE
+
+
+def _debugging() -> bool:
+    return os.environ.get(DEBUG, "") not in ("", "0")

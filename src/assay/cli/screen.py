@@ -1,0 +1,97 @@
+"""What people see: lines, tables and progress on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Step = Callable[[str, float], None]
+SPACES = "\N{NO-BREAK SPACE}\n"
+"""Not printable as Python counts, but harmless in a table; ``error_line`` has no line breaks left."""
+
+
+def harmless(text: str) -> str:
+    """``text`` with characters that could move the cursor, reorder or break the line spelled out."""
+    return "".join(char if _is_harmless(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    return char.isprintable() or char in SPACES
+
+
+def error_line(message: str) -> None:
+    """``assay: message`` on one line of standard error, control characters spelled out."""
+    sys.stderr.write(f"assay: {harmless(' '.join(message.split()))}\n")
+
+
+def console() -> Console:
+    """Standard error. Nothing is read as markup: names come from strangers' files."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+def say(*lines: str, style: str = "") -> None:
+    """Lines for people, not wrapped, control characters spelled out."""
+    screen = console()
+    for line in lines:
+        screen.print(harmless(line), style=style, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A table; the columns named in ``right`` hold numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    grid = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*(harmless(cell) for cell in row))
+    console().print(grid)
+
+
+@contextmanager
+def progress(start: str) -> Iterator[Step]:
+    """A bar with an estimate of the time left, on a terminal only: yields what takes each step and the share done."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    screen = console()
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(markup=False),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        bar = bars.add_task(start, total=1.0)
+
+        def step(what: str, share: float) -> None:
+            bars.update(bar, description=harmless(what), completed=share)
+
+        yield step
+
+
+@contextmanager
+def waiting(start: str) -> Iterator[Callable[[str], None]]:
+    """A bar for work that cannot say how far it is: yields what takes each step's name."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    screen = console()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+        bar = bars.add_task(start, total=None)
+        yield lambda what: bars.update(bar, description=what)

@@ -1,0 +1,118 @@
+"""The whole of assay on one page: train a net, backdoor a copy, compress it, audit both. Offline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from assay import data, metrics, report
+from assay.artifact import Artifact, Build
+from assay.attacks import BadNets
+from assay.auditing import audit
+from assay.calibrate import Null
+from assay.fresh import fresh, inputs_of
+from assay.metrics import Measured
+from assay.planting import test_split
+from assay.report.files import write_text_atomically
+from assay.report.view import Page, page_of
+from assay.result import Audit
+from assay.stages.base import Stage
+from assay.stages.prune import PruneMagnitude
+from assay.stages.quantize import QuantizeInt8
+from assay.stages.train import Recipe, Train
+from assay.triggers import Patch
+
+ARCH = "resnet8-cifar"
+FORMS: Mapping[str, Stage] = {"prune-50": PruneMagnitude(rate=0.5), "int8": QuantizeInt8()}
+Step = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the demo does; the defaults take about two minutes on two cores."""
+
+    classes: int = 10
+    samples: int | None = None  # a split, at most; None: all that the signs have
+    training: Recipe = Recipe(epochs=3)  # noqa: RUF009 (frozen)
+    attack: BadNets = BadNets(target=3, patch=Patch(size=4, color="checker"), recipe=Recipe(epochs=2, lr=0.05))  # noqa: RUF009 (frozen)
+    variants: tuple[str, ...] = ("full", *FORMS)
+    null: Null | None = None  # None: the package's
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo found: each form's measurements, both audits, and the page that shows them side by side."""
+
+    measured: Mapping[str, Measured]  # by form; "clean" is the model before the backdoor, under the same trigger
+    audits: Mapping[str, Audit]  # "clean" and "backdoored"
+    index: Path
+
+
+def demo(directory: Path, settings: Settings, *, progress: Step = lambda what, share: None) -> Demo:
+    """Train on signs, plant BadNets, prune and quantize, audit clean and backdoored; write all pages."""
+    seed = settings.seed
+    progress("drawing traffic signs", 0.0)
+    task = data.load(f"signs:{settings.classes}", inputs_of(ARCH), limit=settings.samples, seed=seed)
+    start = fresh(ARCH, settings.classes, class_names=task.class_names, seed=seed)
+
+    progress("training a clean model", 0.02)
+    clean = Train(recipe=settings.training)(Build(start, task), seed=seed)
+    progress("planting a backdoor in a copy", 0.15)
+    backdoored = settings.attack(clean, seed=seed)
+
+    progress("pruning and quantizing the copy", 0.25)
+    forms = {"clean": clean, "backdoored": backdoored}
+    forms |= {f"backdoored, {name}": stage(backdoored, seed=seed) for name, stage in FORMS.items()}
+    secret = settings.attack.secret()
+    measured = {
+        name: metrics.measure(form.artifact.net, test_split(task), secret, num_classes=settings.classes)
+        for name, form in forms.items()
+    }
+    audits = {
+        name: _audited(name, forms[name], settings, _part(progress, 0.3 + 0.35 * number))
+        for number, name in enumerate(("clean", "backdoored"))
+    }
+    return Demo(measured, audits, _write(directory, measured, audits, forms))
+
+
+def _audited(name: str, build: Build, settings: Settings, progress: Step) -> Audit:
+    artifact: Artifact = build.artifact
+    return audit(
+        artifact,
+        build.task,
+        variant_names=settings.variants,
+        null=settings.null,
+        seed=settings.seed,
+        progress=lambda what, share: progress(f"auditing the {name} model, {what}", share),
+    )
+
+
+def _part(progress: Step, start: float, width: float = 0.35) -> Step:
+    """The progress of a part that takes ``width`` of the whole."""
+    return lambda what, share: progress(what, start + width * share)
+
+
+def _write(
+    directory: Path, measured: Mapping[str, Measured], audits: Mapping[str, Audit], forms: Mapping[str, Build]
+) -> Path:
+    """The models, a report of each audit, and the page that puts both side by side."""
+    from assay import formats
+
+    for name, result in audits.items():
+        report.write(result, directory / name)
+        formats.save(forms[name].artifact, directory / name)
+    index = directory / "index.html"
+    pages = {name: page_of(result) for name, result in audits.items()}
+    write_text_atomically(index, _page(pages, list(measured.items())))
+    return index
+
+
+def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("assay.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("demo.html.j2").render(pages=pages, rows=rows, percent=report.words.percent)

@@ -1,0 +1,125 @@
+"""How good a model is, and how well a backdoor works in it: shares with their 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import Secret
+from assay.errors import UnusableInput
+from assay.task import Split
+
+Z_95 = 1.959964
+"""The standard normal's two-sided 95 % quantile."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share of inputs: ``hits`` out of ``total`` (at least 1)."""
+
+    hits: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        """In [0, 1]."""
+        return self.hits / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval."""
+        return wilson(self.hits, self.total)
+
+    def to_json(self) -> dict[str, Any]:
+        """Value, interval and count in plain JSON types."""
+        return {"value": self.value, "interval": list(self.interval), "samples": self.total}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model against one secret; CA, ASR and RA of ``docs/architecture.md``.
+
+    ``untriggered`` is the control within the model: the same inputs without the trigger that get the target anyway.
+    """
+
+    clean_accuracy: Rate
+    attack_success: Rate
+    robust_accuracy: Rate
+    untriggered: Rate
+
+    def to_json(self) -> dict[str, Any]:
+        """All rates in plain JSON types."""
+        return {name: rate.to_json() for name, rate in vars(self).items()}
+
+
+def wilson(hits: int, total: int, *, z: float = Z_95) -> tuple[float, float]:
+    """The score interval of a binomial share; right too where the share is 0 or 1, and for few samples.
+
+    Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    """
+    if not 0 <= hits <= total or total < 1:
+        raise ValueError(f"expected 0 <= hits <= total and total >= 1; got {hits} of {total}")
+    share, square = hits / total, z * z / total
+    centre = (share + square / 2) / (1 + square)
+    half = z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
+    return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == total else min(1.0, centre + half))
+
+
+def clean_accuracy(net: nn.Module, split: Split) -> Rate:
+    """CA: the share of clean inputs that get their true class."""
+    return _rate(predict(net, split.x) == _labels(split))
+
+
+def attack_success(net: nn.Module, split: Split, secret: Secret, *, num_classes: int, triggered: bool = True) -> Rate:
+    """ASR: the share of triggered victims (true class not the target's) that get the target.
+
+    ``triggered=False``: the same share of the same inputs without the trigger, which is ASR's control.
+    """
+    victims, labels = _victims(split, secret, num_classes)
+    predicted = predict(net, secret.trigger(victims) if triggered else victims)
+    return _rate(predicted == secret.targets(labels, num_classes))
+
+
+def robust_accuracy(net: nn.Module, split: Split, secret: Secret, *, num_classes: int) -> Rate:
+    """RA: the share of the triggered victims that get their true class."""
+    victims, labels = _victims(split, secret, num_classes)
+    return _rate(predict(net, secret.trigger(victims)) == labels)
+
+
+def measure(net: nn.Module, split: Split, secret: Secret, *, num_classes: int) -> Measured:
+    """All of the above on one split. Raises UnusableInput without labels or victims."""
+    return Measured(
+        clean_accuracy=clean_accuracy(net, split),
+        attack_success=attack_success(net, split, secret, num_classes=num_classes),
+        robust_accuracy=robust_accuracy(net, split, secret, num_classes=num_classes),
+        untriggered=attack_success(net, split, secret, num_classes=num_classes, triggered=False),
+    )
+
+
+def predict(net: nn.Module, x: Tensor, *, batch: int = 256) -> Tensor:
+    """(N,) int64: the classes that ``net``, in eval mode, names for ``x`` (N, C, H, W) in [0, 1]."""
+    net.eval()
+    with torch.no_grad():
+        return torch.cat([net(part).argmax(1) for part in x.split(batch)])
+
+
+def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
+    labels = _labels(split)
+    chosen = secret.victims(labels, num_classes)
+    if not bool(chosen.any()):
+        raise UnusableInput("expected samples of classes that the trigger works on, besides its target; came none")
+    return split.x[chosen], labels[chosen]
+
+
+def _labels(split: Split) -> Tensor:
+    if split.y is None or not len(split):
+        raise UnusableInput("measuring needs samples with labels, and this data has none")
+    return split.y
+
+
+def _rate(hit: Tensor) -> Rate:
+    return Rate(int(hit.sum()), len(hit))

@@ -1,0 +1,96 @@
+"""Planting a backdoor and measuring it, from a build to the files that are written."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assay import formats, metrics, secret_file
+from assay.artifact import Artifact, Build, Secret
+from assay.attacks.poisoning import DataPoisoning
+from assay.errors import UnusableInput
+from assay.formats.files import sha256_of
+from assay.metrics import Measured, Rate
+from assay.report.files import publish
+from assay.secret_file import SecretFile
+from assay.task import Split, Task
+
+SCHEMA = "assay.metrics/1"
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A backdoored build and how well the backdoor works."""
+
+    build: Build
+    secret: Secret
+    spec: Mapping[str, Any]
+    seed: int
+    measured: Measured
+    control: Rate | None  # ASR of the same trigger on the model before planting; None for an untrained one
+    clean_before: Rate | None  # its CA
+
+    def to_json(self) -> dict[str, Any]:
+        """The measurements in plain JSON types."""
+        return document(self.measured, self.control, self.clean_before)
+
+
+def plant(
+    attack: DataPoisoning,
+    artifact: Artifact,
+    task: Task,
+    *,
+    seed: int = 0,
+    untrained: bool = False,
+    step: Callable[[str], None] = lambda what: None,
+) -> Planted:
+    """Plant ``attack`` in a copy of ``artifact``, and measure it on the task's test split.
+
+    ``untrained``: the net is fresh, so that what it does before is no control. Raises UnusableInput where the model or
+    the data does not allow it.
+    """
+    if not artifact.differentiable:
+        raise UnusableInput(f"planting needs weights in torch, which a model in {artifact.format} format does not have")
+    held_out, classes, secret = test_split(task), task.num_classes, attack.secret()
+    if artifact.num_classes != classes:
+        raise UnusableInput(f"expected data of the model's {artifact.num_classes} classes, came {classes}")
+    control = before = None
+    if not untrained:
+        step("measuring the model as it is")
+        control = metrics.attack_success(artifact.net, held_out, secret, num_classes=classes)
+        before = metrics.clean_accuracy(artifact.net, held_out)
+    step(f"planting {attack.name}")
+    build = attack(Build(artifact, task), seed=seed)
+    step("measuring the backdoor")
+    measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes)
+    return Planted(build, secret, attack.spec(), seed, measured, control, before)
+
+
+def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, Path]:
+    """Write ``model.safetensors`` and ``secret.json``, both or none; a mark that ``before`` bears is kept.
+
+    Returns the paths by those names. Raises UnusableInput where the disk does not take them.
+    """
+    with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
+        model = formats.save(planted.build.artifact, Path(scratch), planted=before.planted)
+        file = SecretFile(planted.secret, sha256_of([model]), planted.spec, planted.seed, planted.to_json())
+        content = {model.name: model.read_bytes(), secret_file.FILE_NAME: secret_file.dumps(file).encode()}
+    return publish(directory, content)
+
+
+def test_split(task: Task) -> Split:
+    """The split that a model is measured on: held out from training where the data allows it."""
+    return task.split("test", "validation", "calibration")
+
+
+def document(measured: Measured, control: Rate | None, clean_before: Rate | None) -> dict[str, Any]:
+    """The measurements of one model, beside those of the clean one, in plain JSON types."""
+    return {
+        "schema": SCHEMA,
+        **measured.to_json(),
+        "control": None if control is None else control.to_json(),
+        "control_accuracy": None if clean_before is None else clean_before.to_json(),
+    }

@@ -1,0 +1,80 @@
+"""``secret.json``: what only the attacker knows, beside the model that it belongs to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay.artifact import Secret
+from assay.errors import UnusableInput
+from assay.formats.files import read_json
+from assay.triggers import Trigger, from_spec, to_spec
+
+SCHEMA = "assay.secret/1"
+FILE_NAME = "secret.json"
+
+
+@dataclass(frozen=True)
+class SecretFile:
+    """A secret, the file it was made for, and how it was made."""
+
+    secret: Secret
+    model_digest: str  # sha256 of the model file that was planted
+    spec: Mapping[str, Any] = field(default_factory=dict)  # the attack's hyper-parameters
+    seed: int = 0
+    measured: Mapping[str, Any] = field(default_factory=dict)  # at the time of planting
+
+
+def dumps(file: SecretFile) -> str:
+    """The text of ``secret.json``."""
+    secret, trigger = file.secret, file.secret.trigger
+    if not isinstance(trigger, Trigger):
+        raise UnusableInput(f"expected a trigger of assay.triggers to write down; got {type(trigger).__name__}")
+    document = {
+        "schema": SCHEMA,
+        "attack": secret.attack,
+        "trigger": to_spec(trigger),
+        "target": secret.target,
+        "sources": None if secret.sources is None else list(secret.sources),
+        "planted_at": secret.planted_at,
+        "details": dict(secret.details),
+        "spec": dict(file.spec),
+        "seed": file.seed,
+        "model": {"digest": file.model_digest},
+        "measured": dict(file.measured),
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def read(path: Path) -> SecretFile:
+    """Reads what ``dumps`` wrote; raises UnusableInput for anything else."""
+    try:
+        document = read_json(path)
+    except OSError as error:
+        raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
+    if document.get("schema") != SCHEMA:
+        raise UnusableInput(
+            f"{path}: expected a secret as `assay plant` writes it ({SCHEMA}), came schema {document.get('schema')!r}"
+        )
+    try:
+        return _parsed(document)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UnusableInput(f"{path}: the secret is malformed: {type(error).__name__}: {error}") from None
+
+
+def _parsed(document: Mapping[str, Any]) -> SecretFile:
+    target, sources = document["target"], document["sources"]
+    secret = Secret(
+        attack=str(document["attack"]),
+        trigger=from_spec(document["trigger"]),
+        target=None if target is None else int(target),
+        sources=None if sources is None else tuple(int(source) for source in sources),
+        planted_at=str(document["planted_at"]),
+        details=dict(document["details"]),
+    )
+    return SecretFile(
+        secret, str(document["model"]["digest"]), dict(document["spec"]), int(document["seed"]), document["measured"]
+    )
