@@ -22,8 +22,8 @@ import torch
 
 from assay import formats, variants
 from assay.artifact import Artifact, ImageSpec
-from assay.calibrate import Null
 from assay.auditing import score_model
+from assay.calibrate import Null
 from assay.data import load as load_data
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
@@ -133,8 +133,10 @@ def merge(directory: Path) -> None:
     for path in sorted(directory.glob("*/scores.json")):
         facts = json.loads((path.parent / "facts.json").read_text())
         rows.append(json.loads(path.read_text()))
-        recipe = " ".join(f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-                          for key, value in facts["recipe"].items())
+        recipe = " ".join(
+            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in facts["recipe"].items()
+        )
         origins.append(
             f"{facts['kind']} {facts['classes']} classes, resnet{facts['depth']}-cifar, "
             f"accuracy {facts['accuracy']:.3f}, {recipe}"

@@ -1,0 +1,72 @@
+"""What the benchmark scripts share: where things are, what a result file says about its origin, figures with intervals."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assay import __version__
+from assay.artifact import Artifact
+from assay.auditing import audit
+from assay.task import Task
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def origin() -> dict[str, object]:
+    """Where and when a result was made."""
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in cpu if line.startswith("model name")), "?")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {
+        "date": date.today().isoformat(),
+        "machine": f"{model}, {os.cpu_count()} cores, CPU only",
+        "assay": __version__,
+        "commit": commit.stdout.strip(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "command": " ".join(sys.argv),
+    }
+
+
+def save(name: str, result: dict[str, object]) -> None:
+    """Write ``benchmarks/results/<name>.json`` with its origin."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({"origin": origin(), **result}, indent=1) + "\n")
+    print(f"-> benchmarks/results/{name}.json")
+
+
+def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, object]:
+    """One audit as a compact row: the verdict, what found it, every score."""
+    result = audit(artifact, task, seed=seed)
+    return {
+        "verdict": result.verdict,
+        "p_value": result.p_value,
+        "statistic": result.statistic,
+        "target_found": result.target,
+        "seconds": round(result.seconds, 1),
+        "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
+        "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
+    }
+
+
+def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float]:
+    """Area under the ROC curve with a 95 % bootstrap interval over models."""
+
+    def area(p: np.ndarray, n: np.ndarray) -> float:
+        return float((p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean())
+
+    p, n, rng = np.array(positive), np.array(negative), np.random.default_rng(seed)
+    draws = [area(rng.choice(p, len(p)), rng.choice(n, len(n))) for _ in range(2000)]
+    return {"auc": area(p, n), "low": float(np.quantile(draws, 0.025)), "high": float(np.quantile(draws, 0.975))}

@@ -1,0 +1,65 @@
+"""How far the audit carries beyond its own attacks: models made by benchmarks/foreign_attacks.py.
+
+python benchmarks/generality.py DIR [SHARD SHARDS]   # DIR as written by foreign_attacks.py; resumable
+python benchmarks/generality.py DIR table            # -> benchmarks/results/generality.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from common import SHARED, auc, audited, save
+
+from assay import formats
+from assay.artifact import ImageSpec
+from assay.data import load as load_data
+
+VALID = 0.8
+"""Lowest attack success at which a model counts as backdoored; below it the attack did not work."""
+
+
+def run(directory: Path, shard: int, shards: int) -> None:
+    models = json.loads((directory / "models.json").read_text())
+    task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)))
+    for name, facts in list(models.items())[shard::shards]:
+        path = directory / f"{name}.audit.json"
+        if path.exists():
+            continue
+        artifact = formats.load(directory / f"{name}.safetensors", arch=f"resnet{facts['depth']}-cifar")
+        row = facts | audited(artifact, task) | {"backdoored": facts["trigger"] != "clean"}
+        path.write_text(json.dumps(row))
+        print(name, {k: row[k] for k in ("accuracy", "asr", "verdict", "p_value", "target", "target_found", "seconds")})
+        sys.stdout.flush()
+
+
+def table(directory: Path) -> None:
+    rows = {
+        path.name.removesuffix(".audit.json"): json.loads(path.read_text()) for path in directory.glob("*.audit.json")
+    }
+    clean = [row for row in rows.values() if not row["backdoored"]]
+    valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]
+    found = [row for row in valid if row["verdict"] == "backdoored"]
+    save(
+        "generality",
+        {
+            "clean_models": len(clean),
+            "backdoored_models": sum(row["backdoored"] for row in rows.values()),
+            "valid": len(valid),
+            "false_alarms": sum(row["verdict"] == "backdoored" for row in clean),
+            "found": len(found),
+            "right_target": sum(row["target_found"] == row["target"] for row in found),
+            "auc": auc([row["statistic"] for row in valid], [row["statistic"] for row in clean]),
+            "models": dict(sorted(rows.items())),
+        },
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if sys.argv[2:] == ["table"]:
+        table(Path(sys.argv[1]))
+    else:
+        run(Path(sys.argv[1]), *([int(text) for text in sys.argv[2:4]] or [0, 1]))

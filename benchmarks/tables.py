@@ -1,0 +1,138 @@
+"""Write the README's results tables from benchmarks/results/*.json.
+
+python benchmarks/tables.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from common import RESULTS, ROOT
+
+Result = dict
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def share(value: float | dict) -> float:
+    """A rate is a bare number or has its interval beside it."""
+    return value["value"] if isinstance(value, dict) else value
+
+
+def detection(result: Result, title: str) -> list[str]:
+    area = result["auc"]
+    lines = [
+        f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
+        f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
+        f"{result['false_alarms']} of {result['clean_models']}. Found: {result['found']} of {result['valid']}, "
+        f"{result['right_target']} with the right target. AUC {area['auc']:.3f} "
+        f"({area['low']:.3f} to {area['high']:.3f}).",
+        "",
+        "| model | accuracy | ASR | control | verdict | p | target | found by |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["models"].items():
+        asr = percent(share(row["asr"])) if row["backdoored"] else ""
+        control = percent(share(row["control"])) if row["backdoored"] and "control" in row else ""
+        target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and row["p_value"] <= 0.02 else ""
+        lines.append(
+            f"| {name} | {percent(share(row['accuracy']))} | {asr} | {control} | {row['verdict']} "
+            f"| {row['p_value']:.3f} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"
+        )
+    return [*lines, ""]
+
+
+def smallest(row: Result) -> str:
+    """The tests with the smallest p-value."""
+    ran = {test: finding[1] for test, finding in row["findings"].items() if finding[1] is not None}
+    least = min(ran.values())
+    return ", ".join(test.removeprefix("full/") for test, p in ran.items() if p == least)
+
+
+def audits(result: Result, title: str) -> list[str]:
+    lines = [
+        f"**{title}**",
+        "",
+        "| model | accuracy | ASR | verdict | p | target found (planted) | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["models"].items():
+        planted = row.get("target", result.get("target") if name == "planted" else None)
+        asr = percent(share(row["asr"])) if "asr" in row else ""
+        p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
+        lines.append(
+            f"| {name} | {percent(share(row['accuracy']))} | {asr} | {row['verdict']} | {p} "
+            f"| {row['target_found'] if planted is not None else ''} {f'({planted})' if planted is not None else ''} "
+            f"| {row['seconds']:.0f} |"
+        )
+    return [*lines, ""]
+
+
+def speed(result: Result, title: str) -> list[str]:
+    lines = [f"**{title}** {result['times_faster']:.0f}x less time (median)."]
+    if "auc_ours" in result:
+        lines[0] += f" AUC {result['auc_ours']['auc']:.2f} against {result['auc_published']['auc']:.2f} as published."
+    if result["extrapolated"]:
+        lines[0] += f" The reference's time is extrapolated from {result['published_steps']} steps a class."
+    lines += ["", "| model | ours, s | published, s |", "|---|---|---|"]
+    for name, row in result["models"].items():
+        lines.append(f"| {name} | {row['ours']['seconds']:.1f} | {row['published_seconds_at_1000_steps']:.0f} |")
+    return [*lines, ""]
+
+
+def agreement(result: Result, title: str) -> list[str]:
+    lines = [
+        f"**{title}**",
+        "",
+        "| model | weights | twin agrees | full precision agrees |",
+        "|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        lines.append(
+            f"| {row['model']} | {row['weights']} | {percent(row['agreement_twin_file'])} "
+            f"| {percent(row['agreement_full_file'])} |"
+        )
+    return [*lines, ""]
+
+
+def times(result: Result, title: str) -> list[str]:
+    return [
+        f"**{title}** {result['audit_seconds']:.0f} s for four variants, verdict {result['verdict']}; "
+        f"`assay --help` {result['help_seconds']:.2f} s.",
+        "",
+    ]
+
+
+TABLES = {
+    "audit_cifar10": (detection, "CIFAR-10, ResNet-20 and -32."),
+    "generality": (detection, "Models backdoored by other code, with triggers that the package does not have."),
+    "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
+    "search_speed_resnet20": (speed, "Trigger search against Neural Cleanse as published, ResNet-20."),
+    "search_speed_resnet18": (speed, "The same on a ResNet-18 (untrained: time only)."),
+    "signs_scaling": (audits, "Signs with 10, 100 and 1,000 classes (whole audits, four variants)."),
+    "mobilenet": (audits, "MobileNetV2-ImageNet, 1,001 classes, 224 px, 20 pictures."),
+    "int8_agreement": (agreement, "The int8 twin against the ONNX Runtime file, CIFAR-10 test."),
+}
+
+
+def main() -> None:
+    lines: list[str] = []
+    for name, (table, title) in TABLES.items():
+        path = RESULTS / f"{name}.json"
+        if path.exists():
+            lines += table(json.loads(path.read_text()), title)
+    readme = ROOT / "README.md"
+    text = re.sub(
+        r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)",
+        lambda _: "\n".join(lines) + "\n",
+        readme.read_text(),
+        flags=re.S,
+    )
+    readme.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
