@@ -37,14 +37,16 @@ class Inversion:
             raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
         ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
 
+        effort = self.effort.at(artifact.inputs.shape)
+
         def tick(share: float) -> bool:
             progress(share)
             return budget.left() > 0
 
-        found = hunt(net, self.family, clean.x, predicted, ranking, effort=self.effort, seed=seed, tick=tick)
-        if found.steps < self.effort.steps:
+        found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        if found.steps < effort.steps:
             raise Inconclusive(
-                f"the budget ended after {found.steps} of {self.effort.steps} steps of the search: give it more"
+                f"the budget ended after {found.steps} of {effort.steps} steps of the search: give it more"
             )
         return Finding(
             self.name,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
 from assay.inversion.search import advance, start
+
+LARGE = 64 * 64
+"""Pictures of more pixels than this are searched with less effort."""
 
 CHECKED = 128
 """Pictures on which every arm's trigger is checked in the end."""
@@ -24,6 +27,12 @@ class Effort:
     ranking_steps: int = 20
     steps: int = 60
     batch: int = 16  # pictures an arm and step
+
+    def at(self, shape: tuple[int, int, int]) -> Effort:
+        """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
+        if shape[1] * shape[2] <= LARGE:
+            return self
+        return replace(self, arms=6, groups=8, ranking_steps=15, batch=6)
 
 
 @dataclass(frozen=True)
