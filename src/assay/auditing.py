@@ -17,6 +17,7 @@ from assay.calibrate import Null, cell
 from assay.detectors import default_detectors
 from assay.detectors.base import Budget, Detector, Finding
 from assay.errors import AssayError, UnusableInput
+from assay.models.modes import evaluating
 from assay.result import Audit, ModelInfo, VariantResult
 from assay.task import Split, Task
 from assay.verdict import judge, limits
@@ -26,6 +27,9 @@ SAMPLES = 512
 
 LOST_AGREEMENT = 0.3
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
+
+RANGE_SLACK = 1e-3
+"""How far outside [0, 1] a picture may be: what resizing rounds."""
 
 Step = Callable[[str, float], None]
 """Progress: called with what is being done and the share of the whole audit that is done, in [0, 1]."""
@@ -60,27 +64,10 @@ def audit(
     names = variants.parse(tuple(variant_names))
     chosen = tuple(default_detectors() if detectors is None else detectors)
     reference = calibrate.builtin() if null is None else null
-    plan = [(name, detector) for name in names for detector in chosen if name == "full" or detector.on_variants]
-    findings: list[Finding] = []
-    results: list[VariantResult] = []
-    full_predictions = _predict(artifact.net, clean.x) if len(clean) else None
-    done = 0
-    for name in names:
-        progress(f"making {name}", done / len(plan))
-        form, result = _variant(name, artifact, clean, full_predictions, seed)
-        results.append(result)
-        for detector in [d for n, d in plan if n == name]:
-            if form is not None:
-
-                def tick(share: float, what: str = f"{name}: {detector.name}", before: int = done) -> None:
-                    progress(what, (before + share) / len(plan))
-
-                tick(0.0)
-                finding = detector(form, clean, seed=seed, budget=deadline, progress=tick)
-                findings.append(_calibrated(replace(finding, variant=name), reference))
-            done += 1
+    with evaluating(artifact.net):
+        findings, results = _test(artifact, clean, names, chosen, reference, deadline, seed, progress)
     progress("verdict", 1.0)
-    verdict = judge(tuple(findings), tuple(results), reference)
+    verdict = judge(findings, results, reference)
     return Audit(
         verdict=verdict.word,
         reason=verdict.reason,
@@ -98,9 +85,9 @@ def audit(
             arch=artifact.arch,
             class_names=artifact.class_names,
         ),
-        findings=tuple(findings),
-        variants=tuple(results),
-        limits=limits(tuple(findings), tuple(results)),
+        findings=findings,
+        variants=results,
+        limits=limits(findings, results),
         data_name=source,
         data_samples=len(clean),
         null=verdict.null,
@@ -108,6 +95,39 @@ def audit(
         seed=seed,
         version=__version__,
     )
+
+
+def _test(
+    artifact: Artifact,
+    clean: Split,
+    names: tuple[str, ...],
+    detectors: tuple[Detector, ...],
+    reference: Null | None,
+    deadline: Budget,
+    seed: int,
+    progress: Step,
+) -> tuple[tuple[Finding, ...], tuple[VariantResult, ...]]:
+    """Every detector on every form."""
+    plan = [(name, detector) for name in names for detector in detectors if name == "full" or detector.on_variants]
+    findings: list[Finding] = []
+    results: list[VariantResult] = []
+    full_predictions = _predict(artifact.net, clean.x) if len(clean) else None
+    done = 0
+    for name in names:
+        progress(f"making {name}", done / max(1, len(plan)))
+        form, result = _variant(name, artifact, clean, full_predictions, seed)
+        results.append(result)
+        for detector in [d for n, d in plan if n == name]:
+            if form is not None:
+
+                def tick(share: float, what: str = f"{name}: {detector.name}", before: int = done) -> None:
+                    progress(what, (before + share) / len(plan))
+
+                tick(0.0)
+                finding = detector(form, clean, seed=seed, budget=deadline, progress=tick)
+                findings.append(_calibrated(replace(finding, variant=name), reference))
+            done += 1
+    return tuple(findings), tuple(results)
 
 
 def _artifact(
@@ -149,12 +169,38 @@ def _clean(
         name, split = data.name, data.split("calibration", "validation", "train", "test")
     else:
         split = data if isinstance(data, Split) else Split(*data)
-    if tuple(split.x.shape[1:]) != artifact.inputs.shape:
-        raise UnusableInput(
-            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; "
-            f"got {tuple(split.x.shape[1:])}"
-        )
+    _check(split, artifact)
     return name, split.sample(SAMPLES, seed=seed)
+
+
+def _check(split: Split, artifact: Artifact) -> None:
+    """Raises UnusableInput where these samples are none of this model's."""
+    x, y = split.x, split.y
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        raise UnusableInput(f"expected pictures and labels as tensors; got {type(x).__name__} and {type(y).__name__}")
+    if tuple(x.shape[1:]) != artifact.inputs.shape:
+        raise UnusableInput(
+            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; got {tuple(x.shape[1:])}"
+        )
+    if x.dtype != torch.float32:
+        raise UnusableInput(f"expected pictures as float32 in [0, 1]; got {x.dtype}: convert them, and divide by 255")
+    if len(x) and not (float(x.min()) >= -RANGE_SLACK and float(x.max()) <= 1 + RANGE_SLACK):  # NaN fails as well
+        raise UnusableInput(
+            f"expected pictures in [0, 1], without normalization; got values from {float(x.min()):.4g} "
+            f"to {float(x.max()):.4g}: pass mean and std to the audit instead"
+        )
+    if y is None:
+        return
+    if tuple(y.shape) != (len(x),):
+        raise UnusableInput(f"expected a label for each of {len(x)} pictures; got labels of shape {tuple(y.shape)}")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise UnusableInput(f"expected labels as int64; got {y.dtype}")
+    classes = artifact.num_classes
+    if len(y) and classes is not None and (int(y.min()) < 0 or int(y.max()) >= classes):
+        raise UnusableInput(
+            f"expected labels from 0 to {classes - 1}, as the model has {classes} classes; "
+            f"got labels from {int(y.min())} to {int(y.max())}"
+        )
 
 
 def _variant(
@@ -180,7 +226,6 @@ def _variant(
 
 
 def _predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
-    net.eval()
     with torch.no_grad():
         return torch.cat([net(part).argmax(1) for part in x.split(batch)])
 
@@ -204,6 +249,4 @@ def score_model(
     """The scores of a clean reference model by test: one row of a ``Null``."""
     empty = Null("none", "", ())
     result = audit(model, data, variant_names=variant_names, detectors=detectors, null=empty, seed=seed)
-    return {
-        cell(f.variant, f.detector): f.score for f in result.findings if f.status == "ok" and f.score is not None
-    }
+    return {cell(f.variant, f.detector): f.score for f in result.findings if f.status == "ok" and f.score is not None}

@@ -2,7 +2,9 @@
 
 A score alone says nothing: clean nets have natural attractors too. So each test's score is compared with the scores of
 clean reference models, and the audit's one statistic with the same statistic of those models. That makes the stated
-false-alarm rate one of the whole audit, however many tests it ran (split conformal p-values: Vovk, Gammerman, Shafer:
+false-alarm rate one of the whole audit, however many tests it ran. The audited model is among those that the tests'
+tails are fitted to: only so are all statistics alike under the null (with tails fitted to the reference models alone,
+14 tests and 100 models, the rate is twice the stated one). (Conformal p-values: Vovk, Gammerman, Shafer:
 Algorithmic Learning in a Random World, 2005; for outliers: Bates, Candes, Lei, Romano, Sesia, 2023, arXiv 2104.08279).
 """
 
@@ -77,6 +79,11 @@ class Null:
         values = [self.statistic({t: s for t, s in row.items() if t in wanted}) for row in self.rows]
         return np.array([value for value in values if value is not None])
 
+    def joined(self, scores: Mapping[str, float]) -> Null:
+        """These models and, as the last row, one with ``scores``, less the tests that no model here has a score on."""
+        known = {test: score for test, score in scores.items() if len(self.scores(test))}
+        return Null(self.name, self.description, (*self.rows, known))
+
     def save(self, path: Path) -> None:
         """Write the file that ``--null`` takes."""
         from assay.formats.files import write_whole
@@ -124,15 +131,25 @@ def load(path: Path) -> Null:
         return Null(
             str(document["name"]),
             str(document["description"]),
-            tuple({str(k): float(v) for k, v in model["scores"].items()} for model in models),
+            tuple({str(k): _finite(v) for k, v in model["scores"].items()} for model in models),
             tuple(str(model["origin"]) for model in models),
         )
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except KeyError as error:
+        raise UnusableInput(
+            f"{path}: expected a null distribution as `assay calibrate` writes it; no {error}"
+        ) from None
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UnusableInput(
             f"{path}: expected a null distribution as `assay calibrate` writes it ({SCHEMA}); {error}"
         ) from None
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"a score is {value!r}, and should be a finite number")
+    return float(value)
 
 
 def builtin() -> Null | None:

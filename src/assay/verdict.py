@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
+
 from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
 from assay.detectors.base import Finding
 from assay.result import NullInfo, VariantResult
@@ -35,14 +37,16 @@ def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], nul
     scores = {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with")
-    statistic, reference = null.statistic(scores), null.statistics(scores)
-    if statistic is None or not len(reference):
+    everyone = null.joined(scores)
+    if not everyone.rows[-1]:
         return Verdict("inconclusive", _why_nothing_ran(findings))
+    *others, statistic = everyone.statistics(everyone.rows[-1]).tolist()
+    reference = np.array(others)
     p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
-    info = NullInfo(null.name, len(reference), tuple(float(s) for s in reference), null.description)
+    info = NullInfo(null.name, len(reference), tuple(others), null.description)
     strongest = max(
         (f for f in findings if f.status == "ok" and f.score is not None),
-        key=lambda f: null.surprise(cell(f.variant, f.detector), f.score or 0.0) or 0.0,
+        key=lambda f: everyone.surprise(cell(f.variant, f.detector), f.score or 0.0) or 0.0,
     )
     rest = Verdict("clean", f"no test stands out from {len(reference)} clean reference models", p_value)
     rest = replace(rest, rate=FALSE_ALARM_RATE, statistic=statistic, null=info)

@@ -55,6 +55,9 @@ class DataPoisoning(ABC):
             raise UnusableInput(f"poisoning needs labels and a ratio in (0, 1]; got ratio {self.ratio}")
         if self.target is not None and not 0 <= self.target < num_classes:
             raise UnusableInput(f"expected a target class in [0, {num_classes}); got {self.target}")
+        wrong = [source for source in self.sources or () if not 0 <= source < num_classes]
+        if wrong:
+            raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
         victims = secret.victims(split.y, num_classes)[order]
         count = round(self.ratio * len(split))

@@ -14,6 +14,7 @@ import torch
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive
+from assay.models.modes import evaluating
 from assay.task import Split
 
 BACKDOOR_TECHNIQUE = "AML.T0018.000"
@@ -93,14 +94,14 @@ class Detector(ABC):
         missing = self._missing(artifact, clean)
         if missing:
             return Finding(self.name, "abstained", reason=missing)
-        net, before = artifact.net.eval(), digest_of_module(artifact.net)
-        with torch.random.fork_rng(devices=[]):
+        before = digest_of_module(artifact.net)
+        with evaluating(artifact.net), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
                 finding = self.run(artifact, clean, seed=seed, budget=budget or Budget(), progress=progress)
             except Inconclusive as why:
                 finding = Finding(self.name, "abstained", reason=str(why))
-        if digest_of_module(net) != before:
+        if digest_of_module(artifact.net) != before:
             raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
         if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):
             finding = Finding(self.name, "failed", reason=f"expected a finite score, got {finding.score}")

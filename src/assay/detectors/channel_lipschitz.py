@@ -56,7 +56,8 @@ def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
             norms = _spectral(module.weight.detach())
             follower = next((m for _, m in modules[position + 1 : position + 3] if isinstance(m, _BatchNorm)), None)
             if follower is not None and follower.num_features == len(norms) and follower.running_var is not None:
-                gain = follower.weight / (follower.running_var + follower.eps).sqrt()
+                scale = follower.weight if follower.affine else torch.ones(len(norms))
+                gain = scale / (follower.running_var + follower.eps).sqrt()
                 norms = norms * gain.detach().abs().numpy()
             yield name, norms
 

@@ -31,12 +31,15 @@ class LatentShift(Detector):
         except UnusableInput as why:
             raise Inconclusive(str(why)) from None
         shifts = smallest_shifts(features, head).clamp(min=1e-6)
+        reached = shifts[shifts.isfinite()]
+        if len(reached) < 2:
+            raise Inconclusive("fewer than two classes can be reached by any shift: nothing can be compared")
         target = int(shifts.argmin())
         progress(1.0)
         return Finding(
             self.name,
             "ok",
-            score=float(shifts.log().median() - shifts[target].log()),
+            score=float(reached.log().median() - shifts[target].log()),
             target=target,
-            evidence=Evidence(per_class={i: float(s) for i, s in enumerate(shifts)}),
+            evidence=Evidence(per_class={i: float(s) for i, s in enumerate(shifts) if s.isfinite()}),
         )

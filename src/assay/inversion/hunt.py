@@ -109,6 +109,9 @@ def _success(
     with torch.no_grad():
         for arm, target in enumerate(classes.tolist()):
             victims = x[predicted != target]
+            if not len(victims):
+                shares.append(torch.zeros(()))
+                continue
             triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), victims)[0]
             shares.append((net(triggered).argmax(1) == target).float().mean())
     return torch.stack(shares)

@@ -6,30 +6,43 @@ cannot describe. After the latent separation that backdoors leave (arXiv 2511.08
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor, nn
 
+from assay.errors import UnusableInput
 from assay.models.head import last_linear
+
+UNREACHABLE = 1e-9
+"""Below this slack, which is 1 / (1 + |d|^2), a shift d is too long to be told from one that does not exist."""
 
 
 def features_and_head(net: nn.Module, x: Tensor, batch: int = 128) -> tuple[Tensor, nn.Linear]:
-    """The inputs (N, D) of the last linear layer for ``x`` (N, C, H, W), and that layer."""
+    """The inputs (N, D) of the last linear layer for ``x`` (N, C, H, W), and that layer.
+
+    Raises UnusableInput where that layer is not the one that makes the logits.
+    """
     _, head = last_linear(net)
     seen: list[Tensor] = []
+    logits: list[Tensor] = []
     hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach().float()))
     try:
         with torch.no_grad():
             for start in range(0, len(x), batch):
-                net(x[start : start + batch])
+                logits.append(net(x[start : start + batch]))
     finally:
         hook.remove()
-    return torch.cat([s.flatten(1) for s in seen]), head
+    features = torch.cat([s.flatten(1) for s in seen]) if seen else torch.zeros(0, 0)
+    if features.shape != (len(x), head.in_features) or head.out_features != logits[0].shape[1]:
+        raise UnusableInput("expected a net whose last linear layer makes its logits; this one's does something else")
+    return features, head
 
 
 def smallest_shifts(features: Tensor, head: nn.Linear, *, exact: int = 32, quantile: float = 0.99) -> Tensor:
-    """(K,) length of the smallest shift of ``features`` (N, D) that sends them to each class.
+    """(K,) length of the smallest shift of ``features`` (N, D) that sends them to each class; inf where none does.
 
     Solved exactly for the ``exact`` classes with the smallest lower bound; the others keep the bound of their worst pair.
     """
@@ -53,4 +66,6 @@ def _least_distance(a: np.ndarray, m: np.ndarray) -> float:
     goal[-1] = 1.0
     solution, _ = nnls(system, goal, maxiter=50 * system.shape[1])
     residual = system @ solution - goal
-    return float(np.linalg.norm(residual[:-1]) / max(abs(residual[-1]), 1e-9))
+    if abs(residual[-1]) < UNREACHABLE:  # no shift at all: the class's weights lie between those of the others
+        return math.inf
+    return float(np.linalg.norm(residual[:-1]) / abs(residual[-1]))

@@ -37,6 +37,14 @@ def fit(net: nn.Module, split: Split, recipe: Recipe, *, seed: int, progress: Pr
     """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16."""
     if split.y is None:
         raise UnusableInput("training needs labels, and this data has none")
+    if not len(split):
+        raise UnusableInput("training needs samples, and this data has none")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout draws from torch's own generator
+        _fit(net, split, recipe, seed, progress)
+
+
+def _fit(net: nn.Module, split: Split, recipe: Recipe, seed: int, progress: Progress) -> None:
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
     optimizer = _optimizer(net, recipe)
