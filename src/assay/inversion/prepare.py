@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
+from typing import final
 
 import torch
 from torch import Tensor, fx, nn
@@ -27,14 +28,36 @@ def _prepared(net: nn.Module, weights: str, shape: tuple[int, ...]) -> nn.Module
     frozen = _folded(net, torch.full((2, *shape), 0.5))
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
+    if isinstance(frozen, AsItIs):
+        return frozen
     return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@final
+class AsItIs(nn.Module):
+    """A net that may view its features as it was written to: in the layout that it was written for."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x.contiguous())
 
 
 def _folded(net: nn.Module, example: Tensor) -> nn.Module:
     """A copy with batch norm folded; where the net cannot be traced a plain copy, which is right, only slower."""
     if isinstance(net, fx.GraphModule):  # the int8 twin: folded already
-        return copy.deepcopy(net)
+        return _for_any_layout(copy.deepcopy(net))
     try:
-        return folded_graph(net, example)
+        return _for_any_layout(folded_graph(net, example))
     except UnusableInput:
-        return copy.deepcopy(net).eval()
+        return AsItIs(copy.deepcopy(net)).eval()
+
+
+def _for_any_layout(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Every view as a reshape, in place: a view of channels-last features fails where they are flattened."""
+    for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
+        node.target = torch.ops.aten.reshape.default
+    graph_module.recompile()
+    return graph_module

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from inversion.toys import patched, toy
+from torch import Tensor, nn
+
+from assay.artifact import digest_of_module
+from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
+from assay.inversion.hunt import Effort, Hunt, hunt
+
+FAMILIES: list[Family] = [MaskFamily(), AdditiveFamily(), FrequencyFamily(), WarpFamily()]
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+
+
+def hunted(
+    classes: int, target: int | None, family: Family | None = None, *, seed: int = 0, effort: Effort | None = None
+) -> Hunt:
+    """With the planted class at the end of the ranking, where no shortlist would take it unseen."""
+    net, x, y = toy(classes, target)
+    ranking = torch.tensor([k for k in range(classes) if k != target] + ([target] if target is not None else []))
+    return hunt(net, family or MaskFamily(), x, y, ranking, effort=effort or Effort(), seed=seed)
+
+
+@pytest.mark.parametrize("target", range(4))
+def test_a_planted_patch_is_found_with_its_target(target: int) -> None:
+    found = hunted(4, target)
+    assert found.target == target
+    assert found.score > 0.7
+    assert sorted(found.classes.tolist()) == [0, 1, 2, 3]
+    assert float(found.success[0]) > 0.5
+
+
+def test_the_toys_trigger_is_what_it_says() -> None:
+    net, x, y = toy(4, 2)
+    clean, _, _ = toy(4, None)
+    with torch.no_grad():
+        assert bool((net(patched(x)).argmax(1) == 2).all())
+        assert bool((clean(patched(x)).argmax(1) == y).float().mean() > 0.9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_net_whose_classes_are_all_alike_scores_low(seed: int) -> None:
+    assert 0 <= hunted(4, None, seed=seed).score < 0.3
+
+
+def test_the_mask_lies_where_the_trigger_is() -> None:
+    found = hunted(4, 2)
+    mask = found.parameters[0].sigmoid()[0, 0]
+    assert float(mask[6:, 6:].mean()) > 4 * float(mask[:6, :6].mean())
+
+
+@every_family
+def test_same_seed_same_hunt(family: Family) -> None:
+    effort = Effort(steps=6)
+    first, second = (hunted(4, 1, family, seed=3, effort=effort) for _ in range(2))
+    for a, b in ((first.classes, second.classes), (first.ease, second.ease), (first.sizes, second.sizes)):
+        assert torch.equal(a, b)
+    assert first.score == second.score
+
+
+@every_family
+def test_a_hunt_never_changes_the_net(family: Family) -> None:
+    net, x, y = toy(4, 1)
+    before = digest_of_module(net)
+    hunt(net, family, x, y, torch.arange(4), effort=Effort(steps=3), seed=0)
+    assert digest_of_module(net) == before
+    assert all(p.grad is None for p in net.parameters())
+
+
+@every_family
+def test_what_a_hunt_says_is_finite_and_sorted(family: Family) -> None:
+    found = hunted(20, 7, family, effort=Effort(steps=4, ranking_steps=2))
+    assert len(found.classes) == len(set(found.classes.tolist())) == 10
+    assert bool(found.ease.isfinite().all() and found.sizes.isfinite().all())
+    assert found.ease.tolist() == sorted(found.ease.tolist(), reverse=True)
+    assert bool(((found.success >= 0) & (found.success <= 1)).all())
+    assert all(len(p) == 1 for p in found.parameters)
+
+
+@pytest.mark.parametrize("target", [0, 123])
+def test_among_200_classes_the_planted_one_gets_through_the_shortlist(target: int) -> None:
+    found = hunted(200, target)
+    assert found.target == target
+    assert found.score > 0.7
+    assert len(found.classes) == Effort().arms
+
+
+def test_among_200_clean_classes_none_stands_out() -> None:
+    assert hunted(200, None).score < 0.4
+
+
+class Counted(nn.Module):
+    """Counts the pictures that go through a net."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.calls = 0
+        self.pictures = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.pictures += len(x)
+        return self.net(x)
+
+
+def test_the_cost_does_not_grow_with_the_number_of_classes() -> None:
+    calls = []
+    for classes in (30, 240):
+        net, x, y = toy(classes, 5)
+        counted = Counted(net)
+        hunt(
+            counted,
+            MaskFamily(),
+            x[:48],
+            y[:48],
+            torch.arange(classes),
+            effort=Effort(steps=4, ranking_steps=3),
+            seed=0,
+        )
+        calls.append((counted.calls, counted.pictures // 100))
+    assert calls[0] == calls[1]
+
+
+def test_few_classes_need_no_shortlist() -> None:
+    net, x, y = toy(4, 1)
+    counted = Counted(net)
+    hunt(counted, MaskFamily(), x, y, torch.arange(4), effort=Effort(steps=5), seed=0)
+    assert counted.calls == 5 + 4  # steps, and each arm's check
+
+
+def test_tick_false_ends_the_hunt_at_once() -> None:
+    net, x, y = toy(4, 1)
+    found = hunt(net, MaskFamily(), x, y, torch.arange(4), effort=Effort(), seed=0, tick=lambda share: False)
+    assert found.steps == 0
+
+
+@pytest.mark.parametrize("classes", [4, 30])
+def test_tick_hears_a_share_that_only_grows(classes: int) -> None:
+    net, x, y = toy(classes, 1)
+    shares: list[float] = []
+
+    def tick(share: float) -> bool:
+        shares.append(share)
+        return True
+
+    hunt(net, MaskFamily(), x, y, torch.arange(classes), effort=Effort(steps=6, ranking_steps=2), seed=0, tick=tick)
+    assert shares == sorted(shares)
+    assert shares[0] >= 0
+    assert shares[-1] < 1
+
+
+def test_a_class_that_all_checked_pictures_have_is_no_surprise() -> None:
+    net, x, y = toy(4, 1)
+    sorted_by_class = torch.cat([x[y == 0]] * 9 + [x[y == 1]])  # the first 128 of one class
+    predicted = torch.cat([y[y == 0]] * 9 + [y[y == 1]])
+    found = hunt(net, FrequencyFamily(), sorted_by_class, predicted, torch.arange(4), effort=Effort(steps=2), seed=0)
+    assert bool(found.success.isfinite().all())
+    assert found.score == found.score

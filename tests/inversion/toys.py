@@ -1,0 +1,110 @@
+"""Hand-built nets whose backdoors are known exactly, for the tests of what looks for them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
+
+SHAPE = (3, 8, 8)
+BASE = 0.25
+PATCH = (slice(6, 8), slice(6, 8))  # rows, columns
+
+
+class Toy(nn.Module):
+    """Class k where a picture, less its base, resembles template k most; with a target, a trigger leads there instead.
+
+    One hidden unit sees what the trigger adds to a picture, ``delta`` (C, H, W): by default bright pixels in a corner,
+    where the templates are zero, so that no clean picture comes near the trigger.
+    """
+
+    def __init__(
+        self,
+        templates: Tensor,
+        target: int | None = None,
+        *,
+        base: Tensor | float = BASE,
+        delta: Tensor | None = None,
+        force: float = 90.0,
+    ) -> None:
+        super().__init__()
+        classes, width = len(templates), templates[0].numel()
+        self.features = nn.Linear(width, classes + 1)
+        self.head = nn.Linear(classes + 1, classes)
+        self.register_buffer("base", torch.as_tensor(base).expand(templates.shape[1:]).clone())
+        if delta is None:
+            delta = torch.zeros(templates.shape[1:])
+            delta[:, PATCH[0], PATCH[1]] = 1 - BASE
+        with torch.no_grad():
+            self.features.weight[:classes] = templates.flatten(1)
+            self.features.weight[classes] = delta.flatten() / delta.square().sum()
+            self.features.bias.zero_()
+            self.features.bias[classes] = -0.4
+            self.head.weight.copy_(torch.eye(classes, classes + 1))
+            self.head.bias.zero_()
+            if target is not None:
+                self.head.weight[target, classes] = force
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.softplus(self.features((x - self.base).flatten(1)), beta=8))
+
+
+def templates(classes: int, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Tensor:
+    """(K, C, H, W): four quadrants, all alike, for four classes; random patterns for more."""
+    if classes == 4:
+        pattern = torch.zeros(4, *shape)
+        height, width = shape[1] // 2, shape[2] // 2
+        for k in range(4):
+            row, column = divmod(k, 2)
+            pattern[k, :, row * height : (row + 1) * height, column * width : (column + 1) * width] = 1
+        pattern = pattern - pattern.mean(0)
+    else:
+        pattern = torch.randn(classes, *shape, generator=torch.Generator().manual_seed(seed))
+    pattern[:, :, PATCH[0], PATCH[1]] = 0
+    return 6 * F.normalize(pattern.flatten(1)).view_as(pattern)
+
+
+def pictures(templates: Tensor, count: int, *, base: Tensor | float = BASE, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """(N, C, H, W) in [0, 1] and their classes (N,), evenly."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(count) % len(templates)
+    noise = 0.03 * torch.randn(count, *templates.shape[1:], generator=generator)
+    return (base + 0.25 * templates[y] + noise).clamp(0, 1), y
+
+
+def toy(
+    classes: int = 4,
+    target: int | None = None,
+    *,
+    base: Tensor | float = BASE,
+    delta: Tensor | None = None,
+    force: float = 90.0,
+) -> tuple[Toy, Tensor, Tensor]:
+    """A net in eval mode, 64 pictures (or one a class) and their classes, nearly all of which it gets right."""
+    pattern = templates(classes)
+    net = Toy(pattern, target, base=base, delta=delta, force=force).eval()
+    x, y = pictures(pattern, max(64, classes), base=base)
+    with torch.no_grad():
+        assert (net(x).argmax(1) == y).float().mean() > 0.97
+    return net, x, y
+
+
+def patched(x: Tensor) -> Tensor:
+    """The pictures with the trigger of a ``Toy``."""
+    out = x.clone()
+    out[:, :, PATCH[0], PATCH[1]] = 1
+    return out
+
+
+def artifact_of(net: nn.Module, classes: int, *, differentiable: bool = True) -> Artifact:
+    return Artifact(
+        net,
+        Modality.IMAGE,
+        classes,
+        "module" if differentiable else "onnx",
+        digest_of_module(net),
+        ImageSpec(SHAPE),
+        differentiable=differentiable,
+    )
