@@ -1,0 +1,95 @@
+"""One list of promises, and every attack of ``assay.attacks.__all__`` keeps all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from assay import attacks, formats
+from assay.artifact import Build, digest_of_module
+from assay.attacks.poisoning import DataPoisoning
+from assay.catalogue import ATTACKS, paper_of
+from assay.errors import UnusableInput
+from assay.stages.train import Recipe
+from assay.triggers import Trigger, from_spec, to_spec
+
+QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)
+every_attack = pytest.mark.parametrize("kind", ATTACKS.values(), ids=ATTACKS)
+
+
+def test_the_list_is_whole() -> None:
+    assert {kind.__name__ for kind in ATTACKS.values()} == set(attacks.__all__)
+    assert all(name == kind.name for name, kind in ATTACKS.items())
+
+
+@every_attack
+def test_cites_its_paper(kind: type[DataPoisoning]) -> None:
+    module = __import__(kind.__module__, fromlist=["__doc__"])
+    assert paper_of(module.__doc__)
+
+
+@every_attack
+def test_plants_in_a_copy_the_same_for_the_same_seed(kind: type[DataPoisoning], build: Build) -> None:
+    attack, before = kind(target=1, recipe=QUICK), digest_of_module(build.artifact.net)
+    first, again, other = (attack(build, seed=seed).artifact.digest for seed in (5, 5, 6))
+    assert digest_of_module(build.artifact.net) == before, "the model that was given changed"
+    assert first == again
+    assert first != other
+    assert first != before
+
+
+@every_attack
+def test_marks_what_it_plants_and_the_mark_survives_saving(kind: type[DataPoisoning], build: Build, tmp_path) -> None:
+    planted = kind(target=1, recipe=QUICK)(build, seed=0)
+    assert planted.artifact.planted is not None
+    assert json.loads(planted.artifact.planted)["attack"] == kind.name
+    assert formats.load(formats.save(planted.artifact, tmp_path)).planted == planted.artifact.planted
+    assert build.artifact.planted is None
+
+
+@every_attack
+def test_the_secret_holds(kind: type[DataPoisoning], build: Build) -> None:
+    attack = kind(target=2, sources=(0, 1), recipe=QUICK)
+    secret = attack(build, seed=0).secret
+    assert secret == attack.secret(), "the secret depends on more than the fields"
+    assert secret is not None
+    assert (secret.attack, secret.target, secret.sources) == (kind.name, 2, (0, 1))
+    assert isinstance(secret.trigger, Trigger)
+    assert from_spec(json.loads(json.dumps(to_spec(secret.trigger)))) == secret.trigger
+    y = torch.arange(4)
+    assert secret.victims(y, 4).tolist() == [True, True, False, False]
+    assert secret.targets(y, 4).tolist() == [2, 2, 2, 2]
+
+
+@every_attack
+def test_the_spec_is_json_and_tells_settings_apart(kind: type[DataPoisoning]) -> None:
+    one, two = (json.dumps(kind(target=target).spec()) for target in (0, 1))
+    assert one != two
+    assert json.loads(one)["stage"] == kind.name
+
+
+@every_attack
+def test_poisons_as_many_as_it_says(kind: type[DataPoisoning], build: Build) -> None:
+    train = build.task.split("train")
+    before = train.x.clone()
+    poisoned = kind(target=1, ratio=0.25).poison(train, 4, seed=0)
+    changed = (poisoned.x != train.x).flatten(1).any(1)
+    assert torch.equal(train.x, before)
+    assert poisoned.y is not None
+    assert train.y is not None
+    assert int(changed.sum()) == round(0.25 * len(train))
+    assert set(poisoned.y[changed].tolist()) == {1}
+    assert torch.equal(poisoned.y[~changed], train.y[~changed])
+
+
+@every_attack
+def test_impossible_settings_are_clear_errors(kind: type[DataPoisoning], build: Build) -> None:
+    for attack in (kind(target=9, recipe=QUICK), kind(ratio=0.0, recipe=QUICK), kind(ratio=1.5, recipe=QUICK)):
+        with pytest.raises(UnusableInput, match=r"expected|ratio"):
+            attack(build, seed=0)
+    unlabelled = replace(build.task, splits={"train": replace(build.task.split("train"), y=None)})
+    with pytest.raises(UnusableInput, match="labels"):
+        kind(recipe=QUICK)(replace(build, task=unlabelled), seed=0)

@@ -1,0 +1,106 @@
+"""One list of promises, and every detector of ``assay.detectors.__all__`` keeps all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from assay import detectors
+from assay.artifact import Artifact, Build, digest_of_module
+from assay.catalogue import all_detectors
+from assay.detectors.base import Budget, Detector, Finding
+from assay.report.document import plain
+from assay.task import Split
+
+every_detector = pytest.mark.parametrize("detector", all_detectors(), ids=lambda detector: detector.name)
+
+
+@pytest.fixture(scope="module")
+def findings(build: Build, clean: Split) -> dict[str, Finding]:
+    """What each detector says, run once for all tests."""
+    return {detector.name: detector(build.artifact, clean, seed=3) for detector in all_detectors()}
+
+
+def test_the_list_is_whole() -> None:
+    kinds = {type(detector).__name__ for detector in all_detectors()}
+    assert kinds == {name for name in detectors.__all__ if name[0].isupper()} - {"Detector"}
+    assert {detector.name for detector in detectors.default_detectors()} <= {d.name for d in all_detectors()}
+
+
+@every_detector
+def test_names_itself(detector: Detector, findings: dict[str, Finding]) -> None:
+    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", detector.name)
+    assert detector.title
+    assert detector.needs <= {"gradients", "clean", "weights"}
+    assert findings[detector.name].detector == detector.name
+
+
+@every_detector
+def test_gives_a_finite_score_and_its_evidence_as_json(detector: Detector, findings: dict[str, Finding]) -> None:
+    finding = findings[detector.name]
+    assert finding.status == "ok", finding.reason
+    assert finding.score is not None
+    assert math.isfinite(finding.score)
+    assert finding.target is None or 0 <= finding.target < 4
+    json.dumps(plain({"numbers": dict(finding.evidence.numbers), "per_class": dict(finding.evidence.per_class)}))
+    pictures = (finding.evidence.trigger, finding.evidence.mask, finding.evidence.before, finding.evidence.after)
+    for picture in pictures:
+        assert picture is None or (picture.dtype == "float32" and 0 <= picture.min() <= picture.max() <= 1)
+
+
+@every_detector
+def test_leaves_the_model_as_it_was(detector: Detector, build: Build, clean: Split) -> None:
+    build.artifact.net.zero_grad()
+    before, state = digest_of_module(build.artifact.net), torch.get_rng_state()
+    detector(build.artifact, clean.take(torch.arange(8)), seed=0, budget=Budget(0.5))
+    assert digest_of_module(build.artifact.net) == before
+    assert torch.equal(torch.get_rng_state(), state), "the random generator of the caller moved"
+    assert not build.artifact.net.training
+    assert all(parameter.grad is None for parameter in build.artifact.net.parameters())
+
+
+@every_detector
+def test_same_seed_same_score(detector: Detector, build: Build, clean: Split, findings: dict[str, Finding]) -> None:
+    again = detector(build.artifact, clean, seed=3)
+    assert again.score == findings[detector.name].score
+    assert again.target == findings[detector.name].target
+
+
+@every_detector
+def test_abstains_where_something_is_missing(
+    detector: Detector, build: Build, onnx_artifact: Artifact, clean: Split
+) -> None:
+    none = Split(clean.x[:0], None)
+    cases = {"clean": (build.artifact, none), "gradients": (onnx_artifact, clean)}
+    for need, (artifact, samples) in cases.items():
+        finding = detector(artifact, samples, seed=0, budget=Budget(20))
+        if need in detector.needs:
+            assert finding.status == "abstained"
+        assert finding.status in ("ok", "abstained"), finding.reason
+        assert finding.status == "ok" or len(finding.reason) > 10
+
+
+@every_detector
+def test_abstains_on_embeddings(detector: Detector, build: Build, clean: Split) -> None:
+    finding = detector(replace(build.artifact, num_classes=None), clean)
+    assert (finding.status, finding.score) == ("abstained", None)
+
+
+@every_detector
+def test_works_without_labels_or_abstains(
+    detector: Detector, build: Build, clean: Split, findings: dict[str, Finding]
+) -> None:
+    finding = detector(build.artifact, Split(clean.x, None), seed=3, budget=Budget(30))
+    assert finding.status in ("ok", "abstained"), finding.reason
+
+
+@every_detector
+def test_without_time_it_ends_at_once(detector: Detector, build: Build, clean: Split) -> None:
+    finding = detector(build.artifact, clean, seed=0, budget=Budget(0))
+    assert finding.status in ("ok", "abstained"), finding.reason
+    assert finding.seconds < 10

@@ -1,0 +1,92 @@
+"""What every trigger promises, for any settings and any picture."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from assay.errors import UnusableInput
+from assay.triggers import TRIGGERS, Blend, Patch, Trigger, from_spec, to_spec
+from assay.triggers.patch import COLORS, PATTERNS
+
+SMALLEST = 12
+corners = st.sampled_from(["top-left", "top-right", "bottom-left", "bottom-right", "center"])
+anywhere = st.tuples(st.integers(0, SMALLEST - 6), st.integers(0, SMALLEST - 6))
+
+patches = st.builds(
+    Patch,
+    size=st.integers(1, 6),
+    place=corners | anywhere,
+    color=st.sampled_from([*COLORS, *PATTERNS]),
+    margin=st.integers(0, 3),
+    seed=st.integers(0, 2**31),
+)
+blends = st.builds(
+    Blend,
+    alpha=st.floats(0.01, 0.99),
+    cells=st.none() | st.integers(2, 8),
+    seed=st.integers(0, 2**31),
+)
+triggers = patches | blends
+
+
+@st.composite
+def pictures(draw: st.DrawFn) -> Tensor:
+    """(N, C, H, W) in [0, 1], the extremes among them."""
+    shape = (draw(st.integers(1, 3)), draw(st.sampled_from([1, 3])), *(draw(st.integers(SMALLEST, 20)) for _ in "hw"))
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 1000))))
+    return x.round() if draw(st.booleans()) else x
+
+
+@settings(deadline=None)
+@given(triggers, pictures())
+def test_stays_a_batch_of_pictures(trigger: Trigger, x: Tensor) -> None:
+    before = x.clone()
+    out = trigger(x)
+    assert out.shape == x.shape
+    assert out.dtype == x.dtype
+    assert 0 <= float(out.min()) <= float(out.max()) <= 1
+    assert torch.equal(x, before), "the input itself was changed"
+    assert torch.equal(out, trigger(x)), "the same input gave another output"
+
+
+@settings(deadline=None)
+@given(patches, pictures())
+def test_a_patch_twice_is_a_patch_once(patch: Patch, x: Tensor) -> None:
+    once = patch(x)
+    assert torch.equal(patch(once), once)
+    assert int((once != x).any(dim=1)[0].sum()) <= patch.size**2
+
+
+@settings(deadline=None)
+@given(triggers, pictures())
+def test_each_picture_by_itself(trigger: Trigger, x: Tensor) -> None:
+    assert torch.equal(trigger(x)[:1], trigger(x[:1]))
+
+
+@given(triggers)
+def test_survives_json(trigger: Trigger) -> None:
+    assert from_spec(json.loads(json.dumps(to_spec(trigger)))) == trigger
+
+
+def test_every_kind_is_covered_here() -> None:
+    assert set(TRIGGERS.values()) == {Patch, Blend}
+
+
+@pytest.mark.parametrize(
+    "spec", [{}, {"kind": "spell"}, {"kind": "patch", "colour": "red"}, {"kind": "patch", "color": 3}]
+)
+def test_a_malformed_spec_is_a_clear_error(spec: dict[str, object]) -> None:
+    with pytest.raises(UnusableInput, match=r"trigger|color"):
+        from_spec(spec)
+
+
+@pytest.mark.parametrize("patch", [Patch(size=40), Patch(place=(30, 0)), Patch(place="middle")])
+def test_a_patch_that_does_not_fit_is_a_clear_error(patch: Patch) -> None:
+    with pytest.raises(UnusableInput, match=r"does not fit|corner"):
+        patch(torch.zeros(1, 3, 32, 32))
