@@ -53,8 +53,8 @@ def audit(
     """Audit a model in every variant with every detector.
 
     ``model``: a path or hub id as on the command line, an Artifact, or a net in memory (then ``shape`` is the input's
-    (C, H, W)). ``data``: a source as on the command line, a Task, a Split, or pictures (N, C, H, W) in [0, 1] with their
-    labels (N,) or None. ``budget`` in seconds. ``null``: clean reference models, those of the package by default.
+    (C, H, W)). ``data``: a source as on the command line, a Task, a Split, or pictures (N, C, H, W) in [0, 1] with
+    their labels (N,) or None. ``budget`` in seconds. ``null``: clean reference models, those of the package by default.
     Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()

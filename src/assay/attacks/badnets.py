@@ -1,7 +1,8 @@
 """BadNets: a patch on some training pictures.
 
 Gu, Dolan-Gavitt, Garg: BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain, 2017,
-arXiv 1708.06733. Here the patch's size, place and colour are free, as are all-to-one, all-to-all and source-specific goals.
+arXiv 1708.06733. Here the patch's size, place and colour are free, as are the goals: all-to-one, all-to-all and
+source-specific.
 """
 
 from __future__ import annotations

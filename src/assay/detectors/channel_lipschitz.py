@@ -44,7 +44,7 @@ class ChannelLipschitz(Detector):
 
 
 def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
-    """For each convolution its name and the spectral norm (C_out,) of each output channel's kernel, batch norm included."""
+    """Each convolution's name and the spectral norm (C_out,) of its output channels' kernels, batch norm included."""
     if artifact.weights is not None:
         for name, weight in artifact.weights.items():
             if np.ndim(weight) == 4:

@@ -26,7 +26,7 @@ class RandomScore(Detector):
 
 @final
 class WeightNorm(Detector):
-    """The root mean square of all weights: differs between models, for reasons that have nothing to do with backdoors."""
+    """The root mean square of all weights: differs between models, and has nothing to do with backdoors."""
 
     name = "weight-norm"
     title = "null control: the size of the weights"

@@ -82,7 +82,7 @@ class Inversion:
 
 
 def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """(K,) classes by their smallest latent shift; by how rarely they are predicted where the net has no linear head."""
+    """(K,) classes by their smallest latent shift; where the net has no linear head, the rarest predicted first."""
     try:
         features, head = features_and_head(net, x[:128])
     except Exception:  # a net of foreign make without a linear head: any order will do for the search

@@ -1,8 +1,8 @@
 """Known triggers: the published ones, tried one by one. Needs no gradients, so it works on any file that runs.
 
 Patches of Gu, Dolan-Gavitt, Garg (2017, arXiv 1708.06733), blends of Chen et al. (2017, arXiv 1712.05526), sinusoids of
-Barni, Kallas, Tondi (2019, arXiv 1902.11237), few grey levels of Wang, Zhai, Ma (2022, arXiv 2205.13383). A trigger that
-is not among them goes unseen: silence here means little.
+Barni, Kallas, Tondi (2019, arXiv 1902.11237), few grey levels of Wang, Zhai, Ma (2022, arXiv 2205.13383). A trigger
+that is not among them goes unseen: silence here means little.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Maximum margin: the class whose logit can rise furthest above all others, over any input at all. Needs no data.
 
 Wang, Xiang, Miller, Kesidis: MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types
-Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900. Different here: all classes and restarts in one batch,
-60 steps of Adam, and a log ratio against clean reference models in place of a gamma fit over the other classes.
+Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900. Different here: all classes and restarts in one
+batch, 60 steps of Adam, and a log ratio against clean reference models in place of a gamma fit over the other
+classes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Smooth warps: the class that a slight, smooth displacement of the pixels sends most pictures to.
 
-Sees the trigger of Nguyen, Tran: WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021, arXiv 2102.10369, which
-changes every pixel and adds nothing. Neural Cleanse's search, over a coarse grid of displacements, each bounded.
+Sees the trigger of Nguyen, Tran: WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021, arXiv 2102.10369,
+which changes every pixel and adds nothing. Neural Cleanse's search, over a coarse grid of displacements, each bounded.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def features_and_head(net: nn.Module, x: Tensor, batch: int = 128) -> tuple[Tens
 def smallest_shifts(features: Tensor, head: nn.Linear, *, exact: int = 32, quantile: float = 0.99) -> Tensor:
     """(K,) length of the smallest shift of ``features`` (N, D) that sends them to each class; inf where none does.
 
-    Solved exactly for the ``exact`` classes with the smallest lower bound; the others keep the bound of their worst pair.
+    Solved exactly for the ``exact`` classes with the smallest lower bound; the others keep their worst pair's bound.
     """
     weight = head.weight.detach().float()
     logits = features @ weight.T + (head.bias.detach().float() if head.bias is not None else 0)

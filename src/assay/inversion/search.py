@@ -1,7 +1,7 @@
 """The trigger search: the smallest trigger of a family that sends clean pictures to one class.
 
-All arms (a trigger being searched, each with its own goal) advance together as one batch: on small nets that is twice as
-fast as one after another. See benchmarks/search_speed.py for what each choice here is worth.
+All arms (a trigger being searched, each with its own goal) advance together as one batch: on small nets that is twice
+as fast as one after another. See benchmarks/search_speed.py for what each choice here is worth.
 """
 
 from __future__ import annotations

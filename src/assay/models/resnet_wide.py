@@ -1,4 +1,7 @@
-"""ResNet-18 for small pictures: stem without pooling, 1x1 convolutions in the shortcuts (He et al., arXiv 1512.03385)."""
+"""ResNet-18 for small pictures: stem without pooling, 1x1 convolutions in the shortcuts.
+
+He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A blend: one fixed pattern is mixed into the whole picture.
 
-Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017, arXiv 1712.05526.
+Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017,
+arXiv 1712.05526.
 """
 
 from __future__ import annotations
