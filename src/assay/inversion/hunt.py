@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
 from assay.inversion.search import advance, start
+from assay.inversion.standout import standout
 
 LARGE = 64 * 64
 """Pictures of more pixels than this are searched with less effort."""
@@ -52,8 +53,8 @@ class Hunt:
 
     @property
     def score(self) -> float:
-        """How much easier the easiest class is than the median one: 0 where all classes are alike."""
-        return float(self.ease[0] - self.ease.median())
+        """How far the easiest class stands out: 0 where all classes are alike."""
+        return standout(self.ease)
 
 
 def hunt(
