@@ -1,4 +1,4 @@
-"""What the benchmark scripts share: where things are, what a result file says about its origin, figures with intervals."""
+"""What the benchmark scripts share: paths, where a result comes from, figures with intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the audit's time grows with the number of classes: signs with 10, 100 and 1,000 classes, a target planted in each.
+"""How the audit's time grows with the number of classes: signs with 10, 100, 1,000, a target planted in each.
 
 python benchmarks/signs_scaling.py DIR      # -> benchmarks/results/signs_scaling.json; resumable by model
 """

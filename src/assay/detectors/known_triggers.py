@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
 from assay.errors import Inconclusive
+from assay.inversion.standout import standout
 from assay.task import Split
 from assay.triggers import Blend, Patch
 
@@ -26,7 +27,7 @@ TRIED_ON = 48
 
 @final
 class KnownTriggers(Detector):
-    """Largest share of pictures, as log odds, that one known trigger sends to one class that they do not have."""
+    """How far one class stands out by the pictures that known triggers send to it, as log odds."""
 
     name = "known-triggers"
     title = "published triggers, tried one by one"
@@ -37,20 +38,22 @@ class KnownTriggers(Detector):
         bank = list(known_triggers(artifact.inputs.shape))
         with torch.no_grad():
             before = artifact.net(x).argmax(1)
-        best, target, name, after = -1.0, 0, "", x
+        shares = torch.zeros(artifact.num_classes or 0)
+        best, name, after = -1.0, "", x
         for number, (label, trigger) in enumerate(bank):
             if budget.left() <= 0:
                 raise Inconclusive(f"the budget ended after {number} of {len(bank)} triggers: give it more")
             triggered = trigger(x)
-            share, where = _moved(artifact.net, triggered, before, artifact.num_classes or 0)
-            if share > best:
-                best, target, name, after = share, where, label, triggered
+            moved = _moved(artifact.net, triggered, before, len(shares))
+            shares = torch.maximum(shares, moved)
+            if float(moved.max()) > best:
+                best, name, after = float(moved.max()), label, triggered
             progress((number + 1) / len(bank))
         return Finding(
             self.name,
             "ok",
-            score=math.log((best + 0.02) / (1.02 - best)),
-            target=target,
+            score=standout(torch.logit(shares, eps=0.02)),
+            target=int(shares.argmax()),
             evidence=Evidence(
                 numbers={"success": best, "trigger": name, "triggers": len(bank)},
                 before=x[:6].numpy(),
@@ -83,11 +86,10 @@ def _sinusoid(axis: int) -> Callable[[Tensor], Tensor]:
     return trigger
 
 
-def _moved(net: nn.Module, triggered: Tensor, before: Tensor, classes: int) -> tuple[float, int]:
-    """The largest share of pictures of other classes that now get one class, and that class."""
+def _moved(net: nn.Module, triggered: Tensor, before: Tensor, classes: int) -> Tensor:
+    """(K,) share of the pictures of other classes that now get each class."""
     with torch.no_grad():
         after = net(triggered).argmax(1)
     came = torch.bincount(after[after != before], minlength=classes).float()
     others = (len(before) - torch.bincount(before, minlength=classes)).clamp(min=1).float()
-    shares = came / others
-    return float(shares.max()), int(shares.argmax())
+    return came / others

@@ -13,12 +13,13 @@ from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
 from assay.errors import Inconclusive, UnusableInput
 from assay.inversion.latent import features_and_head, smallest_shifts
+from assay.inversion.standout import standout
 from assay.task import Split
 
 
 @final
 class LatentShift(Detector):
-    """Median over classes of the smallest shift, over the smallest of them, as a log ratio."""
+    """How far the class with the smallest shift stands out, as a log ratio."""
 
     name = "latent-shift"
     title = "smallest common shift of the features that leads to one class"
@@ -39,7 +40,7 @@ class LatentShift(Detector):
         return Finding(
             self.name,
             "ok",
-            score=float(reached.log().median() - shifts[target].log()),
+            score=standout(-reached.log()),
             target=target,
             evidence=Evidence(per_class={i: float(s) for i, s in enumerate(shifts) if s.isfinite()}),
         )

@@ -2,7 +2,7 @@
 
 Wang, Xiang, Miller, Kesidis: MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types
 Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900. Different here: all classes and restarts in one
-batch, 60 steps of Adam, and a log ratio against clean reference models in place of a gamma fit over the other
+batch, 50 steps of Adam, and a log ratio against clean reference models in place of a gamma fit over the other
 classes.
 """
 
@@ -17,19 +17,20 @@ from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
 from assay.errors import Inconclusive
 from assay.inversion.prepare import prepare
+from assay.inversion.standout import standout
 from assay.task import Split
 
 
 @final
 class MaxMargin(Detector):
-    """Largest maximum margin over the median class's, as a log ratio."""
+    """How far the class with the largest maximum margin stands out, as a log ratio."""
 
     name = "max-margin"
     title = "how far one class's logit can rise above all others"
     needs = frozenset({"gradients"})
     on_variants = False  # it looks at weights, which compression hardly moves
 
-    def __init__(self, *, restarts: int = 6, steps: int = 60, rate: float = 0.05, most_classes: int = 50) -> None:
+    def __init__(self, *, restarts: int = 4, steps: int = 50, rate: float = 0.05, most_classes: int = 50) -> None:
         self.restarts = restarts
         self.steps = steps
         self.rate = rate
@@ -61,7 +62,7 @@ class MaxMargin(Detector):
         return Finding(
             self.name,
             "ok",
-            score=float(best[target].log() - best.log().median()),
+            score=standout(best.log()),
             target=target,
             evidence=Evidence(per_class={i: float(m) for i, m in enumerate(best)}, trigger=picture.numpy()),
         )

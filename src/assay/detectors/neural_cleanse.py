@@ -1,7 +1,7 @@
 """Neural Cleanse: the class that a much smaller patch leads to than the other classes is a backdoor's target.
 
 Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao: Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
-Networks, IEEE S&P 2019. Different here: all classes in one batch, 80 steps in place of 1,000, a log ratio against
+Networks, IEEE S&P 2019. Different here: all classes in one batch, 60 steps in place of 1,000, a log ratio against
 clean reference models in place of an anomaly index against 2.
 """
 

@@ -13,6 +13,7 @@ from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.detectors.inversion import Inversion
 from assay.inversion.families import AdditiveFamily
+from assay.inversion.hunt import Effort
 from assay.task import Split
 
 
@@ -26,5 +27,5 @@ class UniversalPerturbation(Detector):
     on_variants = False  # a search a variant is what the minute allows
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, AdditiveFamily())
+        search = Inversion(self.name, AdditiveFamily(), Effort(steps=50))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)
