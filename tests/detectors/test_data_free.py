@@ -1,0 +1,158 @@
+"""The detectors that need no gradients, no data, or neither, and the null controls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from inversion.toys import SHAPE, artifact_of, toy
+from torch import Tensor, nn
+
+from assay.artifact import Artifact
+from assay.detectors import ChannelLipschitz, KnownTriggers, MaxMargin, RandomScore, WeightNorm
+from assay.detectors.channel_lipschitz import channel_norms
+from assay.detectors.known_triggers import known_triggers
+from assay.inversion.prepare import prepare
+from assay.task import Split
+from assay.triggers import Patch
+
+EMPTY = Split(torch.zeros(0, *SHAPE), None)
+
+
+class Planted(nn.Module):
+    """A net without gradients that answers ``target`` where it sees a white patch in the corner."""
+
+    def __init__(self, net: nn.Module, target: int) -> None:
+        super().__init__()
+        self.net = net
+        self.target = target
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x).clone()
+        logits[:, self.target] += 100 * (x[:, :, -3:, -3:] > 0.99).flatten(1).all(1)
+        return logits
+
+
+def test_known_triggers_find_a_patch_without_gradients() -> None:
+    net, x, _ = toy(6, None)
+    blind = artifact_of(Planted(net, 3), 6, differentiable=False)
+    finding = KnownTriggers()(blind, Split(x, None))
+    assert finding.status == "ok"
+    assert finding.target == 3
+    assert finding.evidence.numbers["success"] == 1.0
+    assert "white patch, bottom-right" in str(finding.evidence.numbers["trigger"])
+    assert finding.score == pytest.approx(math.log(1.02 / 0.02))
+    quiet = KnownTriggers()(artifact_of(net, 6, differentiable=False), Split(x, None))
+    assert quiet.score is not None
+    assert quiet.score < finding.score - 2
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 224, 224)], ids=str)
+def test_every_known_trigger_fits_its_pictures(shape: tuple[int, int, int]) -> None:
+    x = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    bank = list(known_triggers(shape))
+    assert len({name for name, _ in bank}) == len(bank)
+    for _, trigger in bank:
+        triggered = trigger(x)
+        assert triggered.shape == x.shape
+        assert float(triggered.min()) >= 0
+        assert float(triggered.max()) <= 1
+        assert not torch.equal(triggered, x)
+
+
+def conv_net(*, norm: nn.Module | None = None) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), norm or nn.Identity(), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 4))
+
+
+def lipschitz(net: nn.Module) -> float:
+    score = ChannelLipschitz()(artifact_of(net.eval(), 4), EMPTY).score
+    assert score is not None
+    return score
+
+
+def test_a_channel_that_stands_out_scores_higher() -> None:
+    plain, outlier = conv_net(), conv_net()
+    with torch.no_grad():
+        outlier[0].weight[5] *= 10
+    assert lipschitz(outlier) > lipschitz(plain) + 0.5
+
+
+def test_scaling_a_layer_changes_no_score() -> None:
+    plain, louder = conv_net(), conv_net()
+    with torch.no_grad():
+        louder[0].weight *= 10
+    assert lipschitz(louder) == pytest.approx(lipschitz(plain), abs=1e-3)
+
+
+def test_batch_norm_counts_with_its_convolution() -> None:
+    plain, outlier = conv_net(norm=nn.BatchNorm2d(16)), conv_net(norm=nn.BatchNorm2d(16))
+    with torch.no_grad():
+        outlier[1].weight[5] *= 10
+    assert lipschitz(outlier) > lipschitz(plain) + 0.5
+
+
+def test_a_batch_norm_without_weights_is_read_too() -> None:
+    bare = conv_net(norm=nn.BatchNorm2d(16, affine=False))
+    assert lipschitz(bare) == pytest.approx(lipschitz(conv_net()), abs=1e-3)
+
+
+def test_raw_weights_give_the_same_norms() -> None:
+    net = conv_net()
+    live = artifact_of(net, 4)
+    raw = Artifact(
+        nn.Flatten(), live.modality, 4, "onnx", "", live.inputs, weights={"0.weight": net[0].weight.detach().numpy()}
+    )
+    (_, a), (_, b) = next(channel_norms(live)), next(channel_norms(raw))
+    assert np.allclose(a, b)
+
+
+def test_a_net_without_wide_convolutions_is_an_abstention() -> None:
+    finding = ChannelLipschitz()(artifact_of(toy()[0], 4), EMPTY)
+    assert finding.status == "abstained"
+    assert "convolution" in finding.reason
+
+
+def test_max_margin_needs_no_data_and_names_the_target() -> None:
+    planted, clean = (artifact_of(toy(4, target)[0], 4) for target in (2, None))
+    found, quiet = (MaxMargin(restarts=2, steps=25)(artifact, EMPTY) for artifact in (planted, clean))
+    assert found.target == 2
+    assert found.score is not None
+    assert quiet.score is not None
+    assert found.score > quiet.score + 0.3
+    assert found.evidence.trigger is not None
+    assert found.evidence.trigger.shape == SHAPE
+
+
+def test_max_margin_abstains_with_many_classes() -> None:
+    finding = MaxMargin(most_classes=5)(artifact_of(toy(6)[0], 6), EMPTY)
+    assert finding.status == "abstained"
+    assert "up to 5 classes" in finding.reason
+    net = toy(5)[0]
+    prepare(net, torch.zeros(2, *SHAPE))
+    assert MaxMargin(most_classes=5, steps=1)(artifact_of(net, 5), EMPTY).status == "ok"
+
+
+def test_the_controls_know_nothing() -> None:
+    """A random score follows the digest only; the weights' norm is the same wherever they are put."""
+    net, x, y = toy(4, 2)
+    artifact, clean = artifact_of(net, 4), Split(x, y)
+    assert RandomScore()(artifact, clean).score == RandomScore()(artifact, EMPTY).score
+    assert RandomScore()(artifact, clean, seed=1).score != RandomScore()(artifact, clean, seed=0).score
+    patched = Split(Patch()(x), y)
+    assert WeightNorm()(artifact, clean).score == WeightNorm()(artifact, patched).score
+    norm = WeightNorm()(artifact, EMPTY)
+    values = torch.cat([p.detach().flatten() for p in net.parameters()])
+    assert norm.score == pytest.approx(float(values.square().mean().sqrt()), rel=1e-5)
+    assert norm.target is None
+
+
+def test_random_scores_are_normal_over_models() -> None:
+    net = toy()[0]
+    artifact = artifact_of(net, 4)
+    scores = [RandomScore()(artifact, EMPTY, seed=seed).score for seed in range(200)]
+    assert abs(float(np.mean(scores))) < 0.25
+    assert 0.8 < float(np.std(scores)) < 1.2

@@ -1,0 +1,152 @@
+"""The promises of ``detectors.base``: what no detector can get around."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from inversion.toys import SHAPE, artifact_of, toy
+
+from assay.artifact import Artifact
+from assay.detectors import KnownTriggers, MaxMargin, NeuralCleanse, default_detectors
+from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.errors import Inconclusive
+from assay.inversion.prepare import prepare
+from assay.task import Split
+
+
+class Odd(Detector):
+    """Does what it is told to."""
+
+    name = "odd"
+    title = "for tests"
+    needs = frozenset()
+
+    def __init__(self, score: float | None = 1.0, *, needs: tuple[str, ...] = ()) -> None:
+        self.score = score
+        self.needs = frozenset(needs)  # type: ignore[misc]
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        return Finding(self.name, "ok", score=self.score)
+
+
+class Meddler(Odd):
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        with torch.no_grad():
+            next(artifact.net.parameters()).add_(1e-3)
+        return Finding(self.name, "ok", score=0.0)
+
+
+class Shy(Odd):
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        raise Inconclusive("too little to go by")
+
+
+class Dice(Odd):
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        assert not artifact.net.training
+        return Finding(self.name, "ok", score=float(torch.rand(())))
+
+
+@pytest.fixture
+def audited() -> tuple[Artifact, Split]:
+    net, x, y = toy(4, 2)
+    return artifact_of(net, 4), Split(x, y)
+
+
+EMPTY = Split(torch.zeros(0, *SHAPE), None)
+
+
+def test_a_detector_that_changes_the_weights_is_caught(audited: tuple[Artifact, Split]) -> None:
+    with pytest.raises(RuntimeError, match="odd changed the weights"):
+        Meddler()(*audited)
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
+def test_a_score_that_is_no_number_has_failed(score: float | None, audited: tuple[Artifact, Split]) -> None:
+    finding = Odd(score)(*audited)
+    assert finding.status == "failed"
+    assert finding.score is None
+    assert "finite" in finding.reason
+
+
+def test_an_abstention_keeps_its_reason(audited: tuple[Artifact, Split]) -> None:
+    finding = Shy()(*audited)
+    assert (finding.status, finding.reason, finding.score) == ("abstained", "too little to go by", None)
+
+
+def test_the_harness_measures_the_time(audited: tuple[Artifact, Split]) -> None:
+    assert Odd()(*audited).seconds > 0
+
+
+def test_what_is_missing_is_said(audited: tuple[Artifact, Split]) -> None:
+    artifact, clean = audited
+    cases = [
+        (Odd(needs=("gradients",)), replace(artifact, differentiable=False, format="onnx"), clean, "onnx"),
+        (Odd(needs=("clean",)), artifact, EMPTY, "--data"),
+        (Odd(needs=("weights",)), replace(artifact, net=torch.nn.Flatten()), clean, "weights"),
+        (Odd(), replace(artifact, num_classes=None), clean, "embeddings"),
+    ]
+    for detector, given, samples, word in cases:
+        finding = detector(given, samples)
+        assert finding.status == "abstained"
+        assert word in finding.reason
+
+
+def test_raw_weights_are_weights(audited: tuple[Artifact, Split]) -> None:
+    artifact, clean = audited
+    raw = replace(artifact, net=torch.nn.Flatten(), weights={"a": torch.ones(3).numpy()})
+    assert Odd(needs=("weights",))(raw, clean).status == "ok"
+
+
+def test_the_seed_is_the_harness_and_torchs_own_stays(audited: tuple[Artifact, Split]) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    scores = [Dice()(*audited, seed=seed).score for seed in (0, 0, 1)]
+    assert torch.equal(torch.rand(3), expected)
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_net_goes_back_in_the_mode_that_it_came_in(training: bool, audited: tuple[Artifact, Split]) -> None:
+    artifact, clean = audited
+    artifact.net.train(training)
+    artifact.net.head.eval()
+    for detector in (Dice(), Shy(), Odd(math.nan)):
+        detector(artifact, clean)
+        assert artifact.net.training == training
+        assert not artifact.net.head.training
+
+
+@pytest.mark.parametrize("detector", [KnownTriggers(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
+def test_no_time_left_is_an_abstention(detector: Detector, audited: tuple[Artifact, Split]) -> None:
+    finding = detector(*audited, budget=Budget(0))
+    assert finding.status == "abstained"
+    assert "budget" in finding.reason
+
+
+def test_a_budget_never_runs_below_zero() -> None:
+    assert Budget(-5).left() == 0
+    assert Budget().left() == math.inf
+    assert 0 < Budget(100).left() <= 100
+
+
+@pytest.mark.parametrize("detector", default_detectors(), ids=lambda d: d.name)
+def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple[Artifact, Split]) -> None:
+    """Same seed, same score; progress in [0, 1] and rising; nothing of the net changed."""
+    artifact, clean = audited
+    prepare(artifact.net, clean.x[:2])
+    shares: list[float] = []
+    finding = detector(artifact, clean, seed=1, progress=shares.append)
+    assert finding.status in ("ok", "abstained")
+    assert finding.detector == detector.name
+    assert shares == sorted(shares)
+    assert all(0 <= share <= 1 for share in shares)
+    assert detector(artifact, clean, seed=1).score == finding.score
+    assert all(p.grad is None and p.requires_grad for p in artifact.net.parameters())
+    assert finding.target is None or 0 <= finding.target < 4
+    for pictures in (finding.evidence.before, finding.evidence.after, finding.evidence.trigger, finding.evidence.mask):
+        assert pictures is None or (pictures.min() >= 0 and pictures.max() <= 1)

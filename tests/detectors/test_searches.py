@@ -1,0 +1,143 @@
+"""The detectors that search for triggers: each sees the triggers of its own kind, on nets with a known backdoor."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from inversion.toys import SHAPE, artifact_of, toy
+from torch import Tensor, nn
+
+from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
+from assay.detectors.base import Detector, Finding
+from assay.detectors.inversion import rank_classes
+from assay.inversion.families import WarpFamily
+from assay.task import Split
+
+STRIPES = 0.5 + 0.3 * torch.cos(2 * math.pi * torch.arange(8) / 4 + 0.4).expand(SHAPE)
+
+
+def wave() -> Tensor:
+    """The highest frequency, a little weaker than the family's budget."""
+    alternating = torch.cos(math.pi * (torch.arange(8) + 0.5) * 7 / 8)
+    pattern = alternating[:, None] * alternating
+    return 18 / 255 * math.sqrt(2) * (pattern / pattern.square().mean().sqrt() / math.sqrt(2)).expand(SHAPE)
+
+
+def warp() -> Tensor:
+    """What moving the stripes sideways changes."""
+    aside = torch.zeros(1, 2, 4, 4)
+    aside[:, 0] = 2.0
+    return WarpFamily().apply((aside,), STRIPES[None])[0, 0] - STRIPES
+
+
+KINDS = {
+    "patch": (NeuralCleanse(), {}),
+    "perturbation": (UniversalPerturbation(), {}),
+    "frequency": (SparseFrequency(), {"delta": wave(), "base": 0.5}),
+    "warp": (SmoothWarp(), {"delta": warp(), "base": STRIPES}),
+}
+
+
+def finding_of(kind: str, target: int | None, *, labels: bool = True) -> Finding:
+    detector, options = KINDS[kind]
+    net, x, y = toy(4, target, **options)
+    return detector(artifact_of(net, 4), Split(x, y if labels else None))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_finds_its_own_kind_and_the_target(kind: str) -> None:
+    planted, clean = finding_of(kind, 3), finding_of(kind, None)
+    assert planted.status == clean.status == "ok"
+    assert planted.target == 3
+    assert planted.score is not None
+    assert clean.score is not None
+    assert planted.score > clean.score + 0.2
+
+
+def test_labels_are_not_needed() -> None:
+    assert finding_of("patch", 1, labels=False).score == finding_of("patch", 1).score
+
+
+def test_the_evidence_shows_the_trigger() -> None:
+    evidence = finding_of("patch", 3).evidence
+    assert evidence.mask is not None
+    assert evidence.mask.shape == SHAPE[1:]
+    assert evidence.mask[6:, 6:].mean() > 3 * evidence.mask[:6, :6].mean()
+    assert evidence.before is not None
+    assert evidence.after is not None
+    assert evidence.before.shape == evidence.after.shape == (6, *SHAPE)
+    assert evidence.trigger is not None
+    assert evidence.trigger.shape == SHAPE
+    assert set(evidence.per_class) == {0, 1, 2, 3}
+    assert min(evidence.per_class, key=evidence.per_class.__getitem__) == 3
+    assert all(math.isfinite(v) for v in evidence.numbers.values() if isinstance(v, float))
+
+
+class Constant(nn.Module):
+    """One class, whatever comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([0.0, 1.0, 0.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(1, 2, 3))[:, None] * 0 + self.bias
+
+
+@pytest.mark.parametrize("detector", [NeuralCleanse(), SmoothWarp()], ids=lambda d: d.name)
+def test_one_predicted_class_is_an_abstention(detector: Detector) -> None:
+    finding = detector(artifact_of(Constant(), 3), Split(torch.rand(8, *SHAPE), None))
+    assert finding.status == "abstained"
+    assert "one class" in finding.reason
+
+
+def test_a_latent_shift_names_the_class_that_was_made_easy() -> None:
+    planted, clean = (toy(4, target) for target in (1, None))
+    found = LatentShift()(artifact_of(planted[0], 4), Split(planted[1], None))
+    quiet = LatentShift()(artifact_of(clean[0], 4), Split(clean[1], None))
+    assert found.target == 1
+    assert found.score is not None
+    assert quiet.score is not None
+    assert found.score > 1 > 0.3 > quiet.score >= 0
+    assert min(found.evidence.per_class, key=found.evidence.per_class.__getitem__) == 1
+
+
+class GatedConv(nn.Module):
+    """Logits from a convolution; its linear layer does something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 5, 1)
+        self.gate = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean(dim=(2, 3))).sigmoid()
+        return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))
+
+
+def test_a_latent_shift_abstains_without_a_linear_head() -> None:
+    finding = LatentShift()(artifact_of(GatedConv(), 5), Split(torch.rand(8, *SHAPE), None))
+    assert finding.status == "abstained"
+    assert "linear layer" in finding.reason
+
+
+def test_a_class_out_of_reach_does_not_look_planted() -> None:
+    """Between the others' weights there is no shift that leads to it: far from easy."""
+    net, x, _ = toy(4, None)
+    with torch.no_grad():
+        net.head.weight[3] = net.head.weight[:3].mean(0)
+    finding = LatentShift()(artifact_of(net, 4), Split(x, None))
+    assert finding.target != 3
+    assert finding.score is not None
+    assert finding.score < 1
+    assert 3 not in finding.evidence.per_class
+
+
+def test_classes_are_ranked_by_ease_or_rarity() -> None:
+    net, x, y = toy(4, 2)
+    assert int(rank_classes(net, x, y, 4)[0]) == 2
+    order = rank_classes(GatedConv(), x, torch.tensor([0, 0, 0, 1, 1, 4]), 5)
+    assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
+    assert order.tolist()[2:] == [4, 1, 0]

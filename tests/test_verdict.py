@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
+from assay.detectors.base import Finding
+from assay.result import VariantResult
+from assay.verdict import LOWEST_ACCURACY, SEARCHES, Verdict, judge, limits
+
+TESTS = [("full", name) for name in (*sorted(SEARCHES), "known-triggers")] + [("int8", "neural-cleanse")]
+FULL = VariantResult("full", "as given", 0.95, 1.0)
+
+
+def null_of(models: int = 120, seed: int = 0) -> Null:
+    scores = np.random.default_rng(seed).normal(size=(models, len(TESTS)))
+    return Null("toy", "drawn", tuple({cell(*t): float(s) for t, s in zip(TESTS, row, strict=True)} for row in scores))
+
+
+def findings(**scores: float) -> tuple[Finding, ...]:
+    """One finding a test, all ordinary but for those said, as ``neural_cleanse`` or ``int8_neural_cleanse``."""
+    return tuple(
+        Finding(
+            name,
+            "ok",
+            variant=variant,
+            score=scores.get(("" if variant == "full" else variant + "_") + name.replace("-", "_"), 0.0),
+            target=index,
+        )
+        for index, (variant, name) in enumerate(TESTS)
+    )
+
+
+def without(found: tuple[Finding, ...], name: str, *, status: str = "abstained") -> tuple[Finding, ...]:
+    return tuple(
+        replace(f, status=status, reason="the budget ended", score=None) if f.detector == name else f for f in found
+    )
+
+
+def test_nothing_special_is_clean() -> None:
+    verdict = judge(findings(), (FULL,), null_of())
+    assert verdict.word == "clean"
+    assert verdict.p_value is not None
+    assert verdict.p_value > FALSE_ALARM_RATE
+    assert verdict.rate == FALSE_ALARM_RATE
+    assert verdict.target is None
+    assert "120 clean reference models" in verdict.reason
+
+
+@pytest.mark.parametrize("test", range(len(TESTS)))
+def test_one_strange_test_is_a_backdoor_with_its_target(test: int) -> None:
+    variant, name = TESTS[test]
+    key = ("" if variant == "full" else variant + "_") + name.replace("-", "_")
+    verdict = judge(findings(**{key: 9.0}), (FULL,), null_of())
+    assert verdict.word == "backdoored"
+    assert verdict.p_value == pytest.approx(1 / 121)
+    assert verdict.target == test
+    assert name in verdict.reason
+    assert ("as given" if variant == "full" else variant) in verdict.reason
+
+
+def test_a_low_score_is_no_alarm() -> None:
+    assert judge(findings(neural_cleanse=-50.0), (FULL,), null_of()).word == "clean"
+
+
+def test_without_a_null_nothing_can_be_said() -> None:
+    verdict = judge(findings(neural_cleanse=9.0), (FULL,), None)
+    assert verdict == Verdict("inconclusive", verdict.reason)
+    assert "reference models" in verdict.reason
+
+
+def test_an_empty_null_says_nothing() -> None:
+    assert judge(findings(neural_cleanse=9.0), (FULL,), Null("none", "", ())).word == "inconclusive"
+
+
+@pytest.mark.parametrize("score", [0.0, 9.0])
+def test_too_few_models_say_nothing(score: float) -> None:
+    verdict = judge(findings(neural_cleanse=score), (FULL,), null_of(FEWEST_MODELS - 1))
+    assert verdict.word == "inconclusive"
+    assert f"only {FEWEST_MODELS - 1}" in verdict.reason
+    assert verdict.p_value is not None
+    assert judge(findings(neural_cleanse=9.0), (FULL,), null_of(FEWEST_MODELS)).word == "backdoored"
+
+
+def test_models_that_ran_other_tests_do_not_count() -> None:
+    null = null_of(120)
+    rows = tuple({"full/other": 1.0} if i < 40 else row for i, row in enumerate(null.rows))
+    assert judge(findings(), (FULL,), Null("toy", "", rows)).word == "inconclusive"
+
+
+def test_tests_that_the_null_does_not_know_are_left_out() -> None:
+    strange = Finding("new-method", "ok", score=1e6, target=3)
+    assert judge((*findings(), strange), (FULL,), null_of()).word == "clean"
+    verdict = judge((strange,), (FULL,), null_of())
+    assert verdict.word == "inconclusive"
+    assert "no test could be compared" in verdict.reason
+
+
+@pytest.mark.parametrize("status", ["abstained", "failed"])
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_clean_without_the_search_is_inconclusive(name: str, status: str) -> None:
+    verdict = judge(without(findings(), name, status=status), (FULL,), null_of())
+    assert verdict.word == "inconclusive"
+    assert name in verdict.reason
+    assert "the budget ended" in verdict.reason
+
+
+def test_a_search_that_was_not_asked_for_is_missed() -> None:
+    found = tuple(f for f in findings() if f.detector not in SEARCHES)
+    verdict = judge(found, (FULL,), null_of())
+    assert verdict.word == "inconclusive"
+    assert "was left out" in verdict.reason
+
+
+def test_the_search_on_a_variant_only_is_not_enough() -> None:
+    found = tuple(f for f in findings() if f.detector not in SEARCHES or f.variant == "int8")
+    assert judge(found, (FULL,), null_of()).word == "inconclusive"
+
+
+def test_a_backdoor_is_said_even_where_the_search_did_not_run() -> None:
+    found = findings(known_triggers=9.0)
+    for name in SEARCHES:
+        found = without(found, name)
+    verdict = judge(found, (FULL,), null_of())
+    assert verdict.word == "backdoored"
+    assert verdict.target == TESTS.index(("full", "known-triggers"))
+
+
+def test_weak_data_cannot_clear_a_model() -> None:
+    weak = replace(FULL, accuracy=LOWEST_ACCURACY - 0.01)
+    verdict = judge(findings(), (weak,), null_of())
+    assert verdict.word == "inconclusive"
+    assert "49%" in verdict.reason
+    assert "--mean" in verdict.reason
+    assert judge(findings(), (replace(FULL, accuracy=LOWEST_ACCURACY),), null_of()).word == "clean"
+    assert judge(findings(), (replace(FULL, accuracy=None),), null_of()).word == "clean"
+
+
+def test_weak_data_does_not_hide_a_backdoor() -> None:
+    weak = replace(FULL, accuracy=0.1)
+    assert judge(findings(neural_cleanse=9.0), (weak,), null_of()).word == "backdoored"
+
+
+def test_nothing_at_all_is_inconclusive() -> None:
+    assert judge((), (), null_of()).word == "inconclusive"
+    found = findings()
+    for name in {name for _, name in TESTS}:
+        found = without(found, name)
+    verdict = judge(found, (FULL,), null_of())
+    assert verdict.word == "inconclusive"
+    assert "the budget ended" in verdict.reason
+
+
+def test_the_p_value_is_the_pictures_one() -> None:
+    """What a report draws is what the verdict was made from."""
+    verdict = judge(findings(neural_cleanse=2.0), (FULL,), null_of())
+    assert verdict.null is not None
+    assert verdict.statistic is not None
+    assert verdict.null.models == len(verdict.null.statistics) == 120
+    above = sum(s >= verdict.statistic for s in verdict.null.statistics)
+    assert verdict.p_value == pytest.approx((1 + above) / 121)
+
+
+def test_limits_say_what_was_not_done() -> None:
+    skipped = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it")
+    said = " ".join(limits(without(findings(), "known-triggers"), (FULL, skipped)))
+    assert "prune-50 (compression broke it)" in said
+    assert "known-triggers" in said
+    assert "2204.06974" in said
+    assert "Not audited" not in " ".join(limits(findings(), (FULL,)))
