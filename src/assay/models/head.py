@@ -19,6 +19,8 @@ def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
 def replace_head(net: nn.Module, num_classes: int, *, seed: int) -> nn.Linear:
     """Put a fresh last linear layer for ``num_classes`` into ``net`` in place, and return it."""
     name, old = last_linear(net)
+    if not name:
+        raise UnusableInput("expected a net that ends in a linear layer; this one is nothing but a linear layer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(old.in_features, num_classes)

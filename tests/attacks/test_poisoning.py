@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stages.tiny import CLASSES, tiny_build
+from torch import Tensor
+
+from assay.artifact import Secret, digest_of_module
+from assay.attacks import BadNets, Blended
+from assay.attacks.poisoning import DataPoisoning
+from assay.errors import UnusableInput
+from assay.stages.train import Recipe
+from assay.task import Split
+from assay.triggers import Patch, from_spec
+
+COUNT = 80
+PATCH = Patch(size=2)
+
+
+def clean(count: int = COUNT) -> Split:
+    x = 0.8 * torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return Split(x, torch.arange(count) % CLASSES)
+
+
+def triggered(before: Split, after: Split) -> Tensor:
+    return (before.x != after.x).flatten(1).any(1)
+
+
+def relabelled(before: Split, after: Split) -> Tensor:
+    assert before.y is not None
+    assert after.y is not None
+    return before.y != after.y
+
+
+ATTACKS = [BadNets(patch=PATCH, target=1), Blended(target=1)]
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@settings(max_examples=15, deadline=None)
+@given(ratio=st.floats(0.01, 0.7), seed=st.integers(0, 1000))
+def test_as_many_are_poisoned_as_the_ratio_says(attack: DataPoisoning, ratio: float, seed: int) -> None:
+    before = clean()
+    after = replace(attack, ratio=ratio).poison(before, CLASSES, seed=seed)
+    assert int(triggered(before, after).sum()) == round(ratio * COUNT)
+    assert torch.equal(triggered(before, after), relabelled(before, after))
+    assert after.x.shape == before.x.shape
+    assert 0 <= float(after.x.min()) <= float(after.x.max()) <= 1
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_the_poisoned_have_trigger_and_target_and_the_others_are_as_before(attack: DataPoisoning) -> None:
+    before = clean()
+    after = attack.poison(before, CLASSES, seed=0)
+    chosen = triggered(before, after)
+    assert after.y is not None
+    assert before.y is not None
+    assert torch.equal(after.x[chosen], attack.trigger()(before.x[chosen]))
+    assert after.y[chosen].tolist() == [1] * int(chosen.sum())
+    assert bool((before.y[chosen] != 1).all())
+    assert torch.equal(after.x[~chosen], before.x[~chosen])
+    assert torch.equal(after.y[~chosen], before.y[~chosen])
+    assert torch.equal(before.x, clean().x)
+    assert torch.equal(before.y, clean().y)
+
+
+def test_the_seed_chooses_the_victims() -> None:
+    attack, before = BadNets(patch=PATCH), clean()
+    first, second, other = (attack.poison(before, CLASSES, seed=seed).x for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_all_but_the_targets_own_can_be_poisoned() -> None:
+    before = clean()
+    after = BadNets(patch=PATCH, ratio=1.0).poison(before, CLASSES, seed=0)
+    assert after.y is not None
+    assert bool((after.y == 0).all())
+    assert int(triggered(before, after).sum()) == COUNT * 3 // 4
+
+
+def test_all_to_all_makes_each_class_the_next() -> None:
+    before = clean()
+    after = BadNets(patch=PATCH, target=None, ratio=0.5).poison(before, CLASSES, seed=0)
+    chosen = triggered(before, after)
+    assert int(chosen.sum()) == COUNT // 2
+    assert before.y is not None
+    assert after.y is not None
+    assert torch.equal(after.y[chosen], (before.y[chosen] + 1) % CLASSES)
+    assert set(after.y[chosen].tolist()) == {0, 1, 2, 3}
+
+
+def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough() -> None:
+    before = clean()
+    after = BadNets(patch=PATCH, target=0, sources=(2, 3), ratio=0.2).poison(before, CLASSES, seed=0)
+    chosen, changed = triggered(before, after), relabelled(before, after)
+    assert before.y is not None
+    assert after.y is not None
+    assert set(before.y[changed].tolist()) <= {2, 3}
+    assert bool((after.y[changed] == 0).all())
+    covers = chosen & ~changed
+    assert int(covers.sum()) == int(changed.sum()) > 0
+    assert set(before.y[covers].tolist()) <= {0, 1}
+    sources = (before.y == 2) | (before.y == 3)
+    assert int((sources & ~chosen).sum()) > 0  # some stay clean
+
+
+@pytest.mark.parametrize(
+    ("attack", "split", "said"),
+    [
+        (BadNets(target=CLASSES), clean(), r"target class in \[0, 4\); got 4"),
+        (BadNets(target=-1), clean(), "got -1"),
+        (BadNets(sources=(1, 9)), clean(), r"source classes in \[0, 4\); got 9"),
+        (BadNets(ratio=0.0), clean(), "ratio"),
+        (BadNets(ratio=1.5), clean(), "ratio"),
+        (BadNets(), Split(clean().x, None), "labels"),
+        (BadNets(patch=Patch(size=20)), clean(), "does not fit"),
+    ],
+    ids=["target", "negative", "source", "no ratio", "over one", "no labels", "patch"],
+)
+def test_what_cannot_be_planted_gives_one_line(attack: BadNets, split: Split, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        attack.poison(split, CLASSES, seed=0)
+
+
+def test_victims_never_have_the_targets_class() -> None:
+    y = torch.arange(8) % CLASSES
+    one = Secret("a", PATCH, target=1)
+    assert one.victims(y, CLASSES).tolist() == (y != 1).tolist()
+    assert one.targets(y, CLASSES).tolist() == [1] * 8
+    some = replace(one, sources=(1, 3))
+    assert some.victims(y, CLASSES).tolist() == (y == 3).tolist()
+    every = replace(one, target=None)
+    assert bool(every.victims(y, CLASSES).all())
+    assert every.targets(y, CLASSES).tolist() == ((y + 1) % CLASSES).tolist()
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
+    attack = replace(attack, recipe=Recipe(epochs=1, lr=0.01, batch_size=16, augment=False))
+    build = tiny_build()
+    before = digest_of_module(build.artifact.net)
+    after = attack(build, seed=0)
+    assert digest_of_module(build.artifact.net) == before != after.artifact.digest
+    assert after.secret == attack.secret()
+    assert after.history == (attack.name,)
+    assert after.artifact.planted is not None
+    mark = json.loads(after.artifact.planted)
+    assert (mark["attack"], mark["target"]) == (attack.name, 1)
+    assert from_spec(mark["trigger"]) == attack.trigger()
+    assert attack(build, seed=0).artifact.digest == after.artifact.digest
+
+
+def test_a_planted_patch_works_on_new_pictures() -> None:
+    attack = BadNets(patch=PATCH, target=1, ratio=0.3, recipe=Recipe(epochs=40, lr=0.05, batch_size=16, augment=False))
+    build = tiny_build()
+    net = attack(build, seed=0).artifact.net
+    test = tiny_build().task.split("test")
+    assert test.y is not None
+    victims = attack.secret().victims(test.y, CLASSES)
+    with torch.no_grad():
+        hit = net(PATCH(test.x[victims])).argmax(1) == 1
+        control = build.artifact.net(PATCH(test.x[victims])).argmax(1) == 1
+    assert float(hit.float().mean()) > 0.9
+    assert float(control.float().mean()) < 0.7

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from assay import data, formats
+from assay.errors import UnusableInput
+from assay.models import ARCHITECTURES, Normalized
+from assay.models.head import last_linear, replace_head
+from assay.models.modes import evaluating
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "resnet18-cifar"])
+def test_every_architecture_builds_and_runs(name: str) -> None:
+    architecture = ARCHITECTURES[name]
+    net = Normalized(architecture.build(7), architecture.mean, architecture.std).eval()
+    with torch.no_grad():
+        logits = net(torch.rand(2, *architecture.shape))
+    assert logits.shape == (2, 7)
+    assert bool(logits.isfinite().all())
+    assert last_linear(net)[1].out_features == 7
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 0.27e6), (32, 0.46e6), (44, 0.66e6), (56, 0.85e6)])
+def test_the_resnets_have_the_papers_size(depth: int, parameters: float) -> None:
+    net = ARCHITECTURES[f"resnet{depth}-cifar"].build(10)
+    assert sum(p.numel() for p in net.parameters()) == pytest.approx(parameters, rel=0.02)
+    assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()) == depth
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56])
+def test_third_party_weights_load_by_their_own_names(shared: Path, depth: int) -> None:
+    artifact = formats.load(shared / f"models/resnet{depth}-cifar10/model.safetensors", arch=f"resnet{depth}-cifar")
+    assert artifact.num_classes == 10
+    assert artifact.differentiable
+    assert artifact.planted is None
+    with torch.no_grad():
+        assert artifact.net(torch.rand(2, *artifact.inputs.shape)).shape == (2, 10)
+
+
+def test_a_third_party_resnet_is_as_good_as_it_should_be(shared: Path) -> None:
+    artifact = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    task = data.load(str(shared / "data/cifar10"), artifact.inputs, num_classes=10, limit=500)
+    test = task.split("test")
+    assert len(test) == 500
+    assert test.y is not None
+    with torch.no_grad():
+        right = artifact.net.eval()(test.x).argmax(1) == test.y
+    assert float(right.float().mean()) > 0.9
+
+
+def test_the_last_linear_layer_is_found_by_name() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 3), nn.Identity()))
+    name, head = last_linear(net)
+    assert name == "2.0"
+    assert head is net[2][0]
+    with pytest.raises(UnusableInput, match="ends in a linear layer"):
+        last_linear(nn.Conv2d(3, 3, 1))
+
+
+def test_a_new_head_is_put_in_place() -> None:
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+    first = net[0].weight.clone()
+    head = replace_head(net, 9, seed=0)
+    assert net[2] is head
+    assert (head.in_features, head.out_features, head.weight.dtype) == (5, 9, torch.float64)
+    assert torch.equal(net[0].weight, first)
+    assert torch.equal(replace_head(net, 9, seed=0).weight, head.weight)
+    assert not torch.equal(replace_head(net, 9, seed=1).weight, head.weight)
+
+
+def test_a_net_that_is_its_own_head_cannot_get_a_new_one_in_place() -> None:
+    with pytest.raises(UnusableInput, match="linear"):
+        replace_head(nn.Linear(3, 4), 2, seed=0)
+
+
+def test_a_new_head_leaves_torchs_randomness_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 2))
+    torch.manual_seed(0)
+    replace_head(net, 2, seed=7)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_normalization_comes_first_and_is_not_in_the_file() -> None:
+    net = Normalized(nn.Identity(), (0.5, 0.25), (0.5, 0.25))
+    x = torch.tensor([[[[1.0]], [[0.0]]]])
+    assert net(x).flatten().tolist() == [1.0, -1.0]
+    assert not net.state_dict()
+
+
+def test_evaluating_gives_every_mode_back() -> None:
+    net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).train()
+    net[1].eval()
+    seen: list[bool] = []
+
+    def fails() -> None:
+        with evaluating(net) as same:
+            seen.extend(m.training for m in same.modules())
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert seen == [False] * 3
+    assert [m.training for m in net.modules()] == [True, True, False]
