@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
 from assay.errors import UnusableInput
 from assay.formats import load
+from assay.models.graph import folded_graph
 from assay.stages.export import argmax_agreement, to_onnx_int8
-from assay.stages.graph import folded_graph
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
 
 
