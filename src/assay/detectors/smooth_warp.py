@@ -26,5 +26,5 @@ class SmoothWarp(Detector):
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, WarpFamily(), Effort(steps=30))
+        search = Inversion(self.name, WarpFamily(), Effort(screening_steps=12, steps=30))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

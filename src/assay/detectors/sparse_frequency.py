@@ -27,5 +27,5 @@ class SparseFrequency(Detector):
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, FrequencyFamily(), Effort(steps=30))
+        search = Inversion(self.name, FrequencyFamily(), Effort(screening_steps=12, steps=30))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
-from assay.inversion.search import advance, start
+from assay.inversion.search import Arms, advance, keep, start
 from assay.inversion.standout import standout
 
 LARGE = 64 * 64
@@ -23,17 +23,19 @@ CHECKED = 128
 class Effort:
     """How much a search may do. The defaults are what the shipped null distributions were made with."""
 
-    arms: int = 10  # classes that are refined
+    arms: int = 10  # classes that are searched for a while
+    screening_steps: int = 20  # that while
+    finalists: int = 5  # of them, searched to the end: a gap shows between neighbours, the rest need not be followed
     groups: int = 12  # groups of classes in the ranking, where there are more classes than arms
     ranking_steps: int = 20
-    steps: int = 60
+    steps: int = 60  # of the finalists, screening included
     batch: int = 16  # pictures an arm and step
 
     def at(self, shape: tuple[int, int, int]) -> Effort:
         """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
         if shape[1] * shape[2] <= LARGE:
             return self
-        return replace(self, arms=6, groups=8, ranking_steps=15, batch=6)
+        return replace(self, arms=6, finalists=4, groups=8, ranking_steps=15, batch=6)
 
 
 @dataclass(frozen=True)
@@ -76,21 +78,29 @@ def hunt(
     generator = torch.Generator().manual_seed(seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
     candidates = ranking
-    ranking_work = 0.0
+    bounded = family.pressure == 0
+    ranking_work = 0
     if len(ranking) > effort.arms:
-        ranking_work = effort.groups * effort.ranking_steps / (effort.arms * effort.steps)
+        ranking_work = effort.groups * effort.ranking_steps
         candidates = _shortlist(net, family, x, predicted, ranking, effort, generator)
     arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], shape, generator)
-    whole = ranking_work + 1
+    work, done = _work(effort, len(ranking)), ranking_work
 
     def go_on() -> bool:
-        return tick((ranking_work + arms.step / effort.steps) / whole)
+        nonlocal done
+        done += len(arms.cost)
+        return tick(min(1.0, done / work))
 
-    advance(net, family, arms, x, predicted, steps=effort.steps, batch=effort.batch, generator=generator, tick=go_on)
+    def search(steps: int) -> None:
+        advance(net, family, arms, x, predicted, steps=steps, batch=effort.batch, generator=generator, tick=go_on)
+
+    search(effort.screening_steps)
+    arms = keep(arms, _leaders(arms, bounded)[: effort.finalists])
+    search(effort.steps - effort.screening_steps)
+    candidates = arms.allowed.int().argmax(1)
     worked = arms.best_size.isfinite()
     fresh = family.size(family.start(1, shape, generator))
     sizes = torch.where(worked, arms.best_size, fresh)
-    bounded = family.pressure == 0
     final = arms.parameters if bounded else arms.best
     success = _success(net, family, final, candidates, x[:CHECKED], predicted[:CHECKED])
     if bounded:
@@ -100,6 +110,23 @@ def hunt(
     order = ease.argsort(descending=True)
     best = tuple(p[order[:1]] for p in final)
     return Hunt(candidates[order], ease[order], sizes[order], success[order], best, arms.step)
+
+
+def _work(effort: Effort, classes: int) -> int:
+    """Steps times arms of the whole hunt."""
+    ranking = effort.groups * effort.ranking_steps if classes > effort.arms else 0
+    screening = min(effort.arms, classes) * effort.screening_steps
+    return ranking + screening + min(effort.finalists, classes) * (effort.steps - effort.screening_steps)
+
+
+def _leaders(arms: Arms, bounded: bool) -> Tensor:
+    """(A,) arms, the most promising first.
+
+    The weight of the size has risen with every success so far: it knows more than the size, which is still falling.
+    """
+    if bounded:
+        return arms.log_likelihood.argsort(descending=True)
+    return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
 def _success(

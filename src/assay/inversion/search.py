@@ -66,6 +66,28 @@ def start(family: Family, allowed: Tensor, shape: tuple[int, int, int], generato
     )
 
 
+def keep(arms: Arms, index: Tensor) -> Arms:
+    """Only the arms at ``index`` (B,), in that order."""
+
+    def pick(tensors: Parameters) -> Parameters:
+        return tuple(t[index] for t in tensors)
+
+    return Arms(
+        allowed=arms.allowed[index],
+        parameters=pick(arms.parameters),
+        first=pick(arms.first),
+        second=pick(arms.second),
+        cost=arms.cost[index],
+        success=arms.success[index],
+        reached=arms.reached[index],
+        log_likelihood=arms.log_likelihood[index],
+        best_size=arms.best_size[index],
+        level=arms.level[index],
+        best=pick(arms.best),
+        step=arms.step,
+    )
+
+
 def advance(
     net: nn.Module,
     family: Family,
