@@ -23,11 +23,11 @@ import numpy as np
 from assay.errors import UnusableInput
 
 SCHEMA = "assay.null/1"
-FEWEST_MODELS = 100
-"""Below this many reference models a verdict at the usual rate has no power."""
-
 FALSE_ALARM_RATE = 0.02
 """The rate of false alarms that the verdict is made for."""
+
+FEWEST_MODELS = 50
+"""n reference models cannot speak below 1/(n + 1): with fewer, no finding at all could be called at that rate."""
 
 TAIL = 0.8
 """Quantile of a test's null scores above which its tail is fitted."""
