@@ -29,6 +29,7 @@ from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
 from assay.stages.train import Recipe, fit
 from assay.task import Split, Task
+from assay.verdict import LOWEST_ACCURACY
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COUNT = 108
@@ -127,10 +128,17 @@ def score(number: int, directory: Path) -> None:
     print(number, facts["kind"], {k: round(v, 2) for k, v in row.items()}, f"{time.perf_counter() - start:.0f}s")
 
 
+def learned(folder: Path) -> bool:
+    """Whether the model is good enough for an audit to say anything of its like."""
+    return json.loads((folder / "facts.json").read_text())["accuracy"] >= LOWEST_ACCURACY
+
+
 def merge(directory: Path) -> None:
     """All scored models that learned their task, as the package's null."""
     rows, origins = [], []
     for path in sorted(directory.glob("*/scores.json")):
+        if not learned(path.parent):
+            continue
         facts = json.loads((path.parent / "facts.json").read_text())
         rows.append(json.loads(path.read_text()))
         recipe = " ".join(
@@ -161,6 +169,8 @@ def main(verb: str, directory: Path, shard: int, shards: int) -> None:
         if (directory / f"{number:03d}" / done).exists():
             continue
         if verb == "score" and not (directory / f"{number:03d}" / "facts.json").exists():
+            continue
+        if verb == "score" and not learned(directory / f"{number:03d}"):
             continue
         (train if verb == "train" else score)(number, directory)
         sys.stdout.flush()
