@@ -32,6 +32,7 @@ def test_p_values_are_uniform_where_the_model_is_like_the_others() -> None:
     assert p.mean() == pytest.approx((1 + 1 / (n + 1)) / 2, abs=0.02)
 
 
+@settings(deadline=None)
 @given(scores=st.lists(st.floats(-100, 100), min_size=1, max_size=30), score=st.floats(-1e6, 1e6))
 def test_no_p_value_is_below_what_the_models_can_say(scores: list[float], score: float) -> None:
     p = null_of(np.array(scores)[:, None]).p_value("full/test-0", score)
@@ -78,7 +79,7 @@ def test_joined_adds_one_model_with_the_known_tests() -> None:
 floats = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(null=st.lists(floats, min_size=1, max_size=40), low=floats, high=floats)
 def test_a_higher_score_is_never_less_surprising(null: list[float], low: float, high: float) -> None:
     tail = Tail(np.array(null))
@@ -87,7 +88,7 @@ def test_a_higher_score_is_never_less_surprising(null: list[float], low: float, 
     assert math.isfinite(tail.surprise(above))
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(null=st.lists(floats, min_size=5, max_size=40), step=st.floats(0.01, 100))
 def test_the_tail_goes_on_rising_beyond_all_models(null: list[float], step: float) -> None:
     tail = Tail(np.array(null))
