@@ -17,7 +17,11 @@ import torch
 from assay import __version__
 from assay.artifact import Artifact
 from assay.auditing import audit
+from assay.calibrate import builtin
+from assay.detectors.base import Finding
+from assay.result import VariantResult
 from assay.task import Task
+from assay.verdict import judge
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))
@@ -59,6 +63,31 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
         "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
     }
+
+
+def judged(row: dict) -> dict:
+    """``row`` with its verdict made anew from its scores, against the null that ships now."""
+    findings = tuple(
+        Finding(
+            test.rpartition("/")[2],
+            "abstained" if score is None else "ok",
+            test.rpartition("/")[0],
+            score=score,
+            target=target,
+        )
+        for test, (score, _, target) in row["findings"].items()
+    )
+    forms = tuple(
+        VariantResult(name, "", value if isinstance(value, float) else None) for name, value in row["variants"].items()
+    )
+    null = builtin()
+    verdict = judge(findings, forms, null)
+    p_values = {
+        test: [score, null.p_value(test, score) if null and score is not None else None, target]
+        for test, (score, _, target) in row["findings"].items()
+    }
+    new = {"verdict": verdict.word, "p_value": verdict.p_value, "statistic": verdict.statistic}
+    return {**row, **new, "target_found": verdict.target, "findings": p_values}
 
 
 def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float]:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, audited, save
+from common import SHARED, auc, audited, judged, save
 
 from assay import formats
 from assay.artifact import ImageSpec
@@ -37,7 +37,8 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 def table(directory: Path) -> None:
     rows = {
-        path.name.removesuffix(".audit.json"): json.loads(path.read_text()) for path in directory.glob("*.audit.json")
+        path.name.removesuffix(".audit.json"): judged(json.loads(path.read_text()))
+        for path in directory.glob("*.audit.json")
     }
     clean = [row for row in rows.values() if not row["backdoored"]]
     valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]

@@ -24,9 +24,10 @@ class Split:
         return Split(self.x[index], None if self.y is None else self.y[index])
 
     def sample(self, count: int, *, seed: int) -> Split:
-        """At most ``count`` samples drawn without replacement, as evenly over the classes as the labels allow."""
-        if count >= len(self):
-            return self
+        """At most ``count`` samples in random order, without replacement, as evenly over the classes as they allow.
+
+        Shuffled even where all are taken: data often comes sorted by class, and detectors look at the first few.
+        """
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         if self.y is not None:
             order = order[torch.argsort(_rank_in_class(self.y[order]), stable=True)]

@@ -14,6 +14,7 @@ import torch
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive
+from assay.formats.files import first_line
 from assay.models.modes import evaluating
 from assay.task import Split
 
@@ -101,6 +102,8 @@ class Detector(ABC):
                 finding = self.run(artifact, clean, seed=seed, budget=budget or Budget(), progress=progress)
             except Inconclusive as why:
                 finding = Finding(self.name, "abstained", reason=str(why))
+            except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say
+                finding = Finding(self.name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
         if digest_of_module(artifact.net) != before:
             raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
         if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):

@@ -122,7 +122,7 @@ class FrequencyFamily(Family):
 
 @final
 class WarpFamily(Family):
-    """A smooth field of displacements on a coarse grid, each at most ``reach`` of the picture's width.
+    """A smooth field of displacements on a coarse grid, each about ``reach`` of the picture's width at most.
 
     The trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369.
     """
