@@ -37,9 +37,8 @@ def detection(result: Result, title: str) -> list[str]:
     for name, row in result["models"].items():
         asr = percent(share(row["asr"])) if row["backdoored"] else ""
         control = percent(share(row["control"])) if row["backdoored"] and "control" in row else ""
-        target = (
-            f"{row['target_found']} ({row['target']})" if row["backdoored"] and row["verdict"] == "backdoored" else ""
-        )
+        found = row["verdict"] == "backdoored"
+        target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and found else ""
         lines.append(
             f"| {name} | {percent(share(row['accuracy']))} | {asr} | {control} | {row['verdict']} "
             f"| {row['p_value']:.3f} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"

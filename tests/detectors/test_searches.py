@@ -53,7 +53,7 @@ def test_each_finds_its_own_kind_and_the_target(kind: str) -> None:
     assert planted.target == 3
     assert planted.score is not None
     assert clean.score is not None
-    assert planted.score > clean.score + 0.2
+    assert planted.score > 3 * clean.score + 0.1  # a toy of 8 x 8 pixels leaves an additive pattern little room
 
 
 def test_labels_are_not_needed() -> None:
