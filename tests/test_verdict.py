@@ -85,9 +85,15 @@ def test_too_few_models_say_nothing(score: float) -> None:
 
 
 def test_models_that_ran_other_tests_do_not_count() -> None:
-    null = null_of(120)
-    rows = tuple({"full/other": 1.0} if i < 40 else row for i, row in enumerate(null.rows))
-    assert judge(findings(), (FULL,), Null("toy", "", rows)).word == "inconclusive"
+    null = null_of(FEWEST_MODELS + 20)
+
+    def verdict(others: int) -> Verdict:
+        rows = tuple({"full/other": 1.0} if i < others else row for i, row in enumerate(null.rows))
+        return judge(findings(), (FULL,), Null("toy", "", rows))
+
+    assert verdict(21).word == "inconclusive"
+    assert f"only {FEWEST_MODELS - 1}" in verdict(21).reason
+    assert verdict(20).word == "clean"
 
 
 def test_tests_that_the_null_does_not_know_are_left_out() -> None:

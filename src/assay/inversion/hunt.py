@@ -94,9 +94,10 @@ def hunt(
     def search(steps: int) -> None:
         advance(net, family, arms, x, predicted, steps=steps, batch=effort.batch, generator=generator, tick=go_on)
 
-    search(effort.screening_steps)
+    screening = min(effort.screening_steps, effort.steps)
+    search(screening)
     arms = keep(arms, _leaders(arms, bounded)[: effort.finalists])
-    search(effort.steps - effort.screening_steps)
+    search(effort.steps - screening)
     candidates = arms.allowed.int().argmax(1)
     worked = arms.best_size.isfinite()
     fresh = family.size(family.start(1, shape, generator))
@@ -115,8 +116,9 @@ def hunt(
 def _work(effort: Effort, classes: int) -> int:
     """Steps times arms of the whole hunt."""
     ranking = effort.groups * effort.ranking_steps if classes > effort.arms else 0
-    screening = min(effort.arms, classes) * effort.screening_steps
-    return ranking + screening + min(effort.finalists, classes) * (effort.steps - effort.screening_steps)
+    screening = min(effort.screening_steps, effort.steps)
+    final = min(effort.finalists, effort.arms, classes) * (effort.steps - screening)
+    return ranking + min(effort.arms, classes) * screening + final
 
 
 def _leaders(arms: Arms, bounded: bool) -> Tensor:
