@@ -123,8 +123,8 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
         p = judge(findings, (), Null("toy", "", tuple(rows[:n]))).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE
-    expected = 2 / (n + 1)
-    assert alarms / draws < expected + 2.2 * math.sqrt(expected / draws)
+    expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
+    assert alarms / draws < expected + 3 * math.sqrt(expected / draws)
     assert alarms / draws > expected - 3 * math.sqrt(expected / draws)
 
 

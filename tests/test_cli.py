@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from assay.artifact import PLANTED_KEY
-from assay.calibrate import Null
+from assay.calibrate import FEWEST_MODELS, Null
 from assay.calibrate import load as load_null
 from assay.cli import main
 from assay.detectors import default_detectors
@@ -123,10 +123,13 @@ def test_a_tiny_budget_is_inconclusive(run: Run, planted: Path, tmp_path: Path) 
     assert document["reason"]
 
 
-def test_no_data_is_inconclusive(run: Run, planted: Path) -> None:
-    ran = run("audit", planted, "--variants", "full")
-    assert ran.code == 3
-    assert "--data" in ran.err or "clean reference models" in ran.err
+@pytest.mark.parametrize(("score", "code"), [(1e6, 3), (-1e6, 1)])
+def test_without_data_a_backdoor_may_be_found_but_none_is_inconclusive(
+    run: Run, planted: Path, tmp_path: Path, score: float, code: int
+) -> None:
+    ran = run("audit", planted, "--variants", "full", "--null", null_file(tmp_path / "null.json", score))
+    assert ran.code == code, ran.err
+    assert ("--data" in ran.err) == (code == 3)
 
 
 def write_model(path: Path, planted: Path, *, metadata: dict[str, str] | None = None) -> Path:
@@ -406,7 +409,7 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
     ran = run(*command, "--variants", "full")
     assert ran.code == 0, ran.err
     assert scored == [str(model) for model in (models[0], models[1], models[1])]
-    assert "100" in ran.err
+    assert f"needs {FEWEST_MODELS} of them" in ran.err
     null = load_null(tmp_path / "null.json")
     assert [dict(row) for row in null.rows] == [{"full/neural-cleanse": 1.0}, {"full/neural-cleanse": 3.0}]
     assert not (tmp_path / "null.json.partial").exists()
@@ -477,8 +480,9 @@ def test_end_to_end_on_a_real_model(shared: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     document = json.loads(ran.stdout)
     jsonschema.validate(document, schema())
-    assert ran.returncode == {"clean": 0, "backdoored": 1, "inconclusive": 3}[document["verdict"]]
-    assert document["verdict"] != "backdoored", document["reason"]
+    assert document["verdict"] == "clean", document["reason"]
+    assert ran.returncode == 0
+    assert document["p_value"] > document["false_alarm_rate"]
     assert document["variants"][0]["accuracy"] > 0.85
     assert {finding["status"] for finding in document["findings"]} == {"ok"}
     assert document["data"]["samples"] == 512
