@@ -112,7 +112,7 @@ def make(name: str, seed: int) -> tuple[Artifact, Secret | None, dict[str, objec
 
 def run(directory: Path, shard: int, shards: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    for seed, name in list(enumerate(MODELS, start=5000))[shard::shards]:
+    for seed, name in sorted(enumerate(MODELS, start=5000), key=lambda item: -item[0])[shard::shards]:
         path = directory / f"{name}.json"
         if path.exists():
             continue
@@ -128,13 +128,15 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 
 def table(directory: Path) -> None:
-    rows = {name: judged(json.loads((directory / f"{name}.json").read_text())) for name in MODELS}
+    paths = {name: directory / f"{name}.json" for name in MODELS}
+    rows = {name: judged(json.loads(path.read_text())) for name, path in paths.items() if path.exists()}
     clean = [row for row in rows.values() if not row["backdoored"]]
     planted = [row for row in rows.values() if row["backdoored"]]
     valid = [row for row in planted if row["asr"]["value"] >= 0.8]
     save(
         "audit_cifar10",
         {
+            "not_yet_run": [name for name, path in paths.items() if not path.exists()],
             "clean_models": len(clean),
             "backdoored_models": len(planted),
             "valid": len(valid),

@@ -59,7 +59,7 @@ def audit(
     """
     start = time.perf_counter()
     artifact = _artifact(model, arch, shape, mean, std)
-    source, clean = _clean(data, artifact, seed)
+    source, clean, class_names = _clean(data, artifact, seed)
     deadline = Budget(budget)
     names = variants.parse(tuple(variant_names))
     chosen = tuple(default_detectors() if detectors is None else detectors)
@@ -83,7 +83,7 @@ def audit(
             num_classes=artifact.num_classes,
             planted=artifact.planted,
             arch=artifact.arch,
-            class_names=artifact.class_names,
+            class_names=artifact.class_names or class_names,
         ),
         findings=findings,
         variants=results,
@@ -149,13 +149,13 @@ def _artifact(
 
 def _clean(
     data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None, artifact: Artifact, seed: int
-) -> tuple[str, Split]:
-    """The data's name and the clean samples, at most SAMPLES of them."""
+) -> tuple[str, Split, tuple[str, ...] | None]:
+    """The data's name, the clean samples (at most SAMPLES of them), and what the data calls the classes."""
     from assay import data as loaders
 
-    name, split = "data in memory", None
+    name, split, class_names = "data in memory", None, None
     if data is None:
-        return "none", Split(torch.zeros(0, *artifact.inputs.shape), None)
+        return "none", Split(torch.zeros(0, *artifact.inputs.shape), None), None
     if isinstance(data, str | Path):
         data = loaders.load(
             data,
@@ -167,10 +167,11 @@ def _clean(
         )
     if isinstance(data, Task):
         name, split = data.name, data.split("calibration", "validation", "train", "test")
+        class_names = data.class_names if data.num_classes == artifact.num_classes else None
     else:
         split = data if isinstance(data, Split) else Split(*data)
     _check(split, artifact)
-    return name, split.sample(SAMPLES, seed=seed)
+    return name, split.sample(SAMPLES, seed=seed), class_names
 
 
 def _check(split: Split, artifact: Artifact) -> None:
