@@ -22,6 +22,7 @@ from assay.artifact import Artifact, Build, ImageSpec, Secret
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning import DataPoisoning
 from assay.data import load as load_data
+from assay.errors import AssayError
 from assay.formats.module import from_module
 from assay.metrics import attack_success, clean_accuracy
 from assay.models import ARCHITECTURES, Normalized
@@ -118,7 +119,10 @@ def run(directory: Path, shard: int, shards: int) -> None:
             continue
         artifact, secret, facts = make(name, seed)
         formats.save(artifact, directory / name)  # benchmarks/search_speed.py takes some of these
-        row = facts | audited(artifact, task(), seed=seed) | {"backdoored": secret is not None}
+        try:
+            row = facts | audited(artifact, task(), seed=seed) | {"backdoored": secret is not None}
+        except AssayError as why:  # training diverged, for instance: kept in the table as a failed run
+            row = facts | {"failed": str(why)}
         path.write_text(json.dumps(row, default=str))
         print(
             name,
@@ -129,13 +133,15 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 def table(directory: Path) -> None:
     paths = {name: directory / f"{name}.json" for name in MODELS}
-    rows = {name: judged(json.loads(path.read_text())) for name, path in paths.items() if path.exists()}
+    every = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    rows = {name: judged(row) for name, row in every.items() if "failed" not in row}
     clean = [row for row in rows.values() if not row["backdoored"]]
     planted = [row for row in rows.values() if row["backdoored"]]
     valid = [row for row in planted if row["asr"]["value"] >= 0.8]
     save(
         "audit_cifar10",
         {
+            "failed": {name: row["failed"] for name, row in every.items() if "failed" in row},
             "not_yet_run": [name for name, path in paths.items() if not path.exists()],
             "clean_models": len(clean),
             "backdoored_models": len(planted),

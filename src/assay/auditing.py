@@ -213,11 +213,11 @@ def _variant(
         return None, VariantResult(name, spec, None, None, "needs clean samples: pass some with --data")
     try:
         form = variants.make(name, artifact, clean, seed=seed)
+        predictions = full if form is artifact else _predict(form.net, clean.x)
     except AssayError as why:
         return None, VariantResult(name, spec, None, None, str(why))
-    if full is None:
+    if full is None or predictions is None:
         return form, VariantResult(name, spec, None, None)
-    predictions = full if form is artifact else _predict(form.net, clean.x)
     agreement = float((predictions == full).float().mean())
     accuracy = None if clean.y is None else float((predictions == clean.y).float().mean())
     lost = ""
@@ -227,8 +227,14 @@ def _variant(
 
 
 def _predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
+    """(N,) int64: the classes; raises UnusableInput where the net answers with something that is no number."""
     with torch.no_grad():
-        return torch.cat([net(part).argmax(1) for part in x.split(batch)])
+        logits = torch.cat([net(part) for part in x.split(batch)])
+    if not logits.isfinite().all():
+        raise UnusableInput(
+            "expected finite logits for the clean samples, the model gives NaN or infinity: it is broken"
+        )
+    return logits.argmax(1)
 
 
 def _calibrated(finding: Finding, null: Null | None) -> Finding:
