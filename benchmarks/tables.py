@@ -43,6 +43,8 @@ def detection(result: Result, title: str) -> list[str]:
             f"| {name} | {percent(share(row['accuracy']))} | {asr} | {control} | {row['verdict']} "
             f"| {row['p_value']:.3f} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"
         )
+    lines += [f"| {name} | failed: {reason} | | | | | | |" for name, reason in result.get("failed", {}).items()]
+    lines += [f"| {name} | not run yet | | | | | | |" for name in result.get("not_yet_run", [])]
     return [*lines, ""]
 
 
@@ -93,8 +95,8 @@ def agreement(result: Result, title: str) -> list[str]:
     ]
     for row in result["rows"]:
         lines.append(
-            f"| {row['model']} | {row['weights']} | {percent(row['agreement_twin_file'])} "
-            f"| {percent(row['agreement_full_file'])} |"
+            f"| {row['model']} | {row['weights']} | {100 * row['agreement_twin_file']:.2f} % "
+            f"| {100 * row['agreement_full_file']:.2f} % |"
         )
     return [*lines, ""]
 
