@@ -131,3 +131,11 @@ def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
     assert after.artifact.class_names == ("x", "y", "z")
     assert accuracy(after.artifact.net, build.task.split("train")) > 0.6
     assert probed()[1].artifact.digest == after.artifact.digest != probed(seed=1)[1].artifact.digest
+
+
+def test_training_that_diverges_says_so() -> None:
+    torch.manual_seed(0)
+    split = Split(torch.rand(64, 3, 8, 8), torch.arange(64) % 2)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
+    with pytest.raises(UnusableInput, match="diverged.*learning rate"):
+        fit(net, split, Recipe(epochs=40, lr=1e30, augment=False), seed=0)

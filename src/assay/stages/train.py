@@ -65,6 +65,11 @@ def _fit(net: nn.Module, split: Split, recipe: Recipe, seed: int, progress: Prog
         optimizer.step()
         schedule.step()
         progress((step + 1) / steps)
+        if not loss.isfinite():
+            raise UnusableInput(
+                f"training diverged: the loss is {loss.item()} after {step + 1} of {steps} steps; lower the learning "
+                f"rate (it is {recipe.lr:g})"
+            )
     net.eval()
 
 
