@@ -137,5 +137,5 @@ def test_training_that_diverges_says_so() -> None:
     torch.manual_seed(0)
     split = Split(torch.rand(64, 3, 8, 8), torch.arange(64) % 2)
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))
-    with pytest.raises(UnusableInput, match="diverged.*learning rate"):
+    with pytest.raises(UnusableInput, match=r"diverged.*learning rate"):
         fit(net, split, Recipe(epochs=40, lr=1e30, augment=False), seed=0)
