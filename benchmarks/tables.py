@@ -114,6 +114,7 @@ TABLES = {
     "generality": (detection, "Models backdoored by other code, with triggers that the package does not have."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
     "search_speed_resnet20": (speed, "Trigger search against Neural Cleanse as published, ResNet-20."),
+    "search_speed_resnet20_time": (speed, "Time of the trigger search against Neural Cleanse as published, ResNet-20."),
     "search_speed_resnet18": (speed, "The same on a ResNet-18 (untrained: time only)."),
     "signs_scaling": (audits, "Signs with 10, 100 and 1,000 classes (whole audits, four variants)."),
     "mobilenet": (audits, "MobileNetV2-ImageNet, 1,001 classes, 224 px, 20 pictures."),
