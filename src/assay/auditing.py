@@ -18,6 +18,7 @@ from assay.detectors import default_detectors
 from assay.detectors.base import Budget, Detector, Finding
 from assay.errors import AssayError, UnusableInput
 from assay.models.modes import evaluating
+from assay.models.predict import logits
 from assay.result import Audit, ModelInfo, VariantResult
 from assay.task import Split, Task
 from assay.verdict import judge, limits
@@ -226,15 +227,14 @@ def _variant(
     return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost)
 
 
-def _predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
+def _predict(net: nn.Module, x: Tensor) -> Tensor:
     """(N,) int64: the classes; raises UnusableInput where the net answers with something that is no number."""
-    with torch.no_grad():
-        logits = torch.cat([net(part) for part in x.split(batch)])
-    if not logits.isfinite().all():
+    answers = logits(net, x)
+    if not answers.isfinite().all():
         raise UnusableInput(
             "expected finite logits for the clean samples, the model gives NaN or infinity: it is broken"
         )
-    return logits.argmax(1)
+    return answers.argmax(1)
 
 
 def _calibrated(finding: Finding, null: Null | None) -> Finding:

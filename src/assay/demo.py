@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jinja2
-
 from assay import data, formats, metrics, report
 from assay.artifact import Build
 from assay.attacks import BadNets
@@ -17,6 +15,7 @@ from assay.fresh import fresh, inputs_of
 from assay.metrics import Measured
 from assay.planting import test_split
 from assay.report.files import write_text_atomically
+from assay.report.page import environment
 from assay.report.view import Page, page_of
 from assay.result import Audit
 from assay.stages.base import Stage
@@ -110,11 +109,4 @@ def _write(
 
 
 def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("assay.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("demo.html.j2").render(pages=pages, rows=rows, percent=report.words.percent)
+    return environment().get_template("demo.html.j2").render(pages=pages, rows=rows, percent=report.words.percent)

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from assay.artifact import Secret
 from assay.errors import UnusableInput
+from assay.models import predict as inference
 from assay.task import Split
 
 Z_95 = 1.959964
@@ -102,9 +102,7 @@ def measure(net: nn.Module, split: Split, secret: Secret, *, num_classes: int) -
 
 def predict(net: nn.Module, x: Tensor, *, batch: int = 256) -> Tensor:
     """(N,) int64: the classes that ``net``, in eval mode, names for ``x`` (N, C, H, W) in [0, 1]."""
-    net.eval()
-    with torch.no_grad():
-        return torch.cat([net(part).argmax(1) for part in x.split(batch)])
+    return inference.predict(net.eval(), x, batch=batch)
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from assay.inversion.families import Family
 from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.latent import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
+from assay.models.predict import predict
 from assay.task import Split
 
 SHOWN = 6
@@ -88,12 +89,6 @@ def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int)
     except Exception:  # a net of foreign make without a linear head: any order will do for the search
         return torch.bincount(predicted, minlength=num_classes).argsort()
     return smallest_shifts(features, head).argsort()
-
-
-def predict(net: nn.Module, x: Tensor, batch: int = 128) -> Tensor:
-    """(N,) int64: the classes that ``net`` predicts for ``x`` (N, C, H, W)."""
-    with torch.no_grad():
-        return torch.cat([net(x[start : start + batch]).argmax(1) for start in range(0, len(x), batch)])
 
 
 def apply_in_batches(family: Family, found: Hunt, x: Tensor, batch: int = 256) -> Tensor:

@@ -9,16 +9,20 @@ from assay.report.view import page_of
 from assay.result import Audit
 
 
-def to_html(audit: Audit) -> str:
-    """The page. Everything that comes from the model or its data is escaped."""
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """How every page is made: what is put into it is escaped, and a misspelt name is an error."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("assay.report", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = environment.get_template("report.html.j2").render(page=page_of(audit))
+
+
+def to_html(audit: Audit) -> str:
+    """The page. Everything that comes from the model or its data is escaped."""
+    text = environment().get_template("report.html.j2").render(page=page_of(audit))
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
