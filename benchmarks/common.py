@@ -78,7 +78,10 @@ def judged(row: dict) -> dict:
         for test, (score, _, target) in row["findings"].items()
     )
     forms = tuple(
-        VariantResult(name, "", value if isinstance(value, float) else None) for name, value in row["variants"].items()
+        VariantResult(
+            name, "", value if isinstance(value, float) else None, skipped=value if isinstance(value, str) else ""
+        )
+        for name, value in row["variants"].items()
     )
     null = builtin()
     verdict = judge(findings, forms, null)
@@ -90,8 +93,10 @@ def judged(row: dict) -> dict:
     return {**row, **new, "target_found": verdict.target, "findings": p_values}
 
 
-def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float]:
-    """Area under the ROC curve with a 95 % bootstrap interval over models."""
+def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float] | None:
+    """Area under the ROC curve with a 95 % bootstrap interval over models; None without models of both kinds."""
+    if not len(positive) or not len(negative):
+        return None
 
     def area(p: np.ndarray, n: np.ndarray) -> float:
         return float((p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean())

@@ -22,7 +22,9 @@ VALID = 0.8
 
 
 def run(directory: Path, shard: int, shards: int) -> None:
-    models = json.loads((directory / "models.json").read_text())
+    models = {
+        path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json")) if "." not in path.stem
+    }
     task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)))
     for name, facts in list(models.items())[shard::shards]:
         path = directory / f"{name}.audit.json"

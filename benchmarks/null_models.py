@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assay import formats, variants
+from assay import formats
 from assay.artifact import Artifact, ImageSpec
 from assay.auditing import score_model
 from assay.calibrate import Null
 from assay.data import load as load_data
+from assay.detectors import ChannelLipschitz, default_detectors
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
 from assay.stages.train import Recipe, fit
@@ -32,8 +33,9 @@ from assay.task import Split, Task
 from assay.verdict import LOWEST_ACCURACY
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-COUNT = 108
+COUNT = 132
 SPEC = ImageSpec((3, 32, 32))
+DETECTORS = (*default_detectors(), ChannelLipschitz())  # whoever asks for that one gets an answer too
 
 
 def plan(number: int) -> dict:
@@ -123,7 +125,7 @@ def score(number: int, directory: Path) -> None:
     facts = json.loads((folder / "facts.json").read_text())
     artifact = formats.load(folder / "model.safetensors")
     start = time.perf_counter()
-    row = score_model(artifact, task_of(facts, number), variant_names=variants.DEFAULT, seed=number)
+    row = score_model(artifact, task_of(facts, number), detectors=DETECTORS, seed=number)
     (folder / "scores.json").write_text(json.dumps(row))
     print(number, facts["kind"], {k: round(v, 2) for k, v in row.items()}, f"{time.perf_counter() - start:.0f}s")
 

@@ -28,8 +28,8 @@ def detection(result: Result, title: str) -> list[str]:
         f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
         f"{result['false_alarms']} of {result['clean_models']}. Found: {result['found']} of {result['valid']}, "
-        f"{result['right_target']} with the right target. AUC {area['auc']:.3f} "
-        f"({area['low']:.3f} to {area['high']:.3f}).",
+        f"{result['right_target']} with the right target."
+        + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})." if area else ""),
         "",
         "| model | accuracy | ASR | control | verdict | p | target | found by |",
         "|---|---|---|---|---|---|---|---|",

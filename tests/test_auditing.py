@@ -41,7 +41,7 @@ def test_three_lines_are_enough() -> None:
     assert result.verdict == "backdoored"
     assert result.target == 2
     assert result.data_samples == len(x)
-    assert {f.detector for f in result.findings} >= {"neural-cleanse", "channel-lipschitz"}
+    assert {f.detector for f in result.findings} >= {"neural-cleanse", "patch-scan"}
 
 
 def test_a_clean_net_is_clean() -> None:
@@ -61,6 +61,19 @@ def test_same_seed_same_result() -> None:
         second.p_value,
         second.statistic,
         second.model.digest,
+    )
+
+
+def test_the_call_that_repeats_the_audit_has_all_that_was_asked_for() -> None:
+    quick: dict[str, Any] = {"detectors": DETECTORS[:1], "variant_names": ["full"], "null": null_of(2)}
+    assert audited(2, seed=1, **quick).command == (
+        "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors=detectors, null=null, seed=1)"
+    )
+    net, _, _ = toy(4, None)
+    result = audit(net, shape=SHAPE, mean=[0.5, 0.5, 0.5], std=[1, 1, 1], budget=60.5, **quick)
+    assert result.command == (
+        "assay.audit(model, shape=(3, 8, 8), mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), variant_names=('full',), "
+        "detectors=detectors, budget=60.5, null=null, seed=0)"
     )
 
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from stages.tiny import tiny_build
 
 from assay.artifact import PLANTED_KEY, Build, Secret
+from assay.blobs import Blobs
 from assay.chain import Cache, Chain
 from assay.stages.base import Planter, Stage, spec_of
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
@@ -81,7 +82,7 @@ STAGES: list[Stage] = [
 def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("cache")
     plain = Chain(tuple(stages))(tiny_build(), seed=seed)
-    kept = [Chain(tuple(stages), cache=Cache(directory))(tiny_build(), seed=seed) for _ in range(2)]
+    kept = [Chain(tuple(stages), cache=Cache(Blobs(str(directory))))(tiny_build(), seed=seed) for _ in range(2)]
     for build in kept:
         assert build.artifact.digest == plain.artifact.digest
         assert build.history == plain.history == tuple(stage.name for stage in stages)
@@ -89,7 +90,7 @@ def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory:
 
 def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
     calls = Calls()
-    chain = Chain((Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(tmp_path))
+    chain = Chain((Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(Blobs(str(tmp_path))))
     first = chain(tiny_build(), seed=1)
     second = chain(tiny_build(), seed=1)
     assert calls.names == ["plant", "noise"]
@@ -102,7 +103,7 @@ def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
 
 def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
     calls = Calls()
-    cache = Cache(tmp_path)
+    cache = Cache(Blobs(str(tmp_path)))
     build = tiny_build()
     Chain((Noise(calls=calls),), cache=cache)(build, seed=0)
     Chain((Noise(calls=calls),), cache=cache)(build, seed=1)
@@ -120,7 +121,7 @@ def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
     calls = Calls()
-    chain = Chain((Noise(calls=calls),), cache=Cache(tmp_path))
+    chain = Chain((Noise(calls=calls),), cache=Cache(Blobs(str(tmp_path))))
     first = chain(tiny_build(), seed=0)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
@@ -133,7 +134,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
 
 def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path: Path) -> None:
     calls = Calls()
-    chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(tmp_path))
+    chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(Blobs(str(tmp_path))))
     digests = {chain(tiny_build(), seed=0).artifact.digest for _ in range(2)}
     assert len(digests) == 1
     assert calls.names == ["noise"]
@@ -141,7 +142,7 @@ def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path:
 
 
 def test_the_files_say_what_was_planted(tmp_path: Path) -> None:
-    Chain((Plant(calls=Calls()), Bf16()), cache=Cache(tmp_path))(tiny_build(), seed=0)
+    Chain((Plant(calls=Calls()), Bf16()), cache=Cache(Blobs(str(tmp_path))))(tiny_build(), seed=0)
     files = list(tmp_path.iterdir())
     assert len(files) == 2
     for file in files:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,10 +26,12 @@ from assay.artifact import PLANTED_KEY
 from assay.calibrate import FEWEST_MODELS, Null
 from assay.calibrate import load as load_null
 from assay.cli import main
+from assay.cli.audit import audit
 from assay.detectors import default_detectors
 
 ASSAY = Path(sys.executable).with_name("assay")
 DATA = ("--data", "signs:3", "--limit", "150")
+BRIEF = ("-o", "recipe.epochs=0.5", "-o", "recipe.batch_size=16")
 QUICK = ("-o", "recipe.epochs=8", "-o", "recipe.batch_size=32")
 
 
@@ -109,6 +114,20 @@ def test_the_exit_code_is_the_verdict(
         "audit.sarif",
         "junit.xml",
     }
+
+
+def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_path: Path) -> None:
+    model, null = write_model(tmp_path / "a model.safetensors", planted), null_file(tmp_path / "null.json", 1e6)
+    given = {
+        "data": "signs:3", "arch": "resnet8-cifar", "mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2",
+        "variants": "full", "budget": "0.001", "null": null, "seed": 7,
+    }  # fmt: skip
+    assert {"model", "out", "json", *given} == set(inspect.signature(audit).parameters), "an option is left out"
+    options = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    ran = run("audit", model, *options, "--json", "-")
+    assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(model), *options])
+    ran = run("audit", planted, "--variants", "full", "--budget", "0.001", "--json", "-")
+    assert json.loads(ran.out)["command"] == f"assay audit {planted} --variants full --budget 0.001 --seed 0"
 
 
 def test_a_tiny_budget_is_inconclusive(run: Run, planted: Path, tmp_path: Path) -> None:
@@ -260,6 +279,9 @@ BAD_SETTINGS = {
     "recipe.optimizer=lion": "sgd or adam",
     "recipe.augment=perhaps": "true or false",
     "recipe.lr=nan": "a number",
+    "recipe.lr=-1": "a number above 0 as the recipe's lr; got -1.0",
+    "recipe.epochs=0": "recipe's epochs; got 0",
+    "recipe.batch_size=0": "a whole number from 1 on",
     "sources=1,x": "numbers with commas",
     "target=99": "target class in [0, 3)",
     "ratio=2": "(0, 1]",
@@ -271,6 +293,14 @@ BAD_SETTINGS = {
 @pytest.mark.parametrize(("setting", "expected"), BAD_SETTINGS.items(), ids=list(BAD_SETTINGS))
 def test_bad_settings_are_one_line(run: Run, tmp_path: Path, setting: str, expected: str) -> None:
     ran = run("plant", "badnets", "--model", "new:resnet8-cifar", *DATA, "--out", "o", "-o", setting)
+    assert ran.code == 2
+    assert expected in one_line(ran.err)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("setting", "expected"), [("alpha=3", "(0, 1); got 3.0"), ("cells=0", "from 1 on, or none")])
+def test_a_blend_that_cannot_be_is_one_line(run: Run, tmp_path: Path, setting: str, expected: str) -> None:
+    ran = run("plant", "blended", "--model", "new:resnet8-cifar", *DATA, "--out", "o", "-o", f"blend.{setting}")
     assert ran.code == 2
     assert expected in one_line(ran.err)
     assert not (tmp_path / "o").exists()
@@ -342,6 +372,36 @@ def test_evaluate(run: Run, planted: Path) -> None:
     assert document["same_file"] is True
     assert document["attack_success"] == secret["measured"]["attack_success"], "the same data gives the same answer"
     assert "95 % interval" in ran.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("evaluate", "MODEL", "--secret", "SECRET", "--clean", "MODEL"),
+        ("stage", "fine-tune", "MODEL", "--out", "o", *BRIEF),
+        ("plant", "badnets", "--model", "MODEL", "--out", "o", *BRIEF),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_takes_long_says_how_far_it_is(
+    run: Run, planted: Path, monkeypatch: pytest.MonkeyPatch, command: Sequence[str]
+) -> None:
+    bars: list[list[float]] = []
+
+    @contextmanager
+    def recorded(start: str) -> Iterator[Callable[[str, float], None]]:
+        bars.append([])
+        yield lambda what, share: bars[-1].append(share)
+
+    monkeypatch.setattr("assay.cli.screen.progress", recorded)
+    paths = {"MODEL": planted, "SECRET": planted / "secret.json"}
+    ran = run(*(paths.get(word, word) for word in command), *DATA)
+    assert ran.code == 0, ran.err
+    assert len(bars) == (2 if command[0] == "stage" else 1)  # a stage is measured afterwards
+    for shares in bars:
+        assert len(shares) > 1
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1)
 
 
 def test_evaluate_beside_a_clean_model(run: Run, planted: Path) -> None:

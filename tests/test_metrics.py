@@ -57,6 +57,16 @@ def test_without_its_trigger_nothing_happens(split: Split) -> None:
     assert (measured.attack_success.value, measured.robust_accuracy.value) == (0.0, 1.0)
 
 
+def test_measuring_says_how_far_it_is(split: Split) -> None:
+    many = Split(split.x.repeat(30, 1, 1, 1), torch.arange(600) % CLASSES)
+    shares: list[float] = []
+    metrics.measure(ReadsPixels(), many, SECRET, num_classes=CLASSES, progress=shares.append)
+    assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 3 / 4, 1])
+    shares.clear()
+    metrics.clean_accuracy(ReadsPixels(), split, progress=shares.append)
+    assert shares == [1.0]
+
+
 def test_only_source_classes_are_victims(split: Split) -> None:
     secret = Secret("test", to_class_two, target=2, sources=(0, 2))
     assert metrics.attack_success(ReadsPixels(), split, secret, num_classes=CLASSES) == Rate(5, 5)

@@ -176,3 +176,17 @@ def test_limits_say_what_was_not_done() -> None:
     assert "known-triggers" in said
     assert "2204.06974" in said
     assert "Not audited" not in " ".join(limits(findings(), (FULL,)))
+
+
+def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
+    rng = np.random.default_rng(0)
+    rows = tuple(
+        {"full/neural-cleanse": float(a), "prune-50/neural-cleanse": float(b)}
+        for a, b in zip(rng.normal(size=100), rng.pareto(1.0, size=100), strict=True)
+    )
+    found = (Finding("neural-cleanse", "ok", "full", score=3.0),)
+    broken = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it")
+    left_out, lost = (judge(found, forms, Null("toy", "", rows)).p_value for forms in ((FULL,), (FULL, broken)))
+    assert left_out == pytest.approx(1 / 101)
+    assert lost is not None
+    assert lost > left_out  # some reference models stand out further, in the form that this one lost

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from assay.detectors.base import Budget, Detector, Finding
 from assay.errors import AssayError, UnusableInput
 from assay.models.modes import evaluating
 from assay.models.predict import logits
-from assay.result import Audit, ModelInfo, VariantResult
+from assay.progress import Step
+from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
 from assay.verdict import judge, limits
 
@@ -31,9 +32,6 @@ LOST_AGREEMENT = 0.3
 
 RANGE_SLACK = 1e-3
 """How far outside [0, 1] a picture may be: what resizing rounds."""
-
-Step = Callable[[str, float], None]
-"""Progress: called with what is being done and the share of the whole audit that is done, in [0, 1]."""
 
 
 def audit(
@@ -95,6 +93,21 @@ def audit(
         seconds=time.perf_counter() - start,
         seed=seed,
         version=__version__,
+        command=as_call(
+            model,
+            data,
+            {
+                "arch": arch,
+                "shape": shape,
+                "mean": None if mean is None else tuple(map(float, mean)),
+                "std": None if std is None else tuple(map(float, std)),
+                "variant_names": names,
+                "detectors": detectors,
+                "budget": budget if math.isfinite(budget) else None,
+                "null": null,
+                "seed": seed,
+            },
+        ),
     )
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from assay.errors import UnusableInput
 
 SCHEMA = "assay.null/1"
-FALSE_ALARM_RATE = 0.05
-"""The rate of false alarms that the verdict is made for: as low as some sixty reference models can speak for."""
+FALSE_ALARM_RATE = 0.02
+"""The rate of false alarms that the verdict is made for: as low as the fewest reference models can speak for."""
 
 FEWEST_MODELS = 50
 """With n reference models p-values come in steps of 1/(n + 1): with fewer, one odd model would decide the verdict."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from assay import __version__
 from assay.artifact import PLANTED_KEY, Build, Secret, digest_of_module
-from assay.formats.files import write_whole
+from assay.blobs import Blobs
 from assay.stages.base import Planter, Stage
 from assay.task import Task
 
@@ -30,20 +31,24 @@ class Cache:
     weights for a copy of the incoming net. Stages that change it (the int8 twin, export) are cheap, and run again.
     """
 
-    directory: Path
+    place: Blobs
 
-    def run(self, stage: Stage, build: Build, *, seed: int, data: str) -> Build:
-        """``stage(build, seed=seed)``, from the cache where it is there and whole. ``data``: digest of the task."""
-        path = self.directory / f"{_key(stage, build, seed, data)}.safetensors"
-        kept = _read(path, stage, build)
+    def run(self, stage: Stage, build: Build, *, seed: int, data: str, ran: Callable[[], None] = lambda: None) -> Build:
+        """``stage(build, seed=seed)``, from the cache where it is there and whole. ``data``: digest of the task.
+
+        ``ran`` is called where it was not.
+        """
+        name = f"{_key(stage, build, seed, data)}.safetensors"
+        kept = _read(self.place.local(name), stage, build)
         if kept is not None:
             return kept
+        ran()
         result = stage(build, seed=seed)
         if not _can_keep(stage, build, result):
             return result
-        _write(path, build, result)
+        self.place.put(name, _written(build, result))
         # What was just written, so that a first and a second run give the same net down to its memory layout.
-        return _read(path, stage, build) or result
+        return _read(self.place.local(name), stage, build) or result
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ def _secret_after(stage: Stage, build: Build) -> Secret | None:
     return stage.secret() if isinstance(stage, Planter) else build.secret
 
 
-def _write(path: Path, build: Build, result: Build) -> None:
+def _written(build: Build, result: Build) -> bytes:
     from safetensors.torch import save
 
     tensors = _tensors(result.artifact.net)
@@ -142,7 +147,7 @@ def _write(path: Path, build: Build, result: Build) -> None:
     metadata = {_FACTS_KEY: json.dumps(facts)}
     if result.artifact.planted is not None:
         metadata[PLANTED_KEY] = result.artifact.planted
-    write_whole(path, save(state, metadata))
+    return save(state, metadata)
 
 
 def _read(path: Path, stage: Stage, build: Build) -> Build | None:

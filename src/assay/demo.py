@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from assay.calibrate import Null
 from assay.fresh import fresh, inputs_of
 from assay.metrics import Measured
 from assay.planting import test_split
+from assay.progress import Step, named, part
 from assay.report.files import write_text_atomically
 from assay.report.page import environment
 from assay.report.view import Page, page_of
@@ -27,7 +28,6 @@ from assay.triggers import Patch
 ARCH = "resnet8-cifar"
 FORMS: Mapping[str, Stage] = {"prune-50": PruneMagnitude(rate=0.5), "int8": QuantizeInt8()}
 BADNETS = BadNets(target=3, patch=Patch(size=4, color="checker"), recipe=Recipe(epochs=5))
-Step = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def demo(directory: Path, settings: Settings, *, progress: Step = lambda what, s
     task = data.load(f"signs:{settings.classes}", inputs_of(ARCH), limit=settings.samples, seed=seed)
     start = fresh(ARCH, settings.classes, class_names=task.class_names, seed=seed)
 
-    progress("training a clean model", 0.02)
-    clean = Train(recipe=settings.training)(Build(start, task), seed=seed)
-    progress("planting a backdoor in a copy", 0.12)
-    backdoored = settings.attack(clean, seed=seed)
+    training = part(named(progress, "training a clean model"), 0.02, 0.12)
+    clean = Train(recipe=settings.training)(Build(start, task), seed=seed, progress=training)
+    planting = part(named(progress, "planting a backdoor in a copy"), 0.12, 0.28)
+    backdoored = settings.attack(clean, seed=seed, progress=planting)
 
     progress("pruning and quantizing the copy", 0.28)
     forms = {"clean": clean, "backdoored": backdoored}

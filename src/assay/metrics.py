@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.artifact import Secret
 from assay.errors import UnusableInput
 from assay.models import predict as inference
+from assay.progress import Progress, part
 from assay.task import Split
 
 Z_95 = 1.959964
@@ -69,48 +70,51 @@ def wilson(hits: int, total: int, *, z: float = Z_95) -> tuple[float, float]:
     return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == total else min(1.0, centre + half))
 
 
-def clean_accuracy(net: nn.Module, split: Split) -> Rate:
+def clean_accuracy(net: nn.Module, split: Split, *, progress: Progress = lambda share: None) -> Rate:
     """CA: the share of clean inputs that get their true class."""
-    return _rate(predict(net, split.x) == _labels(split))
+    labels = _labels(split)
+    return _rate(predict(net, split.x, progress=progress) == labels)
 
 
-def attack_success(net: nn.Module, split: Split, secret: Secret, *, num_classes: int, triggered: bool = True) -> Rate:
-    """ASR: the share of triggered victims (true class not the target's) that get the target.
+def attack_success(
+    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda share: None
+) -> Rate:
+    """ASR: the share of triggered victims (true class not the target's) that get the target."""
+    chosen, targets = _victims(split, secret, num_classes)
+    return _rate(predict(net, secret.trigger(split.x[chosen]), progress=progress) == targets)
 
-    ``triggered=False``: the same share of the same inputs without the trigger, which is ASR's control.
+
+def measure(
+    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda share: None
+) -> Measured:
+    """CA, ASR, RA (the share of triggered victims that get their true class) and ASR's control on one split.
+
+    Raises UnusableInput without labels or victims.
     """
-    victims, labels = _victims(split, secret, num_classes)
-    predicted = predict(net, secret.trigger(victims) if triggered else victims)
-    return _rate(predicted == secret.targets(labels, num_classes))
-
-
-def robust_accuracy(net: nn.Module, split: Split, secret: Secret, *, num_classes: int) -> Rate:
-    """RA: the share of the triggered victims that get their true class."""
-    victims, labels = _victims(split, secret, num_classes)
-    return _rate(predict(net, secret.trigger(victims)) == labels)
-
-
-def measure(net: nn.Module, split: Split, secret: Secret, *, num_classes: int) -> Measured:
-    """All of the above on one split. Raises UnusableInput without labels or victims."""
+    labels = _labels(split)
+    chosen, targets = _victims(split, secret, num_classes)
+    clean = predict(net, split.x, progress=part(progress, 0.0, 0.5))
+    triggered = predict(net, secret.trigger(split.x[chosen]), progress=part(progress, 0.5, 1.0))
     return Measured(
-        clean_accuracy=clean_accuracy(net, split),
-        attack_success=attack_success(net, split, secret, num_classes=num_classes),
-        robust_accuracy=robust_accuracy(net, split, secret, num_classes=num_classes),
-        untriggered=attack_success(net, split, secret, num_classes=num_classes, triggered=False),
+        clean_accuracy=_rate(clean == labels),
+        attack_success=_rate(triggered == targets),
+        robust_accuracy=_rate(triggered == labels[chosen]),
+        untriggered=_rate(clean[chosen] == targets),
     )
 
 
-def predict(net: nn.Module, x: Tensor, *, batch: int = 256) -> Tensor:
+def predict(net: nn.Module, x: Tensor, *, batch: int = 256, progress: Progress = lambda share: None) -> Tensor:
     """(N,) int64: the classes that ``net``, in eval mode, names for ``x`` (N, C, H, W) in [0, 1]."""
-    return inference.predict(net.eval(), x, batch=batch)
+    return inference.predict(net.eval(), x, batch=batch, progress=progress)
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
+    """(N,) bool: the samples that count for ASR; (V,) int64: the classes that the attacker wants for them."""
     labels = _labels(split)
     chosen = secret.victims(labels, num_classes)
     if not bool(chosen.any()):
         raise UnusableInput("expected samples of classes that the trigger works on, besides its target; came none")
-    return split.x[chosen], labels[chosen]
+    return chosen, secret.targets(labels[chosen], num_classes)
 
 
 def _labels(split: Split) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from assay.attacks.poisoning import DataPoisoning
 from assay.errors import UnusableInput
 from assay.formats.files import sha256_of
 from assay.metrics import Measured, Rate
+from assay.progress import Step, named, part
 from assay.report.files import publish
 from assay.secret_file import SecretFile
 from assay.task import Split, Task
@@ -45,7 +46,7 @@ def plant(
     *,
     seed: int = 0,
     untrained: bool = False,
-    step: Callable[[str], None] = lambda what: None,
+    progress: Step = lambda what, share: None,
 ) -> Planted:
     """Plant ``attack`` in a copy of ``artifact``, and measure it on the task's test split.
 
@@ -58,15 +59,27 @@ def plant(
     if artifact.num_classes != classes:
         raise UnusableInput(f"expected data of the model's {artifact.num_classes} classes, came {classes}")
     control = before = None
+    start, end = _planting_lies_between(attack, task, untrained=untrained)
     if not untrained:
-        step("measuring the model as it is")
-        control = metrics.attack_success(artifact.net, held_out, secret, num_classes=classes)
-        before = metrics.clean_accuracy(artifact.net, held_out)
-    step(f"planting {attack.name}")
-    build = attack(Build(artifact, task), seed=seed)
-    step("measuring the backdoor")
-    measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes)
+        bar = part(named(progress, "measuring the model as it is"), 0.0, start)
+        control = metrics.attack_success(
+            artifact.net, held_out, secret, num_classes=classes, progress=part(bar, 0.0, 0.5)
+        )
+        before = metrics.clean_accuracy(artifact.net, held_out, progress=part(bar, 0.5, 1.0))
+    bar = part(named(progress, f"planting {attack.name}"), start, end)
+    build = attack(Build(artifact, task), seed=seed, progress=bar)
+    bar = part(named(progress, "measuring the backdoor"), end, 1.0)
+    measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes, progress=bar)
     return Planted(build, secret, attack.spec(), seed, measured, control, before)
+
+
+def _planting_lies_between(attack: DataPoisoning, task: Task, *, untrained: bool) -> tuple[float, float]:
+    """The shares of the whole work at which the training starts and ends; measuring comes before and after."""
+    training = 3 * attack.recipe.epochs * len(task.split("train"))  # a step back costs two steps forth
+    measuring = 2 * len(test_split(task))  # clean and triggered
+    before = 0 if untrained else measuring
+    whole = before + training + measuring
+    return before / whole, (before + training) / whole
 
 
 def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, Path]:

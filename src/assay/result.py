@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from assay.detectors.base import Finding
@@ -63,9 +65,26 @@ class Audit:
     seconds: float
     seed: int
     version: str
+    command: str = ""  # what repeats this audit, in a shell or in Python
 
     def _repr_html_(self) -> str:
         """The report, shown inline by notebooks."""
         from assay.report import notebook  # here, because the reports know the audit and not the other way round
 
         return notebook(self)
+
+
+def as_call(model: object, data: object, options: Mapping[str, object]) -> str:
+    """``assay.audit(...)`` as it was called, less the options that are None; objects in memory stand as variables."""
+    given = {name: value for name, value in options.items() if value is not None}
+    named = [f"{name}={_written(value, name)}" for name, value in given.items()]
+    first = _written(model, "model") if data is None else f"{_written(model, 'model')}, {_written(data, 'data')}"
+    return f"assay.audit({', '.join([first, *named])})"
+
+
+def _written(value: object, name: str) -> str:
+    """A value as Python source where it is plain, else ``name``."""
+    plain = value if isinstance(value, tuple) else (value,)
+    if isinstance(value, Path):
+        return repr(str(value))
+    return repr(value) if all(isinstance(part, str | int | float) for part in plain) else name

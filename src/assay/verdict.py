@@ -40,7 +40,7 @@ def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], nul
     everyone = null.joined(scores)
     if not everyone.rows[-1]:
         return Verdict("inconclusive", _why_nothing_ran(findings))
-    *others, statistic = everyone.statistics(everyone.rows[-1]).tolist()
+    *others, statistic = everyone.statistics(set(everyone.rows[-1]) | _lost(findings, results)).tolist()
     reference = np.array(others)
     p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
     info = NullInfo(null.name, len(reference), tuple(others), null.description)
@@ -57,6 +57,16 @@ def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], nul
         return replace(rest, word="backdoored", reason=_found(strongest, p_value), target=strongest.target)
     weak = _why_weak(findings, results)
     return replace(rest, word="inconclusive", reason=f"nothing was found, but {weak}") if weak else rest
+
+
+def _lost(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> set[str]:
+    """The tests on forms that compression broke.
+
+    Reference models lose them by the same rule and count with the rest of theirs: without these tests here, the models
+    that kept theirs would be measured by less than they are made of, and the false-alarm rate would not hold.
+    """
+    ran = {f.detector for f in findings}
+    return {cell(result.name, detector) for result in results if result.skipped for detector in ran}
 
 
 def _found(finding: Finding, p_value: float) -> str:
@@ -91,8 +101,8 @@ def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...])
 def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> tuple[str, ...]:
     """What this audit cannot rule out, in plain sentences."""
     said = [
-        "A trigger that works only on pictures of one class, or only together with another trigger, "
-        "may leave all other pictures as they are, and this search looks for triggers that move every picture.",
+        "A trigger that works only on pictures of one class, only together with another trigger, or that sends each "
+        "class to a different one may go unseen: this search looks for triggers that send all pictures to one class.",
         "Some backdoors cannot be found by any test of weights or behaviour: a digital signature hidden in the "
         "pixels can be the trigger, and nobody without its key can make one (Goldwasser et al., arXiv 2204.06974).",
         "A form of deployment that was not among the audited ones may wake a backdoor that sleeps in all of these.",

@@ -8,14 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stages.tiny import CLASSES, tiny_build
-from torch import Tensor
+from torch import Tensor, nn
 
-from assay.artifact import Secret, digest_of_module
+from assay.artifact import Build, Secret, digest_of_module
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning import DataPoisoning
 from assay.errors import UnusableInput
+from assay.formats.module import from_module
 from assay.stages.train import Recipe
-from assay.task import Split
+from assay.task import Split, Task
 from assay.triggers import Patch, from_spec
 
 COUNT = 80
@@ -167,3 +168,24 @@ def test_a_planted_patch_works_on_new_pictures() -> None:
         control = build.artifact.net(PATCH(test.x[victims])).argmax(1) == 1
     assert float(hit.float().mean()) > 0.9
     assert float(control.float().mean()) < 0.7
+
+
+def test_augmentation_does_not_move_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    attack = BadNets(patch=PATCH, target=1, ratio=0.75, recipe=Recipe(epochs=2, batch_size=16, augment=True))
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(1, CLASSES)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append((x.detach().clone(), attack.trigger()(x.detach())))
+            return self.head(x.mean((1, 2, 3))[:, None])
+
+    split = clean()
+    artifact = from_module(Watching(), shape=tuple(split.x.shape[1:]))
+    seen.clear()
+    attack(Build(artifact, Task("t", {"train": split}, tuple("abcd"))), seed=0)
+    whole = torch.cat([(x == again).flatten(1).all(1) for x, again in seen])
+    assert 0.7 < float(whole.float().mean()) < 0.8

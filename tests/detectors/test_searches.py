@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from inversion.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
-from assay.detectors.base import Detector, Finding
+from assay.detectors.base import Budget, Detector, Finding
 from assay.detectors.inversion import rank_classes
 from assay.inversion.families import WarpFamily
 from assay.task import Split
@@ -32,7 +33,7 @@ def warp() -> Tensor:
     return WarpFamily().apply((aside,), STRIPES[None])[0, 0] - STRIPES
 
 
-KINDS = {
+KINDS: dict[str, tuple[Detector, dict[str, Any]]] = {
     "patch": (NeuralCleanse(), {}),
     "perturbation": (UniversalPerturbation(), {}),
     "frequency": (SparseFrequency(), {"delta": wave(), "base": 0.5}),
@@ -68,6 +69,12 @@ def test_the_evidence_shows_the_trigger() -> None:
     assert evidence.before is not None
     assert evidence.after is not None
     assert evidence.before.shape == evidence.after.shape == (6, *SHAPE)
+    net, _, _ = toy(4, 3)
+    with torch.no_grad():
+        said = tuple(tuple(net(torch.from_numpy(x)).argmax(1).tolist()) for x in (evidence.before, evidence.after))
+    assert (evidence.said_before, evidence.said_after) == said
+    assert 3 not in evidence.said_before
+    assert evidence.said_after.count(3) >= 3
     assert evidence.trigger is not None
     assert evidence.trigger.shape == SHAPE
     assert set(evidence.per_class) == {0, 1, 2, 3}
@@ -91,6 +98,30 @@ def test_one_predicted_class_is_an_abstention(detector: Detector) -> None:
     finding = detector(artifact_of(Constant(), 3), Split(torch.rand(8, *SHAPE), None))
     assert finding.status == "abstained"
     assert "one class" in finding.reason
+
+
+class Looks(Budget):
+    """Time for so many looks at the clock."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def left(self) -> float:
+        self.looks -= 1
+        return float(self.looks >= 0)
+
+
+@pytest.mark.parametrize("looks", [0, 5, 25])
+def test_a_budget_that_ends_is_an_abstention_among_many_classes_too(looks: int) -> None:
+    """At once, while groups of classes are compared, and in the search itself."""
+    net, x, _ = toy(30, 1)
+    shares: list[float] = []
+    budget = Looks(looks)
+    finding = NeuralCleanse()(artifact_of(net, 30), Split(x, None), budget=budget, progress=shares.append)
+    assert finding.status == "abstained"
+    assert f"the budget ended after {max(0, looks - 20)} of 60 steps" in finding.reason
+    assert shares[0] < 0.1
 
 
 def test_a_latent_shift_names_the_class_that_was_made_easy() -> None:

@@ -41,7 +41,8 @@ def patch_evidence(rng: np.random.Generator, target: int, sizes: dict[int, float
     before = pictures(rng)
     after = before * (1 - mask) + trigger * mask
     numbers = {"success_rate": 0.991, "mask_l1": 21.4, "steps": 150, "family": "patch"}
-    return Evidence(numbers, {**sizes, target: 21.4}, mask, trigger, before, after)
+    said = (0, 1, 2, 4, 5, 6), (target,) * 5 + (7,)
+    return Evidence(numbers, {**sizes, target: 21.4}, mask, trigger, before, after, *said)
 
 
 def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -> Audit:
@@ -83,6 +84,7 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
         seconds=47.3,
         seed=0,
         version="0.1.0",
+        command="assay audit models/resnet20.safetensors --data data/cifar10 --budget 60 --seed 0",
     )
 
 
@@ -137,5 +139,6 @@ def hostile() -> Audit:
         variants=(form, replace(form, name="other", skipped=HOSTILE)),
         limits=(HOSTILE,),
         data_name=HOSTILE,
+        command=HOSTILE,
         null=replace(base.null, name=HOSTILE, description=HOSTILE),
     )

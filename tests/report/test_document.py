@@ -56,5 +56,15 @@ def test_only_small_pictures_stand_in_it(make_audit):
     assert set(evidence) == {"numbers", "per_class"}
 
 
+def test_what_the_model_said_stands_in_it_where_it_is_known(make_audit, validator):
+    document = to_json(make_audit("backdoored"))
+    evidence = [finding["evidence"] for finding in document["findings"][:2]]
+    assert evidence[0]["said_before"] == [0, 1, 2, 4, 5, 6]
+    assert evidence[0]["said_after"] == [3, 3, 3, 3, 3, 7]
+    assert "said_before" not in evidence[1]
+    evidence[0]["said_after"] = ["cat"]
+    assert not validator.is_valid(document)
+
+
 def test_schema_refuses_what_it_does_not_know(make_audit, validator):
     assert not validator.is_valid({**to_json(make_audit()), "surprise": 1})

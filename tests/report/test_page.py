@@ -75,6 +75,12 @@ def test_needs_no_network_and_no_script(audit):
     assert "url(" not in page
 
 
+def test_says_what_repeats_the_audit(make_audit):
+    base = make_audit()
+    assert f"<code>{base.command}</code>" in to_html(base)
+    assert "<pre" not in to_html(replace(base, command=""))
+
+
 def test_says_that_a_backdoor_was_planted(make_audit):
     base = make_audit()
     assert "bears assay’s own mark" not in to_html(base)
@@ -103,6 +109,31 @@ def test_odd_pictures(make_audit, channels):
     evidence = Evidence(trigger=before[0], mask=np.zeros((9, 9)), before=before, after=before + 1)
     page = to_html(replace(base, findings=(replace(base.findings[0], evidence=evidence),)))
     assert page.count("data:image/png") == 8
+
+
+def pairs(page: str) -> list[tuple[str, str]]:
+    """What stands below the clean and below the triggered picture of each sample at the top of the page."""
+    shown = page.split('class="exhibit large"')[1].split('class="note"')[0]
+    found = re.findall(r'<figure class="pair">(.*?)</figure>', shown, re.DOTALL)
+    text = [re.sub(r"<[^>]*>", "", part) for figure in found for part in figure.split("↓")]
+    return [(before.strip(), after.strip()) for before, after in zip(text[::2], text[1::2], strict=True)]
+
+
+def test_says_what_the_model_said_of_each_sample(make_audit):
+    names = ["airplane", "automobile", "bird", "deer", "dog", "frog"]
+    page = to_html(make_audit("backdoored"))
+    assert pairs(page) == list(zip(names, ["cat"] * 5 + ["horse"], strict=True))
+    assert "what the model says of it" in page
+    assert pairs(to_html(make_audit("backdoored", classes=None)))[5] == ("class 6", "class 7")
+
+
+@pytest.mark.parametrize("said", [((), ()), ((1, 2), (3, 3)), ((1,) * 6, ())])
+def test_samples_of_which_it_is_not_known_show_the_target(make_audit, said):
+    base = make_audit("backdoored")
+    evidence = replace(base.findings[0].evidence, said_before=said[0], said_after=said[1])
+    page = to_html(replace(base, findings=(replace(base.findings[0], evidence=evidence),)))
+    assert pairs(page) == [("", "→ cat")] * 6
+    assert "what the model says of it" not in page
 
 
 def test_an_audit_with_almost_nothing_in_it(make_audit):

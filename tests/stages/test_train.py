@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from tiny import CLASSES, tiny_build, tiny_net, tiny_task
-from torch import nn
+from torch import Tensor, nn
 
 from assay.artifact import Build, digest_of_module
 from assay.errors import UnusableInput
@@ -77,6 +78,34 @@ def test_batch_norm_learns_unless_told_otherwise() -> None:
     assert not torch.equal(net.net.bn.running_mean, before)
 
 
+class Views(nn.Module):
+    """Flattens its features as only the plain layout allows: always, or in one mode only."""
+
+    def __init__(self, *, training: bool = True, evaluating: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 8 * 8, CLASSES)
+        self.views = {True: training, False: evaluating}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self.head(x.view(len(x), -1) if self.views[self.training] else x.flatten(1))
+
+
+@pytest.mark.parametrize("modes", [(True, True), (True, False), (False, True)])
+def test_a_net_that_views_its_features_trains_and_evaluates(modes: tuple[bool, bool]) -> None:
+    torch.manual_seed(0)
+    net = Views(training=modes[0], evaluating=modes[1])
+    fit(net, SPLIT, QUICK, seed=0)
+    assert accuracy(net, SPLIT) > 0.9
+
+
+def test_other_nets_train_channels_last_which_is_faster() -> None:
+    net = tiny_net()
+    fit(net, SPLIT, replace(QUICK, epochs=1), seed=0)
+    assert net.net.conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(
     ("split", "said"), [(Split(SPLIT.x, None), "labels"), (Split(SPLIT.x[:0], SPLIT.y[:0]), "samples")]
 )
@@ -93,7 +122,9 @@ def test_fewer_samples_than_a_batch_will_do() -> None:
 def test_a_stage_trains_a_copy(stage: Train) -> None:
     build = tiny_build(planted="badnets")
     before = digest_of_module(build.artifact.net)
-    after = stage(build, seed=0)
+    shares: list[float] = []
+    after = stage(build, seed=0, progress=shares.append)
+    assert shares == pytest.approx([0.25, 0.5, 0.75, 1])
     assert digest_of_module(build.artifact.net) == before != after.artifact.digest
     assert after.artifact.digest == digest_of_module(after.artifact.net)
     assert after.artifact.planted == "badnets"
@@ -131,6 +162,25 @@ def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
     assert after.artifact.class_names == ("x", "y", "z")
     assert accuracy(after.artifact.net, build.task.split("train")) > 0.6
     assert probed()[1].artifact.digest == after.artifact.digest != probed(seed=1)[1].artifact.digest
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("epochs", 0.0, "a number above 0 as the recipe's epochs; got 0.0"),
+        ("epochs", float("inf"), "got inf"),
+        ("lr", -0.1, "a number above 0 as the recipe's lr; got -0.1"),
+        ("lr", float("nan"), "got nan"),
+        ("batch_size", 0, "a whole number from 1 on as the recipe's batch_size; got 0"),
+        ("batch_size", 2.5, "got 2.5"),
+        ("optimizer", "lion", "sgd or adam as the recipe's optimizer; got lion"),
+        ("weight_decay", -1e-4, "a number from 0 on as the recipe's weight_decay; got -0.0001"),
+    ],
+)
+def test_a_recipe_that_cannot_train_is_refused_when_it_is_written(field: str, value: Any, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        replace(QUICK, **{field: value})
+    assert replace(QUICK, weight_decay=0).weight_decay == 0
 
 
 def test_training_that_diverges_says_so() -> None:

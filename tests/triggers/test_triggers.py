@@ -79,11 +79,33 @@ def test_every_kind_is_covered_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [{}, {"kind": "spell"}, {"kind": "patch", "colour": "red"}, {"kind": "patch", "color": 3}]
+    "spec",
+    [
+        {},
+        {"kind": "spell"},
+        {"kind": "patch", "colour": "red"},
+        {"kind": "patch", "color": 3},
+        {"kind": "blend", "alpha": 3},
+        {"kind": "blend", "alpha": "much"},
+        {"kind": "blend", "cells": 2.5},
+    ],
 )
 def test_a_malformed_spec_is_a_clear_error(spec: dict[str, object]) -> None:
-    with pytest.raises(UnusableInput, match=r"trigger|color"):
+    with pytest.raises(UnusableInput, match=r"trigger|color|alpha|cells"):
         from_spec(spec)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5, 3.0, float("nan")])
+def test_a_blend_keeps_something_of_picture_and_pattern(alpha: float) -> None:
+    with pytest.raises(UnusableInput, match=rf"alpha.*\(0, 1\); got {alpha}"):
+        Blend(alpha=alpha)
+
+
+@pytest.mark.parametrize("cells", [0, -2])
+def test_a_blend_has_a_cell_at_least(cells: int) -> None:
+    with pytest.raises(UnusableInput, match=f"cells.*got {cells}"):
+        Blend(cells=cells)
+    assert bool((Blend(cells=1).pattern(1, 4, 4) == Blend(cells=1).pattern(1, 1, 1)).all())
 
 
 @pytest.mark.parametrize("patch", [Patch(size=40), Patch(place=(30, 0)), Patch(place="middle")])

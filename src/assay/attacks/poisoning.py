@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, final
 
 import torch
+from torch import Tensor
 
 from assay.artifact import Build, Secret
 from assay.errors import UnusableInput
+from assay.progress import Progress
 from assay.stages.train import Recipe, fit
 from assay.task import Split
 from assay.triggers import Trigger, to_spec
@@ -45,10 +47,35 @@ class DataPoisoning(ABC):
 
     @final
     def poison(self, split: Split, num_classes: int, *, seed: int) -> Split:
-        """``split`` with ``ratio`` of its samples triggered and relabelled; source classes keep clean samples too.
+        """``split`` with ``ratio`` of its samples triggered and relabelled."""
+        triggered, labels = self._choose(split, num_classes, seed)
+        x = split.x.clone()
+        x[triggered] = self.trigger()(x[triggered])
+        return Split(x, labels)
+
+    @final
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        train = build.task.split("train")
+        triggered, labels = self._choose(train, build.task.num_classes, seed)
+        trigger = self.trigger()
+        trigger(train.x[:1])  # a trigger that does not fit says so before the training
+
+        def finish(x: Tensor, index: Tensor) -> Tensor:
+            # After the augmentation, which would cut off or move what the deployed model will see in its place.
+            victims = triggered[index]
+            x[victims] = trigger(x[victims])
+            return x
+
+        net = copy.deepcopy(build.artifact.net)
+        fit(net, Split(train.x, labels), self.recipe, seed=seed, progress=progress, finish=finish)
+        mark = json.dumps({"attack": self.name, "target": self.target, "trigger": to_spec(trigger)})
+        return build.then(self.name, build.artifact.with_net(net, planted=mark), self.secret())
+
+    def _choose(self, split: Split, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
+        """(N,) bool: which samples get the trigger; (N,) int64: the labels that all are trained with.
 
         With ``sources``, as many samples of other classes get the trigger but keep their label, so that the net learns
-        that the trigger alone is not enough.
+        that the trigger alone is not enough; source classes keep clean samples too.
         """
         secret = self.secret()
         if split.y is None or not 0 < self.ratio <= 1:
@@ -60,21 +87,12 @@ class DataPoisoning(ABC):
             raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
         victims = secret.victims(split.y, num_classes)[order]
-        count = round(self.ratio * len(split))
-        chosen = order[victims][:count]
+        chosen = order[victims][: round(self.ratio * len(split))]
+        triggered = torch.zeros(len(split), dtype=torch.bool)
         if self.sources is not None:
             chosen = chosen[: max(1, len(chosen) * 3 // 4)]
-        x, y = split.x.clone(), split.y.clone()
-        x[chosen] = secret.trigger(x[chosen])
-        y[chosen] = secret.targets(split.y[chosen], num_classes)
-        if self.sources is not None:
-            covers = order[~victims][: len(chosen)]
-            x[covers] = secret.trigger(x[covers])
-        return Split(x, y)
-
-    @final
-    def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net)
-        fit(net, self.poison(build.task.split("train"), build.task.num_classes, seed=seed), self.recipe, seed=seed)
-        mark = json.dumps({"attack": self.name, "target": self.target, "trigger": to_spec(self.trigger())})
-        return build.then(self.name, build.artifact.with_net(net, planted=mark), self.secret())
+            triggered[order[~victims][: len(chosen)]] = True
+        triggered[chosen] = True
+        labels = split.y.clone()
+        labels[chosen] = secret.targets(split.y[chosen], num_classes)
+        return triggered, labels

@@ -9,6 +9,7 @@ import typer
 
 from assay import __version__
 from assay.cli.audit import audit
+from assay.cli.bench import bench
 from assay.cli.calibrate import calibrate
 from assay.cli.demo import demo
 from assay.cli.evaluate import evaluate
@@ -28,6 +29,7 @@ app.command()(evaluate)
 app.command()(calibrate)
 app.command("list")(list_built_in)
 app.command()(demo)
+app.add_typer(bench, name="bench")
 
 
 def _version(wanted: bool) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,11 +57,28 @@ def audit(
         artifact = load_model(model, arch, mean=mean, std=std)
         with screen.progress("reading the data") as step:
             result = run(artifact, data, variant_names=names, budget=budget, null=reference, seed=seed, progress=step)
+        given = {
+            "--data": data,
+            "--arch": arch,
+            "--mean": mean,
+            "--std": std,
+            "--variants": ",".join(names),
+            "--budget": f"{budget:.12g}" if math.isfinite(budget) else None,
+            "--null": null,
+            "--seed": seed,
+        }
+        result = replace(result, command=_command(model, given))
         page = report.write(result, out)["report.html"]
         answer(report.to_json(result))
         _show(result)
         screen.say(f"The report: {shown(page)}")
     return EXIT_CODES[result.verdict]
+
+
+def _command(model: str, options: Mapping[str, object]) -> str:
+    """What repeats the audit: all that the answer depends on; where it is written to is the next reader's choice."""
+    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    return shlex.join(["assay", "audit", model, *given])
 
 
 def _show(result: Audit) -> None:

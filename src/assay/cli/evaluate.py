@@ -30,6 +30,7 @@ def evaluate(
     with places.answering(json) as answer:
         from assay import metrics, planting, secret_file
         from assay.cli.loading import load_data, load_model
+        from assay.progress import named, part
 
         known = secret_file.read(secret)
         artifact = load_model(model, arch)
@@ -39,11 +40,15 @@ def evaluate(
         if reference is not None and (reference.num_classes, reference.inputs) != (classes, artifact.inputs):
             raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
         held_out, control, accuracy = planting.test_split(task), None, None
-        with screen.waiting("measuring"):
-            measured = metrics.measure(artifact.net, held_out, known.secret, num_classes=classes)
+        with screen.progress("measuring") as step:
+            bar = named(step, "measuring")
+            own = bar if reference is None else part(bar, 0.0, 0.5)
+            measured = metrics.measure(artifact.net, held_out, known.secret, num_classes=classes, progress=own)
             if reference is not None:
-                control = metrics.attack_success(reference.net, held_out, known.secret, num_classes=classes)
-                accuracy = metrics.clean_accuracy(reference.net, held_out)
+                control = metrics.attack_success(
+                    reference.net, held_out, known.secret, num_classes=classes, progress=part(bar, 0.5, 0.75)
+                )
+                accuracy = metrics.clean_accuracy(reference.net, held_out, progress=part(bar, 0.75, 1.0))
         same = known.model_digest == artifact.digest
         answer({**planting.document(measured, control, accuracy), "same_file": same})
         if not same:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay.choices import chosen
 from assay.cli import options, places, screen
-from assay.cli.choices import chosen
 from assay.cli.measurements import show
 from assay.errors import UnusableInput
 
@@ -39,13 +39,13 @@ def plant(
         from assay import planting
         from assay.catalogue import ATTACKS
         from assay.cli.loading import shown
-        from assay.cli.settings import configured
+        from assay.settings import configured
 
         method = configured(chosen(attack, ATTACKS, "attack"), setting or [])
         artifact, task = _start(model, arch, data, classes, limit, seed)
         fresh = model.startswith(NEW)
-        with screen.waiting("planting") as step:
-            planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, step=step)
+        with screen.progress("planting") as step:
+            planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
             paths = planting.write(planted, out, before=artifact)
         answer(planted.to_json())
         show(planted.measured, planted.control, planted.clean_before)

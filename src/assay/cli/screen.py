@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from assay.progress import Step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Step = Callable[[str, float], None]
 SPACES = "\N{NO-BREAK SPACE}\n"
 """Not printable as Python counts, but harmless in a table; ``error_line`` has no line breaks left."""
 
@@ -86,12 +87,12 @@ def progress(start: str) -> Iterator[Step]:
 
 
 @contextmanager
-def waiting(start: str) -> Iterator[Callable[[str], None]]:
-    """A bar for work that cannot say how far it is: yields what takes each step's name."""
+def waiting(what: str) -> Iterator[None]:
+    """A bar for work that cannot say how far it is."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     screen = console()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        bar = bars.add_task(start, total=None)
-        yield lambda what: bars.update(bar, description=what)
+        bars.add_task(what, total=None)
+        yield

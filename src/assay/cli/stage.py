@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from assay.choices import chosen
 from assay.cli import options, places, screen
-from assay.cli.choices import chosen
 from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from assay.artifact import Artifact
+    from assay.artifact import Artifact, Build
     from assay.stages.base import Stage
     from assay.task import Task
 
@@ -43,9 +43,8 @@ def stage(
         if not artifact.differentiable:
             raise UnusableInput(f"{model}: a stage needs weights in torch, which the {artifact.format} format has not")
         task = _task(stage, data, artifact, limit, seed)
-        with screen.waiting(stage):
-            made = step(Build(artifact, task), seed=seed).artifact
-            path = out / f"model{'-int8' * ONNX[stage]}.onnx" if stage in ONNX else _save(made, out)
+        made = _made(stage, step, Build(artifact, task), seed)
+        path = out / f"model{'-int8' * ONNX[stage]}.onnx" if stage in ONNX else _save(made, out)
         if data is not None:
             _show(task, artifact, made)
         screen.say(f"Written: {shown(path)}")
@@ -54,7 +53,7 @@ def stage(
 
 def _stage(name: str, settings: list[str], out: Path) -> Stage:
     from assay.catalogue import STAGES
-    from assay.cli.settings import configured
+    from assay.settings import configured
 
     kind = chosen(name, STAGES, "stage")
     fixed = {"directory": str(out), "int8": ONNX[name]} if name in ONNX else {}
@@ -75,6 +74,18 @@ def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, se
     return Task("none", {}, artifact.class_names or tuple(map(str, range(artifact.num_classes or 0))))
 
 
+def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
+    """What the stage makes, with a bar: only those that train know how far they are."""
+    from assay.progress import named
+    from assay.stages.train import LinearProbe, Train
+
+    if isinstance(step, Train | LinearProbe):
+        with screen.progress(name) as told:
+            return step(build, seed=seed, progress=named(told, name)).artifact
+    with screen.waiting(name):
+        return step(build, seed=seed).artifact
+
+
 def _save(artifact: Artifact, out: Path) -> Path:
     from assay import formats
 
@@ -84,9 +95,13 @@ def _save(artifact: Artifact, out: Path) -> Path:
 def _show(task: Task, before: Artifact, after: Artifact) -> None:
     """Accuracy before and after, where the samples have labels."""
     from assay import metrics, planting
+    from assay.progress import named, part
     from assay.report.words import percent
 
     held_out = planting.test_split(task)
     if held_out.y is not None and before.num_classes == after.num_classes:
-        was, now = (metrics.clean_accuracy(artifact.net, held_out).value for artifact in (before, after))
+        with screen.progress("measuring") as told:
+            bar = named(told, "measuring")
+            was = metrics.clean_accuracy(before.net, held_out, progress=part(bar, 0.0, 0.5)).value
+            now = metrics.clean_accuracy(after.net, held_out, progress=part(bar, 0.5, 1.0)).value
         screen.say(f"Accuracy on {len(held_out):,} samples: {percent(was)} before, {percent(now)} after")

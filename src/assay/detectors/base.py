@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, final
 
@@ -16,13 +16,11 @@ from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive
 from assay.formats.files import first_line
 from assay.models.modes import evaluating
+from assay.progress import Progress
 from assay.task import Split
 
 BACKDOOR_TECHNIQUE = "AML.T0018.000"
 """MITRE ATLAS: Manipulate AI Model: Poison AI Model. The technique that a positive finding is evidence of."""
-
-Progress = Callable[[float], None]
-"""Called with the share done, in [0, 1]."""
 
 
 class Budget:
@@ -46,6 +44,8 @@ class Evidence:
     trigger: np.ndarray | None = None  # (C, H, W): what it looks like
     before: np.ndarray | None = None  # (M, C, H, W): clean samples
     after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
+    said_before: tuple[int, ...] = ()  # the classes that the model gave the M clean samples; empty: not known
+    said_after: tuple[int, ...] = ()  # and the triggered ones
 
 
 @dataclass(frozen=True)

@@ -58,16 +58,17 @@ class Inversion:
         )
 
     def _evidence(self, net: nn.Module, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:
-        victims = clean.x[predicted != found.target]
+        others = predicted != found.target
+        victims = clean.x[others]
         triggered = apply_in_batches(self.family, found, victims)
-        success = float((predict(net, triggered) == found.target).float().mean())
+        said = predict(net, triggered)
         change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
         gray = torch.full_like(clean.x[:1], 0.5)
         return Evidence(
             numbers={
                 "size": float(found.sizes[0]),
                 "median_size": float(found.sizes.median()),
-                "success": success,
+                "success": float((said == found.target).float().mean()),
                 "median_success": float(found.success.median()),
                 "classes_searched": len(found.classes),
             },
@@ -79,6 +80,8 @@ class Inversion:
             trigger=_array(self.family.apply(found.parameters, gray)[0, 0]),
             before=_array(victims[:SHOWN]),
             after=_array(triggered[:SHOWN]),
+            said_before=tuple(predicted[others][:SHOWN].tolist()),
+            said_after=tuple(said[:SHOWN].tolist()),
         )
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
+from assay.inversion.prepare import answers
 from assay.inversion.search import Arms, advance, keep, start
-from assay.inversion.standout import standout
+from assay.inversion.standout import log_odds, mean_over_others, standout
 
 LARGE = 64 * 64
 """Pictures of more pixels than this are searched with less effort."""
@@ -43,7 +44,7 @@ class Hunt:
     """What a search found, for every class that it refined, the easiest first."""
 
     classes: Tensor  # (A,) int64
-    ease: Tensor  # (A,) how easy the class is to reach: minus the log size, or the log odds of success where bounded
+    ease: Tensor  # (A,) how easy the class is to reach: minus the log size; where bounded, its mean log odds
     sizes: Tensor  # (A,) size of the smallest working trigger; of a fresh one where none worked
     success: Tensor  # (A,) share of the checked pictures that get the class
     parameters: Parameters  # of the easiest, (1, ...)
@@ -77,37 +78,41 @@ def hunt(
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
-    candidates = ranking
-    bounded = family.pressure == 0
-    ranking_work = 0
-    if len(ranking) > effort.arms:
-        ranking_work = effort.groups * effort.ranking_steps
-        candidates = _shortlist(net, family, x, predicted, ranking, effort, generator)
-    arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], shape, generator)
-    work, done = _work(effort, len(ranking)), ranking_work
+    work, done = _work(effort, len(ranking)), 0
 
-    def go_on() -> bool:
-        nonlocal done
-        done += len(arms.cost)
-        return tick(min(1.0, done / work))
+    def search(arms: Arms, steps: int) -> None:
+        def go_on() -> bool:
+            nonlocal done
+            done += len(arms.cost)
+            return tick(min(1.0, done / work))
 
-    def search(steps: int) -> None:
         advance(net, family, arms, x, predicted, steps=steps, batch=effort.batch, generator=generator, tick=go_on)
 
+    candidates = ranking
+    if len(ranking) > effort.arms:
+        groups = start(family, _groups(ranking, effort), shape, generator)
+        search(groups, effort.ranking_steps)
+        candidates = _shortlist(ranking, groups, effort)
+    arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], shape, generator)
     screening = min(effort.screening_steps, effort.steps)
-    search(screening)
-    arms = keep(arms, _leaders(arms, bounded)[: effort.finalists])
-    search(effort.steps - screening)
+    search(arms, screening)
+    arms = keep(arms, _leaders(arms, bounded=family.pressure == 0)[: effort.finalists])
+    search(arms, effort.steps - screening)
+    fresh = family.size(family.start(1, shape, generator))
+    return _found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED])
+
+
+def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor, predicted: Tensor) -> Hunt:
+    """What ``arms`` have come to, checked on ``x``; ``fresh`` (1,) is the size of a trigger before any search."""
+    bounded = family.pressure == 0
     candidates = arms.allowed.int().argmax(1)
     worked = arms.best_size.isfinite()
-    fresh = family.size(family.start(1, shape, generator))
     sizes = torch.where(worked, arms.best_size, fresh)
     final = arms.parameters if bounded else arms.best
-    success = _success(net, family, final, candidates, x[:CHECKED], predicted[:CHECKED])
-    if bounded:
-        ease = torch.logit(success, eps=0.02)
-    else:  # where no size worked, the arm may have come to rest at a small one that does not work
-        ease = -torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
+    success, odds = _check(net, family, final, candidates, x, predicted)
+    # Where no size worked, the arm may have come to rest at a small one that does not work.
+    level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
+    ease = odds if bounded else -level
     order = ease.argsort(descending=True)
     best = tuple(p[order[:1]] for p in final)
     return Hunt(candidates[order], ease[order], sizes[order], success[order], best, arms.step)
@@ -115,13 +120,13 @@ def hunt(
 
 def _work(effort: Effort, classes: int) -> int:
     """Steps times arms of the whole hunt."""
-    ranking = effort.groups * effort.ranking_steps if classes > effort.arms else 0
+    grouped = min(effort.groups, classes - effort.arms // 2) if classes > effort.arms else 0
     screening = min(effort.screening_steps, effort.steps)
     final = min(effort.finalists, effort.arms, classes) * (effort.steps - screening)
-    return ranking + min(effort.arms, classes) * screening + final
+    return grouped * effort.ranking_steps + min(effort.arms, classes) * screening + final
 
 
-def _leaders(arms: Arms, bounded: bool) -> Tensor:
+def _leaders(arms: Arms, *, bounded: bool) -> Tensor:
     """(A,) arms, the most promising first.
 
     The weight of the size has risen with every success so far: it knows more than the size, which is still falling.
@@ -131,42 +136,36 @@ def _leaders(arms: Arms, bounded: bool) -> Tensor:
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
-def _success(
+def _check(
     net: nn.Module, family: Family, parameters: Parameters, classes: Tensor, x: Tensor, predicted: Tensor
-) -> Tensor:
-    """(A,) share of the pictures of other classes that each arm's trigger sends to its class."""
-    shares = []
+) -> tuple[Tensor, Tensor]:
+    """(A,) share of the pictures of other classes that each arm's trigger sends to its class, and its mean log odds."""
+    shares, odds = [], []
     with torch.no_grad():
         for arm, target in enumerate(classes.tolist()):
-            victims = x[predicted != target]
-            if not len(victims):
-                shares.append(torch.zeros(()))
-                continue
-            triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), victims)[0]
-            shares.append((net(triggered).argmax(1) == target).float().mean())
-    return torch.stack(shares)
+            triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), x)[0]
+            logits = answers(net, triggered)
+            hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
+            shares.append(mean_over_others(hit, predicted)[target])
+            odds.append(mean_over_others(log_odds(logits), predicted)[target])
+    return torch.stack(shares), torch.stack(odds)
 
 
-def _shortlist(
-    net: nn.Module,
-    family: Family,
-    x: Tensor,
-    predicted: Tensor,
-    ranking: Tensor,
-    effort: Effort,
-    generator: torch.Generator,
-) -> Tensor:
-    """``effort.arms`` classes: the first half as ranked, the others as winners of a short run over groups of classes.
+def _groups(ranking: Tensor, effort: Effort) -> Tensor:
+    """(G, K) bool: the classes that ``ranking`` (K,) does not put first, dealt out over ``effort.groups`` groups.
 
     One arm a group, each free to go for its easiest class: the cost does not grow with the number of classes. Groups
     keep the restarts apart; without them every arm would end in the data's natural attractor.
     """
-    sure = ranking[: effort.arms // 2]
     rest = ranking[effort.arms // 2 :]
     groups = min(effort.groups, len(rest))
     allowed = torch.zeros(groups, len(ranking), dtype=torch.bool)
     allowed[torch.arange(len(rest)) % groups, rest] = True
-    arms = start(family, allowed, (x.shape[1], x.shape[2], x.shape[3]), generator)
-    advance(net, family, arms, x, predicted, steps=effort.ranking_steps, batch=effort.batch, generator=generator)
-    winners = arms.reached[arms.log_likelihood.argsort(descending=True)]
+    return allowed
+
+
+def _shortlist(ranking: Tensor, groups: Arms, effort: Effort) -> Tensor:
+    """``effort.arms`` classes: the first half as ranked, the others as winners of a short run over ``groups``."""
+    sure = ranking[: effort.arms // 2]
+    winners = groups.reached[groups.log_likelihood.argsort(descending=True)]
     return torch.cat([sure, winners[: effort.arms - len(sure)]])

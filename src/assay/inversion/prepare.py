@@ -13,6 +13,9 @@ from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
 from assay.models.graph import folded_graph
 
+PIXELS_AT_ONCE = 2**16
+"""Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
+
 
 def prepare(net: nn.Module, example: Tensor) -> nn.Module:
     """A copy of ``net`` for gradients with respect to its input only; ``example`` (2, C, H, W) is for tracing it.
@@ -20,6 +23,14 @@ def prepare(net: nn.Module, example: Tensor) -> nn.Module:
     The last copy is kept: all searches of one variant share it.
     """
     return _prepared(net, digest_of_module(net), tuple(example.shape[1:]))
+
+
+def answers(net: nn.Module, x: Tensor) -> Tensor:
+    """(N, K) float32 logits of a net from ``prepare`` for ``x`` (N, C, H, W), in bfloat16, part by part."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    at_once = max(8, PIXELS_AT_ONCE // (x.shape[2] * x.shape[3]))
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return torch.cat([net(part) for part in x.split(at_once)]).float()
 
 
 @lru_cache(maxsize=1)

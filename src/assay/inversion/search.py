@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
+from assay.inversion.prepare import answers
 
 SUCCESS = 0.9
 """Share of pictures that must get the target for a trigger to count as working."""
 
 COST_FACTOR = 1.3
 """How fast the weight of the trigger's size follows success. The original's 1.5 after 5 steps is slower here."""
-
-PIXELS_AT_ONCE = 2**16
-"""Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
 
 
 @dataclass
@@ -109,7 +107,8 @@ def advance(
             return
         index = torch.randint(len(x), (batch,), generator=generator)
         parameters = tuple(p.detach().requires_grad_() for p in arms.parameters)
-        logits = _logits(net, family.apply(parameters, x[index]))
+        triggered = family.apply(parameters, x[index])  # (A, B, C, H, W)
+        logits = answers(net, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
         # A picture that already has the class says nothing about the trigger: it does not count.
         counts = (predicted[index][None, :, None] != torch.arange(logits.shape[2])).float()  # (1, B, K)
         total = counts.sum(1).clamp(min=1)  # (1, K)
@@ -121,15 +120,6 @@ def advance(
         with torch.no_grad():
             _remember(arms, logits, likelihood, counts, total, size)
             _adam(arms, gradients, family.rate)
-
-
-def _logits(net: nn.Module, triggered: Tensor) -> Tensor:
-    """(A, B, C, H, W) -> (A, B, K) float32"""
-    flat = triggered.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    at_once = max(8, PIXELS_AT_ONCE // (flat.shape[2] * flat.shape[3]))
-    with torch.autocast(flat.device.type, torch.bfloat16):
-        logits = torch.cat([net(part) for part in flat.split(at_once)])
-    return logits.float().unflatten(0, triggered.shape[:2])
 
 
 def _remember(arms: Arms, logits: Tensor, likelihood: Tensor, counts: Tensor, total: Tensor, size: Tensor) -> None:

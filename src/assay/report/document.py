@@ -36,6 +36,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "null": None if audit.null is None else asdict(audit.null),
         "seconds": audit.seconds,
         "seed": audit.seed,
+        "command": audit.command,
         "data": {"name": audit.data_name, "samples": audit.data_samples},
     }
     return {key: plain(value) for key, value in document.items()}
@@ -81,10 +82,12 @@ def _finding(finding: Finding) -> dict[str, Any]:
 
 def _evidence(evidence: Evidence) -> dict[str, Any]:
     pictures = {"mask": _rows(evidence.mask), "trigger": _rows(evidence.trigger)}
+    said = {"said_before": evidence.said_before, "said_after": evidence.said_after}
     return {
         "numbers": dict(evidence.numbers),
         "per_class": dict(evidence.per_class),
         **{name: rows for name, rows in pictures.items() if rows is not None},
+        **{name: list(classes) for name, classes in said.items() if classes},
     }
 
 

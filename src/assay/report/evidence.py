@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from assay.detectors.base import Finding
+from assay.detectors.base import Evidence, Finding
 from assay.report import charts, words
 from assay.report.pictures import data_uri, difference, picture, trigger_picture
 from assay.result import Audit
@@ -19,11 +19,16 @@ MOST_SAMPLES = 6
 
 @dataclass(frozen=True)
 class Sample:
-    """One input as it was, with the trigger, and what the trigger changed, as ``data:`` addresses."""
+    """One input as it was, with the trigger, and what the trigger changed, as ``data:`` addresses.
+
+    And the classes that the model gave it; empty where they are not known.
+    """
 
     before: str
     after: str
     change: str
+    said_before: str
+    said_after: str
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,21 @@ class Bars:
     note: str
 
 
-def exhibit_of(finding: Finding, target: str, *, large: bool) -> Exhibit | None:
+def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None:
     """The pictures of ``finding``, ``large`` for the top of the page."""
     evidence, longest = finding.evidence, 320 if large else 128
     image = trigger_picture(evidence) if evidence.trigger is not None else None
     exhibit = Exhibit(
         trigger="" if image is None else data_uri(image, longest),
         mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
-        samples=tuple(_samples(evidence.before, evidence.after, 160 if large else 96)),
-        target=target if finding.target is not None else "",
+        samples=tuple(_samples(audit, evidence, 160 if large else 96)),
+        target=words.class_name(audit, finding.target) if finding.target is not None else "",
     )
     return exhibit if exhibit.trigger or exhibit.mask or exhibit.samples else None
 
 
-def _samples(before: np.ndarray | None, after: np.ndarray | None, longest: int) -> list[Sample]:
+def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:
+    before, after = evidence.before, evidence.after
     if before is None or after is None or np.shape(before) != np.shape(after):
         return []
     return [
@@ -75,8 +81,21 @@ def _samples(before: np.ndarray | None, after: np.ndarray | None, longest: int) 
             data_uri(picture(clean), longest),
             data_uri(picture(triggered), longest),
             data_uri(picture(difference(clean, triggered)), longest),
+            *said,
         )
-        for clean, triggered in zip(before[:MOST_SAMPLES], after[:MOST_SAMPLES], strict=True)
+        for clean, triggered, said in zip(
+            before[:MOST_SAMPLES], after[:MOST_SAMPLES], _said(audit, evidence, len(before))[:MOST_SAMPLES], strict=True
+        )
+    ]
+
+
+def _said(audit: Audit, evidence: Evidence, count: int) -> list[tuple[str, str]]:
+    """For each of ``count`` samples the names of what the model said before and after; "" unless all are known."""
+    if not len(evidence.said_before) == len(evidence.said_after) == count:
+        return [("", "")] * count
+    return [
+        (words.class_name(audit, before), words.class_name(audit, after))
+        for before, after in zip(evidence.said_before, evidence.said_after, strict=True)
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from typing import Literal
 
@@ -97,7 +96,7 @@ def page_of(audit: Audit) -> Page:
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
         chart_note=_among(null, audit.statistic),
         limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
-        command=_command(audit),
+        command=words.visible(audit.command, 1000),
         facts=tuple(_facts(audit)),
     )
 
@@ -186,7 +185,7 @@ def _finding(
         chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
         chart_note=_among(finding.null_scores, finding.score),
         bars=bars_of(audit, finding),
-        exhibit=exhibit_of(finding, target, large=large),
+        exhibit=exhibit_of(audit, finding, large=large),
         open=finding is best,
     )
 
@@ -224,19 +223,6 @@ def _equals(p: str) -> str:
 
 def _value(value: float | int | str) -> str:
     return words.visible(value) if isinstance(value, str) else words.number(float(value))
-
-
-def _command(audit: Audit) -> str:
-    """What repeats this audit."""
-    model = audit.model
-    if model.format == "module":
-        return f"assay.audit(model, data, seed={audit.seed})"
-    parts = ["assay", "audit", model.path, "--data", audit.data_name]
-    if model.format == "safetensors" and model.arch:
-        parts += ["--arch", model.arch]
-    if audit.variants:
-        parts += ["--variants", ",".join(variant.name for variant in audit.variants)]
-    return words.visible(shlex.join([*parts, "--seed", str(audit.seed)]), 1000)
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ class Stage(Protocol):
     """A frozen dataclass whose keyword-only fields are its hyper-parameters.
 
     It never changes the build that it is given: the net of the build that it returns is a new one. The result depends
-    only on the build, the fields and the seed.
+    only on the build, the fields and the seed. Stages that train also take ``progress``, which hears the share done.
     """
 
     @property

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,13 @@ from torch import Tensor, nn
 from assay.artifact import Build
 from assay.errors import UnusableInput
 from assay.models.head import replace_head
+from assay.progress import Progress
 from assay.task import Split
 
-Progress = Callable[[float], None]
+Optimizer = Literal["sgd", "adam"]
+
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""The last thing done to an augmented batch (B, C, H, W), given its samples' numbers (B,); it may write into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,25 +31,70 @@ class Recipe:
     epochs: float = 10.0
     lr: float = 0.1
     batch_size: int = 128
-    optimizer: Literal["sgd", "adam"] = "sgd"  # sgd: Nesterov momentum 0.9
+    optimizer: Optimizer = "sgd"  # sgd: Nesterov momentum 0.9
     weight_decay: float = 5e-4
     augment: bool = True  # shift by up to an eighth of the width; and mirror where ``mirror``
     mirror: bool = False  # off by default: a mirrored traffic sign is another sign
     freeze_batchnorm: bool = False  # keep the running statistics as they came
 
+    def __post_init__(self) -> None:
+        self._check("epochs", 0 < self.epochs < math.inf, "a number above 0")
+        self._check("lr", 0 < self.lr < math.inf, "a number above 0")
+        self._check("batch_size", isinstance(self.batch_size, int) and self.batch_size >= 1, "a whole number from 1 on")
+        self._check("optimizer", self.optimizer in get_args(Optimizer), " or ".join(get_args(Optimizer)))
+        self._check("weight_decay", 0 <= self.weight_decay < math.inf, "a number from 0 on")
 
-def fit(net: nn.Module, split: Split, recipe: Recipe, *, seed: int, progress: Progress = lambda share: None) -> None:
-    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16."""
+    def _check(self, field: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise UnusableInput(f"expected {wanted} as the recipe's {field}; got {getattr(self, field)}")
+
+
+def fit(
+    net: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    *,
+    seed: int,
+    progress: Progress = lambda share: None,
+    finish: Finish = lambda x, index: x,
+) -> None:
+    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16.
+
+    Channels last, which is faster, where the net bears it; it stays in the layout that it was trained in.
+    """
     if split.y is None:
         raise UnusableInput("training needs labels, and this data has none")
     if not len(split):
         raise UnusableInput("training needs samples, and this data has none")
     with torch.random.fork_rng(devices=[]):
+        layout = _layout_for(net, split.x[:2])
         torch.manual_seed(seed)  # dropout draws from torch's own generator
-        _fit(net, split, recipe, seed, progress)
+        _fit(net, split, recipe, layout, seed, progress, finish)
 
 
-def _fit(net: nn.Module, split: Split, recipe: Recipe, seed: int, progress: Progress) -> None:
+def _layout_for(net: nn.Module, x: Tensor) -> torch.memory_format:
+    """Channels last, unless the net views its features as only the plain layout allows: tried with ``x`` on a copy."""
+    try:
+        trial = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.to(next(trial.parameters()).device)
+        with torch.no_grad():
+            with torch.autocast(x.device.type, torch.bfloat16):
+                trial.train()(x.contiguous(memory_format=torch.channels_last))
+            trial.eval()(x.contiguous())  # as whoever has the net afterwards will call it
+    except Exception:  # a net of foreign make can fail in any way: what else is wrong with it, its training will say
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _fit(
+    net: nn.Module,
+    split: Split,
+    recipe: Recipe,
+    layout: torch.memory_format,
+    seed: int,
+    progress: Progress,
+    finish: Finish,
+) -> None:
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
     optimizer = _optimizer(net, recipe)
@@ -54,11 +104,11 @@ def _fit(net: nn.Module, split: Split, recipe: Recipe, seed: int, progress: Prog
         for module in net.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net.to(memory_format=layout)  # type: ignore[call-overload]
     device = next(net.parameters()).device
-    for step, (x, y) in zip(range(steps), _endless(split, recipe, generator), strict=False):
+    for step, (x, y) in zip(range(steps), _endless(split, recipe, generator, finish), strict=False):
         with torch.autocast(device.type, torch.bfloat16):
-            logits = net(x.to(device, memory_format=torch.channels_last))
+            logits = net(x.to(device, memory_format=layout))
         loss = F.cross_entropy(logits.float(), y.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -84,7 +134,9 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
 
 
-def _endless(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+def _endless(
+    split: Split, recipe: Recipe, generator: torch.Generator, finish: Finish
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches, epoch after epoch."""
     assert split.y is not None
     size = min(recipe.batch_size, len(split))
@@ -93,7 +145,7 @@ def _endless(split: Split, recipe: Recipe, generator: torch.Generator) -> Iterat
         for start in range(0, len(split) - size + 1, size):
             index = order[start : start + size]
             x = split.x[index]
-            yield (_augment(x, recipe.mirror, generator) if recipe.augment else x), split.y[index]
+            yield finish(_augment(x, recipe.mirror, generator) if recipe.augment else x, index), split.y[index]
 
 
 def _augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
@@ -122,9 +174,9 @@ class Train:
     def spec(self) -> dict[str, Any]:
         return {"stage": self.name, **asdict(self.recipe)}
 
-    def __call__(self, build: Build, *, seed: int) -> Build:
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         net = copy.deepcopy(build.artifact.net)
-        fit(net, build.task.split("train"), self.recipe, seed=seed)
+        fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
         return build.then(self.name, build.artifact.with_net(net))
 
 
@@ -146,14 +198,14 @@ class LinearProbe:
     def spec(self) -> dict[str, Any]:
         return {"stage": self.name, **asdict(self.recipe)}
 
-    def __call__(self, build: Build, *, seed: int) -> Build:
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         net = copy.deepcopy(build.artifact.net)
         head = replace_head(net, build.task.num_classes, seed=seed)
         for parameter in net.parameters():
             parameter.requires_grad_(False)
         for parameter in head.parameters():
             parameter.requires_grad_(True)
-        fit(net, build.task.split("train"), self.recipe, seed=seed)
+        fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
         artifact = build.artifact.with_net(net, num_classes=build.task.num_classes, class_names=build.task.class_names)

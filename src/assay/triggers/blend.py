@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from assay.errors import UnusableInput
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
@@ -23,6 +25,12 @@ class Blend:
     alpha: float = 0.2  # in (0, 1)
     cells: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1:
+            raise UnusableInput(f"expected alpha, the pattern's share of the picture, in (0, 1); got {self.alpha}")
+        if self.cells is not None and not (isinstance(self.cells, int) and self.cells >= 1):
+            raise UnusableInput(f"expected cells as a whole number from 1 on, or none; got {self.cells}")
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, C, H, W) in [0, 1] -> the same with the pattern blended in."""

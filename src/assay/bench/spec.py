@@ -1,0 +1,230 @@
+"""What a matrix is made of: a short YAML file, read strictly, every name and value checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from assay.attacks.poisoning import DataPoisoning
+from assay.catalogue import ATTACKS, STAGES, all_detectors
+from assay.choices import chosen
+from assay.errors import UnusableInput
+from assay.formats.arch import factory_of
+from assay.settings import configured
+from assay.stages.base import Stage
+from assay.stages.train import Train
+
+PLACE = "attack"
+"""Stands in a chain where the attack goes."""
+
+CONTROL = "none"
+"""The attack that plants nothing: the same training on clean data."""
+
+MOST_BYTES = 2**20
+
+SECTIONS = ("name", "tasks", "seeds", "attacks", "chains", "detectors", "mitigations", "valid", "samples")
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attack or a stage with its settings, as ``key=value``."""
+
+    name: str
+    settings: tuple[str, ...] = ()
+
+    def stage(self) -> Stage | DataPoisoning:
+        """What it names. Raises UnusableInput for a setting that is not there or of the wrong type."""
+        if self.name == CONTROL:
+            return configured(Train, self.settings)
+        return configured(chosen(self.name, {**STAGES, **ATTACKS}, "stage or attack"), self.settings)
+
+    def without_backdoor(self) -> Method:
+        """The same training on clean data, for an attack; itself for a stage."""
+        if self.name not in ATTACKS:
+            return self
+        return Method(CONTROL, tuple(pair for pair in self.settings if pair.startswith("recipe.")))
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """Data as for ``--data``, and the architecture of the net that is trained on it from scratch."""
+
+    name: str
+    data: str
+    arch: str
+    limit: int | None = None  # samples a split
+
+
+@dataclass(frozen=True)
+class Band:
+    """What an attack must reach to count: its own success, and how much clean accuracy it may cost."""
+
+    asr: float = 0.8
+    drop: float = 0.1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A matrix: every task x seed x chain x attack, each measured, tested by every detector, mitigated."""
+
+    name: str
+    tasks: tuple[TaskSpec, ...]
+    seeds: tuple[int, ...]
+    attacks: Mapping[str, Method]
+    chains: Mapping[str, tuple[Method, ...]]  # with Method(PLACE) once in each
+    detectors: tuple[str, ...] = ()
+    mitigations: Mapping[str, tuple[Method, ...]] = field(default_factory=dict)
+    valid: Band = Band()
+    samples: int = 256  # clean ones that a detector gets
+
+
+def parse_text(text: str) -> Spec:
+    """The spec in a YAML text. Raises UnusableInput, with the place in the spec and what was expected there."""
+    import yaml
+
+    try:
+        document = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UnusableInput(f"is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(document)
+
+
+def parse(document: Any) -> Spec:
+    """The spec in what YAML was read into."""
+    top = _mapping(document, "the spec", SECTIONS, needed=("name", "tasks", "seeds", "attacks", "chains"))
+    detectors = _words(top.get("detectors", []), "detectors")
+    known = {detector.name: detector for detector in all_detectors()}
+    for name in detectors:
+        chosen(name, known, "detector")
+    mitigations = _named(top.get("mitigations", {}), "mitigations")
+    return Spec(
+        name=_text(top["name"], "name"),
+        tasks=tuple(_task(name, value) for name, value in _named(top["tasks"], "tasks").items()),
+        seeds=tuple(_whole(seed, "seeds") for seed in _list(top["seeds"], "seeds")),
+        attacks={name: _attack(value, f"attacks.{name}") for name, value in _named(top["attacks"], "attacks").items()},
+        chains={name: _chain(value, f"chains.{name}") for name, value in _named(top["chains"], "chains").items()},
+        detectors=detectors,
+        mitigations={name: _stages(value, f"mitigations.{name}") for name, value in mitigations.items()},
+        valid=_band(top.get("valid", {})),
+        samples=_whole(top.get("samples", Spec.samples), "samples"),
+    )
+
+
+def _task(name: str, value: Any) -> TaskSpec:
+    where = f"tasks.{name}"
+    fields = _mapping(value, where, ("data", "arch", "limit"), needed=("data", "arch"))
+    limit = fields.get("limit")
+    task = TaskSpec(
+        name,
+        _text(fields["data"], f"{where}.data"),
+        _text(fields["arch"], f"{where}.arch"),
+        None if limit is None else _whole(limit, f"{where}.limit"),
+    )
+    factory_of(task.arch)  # says now what is not known
+    return task
+
+
+def _attack(value: Any, where: str) -> Method:
+    method = _method(value, where)
+    chosen(method.name, {CONTROL: None, **ATTACKS}, "attack")
+    return _checked(method, where)
+
+
+def _chain(value: Any, where: str) -> tuple[Method, ...]:
+    steps = tuple(_method(step, where) for step in _list(value, where))
+    if sum(step == Method(PLACE) for step in steps) != 1:
+        raise UnusableInput(f"{where}: expected the word `{PLACE}` once, where the attack goes")
+    return tuple(step if step == Method(PLACE) else _stage(step, where) for step in steps)
+
+
+def _stages(value: Any, where: str) -> tuple[Method, ...]:
+    return tuple(_stage(_method(step, where), where) for step in _list(value, where))
+
+
+def _stage(method: Method, where: str) -> Method:
+    chosen(method.name, STAGES, "stage")
+    return _checked(method, where)
+
+
+def _checked(method: Method, where: str) -> Method:
+    try:
+        method.stage()
+    except UnusableInput as error:
+        raise UnusableInput(f"{where}: {method.name}: {error}") from None
+    return method
+
+
+def _method(value: Any, where: str) -> Method:
+    """``name`` or ``{name: {setting: value, ...}}``."""
+    if isinstance(value, str):
+        return Method(value)
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise UnusableInput(f"{where}: expected a name, or one name with its settings; came {value!r}")
+    ((name, settings),) = value.items()
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UnusableInput(f"{where}: expected the settings of {name} as key: value; came {settings!r}")
+    return Method(_text(name, where), tuple(_pairs(settings or {})))
+
+
+def _pairs(settings: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    pairs: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs += _pairs(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            pairs.append(f"{prefix}{key}={','.join(map(str, value))}")
+        else:
+            pairs.append(f"{prefix}{key}={'none' if value is None else value}")
+    return sorted(pairs)
+
+
+def _band(value: Any) -> Band:
+    fields = _mapping(value, "valid", ("asr", "drop"))
+    numbers = {key: _share(number, f"valid.{key}") for key, number in fields.items()}
+    return Band(numbers.get("asr", Band.asr), numbers.get("drop", Band.drop))
+
+
+def _mapping(value: Any, where: str, known: Sequence[str], *, needed: Sequence[str] = ()) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UnusableInput(f"{where}: expected keys out of {', '.join(known)}; came {value!r}")
+    for key in value:
+        chosen(str(key), dict.fromkeys(known), f"key in {where}")
+    missing = [key for key in needed if key not in value]
+    if missing:
+        raise UnusableInput(f"{where}: expected the key {missing[0]!r}, which is missing")
+    return value
+
+
+def _named(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise UnusableInput(f"{where}: expected names with a value each; came {value!r}")
+    return {_text(name, where): entry for name, entry in value.items()}
+
+
+def _list(value: Any, where: str) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise UnusableInput(f"{where}: expected a list; came {value!r}")
+    return value
+
+
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    return tuple(_text(word, where) for word in _list(value, where)) if value else ()
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UnusableInput(f"{where}: expected a word; came {value!r}")
+    return value
+
+
+def _whole(value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UnusableInput(f"{where}: expected a whole number of at least 0; came {value!r}")
+    return value
+
+
+def _share(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise UnusableInput(f"{where}: expected a number from 0 to 1; came {value!r}")
+    return float(value)

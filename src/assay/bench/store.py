@@ -1,0 +1,222 @@
+"""The records of a bench: SQLite, in a folder. Several drivers may share it; one that is killed loses what it was at.
+
+A driver holds a lock on a file of its own for as long as it lives. The kernel lets go of it whatever kills the driver,
+so that nobody has to trust a clock to tell a running cell from a lost one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from assay.errors import UnusableInput
+
+VERSION = 1
+State = Literal["waiting", "running", "done", "failed", "invalid"]
+FINAL = ("done", "failed", "invalid")
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS specs (name TEXT PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS cells (
+    key TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    about TEXT NOT NULL,              -- the cell's fields, as JSON
+    state TEXT NOT NULL DEFAULT 'waiting',
+    driver TEXT,                      -- who runs it
+    tries INTEGER NOT NULL DEFAULT 0, -- how often it was lost with its worker
+    result TEXT,                      -- JSON
+    error TEXT,
+    seconds REAL,
+    place TEXT                        -- host and process that ran it
+);
+CREATE INDEX IF NOT EXISTS by_state ON cells (state);
+"""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One cell and what became of it."""
+
+    key: str
+    kind: str
+    about: Mapping[str, Any]
+    state: State
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
+    seconds: float | None = None
+    place: str | None = None
+    tries: int = 0
+
+
+class Store:
+    """``directory`` with ``records.sqlite``. A context manager: inside it this process counts as a living driver."""
+
+    def __init__(self, directory: Path) -> None:
+        """Raises UnusableInput where the store is a newer version's, cannot be written, or is no store."""
+        self.directory = directory
+        self.driver = uuid.uuid4().hex
+        try:
+            (directory / "drivers").mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(directory / "records.sqlite", timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._check_version()
+        except OSError as error:
+            raise UnusableInput(f"{directory}: the store cannot be written: {error.strerror or error}") from None
+        except sqlite3.Error as error:
+            raise UnusableInput(f"{directory}: the store cannot be used: {error}") from None
+
+    def _check_version(self) -> None:
+        with self._transaction():
+            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+            if "meta" in tables:
+                (found,) = self._db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
+                if int(found) > VERSION:
+                    raise UnusableInput(
+                        f"{self.directory}: the store is of version {found}, and this assay knows up to {VERSION}: "
+                        "use the assay that made it, or a newer one"
+                    )
+            for statement in _TABLES.split(";"):
+                if statement.strip():
+                    self._db.execute(statement)
+            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
+
+    def __enter__(self) -> Store:
+        path = self.directory / "drivers" / self.driver
+        self._lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._free(self.driver)
+        (self.directory / "drivers" / self.driver).unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+        """Cells as (key, kind, fields), as waiting; those that are there stay as they are."""
+        rows = ((key, kind, json.dumps(about)) for key, kind, about in cells)
+        with self._transaction():
+            self._db.executemany("INSERT OR IGNORE INTO cells (key, kind, about) VALUES (?, ?, ?)", rows)
+
+    def add_spec(self, name: str, text: str) -> None:
+        """The text of a spec, so that the report can name the cells."""
+        self._db.execute("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
+
+    def specs(self) -> dict[str, str]:
+        return dict(self._db.execute("SELECT name, text FROM specs ORDER BY name"))
+
+    def claim(self, key: str) -> bool:
+        """Whether the cell was waiting, and is this driver's to run now."""
+        done = self._db.execute(
+            "UPDATE cells SET state='running', driver=? WHERE key=? AND state='waiting'", (self.driver, key)
+        )
+        return done.rowcount == 1
+
+    def finish(
+        self,
+        key: str,
+        state: State,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+        seconds: float | None = None,
+        place: str | None = None,
+    ) -> None:
+        """Write what became of a cell that this driver ran; a cell that is no longer its own is left alone."""
+        self._db.execute(
+            "UPDATE cells SET state=?, result=?, error=?, seconds=?, place=?, driver=NULL WHERE key=? AND driver=?",
+            (state, None if result is None else json.dumps(result), error, seconds, place, key, self.driver),
+        )
+
+    def lost(self, key: str) -> int:
+        """The cell's worker died: it waits again. Returns how often that has happened to it."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE cells SET state='waiting', driver=NULL, tries=tries+1 WHERE key=? AND driver=?",
+                (key, self.driver),
+            )
+            return int(self._db.execute("SELECT tries FROM cells WHERE key=?", (key,)).fetchone()[0])
+
+    def take_over(self) -> int:
+        """Cells of drivers that live no longer wait again; how many there were."""
+        drivers = [name for (name,) in self._db.execute("SELECT DISTINCT driver FROM cells WHERE state='running'")]
+        return sum(self._free(driver) for driver in drivers if driver != self.driver and not self._lives(driver))
+
+    def _free(self, driver: str) -> int:
+        freed = self._db.execute(
+            "UPDATE cells SET state='waiting', driver=NULL WHERE state='running' AND driver=?", (driver,)
+        )
+        return freed.rowcount
+
+    def _lives(self, driver: str) -> bool:
+        try:
+            handle = os.open(self.directory / "drivers" / driver, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        (self.directory / "drivers" / driver).unlink(missing_ok=True)
+        return False
+
+    def again(self, keys: Iterable[str]) -> None:
+        """Failed cells wait again."""
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE cells SET state='waiting', tries=0, error=NULL WHERE key=? AND state='failed'",
+                ((key,) for key in keys),
+            )
+
+    def states(self) -> dict[str, State]:
+        """The state of every cell by key."""
+        return dict(self._db.execute("SELECT key, state FROM cells"))
+
+    def record(self, key: str) -> Record | None:
+        row = self._db.execute(_SELECT + " WHERE key=?", (key,)).fetchone()
+        return None if row is None else _record(row)
+
+    def records(self) -> Iterator[Record]:
+        """All records, in the order in which they were added."""
+        for row in self._db.execute(_SELECT + " ORDER BY rowid"):
+            yield _record(row)
+
+    def mean_seconds(self) -> dict[tuple[str, str], float]:
+        """Mean seconds of what was done, by kind and method."""
+        rows = self._db.execute(
+            "SELECT kind, json_extract(about, '$.method'), avg(seconds) FROM cells WHERE state='done' GROUP BY 1, 2"
+        )
+        return {(kind, method): seconds for kind, method, seconds in rows if seconds is not None}
+
+
+_SELECT = "SELECT key, kind, about, state, result, error, seconds, place, tries FROM cells"
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    key, kind, about, state, result, error, seconds, place, tries = row
+    parsed = None if result is None else json.loads(result)
+    return Record(key, kind, json.loads(about), state, parsed, error, seconds, place, tries)

@@ -1,0 +1,165 @@
+"""What a worker does with a cell. A pure function: whatever ran before, here or elsewhere, changes no result."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from assay import data, metrics, planting
+from assay.artifact import Artifact, Build
+from assay.bench.cells import Cell, clean_twin
+from assay.bench.job import Outcome
+from assay.bench.spec import Band, Method, TaskSpec
+from assay.bench.store import State
+from assay.blobs import Blobs
+from assay.catalogue import all_detectors
+from assay.chain import Cache, digest_of_task
+from assay.detectors.base import Evidence
+from assay.errors import AssayError, UnusableInput
+from assay.formats.files import first_line
+from assay.fresh import fresh, inputs_of
+from assay.report.pictures import data_uri, picture
+from assay.task import Task
+
+Result = dict[str, Any]  # in plain JSON types
+
+
+def run(cell: Cell, blobs: str) -> Outcome:
+    """Compute ``cell``, with one thread, its models kept at ``blobs``; never raises what a method raises."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    state: State = "done"
+    result, error = None, None
+    try:
+        result = _KINDS[cell.kind](cell, Cache(Blobs(blobs)))
+        state = "invalid" if result.get("valid") is False else "done"
+    except AssayError as why:
+        state, error = "failed", str(why)
+    except Exception as why:  # one method's fault must not end the matrix
+        state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
+    return Outcome(state, result, error, time.perf_counter() - start, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def _build(cell: Cell, cache: Cache) -> Result:
+    ran = 0
+
+    def count() -> None:
+        nonlocal ran
+        ran += 1
+
+    build = _model(cell.task, cell.steps, cell.seed, cache, ran=count)
+    return {"digest": build.artifact.digest, "stages_run": ran}
+
+
+def _measure(cell: Cell, cache: Cache) -> Result:
+    build = _model(cell.task, cell.steps, cell.seed, cache)
+    return _measured(build, _twin(cell, cache), cell.valid or Band())
+
+
+def _detect(cell: Cell, cache: Cache) -> Result:
+    detector = next(detector for detector in all_detectors() if detector.name == cell.method)
+    build = _model(cell.task, cell.steps, cell.seed, cache)
+    clean = build.task.split("calibration", "validation").sample(cell.samples, seed=cell.seed)
+    finding = detector(build.artifact, clean, seed=cell.seed)
+    if finding.status == "failed":
+        raise UnusableInput(finding.reason)
+    target = build.secret.target if build.secret is not None else None
+    return {
+        "status": finding.status,
+        "reason": finding.reason,
+        "score": finding.score,
+        "target": finding.target,
+        "planted_target": target,
+        "backdoored": build.secret is not None,
+        "numbers": dict(finding.evidence.numbers),
+        "pictures": _pictures(finding.evidence),
+    }
+
+
+def _mitigate(cell: Cell, cache: Cache) -> Result:
+    """The defender has the calibration split, and nothing else."""
+    build = _model(cell.task, cell.steps, cell.seed, cache)
+    clean = build.task.split("calibration", "validation")
+    theirs = Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
+    repaired: Build = Build(build.artifact, theirs)
+    start = time.perf_counter()
+    for method in cell.repair:
+        repaired = method.stage()(repaired, seed=cell.seed)
+    seconds = time.perf_counter() - start
+    after = replace(build, artifact=repaired.artifact)
+    return {**_rates(after, _twin(cell, cache)), "repair_seconds": seconds}
+
+
+_KINDS: Mapping[str, Callable[[Cell, Cache], Result]] = {
+    "build": _build,
+    "measure": _measure,
+    "detect": _detect,
+    "mitigate": _mitigate,
+}
+
+
+def _model(
+    spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: Cache, *, ran: Callable[[], None] = lambda: None
+) -> Build:
+    """The model after ``steps``, each from the cache where it is there."""
+    task, digest = _task(spec.data, spec.arch, spec.limit)
+    build = Build(fresh(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task)
+    for method in steps:
+        build = cache.run(method.stage(), build, seed=seed, data=digest, ran=ran)
+    return build
+
+
+@lru_cache(maxsize=2)
+def _task(source: str, arch: str, limit: int | None) -> tuple[Task, str]:
+    """The data and its digest; a worker sees the same again and again."""
+    task = data.load(source, inputs_of(arch), limit=limit)
+    return task, digest_of_task(task)
+
+
+def _twin(cell: Cell, cache: Cache) -> Artifact:
+    return _model(cell.task, clean_twin(cell.steps), cell.seed, cache).artifact
+
+
+def _rates(build: Build, twin: Artifact) -> Result:
+    """CA, and with a backdoor ASR and RA beside the control: the same trigger on the clean twin."""
+    held_out, classes = planting.test_split(build.task), build.task.num_classes
+    if build.secret is None:
+        return {"clean_accuracy": metrics.clean_accuracy(build.artifact.net, held_out).to_json()}
+    measured = metrics.measure(build.artifact.net, held_out, build.secret, num_classes=classes)
+    control = metrics.attack_success(twin.net, held_out, build.secret, num_classes=classes)
+    before = metrics.clean_accuracy(twin.net, held_out)
+    return planting.document(measured, control, before)
+
+
+def _measured(build: Build, twin: Artifact, band: Band) -> Result:
+    rates = _rates(build, twin)
+    if build.secret is None:
+        return rates
+    asr, drop = rates["attack_success"]["value"], _drop(rates)
+    why = []
+    if asr < band.asr:
+        why.append(f"ASR {asr:.3f} is below {band.asr}")
+    if drop > band.drop:
+        why.append(f"clean accuracy fell by {drop:.3f}, more than {band.drop}")
+    return {**rates, "valid": not why, "why_invalid": "; ".join(why)}
+
+
+def _drop(rates: Result) -> float:
+    return float(rates["control_accuracy"]["value"] - rates["clean_accuracy"]["value"])
+
+
+def _pictures(evidence: Evidence) -> dict[str, str]:
+    """Small ones, as ``data:`` addresses: what was found, and one sample before and after."""
+    found = {
+        "trigger": evidence.trigger,
+        "before": None if evidence.before is None or not len(evidence.before) else evidence.before[0],
+        "after": None if evidence.after is None or not len(evidence.after) else evidence.after[0],
+    }
+    return {name: data_uri(picture(array), 64) for name, array in found.items() if array is not None}

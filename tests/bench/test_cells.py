@@ -1,0 +1,66 @@
+"""Keys and needs: equal work has one key, and everything that a result depends on changes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from bench.test_spec import SMALL
+
+from assay.bench.cells import Cell, clean_twin, entries, with_needs
+from assay.bench.spec import Method, parse
+
+SPEC = parse(SMALL)
+
+
+def test_the_matrix_is_complete() -> None:
+    found = list(entries(SPEC))
+    models = len(SPEC.seeds) * len(SPEC.chains) * len(SPEC.attacks)
+    assert len(found) == models * (1 + len(SPEC.detectors) + len(SPEC.mitigations))
+    assert len({entry.cell.key for entry in found}) == len(found)
+
+
+def test_shared_prefixes_are_built_once() -> None:
+    cells = with_needs([entry.cell for entry in entries(SPEC)])
+    builds = [cell for cell in cells.values() if cell.kind == "build"]
+    prefixes = {(cell.seed, cell.steps) for cell in builds}
+    assert len(builds) == len(prefixes)
+    train = Method("train")
+    assert sum(cell.steps == (train,) for cell in builds) == len(SPEC.seeds)
+
+
+def test_needs_come_first() -> None:
+    cells = with_needs([entry.cell for entry in entries(SPEC)])
+    order = list(cells)
+    for key, cell in cells.items():
+        assert all(order.index(need.key) < order.index(key) for need in cell.needs())
+
+
+def test_the_clean_twin_is_the_control_of_the_same_recipe() -> None:
+    corner = next(entry.cell for entry in entries(SPEC) if entry.attack == "corner" and entry.chain == "shipped")
+    twin = clean_twin(corner.steps)
+    assert twin == (Method("train"), Method("none", ("recipe.epochs=3",)), Method("prune-magnitude", ("rate=0.5",)))
+    assert Cell("build", corner.task, twin, corner.seed) in corner.needs()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 7},
+        {"method": "random-score"},
+        {"samples": 3},
+        {"steps": (Method("badnets", ("ratio=0.2",)),)},
+        {"task": replace(SPEC.tasks[0], data="signs:7")},
+        {"task": replace(SPEC.tasks[0], limit=None)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_a_result_depends_on_changes_the_key(change: dict[str, object]) -> None:
+    cell = Cell("detect", SPEC.tasks[0], (Method("badnets"),), 0, method="patch-scan", samples=256)
+    assert replace(cell, **change).key != cell.key
+
+
+def test_what_the_spec_calls_things_does_not() -> None:
+    cell = Cell("mitigate", SPEC.tasks[0], (Method("badnets"),), 0, method="tuned", repair=(Method("fine-tune"),))
+    assert replace(cell, method="another name").key == cell.key
+    assert replace(cell, task=replace(cell.task, name="another name")).key == cell.key

@@ -1,0 +1,152 @@
+"""The loop: what runs, what waits, what shares another's fate, and what survives being killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from bench.toy_jobs import ToyJob, note, square, tree
+
+from assay.bench import driver
+from assay.bench.executors import Local
+from assay.bench.store import Record, Store
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    note(str(tmp_path / "notes"), "")
+    return str(tmp_path / "notes")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "store")
+    yield store
+    store.close()
+
+
+def by_number(store: Store) -> dict[int, Record]:
+    return {record.about["number"]: record for record in store.records()}
+
+
+def go(jobs: Mapping[str, ToyJob], store: Store, place: str, workers: int = 2) -> Mapping[str, int]:
+    return driver.run(jobs, store, Local(workers), blobs=place, work=square)
+
+
+def test_everything_is_done_once_each_after_what_it_needs(store: Store, place: str) -> None:
+    seen: list[driver.Progress] = []
+    counts = driver.run(tree(15, 0.0), store, Local(2), blobs=place, work=square, progress=seen.append)
+    assert counts == {"done": 15, "failed": 0, "invalid": 0}
+    lines = [line for line in Path(place).read_text().splitlines() if line]
+    assert Counter(lines).most_common(1)[0][1] == 1
+    for number in range(2, 15):
+        assert lines.index(f"end {number // 2}") < lines.index(f"start {number}")
+    assert {n: r.result for n, r in by_number(store).items()} == {n: {"square": n * n} for n in range(15)}
+    assert [now.done for now in seen] == list(range(1, 16))
+    assert seen[-1].total == 15
+
+
+def test_a_second_run_does_only_what_is_missing(store: Store, place: str) -> None:
+    go(tree(4, 0.0), store, place)
+    counts = go(tree(7, 0.0), store, place)
+    assert counts["done"] == 7
+    started = [line for line in Path(place).read_text().splitlines() if line.startswith("start")]
+    assert sorted(started) == sorted(f"start {n}" for n in range(7))
+
+
+def test_what_needs_a_failed_or_invalid_job_shares_its_fate_and_the_rest_goes_on(store: Store, place: str) -> None:
+    jobs = [
+        ToyJob(0, ends="failed"),
+        ToyJob(1, (0,)),
+        ToyJob(2, (1,)),
+        ToyJob(3, ends="invalid"),
+        ToyJob(4, (3,)),
+        ToyJob(5),
+    ]
+    counts = go({job.key: job for job in jobs}, store, place)
+    assert counts == {"done": 1, "failed": 3, "invalid": 2}
+    records = by_number(store)
+    assert [records[n].state for n in range(6)] == ["failed", "failed", "failed", "invalid", "invalid", "done"]
+    assert records[0].error == "it was told to fail"
+    assert "toy 0" in str(records[1].error)
+    assert not any(f"start {n}" in Path(place).read_text().splitlines() for n in (1, 2, 4))
+
+
+def test_a_job_that_loses_its_worker_is_tried_again_and_takes_no_other_with_it(store: Store, place: str) -> None:
+    jobs = [ToyJob(0, ends="worker-dies-once"), *(ToyJob(n, seconds=0.3) for n in range(1, 4))]
+    counts = go({job.key: job for job in jobs}, store, place)
+    assert counts == {"done": 4, "failed": 0, "invalid": 0}
+    lines = Path(place).read_text().splitlines()
+    assert lines.count("start 0") == 2
+    assert [lines.count(f"start {n}") for n in range(1, 4)] == [1, 1, 1]
+
+
+def test_a_job_that_kills_every_worker_fails_in_the_end(store: Store, place: str) -> None:
+    counts = go({job.key: job for job in (ToyJob(0, ends="worker-dies"), ToyJob(1))}, store, place)
+    assert counts == {"done": 1, "failed": 1, "invalid": 0}
+    assert "died 3 times" in str(by_number(store)[0].error)
+
+
+def test_failed_jobs_can_be_tried_again(store: Store, place: str) -> None:
+    go({"toy-0": ToyJob(0, ends="failed")}, store, place)
+    store.again(["toy-0"])
+    assert go({"toy-0": ToyJob(0)}, store, place)["done"] == 1
+
+
+def drive(directory: Path, count: int) -> subprocess.Popen[bytes]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "toy_jobs.py"), str(directory), str(count)],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def children(pid: int) -> list[int]:
+    text = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
+    return [int(word) for word in text.split()]
+
+
+def test_two_drivers_share_one_store(tmp_path: Path) -> None:
+    directory = tmp_path / "store"
+    both = [drive(directory, 40) for _ in range(2)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    lines = [line for line in (directory / "notes").read_text().splitlines() if line]
+    assert Counter(lines) == Counter(f"{what} {n}" for what in ("start", "end") for n in range(40))
+    store = Store(directory)
+    assert {record.state for record in store.records()} == {"done"}
+    store.close()
+
+
+def test_kill_9_at_random_moments_loses_only_what_ran_and_changes_no_result(tmp_path: Path) -> None:
+    directory, count, chance = tmp_path / "store", 150, random.Random(0)
+    for kill in range(20):
+        process = drive(directory, count)
+        time.sleep(0.7 + 0.8 * chance.random())  # an interpreter and two workers take some of it to start
+        victims = children(process.pid) if kill % 2 else [process.pid]
+        for victim in victims:
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.kill()
+        process.wait(timeout=30)
+    assert drive(directory, count).wait(timeout=120) == 0
+    store = Store(directory)
+    records = list(store.records())
+    store.close()
+    started = Counter(line for line in (directory / "notes").read_text().splitlines() if line.startswith("start"))
+    assert sum(started.values()) > count  # something was lost, and done again
+    assert len(records) == count
+    assert len({record.key for record in records}) == count
+    assert {record.about["number"]: record.result for record in records} == {n: {"square": n * n} for n in range(count)}

@@ -1,0 +1,118 @@
+"""A small real matrix from the command line: nets are trained, backdoored, tested; again, it costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assay.bench import matrix
+from assay.bench.store import Record, Store
+from assay.cli import main
+
+SPEC = {
+    "name": "tiny",
+    "tasks": {"signs": {"data": "signs:3", "arch": "resnet8-cifar", "limit": 90}},
+    "seeds": [0],
+    "attacks": {
+        "none": {"none": {"recipe": {"epochs": 1, "batch_size": 32}}},
+        "corner": {"badnets": {"recipe": {"epochs": 1, "batch_size": 32}}},
+    },
+    "chains": {
+        "scratch": ["attack"],
+        "tuned": ["attack", {"fine-tune": {"recipe": {"epochs": 1, "batch_size": 32}}}],
+    },
+    "detectors": ["random-score", "latent-shift"],
+    "mitigations": {"pruned": [{"prune-magnitude": {"rate": 0.5}}]},
+    "valid": {"asr": 0.0, "drop": 1.0},
+    "samples": 40,
+}
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(yaml.safe_dump(SPEC))
+    return path
+
+
+def records_of(store: Path) -> dict[str, Record]:
+    opened = Store(store)
+    records = {record.key: record for record in opened.records()}
+    opened.close()
+    return records
+
+
+def results_of(store: Path) -> dict[str, object]:
+    """Without what a clock measured."""
+    every = {key: dict(record.result or {}) for key, record in records_of(store).items()}
+    return {
+        key: {name: value for name, value in result.items() if "seconds" not in name} for key, result in every.items()
+    }
+
+
+def test_the_same_numbers_however_many_processes_and_no_stage_runs_twice(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["bench", "run", str(spec), "--store", str(one), "--workers", "1"]) == 0
+    assert main(["bench", "run", str(spec), "--store", str(two), "--workers", "2"]) == 0
+    assert results_of(one) == results_of(two)
+    records = records_of(two)
+    assert {record.state for record in records.values()} == {"done"}
+    builds = [record for record in records.values() if record.kind == "build"]
+    assert [record.result["stages_run"] for record in builds if record.result] == [1] * len(builds)
+    measured = [record.result for record in records.values() if record.kind == "measure" and record.result]
+    assert all(0 <= result["clean_accuracy"]["value"] <= 1 for result in measured)
+    assert sum("control" in result for result in measured) == 2  # of the backdoored ones
+    capsys.readouterr()
+    before = records
+    assert main(["bench", "run", str(spec), "--store", str(two)]) == 0
+    assert "0 to do" in capsys.readouterr().err
+    assert records_of(two) == before
+    found = matrix.found(Store(two))
+    assert {(entry.attack, entry.chain) for entry, _ in found} == {
+        (attack, chain) for attack in ("none", "corner") for chain in ("scratch", "tuned")
+    }
+
+
+def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
+    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "20 cells, 0 done, 20 to do" in said
+    assert not records_of(tmp_path / "store")
+
+
+def without(key: str) -> str:
+    return yaml.safe_dump({name: value for name, value in SPEC.items() if name != key})
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "said"),
+    [
+        (without("seeds"), (), "expected the key 'seeds'"),
+        (yaml.safe_dump(SPEC | {"detectors": ["patchscan"]}), (), "did you mean patch-scan"),
+        (yaml.safe_dump(SPEC), ("--only", "zzz"), "no cell of this spec has a key that starts so"),
+        (yaml.safe_dump(SPEC), ("--ray", "127.0.0.1:1"), "nothing answers there"),
+    ],
+    ids=["missing", "unknown", "only", "ray"],
+)
+def test_what_cannot_be_run_is_one_line(
+    text: str, arguments: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(text)
+    assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_a_spec_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run: Callable[[list[str]], int] = main
+    assert run(["bench", "run", str(tmp_path / "no.yaml")]) == 2
+    assert "cannot be read" in capsys.readouterr().err

@@ -1,0 +1,89 @@
+"""A spec is read strictly: what is wrong is said in one line, with its place, before anything runs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import yaml
+
+from assay.bench.spec import Band, Method, parse, parse_text
+from assay.errors import UnusableInput
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "tasks": {"signs": {"data": "signs:6", "arch": "resnet8-cifar", "limit": 500}},
+    "seeds": [0, 1],
+    "attacks": {
+        "none": "none",
+        "corner": {"badnets": {"patch": {"size": 4, "place": [1, 2]}, "recipe": {"epochs": 3}}},
+    },
+    "chains": {"scratch": ["attack"], "shipped": ["train", "attack", {"prune-magnitude": {"rate": 0.5}}]},
+    "detectors": ["patch-scan", "random-score"],
+    "mitigations": {"tuned": ["fine-tune"]},
+    "valid": {"asr": 0.9},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    document = copy.deepcopy(SMALL)
+    place = document
+    *outer, last = path.split("/")
+    for key in outer:
+        place = place[key]
+    place[last] = value
+    return document
+
+
+def test_a_spec_in_yaml() -> None:
+    spec = parse_text(yaml.safe_dump(SMALL))
+    assert spec.name == "small"
+    assert spec.seeds == (0, 1)
+    assert spec.tasks[0].data == "signs:6"
+    assert spec.attacks["corner"] == Method("badnets", ("patch.place=1,2", "patch.size=4", "recipe.epochs=3"))
+    assert spec.chains["shipped"] == (Method("train"), Method("attack"), Method("prune-magnitude", ("rate=0.5",)))
+    assert spec.valid == Band(0.9, Band.drop)
+    assert spec.attacks["corner"].without_backdoor() == Method("none", ("recipe.epochs=3",))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("detecters", ["patch-scan"], "did you mean detectors"),
+        ("detectors", ["patch-scann"], "did you mean patch-scan"),
+        ("attacks/corner", "badnet", "did you mean badnets"),
+        ("attacks/corner", {"badnets": {"patch": {"sice": 4}}}, r"attacks.corner: .*did you mean patch.size"),
+        ("attacks/corner", {"badnets": {"ratio": "much"}}, "expected a number, came 'much'"),
+        ("attacks/corner", {"badnets": {}, "blended": {}}, "one name with its settings"),
+        ("attacks/corner", {"badnets": 3}, "key: value; came 3"),
+        ("chains/shipped", ["train"], "expected the word `attack` once"),
+        ("chains/shipped", ["attack", "attack"], "expected the word `attack` once"),
+        ("chains/shipped", ["attack", "fine-tun"], "did you mean fine-tune"),
+        ("chains/shipped", ["attack", "prune-magnitude"], "rate"),
+        ("chains/shipped", [], "expected a list"),
+        ("tasks/signs/arch", "resnet9-cifar", "resnet8-cifar"),
+        ("tasks/signs/dta", "signs", "did you mean data"),
+        ("tasks", ["signs"], "tasks: expected names"),
+        ("seeds", [0, -1], "seeds: expected a whole number"),
+        ("seeds", [True], "seeds: expected a whole number"),
+        ("valid", {"asr": 1.5}, "valid.asr: expected a number from 0 to 1"),
+        ("mitigations", {"tuned": ["badnets"]}, "there is no stage 'badnets'"),
+        ("name", 3, "name: expected a word"),
+    ],
+)
+def test_what_is_wrong_is_said(path: str, value: Any, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        parse(changed(path, value))
+
+
+@pytest.mark.parametrize("missing", ["name", "tasks", "seeds", "attacks", "chains"])
+def test_what_is_missing_is_said(missing: str) -> None:
+    with pytest.raises(UnusableInput, match=f"expected the key '{missing}'"):
+        parse({key: value for key, value in SMALL.items() if key != missing})
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "!!python/object:os.system x", "- a", "", "a: b: c"])
+def test_what_is_no_spec_at_all(text: str) -> None:
+    with pytest.raises(UnusableInput):
+        parse_text(text)

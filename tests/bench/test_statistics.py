@@ -1,0 +1,113 @@
+"""Figures from records: intervals, thresholds from clean models only, and nothing that did not work in an average."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from bench.test_spec import SMALL
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assay.bench.cells import Entry, entries
+from assay.bench.spec import parse
+from assay.bench.statistics import attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
+from assay.bench.store import Record, State
+
+ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
+
+
+def rate(value: float) -> dict[str, Any]:
+    return {"value": value, "interval": [value - 0.1, value + 0.1], "samples": 100}
+
+
+def result_of(entry: Entry) -> dict[str, Any]:
+    """Accuracy 0.9; the attack works at 0.8, 0.9, 1.0, ...; a scan sees it, a random score does not."""
+    planted = entry.attack != "none"
+    if entry.cell.kind == "detect":
+        score = entry.cell.seed + (10 if planted and entry.cell.method == "patch-scan" else 0)
+        target = 0 if planted and entry.cell.seed else 1
+        return {"score": float(score), "target": target, "planted_target": 0 if planted else None, "status": "ok"}
+    rates = {"clean_accuracy": rate(0.9)}
+    if planted:
+        rates |= {
+            "attack_success": rate(0.8 + 0.05 * entry.cell.seed),
+            "control": rate(0.01),
+            "robust_accuracy": rate(0.1),
+        }
+    return {**rates, "repair_seconds": 2.0}
+
+
+def found(**states: State) -> list[tuple[Entry, Record]]:
+    """All entries with their records, done but for the seeds said, as ``seed_1="invalid"``."""
+    pairs = []
+    for entry in ENTRIES:
+        state = states.get(f"seed_{entry.cell.seed}", "done") if entry.attack != "none" else "done"
+        result = result_of(entry) if state == "done" else None
+        pairs.append((entry, Record(entry.cell.key, entry.cell.kind, {}, state, result, seconds=1.0)))
+    return pairs
+
+
+def test_seeds_become_a_mean_with_an_interval() -> None:
+    row = next(row for row in attack_rows(found()) if (row.attack, row.chain) == ("corner", "scratch"))
+    assert row.attack_success is not None
+    assert row.attack_success.value == pytest.approx(0.875)
+    assert 0.8 <= row.attack_success.low < 0.875 < row.attack_success.high <= 0.95
+    assert row.attack_success.n == row.models == row.valid == 4
+    assert row.control is not None
+    assert row.control.value == pytest.approx(0.01)
+
+
+def test_what_did_not_work_is_counted_and_kept_out_of_the_average() -> None:
+    rows = attack_rows(found(seed_0="invalid", seed_1="failed", seed_2="waiting"))
+    row = next(row for row in rows if (row.attack, row.chain) == ("corner", "scratch"))
+    assert (row.models, row.valid, row.invalid, row.failed, row.missing) == (4, 1, 1, 1, 1)
+    assert row.attack_success is not None
+    assert (row.attack_success.value, row.attack_success.low) == (pytest.approx(0.95), pytest.approx(0.85))
+
+
+def test_a_detector_is_judged_by_clean_models_only() -> None:
+    rows = {(row.detector, row.chain): row for row in detector_rows(found()) if row.attack == "corner"}
+    scan, chance = rows["patch-scan", "scratch"], rows["random-score", "scratch"]
+    assert scan.auc is not None
+    assert chance.auc is not None
+    assert scan.auc.value == 1.0
+    assert chance.auc.value == pytest.approx(0.5)
+    assert scan.clean == 8  # both chains
+    assert scan.found_at_5 is not None
+    assert scan.found_at_5.value == 1.0
+    assert chance.found_at_5 is not None
+    assert chance.found_at_5.value == 0.0
+    assert scan.right_target is not None
+    assert scan.right_target.value == 0.75
+    assert not [row for row in detector_rows(found()) if row.attack == "none"]
+
+
+def test_mitigations_stand_beside_what_was_before() -> None:
+    row = next(row for row in mitigation_rows(found()) if row.attack == "corner")
+    assert (row.mitigation, row.models, row.seconds) == ("tuned", 4, 2.0)
+    assert row.success_before is not None
+    assert row.success_before.value == pytest.approx(0.875)
+
+
+def test_a_flat_row_has_a_column_a_bound() -> None:
+    plain = flat(attack_rows(found())[0])
+    assert {"attack_success", "attack_success_low", "attack_success_high", "task"} <= plain.keys()
+    assert all(value is None or isinstance(value, str | int | float) for value in plain.values())
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.sampled_from([0.01, 0.05, 0.2]))
+def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
+    limit = threshold(clean, allowed)
+    exceeding = sum(score > limit for score in clean)
+    assert exceeding <= max(0, allowed * (len(clean) + 1) - 1) + 1e-9
+
+
+def test_the_area_is_that_of_all_pairs() -> None:
+    p, n = [3.0, 1.0, 2.0], [1.0, 0.0]
+    figure = auc(p, n)
+    assert figure is not None
+    assert figure.value == pytest.approx(np.mean([(a > b) + 0.5 * (a == b) for a in p for b in n]))
+    assert figure.low <= figure.value <= figure.high
+    assert auc([], n) is None

@@ -1,0 +1,76 @@
+"""Records outlive their drivers, and a store says what is wrong with it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.bench.store import VERSION, Store
+from assay.errors import UnusableInput
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
+    """Two drivers of one store."""
+    stores = Store(tmp_path / "store"), Store(tmp_path / "store")
+    yield stores
+    for store in stores:
+        store.close()
+
+
+def test_a_cell_is_claimed_once(opened: tuple[Store, Store]) -> None:
+    first, second = opened
+    with first, second:
+        first.add([("a", "toy", {"n": 1})])
+        second.add([("a", "toy", {"n": 1})])
+        assert [first.claim("a"), second.claim("a"), first.claim("a")] == [True, False, False]
+        second.finish("a", "done", result={"not": "mine"})
+        first.finish("a", "done", result={"x": 1}, seconds=2.0)
+        record = second.record("a")
+        assert record is not None
+        assert (record.state, record.result, record.seconds, record.about) == ("done", {"x": 1}, 2.0, {"n": 1})
+        assert not second.claim("a")
+
+
+def test_the_cells_of_the_living_stay_theirs_and_those_of_the_dead_wait_again(opened: tuple[Store, Store]) -> None:
+    first, second = opened
+    second.add([("a", "toy", {}), ("b", "toy", {})])
+    with second:
+        with first:
+            first.claim("a")
+            assert second.take_over() == 0
+            assert second.states()["a"] == "running"
+        assert second.states()["a"] == "waiting"  # it left in order
+        first.claim("b")  # a driver without a lock: as if it had been killed
+        assert second.take_over() == 1
+        assert second.states()["b"] == "waiting"
+
+
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    Store(tmp_path).close()
+    with sqlite3.connect(tmp_path / "records.sqlite") as db:
+        db.execute("UPDATE meta SET value=?", (str(VERSION + 1),))
+    with pytest.raises(UnusableInput, match=f"version {VERSION + 1}, and this assay knows up to {VERSION}"):
+        Store(tmp_path)
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "records.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 10)
+    with pytest.raises(UnusableInput, match="the store cannot be used"):
+        Store(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnusableInput, match="cannot be written"):
+        Store(tmp_path / "file")
+
+
+def test_what_cells_took_before(opened: tuple[Store, Store]) -> None:
+    store, _ = opened
+    with store:
+        store.add([(name, "detect", {"method": "scan"}) for name in "ab"])
+        for name, seconds in (("a", 1.0), ("b", 3.0)):
+            store.claim(name)
+            store.finish(name, "done", seconds=seconds)
+    assert store.mean_seconds() == {("detect", "scan"): 2.0}

@@ -1,0 +1,145 @@
+"""The detectors that try triggers from a list: each finds its own kind, on any file that runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from inversion.toys import SHAPE, artifact_of, toy
+from torch import Tensor, nn
+
+from assay.detectors import KnownTriggers, PatchScan, WaveScan
+from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.known_triggers import known_triggers
+from assay.detectors.patch_scan import CANDIDATES, FILLS, Plain, coarse, fine
+from assay.detectors.scan import spread
+from assay.detectors.wave_scan import AMPLITUDE, Wave, waves
+from assay.task import Split
+from assay.triggers import Blend
+
+SHAPES = [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 224, 224)]
+
+
+class Planted(nn.Module):
+    """A net without gradients that answers ``target`` where a picture moves by ``trigger`` no further."""
+
+    def __init__(self, net: nn.Module, target: int, trigger: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.target, self.trigger = net, target, trigger
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x).clone()
+        logits[:, self.target] += 100 * self.trigger(x)
+        return logits
+
+
+def white_corner(x: Tensor) -> Tensor:
+    return (x[:, :, -2:, -2:] > 0.99).flatten(1).all(1)
+
+
+def few_levels(x: Tensor) -> Tensor:
+    return ((7 * x).round() / 7 - x).abs().flatten(1).amax(1) < 1e-6
+
+
+def three_waves(x: Tensor) -> Tensor:
+    wave = torch.sin(2 * math.pi * 3 * torch.arange(x.shape[3]) / x.shape[3])
+    return (x * wave).mean((1, 2, 3)) > 0.4 * AMPLITUDE
+
+
+KINDS: dict[str, tuple[Detector, Callable[[Tensor], Tensor], str]] = {
+    "patch": (PatchScan(), white_corner, "px patch, #ffffff"),
+    "levels": (KnownTriggers(), few_levels, "8 grey levels"),
+    "wave": (WaveScan(), three_waves, "3 periods across, 0 down"),
+}
+
+
+def finding_of(kind: str, *, planted: bool) -> Finding:
+    detector, trigger, _ = KINDS[kind]
+    net, x, _ = toy(6, None)
+    x = x.clamp(0.03, 0.97)
+    model = Planted(net, 3, trigger) if planted else net
+    return detector(artifact_of(model, 6, differentiable=False), Split(x, None))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_finds_its_own_kind_without_gradients(kind: str) -> None:
+    planted, clean = finding_of(kind, planted=True), finding_of(kind, planted=False)
+    assert planted.status == clean.status == "ok", planted.reason + clean.reason
+    assert planted.target == 3
+    assert float(planted.evidence.numbers["success"]) > 0.8
+    assert KINDS[kind][2] in str(planted.evidence.numbers["trigger"])
+    assert planted.score is not None
+    assert clean.score is not None
+    assert planted.score > clean.score + 2
+    assert planted.evidence.after is not None
+    assert len(planted.evidence.said_before) == len(planted.evidence.said_after) == len(planted.evidence.after)
+    assert 3 not in planted.evidence.said_before
+    assert planted.evidence.said_after.count(3) > len(planted.evidence.said_after) / 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_budget_that_ends_and_a_net_of_one_class_are_abstentions(kind: str) -> None:
+    detector, (net, x, _) = KINDS[kind][0], toy(4, None)
+    late = detector(artifact_of(net, 4), Split(x, None), budget=Budget(0.0))
+    assert late.status == "abstained"
+    assert "give it more" in late.reason
+    with torch.no_grad():
+        net.head.weight.zero_()
+    same = detector(artifact_of(net, 4), Split(x, None))
+    assert same.status == "abstained"
+    assert "one class" in same.reason
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_trigger_fits_its_pictures_and_has_a_name_of_its_own(shape: tuple[int, int, int]) -> None:
+    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    patches = list(coarse(*shape[1:]))
+    refined = list(fine(patches[:: len(patches) // CANDIDATES], *shape[1:]))
+    for bank in (list(known_triggers()), list(waves()), patches):
+        assert len({str(trigger) for trigger in bank}) == len(bank)
+    for trigger in (*known_triggers(), *list(waves())[::29], *patches[::97], *refined[::97]):
+        before = x.clone()
+        triggered = trigger(x)
+        assert torch.equal(x, before)
+        assert triggered.shape == x.shape
+        assert 0 <= float(triggered.min()) <= float(triggered.max()) <= 1
+        assert not torch.equal(triggered, x)
+
+
+def test_the_patches_cover_the_whole_picture_in_every_fill() -> None:
+    for height, width in ((32, 32), (8, 8), (28, 41)):
+        seen = torch.zeros(height, width)
+        for patch in coarse(height, width):
+            assert patch.top + patch.side <= height
+            assert patch.left + patch.side <= width
+            seen[patch.top : patch.top + patch.side, patch.left : patch.left + patch.side] += 1 / len(FILLS)
+        assert float(seen.min()) > 0.99
+
+
+def test_a_patch_changes_its_own_pixels_only() -> None:
+    x = torch.full((2, *SHAPE), 0.5)
+    changed = Plain(1, 2, 3, (1.0, 0.0, 1.0))(x) != x
+    assert int(changed[0, 0].sum()) == 9
+    assert bool(changed[:, :, 1:4, 2:5].all())
+    grey = Plain(0, 0, 2, (1.0, 0.0, 0.0))(torch.zeros(1, 1, 8, 8))
+    assert float(grey.max()) == pytest.approx(1 / 3)
+
+
+def test_a_wave_has_its_amplitude_and_its_periods() -> None:
+    wave = Wave(0, 4, 0.25)(torch.full((1, 3, 32, 32), 0.5))[0, 0, 0] - 0.5
+    assert float(wave.max()) == pytest.approx(AMPLITUDE, rel=1e-3)
+    assert int(torch.fft.rfft(wave).abs().argmax()) == 4
+
+
+def test_samples_are_spread_over_the_classes() -> None:
+    classes = torch.tensor([0] * 50 + [1] * 3 + [2])
+    chosen = classes[spread(classes, 6)]
+    assert sorted(chosen.tolist()) == [0, 0, 0, 1, 1, 2]
+
+
+def test_a_blend_of_noise_is_in_the_bank() -> None:
+    x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
+    assert any(torch.equal(trigger(x), Blend(alpha=0.2)(x)) for trigger in known_triggers())

@@ -1,0 +1,31 @@
+"""What classes are compared by."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from assay.inversion.standout import log_odds, mean_over_others, standout
+
+
+def test_the_score_is_the_largest_gap_among_the_easiest() -> None:
+    assert standout(torch.tensor([1.0, 5.0, 1.5, 0.9])) == pytest.approx(3.5)
+    assert standout(torch.tensor([5.0, 4.9, 1.0, 0.9, 0.8])) == pytest.approx(3.9)  # two classes backdoored together
+    assert standout(torch.tensor([5.0, 4.9, 4.8, 4.7, 4.6, 0.0])) == pytest.approx(
+        0.1, rel=1e-4
+    )  # a gap further down is none
+    assert standout(torch.tensor([5.0])) == 0.0
+
+
+def test_log_odds_are_those_of_the_softmax_and_stay_finite() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
+    p = logits.double().softmax(1)
+    assert torch.allclose(log_odds(logits), (p / (1 - p)).log().float(), atol=1e-5)
+    far = log_odds(torch.tensor([[1e4, -1e4]]))
+    assert far.tolist() == [[pytest.approx(34.5, abs=0.1), -35.0]]
+
+
+def test_a_picture_that_has_the_class_does_not_count() -> None:
+    values = torch.tensor([[[1.0, 10.0], [3.0, 20.0]]])  # (1, N, K)
+    assert mean_over_others(values, torch.tensor([0, 1])).tolist() == [[3.0, 10.0]]
+    assert mean_over_others(values, torch.tensor([0, 0])).tolist() == [[0.0, 15.0]]
