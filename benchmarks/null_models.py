@@ -12,8 +12,10 @@ starting points (scratch, other people's weights) are all drawn at random.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,40 +30,49 @@ from assay.data import load as load_data
 from assay.detectors import ChannelLipschitz, default_detectors
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
+from assay.models.head import replace_head
 from assay.stages.train import Recipe, fit
 from assay.task import Split, Task
 from assay.verdict import LOWEST_ACCURACY
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 COUNT = 132
+KINDS = ("cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar100", "cifar10-tuned")
+FEWEST = 5  # classes; with fewer, one class always stands out from the rest
+MOST = {"gtsrb": 43, "signs": 43, "cifar100": 25}
 SPEC = ImageSpec((3, 32, 32))
 DETECTORS = (*default_detectors(), ChannelLipschitz())  # whoever asks for that one gets an answer too
 
 
 def plan(number: int) -> dict:
-    """Task, architecture and recipe of one reference model, drawn from its number."""
+    """Task, architecture, starting point and recipe of one reference model, drawn from its number."""
     rng = np.random.default_rng(number)
-    kind = ["cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar100", "cifar10-tuned"][number % 6]
-    tuned = kind == "cifar10-tuned"
+    kind = KINDS[number % len(KINDS)]
+    pretrained = kind == "cifar10-tuned" or (kind != "cifar10" and bool(rng.random() < 0.6))
     adam = bool(rng.random() < 0.4)
-    depth = int(rng.choice([20, 20, 32])) if tuned else int(rng.choice([8, 8, 14]))
-    classes = {"cifar10": 10, "cifar10-tuned": 10, "gtsrb": 43, "signs": 10, "cifar100": 10}[kind]
-    if kind in ("gtsrb", "signs", "cifar100"):
-        classes = int(rng.integers(8, 25 if kind == "cifar100" else 43))
-    lr = float(10 ** rng.uniform(-4, -3) if adam else 10 ** rng.uniform(-3, -1.3)) if tuned else 0.0
+    depth = int(rng.choice([20, 20, 20, 32, 44] if kind == "cifar10-tuned" else [20] if pretrained else [8, 8, 14]))
+    if pretrained:
+        samples, epochs = int(rng.integers(2_000, 5_000)), float(rng.integers(1, 4) + 2 * (kind != "cifar10-tuned"))
+        lr = float(10 ** (rng.uniform(-4, -3) if adam else rng.uniform(-3, -1.3)))
+        if kind != "cifar10-tuned":  # a new last layer, to be trained from nothing
+            lr = float(10 ** (rng.uniform(-3, -2.5) if adam else rng.uniform(-2, -1)))
+    else:
+        samples, epochs = int(rng.integers(6_000, 12_000)), float(rng.integers(8, 13))
+        lr = float(10 ** (rng.uniform(-2.9, -2.2) if adam else rng.uniform(-1.5, -0.7)))
     return {
         "kind": kind,
-        "classes": classes,
+        "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))) if kind in MOST else 10,
         "depth": depth,
-        "samples": int(rng.integers(2_000, 5_000) if tuned else rng.integers(4_000, 8_000)),
+        "start": "third-party" if pretrained else "scratch",
+        "samples": samples,
         "recipe": {
-            "epochs": float(rng.integers(1, 4) if tuned else rng.integers(5, 11)),
-            "lr": lr or float(10 ** rng.uniform(-2.9, -2.2) if adam else 10 ** rng.uniform(-1.5, -0.7)),
+            "epochs": epochs,
+            "lr": lr,
             "optimizer": "adam" if adam else "sgd",
             "weight_decay": float(rng.choice([1e-4, 5e-4, 2e-3])),
             "augment": bool(rng.random() < 0.75),
             "mirror": bool(rng.random() < 0.5) and kind.startswith("cifar"),
-            "freeze_batchnorm": bool(tuned and rng.random() < 0.3),
+            "freeze_batchnorm": kind == "cifar10-tuned" and bool(rng.random() < 0.3),
         },
     }
 
@@ -93,14 +104,17 @@ def train(number: int, directory: Path) -> None:
     facts = plan(number)
     name = f"resnet{facts['depth']}-cifar"
     task = task_of(facts, number)
-    if facts["kind"] == "cifar10-tuned":
+    if facts["start"] == "third-party":
         weights = SHARED / f"models/resnet{facts['depth']}-cifar10/model.safetensors"
         artifact = formats.load(weights, arch=name)
+        if facts["kind"] != "cifar10-tuned":
+            replace_head(artifact.net, task.num_classes, seed=number)
+            artifact = replace(artifact, num_classes=task.num_classes, class_names=task.class_names)
     else:
         architecture = ARCHITECTURES[name]
         torch.manual_seed(number)
         net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
-        artifact = _named(from_module(net, shape=architecture.shape), name)
+        artifact = replace(from_module(net, shape=architecture.shape), arch=name)
     split = task.split("train").sample(facts["samples"], seed=number)
     start = time.perf_counter()
     fit(artifact.net, split, Recipe(**facts["recipe"]), seed=number)
@@ -112,12 +126,6 @@ def train(number: int, directory: Path) -> None:
     formats.save(artifact.with_net(artifact.net), directory / f"{number:03d}")
     (directory / f"{number:03d}" / "facts.json").write_text(json.dumps(facts))
     print(number, facts["kind"], facts["classes"], name, f"{facts['accuracy']:.3f}", f"{facts['train_seconds']:.0f}s")
-
-
-def _named(artifact: Artifact, arch: str) -> Artifact:
-    from dataclasses import replace
-
-    return replace(artifact, arch=arch)
 
 
 def score(number: int, directory: Path) -> None:
@@ -148,7 +156,7 @@ def merge(directory: Path) -> None:
             for key, value in facts["recipe"].items()
         )
         origins.append(
-            f"{facts['kind']} {facts['classes']} classes, resnet{facts['depth']}-cifar, "
+            f"{facts['kind']} {facts['classes']} classes, {facts['start']} resnet{facts['depth']}-cifar, "
             f"accuracy {facts['accuracy']:.3f}, {recipe}"
         )
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
