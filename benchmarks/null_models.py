@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from assay import formats
-from assay.artifact import Artifact, ImageSpec
+from assay.artifact import ImageSpec
 from assay.auditing import score_model
 from assay.calibrate import Null
 from assay.data import load as load_data

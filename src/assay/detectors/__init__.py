@@ -1,12 +1,16 @@
 """Detectors: one paper = one file."""
 
 from assay.detectors.base import Detector
+from assay.detectors.blend_scan import BlendScan
 from assay.detectors.channel_lipschitz import ChannelLipschitz
 from assay.detectors.controls import RandomScore, WeightNorm
-from assay.detectors.known_triggers import KnownTriggers
+from assay.detectors.depth_scan import DepthScan
+from assay.detectors.filter_scan import FilterScan
 from assay.detectors.latent_shift import LatentShift
+from assay.detectors.local_patch import LocalPatch
 from assay.detectors.max_margin import MaxMargin
 from assay.detectors.neural_cleanse import NeuralCleanse
+from assay.detectors.noise_scan import NoiseScan
 from assay.detectors.patch_scan import PatchScan
 from assay.detectors.smooth_warp import SmoothWarp
 from assay.detectors.sparse_frequency import SparseFrequency
@@ -14,11 +18,15 @@ from assay.detectors.universal_perturbation import UniversalPerturbation
 from assay.detectors.wave_scan import WaveScan
 
 __all__ = [
+    "BlendScan",
     "ChannelLipschitz",
-    "KnownTriggers",
+    "DepthScan",
+    "FilterScan",
     "LatentShift",
+    "LocalPatch",
     "MaxMargin",
     "NeuralCleanse",
+    "NoiseScan",
     "PatchScan",
     "RandomScore",
     "SmoothWarp",
@@ -38,10 +46,14 @@ def default_detectors() -> tuple[Detector, ...]:
     """
     return (
         LatentShift(),
-        KnownTriggers(),
+        BlendScan(),
+        NoiseScan(),
+        DepthScan(),
+        FilterScan(),
         PatchScan(),
         WaveScan(),
         MaxMargin(),
+        LocalPatch(),
         NeuralCleanse(),
         UniversalPerturbation(),
         SparseFrequency(),

@@ -11,11 +11,14 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive
 from assay.formats.files import first_line
+from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
 from assay.models.modes import evaluating
+from assay.models.predict import logits
 from assay.progress import Progress
 from assay.task import Split
 
@@ -99,7 +102,8 @@ class Detector(ABC):
         with evaluating(artifact.net), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                finding = self.run(artifact, clean, seed=seed, budget=budget or Budget(), progress=progress)
+                scaled = comparable(artifact, clean)
+                finding = self.run(scaled, clean, seed=seed, budget=budget or Budget(), progress=progress)
             except Inconclusive as why:
                 finding = Finding(self.name, "abstained", reason=str(why))
             except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say
@@ -120,3 +124,15 @@ class Detector(ABC):
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
         return ""
+
+
+def comparable(artifact: Artifact, clean: Split, answers: Tensor | None = None) -> Artifact:
+    """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models.
+
+    ``answers`` (N, K): its logits for ``clean``, where they are known already.
+    """
+    if isinstance(artifact.net, UnitMargin) or artifact.num_classes is None or not len(clean):
+        return artifact
+    if answers is None:
+        answers = logits(artifact.net, clean.x[:SAMPLES])
+    return replace(artifact, net=in_unit_margin(artifact.net, answers[:SAMPLES]))

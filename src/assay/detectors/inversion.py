@@ -33,9 +33,7 @@ class Inversion:
     def __call__(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the budget ends before the search has converged."""
         net = prepare(artifact.net, clean.x[:2])
-        predicted = predict(net, clean.x)
-        if len(predicted.unique()) < 2:
-            raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
+        predicted = told_apart(predict(net, clean.x))
         ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
 
         effort = self.effort.at(artifact.inputs.shape)
@@ -45,44 +43,56 @@ class Inversion:
             return budget.left() > 0
 
         found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
-        if found.steps < effort.steps:
-            raise Inconclusive(
-                f"the budget ended after {found.steps} of {effort.steps} steps of the search: give it more"
-            )
+        finished(found, effort.steps)
         return Finding(
             self.name,
             "ok",
             score=found.score,
             target=found.target,
-            evidence=self._evidence(net, found, clean, predicted),
+            evidence=evidence(net, self.family, found, clean, predicted),
         )
 
-    def _evidence(self, net: nn.Module, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:
-        others = predicted != found.target
-        victims = clean.x[others]
-        triggered = apply_in_batches(self.family, found, victims)
-        said = predict(net, triggered)
-        change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
-        gray = torch.full_like(clean.x[:1], 0.5)
-        return Evidence(
-            numbers={
-                "size": float(found.sizes[0]),
-                "median_size": float(found.sizes.median()),
-                "success": float((said == found.target).float().mean()),
-                "median_success": float(found.success.median()),
-                "classes_searched": len(found.classes),
-            },
-            per_class={
-                int(c): float(v)
-                for c, v in zip(found.classes, found.sizes if self.family.pressure else found.success, strict=True)
-            },
-            mask=_array(change / change.max().clamp(min=1e-6)),
-            trigger=_array(self.family.apply(found.parameters, gray)[0, 0]),
-            before=_array(victims[:SHOWN]),
-            after=_array(triggered[:SHOWN]),
-            said_before=tuple(predicted[others][:SHOWN].tolist()),
-            said_after=tuple(said[:SHOWN].tolist()),
-        )
+
+def told_apart(predicted: Tensor) -> Tensor:
+    """``predicted`` (N,) as it is; raises Inconclusive where the net gives all clean samples one class."""
+    if len(predicted.unique()) < 2:
+        raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
+    return predicted
+
+
+def finished(found: Hunt, steps: int) -> None:
+    """Raises Inconclusive where the budget ended before the search had taken all its ``steps``."""
+    if found.steps < steps:
+        raise Inconclusive(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
+
+
+def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:
+    """What the best trigger of ``found`` looks like and does, on pictures that the search did not check it on too."""
+    others = predicted != found.target
+    victims = clean.x[others]
+    triggered = apply_in_batches(family, found, victims)
+    said = predict(net, triggered)
+    change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
+    gray = torch.full_like(clean.x[:1], 0.5)
+    return Evidence(
+        numbers={
+            "size": float(found.sizes[0]),
+            "median_size": float(found.sizes.median()),
+            "success": float((said == found.target).float().mean()),
+            "median_success": float(found.success.median()),
+            "classes_searched": len(found.classes),
+        },
+        per_class={
+            int(c): float(v)
+            for c, v in zip(found.classes, found.sizes if family.pressure else found.success, strict=True)
+        },
+        mask=_array(change / change.max().clamp(min=1e-6)),
+        trigger=_array(family.apply(found.parameters, gray)[0, 0]),
+        before=_array(victims[:SHOWN]),
+        after=_array(triggered[:SHOWN]),
+        said_before=tuple(predicted[others][:SHOWN].tolist()),
+        said_after=tuple(said[:SHOWN].tolist()),
+    )
 
 
 def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import final
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.inversion import told_apart
 from assay.errors import Inconclusive, UnusableInput
 from assay.inversion.latent import features_and_head, smallest_shifts
 from assay.inversion.standout import standout
@@ -31,6 +32,7 @@ class LatentShift(Detector):
             features, head = features_and_head(artifact.net, clean.x)
         except UnusableInput as why:
             raise Inconclusive(str(why)) from None
+        told_apart(head(features).argmax(1))
         shifts = smallest_shifts(features, head).clamp(min=1e-6)
         reached = shifts[shifts.isfinite()]
         if len(reached) < 2:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Evidence, Finding
+from assay.detectors.inversion import told_apart
 from assay.errors import Inconclusive
 from assay.inversion.hunt import LARGE
 from assay.inversion.prepare import answers, prepare
@@ -51,15 +52,14 @@ class Scan:
     def __init__(self, artifact: Artifact, clean: Split, budget: Budget, *, samples: int) -> None:
         self.answer = _answer(artifact, clean.x)
         self.budget = budget
-        before = self.answer(clean.x[:DRAWN_FROM]).argmax(1)
-        if len(before.unique()) < 2:
-            raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
+        before = told_apart(self.answer(clean.x[:DRAWN_FROM]).argmax(1))
         if artifact.inputs.shape[1] * artifact.inputs.shape[2] > LARGE:
             samples = max(FEWEST, samples // 3)
         chosen = spread(before, samples)
         self.x, self.before = clean.x[:DRAWN_FROM][chosen], before[chosen]
         self.ease = torch.full((artifact.num_classes or 0,), -torch.inf)  # (K,) mean log odds of the best trigger
         self.best: dict[int, Tried] = {}  # that trigger
+        self._total = torch.zeros(artifact.num_classes or 0)  # (K,) of the mean log odds of all triggers
         self.tried = 0
 
     def sweep(self, triggers: Sequence[Tried], progress: Callable[[float], None]) -> None:
@@ -69,19 +69,27 @@ class Scan:
                 raise Inconclusive(f"the budget ended after {self.tried} triggers: give it more")
             some = triggers[start : start + AT_ONCE]
             odds = log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some])))
-            top = mean_over_others(odds.unflatten(0, (len(some), -1)), self.before).max(0)
+            means = mean_over_others(odds.unflatten(0, (len(some), -1)), self.before)
+            self._total += means.sum(0)
+            top = means.max(0)
             for label in (top.values > self.ease).nonzero()[:, 0].tolist():
                 self.ease[label], self.best[label] = top.values[label], some[int(top.indices[label])]
             self.tried += len(some)
             progress(min(1.0, self.tried / len(triggers)))
 
+    @property
+    def mean(self) -> Tensor:
+        """(K,) mean log odds over all triggers so far."""
+        return self._total / max(1, self.tried)
+
     def easiest(self, count: int) -> list[Tried]:
         """The best triggers of the ``count`` classes that are the easiest to reach."""
         return [self.best[label] for label in self.ease.argsort(descending=True)[:count].tolist() if label in self.best]
 
-    def finding(self, detector: str) -> Finding:
-        """How far the easiest class stands out, and what reaches it."""
-        target = int(self.ease.argmax())
+    def finding(self, detector: str, ease: Tensor | None = None) -> Finding:
+        """How far the easiest class stands out by ``ease`` (K,), by default of the best triggers; and what reaches it."""
+        ease = self.ease if ease is None else ease
+        target = int(ease.argmax())
         trigger = self.best[target]
         chosen = self.before != target
         others = self.x[chosen]
@@ -90,7 +98,7 @@ class Scan:
         return Finding(
             detector,
             "ok",
-            score=standout(self.ease),
+            score=standout(ease),
             target=target,
             evidence=Evidence(
                 numbers={

@@ -1,4 +1,4 @@
-"""Wave scan: weak plane waves tried at every frequency.
+"""Wave scan: weak plane waves tried at many frequencies.
 
 The trigger of Barni, Kallas, Tondi: A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning,
 ICIP 2019, arXiv 1902.11237, along rows, columns and diagonals.
@@ -56,7 +56,7 @@ class WaveScan(Detector):
     """How far one class stands out by the log odds that the best wave for it gives it."""
 
     name = "wave-scan"
-    title = "weak plane waves, tried at every frequency"
+    title = "weak plane waves, tried at many frequencies"
     needs = frozenset({"clean"})
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -66,9 +66,12 @@ class WaveScan(Detector):
 
 
 def waves() -> Iterable[Wave]:
-    """Every period along the sides with four phases, every other one aslant with two."""
-    for periods, phase in itertools.product(range(1, HIGHEST + 1), (0.0, 0.25, 0.5, 0.75)):
+    """Every period along the sides with four phases, every other one aslant with two.
+
+    The phases lie off the pixels: at 16 periods in 32 pixels a sine that starts at 0 is 0 on all of them.
+    """
+    for periods, phase in itertools.product(range(1, HIGHEST + 1), (0.125, 0.375, 0.625, 0.875)):
         yield Wave(0, periods, phase)
         yield Wave(periods, 0, phase)
-    for down, across, sign, phase in itertools.product(SLANTED, SLANTED, (1, -1), (0.0, 0.5)):
+    for down, across, sign, phase in itertools.product(SLANTED, SLANTED, (1, -1), (0.125, 0.625)):
         yield Wave(down, sign * across, phase)

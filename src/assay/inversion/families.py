@@ -152,6 +152,49 @@ class WarpFamily(Family):
         return (self.reach * parameters[0].tanh()).square().sum(dim=1).mean(dim=(1, 2)).sqrt()
 
 
+@final
+class WindowFamily(Family):
+    """A pattern that fills a square window, which stays where it is: one arm looks at one place.
+
+    Brown, Mane, Roy, Abadi, Gilmer: Adversarial Patch, 2017, arXiv 1712.09665, at a fixed place as in Karmon, Zoran,
+    Goldberg: LaVAN, ICML 2018, arXiv 1801.02608. A mask that is free to go anywhere starts as a veil over the whole
+    picture and overlooks a small patch that acts only when it is whole; a window that holds it does not.
+    """
+
+    name = "window"
+    rate = 0.5
+    pressure = 0.0
+    across = 4  # windows side by side
+
+    def __init__(self, *, overlap: bool = True) -> None:
+        self.overlap = overlap  # between any two that touch lies another, half over each
+
+    def start(self, arms: int, shape: tuple[int, int, int], generator: torch.Generator) -> Parameters:
+        windows = self.windows(shape)
+        pattern = 0.1 * torch.randn(arms, *shape, generator=generator)
+        return pattern, windows[torch.arange(arms) % len(windows)]
+
+    def windows(self, shape: tuple[int, int, int]) -> Tensor:
+        """(M, 1, H, W), 1 inside and 0 outside; together they cover the picture."""
+        _, height, width = shape
+        side = max(1, min(height, width) // self.across)
+        step = max(1, side // 2 if self.overlap else side)
+        tops, lefts = (sorted({*range(0, n - side + 1, step), n - side}) for n in (height, width))
+        windows = torch.zeros(len(tops), len(lefts), 1, height, width)
+        for row, top in enumerate(tops):
+            for column, left in enumerate(lefts):
+                windows[row, column, :, top : top + side, left : left + side] = 1
+        return windows.flatten(0, 1)
+
+    def apply(self, parameters: Parameters, x: Tensor) -> Tensor:
+        pattern, window = parameters[0].sigmoid(), parameters[1]
+        window = window.detach() + 0 * window  # its gradient is 0: a step moves the pattern only
+        return x[None] + window[:, None] * (pattern[:, None] - x[None])
+
+    def size(self, parameters: Parameters) -> Tensor:
+        return (parameters[1].detach() + 0 * parameters[1]).mean(dim=(1, 2, 3))
+
+
 def dct_matrix(n: int) -> Tensor:
     """The orthonormal discrete cosine transform (n, n): rows are frequencies."""
     k, i = torch.arange(n)[:, None], torch.arange(n)[None]

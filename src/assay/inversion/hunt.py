@@ -109,7 +109,7 @@ def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor,
     worked = arms.best_size.isfinite()
     sizes = torch.where(worked, arms.best_size, fresh)
     final = arms.parameters if bounded else arms.best
-    success, odds = _check(net, family, final, candidates, x, predicted)
+    success, odds = (value.gather(1, candidates[:, None])[:, 0] for value in outcomes(net, family, final, x, predicted))
     # Where no size worked, the arm may have come to rest at a small one that does not work.
     level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
     ease = odds if bounded else -level
@@ -136,18 +136,21 @@ def _leaders(arms: Arms, *, bounded: bool) -> Tensor:
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
-def _check(
-    net: nn.Module, family: Family, parameters: Parameters, classes: Tensor, x: Tensor, predicted: Tensor
+def outcomes(
+    net: nn.Module, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(A,) share of the pictures of other classes that each arm's trigger sends to its class, and its mean log odds."""
+    """What each arm's trigger does to ``x`` (N, C, H, W), of which ``net`` says ``predicted`` (N,).
+
+    Share of the pictures of other classes that it sends to each class (A, K), and its mean log odds there (A, K).
+    """
     shares, odds = [], []
     with torch.no_grad():
-        for arm, target in enumerate(classes.tolist()):
+        for arm in range(len(parameters[0])):
             triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), x)[0]
             logits = answers(net, triggered)
             hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
-            shares.append(mean_over_others(hit, predicted)[target])
-            odds.append(mean_over_others(log_odds(logits), predicted)[target])
+            shares.append(mean_over_others(hit, predicted))
+            odds.append(mean_over_others(log_odds(logits), predicted))
     return torch.stack(shares), torch.stack(odds)
 
 

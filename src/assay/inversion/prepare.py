@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
 from assay.models.graph import folded_graph
+from assay.models.margin import UnitMargin
 
 PIXELS_AT_ONCE = 2**16
 """Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
@@ -22,6 +23,8 @@ def prepare(net: nn.Module, example: Tensor) -> nn.Module:
 
     The last copy is kept: all searches of one variant share it.
     """
+    if isinstance(net, UnitMargin):
+        return UnitMargin(prepare(net.net, example), net.factor)
     return _prepared(net, digest_of_module(net), tuple(example.shape[1:]))
 
 
