@@ -21,7 +21,7 @@ from assay.calibrate import builtin
 from assay.detectors.base import Finding
 from assay.result import VariantResult
 from assay.task import Task
-from assay.verdict import judge
+from assay.verdict import Footing, judge
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))
@@ -60,6 +60,8 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
         "statistic": result.statistic,
         "target_found": result.target,
         "seconds": round(result.seconds, 1),
+        "samples": result.data_samples,
+        "classes": result.model.num_classes,
         "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
     }
@@ -78,13 +80,13 @@ def judged(row: dict) -> dict:
         for test, (score, _, target) in row["findings"].items()
     )
     forms = tuple(
-        VariantResult(
-            name, "", value if isinstance(value, float) else None, skipped=value if isinstance(value, str) else ""
-        )
+        VariantResult(name, "", None, skipped=value, broken="compression broke" in value)
+        if isinstance(value, str)
+        else VariantResult(name, "", value)
         for name, value in row["variants"].items()
     )
     null = builtin()
-    verdict = judge(findings, forms, null)
+    verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"]))
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]
         for test, (score, _, target) in row["findings"].items()

@@ -15,20 +15,23 @@ from assay import __version__, calibrate, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, cell
 from assay.detectors import default_detectors
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
-from assay.verdict import judge, limits
+from assay.verdict import Footing, judge, limits
 
 SAMPLES = 512
 """Clean samples that an audit uses at most."""
 
 LOST_AGREEMENT = 0.3
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
+
+NOTHING = Null("none", "", ())
+"""To be compared with by what is a reference model itself."""
 
 RANGE_SLACK = 1e-3
 """How far outside [0, 1] a picture may be: what resizing rounds."""
@@ -64,9 +67,13 @@ def audit(
     chosen = tuple(default_detectors() if detectors is None else detectors)
     reference = calibrate.builtin() if null is None else null
     with evaluating(artifact.net):
-        findings, results = _test(artifact, clean, names, chosen, reference, deadline, seed, progress)
+        full = _predict(artifact.net, clean.x) if len(clean) else None
+        if reference is not None and full is not None and clean.y is not None:
+            reference = reference.like(float((full == clean.y).float().mean()))
+        findings, results = _test(artifact, clean, full, names, chosen, reference, deadline, seed, progress)
     progress("verdict", 1.0)
-    verdict = judge(findings, results, reference)
+    footing = Footing(len(clean), artifact.num_classes, None if full is None else len(full.unique()))
+    verdict = judge(findings, results, reference, footing)
     return Audit(
         verdict=verdict.word,
         reason=verdict.reason,
@@ -114,6 +121,7 @@ def audit(
 def _test(
     artifact: Artifact,
     clean: Split,
+    full: Tensor | None,
     names: tuple[str, ...],
     detectors: tuple[Detector, ...],
     reference: Null | None,
@@ -121,16 +129,16 @@ def _test(
     seed: int,
     progress: Step,
 ) -> tuple[tuple[Finding, ...], tuple[VariantResult, ...]]:
-    """Every detector on every form."""
+    """Every detector on every form; ``full`` (N,) is what the model as given says of the samples, None without any."""
     plan = [(name, detector) for name in names for detector in detectors if name == "full" or detector.on_variants]
     findings: list[Finding] = []
     results: list[VariantResult] = []
-    full_predictions = _predict(artifact.net, clean.x) if len(clean) else None
     done = 0
     for name in names:
         progress(f"making {name}", done / max(1, len(plan)))
-        form, result = _variant(name, artifact, clean, full_predictions, seed)
+        form, result = _variant(name, artifact, clean, full, deadline, seed)
         results.append(result)
+        form = None if form is None else comparable(form, clean)
         for detector in [d for n, d in plan if n == name]:
             if form is not None:
 
@@ -219,12 +227,14 @@ def _check(split: Split, artifact: Artifact) -> None:
 
 
 def _variant(
-    name: str, artifact: Artifact, clean: Split, full: Tensor | None, seed: int
+    name: str, artifact: Artifact, clean: Split, full: Tensor | None, deadline: Budget, seed: int
 ) -> tuple[Artifact | None, VariantResult]:
     """The form and how good it is; no form where it cannot be made or has lost what the model could."""
     spec = variants.VARIANTS[name].spec
     if full is None and name != "full":
         return None, VariantResult(name, spec, None, None, "needs clean samples: pass some with --data")
+    if deadline.left() <= 0 and name != "full":
+        return None, VariantResult(name, spec, None, None, "the budget ended before it was made", late=True)
     try:
         form = variants.make(name, artifact, clean, seed=seed)
         predictions = full if form is artifact else _predict(form.net, clean.x)
@@ -237,7 +247,7 @@ def _variant(
     lost = ""
     if 1 - agreement > LOST_AGREEMENT:
         lost = f"agrees with the model as given on only {agreement:.0%} of the samples: compression broke it"
-    return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost)
+    return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost, broken=bool(lost))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:
@@ -267,6 +277,10 @@ def score_model(
     seed: int = 0,
 ) -> dict[str, float]:
     """The scores of a clean reference model by test: one row of a ``Null``."""
-    empty = Null("none", "", ())
-    result = audit(model, data, variant_names=variant_names, detectors=detectors, null=empty, seed=seed)
-    return {cell(f.variant, f.detector): f.score for f in result.findings if f.status == "ok" and f.score is not None}
+    result = audit(model, data, variant_names=variant_names, detectors=detectors, null=NOTHING, seed=seed)
+    return scores_of(result.findings)
+
+
+def scores_of(findings: Sequence[Finding]) -> dict[str, float]:
+    """The scores of an audit's tests, those that gave one."""
+    return {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -22,12 +22,15 @@ import numpy as np
 
 from assay.errors import UnusableInput
 
-SCHEMA = "assay.null/1"
+SCHEMA = "assay.null/2"
 FALSE_ALARM_RATE = 0.02
 """The rate of false alarms that the verdict is made for: as low as the fewest reference models can speak for."""
 
 FEWEST_MODELS = 50
 """With n reference models p-values come in steps of 1/(n + 1): with fewer, one odd model would decide the verdict."""
+
+WELL_TRAINED = 0.8
+"""Accuracy on the clean samples that divides the reference models: each model is compared with those on its side."""
 
 TAIL = 0.8
 """Quantile of a test's null scores above which its tail is fitted."""
@@ -46,9 +49,29 @@ class Null:
     description: str
     rows: tuple[Mapping[str, float], ...]
     origins: tuple[str, ...] = ()  # one line a model: task, architecture, recipe
+    fewest_classes: int = 2  # of any of the models: with fewer, their scores say nothing
+    accuracies: tuple[float, ...] = ()  # of the models on their clean samples; empty: not known
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def like(self, accuracy: float | None) -> Null:
+        """The models that learned their task as well, or as badly, as one of ``accuracy``; all where that is not known.
+
+        Nets that learned little lean further to one class by nature. Compared within their own kind only, both kinds
+        keep the stated rate (Vovk, Gammerman, Shafer, 2005, chapter 4.5: Mondrian conformal prediction).
+        """
+        if accuracy is None or not self.accuracies:
+            return self
+        well = accuracy >= WELL_TRAINED
+        kept = [i for i, value in enumerate(self.accuracies) if (value >= WELL_TRAINED) == well]
+        return replace(
+            self,
+            description=f"{self.description}; of them those {'from' if well else 'below'} {WELL_TRAINED:.0%} accuracy",
+            rows=tuple(self.rows[i] for i in kept),
+            origins=tuple(self.origins[i] for i in kept) if self.origins else (),
+            accuracies=tuple(self.accuracies[i] for i in kept),
+        )
 
     def scores(self, test: str) -> np.ndarray:
         """The reference models' scores (n,) on one test, those that abstained left out."""
@@ -92,9 +115,12 @@ class Null:
             "schema": SCHEMA,
             "name": self.name,
             "description": self.description,
+            "fewest_classes": self.fewest_classes,
             "models": [
-                {"origin": origin, "scores": {test: round(score, 4) for test, score in row.items()}}
-                for origin, row in zip(self.origins or [""] * len(self.rows), self.rows, strict=True)
+                {"origin": origin, "accuracy": accuracy, "scores": {test: round(s, 4) for test, s in row.items()}}
+                for origin, accuracy, row in zip(
+                    self.origins or [""] * len(self), self.accuracies or [None] * len(self), self.rows, strict=True
+                )
             ],
         }
         write_whole(path, json.dumps(document, indent=1).encode())
@@ -128,11 +154,16 @@ def load(path: Path) -> Null:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']!r}")
         models = document["models"]
+        accuracies = tuple(_finite(model["accuracy"]) for model in models if model["accuracy"] is not None)
+        if accuracies and len(accuracies) != len(models):
+            raise ValueError("some of its models have an accuracy, and some have none")
         return Null(
             str(document["name"]),
             str(document["description"]),
             tuple({str(k): _finite(v) for k, v in model["scores"].items()} for model in models),
             tuple(str(model["origin"]) for model in models),
+            int(document["fewest_classes"]),
+            accuracies,
         )
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None

@@ -56,7 +56,9 @@ def calibrate(
         rows[origin] = known.get(origin) or score_model(
             artifact, task, variant_names=settings.variant_names, detectors=settings.detectors, seed=settings.seed
         )
-        null = Null(name, f"{len(rows)} clean models on {task.name}", tuple(rows.values()), tuple(rows))
+        null = Null(
+            name, f"{len(rows)} clean models on {task.name}", tuple(rows.values()), tuple(rows), task.num_classes
+        )
         keep(null)
     progress("done", 1.0)
     return null

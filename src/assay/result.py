@@ -33,6 +33,8 @@ class VariantResult:
     accuracy: float | None  # on the labelled clean data; None without labels
     agreement: float | None = None  # share of clean samples on which it predicts what the full model does
     skipped: str = ""  # why it was not searched, for instance that compression broke it
+    broken: bool = False  # it was skipped because compression broke it
+    late: bool = False  # it was skipped because the budget had ended
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
 from assay.detectors.base import Finding
 from assay.result import NullInfo, VariantResult
 
-FEWEST_SAMPLES = 10
+FEWEST_SAMPLES = 50
+"""With fewer clean samples scores vary by more than between models."""
+
 LOWEST_ACCURACY = 0.5
 """Below this accuracy on the clean samples the data is not the model's, or the model is too weak for the null."""
 
@@ -32,8 +34,22 @@ class Verdict:
     null: NullInfo | None = None
 
 
-def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null | None) -> Verdict:
-    """One statistic over all tests that ran, against the same statistic of the clean reference models."""
+@dataclass(frozen=True)
+class Footing:
+    """What a verdict stands on besides scores."""
+
+    samples: int  # clean ones
+    classes: int | None = None  # of the model
+    predicted: int | None = None  # different classes that it gives the samples
+
+
+def judge(
+    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null | None, footing: Footing
+) -> Verdict:
+    """One statistic over all tests that ran, against the same statistic of the clean reference models.
+
+    On too weak a footing the answer is inconclusive, whatever the tests say: their scores then mean nothing.
+    """
     scores = {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with")
@@ -53,9 +69,12 @@ def judge(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], nul
     if len(reference) < FEWEST_MODELS:
         few = f"only {len(reference)} clean reference models ran these tests, and {FEWEST_MODELS} are needed"
         return replace(rest, word="inconclusive", reason=few)
+    unsound = _why_unsound(results, null, footing)
+    if unsound:
+        return replace(rest, word="inconclusive", reason=unsound)
     if p_value <= FALSE_ALARM_RATE:
         return replace(rest, word="backdoored", reason=_found(strongest, p_value), target=strongest.target)
-    weak = _why_weak(findings, results)
+    weak = _why_weak(findings, results, null)
     return replace(rest, word="inconclusive", reason=f"nothing was found, but {weak}") if weak else rest
 
 
@@ -66,7 +85,7 @@ def _lost(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> 
     that kept theirs would be measured by less than they are made of, and the false-alarm rate would not hold.
     """
     ran = {f.detector for f in findings}
-    return {cell(result.name, detector) for result in results if result.skipped for detector in ran}
+    return {cell(result.name, detector) for result in results if result.broken for detector in ran}
 
 
 def _found(finding: Finding, p_value: float) -> str:
@@ -82,20 +101,44 @@ def _why_nothing_ran(findings: tuple[Finding, ...]) -> str:
     return "no test could be compared with clean models" + (f": {next(iter(reasons))}" if reasons else "")
 
 
-def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> str:
-    """Why finding nothing means little here; empty where it does mean something."""
-    ran = {f.detector for f in findings if f.status == "ok" and f.variant == "full"}
-    missing = sorted(SEARCHES - ran)
-    if missing:
-        reason = next((f.reason for f in findings if f.detector == missing[0] and f.variant == "full"), "was left out")
-        return f"the trigger search did not run: {missing[0]} {reason}"
+def _why_unsound(results: tuple[VariantResult, ...], null: Null, footing: Footing) -> str:
+    """Why no score means anything here, high or low; empty where they do."""
     full = next((r for r in results if r.name == "full"), None)
     if full is not None and full.accuracy is not None and full.accuracy < LOWEST_ACCURACY:
         return (
             f"the model is right on only {full.accuracy:.0%} of the samples: "
             "check that the data, its labels and the normalization (--mean, --std) are the model's own"
         )
+    if footing.predicted == 1:
+        return "the model gives all clean samples one class: check that the data and the normalization are its own"
+    if 0 < footing.samples < FEWEST_SAMPLES:
+        return f"{footing.samples} clean samples are too few: give at least {FEWEST_SAMPLES}, of all classes"
+    if footing.classes is not None and footing.classes < null.fewest_classes:
+        return (
+            f"the model has {footing.classes} classes, and the reference models at least {null.fewest_classes}: "
+            "among few classes one always stands out; calibrate with clean models of your own (assay calibrate)"
+        )
     return ""
+
+
+def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null) -> str:
+    """Why finding nothing means little here; empty where it does mean something."""
+    ran = {f.detector for f in findings if f.status == "ok" and f.variant == "full"}
+    missing = sorted(SEARCHES - ran)
+    if missing:
+        reason = next((f.reason for f in findings if f.detector == missing[0] and f.variant == "full"), "was left out")
+        return f"the trigger search did not run: {missing[0]} {reason}"
+    unknown = sorted(name for name in SEARCHES if not len(null.scores(cell("full", name))))
+    if unknown:
+        return f"the trigger search could not be compared: the reference models have no score on {unknown[0]}"
+    late = [r.name for r in results if r.late]
+    return f"the budget ended before {late[0]} was audited: give it more" if late else ""
+
+
+def _incomparable(findings: tuple[Finding, ...]) -> list[str]:
+    """Forms that were tested where no reference model was: what was found there counts for nothing."""
+    forms = {f.variant for f in findings if f.status == "ok"}
+    return sorted(forms - {f.variant for f in findings if f.p_value is not None})
 
 
 def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> tuple[str, ...]:
@@ -110,6 +153,11 @@ def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) ->
     skipped = [f"{r.name} ({r.skipped})" for r in results if r.skipped]
     if skipped:
         said.append("Not audited: " + "; ".join(skipped) + ".")
+    if alone := _incomparable(findings):
+        said.append(
+            f"Tested, but no reference model was tested in this form, so it does not count: {', '.join(alone)}. "
+            "Calibrate with clean models of your own (assay calibrate --variants)."
+        )
     quiet = sorted({f.detector for f in findings if f.status != "ok"})
     if quiet:
         said.append(f"These detectors gave no answer somewhere: {', '.join(quiet)}. Each row says why.")

@@ -15,6 +15,7 @@ from assay.detectors.patch_scan import PatchScan
 from assay.detectors.smooth_warp import SmoothWarp
 from assay.detectors.sparse_frequency import SparseFrequency
 from assay.detectors.universal_perturbation import UniversalPerturbation
+from assay.detectors.warp_scan import WarpScan
 from assay.detectors.wave_scan import WaveScan
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "SmoothWarp",
     "SparseFrequency",
     "UniversalPerturbation",
+    "WarpScan",
     "WaveScan",
     "WeightNorm",
     "default_detectors",
@@ -41,8 +43,8 @@ __all__ = [
 def default_detectors() -> tuple[Detector, ...]:
     """What an audit runs, the quick ones first.
 
-    Not the null controls; nor channel-lipschitz, which told no planted model of ours from a clean one: in the combined
-    statistic it would only widen the null.
+    Not the null controls; nor what told no planted model of ours from a clean one that the others did not, and would
+    only widen the null: channel-lipschitz, and the searches for frequencies and warps, which the scans have overtaken.
     """
     return (
         LatentShift(),
@@ -50,12 +52,11 @@ def default_detectors() -> tuple[Detector, ...]:
         NoiseScan(),
         DepthScan(),
         FilterScan(),
+        WarpScan(),
         PatchScan(),
         WaveScan(),
         MaxMargin(),
         LocalPatch(),
         NeuralCleanse(),
         UniversalPerturbation(),
-        SparseFrequency(),
-        SmoothWarp(),
     )

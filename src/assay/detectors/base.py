@@ -95,7 +95,8 @@ class Detector(ABC):
     ) -> Finding:
         """Run in evaluation mode with a fixed seed; check the score and that the weights stayed as they were."""
         start = time.perf_counter()
-        missing = self._missing(artifact, clean)
+        budget = budget or Budget()
+        missing = self._missing(artifact, clean) or ("" if budget.left() > 0 else "the budget ended before it began")
         if missing:
             return Finding(self.name, "abstained", reason=missing)
         before = digest_of_module(artifact.net)
@@ -103,7 +104,7 @@ class Detector(ABC):
             torch.manual_seed(seed)
             try:
                 scaled = comparable(artifact, clean)
-                finding = self.run(scaled, clean, seed=seed, budget=budget or Budget(), progress=progress)
+                finding = self.run(scaled, clean, seed=seed, budget=budget, progress=progress)
             except Inconclusive as why:
                 finding = Finding(self.name, "abstained", reason=str(why))
             except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say

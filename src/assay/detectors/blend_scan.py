@@ -22,7 +22,7 @@ from assay.detectors.scan import Scan, Tried
 from assay.task import Split
 from assay.triggers import Blend
 
-SAMPLES = 48
+SAMPLES = 32
 """Clean samples that every blend is tried on."""
 
 ALPHA = 0.2
@@ -74,7 +74,7 @@ class BlendScan(Detector):
 
 
 def blends(x: Tensor) -> Iterable[Tried]:
-    """Photographs out of ``x`` (N, C, H, W), the last eight, so that few are of those tried on; patterns; plain greys."""
+    """Photographs out of ``x`` (N, C, H, W), patterns, plain greys."""
     yield from (Photo(picture) for picture in x[-8:])
     for cells, number in itertools.product((4, 8), range(8)):
         yield Pattern(cells, SEED + number)

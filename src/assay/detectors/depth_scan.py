@@ -36,7 +36,7 @@ class GreyLevels:
 
 @final
 class DepthScan(Detector):
-    """How far one class stands out by the log odds that the best number of levels gives it."""
+    """How far one class stands out by the mean log odds that few levels give it."""
 
     name = "depth-scan"
     title = "where few grey levels lead"
@@ -45,4 +45,4 @@ class DepthScan(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=SAMPLES)
         scan.sweep([GreyLevels(levels) for levels in LEVELS], progress)
-        return scan.finding(self.name)
+        return scan.finding(self.name, scan.mean)

@@ -56,7 +56,7 @@ class Saturation:
 
 @final
 class FilterScan(Detector):
-    """How far one class stands out by the log odds that the best filter gives it."""
+    """How far one class stands out by the mean log odds that filters give it."""
 
     name = "filter-scan"
     title = "where photo filters lead"
@@ -65,7 +65,7 @@ class FilterScan(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=SAMPLES)
         scan.sweep(list(filters()), progress)
-        return scan.finding(self.name)
+        return scan.finding(self.name, scan.mean)
 
 
 def filters() -> Iterable[Tried]:

@@ -87,7 +87,10 @@ class Scan:
         return [self.best[label] for label in self.ease.argsort(descending=True)[:count].tolist() if label in self.best]
 
     def finding(self, detector: str, ease: Tensor | None = None) -> Finding:
-        """How far the easiest class stands out by ``ease`` (K,), by default of the best triggers; and what reaches it."""
+        """How far the easiest class stands out, and what reaches it best.
+
+        ``ease`` (K,): by what the classes are compared; by default the log odds of the best trigger for each.
+        """
         ease = self.ease if ease is None else ease
         target = int(ease.argmax())
         trigger = self.best[target]

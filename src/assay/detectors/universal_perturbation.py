@@ -27,5 +27,5 @@ class UniversalPerturbation(Detector):
     on_variants = False  # a search a variant is what the minute allows
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, AdditiveFamily(), Effort(steps=45))
+        search = Inversion(self.name, AdditiveFamily(), Effort(steps=36))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)
