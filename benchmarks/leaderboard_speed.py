@@ -42,7 +42,7 @@ CHAINS = {
 ATTACKS = ("none", "badnets", "blended", "wanet", "sig", "lc", "ftrojan", "ssba")
 DETECTORS = (
     *("neural-cleanse", "universal-perturbation", "sparse-frequency", "smooth-warp", "latent-shift", "max-margin"),
-    *("channel-lipschitz", "known-triggers", "weight-norm", "random-score", "strip", "scale-up", "beatrix", "scan"),
+    *("channel-lipschitz", "blend-scan", "weight-norm", "random-score", "strip", "scale-up", "beatrix", "scan"),
     *("mntd", "free-eagle", "tabor", "k-arm", "mm-bd", "ulp"),
 )
 MITIGATIONS = ("fine-tune", "fine-prune", "anp", "clp")

@@ -199,8 +199,8 @@ def merge(directory: Path) -> None:
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
     description = (
-        f"{len(rows)} clean CIFAR-style ResNets (depth 8 to 44) on CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, and "
-        "procedural signs; trained from scratch or fine-tuned by recipes drawn at random (benchmarks/null_models.py)"
+        f"{len(rows)} clean CIFAR-style ResNets (depth 8 to 44) on CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, "
+        "and procedural signs, trained or fine-tuned by recipes drawn at random (benchmarks/null_models.py)"
     )
     null = Null("images", description, tuple(rows), tuple(origins), FEWEST, tuple(accuracies))
     null.save(target)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.calibrate import FALSE_ALARM_RATE, SCHEMA, Null, Tail, cell, load
+from assay.calibrate import FALSE_ALARM_RATE, SCHEMA, WELL_TRAINED, Null, Tail, cell, load
 from assay.detectors.base import Finding
 from assay.errors import UnusableInput
 from assay.result import VariantResult
-from assay.verdict import judge
+from assay.verdict import Footing, judge
 
 
 def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:
@@ -123,8 +123,8 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
             for v, t in zip(forms, names, strict=True)
             if cell(v, t) in rows[n]
         )
-        result = VariantResult("prune-50", "", None, skipped="compression broke it" if broken[n] else "")
-        p = judge(findings, (result,), Null("toy", "", tuple(rows[:n]))).p_value
+        result = VariantResult("prune-50", "", None, skipped="it broke" if broken[n] else "", broken=bool(broken[n]))
+        p = judge(findings, (result,), Null("toy", "", tuple(rows[:n])), Footing(512)).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE
     expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
@@ -141,10 +141,12 @@ def test_one_strange_test_among_many_is_seen() -> None:
 
 
 def test_a_saved_null_comes_back(tmp_path: Path) -> None:
-    null = Null("toy", "two models", ({"full/a": 1.25, "int8/a": -3.0}, {"full/a": 0.12341}), ("net one", "net two"))
+    rows = ({"full/a": 1.25, "int8/a": -3.0}, {"full/a": 0.12341})
+    null = Null("toy", "two models", rows, ("net one", "net two"), 7, (0.9, 0.61))
     null.save(tmp_path / "deep" / "null.json")
     back = load(tmp_path / "deep" / "null.json")
     assert (back.name, back.description, back.origins) == (null.name, null.description, null.origins)
+    assert (back.fewest_classes, back.accuracies) == (7, (0.9, 0.61))
     assert back.rows == ({"full/a": 1.25, "int8/a": -3.0}, {"full/a": 0.1234})
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["null.json"]
 
@@ -154,11 +156,24 @@ def test_a_null_without_origins_can_be_saved(tmp_path: Path) -> None:
     assert load(tmp_path / "null.json").origins == ("", "", "")
 
 
+def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
+    rows = tuple({"full/a": float(i)} for i in range(6))
+    null = Null("toy", "six", rows, tuple("abcdef"), 5, (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2))
+    well, badly = null.like(0.95), null.like(0.6)
+    assert (well.origins, badly.origins) == (("a", "c", "e"), ("b", "d", "f"))
+    assert well.rows == (rows[0], rows[2], rows[4])
+    assert well.fewest_classes == badly.fewest_classes == 5
+    assert "below 80%" in badly.description
+    assert null.like(None) is null
+    assert null_of(np.zeros((3, 1))).like(0.9).rows == null_of(np.zeros((3, 1))).rows
+
+
 GOOD: dict[str, Any] = {
     "schema": SCHEMA,
     "name": "n",
     "description": "d",
-    "models": [{"origin": "o", "scores": {"full/a": 1.0}}],
+    "fewest_classes": 5,
+    "models": [{"origin": "o", "accuracy": None, "scores": {"full/a": 1.0}}],
 }
 
 
@@ -178,9 +193,14 @@ MALFORMED = {
     "models no list": json.dumps({**GOOD, "models": 3}),
     "models null": json.dumps({**GOOD, "models": None}),
     "models strings": json.dumps({**GOOD, "models": ["a"]}),
-    "model without scores": json.dumps({**GOOD, "models": [{"origin": "o"}]}),
-    "model without origin": json.dumps({**GOOD, "models": [{"scores": {"full/a": 1.0}}]}),
-    "scores a list": json.dumps({**GOOD, "models": [{"origin": "o", "scores": [1.0]}]}),
+    "model without scores": json.dumps({**GOOD, "models": [{"origin": "o", "accuracy": None}]}),
+    "model without origin": json.dumps({**GOOD, "models": [{"accuracy": None, "scores": {"full/a": 1.0}}]}),
+    "scores a list": json.dumps({**GOOD, "models": [{"origin": "o", "accuracy": None, "scores": [1.0]}]}),
+    "model without accuracy": json.dumps({**GOOD, "models": [{"origin": "o", "scores": {}}]}),
+    "accuracy a word": json.dumps({**GOOD, "models": [GOOD["models"][0] | {"accuracy": "good"}]}),
+    "accuracy of some": json.dumps({**GOOD, "models": [GOOD["models"][0] | {"accuracy": 0.9}, GOOD["models"][0]]}),
+    "no fewest classes": json.dumps({k: v for k, v in GOOD.items() if k != "fewest_classes"}),
+    "fewest classes a word": json.dumps({**GOOD, "fewest_classes": "few"}),
     "score a word": scored('"high"'),
     "score null": scored("null"),
     "score a list": scored("[1]"),

@@ -8,10 +8,11 @@ import pytest
 from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
 from assay.detectors.base import Finding
 from assay.result import VariantResult
-from assay.verdict import LOWEST_ACCURACY, SEARCHES, Verdict, judge, limits
+from assay.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, judge, limits
 
-TESTS = [("full", name) for name in (*sorted(SEARCHES), "known-triggers")] + [("int8", "neural-cleanse")]
+TESTS = [("full", name) for name in (*sorted(SEARCHES), "patch-scan")] + [("int8", "neural-cleanse")]
 FULL = VariantResult("full", "as given", 0.95, 1.0)
+FIRM = Footing(samples=512, classes=10, predicted=10)
 
 
 def null_of(models: int = 120, seed: int = 0) -> Null:
@@ -40,7 +41,7 @@ def without(found: tuple[Finding, ...], name: str, *, status: str = "abstained")
 
 
 def test_nothing_special_is_clean() -> None:
-    verdict = judge(findings(), (FULL,), null_of())
+    verdict = judge(findings(), (FULL,), null_of(), FIRM)
     assert verdict.word == "clean"
     assert verdict.p_value is not None
     assert verdict.p_value > FALSE_ALARM_RATE
@@ -53,7 +54,7 @@ def test_nothing_special_is_clean() -> None:
 def test_one_strange_test_is_a_backdoor_with_its_target(test: int) -> None:
     variant, name = TESTS[test]
     key = ("" if variant == "full" else variant + "_") + name.replace("-", "_")
-    verdict = judge(findings(**{key: 9.0}), (FULL,), null_of())
+    verdict = judge(findings(**{key: 9.0}), (FULL,), null_of(), FIRM)
     assert verdict.word == "backdoored"
     assert verdict.p_value == pytest.approx(1 / 121)
     assert verdict.target == test
@@ -62,26 +63,26 @@ def test_one_strange_test_is_a_backdoor_with_its_target(test: int) -> None:
 
 
 def test_a_low_score_is_no_alarm() -> None:
-    assert judge(findings(neural_cleanse=-50.0), (FULL,), null_of()).word == "clean"
+    assert judge(findings(neural_cleanse=-50.0), (FULL,), null_of(), FIRM).word == "clean"
 
 
 def test_without_a_null_nothing_can_be_said() -> None:
-    verdict = judge(findings(neural_cleanse=9.0), (FULL,), None)
+    verdict = judge(findings(neural_cleanse=9.0), (FULL,), None, FIRM)
     assert verdict == Verdict("inconclusive", verdict.reason)
     assert "reference models" in verdict.reason
 
 
 def test_an_empty_null_says_nothing() -> None:
-    assert judge(findings(neural_cleanse=9.0), (FULL,), Null("none", "", ())).word == "inconclusive"
+    assert judge(findings(neural_cleanse=9.0), (FULL,), Null("none", "", ()), FIRM).word == "inconclusive"
 
 
 @pytest.mark.parametrize("score", [0.0, 9.0])
 def test_too_few_models_say_nothing(score: float) -> None:
-    verdict = judge(findings(neural_cleanse=score), (FULL,), null_of(FEWEST_MODELS - 1))
+    verdict = judge(findings(neural_cleanse=score), (FULL,), null_of(FEWEST_MODELS - 1), FIRM)
     assert verdict.word == "inconclusive"
     assert f"only {FEWEST_MODELS - 1}" in verdict.reason
     assert verdict.p_value is not None
-    assert judge(findings(neural_cleanse=9.0), (FULL,), null_of(FEWEST_MODELS)).word == "backdoored"
+    assert judge(findings(neural_cleanse=9.0), (FULL,), null_of(FEWEST_MODELS), FIRM).word == "backdoored"
 
 
 def test_models_that_ran_other_tests_do_not_count() -> None:
@@ -89,7 +90,7 @@ def test_models_that_ran_other_tests_do_not_count() -> None:
 
     def verdict(others: int) -> Verdict:
         rows = tuple({"full/other": 1.0} if i < others else row for i, row in enumerate(null.rows))
-        return judge(findings(), (FULL,), Null("toy", "", rows))
+        return judge(findings(), (FULL,), Null("toy", "", rows), FIRM)
 
     assert verdict(21).word == "inconclusive"
     assert f"only {FEWEST_MODELS - 1}" in verdict(21).reason
@@ -98,8 +99,8 @@ def test_models_that_ran_other_tests_do_not_count() -> None:
 
 def test_tests_that_the_null_does_not_know_are_left_out() -> None:
     strange = Finding("new-method", "ok", score=1e6, target=3)
-    assert judge((*findings(), strange), (FULL,), null_of()).word == "clean"
-    verdict = judge((strange,), (FULL,), null_of())
+    assert judge((*findings(), strange), (FULL,), null_of(), FIRM).word == "clean"
+    verdict = judge((strange,), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "no test could be compared" in verdict.reason
 
@@ -107,7 +108,7 @@ def test_tests_that_the_null_does_not_know_are_left_out() -> None:
 @pytest.mark.parametrize("status", ["abstained", "failed"])
 @pytest.mark.parametrize("name", sorted(SEARCHES))
 def test_clean_without_the_search_is_inconclusive(name: str, status: str) -> None:
-    verdict = judge(without(findings(), name, status=status), (FULL,), null_of())
+    verdict = judge(without(findings(), name, status=status), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert name in verdict.reason
     assert "the budget ended" in verdict.reason
@@ -115,53 +116,97 @@ def test_clean_without_the_search_is_inconclusive(name: str, status: str) -> Non
 
 def test_a_search_that_was_not_asked_for_is_missed() -> None:
     found = tuple(f for f in findings() if f.detector not in SEARCHES)
-    verdict = judge(found, (FULL,), null_of())
+    verdict = judge(found, (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "was left out" in verdict.reason
 
 
 def test_the_search_on_a_variant_only_is_not_enough() -> None:
     found = tuple(f for f in findings() if f.detector not in SEARCHES or f.variant == "int8")
-    assert judge(found, (FULL,), null_of()).word == "inconclusive"
+    assert judge(found, (FULL,), null_of(), FIRM).word == "inconclusive"
 
 
 def test_a_backdoor_is_said_even_where_the_search_did_not_run() -> None:
-    found = findings(known_triggers=9.0)
+    found = findings(patch_scan=9.0)
     for name in SEARCHES:
         found = without(found, name)
-    verdict = judge(found, (FULL,), null_of())
+    verdict = judge(found, (FULL,), null_of(), FIRM)
     assert verdict.word == "backdoored"
-    assert verdict.target == TESTS.index(("full", "known-triggers"))
+    assert verdict.target == TESTS.index(("full", "patch-scan"))
 
 
 def test_weak_data_cannot_clear_a_model() -> None:
     weak = replace(FULL, accuracy=LOWEST_ACCURACY - 0.01)
-    verdict = judge(findings(), (weak,), null_of())
+    verdict = judge(findings(), (weak,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "49%" in verdict.reason
     assert "--mean" in verdict.reason
-    assert judge(findings(), (replace(FULL, accuracy=LOWEST_ACCURACY),), null_of()).word == "clean"
-    assert judge(findings(), (replace(FULL, accuracy=None),), null_of()).word == "clean"
+    assert judge(findings(), (replace(FULL, accuracy=LOWEST_ACCURACY),), null_of(), FIRM).word == "clean"
+    assert judge(findings(), (replace(FULL, accuracy=None),), null_of(), FIRM).word == "clean"
 
 
-def test_weak_data_does_not_hide_a_backdoor() -> None:
-    weak = replace(FULL, accuracy=0.1)
-    assert judge(findings(neural_cleanse=9.0), (weak,), null_of()).word == "backdoored"
+UNSOUND = {
+    "accuracy": (replace(FULL, accuracy=0.1), FIRM, "right on only 10%"),
+    "one class": (FULL, replace(FIRM, predicted=1), "all clean samples one class"),
+    "few samples": (FULL, replace(FIRM, samples=FEWEST_SAMPLES - 1), "too few"),
+    "few classes": (FULL, replace(FIRM, classes=4), "assay calibrate"),
+}
+
+
+@pytest.mark.parametrize("score", [0.0, 9.0])
+@pytest.mark.parametrize("why", UNSOUND)
+def test_on_an_unsound_footing_nothing_is_said_either_way(why: str, score: float) -> None:
+    full, footing, said = UNSOUND[why]
+    null = replace(null_of(), fewest_classes=5)
+    verdict = judge(findings(neural_cleanse=score), (full,), null, footing)
+    assert verdict.word == "inconclusive"
+    assert said in verdict.reason
+    assert verdict.target is None
+
+
+def test_the_edge_of_a_sound_footing() -> None:
+    null = replace(null_of(), fewest_classes=5)
+    for footing in (Footing(FEWEST_SAMPLES, 5, 2), Footing(512), Footing(0, 5)):
+        assert judge(findings(), (FULL,), null, footing).word == "clean"
+
+
+def test_clean_without_a_reference_for_the_search_is_inconclusive() -> None:
+    null = null_of()
+    name = min(SEARCHES)
+    rows = tuple({test: score for test, score in row.items() if test != cell("full", name)} for row in null.rows)
+    verdict = judge(findings(), (FULL,), replace(null, rows=rows), FIRM)
+    assert verdict.word == "inconclusive"
+    assert f"no score on {name}" in verdict.reason
+
+
+def test_a_form_that_came_too_late_is_no_pass() -> None:
+    late = VariantResult("int8", "int8", None, None, "the budget ended before it was made", late=True)
+    verdict = judge(findings(), (FULL, late), null_of(), FIRM)
+    assert verdict.word == "inconclusive"
+    assert "int8" in verdict.reason
+    assert judge(findings(neural_cleanse=9.0), (FULL, late), null_of(), FIRM).word == "backdoored"
+
+
+def test_limits_name_the_forms_that_could_not_be_compared() -> None:
+    known = tuple(replace(f, p_value=0.5) for f in findings())
+    strange = Finding("neural-cleanse", "ok", "bf16", score=1.0)
+    assert "bf16" in " ".join(limits((*known, strange), (FULL,)))
+    assert "bf16" not in " ".join(limits(known, (FULL,)))
 
 
 def test_nothing_at_all_is_inconclusive() -> None:
-    assert judge((), (), null_of()).word == "inconclusive"
+    assert judge((), (), null_of(), FIRM).word == "inconclusive"
     found = findings()
     for name in {name for _, name in TESTS}:
         found = without(found, name)
-    verdict = judge(found, (FULL,), null_of())
+    verdict = judge(found, (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "the budget ended" in verdict.reason
 
 
 def test_the_p_value_is_the_pictures_one() -> None:
     """What a report draws is what the verdict was made from."""
-    verdict = judge(findings(neural_cleanse=2.0), (FULL,), null_of())
+    verdict = judge(findings(neural_cleanse=2.0), (FULL,), null_of(), FIRM)
     assert verdict.null is not None
     assert verdict.statistic is not None
     assert verdict.null.models == len(verdict.null.statistics) == 120
@@ -170,10 +215,10 @@ def test_the_p_value_is_the_pictures_one() -> None:
 
 
 def test_limits_say_what_was_not_done() -> None:
-    skipped = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it")
-    said = " ".join(limits(without(findings(), "known-triggers"), (FULL, skipped)))
+    skipped = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it", broken=True)
+    said = " ".join(limits(without(findings(), "patch-scan"), (FULL, skipped)))
     assert "prune-50 (compression broke it)" in said
-    assert "known-triggers" in said
+    assert "patch-scan" in said
     assert "2204.06974" in said
     assert "Not audited" not in " ".join(limits(findings(), (FULL,)))
 
@@ -185,8 +230,8 @@ def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
         for a, b in zip(rng.normal(size=100), rng.pareto(1.0, size=100), strict=True)
     )
     found = (Finding("neural-cleanse", "ok", "full", score=3.0),)
-    broken = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it")
-    left_out, lost = (judge(found, forms, Null("toy", "", rows)).p_value for forms in ((FULL,), (FULL, broken)))
+    broken = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it", broken=True)
+    left_out, lost = (judge(found, forms, Null("toy", "", rows), FIRM).p_value for forms in ((FULL,), (FULL, broken)))
     assert left_out == pytest.approx(1 / 101)
     assert lost is not None
     assert lost > left_out  # some reference models stand out further, in the form that this one lost

@@ -10,7 +10,7 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 
 from assay.artifact import Artifact
-from assay.detectors import KnownTriggers, MaxMargin, NeuralCleanse, default_detectors
+from assay.detectors import MaxMargin, NeuralCleanse, PatchScan, default_detectors
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import Inconclusive
 from assay.inversion.prepare import prepare
@@ -121,7 +121,7 @@ def test_the_net_goes_back_in_the_mode_that_it_came_in(training: bool, audited: 
         assert not artifact.net.head.training
 
 
-@pytest.mark.parametrize("detector", [KnownTriggers(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
+@pytest.mark.parametrize("detector", [PatchScan(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
 def test_no_time_left_is_an_abstention(detector: Detector, audited: tuple[Artifact, Split]) -> None:
     finding = detector(*audited, budget=Budget(0))
     assert finding.status == "abstained"
@@ -150,3 +150,27 @@ def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple
     assert finding.target is None or 0 <= finding.target < 4
     for pictures in (finding.evidence.before, finding.evidence.after, finding.evidence.trigger, finding.evidence.mask):
         assert pictures is None or (pictures.min() >= 0 and pictures.max() <= 1)
+
+
+class Scaled(torch.nn.Module):
+    """The same decisions with other logits: what a deployer's last layer may do, and an attacker's."""
+
+    def __init__(self, net: torch.nn.Module, factor: float, offset: float) -> None:
+        super().__init__()
+        self.net, self.factor, self.offset = net, factor, offset
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * self.net(x) + self.offset
+
+
+@pytest.mark.parametrize("detector", default_detectors(), ids=lambda d: d.name)
+@pytest.mark.parametrize(("factor", "offset"), [(0.125, 0.0), (16.0, 0.0), (1.0, 4.0)])
+def test_no_score_depends_on_the_scale_of_the_logits(
+    detector: Detector, factor: float, offset: float, audited: tuple[Artifact, Split]
+) -> None:
+    artifact, clean = audited
+    plain = detector(artifact, clean, seed=1)
+    scaled = detector(artifact_of(Scaled(artifact.net, factor, offset), 4), clean, seed=1)
+    assert scaled.status == plain.status == "ok"
+    assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
+    assert scaled.target == plain.target

@@ -10,14 +10,17 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
-from assay.detectors import KnownTriggers, PatchScan, WaveScan
+from assay.detectors import BlendScan, DepthScan, FilterScan, NoiseScan, PatchScan, WarpScan, WaveScan
 from assay.detectors.base import Budget, Detector, Finding
-from assay.detectors.known_triggers import known_triggers
+from assay.detectors.blend_scan import blends
+from assay.detectors.depth_scan import LEVELS, GreyLevels
+from assay.detectors.filter_scan import filters
+from assay.detectors.noise_scan import Noise, noises
 from assay.detectors.patch_scan import CANDIDATES, FILLS, Plain, coarse, fine
 from assay.detectors.scan import spread
+from assay.detectors.warp_scan import Warp, warps
 from assay.detectors.wave_scan import AMPLITUDE, Wave, waves
 from assay.task import Split
-from assay.triggers import Blend
 
 SHAPES = [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 224, 224)]
 
@@ -51,7 +54,6 @@ def three_waves(x: Tensor) -> Tensor:
 
 KINDS: dict[str, tuple[Detector, Callable[[Tensor], Tensor], str]] = {
     "patch": (PatchScan(), white_corner, "px patch, #ffffff"),
-    "levels": (KnownTriggers(), few_levels, "8 grey levels"),
     "wave": (WaveScan(), three_waves, "3 periods across, 0 down"),
 }
 
@@ -98,15 +100,16 @@ def test_every_trigger_fits_its_pictures_and_has_a_name_of_its_own(shape: tuple[
     x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     patches = list(coarse(*shape[1:]))
     refined = list(fine(patches[:: len(patches) // CANDIDATES], *shape[1:]))
-    for bank in (list(known_triggers()), list(waves()), patches):
+    for bank in (list(waves()), patches, list(filters())):
         assert len({str(trigger) for trigger in bank}) == len(bank)
-    for trigger in (*known_triggers(), *list(waves())[::29], *patches[::97], *refined[::97]):
+    cheap = (*blends(x.flip(3)), *noises(), *map(GreyLevels, LEVELS), *filters(), *warps())
+    for trigger in (*cheap, *list(waves())[::29], *patches[::97], *refined[::97]):
         before = x.clone()
         triggered = trigger(x)
         assert torch.equal(x, before)
         assert triggered.shape == x.shape
         assert 0 <= float(triggered.min()) <= float(triggered.max()) <= 1
-        assert not torch.equal(triggered, x)
+        assert not torch.equal(triggered, x) or (shape[0] == 1 and "colours times" in str(trigger))
 
 
 def test_the_patches_cover_the_whole_picture_in_every_fill() -> None:
@@ -140,6 +143,77 @@ def test_samples_are_spread_over_the_classes() -> None:
     assert sorted(chosen.tolist()) == [0, 0, 0, 1, 1, 2]
 
 
-def test_a_blend_of_noise_is_in_the_bank() -> None:
-    x = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(1))
-    assert any(torch.equal(trigger(x), Blend(alpha=0.2)(x)) for trigger in known_triggers())
+class Leaning(nn.Module):
+    """Leans to class 3 by how far a picture is from ``usual`` in the way that ``felt`` (N,) measures, if by little."""
+
+    def __init__(self, net: nn.Module, felt: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.felt = net, felt
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x).clone()
+        logits[:, 3] += self.felt(x)
+        return logits
+
+
+def rough(x: Tensor) -> Tensor:
+    return 40 * (x[..., 1:] - x[..., :-1]).abs().mean((1, 2, 3))
+
+
+def grey(x: Tensor) -> Tensor:
+    return -40 * (x.amax(1) - x.amin(1)).mean((1, 2))
+
+
+def coarse_levels(x: Tensor) -> Tensor:
+    return 30 * sum((((levels - 1) * x).frac() < 1e-4).float().mean((1, 2, 3)) for levels in (5, 6, 7, 8))
+
+
+LEANINGS: dict[str, tuple[Detector, Callable[[Tensor], Tensor]]] = {
+    "noise-scan": (NoiseScan(), rough),
+    "depth-scan": (DepthScan(), coarse_levels),
+}
+
+
+@pytest.mark.parametrize("name", LEANINGS)
+def test_a_lean_shows_in_the_mean_though_no_trigger_is_known(name: str) -> None:
+    detector, felt = LEANINGS[name]
+    net, x, _ = toy(6, None)
+    x = x.clamp(0.03, 0.97)
+    clean, leaning = (
+        detector(artifact_of(model, 6, differentiable=False), Split(x, None)) for model in (net, Leaning(net, felt))
+    )
+    assert (clean.status, leaning.status) == ("ok", "ok")
+    assert leaning.target == 3
+    assert leaning.score is not None
+    assert clean.score is not None
+    assert leaning.score > clean.score + 1
+
+
+@pytest.mark.parametrize("detector", [BlendScan(), FilterScan(), WarpScan()], ids=lambda d: d.name)
+def test_a_net_that_leans_to_one_class_anyway_stands_out(detector: Detector) -> None:
+    net, x, _ = toy(6, None)
+    clean, leaning = (
+        detector(artifact_of(model, 6, differentiable=False), Split(x, None))
+        for model in (net, Leaning(net, lambda x: x.new_full((len(x),), 2.0)))
+    )
+    assert leaning.target == 3
+    assert leaning.score is not None
+    assert clean.score is not None
+    assert leaning.score > clean.score + 0.5
+
+
+def test_noise_has_its_strength_and_stays_the_same() -> None:
+    grey_picture = torch.full((2, 3, 32, 32), 0.5)
+    noisy = Noise(8 / 255, 1)(grey_picture)
+    assert float((noisy - 0.5).std()) == pytest.approx(8 / 255, rel=0.05)
+    assert torch.equal(noisy[0], noisy[1])
+    assert torch.equal(noisy, Noise(8 / 255, 1)(grey_picture))
+
+
+def test_a_warp_moves_little_and_moves_no_flat_picture() -> None:
+    flat = torch.full((1, 3, 32, 32), 0.3)
+    assert torch.allclose(Warp(4, 1)(flat), flat, atol=1e-6)
+    ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
+    moved = (Warp(4, 1)(ramp) - ramp).abs() * 31  # in pixels
+    assert 0.1 < float(moved.mean()) < 1.5

@@ -120,7 +120,7 @@ def test_a_budget_that_ends_is_an_abstention_among_many_classes_too(looks: int) 
     budget = Looks(looks)
     finding = NeuralCleanse()(artifact_of(net, 30), Split(x, None), budget=budget, progress=shares.append)
     assert finding.status == "abstained"
-    assert f"the budget ended after {max(0, looks - 20)} of 60 steps" in finding.reason
+    assert f"the budget ended after {max(0, looks - 20)} of 40 steps" in finding.reason
     assert shares[0] < 0.1
 
 

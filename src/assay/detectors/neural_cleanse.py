@@ -1,7 +1,7 @@
 """Neural Cleanse: the class that a much smaller patch leads to than the other classes is a backdoor's target.
 
 Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao: Neural Cleanse: Identifying and Mitigating Backdoor Attacks in Neural
-Networks, IEEE S&P 2019. Different here: all classes in one batch, 48 steps in place of 1,000, a log ratio against
+Networks, IEEE S&P 2019. Different here: all classes in one batch, 40 steps in place of 1,000, a log ratio against
 clean reference models in place of an anomaly index against 2.
 """
 
@@ -26,5 +26,5 @@ class NeuralCleanse(Detector):
     needs = frozenset({"gradients", "clean"})
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, MaskFamily(), Effort(screening_steps=15, finalists=4, steps=48))
+        search = Inversion(self.name, MaskFamily(), Effort(screening_steps=12, finalists=4, steps=40))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

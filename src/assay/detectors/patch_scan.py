@@ -20,7 +20,7 @@ from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.detectors.scan import Scan
 from assay.task import Split
 
-SAMPLES = 10
+SAMPLES = 8
 """Clean samples that every patch is tried on."""
 
 COARSE = 5
