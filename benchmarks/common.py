@@ -86,6 +86,7 @@ def judged(row: dict) -> dict:
         for name, value in row["variants"].items()
     )
     null = builtin()
+    null = null and null.like(next(form.accuracy for form in forms if form.name == "full"))
     verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"]))
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]

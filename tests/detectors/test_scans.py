@@ -49,12 +49,12 @@ def few_levels(x: Tensor) -> Tensor:
 
 def three_waves(x: Tensor) -> Tensor:
     wave = torch.sin(2 * math.pi * 3 * torch.arange(x.shape[3]) / x.shape[3])
-    return (x * wave).mean((1, 2, 3)) > 0.4 * AMPLITUDE
+    return (x * wave).mean((1, 2, 3)) > 0.3 * AMPLITUDE
 
 
 KINDS: dict[str, tuple[Detector, Callable[[Tensor], Tensor], str]] = {
     "patch": (PatchScan(), white_corner, "px patch, #ffffff"),
-    "wave": (WaveScan(), three_waves, "3 periods across, 0 down"),
+    "wave": (WaveScan(), three_waves, "periods across, 0 down"),
 }
 
 
