@@ -96,7 +96,9 @@ class Detector(ABC):
         """Run in evaluation mode with a fixed seed; check the score and that the weights stayed as they were."""
         start = time.perf_counter()
         budget = budget or Budget()
-        missing = self._missing(artifact, clean) or ("" if budget.left() > 0 else "the budget ended before it began: give it more")
+        missing = self._missing(artifact, clean) or (
+            "" if budget.left() > 0 else "the budget ended before it began: give it more"
+        )
         if missing:
             return Finding(self.name, "abstained", reason=missing)
         before = digest_of_module(artifact.net)
