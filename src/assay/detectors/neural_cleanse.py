@@ -24,6 +24,7 @@ class NeuralCleanse(Detector):
     name = "neural-cleanse"
     title = "smallest patch that leads to one class"
     needs = frozenset({"gradients", "clean"})
+    on_variants = False  # the scans look at the other forms: a search a form would take a minute by itself
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         search = Inversion(self.name, MaskFamily(), Effort(screening_steps=12, finalists=4, steps=40))
