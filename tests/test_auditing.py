@@ -13,7 +13,7 @@ import assay
 from assay.artifact import digest_of_module
 from assay.auditing import SAMPLES, audit, score_model
 from assay.calibrate import Null, cell
-from assay.detectors import LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
+from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
 from assay.result import Audit
@@ -103,13 +103,18 @@ def test_torchs_own_randomness_is_left_alone() -> None:
 
 def test_progress_rises_to_one() -> None:
     heard: list[tuple[str, float]] = []
-    audited(None, variant_names=("full", "int8"), progress=lambda what, share: heard.append((what, share)))
+    audited(
+        None,
+        detectors=(*DETECTORS, DepthScan()),
+        variant_names=("full", "int8"),
+        progress=lambda what, share: heard.append((what, share)),
+    )
     shares = [share for _, share in heard]
     assert shares == sorted(shares)
     assert shares[0] == 0
     assert shares[-1] == 1.0
     said = {what for what, _ in heard}
-    assert {"making full", "full: neural-cleanse", "making int8", "int8: neural-cleanse", "verdict"} <= said
+    assert {"making full", "full: neural-cleanse", "making int8", "int8: depth-scan", "verdict"} <= said
     assert "int8: latent-shift" not in said
 
 

@@ -12,7 +12,7 @@ from assay.detectors.base import Finding
 from assay.result import NullInfo, VariantResult
 
 FEWEST_SAMPLES = 50
-"""With fewer clean samples scores vary by more than between models."""
+"""With 12 clean samples the scans score a clean ResNet-20 half as high again as with 512; with 50 about the same."""
 
 LOWEST_ACCURACY = 0.5
 """Below this accuracy on the clean samples the data is not the model's, or the model is too weak for the null."""
