@@ -22,7 +22,7 @@ from assay.errors import UnusableInput
 VERSION = 1
 State = Literal["waiting", "running", "done", "failed", "invalid"]
 RECORDS = "records.sqlite"
-FINAL = ("done", "failed", "invalid")
+FINAL: tuple[State, ...] = ("done", "failed", "invalid")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);

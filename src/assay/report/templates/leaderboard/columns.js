@@ -73,7 +73,8 @@ const TABS = {
   detectors: {
     rows: board.detectors, sort: "-auc", filters: [...WHERE, "detector", "state"],
     columns: [
-      name("detector", "Detector"), ATTACK, TASK, CHAIN, AUC, share("asr", "ASR,\u00a0%", "attack success rate of the backdoored models at the end of their chain"),
+      name("detector", "Detector"), ATTACK, TASK, CHAIN, AUC,
+      share("asr", "ASR,\u00a0%", "attack success rate of the backdoored models at the end of their chain"),
       share("found5", "Found at 5\u00a0%", "share of the backdoored models found at the threshold for 5 % false alarms"),
       share("found1", "Found at 1\u00a0%", "share of the backdoored models found at the threshold for 1 % false alarms"),
       share("alarms5", "False alarms,\u00a0%", "share of the clean models flagged at the threshold for 5 %"),
