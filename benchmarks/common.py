@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from assay import __version__
 from assay.artifact import Artifact
 from assay.auditing import audit
+from assay.bench import statistics
 from assay.calibrate import builtin
 from assay.detectors.base import Finding
 from assay.result import VariantResult
@@ -98,12 +98,5 @@ def judged(row: dict) -> dict:
 
 def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float] | None:
     """Area under the ROC curve with a 95 % bootstrap interval over models; None without models of both kinds."""
-    if not len(positive) or not len(negative):
-        return None
-
-    def area(p: np.ndarray, n: np.ndarray) -> float:
-        return float((p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean())
-
-    p, n, rng = np.array(positive), np.array(negative), np.random.default_rng(seed)
-    draws = [area(rng.choice(p, len(p)), rng.choice(n, len(n))) for _ in range(2000)]
-    return {"auc": area(p, n), "low": float(np.quantile(draws, 0.025)), "high": float(np.quantile(draws, 0.975))}
+    figure = statistics.auc(positive, negative, seed=seed)
+    return None if figure is None else {"auc": figure.value, "low": figure.low, "high": figure.high}

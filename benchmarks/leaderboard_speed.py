@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chromium import Chromium
-from common import save
+from common import ROOT, save
 
 from assay.bench.cells import Entry, entries
 from assay.bench.spec import Band, Method, Spec, TaskSpec
@@ -28,6 +27,9 @@ from assay.bench.store import Record
 from assay.metrics import Rate
 from assay.report.leaderboard import write_leaderboard
 from assay.report.pictures import data_uri, picture
+
+sys.path.append(str(ROOT / "tests"))
+from chromium import Chromium  # the tests drive the same
 
 RUNS = 3
 
@@ -109,6 +111,7 @@ def measured(entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "schema": "assay.metrics/1",
         "clean_accuracy": accuracy,
+        "planted_success": rate(asr, 9000),
         "attack_success": rate(asr, 9000),
         "robust_accuracy": rate((1 - asr) * 0.9, 9000),
         "untriggered": rate(0.01, 9000),
@@ -160,7 +163,7 @@ RESULTS = {"measure": measured, "detect": tested, "mitigate": mitigated}
 
 
 def opened(page: Path) -> dict[str, Any]:
-    """What the page says of itself, see `measure` in leaderboard.js."""
+    """What the page says of itself, see `measure` in templates/leaderboard/page.js."""
     with Chromium() as browser:
         browser.open(f"{page.as_uri()}#timing=1")
         times = json.loads(browser.wait("document.getElementById('timing')?.textContent"))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from bench.test_spec import SMALL
 
-from assay.bench.cells import Cell, clean_twin, entries, with_needs
+from assay.bench.cells import Cell, as_planted, clean_twin, entries, with_needs
 from assay.bench.spec import Method, parse
 
 SPEC = parse(SMALL)
@@ -41,6 +41,14 @@ def test_the_clean_twin_is_the_control_of_the_same_recipe() -> None:
     twin = clean_twin(corner.steps)
     assert twin == (Method("train"), Method("none", ("recipe.epochs=3",)), Method("prune-magnitude", ("rate=0.5",)))
     assert Cell("build", corner.task, twin, corner.seed) in corner.needs()
+
+
+def test_an_attack_is_judged_where_it_was_planted() -> None:
+    corner = next(entry.cell for entry in entries(SPEC) if entry.attack == "corner" and entry.chain == "shipped")
+    assert as_planted(corner.steps) == corner.steps[:2]
+    assert as_planted(clean_twin(corner.steps)) == clean_twin(corner.steps)
+    assert clean_twin(corner.steps) != corner.steps
+    assert [corner.is_clean, Cell("build", corner.task, clean_twin(corner.steps), 0).is_clean] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -67,11 +67,15 @@ def test_the_same_numbers_however_many_processes_and_no_stage_runs_twice(
     measured = [record.result for record in records.values() if record.kind == "measure" and record.result]
     assert all(0 <= result["clean_accuracy"]["value"] <= 1 for result in measured)
     assert sum("control" in result for result in measured) == 2  # of the backdoored ones
+    assert sum("planted_success" in result for result in measured) == 2
     capsys.readouterr()
     before = records
     assert main(["bench", "run", str(spec), "--store", str(two)]) == 0
     assert "0 to do" in capsys.readouterr().err
     assert records_of(two) == before
+    assert main(["bench", "report", "--store", str(two), "--out", str(tmp_path / "page")]) == 0
+    assert "16 done" in capsys.readouterr().err
+    assert (tmp_path / "page" / "index.html").stat().st_size > 10_000
     found = matrix.found(Store(two))
     assert {(entry.attack, entry.chain) for entry, _ in found} == {
         (attack, chain) for attack in ("none", "corner") for chain in ("scratch", "tuned")

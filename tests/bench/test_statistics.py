@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from assay.bench.cells import Entry, entries
 from assay.bench.spec import parse
-from assay.bench.statistics import attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
+from assay.bench.statistics import DRAWS, attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
 from assay.bench.store import Record, State
 
 ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
@@ -24,7 +24,7 @@ def rate(value: float) -> dict[str, Any]:
 
 def result_of(entry: Entry) -> dict[str, Any]:
     """Accuracy 0.9; the attack works at 0.8, 0.9, 1.0, ...; a scan sees it, a random score does not."""
-    planted = entry.attack != "none"
+    planted = not entry.cell.is_clean
     if entry.cell.kind == "detect":
         score = entry.cell.seed + (10 if planted and entry.cell.method == "patch-scan" else 0)
         target = 0 if planted and entry.cell.seed else 1
@@ -91,6 +91,32 @@ def test_mitigations_stand_beside_what_was_before() -> None:
     assert row.success_before.value == pytest.approx(0.875)
 
 
+def test_a_mitigation_of_which_nothing_was_measured_before_has_figures_all_the_same() -> None:
+    pairs = [pair for pair in found() if pair[0].cell.kind != "measure"]
+    row = next(row for row in mitigation_rows(pairs) if row.attack == "corner")
+    assert row.attack_success is not None
+    assert row.success_before is None
+
+
+def test_beside_a_detector_stands_what_is_left_of_the_attack() -> None:
+    row = next(row for row in detector_rows(found()) if row.attack == "corner")
+    assert row.attack_success is not None
+    assert row.attack_success.value == pytest.approx(0.875)
+
+
+def test_a_clean_model_counts_once_whatever_its_chains_and_its_attack_are_called() -> None:
+    spec = parse(
+        {
+            **SMALL,
+            "attacks": {"clean": "none", "none": {"badnets": {}}},
+            "chains": {"scratch": ["attack"], "again": ["attack"]},
+        }
+    )
+    pairs = [(entry, Record(entry.cell.key, entry.cell.kind, {}, "done", result_of(entry))) for entry in entries(spec)]
+    rows = [row for row in detector_rows(pairs) if row.detector == "patch-scan"]
+    assert {(row.attack, row.chain, row.clean) for row in rows} == {("none", "scratch", 2), ("none", "again", 2)}
+
+
 def test_a_flat_row_has_a_column_a_bound() -> None:
     plain = flat(attack_rows(found())[0])
     assert {"attack_success", "attack_success_low", "attack_success_high", "task"} <= plain.keys()
@@ -102,6 +128,21 @@ def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
     limit = threshold(clean, allowed)
     exceeding = sum(score > limit for score in clean)
     assert exceeding <= max(0, allowed * (len(clean) + 1) - 1) + 1e-9
+
+
+def test_the_interval_of_the_area_is_that_of_drawing_models_one_time_after_the_other() -> None:
+    chance = np.random.default_rng(1)
+    p, n = chance.normal(1, 1, 7).round(1), chance.normal(0, 1, 12).round(1)
+    rng = np.random.default_rng(3)
+
+    def area(p: np.ndarray, n: np.ndarray) -> float:
+        return float(np.mean((p[:, None] > n) + 0.5 * (p[:, None] == n)))
+
+    draws = [area(rng.choice(p, len(p)), rng.choice(n, len(n))) for _ in range(DRAWS)]
+    figure = auc(list(p), list(n), seed=3)
+    assert figure is not None
+    assert figure.value == pytest.approx(area(p, n), abs=1e-12)
+    assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=1e-12)
 
 
 def test_the_area_is_that_of_all_pairs() -> None:

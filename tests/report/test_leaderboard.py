@@ -7,16 +7,15 @@ import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from test_page import CHROMIUM, FLAGS, needs_chromium
+from test_page import needs_chromium
 
 from assay.bench import statistics
 from assay.bench.cells import Cell, Entry
@@ -315,18 +314,8 @@ def test_hostile_text_is_escaped(tmp_path):
 
 def look(page: Path, place: str, tmp_path: Path, *flags: str) -> str:
     """The page's DOM, or what ``flags`` ask for, as the address after # says."""
-    profile = tmp_path / "profile"
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        f"--user-data-dir={profile}",
-        "--virtual-time-budget=3000",
-        "--window-size=1280,900",
-        *(flags or ("--dump-dom",)),
-    ]
-    done = subprocess.run([*command, f"{page.as_uri()}#{place}"], capture_output=True, timeout=200, check=True)
-    shutil.rmtree(profile, ignore_errors=True)
-    return done.stdout.decode("utf-8", "replace")
+    shown = ("--virtual-time-budget=3000", "--window-size=1280,900", *(flags or ("--dump-dom",)))
+    return chromium.look(f"{page.as_uri()}#{place}", tmp_path / "profile", *shown)
 
 
 def acted(page: Path, script: str, tmp_path: Path, place: str = "") -> str:

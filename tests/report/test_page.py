@@ -2,11 +2,10 @@
 
 import html
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import chromium
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,29 +13,12 @@ from PIL import Image
 from assay.detectors.base import Evidence
 from assay.report import notebook, to_html
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-]
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+needs_chromium = pytest.mark.skipif(chromium.EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
 
 
 def browse(page: Path, tmp_path: Path, *flags: str) -> str:
     """Open ``page`` in a fresh headless Chromium; returns its standard output."""
-    profile = tmp_path / "profile"
-    assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
-    shutil.rmtree(profile, ignore_errors=True)
-    return done.stdout.decode("utf-8", "replace")
+    return chromium.look(page.as_uri(), tmp_path / "profile", *flags)
 
 
 def dom(text: str, tmp_path: Path) -> str:

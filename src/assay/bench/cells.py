@@ -12,9 +12,12 @@ from typing import Any, Literal
 import torch
 
 from assay import __version__
-from assay.bench.spec import CONTROL, PLACE, Band, Method, Spec, TaskSpec
+from assay.bench.spec import PLACE, Band, Method, Spec, TaskSpec
 
 Kind = Literal["build", "measure", "detect", "mitigate"]
+
+MEANING = 2
+"""Counted up where cells come to compute something else within one version of assay, so that no old result is taken."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Cell:
     """One computation, a pure function of its fields and of the versions of assay and torch.
 
     ``build``: the model after ``steps``. ``measure``: how good it is and how well its backdoor works, beside its clean
-    twin. ``detect``: what ``method`` scores it. ``mitigate``: the same as measure, after the stages ``repair``.
+    twin; invalid where the backdoor missed its band right after it was planted. ``detect``: what ``method`` scores it.
+    ``mitigate``: the same as measure, after the stages ``repair``.
     """
 
     kind: Kind
@@ -41,8 +45,13 @@ class Cell:
         fields["task"].pop("name")
         if self.kind == "mitigate":
             fields.pop("method")  # what the spec calls it
-        document = [__version__, torch.__version__, fields]
+        document = [__version__, torch.__version__, MEANING, fields]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no step plants a backdoor: a control."""
+        return clean_twin(self.steps) == self.steps
 
     def needs(self) -> tuple[Cell, ...]:
         """The cells that have to be done before this one."""
@@ -78,6 +87,12 @@ def clean_twin(steps: tuple[Method, ...]) -> tuple[Method, ...]:
     return tuple(step.without_backdoor() for step in steps)
 
 
+def as_planted(steps: tuple[Method, ...]) -> tuple[Method, ...]:
+    """The chain up to the step that plants the backdoor, that one included; all of it where none does."""
+    planting = [index for index, step in enumerate(steps) if step.without_backdoor() != step]
+    return steps[: planting[0] + 1] if planting else steps
+
+
 def entries(spec: Spec) -> Iterator[Entry]:
     """All cells of the matrix that are asked for, those with a result to look at; ``with_needs`` adds the others."""
     for task in spec.tasks:
@@ -110,8 +125,3 @@ def with_needs(wanted: Iterator[Cell] | list[Cell]) -> dict[str, Cell]:
     for cell in wanted:
         add(cell)
     return found
-
-
-def is_attacked(steps: tuple[Method, ...]) -> bool:
-    """Whether a backdoor is planted on the way."""
-    return any(step.without_backdoor() != step for step in steps if step.name != CONTROL)

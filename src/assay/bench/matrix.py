@@ -6,11 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.bench import driver, spec, work
+import torch
+
+from assay import __version__
+from assay.bench import driver, work
 from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor
-from assay.bench.spec import Spec
+from assay.bench.naming import places
+from assay.bench.spec import MOST_BYTES, Spec, parse_text
 from assay.bench.store import FINAL, Record, State, Store
+from assay.choices import chosen
 from assay.errors import UnusableInput
 
 BLOBS = "models"
@@ -54,19 +59,17 @@ def plan(cells: Mapping[str, Cell], store: Store) -> Plan:
 
 
 def run(
-    text: str,
+    matrix: Spec,
+    cells: Mapping[str, Cell],
     store: Store,
     executor: Executor,
     *,
     blobs: str | None = None,
-    only: str | None = None,
     retry_failed: bool = False,
     progress: Callable[[driver.Progress], None] = lambda now: None,
 ) -> dict[State, int]:
-    """Do what is missing of the spec in ``text``. Returns how many cells ended how."""
-    matrix = spec.parse_text(text)
-    cells = cells_of(matrix, only=only)
-    store.add_spec(matrix.name, text)
+    """Do what is missing of ``cells``, which are all of the matrix or some of it. Returns how many ended how."""
+    store.add_spec(matrix.name, matrix.text)
     if retry_failed:
         store.again(cells)
     place = blobs or str((store.directory / BLOBS).absolute())
@@ -74,28 +77,55 @@ def run(
 
 
 def found(store: Store, name: str | None = None) -> list[tuple[Entry, Record]]:
-    """Every cell of the specs in the store (or of the one called ``name``), with its place in the matrix."""
-    texts = store.specs()
-    if name is not None and name not in texts:
-        raise UnusableInput(f"{store.directory}: there is no spec {name!r}; there are: {', '.join(texts) or 'none'}")
-    chosen = texts.values() if name is None else [texts[name]]
+    """Every cell of the specs in the store (or of the one called ``name``), with its place in the matrix.
+
+    A cell of which the store has no record is waiting. Raises UnusableInput where there is no such spec, and where a
+    spec has no record at all that this version could have made.
+    """
     by_key = {record.key: record for record in store.records()}
-    places = {entry: None for text in chosen for entry in entries(spec.parse_text(text))}
-    return [(entry, by_key[entry.cell.key]) for entry in places if entry.cell.key in by_key]
+    specs = _specs_of(store, name)
+    for spec in specs:
+        if not any(entry.cell.key in by_key for entry in entries(spec)):
+            raise UnusableInput(
+                f"{store.directory}: there is no record of the spec {spec.name!r} by assay {__version__} with torch "
+                f"{torch.__version__}: report with the versions that ran it, or run it again"
+            )
+    return [(entry, by_key.get(entry.cell.key) or _waiting(entry.cell)) for entry in places(specs)]
 
 
-def read_text(path: Path) -> str:
-    """The text of a spec. Raises UnusableInput where it cannot be read or is no spec."""
+def _specs_of(store: Store, name: str | None) -> list[Spec]:
+    texts = store.specs()
+    if not texts:
+        raise UnusableInput(f"{store.directory}: the store is empty: run a matrix into it with `assay bench run`")
+    if name is not None:
+        texts = {name: chosen(name, texts, f"spec in {store.directory} called")}
+    specs = []
+    for called, text in texts.items():
+        try:
+            specs.append(parse_text(text))
+        except UnusableInput as error:
+            raise UnusableInput(
+                f"{store.directory}: this assay does not understand the spec {called!r} in it, and may be older or "
+                f"newer than the one that ran it: {error}"
+            ) from None
+    return specs
+
+
+def _waiting(cell: Cell) -> Record:
+    return Record(cell.key, cell.kind, cell.about(), "waiting")
+
+
+def read(path: Path) -> Spec:
+    """The spec in a file. Raises UnusableInput where it cannot be read or is no spec."""
     try:
-        if path.stat().st_size > spec.MOST_BYTES:
-            raise UnusableInput(f"{path}: expected a spec of at most {spec.MOST_BYTES} bytes")
+        if path.stat().st_size > MOST_BYTES:
+            raise UnusableInput(f"{path}: expected a spec of at most {MOST_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UnusableInput(f"{path}: is not text in UTF-8: {error.reason}") from None
     try:
-        spec.parse_text(text)
+        return parse_text(text)
     except UnusableInput as error:
         raise UnusableInput(f"{path}: {error}") from None
-    return text

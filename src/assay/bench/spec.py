@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assay.attacks.poisoning import DataPoisoning
@@ -77,6 +77,7 @@ class Spec:
     mitigations: Mapping[str, tuple[Method, ...]] = field(default_factory=dict)
     valid: Band = Band()
     samples: int = 256  # clean ones that a detector gets
+    text: str = field(default="", compare=False)  # what it was read from
 
 
 def parse_text(text: str) -> Spec:
@@ -87,7 +88,7 @@ def parse_text(text: str) -> Spec:
         document = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise UnusableInput(f"is not valid YAML: {' '.join(str(error).split())}") from None
-    return parse(document)
+    return replace(parse(document), text=text)
 
 
 def parse(document: Any) -> Spec:

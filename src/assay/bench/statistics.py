@@ -1,5 +1,8 @@
 """From records to figures: seeds aggregated with intervals, controls beside them, what did not work counted apart.
 
+Whether an attack counts is judged where it was planted (``work.py``), so that a chain whose later steps remove the
+backdoor keeps all its models: beside every figure stands the attack's success at the end of the chain.
+
 Thresholds come from clean models only. With n of them no rate below 1 / (n + 1) can be spoken of: the threshold is then
 the largest clean score, and ``clean`` says of how many.
 """
@@ -14,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from assay.bench.cells import Entry
-from assay.bench.spec import CONTROL
 from assay.bench.store import Record
 from assay.metrics import wilson
 
@@ -34,7 +36,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """One attack along one chain: how often it worked, and how well where it did."""
+    """One attack along one chain: how often it was planted well, and what is left of it at the end of the chain."""
 
     task: str
     chain: str
@@ -45,7 +47,8 @@ class AttackRow:
     failed: int
     missing: int
     clean_accuracy: Figure | None
-    attack_success: Figure | None
+    planted_success: Figure | None  # right after planting
+    attack_success: Figure | None  # at the end of the chain, like all that follows
     control: Figure | None  # the same trigger on the clean twin
     robust_accuracy: Figure | None
 
@@ -61,6 +64,7 @@ class DetectorRow:
     backdoored: int
     clean: int
     abstained: int
+    attack_success: Figure | None  # of the backdoored models: where a step removed the backdoor, none is there to find
     auc: Figure | None
     found_at_5: Figure | None  # share found at the threshold for 5 % false alarms
     found_at_1: Figure | None
@@ -87,13 +91,15 @@ class MitigationRow:
 
 Found = tuple[Entry, Record]
 
+_Model = tuple[str, str, str, int]  # task, chain, attack, seed
+
 
 def attack_rows(found: Iterable[Found]) -> list[AttackRow]:
-    """One row for each task, chain and attack; averages over the models on which the attack was valid."""
+    """One row for each task, chain and attack; averages over the models in which the attack was planted well."""
     rows = []
     for (task, chain, attack), group in _grouped(found, "measure", lambda entry: ()):
         states = [record.state for _, record in group]
-        results = [record.result for _, record in group if record.state == "done" and record.result is not None]
+        results = [result for _, result in _done(group)]
         rows.append(
             AttackRow(
                 task,
@@ -105,6 +111,7 @@ def attack_rows(found: Iterable[Found]) -> list[AttackRow]:
                 failed=states.count("failed"),
                 missing=states.count("waiting") + states.count("running"),
                 clean_accuracy=_mean_rate(results, "clean_accuracy"),
+                planted_success=_mean_rate(results, "planted_success"),
                 attack_success=_mean_rate(results, "attack_success"),
                 control=_mean_rate(results, "control"),
                 robust_accuracy=_mean_rate(results, "robust_accuracy"),
@@ -116,18 +123,15 @@ def attack_rows(found: Iterable[Found]) -> list[AttackRow]:
 def detector_rows(found: Iterable[Found]) -> list[DetectorRow]:
     """One row for each task, chain, attack and detector."""
     every = list(found)
-    clean: dict[tuple[str, str], list[float]] = {}
-    for entry, record in every:
-        if entry.cell.kind == "detect" and entry.attack == CONTROL and (score := _score(record)) is not None:
-            clean.setdefault((entry.task, entry.cell.method), []).append(score)
+    clean, measured = _clean_scores(every), _measured(every)
     rows = []
     for (task, chain, attack, detector), group in _grouped(every, "detect", lambda entry: (entry.cell.method,)):
-        if attack == CONTROL:
+        if group[0][0].cell.is_clean:
             continue
-        null = clean.get((task, detector), [])
-        results = [record.result for _, record in group if record.state == "done" and record.result is not None]
-        scored = [result for result in results if result["score"] is not None]
-        scores = [float(result["score"]) for result in scored]
+        null = clean.get((task, detector, group[0][0].cell.samples), [])
+        done = _done(group)
+        scored = [(entry, result) for entry, result in done if _score(result) is not None]
+        scores = [float(result["score"]) for _, result in scored]
         rows.append(
             DetectorRow(
                 task,
@@ -136,11 +140,12 @@ def detector_rows(found: Iterable[Found]) -> list[DetectorRow]:
                 detector,
                 backdoored=len(scores),
                 clean=len(null),
-                abstained=len(results) - len(scored),
+                abstained=len(done) - len(scored),
+                attack_success=_mean_rate(_of_same_model(measured, scored), "attack_success"),
                 auc=auc(scores, null),
-                found_at_5=_share([score > threshold(null, 0.05) for score in scores]) if null else None,
-                found_at_1=_share([score > threshold(null, 0.01) for score in scores]) if null else None,
-                right_target=_share([result["target"] == result["planted_target"] for result in scored]),
+                found_at_5=_found(scores, null, 0.05),
+                found_at_1=_found(scores, null, 0.01),
+                right_target=_share([result["target"] == result["planted_target"] for _, result in scored]),
                 false_alarms_at_5=_share(_alarms(null, 0.05)),
                 seconds=_mean([record.seconds for _, record in group]),
             )
@@ -151,18 +156,11 @@ def detector_rows(found: Iterable[Found]) -> list[DetectorRow]:
 def mitigation_rows(found: Iterable[Found]) -> list[MitigationRow]:
     """One row for each task, chain, attack and mitigation."""
     every = list(found)
-    before = {
-        (entry.task, entry.chain, entry.attack, entry.cell.seed): record.result
-        for entry, record in every
-        if entry.cell.kind == "measure" and record.result is not None
-    }
+    measured = _measured(every)
     rows = []
     for (task, chain, attack, name), group in _grouped(every, "mitigate", lambda entry: (entry.cell.method,)):
-        done = [
-            (entry, record.result) for entry, record in group if record.state == "done" and record.result is not None
-        ]
+        done = _done(group)
         results = [result for _, result in done]
-        earlier = [before[task, chain, attack, entry.cell.seed] for entry, _ in done]
         rows.append(
             MitigationRow(
                 task,
@@ -173,7 +171,7 @@ def mitigation_rows(found: Iterable[Found]) -> list[MitigationRow]:
                 clean_accuracy=_mean_rate(results, "clean_accuracy"),
                 attack_success=_mean_rate(results, "attack_success"),
                 robust_accuracy=_mean_rate(results, "robust_accuracy"),
-                success_before=_mean_rate(earlier, "attack_success"),
+                success_before=_mean_rate(_of_same_model(measured, done), "attack_success"),
                 seconds=_mean([result["repair_seconds"] for result in results]),
             )
         )
@@ -197,8 +195,13 @@ def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) 
     if not positive or not negative:
         return None
     p, n, rng = np.array(positive), np.array(negative), np.random.default_rng(seed)
-    draws = [_area(rng.choice(p, len(p)), rng.choice(n, len(n))) for _ in range(DRAWS)]
-    return Figure(_area(p, n), *_middle(draws), len(p))
+    wins = (p[:, None] > n) + 0.5 * (p[:, None] == n)
+    # Draw by draw first the positive, then the negative ones; how often each was drawn is all that the area needs.
+    sizes = np.repeat([len(p), len(n)], [len(p), len(n)])
+    drawn = rng.integers(0, np.broadcast_to(sizes, (DRAWS, len(sizes))))
+    times_p, times_n = _times(drawn[:, : len(p)], len(p)), _times(drawn[:, len(p) :], len(n))
+    draws = ((times_p @ wins) * times_n).sum(1) / wins.size
+    return Figure(float(wins.mean()), *_middle(draws), len(p))
 
 
 def threshold(clean: Sequence[float], rate: float) -> float:
@@ -212,8 +215,10 @@ def _alarms(clean: Sequence[float], rate: float) -> list[bool]:
     return [score > threshold(rest, rate) for score, rest in zip(clean, others, strict=True) if rest]
 
 
-def _area(p: np.ndarray, n: np.ndarray) -> float:
-    return float((p[:, None] > n).mean() + 0.5 * (p[:, None] == n).mean())
+def _times(drawn: np.ndarray, count: int) -> np.ndarray:
+    """(DRAWS, count): how often each of ``count`` was drawn, for places ``drawn`` (DRAWS, any)."""
+    rows = count * np.arange(len(drawn))[:, None]
+    return np.bincount((drawn + rows).ravel(), minlength=len(drawn) * count).reshape(len(drawn), count)
 
 
 def _grouped(
@@ -226,11 +231,52 @@ def _grouped(
     return ((name, list(group)) for name, group in groupby(chosen, key))
 
 
-def _score(record: Record) -> float | None:
-    if record.state != "done" or record.result is None:
+def _done(group: Iterable[Found]) -> list[tuple[Entry, Mapping[str, Any]]]:
+    """Those that are done, with their results."""
+    return [(entry, record.result) for entry, record in group if record.state == "done" and record.result is not None]
+
+
+def _score(result: Mapping[str, Any]) -> float | None:
+    """What a detector gave; None where it abstained."""
+    return None if result["score"] is None else float(result["score"])
+
+
+def _clean_scores(found: Iterable[Found]) -> dict[tuple[str, str, int], list[float]]:
+    """What each detector, given so many samples, scores the clean models of a task.
+
+    A model counts once, however many chains of the matrix lead to it.
+    """
+    scores: dict[tuple[str, str, int], dict[str, float]] = {}
+    for entry, result in _done(pair for pair in found if pair[0].cell.kind == "detect" and pair[0].cell.is_clean):
+        cell, score = entry.cell, _score(result)
+        if score is not None:
+            model = repr((cell.steps, cell.seed))
+            scores.setdefault((entry.task, cell.method, cell.samples), {})[model] = score
+    return {place: list(by_model.values()) for place, by_model in scores.items()}
+
+
+def _measured(found: Iterable[Found]) -> dict[_Model, Mapping[str, Any]]:
+    """The measurements of every model that is done."""
+    return {_model(entry): result for entry, result in _done(pair for pair in found if pair[0].cell.kind == "measure")}
+
+
+def _of_same_model(
+    measured: Mapping[_Model, Mapping[str, Any]], done: Iterable[tuple[Entry, Mapping[str, Any]]]
+) -> list[Mapping[str, Any]]:
+    """The measurements of the models of ``done``, as far as there are any."""
+    return [measured[_model(entry)] for entry, _ in done if _model(entry) in measured]
+
+
+def _model(entry: Entry) -> _Model:
+    return entry.task, entry.chain, entry.attack, entry.cell.seed
+
+
+def _found(scores: Sequence[float], clean: Sequence[float], rate: float) -> Figure | None:
+    """The share of ``scores`` above the threshold for ``rate`` false alarms."""
+    if not clean:
         return None
-    score = record.result["score"]
-    return None if score is None else float(score)
+    limit = threshold(clean, rate)
+    return _share([score > limit for score in scores])
 
 
 def _mean_rate(results: Sequence[Mapping[str, Any]], name: str) -> Figure | None:

@@ -21,7 +21,8 @@ from assay.errors import UnusableInput
 
 VERSION = 1
 State = Literal["waiting", "running", "done", "failed", "invalid"]
-FINAL = ("done", "failed", "invalid")
+RECORDS = "records.sqlite"
+FINAL: tuple[State, ...] = ("done", "failed", "invalid")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -57,16 +58,28 @@ class Record:
     tries: int = 0
 
 
+def open_existing(directory: Path) -> Store:
+    """The store in ``directory``. Raises UnusableInput where there is none."""
+    if not (directory / RECORDS).is_file():
+        raise UnusableInput(
+            f"{directory}: expected the store of a bench, with {RECORDS} in it; run one with `assay bench run` first"
+        )
+    return Store(directory)
+
+
 class Store:
     """``directory`` with ``records.sqlite``. A context manager: inside it this process counts as a living driver."""
 
     def __init__(self, directory: Path) -> None:
-        """Raises UnusableInput where the store is a newer version's, cannot be written, or is no store."""
+        """Makes the store where there is none.
+
+        Raises UnusableInput where it is a newer version's, cannot be written, or is no store.
+        """
         self.directory = directory
         self.driver = uuid.uuid4().hex
         try:
             (directory / "drivers").mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(directory / "records.sqlite", timeout=60, isolation_level=None)
+            self._db = sqlite3.connect(directory / RECORDS, timeout=60, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._check_version()
@@ -78,17 +91,25 @@ class Store:
     def _check_version(self) -> None:
         with self._transaction():
             tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            if "meta" in tables:
-                (found,) = self._db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
-                if int(found) > VERSION:
-                    raise UnusableInput(
-                        f"{self.directory}: the store is of version {found}, and this assay knows up to {VERSION}: "
-                        "use the assay that made it, or a newer one"
-                    )
+            if tables:
+                self._check_made_by(tables)
             for statement in _TABLES.split(";"):
                 if statement.strip():
                     self._db.execute(statement)
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
+
+    def _check_made_by(self, tables: set[str]) -> None:
+        """A file of somebody else's is left alone, and so is a newer version's."""
+        row = None
+        if {"meta", "specs", "cells"} <= tables:
+            row = self._db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
+        if row is None or not str(row[0]).isdecimal():
+            raise UnusableInput(f"{self.directory}: {RECORDS} there was not made by assay bench: choose another folder")
+        if int(row[0]) > VERSION:
+            raise UnusableInput(
+                f"{self.directory}: the store is of version {row[0]}, and this assay knows up to {VERSION}: "
+                "use the assay that made it, or a newer one"
+            )
 
     def __enter__(self) -> Store:
         path = self.directory / "drivers" / self.driver

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from assay import data, metrics, planting
-from assay.artifact import Artifact, Build
-from assay.bench.cells import Cell, clean_twin
+from assay.artifact import Build
+from assay.bench.cells import Cell, as_planted, clean_twin
 from assay.bench.job import Outcome
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.store import State
@@ -59,8 +59,22 @@ def _build(cell: Cell, cache: Cache) -> Result:
 
 
 def _measure(cell: Cell, cache: Cache) -> Result:
+    """The model at the end of the chain; whether its attack counts is judged where it was planted.
+
+    Judged at the end, a step that removes backdoors would make its own successes invalid, and averages would be left
+    with those that survived it.
+    """
     build = _model(cell.task, cell.steps, cell.seed, cache)
-    return _measured(build, _twin(cell, cache), cell.valid or Band())
+    rates = _rates(build, cell, cell.steps, cache)
+    if build.secret is None:
+        return rates
+    steps = as_planted(cell.steps)
+    planted = rates
+    if steps != cell.steps:
+        planted = _rates(_model(cell.task, steps, cell.seed, cache), cell, steps, cache)
+    why = _why_invalid(planted, cell.valid or Band())
+    there = {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
+    return {**rates, **there, "valid": not why, "why_invalid": why}
 
 
 def _detect(cell: Cell, cache: Cache) -> Result:
@@ -94,7 +108,7 @@ def _mitigate(cell: Cell, cache: Cache) -> Result:
         repaired = method.stage()(repaired, seed=cell.seed)
     seconds = time.perf_counter() - start
     after = replace(build, artifact=repaired.artifact)
-    return {**_rates(after, _twin(cell, cache)), "repair_seconds": seconds}
+    return {**_rates(after, cell, cell.steps, cache), "repair_seconds": seconds}
 
 
 _KINDS: Mapping[str, Callable[[Cell, Cache], Result]] = {
@@ -123,32 +137,27 @@ def _task(source: str, arch: str, limit: int | None) -> tuple[Task, str]:
     return task, digest_of_task(task)
 
 
-def _twin(cell: Cell, cache: Cache) -> Artifact:
-    return _model(cell.task, clean_twin(cell.steps), cell.seed, cache).artifact
-
-
-def _rates(build: Build, twin: Artifact) -> Result:
-    """CA, and with a backdoor ASR and RA beside the control: the same trigger on the clean twin."""
+def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache) -> Result:
+    """CA, and with a backdoor ASR and RA beside the control: the same trigger on the clean twin of ``steps``."""
     held_out, classes = planting.test_split(build.task), build.task.num_classes
     if build.secret is None:
         return {"clean_accuracy": metrics.clean_accuracy(build.artifact.net, held_out).to_json()}
+    twin = _model(cell.task, clean_twin(steps), cell.seed, cache).artifact
     measured = metrics.measure(build.artifact.net, held_out, build.secret, num_classes=classes)
     control = metrics.attack_success(twin.net, held_out, build.secret, num_classes=classes)
     before = metrics.clean_accuracy(twin.net, held_out)
     return planting.document(measured, control, before)
 
 
-def _measured(build: Build, twin: Artifact, band: Band) -> Result:
-    rates = _rates(build, twin)
-    if build.secret is None:
-        return rates
+def _why_invalid(rates: Result, band: Band) -> str:
+    """In what the attack missed its band; nothing where it did not."""
     asr, drop = rates["attack_success"]["value"], _drop(rates)
     why = []
     if asr < band.asr:
-        why.append(f"ASR {asr:.3f} is below {band.asr}")
+        why.append(f"ASR {asr:.3f} right after planting is below {band.asr}")
     if drop > band.drop:
         why.append(f"clean accuracy fell by {drop:.3f}, more than {band.drop}")
-    return {**rates, "valid": not why, "why_invalid": "; ".join(why)}
+    return "; ".join(why)
 
 
 def _drop(rates: Result) -> float:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import places, screen
+from assay.cli import options, places, screen
 
 if TYPE_CHECKING:
     from assay.bench.driver import Progress
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
     from assay.bench.store import State
 
 bench = typer.Typer(help="Attacks x chains x detectors x mitigations x seeds.", no_args_is_help=True)
-
-
-@bench.callback()
-def _group() -> None:
-    """Keeps ``run`` a command of its own while it is the only one."""
 
 
 StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="The folder of records and models.")]
@@ -47,14 +44,14 @@ def run(
     """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
     with places.answering(None):
         from assay.bench import matrix
-        from assay.bench.spec import parse_text
         from assay.bench.store import Store
 
-        text = matrix.read_text(spec)
+        read = matrix.read(spec)
+        cells = matrix.cells_of(read, only=only)
         places.check_folder(store, "--store")
         records = Store(store)
         slots = workers or os.cpu_count() or 1
-        _show_plan(matrix.plan(matrix.cells_of(parse_text(text), only=only), records), slots)
+        _show_plan(matrix.plan(cells, records), slots)
         if dry_run:
             return 0
         executor = _executor(slots, ray)
@@ -64,10 +61,35 @@ def run(
                 step(f"{now.done} of {now.total} cells; {now.last}"[:100], now.done / now.total)
 
             counts = matrix.run(
-                text, records, executor, blobs=artifacts, only=only, retry_failed=retry_failed, progress=show
+                read, cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show
             )
         _show_counts(counts)
         screen.say(f"Records in {store}")
+    return 0
+
+
+@bench.command()
+def report(
+    store: StoreOption = Path("assay-bench"),
+    out: options.Out = Path("assay-leaderboard"),
+    spec: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One matrix, by its spec's name.", show_default="all")
+    ] = None,
+) -> int:
+    """Write the leaderboard: a page that needs no server, and everything on it as CSV, JSON and Parquet."""
+    with places.answering(None):
+        from assay.bench import matrix
+        from assay.bench.store import open_existing
+
+        with closing(open_existing(store)) as records:
+            places.check_folder(out)
+            found = matrix.found(records, spec)
+            title = ", ".join(records.specs()) if spec is None else spec
+        from assay.report.leaderboard import write_leaderboard
+
+        with screen.waiting("making the page"):
+            files = write_leaderboard(found, out, title=title, store=store)
+        _show_report(Counter(record.state for _, record in found), files["index.html"])
     return 0
 
 
@@ -90,3 +112,12 @@ def _show_plan(plan: Plan, slots: int) -> None:
 def _show_counts(counts: Mapping[State, int]) -> None:
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     screen.say(f"Cells: {said}", style="yellow" if counts.get("failed") else "")
+
+
+def _show_report(states: Mapping[State, int], page: Path) -> None:
+    from assay.bench.store import FINAL
+    from assay.cli.loading import shown
+
+    missing = sum(count for state, count in states.items() if state not in FINAL)
+    said = [f"{states[state]:,} {state}" for state in FINAL if states[state]] + [f"{missing:,} missing"] * bool(missing)
+    screen.say(f"Cells: {', '.join(said)}", f"Page: {shown(page)}")

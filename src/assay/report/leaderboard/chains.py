@@ -41,10 +41,9 @@ def chains_of(entries: Iterable[Entry]) -> list[Chain]:
 
 
 def measured_rows(found: Iterable[Found]) -> list[AttackRow]:
-    """The attacks' rows over every measured model, also those that missed the band.
+    """The attacks' rows over every measured model, also those in which the attack missed its band when it was planted.
 
-    Along a chain the band must not choose the models: those whose backdoor a step removed would fall out, and what is
-    left would look as if no step ever removed one.
+    They are in no average elsewhere; here they show what their attack came to.
     """
     return attack_rows(
         (entry, replace(record, state="done") if record.state == "invalid" and record.result is not None else record)

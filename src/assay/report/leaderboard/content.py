@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from assay.bench.cells import Entry
-from assay.bench.spec import CONTROL
 from assay.bench.statistics import AttackRow, DetectorRow, Figure, Found, MitigationRow
 from assay.bench.store import FINAL, Record
 from assay.report.leaderboard.chains import Chain, chains_of, measured_rows
@@ -34,6 +33,11 @@ class Board:
     @cached_property
     def chains(self) -> list[Chain]:
         return chains_of(entry for entry, _ in self.found)
+
+    @cached_property
+    def controls(self) -> set[str]:
+        """The names of the attacks that plant nothing, and so have no success."""
+        return {entry.attack for entry, _ in self.found if entry.cell.is_clean}
 
     @cached_property
     def along(self) -> list[AttackRow]:
@@ -83,6 +87,7 @@ def why(record: Record) -> str:
 def _attack(board: Board, row: AttackRow) -> dict[str, Any]:
     return {
         **_names(board, "measure", row),
+        "planted": _figure(row.planted_success),
         "asr": _figure(row.attack_success),
         "control": _figure(row.control),
         "ca": _figure(row.clean_accuracy),
@@ -95,6 +100,7 @@ def _detector(board: Board, row: DetectorRow) -> dict[str, Any]:
     return {
         **_names(board, "detect", row, row.detector),
         "detector": visible(row.detector),
+        "asr": _figure(row.attack_success),
         "auc": _figure(row.auc),
         "found5": _figure(row.found_at_5),
         "found1": _figure(row.found_at_1),
@@ -125,7 +131,7 @@ def _along(board: Board) -> Iterator[dict[str, Any]]:
     order = {chain.name: index for index, chain in enumerate(board.chains)}
     success = {(row.task, row.attack, row.chain): row.attack_success for row in board.along}
     for row in sorted(board.along, key=lambda row: (row.task, row.attack, order[row.chain])):
-        if row.attack == CONTROL:
+        if row.attack in board.controls:
             continue
         parent = board.chains[order[row.chain]].parent
         before = success.get((row.task, row.attack, parent)) if parent is not None else None

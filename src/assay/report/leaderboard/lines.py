@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from assay.bench.spec import CONTROL
 from assay.bench.statistics import AttackRow, Figure
 from assay.report.leaderboard.chains import Chain
 from assay.report.leaderboard.content import Board
@@ -33,7 +32,7 @@ def charts(board: Board) -> list[Chart]:
     """A chart for each task and attack; the control has no attack success and gets none."""
     groups: dict[tuple[str, str], dict[str, AttackRow]] = {}
     for row in board.along:
-        if row.attack != CONTROL:
+        if row.attack not in board.controls:
             groups.setdefault((row.task, row.attack), {})[row.chain] = row
     valid = {(row.task, row.attack, row.chain): row.valid for row in board.attacks}
     made = []

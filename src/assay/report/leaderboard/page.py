@@ -26,9 +26,12 @@ from assay.report.words import visible
 IN_SCRIPT = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 """What could end a script element or, in old browsers, a string; JSON may spell them so."""
 
+SCRIPT = ("tools", "columns", "rows", "tables", "map", "record", "filters", "page")
+"""The parts of the page's script, in this order: one script element, so that a part may use those before it."""
+
 MEANINGS = {
     "done": "ran to the end",
-    "invalid": "the attack missed its band, or the cell needs one that did: in no average",
+    "invalid": "the attack missed its band when it was planted: in no average",
     "failed": "stopped with an error: in no average",
     "missing": "not run yet, or still running",
 }
@@ -40,7 +43,8 @@ def to_html(board: Board, *, title: str, store: Path) -> str:
     """The page. Every string that comes from the records is escaped, and shown as text only."""
     tables = rows(board)
     lines, pictures = details(board.found)
-    script, style = _source("leaderboard.js"), _source("report.css") + _source("leaderboard.css")
+    script = "\n".join(_source("leaderboard", f"{part}.js") for part in SCRIPT)
+    style = _source("report.css") + _source("leaderboard.css")
     command = f"assay bench run SPEC --store {shlex.quote(str(store))} --only "
     return (
         environment()
@@ -82,8 +86,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _source(name: str) -> str:
-    return resources.files("assay.report").joinpath("templates", name).read_text(encoding="utf-8")
+def _source(*path: str) -> str:
+    return resources.files("assay.report").joinpath("templates", *path).read_text(encoding="utf-8")
 
 
 def _counts(board: Board) -> list[dict[str, Any]]:

@@ -1,4 +1,7 @@
-"""A headless Chromium at the end of a pipe: real time, real clicks, and no driver library."""
+"""A headless Chromium, without a driver library: for one look, or at the end of a pipe for real time and real clicks.
+
+The tests and benchmarks/leaderboard_speed.py use it.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,17 @@ FLAGS = (
 )
 
 
+EXECUTABLE = shutil.which("chromium")
+
+
+def look(address: str, profile: Path, *flags: str) -> str:
+    """Open ``address`` in a fresh profile, made at ``profile``; returns what ``flags`` ask for on standard output."""
+    command = [EXECUTABLE or "chromium", *FLAGS, f"--user-data-dir={profile}", *flags, address]
+    done = subprocess.run(command, capture_output=True, timeout=200, check=True)
+    shutil.rmtree(profile, ignore_errors=True)
+    return done.stdout.decode("utf-8", "replace")
+
+
 class Chromium:
     """One page in one fresh profile; a context manager."""
 
@@ -41,7 +55,7 @@ class Chromium:
 
         self._process = subprocess.Popen(
             [
-                shutil.which("chromium") or "chromium",
+                EXECUTABLE or "chromium",
                 *FLAGS,
                 f"--user-data-dir={self._profile}",
                 "--remote-debugging-pipe",

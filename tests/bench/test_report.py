@@ -1,0 +1,151 @@
+"""From a store to the page: what is missing is shown as missing, and what cannot be shown is one line."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pytest
+import yaml
+from bench.test_spec import SMALL, changed
+from bench.test_statistics import result_of
+
+from assay.bench import matrix
+from assay.bench.cells import entries, with_needs
+from assay.bench.naming import places
+from assay.bench.spec import parse, parse_text
+from assay.bench.store import VERSION, Store
+from assay.cli import main
+
+FILES = {
+    *("index.html", "records.csv", "records.json", "records.parquet"),
+    *("attacks.csv", "detectors.csv", "mitigations.csv"),
+}
+
+
+def fill(directory: Path, document: dict[str, object], *, but: str = "") -> Store:
+    """A store with every cell of the spec done, but those of kind ``but``, which are not in it at all."""
+    store, text = Store(directory), yaml.safe_dump(document)
+    store.add_spec(str(document["name"]), text)
+    wanted = [entry for entry in entries(parse_text(text)) if entry.cell.kind != but]
+    store.add((cell.key, cell.kind, cell.about()) for cell in with_needs([entry.cell for entry in wanted]).values())
+    for entry in wanted:
+        store.claim(entry.cell.key)
+        store.finish(entry.cell.key, "done", result=result_of(entry), seconds=1.0)
+    return store
+
+
+def report(store: Path, out: Path, *more: str) -> int:
+    return main(["bench", "report", "--store", str(store), "--out", str(out), *more])
+
+
+def test_the_page_from_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "store", SMALL).close()
+    assert report(tmp_path / "store", tmp_path / "page") == 0
+    assert {path.name for path in (tmp_path / "page").iterdir()} == FILES
+    said = capsys.readouterr().err
+    assert "32 done" in said
+    assert str(tmp_path / "page" / "index.html") in said
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "small: leaderboard</title>" in page
+    assert f"--store {tmp_path / 'store'} --only" in page
+
+
+def test_what_is_not_in_the_store_is_missing_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = fill(tmp_path / "store", SMALL, but="detect")
+    found = matrix.found(store)
+    store.close()
+    assert len(found) == len(list(entries(parse(SMALL)))) == 32
+    assert {record.state for entry, record in found if entry.cell.kind == "detect"} == {"waiting"}
+    assert report(tmp_path / "store", tmp_path / "page") == 0
+    assert "16 done, 16 missing" in capsys.readouterr().err
+    records = json.loads((tmp_path / "page" / "records.json").read_text())["records"]
+    assert sum(record["state"] == "waiting" for record in records) == 16
+
+
+def empty(place: Path) -> None:
+    Store(place).close()
+
+
+def newer(place: Path) -> None:
+    fill(place, SMALL).close()
+    with sqlite3.connect(place / "records.sqlite") as db:
+        db.execute("UPDATE meta SET value=?", (str(VERSION + 1),))
+
+
+def of_somebody_else(place: Path) -> None:
+    place.mkdir()
+    with sqlite3.connect(place / "records.sqlite") as db:
+        db.execute("CREATE TABLE songs (name TEXT)")
+
+
+def of_other_versions(place: Path) -> None:
+    fill(place, SMALL).close()
+    with sqlite3.connect(place / "records.sqlite") as db:
+        db.execute("UPDATE cells SET key='other ' || key")
+
+
+def of_words_unknown_here(place: Path) -> None:
+    store = fill(place, SMALL)
+    store.add_spec("next", yaml.safe_dump(changed("detectors", ["detector-of-tomorrow"])))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda place: None, "run one with `assay bench run` first"),
+        (empty, "the store is empty"),
+        (newer, f"the store is of version {VERSION + 1}"),
+        (of_somebody_else, "was not made by assay bench"),
+        (of_other_versions, "there is no record of the spec 'small' by assay"),
+        (of_words_unknown_here, "does not understand the spec 'next'"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line(make, said, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "store")
+    before = sorted(tmp_path.iterdir())
+    assert report(tmp_path / "store", tmp_path / "page") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_one_of_several_specs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "store", SMALL).close()
+    fill(tmp_path / "store", {**SMALL, "name": "other", "seeds": [5]}).close()
+    assert report(tmp_path / "store", tmp_path / "page", "--spec", "other") == 0
+    assert "16 done" in capsys.readouterr().err
+    assert report(tmp_path / "store", tmp_path / "page", "--spec", "othr") == 2
+    assert "did you mean other" in capsys.readouterr().err
+
+
+def named(document: dict[str, object]) -> tuple[set[str], set[str], set[str], set[str]]:
+    """Tasks, attacks, chains and mitigations of SMALL and of ``document`` in one store, by their names there."""
+    every = list(places([parse(SMALL), parse({**document, "name": "second"})]))
+    repairs = {entry.cell.method for entry in every if entry.cell.kind == "mitigate"}
+    return {e.task for e in every}, {e.attack for e in every}, {e.chain for e in every}, repairs
+
+
+def test_names_that_mean_the_same_stay_as_they_are() -> None:
+    assert named({**SMALL, "seeds": [8]}) == ({"signs"}, {"none", "corner"}, {"scratch", "shipped"}, {"tuned"})
+    assert len(list(places([parse(SMALL), parse({**SMALL, "name": "second"})]))) == 32
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "place", "expected"),
+    [
+        ("tasks/signs/limit", 600, 0, {"signs (small)", "signs (second)"}),
+        ("attacks/none", {"none": {"recipe": {"epochs": 9}}}, 1, {"none (small)", "none (second)", "corner"}),
+        ("chains/shipped", ["train", "attack"], 2, {"scratch", "shipped (small)", "shipped (second)"}),
+        ("mitigations/tuned", ["fine-tune", "bf16"], 3, {"tuned (small)", "tuned (second)"}),
+        (
+            *("valid", {"asr": 0.5}, 2),
+            {"scratch (small)", "scratch (second)", "shipped (small)", "shipped (second)"},
+        ),
+    ],
+)
+def test_names_that_mean_different_things_are_told_apart(path, value, place, expected) -> None:
+    assert named(changed(path, value))[place] == expected

@@ -1,0 +1,78 @@
+"""What a worker measures: an attack is judged where it was planted, and a clean model needs no twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import Artifact, Build, ImageSpec, Modality, Secret
+from assay.bench import work
+from assay.bench.cells import Cell
+from assay.bench.spec import Band, Method, TaskSpec
+from assay.task import Split, Task
+
+ATTACK, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune")
+INPUTS = Task("t", {"test": Split(torch.zeros(10, 3, 4, 4), torch.ones(10, dtype=torch.long))}, ("target", "other"))
+SECRET = Secret("badnets", lambda x: x + 1, 0)
+
+
+class Net(nn.Module):
+    """Names class 1; class 0 for a share ``success`` of the inputs with the trigger."""
+
+    def __init__(self, success: float) -> None:
+        super().__init__()
+        self.success = success
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.arange(len(x)) < self.success * len(x)
+        hit = (x.amax((1, 2, 3)) > 0.5) & order
+        return torch.stack([hit.float(), 1 - hit.float()], 1)
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Method, ...]]:
+    """Models with success 0.9 after the attack and 0.2 after what follows; the list fills with those asked for."""
+    asked: list[tuple[Method, ...]] = []
+
+    def model(spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: object, **_: Any) -> Build:
+        asked.append(steps)
+        success = 0.0 if ATTACK not in steps else 0.9 if steps[-1] == ATTACK else 0.2
+        artifact = Artifact(Net(success), Modality.IMAGE, 2, "module", "", ImageSpec((3, 4, 4)))
+        return Build(artifact, INPUTS, SECRET if ATTACK in steps else None)
+
+    monkeypatch.setattr(work, "_model", model)
+    return asked
+
+
+def measured(steps: tuple[Method, ...], place: Path, band: Band) -> Any:
+    return work.run(Cell("measure", TaskSpec("t", "signs:2", "resnet8-cifar"), steps, 0, valid=band), str(place))
+
+
+@pytest.mark.usefixtures("models")
+def test_a_step_that_removes_the_backdoor_does_not_make_the_attack_invalid(tmp_path: Path) -> None:
+    outcome = measured((ATTACK, TUNE), tmp_path, Band(0.8, 0.1))
+    assert outcome.state == "done"
+    assert outcome.result["attack_success"]["value"] == 0.2
+    assert outcome.result["planted_success"]["value"] == 0.9
+
+
+@pytest.mark.usefixtures("models")
+@pytest.mark.parametrize("steps", [(ATTACK,), (ATTACK, TUNE), (Method("train"), ATTACK, TUNE)])
+def test_an_attack_that_was_not_planted_well_is_invalid_along_every_chain(
+    steps: tuple[Method, ...], tmp_path: Path
+) -> None:
+    outcome = measured(steps, tmp_path, Band(0.95, 0.1))
+    assert outcome.state == "invalid"
+    assert outcome.result["why_invalid"] == "ASR 0.900 right after planting is below 0.95"
+    assert outcome.result["attack_success"]["value"] == (0.9 if steps[-1] == ATTACK else 0.2)
+
+
+def test_a_clean_model_is_measured_without_a_twin(models: list[tuple[Method, ...]], tmp_path: Path) -> None:
+    outcome = measured((NONE, TUNE), tmp_path, Band())
+    assert outcome.state == "done"
+    assert set(outcome.result) == {"clean_accuracy"}
+    assert models == [(NONE, TUNE)]
