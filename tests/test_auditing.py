@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import assay
 from assay.artifact import digest_of_module
-from assay.auditing import SAMPLES, audit, score_model
+from assay.auditing import audit, score_model
 from assay.calibrate import Null, cell
 from assay.detectors import KnownTriggers, LatentShift, NeuralCleanse, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
+from assay.intake import SAMPLES
 from assay.result import Audit
 from assay.task import Split, Task
 

@@ -25,8 +25,8 @@ def calibrate(
         from assay import calibrate as nulls
         from assay import calibrating
         from assay import variants as forms
-        from assay.auditing import SAMPLES
         from assay.cli.loading import load_data, load_model, shown
+        from assay.intake import SAMPLES
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
         settings = calibrating.Calibration(names, seed=seed)
