@@ -10,10 +10,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from assay import __version__, calibrate, intake, variants
+from assay import __version__, intake, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, cell
-from assay.detectors import default_detectors
 from assay.detectors.base import Budget, Detector, Finding
 from assay.errors import AssayError, UnusableInput
 from assay.models.modes import evaluating
@@ -28,35 +27,39 @@ LOST_AGREEMENT = 0.3
 
 
 def audit(
-    model: str | Path | nn.Module | Artifact,
-    data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None = None,
+    model: intake.Model,
+    data: intake.Data = None,
     *,
     arch: str | None = None,
-    shape: tuple[int, int, int] | None = None,
+    shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    labels: bool = True,
     variant_names: Sequence[str] = variants.DEFAULT,
-    detectors: Sequence[Detector] | None = None,
+    detectors: Sequence[Detector | str] | str | None = None,
     budget: float = math.inf,
-    null: Null | None = None,
+    null: Null | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda what, share: None,
 ) -> Audit:
     """Audit a model in every variant with every detector.
 
-    ``model``: a path or hub id as on the command line, an Artifact, or a net in memory (then ``shape`` is the input's
-    (C, H, W)). ``data``: a source as on the command line, a Task, a Split, or pictures (N, C, H, W) in [0, 1] with
-    their labels (N,) or None. ``budget`` in seconds. ``null``: clean reference models, those of the package by default.
-    Raises UnusableInput for a model or data that cannot be used.
+    ``model``: a path or hub id as on the command line, an Artifact, or a net in memory. ``shape``: the input's
+    (C, H, W), needed for a net in memory. ``data``: a source as on the command line, a Task, a Split, pictures
+    (N, C, H, W) in [0, 1] as a tensor or array, a pair of pictures and labels (N,), or a torch DataLoader or Dataset.
+    ``labels`` False: what looks like labels is none. ``variant_names`` and ``detectors``: names, those of
+    ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``null``: clean
+    reference models or the file of them, those of the package by default. What was guessed or converted stands in the
+    result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
     artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
-    given = intake.clean_samples(data, artifact, seed=seed)
+    given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
     clean = given.split
     deadline = Budget(budget)
-    names = variants.parse(tuple(variant_names))
-    chosen = tuple(default_detectors() if detectors is None else detectors)
-    reference = calibrate.builtin() if null is None else null
+    names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
+    chosen = intake.detectors_of(detectors)
+    reference = intake.reference_of(null)
     with evaluating(artifact.net):
         findings, results = _test(artifact, clean, names, chosen, reference, deadline, seed, progress)
     progress("verdict", 1.0)
@@ -77,6 +80,7 @@ def audit(
             planted=artifact.planted,
             arch=artifact.arch,
             class_names=artifact.class_names or given.class_names,
+            shape=artifact.inputs.shape,
         ),
         findings=findings,
         variants=results,
@@ -87,16 +91,18 @@ def audit(
         seconds=time.perf_counter() - start,
         seed=seed,
         version=__version__,
+        notes=(*artifact.notes, *given.notes),
         command=as_call(
             model,
             data,
             {
                 "arch": arch,
-                "shape": shape,
+                "shape": None if shape is None else artifact.inputs.shape,
                 "mean": None if mean is None else tuple(map(float, mean)),
                 "std": None if std is None else tuple(map(float, std)),
+                "labels": None if labels else False,
                 "variant_names": names,
-                "detectors": detectors,
+                "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
                 "budget": budget if math.isfinite(budget) else None,
                 "null": null,
                 "seed": seed,
