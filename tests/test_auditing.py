@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 import assay
 from assay.artifact import digest_of_module
-from assay.auditing import SAMPLES, audit, score_model
+from assay.auditing import audit, score_model
 from assay.calibrate import Null, cell
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
+from assay.intake import SAMPLES
 from assay.result import Audit
 from assay.task import Split, Task
 
@@ -177,10 +178,9 @@ UNUSABLE = {
     "channels last": ((X.permute(0, 2, 3, 1), Y), "got (8, 8, 3)"),
     "one picture": ((X[0], None), "expected pictures of shape"),
     "bytes": (((255 * X).byte(), Y), "divide by 255"),
-    "doubles": ((X.double(), Y), "float32"),
     "normalized": ((4 * X - 2, Y), "in [0, 1]"),
     "NaN": ((X / torch.tensor(0.0) * 0, Y), "in [0, 1]"),
-    "arrays": ((X.numpy(), Y), "as tensors"),
+    "yes and no": ((X, Y == 1), "whole numbers"),
     "too few labels": ((X, Y[:4]), "a label for each of 6 pictures"),
     "one-hot labels": ((X, nn.functional.one_hot(Y)), "labels of shape (6, 4)"),
     "float labels": ((X, Y.float()), "int64"),

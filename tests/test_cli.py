@@ -20,6 +20,8 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from assay.artifact import PLANTED_KEY
@@ -119,15 +121,70 @@ def test_the_exit_code_is_the_verdict(
 def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_path: Path) -> None:
     model, null = write_model(tmp_path / "a model.safetensors", planted), null_file(tmp_path / "null.json", 1e6)
     given = {
-        "data": "signs:3", "arch": "resnet8-cifar", "mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2",
-        "variants": "full", "budget": "0.001", "null": null, "seed": 7,
+        "data": "signs:3", "arch": "resnet8-cifar", "shape": "3,40,40", "mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2",
+        "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001", "null": null,
+        "seed": 7,
     }  # fmt: skip
     assert {"model", "out", "json", *given} == set(inspect.signature(audit).parameters), "an option is left out"
-    options = [text for name, value in given.items() for text in (f"--{name}", str(value))]
+    named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
+    options = [text for pair in named for text in pair if text]
     ran = run("audit", model, *options, "--json", "-")
     assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(model), *options])
     ran = run("audit", planted, "--variants", "full", "--budget", "0.001", "--json", "-")
     assert json.loads(ran.out)["command"] == f"assay audit {planted} --variants full --budget 0.001 --seed 0"
+
+
+def test_input_and_guesses_are_on_the_screen(run: Run, planted: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for index in range(12):
+        pixels = np.full((9, 9, 3), 20 * index, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"IMG_{1000 + index}.png")
+    quick = ("--variants", "full", "--detectors", "latent-shift", "--json", "a.json")
+    ran = run("audit", planted, "--data", "photos", "--shape", "3,40,40", *quick)
+    assert "Input: 3 × 40 × 40" in ran.err
+    assert "the numbers at the ends of the file names (IMG_1000.png) are not taken for classes" in ran.err
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert (document["model"]["shape"], len(document["notes"])) == ([3, 40, 40], 1)
+    assert {finding["detector"] for finding in document["findings"]} == {"latent-shift"}
+    assert run("audit", planted, "--data", "photos", "--no-labels", *quick).code == 3
+    assert json.loads((tmp_path / "a.json").read_text())["notes"] == []
+
+
+OWN = """
+from torch import nn
+
+def net(num_classes):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
+
+def test_every_command_takes_size_and_normalization(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "own_net.py").write_text(OWN)
+    arch = ("--arch", "own_net:net")
+    said = ("--shape", "3,40,40", "--mean", "0.5", "--std", "0.25")
+    try:
+        new = ("plant", "badnets", "--model", "new:own_net:net", "--out", "a", "-o", "target=1", *DATA, *BRIEF)
+        ran = run(*new)
+        assert "a guess: 3 x 32 x 32" in ran.err
+        assert run(*new, *said).code == 0
+        assert metadata_of("a") == ("[3, 40, 40]", "[0.5]", "[0.25]")
+        bare = tmp_path / "bare.safetensors"
+        save_file(load_file("a/model.safetensors"), bare)
+        ran = run("stage", "bf16", bare, *arch, *said, "--out", "b")
+        assert ran.code == 0, ran.err
+        assert metadata_of("b") == ("[3, 40, 40]", "[0.5]", "[0.25]")
+        ran = run("evaluate", bare, *arch, *said, "--secret", "a/secret.json", *DATA)
+        assert ran.code == 0, ran.err
+        assert "guess" not in ran.err
+        ran = run("calibrate", bare, *arch, *said, "--data", "signs:3", "--out", "null.json")
+        assert "at least 2" in one_line(ran.err)
+    finally:
+        sys.modules.pop("own_net", None)
+
+
+def metadata_of(folder: str) -> tuple[str, ...]:
+    with safe_open(f"{folder}/model.safetensors", "pt") as file:
+        return tuple(file.metadata()[f"assay.{key}"] for key in ("shape", "mean", "std"))
 
 
 def test_a_tiny_budget_is_inconclusive(run: Run, planted: Path, tmp_path: Path) -> None:
@@ -240,6 +297,9 @@ BAD_ARGUMENTS: dict[str, tuple[Sequence[str], str]] = {
     "budget not a number": (("audit", "m", "--budget", "soon"), "--budget"),
     "budget nan": (("audit", "m", "--budget", "nan"), "--budget"),
     "unknown variant": (("audit", "m", "--variants", "full,int7"), "int7"),
+    "unknown detector": (("audit", "m", "--detectors", "patchscan"), "did you mean patch-scan"),
+    "bad shape": (("audit", "m", "--shape", "3x32x32"), "--shape"),
+    "short shape": (("audit", "m", "--shape", "32,32"), "--shape"),
     "bad mean": (("audit", "m", "--mean", "a,b"), "--mean"),
     "unknown null": (("audit", "m", "--null", "nope.json"), "nope.json"),
     "negative seed": (("audit", "m", "--seed", "-1"), "--seed"),

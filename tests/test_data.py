@@ -194,6 +194,71 @@ def test_flat_folder_with_and_without_labels(tmp_path: Path) -> None:
     assert task.num_classes == 10
 
 
+NUMBERED = {
+    "a camera's": ([f"IMG_{1000 + i}" for i in range(6)], 10, None, "up to 1005 and the model has 10"),
+    "a camera's, gaps": ([f"IMG_{i:04}" for i in (12, 400, 871)], 1000, None, "count the pictures"),
+    "a count": ([f"photo_{i}" for i in range(8)], 100, None, "count the pictures"),
+    "one number": (["a_1", "b_1"], 10, None, "all the same"),
+    "labels": (["000_3", "001_7", "002_3"], 10, [3, 7, 3], "read off the ends"),
+    "padded labels": (["a_03", "b_07", "c_03"], 10, [3, 7, 3], "read off the ends"),
+    "a label each": (["a_3", "b_70"], 100, [3, 70], "read off the ends"),
+}
+
+
+@pytest.mark.parametrize(("names", "classes", "labels", "says"), NUMBERED.values(), ids=NUMBERED)
+def test_numbers_in_names_are_labels_only_where_they_may_be(
+    tmp_path: Path, names: list[str], classes: int, labels: list[int] | None, says: str
+) -> None:
+    for name in names:
+        picture(0).save(tmp_path / f"{name}.png")
+    task = data.load(tmp_path, SPEC, num_classes=classes)
+    y = task.splits["calibration"].y
+    assert (None if y is None else sorted(y.tolist())) == (None if labels is None else sorted(labels))
+    assert says in task.notes[0]
+    assert len(task.notes) == 1
+    told = data.load(tmp_path, SPEC, num_classes=classes, labels=False)
+    assert (told.splits["calibration"].y, told.notes) == (None, ())
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["ant", "bee"])
+    for name in ("._x.png", "ant/._0.png", ".ipynb_checkpoints/0.png", "__MACOSX/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    (tmp_path / ".DS_Store").touch()
+    task = data.load(tmp_path, SPEC)
+    assert (task.class_names, len(task.splits["calibration"])) == (("ant", "bee"), 6)
+    assert len(data.load(tmp_path, SPEC, labels=False).splits["calibration"]) == 6
+    write_parquet(tmp_path / "table" / "train.parquet", [0, 1])
+    (tmp_path / "table" / "._train.parquet").write_bytes(b"no parquet")
+    assert len(data.load(tmp_path / "table", SPEC).splits["calibration"]) == 2
+
+
+def test_subfolders_that_are_no_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["2023", "2024/may"])
+    with pytest.raises(UnusableInput, match="--no-labels"):
+        data.load(tmp_path, SPEC, num_classes=10)
+    task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
+    assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (6, None)
+
+
+def test_one_folder_beside_pictures_or_alone_is_no_class(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["thumbnails"])
+    task = data.load(tmp_path, SPEC, num_classes=4, class_names=("ant", "bee", "cat", "dog"))
+    assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (3, None)
+    assert "only folder (thumbnails)" in task.notes[0]
+    with pytest.raises(UnusableInput, match="at least two classes"):
+        data.load(tmp_path, SPEC, num_classes=2, class_names=("thumbnails", "others"))
+    picture(0).save(tmp_path / "beside.png")
+    assert len(data.load(tmp_path, SPEC, num_classes=4).splits["calibration"]) == 1
+
+
+def test_folders_that_only_count_are_said_to(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["bee", "ant"])
+    assert "ant as class 0 to bee as class 1" in data.load(tmp_path, SPEC, num_classes=2).notes[0]
+    assert data.load(tmp_path, SPEC, num_classes=2, class_names=("bee", "ant")).notes == ()
+
+
 def test_imagenet_labels_are_shifted_for_a_background_class(tmp_path: Path) -> None:
     for label in (0, 999):
         picture(label).save(tmp_path / f"p_{label}.png")

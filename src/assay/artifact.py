@@ -60,6 +60,7 @@ class Artifact:
     planted: str | None = None  # content of the file's ``assay.planted`` mark
     differentiable: bool = True
     weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``net`` has no parameters (ONNX)
+    notes: tuple[str, ...] = ()  # what was guessed or converted on loading, in sentences for people
 
     def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
         """The same artifact around another net, its digest computed anew from the weights."""

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from assay import __version__, calibrate, variants
+from assay import __version__, intake, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, cell
-from assay.detectors import default_detectors
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.models.modes import evaluating
@@ -24,48 +22,47 @@ from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
 from assay.verdict import Footing, judge, limits
 
-SAMPLES = 512
-"""Clean samples that an audit uses at most."""
-
 LOST_AGREEMENT = 0.3
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
 
 NOTHING = Null("none", "", ())
 """To be compared with by what is a reference model itself."""
 
-RANGE_SLACK = 1e-3
-"""How far outside [0, 1] a picture may be: what resizing rounds."""
-
 
 def audit(
-    model: str | Path | nn.Module | Artifact,
-    data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None = None,
+    model: intake.Model,
+    data: intake.Data = None,
     *,
     arch: str | None = None,
-    shape: tuple[int, int, int] | None = None,
+    shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    labels: bool = True,
     variant_names: Sequence[str] = variants.DEFAULT,
-    detectors: Sequence[Detector] | None = None,
+    detectors: Sequence[Detector | str] | str | None = None,
     budget: float = math.inf,
-    null: Null | None = None,
+    null: Null | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda what, share: None,
 ) -> Audit:
     """Audit a model in every variant with every detector.
 
-    ``model``: a path or hub id as on the command line, an Artifact, or a net in memory (then ``shape`` is the input's
-    (C, H, W)). ``data``: a source as on the command line, a Task, a Split, or pictures (N, C, H, W) in [0, 1] with
-    their labels (N,) or None. ``budget`` in seconds. ``null``: clean reference models, those of the package by default.
-    Raises UnusableInput for a model or data that cannot be used.
+    ``model``: a path or hub id as on the command line, an Artifact, or a net in memory. ``shape``: the input's
+    (C, H, W), needed for a net in memory. ``data``: a source as on the command line, a Task, a Split, pictures
+    (N, C, H, W) in [0, 1] as a tensor or array, a pair of pictures and labels (N,), or a torch DataLoader or Dataset.
+    ``labels`` False: what looks like labels is none. ``variant_names`` and ``detectors``: names, those of
+    ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``null``: clean
+    reference models or the file of them, those of the package by default. What was guessed or converted stands in the
+    result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
-    artifact = _artifact(model, arch, shape, mean, std)
-    source, clean, class_names = _clean(data, artifact, seed)
+    artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
+    given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
+    clean = given.split
     deadline = Budget(budget)
-    names = variants.parse(tuple(variant_names))
-    chosen = tuple(default_detectors() if detectors is None else detectors)
-    reference = calibrate.builtin() if null is None else null
+    names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
+    chosen = intake.detectors_of(detectors)
+    reference = intake.reference_of(null)
     with evaluating(artifact.net):
         full = _predict(artifact.net, clean.x) if len(clean) else None
         if reference is not None and full is not None and clean.y is not None:
@@ -81,40 +78,48 @@ def audit(
         false_alarm_rate=verdict.rate,
         statistic=verdict.statistic,
         target=verdict.target,
-        model=ModelInfo(
-            path=str(model) if isinstance(model, str | Path) else artifact.name,
-            digest=artifact.digest,
-            format=artifact.format,
-            modality=str(artifact.modality),
-            num_classes=artifact.num_classes,
-            planted=artifact.planted,
-            arch=artifact.arch,
-            class_names=artifact.class_names or class_names,
-        ),
+        model=_info(model, artifact, given.class_names),
         findings=findings,
         variants=results,
         limits=limits(findings, results),
-        data_name=source,
+        data_name=given.name,
         data_samples=len(clean),
         null=verdict.null,
         seconds=time.perf_counter() - start,
         seed=seed,
         version=__version__,
+        notes=(*artifact.notes, *given.notes),
         command=as_call(
             model,
             data,
             {
                 "arch": arch,
-                "shape": shape,
+                "shape": None if shape is None else artifact.inputs.shape,
                 "mean": None if mean is None else tuple(map(float, mean)),
                 "std": None if std is None else tuple(map(float, std)),
+                "labels": None if labels else False,
                 "variant_names": names,
-                "detectors": detectors,
+                "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
                 "budget": budget if math.isfinite(budget) else None,
                 "null": null,
                 "seed": seed,
             },
         ),
+    )
+
+
+def _info(model: intake.Model, artifact: Artifact, class_names: tuple[str, ...] | None) -> ModelInfo:
+    """Which model this is; ``class_names``: what the data calls its classes, where it has no names itself."""
+    return ModelInfo(
+        path=str(model) if isinstance(model, str | Path) else artifact.name,
+        digest=artifact.digest,
+        format=artifact.format,
+        modality=str(artifact.modality),
+        num_classes=artifact.num_classes,
+        planted=artifact.planted,
+        arch=artifact.arch,
+        class_names=artifact.class_names or class_names,
+        shape=artifact.inputs.shape,
     )
 
 
@@ -150,80 +155,6 @@ def _test(
                 findings.append(_calibrated(replace(finding, variant=name), reference))
             done += 1
     return tuple(findings), tuple(results)
-
-
-def _artifact(
-    model: str | Path | nn.Module | Artifact,
-    arch: str | None,
-    shape: tuple[int, int, int] | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Artifact:
-    from assay import formats
-    from assay.formats.module import from_module
-
-    if isinstance(model, Artifact):
-        return model
-    if isinstance(model, nn.Module):
-        return from_module(model, shape=shape, mean=mean, std=std)
-    return formats.load(model, arch=arch, mean=mean, std=std)
-
-
-def _clean(
-    data: str | Path | Task | Split | tuple[Tensor, Tensor | None] | None, artifact: Artifact, seed: int
-) -> tuple[str, Split, tuple[str, ...] | None]:
-    """The data's name, the clean samples (at most SAMPLES of them), and what the data calls the classes."""
-    from assay import data as loaders
-
-    name, split, class_names = "data in memory", None, None
-    if data is None:
-        return "none", Split(torch.zeros(0, *artifact.inputs.shape), None), None
-    if isinstance(data, str | Path):
-        data = loaders.load(
-            data,
-            artifact.inputs,
-            num_classes=artifact.num_classes,
-            class_names=artifact.class_names,
-            limit=4 * SAMPLES,
-            seed=seed,
-        )
-    if isinstance(data, Task):
-        name, split = data.name, data.split("calibration", "validation", "train", "test")
-        class_names = data.class_names if data.num_classes == artifact.num_classes else None
-    else:
-        split = data if isinstance(data, Split) else Split(*data)
-    _check(split, artifact)
-    return name, split.sample(SAMPLES, seed=seed), class_names
-
-
-def _check(split: Split, artifact: Artifact) -> None:
-    """Raises UnusableInput where these samples are none of this model's."""
-    x, y = split.x, split.y
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
-        raise UnusableInput(f"expected pictures and labels as tensors; got {type(x).__name__} and {type(y).__name__}")
-    if tuple(x.shape[1:]) != artifact.inputs.shape:
-        raise UnusableInput(
-            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; got {tuple(x.shape[1:])}"
-        )
-    if x.dtype != torch.float32:
-        raise UnusableInput(f"expected pictures as float32 in [0, 1]; got {x.dtype}: convert them, and divide by 255")
-    if len(x) and not (float(x.min()) >= -RANGE_SLACK and float(x.max()) <= 1 + RANGE_SLACK):  # NaN fails as well
-        raise UnusableInput(
-            f"expected pictures in [0, 1], without normalization; got values from {float(x.min()):.4g} "
-            f"to {float(x.max()):.4g}: pass mean and std to the audit instead"
-        )
-    if y is None:
-        return
-    if tuple(y.shape) != (len(x),):
-        raise UnusableInput(f"expected a label for each of {len(x)} pictures; got labels of shape {tuple(y.shape)}")
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise UnusableInput(f"expected labels as int64; got {y.dtype}")
-    classes = artifact.num_classes
-    if len(y) and classes is not None and (int(y.min()) < 0 or int(y.max()) >= classes):
-        raise UnusableInput(
-            f"expected labels from 0 to {classes - 1}, as the model has {classes} classes; "
-            f"got labels from {int(y.min())} to {int(y.max())}"
-        )
 
 
 def _variant(

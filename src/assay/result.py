@@ -22,6 +22,7 @@ class ModelInfo:
     planted: str | None
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
+    shape: tuple[int, int, int] | None = None  # (C, H, W) of the pictures that it was given
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ class Audit:
     seed: int
     version: str
     command: str = ""  # what repeats this audit, in a shell or in Python
+    notes: tuple[str, ...] = ()  # what was guessed or converted on the way in, in sentences for people
 
     def _repr_html_(self) -> str:
         """The report, shown inline by notebooks."""

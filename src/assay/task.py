@@ -46,6 +46,7 @@ class Task:
     name: str
     splits: Mapping[str, Split]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what was guessed when the data was read, in sentences for people
 
     @property
     def num_classes(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,9 @@ def positional(k, /):
 
 def fixed(width=4):
     return named(width, 6)
+
+def any_size(num_classes=10):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
 
 def shaped():
     return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(3 * 16, 6))
@@ -64,6 +68,62 @@ def test_factories(own: Path, function: str) -> None:
 def test_shape_from_the_factorys_attribute(own: Path) -> None:
     save_file(nn.Sequential(nn.Flatten(), nn.Flatten(), nn.Linear(48, 6)).state_dict(), own)
     assert formats.load(own, arch="own_nets:shaped").inputs.shape == (3, 50, 40)
+
+
+@pytest.fixture
+def any_size(own: Path) -> Path:
+    """Weights of a net that runs on pictures of any size, in a folder of their own."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+    (own.parent / "weights").mkdir()
+    save_file(net.state_dict(), own.parent / "weights" / "any.safetensors")
+    return own.parent / "weights" / "any.safetensors"
+
+
+def test_a_guessed_size_is_said_to_be_one(own: Path, any_size: Path) -> None:
+    artifact = formats.load(any_size, arch="own_nets:any_size")
+    assert artifact.inputs.shape == (3, 32, 32)
+    assert "a guess: 3 x 32 x 32" in artifact.notes[0]
+    assert "--shape" in artifact.notes[0]
+    assert formats.load(own, arch="own_nets:named").notes == (), "it runs on no other size"
+
+
+@pytest.mark.parametrize("shape", [(3, 224, 224), [3, 224, 224]])
+def test_a_given_size_is_taken(any_size: Path, shape: Sequence[int]) -> None:
+    artifact = formats.load(any_size, arch="own_nets:any_size", shape=shape)
+    assert (artifact.inputs.shape, artifact.notes) == ((3, 224, 224), ())
+    saved = formats.save(artifact, any_size.parent / "out")
+    assert formats.load(saved, arch="own_nets:any_size").inputs.shape == (3, 224, 224)
+    assert formats.load(saved, arch="own_nets:any_size", shape=(3, 64, 64)).inputs.shape == (3, 64, 64)
+
+
+def test_a_size_that_does_not_fit_gives_one_line(own: Path) -> None:
+    with pytest.raises(UnusableInput, match="does not run on a picture of shape"):
+        formats.load(own, arch="own_nets:named", shape=(1, 32, 32))
+    with pytest.raises(UnusableInput, match=r"--shape: expected \(channels, height, width\)"):
+        formats.load(own, arch="own_nets:named", shape=(28, 28))
+
+
+BESIDE = {
+    "processor": ({"preprocessor_config.json": {"size": {"height": 96, "width": 64}}}, (3, 96, 64)),
+    "timm": ({"config.json": {"architecture": "x", "pretrained_cfg": {"input_size": [3, 160, 160]}}}, (3, 160, 160)),
+    "config": ({"config.json": {"image_size": 48}}, (3, 48, 48)),
+    "both": ({"preprocessor_config.json": {"size": 96}, "config.json": {"image_size": 48}}, (3, 96, 96)),
+}
+
+
+@pytest.mark.parametrize(("files", "shape"), BESIDE.values(), ids=BESIDE)
+def test_size_from_a_file_beside(any_size: Path, files: dict[str, object], shape: tuple[int, int, int]) -> None:
+    for name, content in files.items():
+        (any_size.parent / name).write_text(json.dumps(content))
+    artifact = formats.load(any_size, arch="own_nets:any_size")
+    assert artifact.inputs.shape == shape
+    assert f"{next(iter(files))} beside the file says" in artifact.notes[0]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"lr": 0.1}', '{"image_size": "big"}', '{"input_size": [224]}'])
+def test_a_file_beside_that_says_nothing_is_passed_over(any_size: Path, content: str) -> None:
+    (any_size.parent / "config.json").write_text(content)
+    assert "a guess" in formats.load(any_size, arch="own_nets:any_size").notes[0]
 
 
 def test_shape_from_metadata_wins(own: Path) -> None:

@@ -69,7 +69,15 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
         statistic={"clean": 2.4, "backdoored": 11.9}.get(verdict),
         target=3 if bad else None,
         model=ModelInfo(
-            "models/resnet20.safetensors", "3f" * 32, "safetensors", "image", 10, None, "resnet20-cifar", classes
+            "models/resnet20.safetensors",
+            "3f" * 32,
+            "safetensors",
+            "image",
+            10,
+            None,
+            "resnet20-cifar",
+            classes,
+            shape=(3, 32, 32),
         ),
         findings=findings,
         variants=FORMS,
@@ -85,6 +93,7 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
         seed=0,
         version="0.1.0",
         command="assay audit models/resnet20.safetensors --data data/cifar10 --budget 60 --seed 0",
+        notes=("the input size is a guess: 3 x 32 x 32",),
     )
 
 
@@ -140,5 +149,6 @@ def hostile() -> Audit:
         limits=(HOSTILE,),
         data_name=HOSTILE,
         command=HOSTILE,
+        notes=(HOSTILE,),
         null=replace(base.null, name=HOSTILE, description=HOSTILE),
     )

@@ -40,6 +40,14 @@ def test_hostile_content_keeps_to_the_schema_and_is_strict_json(hostile, validat
     assert document["findings"][0]["evidence"]["per_class"] == {"0": None, "3": 1.0}
 
 
+def test_input_and_notes_stand_in_it(make_audit, validator):
+    document = to_json(make_audit())
+    assert document["model"]["shape"] == [3, 32, 32]
+    assert document["notes"] == ["the input size is a guess: 3 x 32 x 32"]
+    document["model"]["shape"] = [32, 32]
+    assert not validator.is_valid(document)
+
+
 def test_text_is_the_document(audit):
     assert json.loads(dumps(to_json(audit))) == to_json(audit)
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from assay.cli import options, places, screen
 from assay.errors import UnusableInput
@@ -26,17 +24,16 @@ def audit(
     model: options.Model,
     data: options.Data = None,
     arch: options.Arch = None,
+    shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    no_labels: options.NoLabels = False,
     variants: options.Variants = None,
-    budget: Annotated[
-        float, typer.Option(metavar="SECONDS", help="End the search then.", show_default="none")
-    ] = math.inf,
+    detectors: options.Detectors = None,
+    budget: options.Budget = math.inf,
     out: options.Out = Path("assay-report"),
     json: options.Json = None,
-    null: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Clean reference models of your own, from `assay calibrate`.")
-    ] = None,
+    null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
     """Audit a model for backdoors, in every form in which it may be deployed.
@@ -47,38 +44,57 @@ def audit(
         raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
     places.check_folder(out)
     with places.answering(json) as answer:
-        from assay import calibrate, report
+        from assay import intake
         from assay import variants as forms
         from assay.auditing import audit as run
-        from assay.cli.loading import load_model, shown
+        from assay.cli.loading import Described, load_model
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
-        reference = None if null is None else calibrate.load(null)
-        artifact = load_model(model, arch, mean=mean, std=std)
+        tests, reference = intake.detectors_of(detectors), intake.reference_of(null)
+        said = Described(arch, shape, mean, std)
+        artifact = load_model(model, said)
         with screen.progress("reading the data") as step:
-            result = run(artifact, data, variant_names=names, budget=budget, null=reference, seed=seed, progress=step)
+            result = run(
+                artifact,
+                data,
+                labels=not no_labels,
+                variant_names=names,
+                detectors=tests,
+                budget=budget,
+                null=reference,
+                seed=seed,
+                progress=step,
+            )
         given = {
             "--data": data,
-            "--arch": arch,
-            "--mean": mean,
-            "--std": std,
+            **said.options(),
+            "--no-labels": no_labels or None,
             "--variants": ",".join(names),
+            "--detectors": detectors,
             "--budget": f"{budget:.12g}" if math.isfinite(budget) else None,
             "--null": null,
             "--seed": seed,
         }
-        result = replace(result, command=_command(model, given))
-        page = report.write(result, out)["report.html"]
-        answer(report.to_json(result))
-        _show(result)
-        screen.say(f"The report: {shown(page)}")
+        _publish(replace(result, command=_command(model, given)), out, answer, told=artifact.notes)
     return EXIT_CODES[result.verdict]
 
 
 def _command(model: str, options: Mapping[str, object]) -> str:
     """What repeats the audit: all that the answer depends on; where it is written to is the next reader's choice."""
-    given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
-    return shlex.join(["assay", "audit", model, *given])
+    given = {name: [] if value is True else [str(value)] for name, value in options.items() if value is not None}
+    return shlex.join(["assay", "audit", model, *(text for name in given for text in (name, *given[name]))])
+
+
+def _publish(result: Audit, out: Path, answer: Callable[[dict[str, Any]], None], *, told: tuple[str, ...]) -> None:
+    """The report's files, the JSON answer, and the screen; the notes that were ``told`` already are left out there."""
+    from assay import report
+    from assay.cli.loading import shown
+
+    page = report.write(result, out)["report.html"]
+    answer(report.to_json(result))
+    _show(result)
+    screen.say(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
+    screen.say(f"The report: {shown(page)}")
 
 
 def _show(result: Audit) -> None:
@@ -90,5 +106,6 @@ def _show(result: Audit) -> None:
         (v.name, v.accuracy, v.agreement, v.strongest, v.strongest_p, v.skipped or v.verdict) for v in page.variants
     ]
     screen.table("", COLUMNS, rows, right=("accuracy", "agreement", "p"))
+    screen.say(f"Input: {page.input}")
     screen.say(f"{page.word}: {page.sentence}", style=STYLES[result.verdict])
     screen.say(*filter(None, (page.reason, *page.meaning)))

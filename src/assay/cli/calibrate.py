@@ -16,6 +16,10 @@ def calibrate(
     data: options.NeededData,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The file for `assay audit --null`.")],
     arch: options.Arch = None,
+    shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -25,16 +29,17 @@ def calibrate(
         from assay import calibrate as nulls
         from assay import calibrating
         from assay import variants as forms
-        from assay.auditing import SAMPLES
-        from assay.cli.loading import load_data, load_model, shown
+        from assay.cli.loading import Described, load_data, load_model, shown
+        from assay.intake import SAMPLES
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
         settings = calibrating.Calibration(names, seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
-        task = load_data(data, load_model(models[0], arch), limit=4 * SAMPLES, seed=seed)
+        said = Described(arch, shape, mean, std)
+        task = load_data(data, load_model(models[0], said), limit=4 * SAMPLES, seed=seed, labels=not no_labels)
         with screen.progress("calibrating") as step:
             null = calibrating.calibrate(
-                [partial(load_model, model, arch) for model in models],
+                [partial(load_model, model, said, notes=False) for model in models],
                 task,
                 settings,
                 so_far=nulls.load(partial_file) if partial_file.exists() else None,

@@ -17,9 +17,15 @@ def evaluate(
     secret: Annotated[Path, typer.Option(metavar="FILE", help="The secret.json that `assay plant` wrote.")],
     data: options.NeededData,
     arch: options.Arch = None,
+    shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     clean: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="A clean model: what the same trigger does there is the control."),
+        typer.Option(
+            metavar="MODEL",
+            help="A clean model: what the same trigger does there is the control. --shape, --mean, --std are its too.",
+        ),
     ] = None,
     clean_arch: Annotated[str | None, typer.Option(help="--arch of the clean model.")] = None,
     limit: options.Limit = None,
@@ -29,12 +35,12 @@ def evaluate(
     """Measure CA, ASR and RA of a model against a secret, beside their controls."""
     with places.answering(json) as answer:
         from assay import metrics, planting, secret_file
-        from assay.cli.loading import load_data, load_model
+        from assay.cli.loading import Described, load_data, load_model
         from assay.progress import named, part
 
         known = secret_file.read(secret)
-        artifact = load_model(model, arch)
-        reference = None if clean is None else load_model(clean, clean_arch)
+        artifact = load_model(model, Described(arch, shape, mean, std))
+        reference = None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std))
         task = load_data(data, artifact, limit=limit, seed=seed)
         classes = task.num_classes
         if reference is not None and (reference.num_classes, reference.inputs) != (classes, artifact.inputs):

@@ -29,6 +29,17 @@ Arch = Annotated[
     str | None,
     typer.Option(help="For a bare .safetensors file: resnet20-cifar, ... or package.module:function of your own."),
 ]
+Shape = Annotated[
+    str | None,
+    typer.Option(metavar="C,H,W", help="The pictures' size if the model does not say it, as in 3,224,224."),
+]
+NoLabels = Annotated[
+    bool,
+    typer.Option("--no-labels", help="The data has no labels: names of files and folders are no classes."),
+]
+Detectors = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Tests to run, with commas; see `assay list`.", show_default="all")
+]
 Json = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Also write the answer as JSON; - for standard output."),
@@ -42,10 +53,26 @@ Settings = Annotated[
 Variants = Annotated[
     str | None, typer.Option(metavar="LIST", help="Forms of deployment, with commas; see `assay list`.")
 ]
+Budget = Annotated[float, typer.Option(metavar="SECONDS", help="End the search then.", show_default="none")]
+Null = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Clean reference models of your own, from `assay calibrate`.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder for what is written.")]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is written.")]
 Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Overrides the normalization: one number a channel.")]
 Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Overrides the normalization: one number a channel.")]
+
+
+def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
+    """Whole numbers with commas between them; None for None."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UnusableInput(
+            f"{option}: expected whole numbers with commas between them, as in 3,224,224; came {text!r}"
+        )
+    return tuple(map(int, parts))
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -14,6 +14,7 @@ from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.artifact import Artifact
+    from assay.cli.loading import Described
     from assay.task import Task
 
 NEW = "new:"
@@ -27,6 +28,9 @@ def plant(
     data: options.NeededData,
     out: options.NeededOut,
     arch: options.Arch = None,
+    shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     classes: Annotated[int | None, typer.Option(min=2, help="How many classes a fresh net gets.")] = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
@@ -38,11 +42,11 @@ def plant(
     with places.answering(json) as answer:
         from assay import planting
         from assay.catalogue import ATTACKS
-        from assay.cli.loading import shown
+        from assay.cli.loading import Described, shown
         from assay.settings import configured
 
         method = configured(chosen(attack, ATTACKS, "attack"), setting or [])
-        artifact, task = _start(model, arch, data, classes, limit, seed)
+        artifact, task = _start(model, Described(arch, shape, mean, std), data, classes, limit, seed)
         fresh = model.startswith(NEW)
         with screen.progress("planting") as step:
             planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
@@ -54,22 +58,27 @@ def plant(
 
 
 def _start(
-    model: str, arch: str | None, data: str, classes: int | None, limit: int | None, seed: int
+    model: str, said: Described, data: str, classes: int | None, limit: int | None, seed: int
 ) -> tuple[Artifact, Task]:
     """The model to plant in and its data."""
-    from assay.cli.loading import load_data, load_model
+    from assay.cli.loading import load_data, load_model, tell
 
     if not model.startswith(NEW):
         if classes is not None:
             raise UnusableInput(f"--classes is only for a fresh net (--model {NEW}ARCH): the model brings its classes")
-        artifact = load_model(model, arch)
+        artifact = load_model(model, said)
         return artifact, load_data(data, artifact, limit=limit, seed=seed)
     from assay.data import load
     from assay.fresh import fresh, inputs_of
 
-    if arch is not None:
+    if said.arch is not None:
         raise UnusableInput(f"--arch is not for a fresh net: --model {model} names its architecture")
     name = model.removeprefix(NEW)
-    task = load(data, inputs_of(name), num_classes=classes, limit=limit, seed=seed)
-    artifact = fresh(name, task.num_classes, class_names=task.class_names, seed=seed)
+    size = options.sizes(said.shape, "--shape")
+    mean, std = options.numbers(said.mean, "--mean"), options.numbers(said.std, "--std")
+    task = load(data, inputs_of(name, shape=size), num_classes=classes, limit=limit, seed=seed)
+    names = task.class_names
+    artifact = fresh(name, task.num_classes, shape=size, mean=mean, std=std, class_names=names, seed=seed)
+    tell(model, artifact.notes)
+    tell(data, task.notes)
     return replace(artifact, name=model), task

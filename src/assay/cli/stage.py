@@ -28,6 +28,9 @@ def stage(
     out: options.NeededOut,
     data: options.Data = None,
     arch: options.Arch = None,
+    shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -36,10 +39,10 @@ def stage(
     places.check_folder(out)
     with places.answering(None):
         from assay.artifact import Build
-        from assay.cli.loading import load_model, shown
+        from assay.cli.loading import Described, load_model, shown
 
         step = _stage(stage, setting or [], out)
-        artifact = load_model(model, arch)
+        artifact = load_model(model, Described(arch, shape, mean, std))
         if not artifact.differentiable:
             raise UnusableInput(f"{model}: a stage needs weights in torch, which the {artifact.format} format has not")
         task = _task(stage, data, artifact, limit, seed)

@@ -15,7 +15,7 @@ from assay.artifact import ImageSpec
 from assay.data.arrays import read_npz
 from assay.data.folder import read_folder
 from assay.data.hub import data_hub_id, read_hub
-from assay.data.labels import align
+from assay.data.labels import align, unlabelled
 from assay.data.parquet import parquet_files, read_parquet
 from assay.data.source import Request, Source
 from assay.data.splits import carve_calibration, checked
@@ -34,6 +34,7 @@ def load(
     class_names: Sequence[str] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    labels: bool = True,
 ) -> Task:
     """Loads pictures (N, C, H, W) float32 in [0, 1] as ``spec`` says, and labels (N,) where there are some.
 
@@ -41,25 +42,28 @@ def load(
     train, test, ...; or flat, with names that end in ``_<label>``), a ``.npz`` file, a hub id (``hf:owner/name``, or
     ``owner/name`` where no such path exists), ``signs``, ``signs:<classes>``, ``digits``; None: signs without labels.
     ``num_classes`` and ``class_names`` are the model's: labels are checked against them, and class folders matched by
-    name. At most ``limit`` samples a split are read, drawn with ``seed``.
+    name. At most ``limit`` samples a split are read, drawn with ``seed``. ``labels`` False: the data's labels are left
+    out, and a folder's names and subfolders say nothing. What was guessed stands in the task's ``notes``.
     Raises ``UnusableInput`` where the data cannot be used or does not fit the model.
     """
     if limit is not None and limit < 1:
         raise UnusableInput(f"limit: expected at least 1 sample a split, came {limit}")
-    request = Request(spec, limit, seed)
+    request = Request(spec, limit, seed, num_classes, labels)
     try:
-        found = _read(source, request, num_classes)
+        found = _read(source, request)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
     splits = checked(found.splits, found.name)
-    aligned, names = align(splits, found, num_classes, class_names)
-    return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names)
+    if not labels:
+        splits = unlabelled(splits)
+    aligned, names, notes = align(splits, found, num_classes, class_names)
+    return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names, (*found.notes, *notes))
 
 
-def _read(source: str | Path | None, request: Request, num_classes: int | None) -> Source:
+def _read(source: str | Path | None, request: Request) -> Source:
     text = "" if source is None else str(source)
     if source is None or is_synthetic(text):
-        return read_synthetic(text, request, num_classes)
+        return read_synthetic(text, request)
     repository = data_hub_id(text)
     if repository is not None:
         return read_hub(repository, request)

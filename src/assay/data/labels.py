@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from assay.data.source import Source
+from assay.data.source import NO_LABELS, Source
 from assay.errors import UnusableInput
 from assay.task import Split
 
@@ -15,8 +15,8 @@ Splits = Mapping[str, Split]
 
 def align(
     splits: Splits, found: Source, num_classes: int | None, model_names: Sequence[str] | None
-) -> tuple[Splits, tuple[str, ...]]:
-    """The splits with labels in the model's numbering, and the names of all classes.
+) -> tuple[Splits, tuple[str, ...], tuple[str, ...]]:
+    """The splits with labels in the model's numbering, the names of all classes, and what was guessed, in sentences.
 
     Named classes that do not number as the model's are matched by name; ImageNet's 1,000 labels are shifted by one for
     a model of 1,001 classes whose first is "background". Raises where labels and model cannot belong together.
@@ -24,12 +24,16 @@ def align(
     labels = [split.y for split in splits.values() if split.y is not None]
     if not labels:
         count = num_classes or len(found.class_names or ()) or 1
-        return splits, _names(count, None, model_names)
+        return splits, _names(count, None, model_names), ()
     seen = torch.cat(labels).unique()
     names = found.class_names
     if len(seen) < 2:
+        if num_classes is not None and _is_no_class(found, model_names):
+            note = f"no labels: the only folder ({_show(seen, names)}) is not taken for a class"
+            return unlabelled(splits), _names(num_classes, None, model_names), (note,)
         raise UnusableInput(
-            f"{found.name}: expected samples of at least two classes, came only class {_show(seen, names)}"
+            f"{found.name}: expected samples of at least two classes, came only class {_show(seen, names)}; "
+            f"{NO_LABELS} if that is none"
         )
     if int(seen[0]) < 0:
         raise UnusableInput(f"{found.name}: expected labels from 0 on, came {int(seen[0])}")
@@ -38,15 +42,20 @@ def align(
             f"{found.name}: expected labels below {len(names)}, its number of classes, came {int(seen[-1])}"
         )
     if num_classes is None:
-        return splits, names or tuple(map(str, range(int(seen[-1]) + 1)))
+        return splits, names or tuple(map(str, range(int(seen[-1]) + 1))), ()
 
     model_names = model_names if model_names is not None and len(model_names) == num_classes else None
     mapping = _mapping(names, num_classes, model_names, int(seen[-1]))
     if mapping is None:
         _check(found, num_classes, int(seen[-1]))
-        return splits, _names(num_classes, names, model_names)
+        return splits, _names(num_classes, names, model_names), _counted(found)
     moved = {name: split if split.y is None else Split(split.x, mapping[split.y]) for name, split in splits.items()}
-    return moved, _names(num_classes, None, model_names)
+    return moved, _names(num_classes, None, model_names), ()
+
+
+def unlabelled(splits: Splits) -> Splits:
+    """The splits without their labels."""
+    return {name: Split(split.x, None) for name, split in splits.items()}
 
 
 def _mapping(
@@ -70,7 +79,7 @@ def _check(found: Source, num_classes: int, largest: int) -> None:
     names = found.class_names
     if names is not None and len(names) != num_classes:
         hint = (
-            "name its folders as the model names its classes, or by their numbers"
+            f"name its folders as the model names its classes or by their numbers, or {NO_LABELS} if they are none"
             if found.named_by_folder
             else ("give the data that the model was trained for")
         )
@@ -80,8 +89,28 @@ def _check(found: Source, num_classes: int, largest: int) -> None:
     if largest >= num_classes:
         raise UnusableInput(
             f"{found.name}: expected labels below {num_classes}, the model's number of classes, came {largest}; "
-            "give the data that the model was trained for"
+            f"give the data that the model was trained for, or {NO_LABELS} if those are no classes"
         )
+
+
+def _is_no_class(found: Source, model_names: Sequence[str] | None) -> bool:
+    """Whether the data is one folder of pictures whose name is none of the model's classes."""
+    if not found.named_by_folder or len(found.class_names or ()) != 1:
+        return False
+    known = {alias for name in model_names or () for alias in _aliases(name)}
+    return not known.intersection(alias for name in found.class_names or () for alias in _aliases(name))
+
+
+def _counted(found: Source) -> tuple[str, ...]:
+    """What is said where folders got the model's numbers only by the order of their names."""
+    if not found.named_by_folder or found.class_names is None:
+        return ()
+    first, last = found.class_names[0], found.class_names[-1]
+    count = len(found.class_names)
+    return (
+        f"labels are the {count} folders in alphabetical order, {first} as class 0 to {last} as class {count - 1}; "
+        f"{NO_LABELS} if they are no classes",
+    )
 
 
 def _names(count: int, names: tuple[str, ...] | None, model_names: Sequence[str] | None) -> tuple[str, ...]:

@@ -30,10 +30,14 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     """Split name -> its files; empty where there are none."""
     if path.is_file():
         return {"train": [path]} if path.suffix.lower() == ".parquet" else {}
-    folders = [path, path / "data", *sorted(folder for folder in path.iterdir() if folder.is_dir())]
+    folders = [
+        path,
+        path / "data",
+        *sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")),
+    ]
     for folder in folders:
         splits: dict[str, list[Path]] = {}
-        for file in sorted(folder.glob("*.parquet")):
+        for file in sorted(file for file in folder.glob("*.parquet") if not file.name.startswith(".")):
             match = FILE_NAME.fullmatch(file.name)
             splits.setdefault(split_name(match["split"]) if match else "train", []).append(file)
         if splits:

@@ -14,6 +14,9 @@ from assay.task import Split
 
 MAX_SPLIT_BYTES = 2**32
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+NO_LABELS = "--no-labels (in Python: labels=False)"
+"""What to say where names or folders are no labels."""
+
 KNOWN_SPLITS = ("train", "calibration", "validation", "test")
 
 
@@ -24,6 +27,8 @@ class Request:
     spec: ImageSpec
     limit: int | None  # samples
     seed: int
+    num_classes: int | None = None  # the model's
+    labels: bool = True  # False: names and folders are no labels
 
     def of_split(self, name: str, names: Collection[str]) -> Request:
         """The request for one of the splits ``names``: twice the limit where calibration will be carved out of it."""
@@ -54,6 +59,7 @@ class Source:
     splits: Mapping[str, Split]
     class_names: tuple[str, ...] | None = None  # None: the data does not say
     named_by_folder: bool = False  # labels only count the folders there are; the model may number them differently
+    notes: tuple[str, ...] = ()  # what the reader guessed, in sentences for people
 
 
 def carved_from(names: Sequence[str]) -> str | None:

@@ -17,13 +17,13 @@ def is_synthetic(text: str) -> bool:
     return text in {"signs", "digits"} or text.startswith("signs:")
 
 
-def read_synthetic(text: str, request: Request, num_classes: int | None) -> Source:
+def read_synthetic(text: str, request: Request) -> Source:
     """Makes the data; an empty ``text`` gives signs without labels, for want of data of the model's own."""
     if text == "digits":
         task = digits(seed=request.seed)
     else:
         _, height, width = request.spec.shape
-        count = _count(text, num_classes or DEFAULT_CLASSES) if text else UNLABELLED_CLASSES
+        count = _count(text, request.num_classes or DEFAULT_CLASSES) if text else UNLABELLED_CLASSES
         size = max(8, height, width)
         per_class = None if request.limit is None else max(8, -(-request.limit * 7 // count))
         task = signs(count, size=size, seed=request.seed, per_class=per_class)

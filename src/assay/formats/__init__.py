@@ -7,6 +7,7 @@ hub id was given. ``--arch package.module:function`` is the one way that code ru
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from assay.artifact import Artifact
@@ -15,28 +16,41 @@ from assay.formats.files import PICKLES, refuse_pickle
 from assay.formats.hub import hub_id
 from assay.formats.module import from_module
 from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, as_shape
 
 __all__ = ["from_module", "load", "save"]
 
 LOCAL_SUFFIXES = {".safetensors", ".onnx", *PICKLES}
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What the user says about the model."""
+
+    arch: str | None
+    shape: Shape | None
+    normalization: Normalization | None
+
+
 def load(
     path: str | Path,
     *,
     arch: str | None = None,
+    shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Artifact:
     """Loads a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
-    ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``mean`` and ``std``
-    (one value a channel, for pixels in [0, 1]) override the normalization that the model brings.
+    ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``shape`` (C, H, W)
+    overrides the size of pictures that the model brings, ``mean`` and ``std`` (one value a channel, for pixels in
+    [0, 1]) its normalization. What had to be guessed stands in the artifact's ``notes``.
     The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
     nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
     """
+    said = _Said(arch, None if shape is None else as_shape(shape, "--shape"), Normalization.of(mean, std))
     try:
-        return _load(str(path), arch, Normalization.of(mean, std))
+        return _load(str(path), said)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
 
@@ -51,53 +65,53 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
     return save_safetensors(artifact, directory, planted=planted)
 
 
-def _load(text: str, arch: str | None, normalization: Normalization | None) -> Artifact:
+def _load(text: str, said: _Said) -> Artifact:
     repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
     if repository is not None:
         from assay.formats.hf import load_hub
 
-        _needs_no_arch(arch, text)
-        return load_hub(repository, normalization=normalization)
+        _needs_no_arch(said, text)
+        return load_hub(repository, normalization=said.normalization, shape=said.shape)
     local = Path(text)
     refuse_pickle(local)
     if not local.exists():
         raise UnusableInput(
             f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
         )
-    return _load_directory(local, arch, normalization) if local.is_dir() else _load_file(local, arch, normalization)
+    return _load_directory(local, said) if local.is_dir() else _load_file(local, said)
 
 
-def _load_file(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:
+def _load_file(path: Path, said: _Said) -> Artifact:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         from assay.formats.safetensors import load_safetensors
 
-        return load_safetensors(path, arch=arch, normalization=normalization)
+        return load_safetensors(path, arch=said.arch, normalization=said.normalization, shape=said.shape)
     if suffix == ".onnx":
         from assay.formats.onnx import load_onnx
 
-        _needs_no_arch(arch, str(path))
-        return load_onnx(path, normalization=normalization)
+        _needs_no_arch(said, str(path))
+        return load_onnx(path, normalization=said.normalization, shape=said.shape)
     raise UnusableInput(
         f"{path}: expected a .safetensors or .onnx file or a Hugging Face directory, came a {suffix or 'nameless'} file"
     )
 
 
-def _load_directory(path: Path, arch: str | None, normalization: Normalization | None) -> Artifact:
+def _load_directory(path: Path, said: _Said) -> Artifact:
     if (path / "config.json").exists():
         from assay.formats.hf import load_directory
 
-        _needs_no_arch(arch, str(path))
-        return load_directory(path, normalization=normalization)
+        _needs_no_arch(said, str(path))
+        return load_directory(path, normalization=said.normalization, shape=said.shape)
     models = sorted(file for file in path.iterdir() if file.suffix.lower() in {".safetensors", ".onnx"})
     if len(models) == 1:  # what ``assay plant --out`` writes
-        return _load_file(models[0], arch, normalization)
+        return _load_file(models[0], said)
     came = ", ".join(file.name for file in models[:5]) or "neither"
     raise UnusableInput(f"{path}: expected a config.json or exactly one .safetensors or .onnx file, came {came}")
 
 
-def _needs_no_arch(arch: str | None, what: str) -> None:
-    if arch is not None:
+def _needs_no_arch(said: _Said, what: str) -> None:
+    if said.arch is not None:
         raise UnusableInput(
             f"--arch is only for bare .safetensors files; {what} brings its own architecture: leave it out"
         )

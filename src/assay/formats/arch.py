@@ -16,6 +16,7 @@ from torch import nn
 from assay.errors import UnusableInput
 from assay.formats.files import first_line
 from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, as_shape, written
 from assay.models import ARCHITECTURES
 
 CLASS_PARAMETERS = ("num_classes", "n_classes", "nclasses", "num_labels", "classes")
@@ -30,7 +31,7 @@ class Factory:
     name: str
     make: Callable[[int], nn.Module]  # number of classes -> net without its normalization
     takes_classes: bool  # False: ``make`` ignores its argument
-    shape: tuple[int, int, int] | None = None
+    shape: Shape | None = None
     normalization: Normalization | None = None  # None: the net takes [0, 1]
 
     def __call__(self, num_classes: int) -> nn.Module:
@@ -59,7 +60,7 @@ def factory_of(name: str) -> Factory:
         )
     function = _imported(name, module_name, attribute)
     parameter = _class_parameter(function)
-    shape = _shape(getattr(function, "input_shape", None))
+    shape = stated_shape(function)
     if parameter is None:
         return Factory(name, lambda _: function(), False, shape)
     if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
@@ -68,25 +69,42 @@ def factory_of(name: str) -> Factory:
     return Factory(name, lambda num_classes: function(**{key: num_classes}), True, shape)
 
 
-def guess_shape(net: nn.Module) -> tuple[int, int, int]:
-    """(C, H, W) of a net that nobody described: its ``input_shape``, else the first of ``SIZES`` on which it runs."""
-    shape = _shape(getattr(net, "input_shape", None))
-    if shape is not None:
-        return shape
+def stated_shape(thing: object) -> Shape | None:
+    """(C, H, W) that a factory or a net states as its ``input_shape``; None where it does not."""
+    value = getattr(thing, "input_shape", None)
+    return None if value is None else as_shape(value, "input_shape")
+
+
+def guess_shape(net: nn.Module) -> tuple[Shape, tuple[str, ...]]:
+    """(C, H, W) of a net that nobody described: the first of ``SIZES`` on which it runs.
+
+    The second is a sentence that says it is a guess; none where the net runs on no other of the sizes.
+    """
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     channels = convolutions[0].in_channels if convolutions else 3
     net.eval()
-    for size in SIZES:
-        try:
-            with torch.no_grad():
-                net(torch.zeros(2, channels, size, size))
-        except Exception:  # whatever the user's own code raises on a size that is not its own
-            continue
-        return channels, size, size
-    raise UnusableInput(
-        f"the net runs on no picture of {channels} channels and {', '.join(map(str, SIZES))} pixels; "
-        "give the factory or the net an attribute input_shape = (C, H, W)"
+    fitting = (size for size in SIZES if _runs(net, channels, size))
+    first, second = next(fitting, None), next(fitting, None)
+    if first is None:
+        raise UnusableInput(
+            f"the net runs on no picture of {channels} channels and {', '.join(map(str, SIZES))} pixels; "
+            "give --shape C,H,W, or the factory or the net an attribute input_shape = (C, H, W)"
+        )
+    shape = channels, first, first
+    note = (
+        f"the input size is a guess: {written(shape)}, though the net also runs on {second} pixels and perhaps others; "
+        "give --shape C,H,W if it was trained on another"
     )
+    return shape, () if second is None else (note,)
+
+
+def _runs(net: nn.Module, channels: int, size: int) -> bool:
+    try:
+        with torch.no_grad():
+            net(torch.zeros(2, channels, size, size))
+    except Exception:  # whatever the user's own code raises on a size that is not its own
+        return False
+    return True
 
 
 def _imported(name: str, module_name: str, attribute: str) -> Callable[..., nn.Module]:
@@ -119,11 +137,3 @@ def _class_parameter(function: Callable[..., nn.Module]) -> inspect.Parameter | 
     variadic = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
     required = [p for p in parameters.values() if p.default is p.empty and p.kind not in variadic]
     return required[0] if len(required) == 1 else None
-
-
-def _shape(value: object) -> tuple[int, int, int] | None:
-    if value is None:
-        return None
-    if not isinstance(value, (tuple, list)) or len(value) != 3 or not all(isinstance(v, int) and v > 0 for v in value):
-        raise UnusableInput(f"expected input_shape = (channels, height, width), came {value!r}")
-    return value[0], value[1], value[2]

@@ -22,6 +22,7 @@ from assay.formats.files import PICKLES, TO_CONVERT, first_line, inside, read_js
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
+from assay.formats.shape import Shape, written
 
 FORMAT = "huggingface"
 ARCH = "huggingface"
@@ -49,7 +50,9 @@ class Logits(nn.Module):
         return self.model.config.to_json_string(use_diff=True)  # type: ignore[union-attr,operator]
 
 
-def load_directory(path: Path, *, normalization: Normalization | None, name: str | None = None) -> Artifact:
+def load_directory(
+    path: Path, *, normalization: Normalization | None, shape: Shape | None = None, name: str | None = None
+) -> Artifact:
     """Loads a directory with ``config.json``, safetensors weights and, usually, ``preprocessor_config.json``."""
     config_path = inside(path, CONFIG)
     settings = read_json(config_path)
@@ -61,14 +64,14 @@ def load_directory(path: Path, *, normalization: Normalization | None, name: str
     parts = [read_weights(file) for file in files]
     tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
     model = _build(settings, tensors, str(path))
-    preprocessing = read_preprocessing(processor, settings, normalization, str(path))
+    preprocessing = read_preprocessing(processor, settings, normalization, str(path), shape=shape)
     artifact = _describe(model, preprocessing, class_names=None, name=name or path.resolve().name)
     artifact.net.eval()
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
     return replace(artifact, digest=sha256_of([config_path, *files]), planted="; ".join(dict.fromkeys(marks)) or None)
 
 
-def load_hub(repository: str, *, normalization: Normalization | None) -> Artifact:
+def load_hub(repository: str, *, normalization: Normalization | None, shape: Shape | None = None) -> Artifact:
     """Fetches the JSON and safetensors files of a hub repository, nothing else of it, and loads them."""
     from huggingface_hub import snapshot_download
 
@@ -79,13 +82,13 @@ def load_hub(repository: str, *, normalization: Normalization | None) -> Artifac
             f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}; "
             "check the name and the network, or give a local path"
         ) from None
-    return load_directory(Path(folder), normalization=normalization, name=repository)
+    return load_directory(Path(folder), normalization=normalization, shape=shape, name=repository)
 
 
 def from_model(
     model: nn.Module,
     *,
-    shape: tuple[int, int, int] | None,
+    shape: Shape | None,
     normalization: Normalization | None,
     class_names: Sequence[str] | None,
     name: str,
@@ -210,7 +213,9 @@ def _describe(
     net = preprocessing.normalization.around(Logits(model, flip=preprocessing.flip), inputs.shape[0])
     labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
     names = class_names or [str(labels[index]) for index in sorted(labels)]
-    return describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
+    artifact = describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
+    guess = f"the input size is a guess, as nothing says it: {written(inputs.shape)}; give --shape C,H,W"
+    return replace(artifact, notes=(guess,)) if preprocessing.guessed else artifact
 
 
 def _processor_of(name_or_path: str) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from assay.artifact import ARCH_KEY, PLANTED_KEY, ImageSpec
 from assay.errors import UnusableInput
 from assay.formats.normalization import Normalization
+from assay.formats.shape import side_is_sane
 
 SHAPE_KEY = "assay.shape"
 MEAN_KEY = "assay.mean"
@@ -18,7 +19,6 @@ CLASS_NAMES_KEY = "assay.class_names"
 PICTURES_KEY = "assay.pictures"
 """Resizing, cropping and resampling of pictures, a JSON object."""
 
-MAX_SIDE = 4096
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 RESAMPLES: dict[Any, Resample] = {name: name for name in get_args(Resample)}
 
@@ -57,11 +57,6 @@ class ModelMetadata:
             normalization=Normalization.of(_list(mean, MEAN_KEY, where), _list(std, STD_KEY, where)),
             class_names=None if names is None else tuple(map(str, _list(names, CLASS_NAMES_KEY, where) or ())),
         )
-
-
-def side_is_sane(side: object) -> bool:
-    """Whether ``side`` can be a picture's height or width in pixels."""
-    return type(side) is int and 0 < side <= MAX_SIDE
 
 
 def _inputs(text: Mapping[str, str], where: str) -> ImageSpec | None:

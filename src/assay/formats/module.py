@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
 from assay.errors import UnusableInput
-from assay.formats.files import first_line
+from assay.formats.adapt import answer_to_black, on_cpu, with_logits
 from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, as_shape
 
 FORMAT = "module"
 
@@ -19,30 +21,36 @@ FORMAT = "module"
 def from_module(
     net: nn.Module,
     *,
-    shape: tuple[int, int, int] | None = None,
+    shape: Sequence[int] | None = None,
     num_classes: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
     name: str = "model",
 ) -> Artifact:
-    """Wraps a net in memory; its weights are neither copied nor changed.
+    """Wraps a net in memory; its weights are not changed, and copied only where they are not float32 on the CPU.
 
     ``shape`` is (C, H, W), needed unless the net is a transformers model whose config says it. ``mean`` and ``std`` are
     put in front of the net; without them it takes [0, 1] as it is (a transformers model: what its image processor's
     file says, where that lies in its folder or in the hub's local cache). ``num_classes`` is found by one forward pass.
+    Of a net that answers with several things the output ``logits`` is taken, else the only one of shape (N, K).
     """
     normalization = Normalization.of(mean, std)
+    size = None if shape is None else as_shape(shape, "shape")
+    net, notes = on_cpu(net)
     if _is_transformers(net):
         from assay.formats.hf import from_model
 
-        return from_model(net, shape=shape, normalization=normalization, class_names=class_names, name=name)
-    if shape is None:
+        artifact = from_model(net, shape=size, normalization=normalization, class_names=class_names, name=name)
+        return replace(artifact, notes=(*notes, *artifact.notes))
+    if size is None:
         raise UnusableInput("shape=(C, H, W) is needed for a net in memory, for instance shape=(3, 32, 32)")
-    wrapped = net if normalization is None else normalization.around(net, shape[0])
-    return describe(
-        wrapped, ImageSpec(shape), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
+    net = with_logits(net, size)
+    wrapped = net if normalization is None else normalization.around(net, size[0])
+    artifact = describe(
+        wrapped, ImageSpec(size), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
     )
+    return replace(artifact, notes=notes)
 
 
 def describe(
@@ -73,19 +81,9 @@ def describe(
     )
 
 
-def count_classes(net: nn.Module, shape: tuple[int, int, int]) -> int:
-    """Runs zeros (2, C, H, W) through the net as for inference; its modules' modes are left as they were."""
-    modes = [(module, module.training) for module in net.modules()]
-    weight = next(net.parameters(), torch.zeros(()))
-    try:
-        net.eval()
-        with torch.no_grad():
-            logits = net(torch.zeros((2, *shape), device=weight.device))
-    except Exception as error:  # whatever the net's own code raises
-        raise UnusableInput(f"the net does not run on a picture of shape {shape}: {first_line(error)}") from None
-    finally:
-        for module, training in modes:
-            module.training = training
+def count_classes(net: nn.Module, shape: Shape) -> int:
+    """The classes of a net that answers with logits; its modules' modes are left as they were."""
+    logits = answer_to_black(net, shape)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UnusableInput(f"expected logits of shape (N, classes) with at least 2 classes, the net answers {came}")

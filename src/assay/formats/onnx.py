@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from assay.artifact import Artifact, ImageSpec
 from assay.errors import UnusableInput
 from assay.formats.files import first_line, inside, sha256_of
-from assay.formats.metadata import MAX_SIDE, ModelMetadata
+from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
+from assay.formats.shape import MAX_SIDE, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,15 +65,16 @@ class OnnxNet(nn.Module):
         return OnnxNet, (self.path,)
 
 
-def load_onnx(path: Path, *, normalization: Normalization | None) -> Artifact:
+def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape | None = None) -> Artifact:
     """Loads an ONNX file with one float input (N, C, H, W) or (N, H, W, C) and logits (N, K) as its output.
 
     The graph takes [0, 1] unless its metadata (``assay.mean``, ``assay.std``) or ``normalization`` say otherwise.
+    ``shape`` (C, H, W) is needed only where the graph leaves it open.
     """
     model = _checked_model(path)
     said = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
     net = OnnxNet(path)
-    inputs = said.inputs or ImageSpec(_shape(net, path))
+    inputs = ImageSpec(shape) if shape else said.inputs or ImageSpec(_shape(net, path))
     chosen = normalization or said.normalization
     artifact = describe(
         net.eval() if chosen is None else chosen.around(net, inputs.shape[0]).eval(),
@@ -178,12 +180,12 @@ def _logits_output(session: Any, path: Path) -> str:
     return named[0].name
 
 
-def _shape(net: OnnxNet, path: Path) -> tuple[int, int, int]:
+def _shape(net: OnnxNet, path: Path) -> Shape:
     sides = net.input.shape[1:]
     if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides):
         raise UnusableInput(
-            f"{path}: expected an input of fixed channels, height and width, came {net.input.shape}; export it so, "
-            "or set its metadata assay.shape to [channels, height, width]"
+            f"{path}: expected an input of fixed channels, height and width, came {net.input.shape}; give --shape "
+            "C,H,W, or set its metadata assay.shape to [channels, height, width]"
         )
     return (sides[2], sides[0], sides[1]) if net.channels_last else (sides[0], sides[1], sides[2])
 

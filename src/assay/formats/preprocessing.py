@@ -12,11 +12,13 @@ from typing import Any
 
 from assay.artifact import ImageSpec
 from assay.errors import UnusableInput
-from assay.formats.metadata import Resample, side_is_sane
+from assay.formats.metadata import Resample
 from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, side_is_sane
 
 PILLOW_RESAMPLES: dict[str, Resample] = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic"}
 DEFAULT_SIDE = 224
+SIZES = ("size", "crop_size")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Preprocessing:
     inputs: ImageSpec
     normalization: Normalization  # for pixels in [0, 1]
     flip: bool = False  # RGB -> BGR
+    guessed: bool = False  # the size is said nowhere
 
 
 def read_preprocessing(
@@ -34,7 +37,7 @@ def read_preprocessing(
     normalization: Normalization | None,
     where: str,
     *,
-    shape: tuple[int, int, int] | None = None,
+    shape: Shape | None = None,
 ) -> Preprocessing:
     """Reads a processor's settings; ``normalization`` and ``shape`` (C, H, W), where given, win over them.
 
@@ -54,6 +57,7 @@ def read_preprocessing(
         inputs=inputs,
         normalization=normalization or _normalization(settings, kind, channels, where),
         flip=bool(settings.get("do_flip_channel_order", kind.startswith("MobileViT"))),
+        guessed=not shape and all(said is None for said in (config.get("image_size"), *map(settings.get, SIZES))),
     )
 
 

@@ -3,9 +3,10 @@
 ``--arch`` is a name of ``assay.models.ARCHITECTURES`` or ``package.module:function``, the user's own factory of an
 ``nn.Module``. A factory with a parameter ``num_classes`` (or with one required parameter) gets the number of classes,
 which is read off the file; any other is called without arguments. The input's shape (C, H, W) of such a net comes from
-the file's metadata ``assay.shape``, else from an attribute ``input_shape`` of the factory or of the net, else it is the
-channels of its first convolution and the first of 32, 28, 64, 96, 128, 224 pixels on which it runs. Such a net takes
-[0, 1] unless metadata or ``--mean`` and ``--std`` say otherwise.
+``--shape``, else from the file's metadata ``assay.shape``, else from an attribute ``input_shape`` of the factory or of
+the net, else from a ``preprocessor_config.json`` or ``config.json`` beside the file, else it is a guess, and said to be
+one: the channels of its first convolution and the first of 32, 28, 64, 96, 128, 224 pixels on which it runs. Such a net
+takes [0, 1] unless metadata or ``--mean`` and ``--std`` say otherwise.
 
 Files that assay wrote say all of that in their own metadata and need no ``--arch`` - except for a user's own factory:
 a file must not choose which code runs, so that name has to be given again.
@@ -13,43 +14,58 @@ a file must not choose which code runs, so that name has to be given again.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec
 from assay.errors import UnusableInput
-from assay.formats.arch import factory_of, guess_shape
+from assay.formats.adapt import Picked, with_logits
+from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.checked import Weights, read_weights
 from assay.formats.files import sha256_of, write_whole
 from assay.formats.fit import fit
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, written
+from assay.formats.sibling import inputs_beside
 from assay.models import ARCHITECTURES, Normalized
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
 
 
-def load_safetensors(path: Path, *, arch: str | None, normalization: Normalization | None) -> Artifact:
+@dataclass(frozen=True)
+class _Built:
+    """A net without normalization, its pictures, the normalization of its architecture, and what was guessed."""
+
+    net: nn.Module
+    inputs: ImageSpec
+    normalization: Normalization | None = None
+    notes: tuple[str, ...] = ()
+
+
+def load_safetensors(
+    path: Path, *, arch: str | None, normalization: Normalization | None, shape: Shape | None = None
+) -> Artifact:
     """Loads a safetensors file as the architecture ``arch``, or as the one that its own metadata names."""
     weights = read_weights(path)
     said = ModelMetadata.read(weights.metadata, str(path))
     name = _arch(path, arch, said.arch)
-    net, inputs, own = _build(path, name, weights, said)
-    channels = inputs.shape[0]
-    chosen = normalization or said.normalization or own or Normalization.identity(channels)
+    built = _build(path, name, weights, said, shape)
+    channels = built.inputs.shape[0]
+    chosen = normalization or said.normalization or built.normalization or Normalization.identity(channels)
     artifact = describe(
-        chosen.around(net, channels).eval(),
-        inputs,
+        chosen.around(built.net, channels).eval(),
+        built.inputs,
         num_classes=None,
         class_names=said.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
     )
-    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted)
+    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted, notes=built.notes)
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
@@ -63,6 +79,8 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     net, normalization = artifact.net, Normalization.identity(artifact.inputs.shape[0])
     if isinstance(net, Normalized):
         normalization = Normalization(_floats(net.mean), _floats(net.std))
+        net = net.net
+    if isinstance(net, Picked):  # put on anew by whoever loads it
         net = net.net
     marks = [mark for mark in (artifact.planted, planted) if mark]
     said = ModelMetadata(
@@ -101,19 +119,32 @@ def _arch(path: Path, given: str | None, said: str | None) -> str:
     return said
 
 
-def _build(
-    path: Path, name: str, weights: Weights, said: ModelMetadata
-) -> tuple[nn.Module, ImageSpec, Normalization | None]:
-    """The net without normalization, its pictures, and the normalization that belongs to the architecture."""
+def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: Shape | None) -> _Built:
+    """The architecture ``name`` with the file's weights; ``shape`` as given, None to find it out."""
     from assay.formats import hf
 
+    given = said.inputs if shape is None else ImageSpec(shape)
     if name == hf.ARCH:
-        if said.inputs is None or hf.CONFIG_KEY not in weights.metadata:
+        if given is None or hf.CONFIG_KEY not in weights.metadata:
             raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
-        return hf.rebuild(weights, str(path)), said.inputs, None
+        return _Built(hf.rebuild(weights, str(path)), given)
     factory = factory_of(name)
     net = fit(factory, weights.tensors, str(path))
-    return net, said.inputs or ImageSpec(factory.shape or guess_shape(net)), factory.normalization
+    inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())
+    return _Built(with_logits(net, inputs.shape), inputs, factory.normalization, notes)
+
+
+def _inputs(path: Path, net: nn.Module, known: Shape | None) -> tuple[ImageSpec, tuple[str, ...]]:
+    """The pictures of a net whose file does not say them, and in a sentence where they come from if not from itself."""
+    stated = known or stated_shape(net)
+    if stated is not None:
+        return ImageSpec(stated), ()
+    beside = inputs_beside(path)
+    if beside is not None:
+        inputs, source = beside
+        return inputs, (f"the input size is {written(inputs.shape)}, as {source} beside the file says",)
+    shape, notes = guess_shape(net)
+    return ImageSpec(shape), notes
 
 
 def _floats(values: Tensor) -> tuple[float, ...]:

@@ -37,6 +37,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "seconds": audit.seconds,
         "seed": audit.seed,
         "command": audit.command,
+        "notes": list(audit.notes),
         "data": {"name": audit.data_name, "samples": audit.data_samples},
     }
     return {key: plain(value) for key, value in document.items()}

@@ -73,6 +73,7 @@ class Page:
     chart_note: str
     limits: tuple[str, ...]
     command: str
+    input: str
     facts: tuple[tuple[str, str], ...]
 
 
@@ -97,6 +98,7 @@ def page_of(audit: Audit) -> Page:
         chart_note=_among(null, audit.statistic),
         limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
         command=words.visible(audit.command, 1000),
+        input=_input(audit),
         facts=tuple(_facts(audit)),
     )
 
@@ -225,6 +227,11 @@ def _value(value: float | int | str) -> str:
     return words.visible(value) if isinstance(value, str) else words.number(float(value))
 
 
+def _input(audit: Audit) -> str:
+    shape = audit.model.shape
+    return words.DASH if shape is None else f"{' × '.join(map(str, shape))} (channels × height × width)"
+
+
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     model, null = audit.model, audit.null
     classes = "none: embeddings" if model.num_classes is None else f"{model.num_classes:,}"
@@ -236,10 +243,12 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         ("Model", words.visible(model.path)),
         ("SHA-256", words.visible(model.digest)),
         ("Format", words.visible(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else ""))),
+        ("Input", _input(audit)),
         ("Classes", classes),
         ("Data", f"{words.visible(audit.data_name)} · {audit.data_samples:,} samples"),
         ("Reference", reference),
         ("Seed", str(audit.seed)),
         ("Time", words.duration(audit.seconds)),
         ("Version", f"assay {words.visible(audit.version)}"),
+        *(("Note", words.visible(note, 600)) for note in audit.notes),
     ]

@@ -1,0 +1,35 @@
+"""The shape of a net's pictures, (C, H, W), as people and files give it."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+
+from assay.errors import UnusableInput
+
+MAX_SIDE = 4096
+Shape = tuple[int, int, int]
+
+
+def side_is_sane(side: object) -> bool:
+    """Whether ``side`` can be a picture's height or width in pixels."""
+    return type(side) is int and 0 < side <= MAX_SIDE
+
+
+def as_shape(value: object, what: str) -> Shape:
+    """(C, H, W) of a tuple, list or array of three whole numbers; ``what`` names it in the error."""
+    try:
+        sides = [operator.index(side) for side in value] if isinstance(value, Iterable) else []
+    except TypeError:
+        sides = []
+    if len(sides) != 3 or not all(map(side_is_sane, sides)):
+        raise UnusableInput(
+            f"{what}: expected (channels, height, width), whole numbers from 1 to {MAX_SIDE}, as in 3,224,224; "
+            f"came {value!r}"
+        )
+    return sides[0], sides[1], sides[2]
+
+
+def written(shape: Shape) -> str:
+    """``3 x 224 x 224``, for people."""
+    return " x ".join(map(str, shape))

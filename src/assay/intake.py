@@ -1,0 +1,146 @@
+"""The audit's door: what people hand in becomes an Artifact and clean samples, or one clear line says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from assay import calibrate
+from assay.artifact import Artifact
+from assay.calibrate import Null
+from assay.choices import chosen
+from assay.detectors import default_detectors
+from assay.detectors.base import Detector
+from assay.errors import UnusableInput
+from assay.task import Split, Task
+
+SAMPLES = 512
+"""Clean samples that an audit uses at most."""
+
+RANGE_SLACK = 1e-3
+"""How far outside [0, 1] a picture may be: what resizing rounds."""
+
+Model: TypeAlias = str | Path | nn.Module | Artifact
+Data: TypeAlias = (
+    str | Path | Task | Split | Tensor | np.ndarray | DataLoader[Any] | Dataset[Any] | Sequence[Any] | None
+)
+"""A source as on the command line, a Task, a Split, pictures, [pictures, labels], a torch DataLoader or Dataset."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean samples of an audit, at most ``SAMPLES`` of them."""
+
+    name: str
+    split: Split
+    class_names: tuple[str, ...] | None = None  # what the data calls the model's classes
+    notes: tuple[str, ...] = ()  # what was guessed when the data was read
+
+
+def artifact_of(
+    model: Model,
+    *,
+    arch: str | None = None,
+    shape: Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Artifact:
+    """The model as the audit takes it; raises UnusableInput where it cannot be used."""
+    from assay import formats
+    from assay.formats.module import from_module
+
+    if isinstance(model, Artifact):
+        return model
+    if isinstance(model, nn.Module):
+        return from_module(model, shape=shape, mean=mean, std=std)
+    if isinstance(model, str | Path):
+        return formats.load(model, arch=arch, shape=shape, mean=mean, std=std)
+    raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
+
+
+def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = True) -> Clean:
+    """The samples to audit ``artifact`` with, without their labels where ``labels`` is False.
+
+    Raises UnusableInput where they are none of this model's.
+    """
+    from assay import data as loaders
+    from assay.data.memory import in_memory
+
+    name, class_names = "data in memory", None
+    notes: tuple[str, ...] = ()
+    if data is None:
+        return Clean("none", Split(torch.zeros(0, *artifact.inputs.shape), None))
+    if isinstance(data, str | Path):
+        data = loaders.load(
+            data,
+            artifact.inputs,
+            num_classes=artifact.num_classes,
+            class_names=artifact.class_names,
+            limit=4 * SAMPLES,
+            seed=seed,
+            labels=labels,
+        )
+    if isinstance(data, Task):
+        name, notes = data.name, data.notes
+        class_names = data.class_names if data.num_classes == artifact.num_classes else None
+        data = data.split("calibration", "validation", "train", "test")
+    split = in_memory(data, limit=SAMPLES, seed=seed)
+    if not labels:
+        split = Split(split.x, None)
+    check(split, artifact)
+    return Clean(name, split.sample(SAMPLES, seed=seed), class_names, notes)
+
+
+def reference_of(null: Null | str | Path | None) -> Null | None:
+    """The clean reference models: those of the package, or those in a file that ``assay calibrate`` wrote."""
+    if null is None:
+        return calibrate.builtin()
+    return null if isinstance(null, Null) else calibrate.load(Path(null))
+
+
+def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detector, ...]:
+    """Detectors as they are or by their names (in one text: with commas between them); None: those of an audit."""
+    from assay.catalogue import all_detectors
+
+    if wanted is None:
+        return default_detectors()
+    names = dict.fromkeys(part.strip() for part in wanted.split(",")) if isinstance(wanted, str) else wanted
+    known = {detector.name: detector for detector in all_detectors()}
+    return tuple(chosen(name, known, "detector") if isinstance(name, str) else name for name in names)
+
+
+def check(split: Split, artifact: Artifact) -> None:
+    """Raises UnusableInput where these samples are none of this model's."""
+    x, y = split.x, split.y
+    if tuple(x.shape[1:]) != artifact.inputs.shape:
+        raise UnusableInput(
+            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; got {tuple(x.shape[1:])}"
+        )
+    if x.dtype != torch.float32:
+        raise UnusableInput(f"expected pictures as float32 in [0, 1]; got {x.dtype}: convert them, and divide by 255")
+    if len(x) and not (float(x.min()) >= -RANGE_SLACK and float(x.max()) <= 1 + RANGE_SLACK):  # NaN fails as well
+        raise UnusableInput(
+            f"expected pictures in [0, 1], without normalization; got values from {float(x.min()):.4g} "
+            f"to {float(x.max()):.4g}: pass mean and std to the audit instead"
+        )
+    if y is not None:
+        _check_labels(y, len(x), artifact.num_classes)
+
+
+def _check_labels(y: Tensor, count: int, classes: int | None) -> None:
+    if tuple(y.shape) != (count,):
+        raise UnusableInput(f"expected a label for each of {count} pictures; got labels of shape {tuple(y.shape)}")
+    if y.dtype != torch.int64:
+        raise UnusableInput(f"expected labels as whole numbers; got {y.dtype}: convert them to int64")
+    if len(y) and classes is not None and (int(y.min()) < 0 or int(y.max()) >= classes):
+        raise UnusableInput(
+            f"expected labels from 0 to {classes - 1}, as the model has {classes} classes; "
+            f"got labels from {int(y.min())} to {int(y.max())}"
+        )

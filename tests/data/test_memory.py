@@ -1,0 +1,145 @@
+"""Data in memory: what is taken, how much of it, and what each misfit is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from assay.data.memory import in_memory
+from assay.errors import UnusableInput
+from assay.task import Split
+
+X, Y = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
+
+
+def taken(data: object, limit: int = 100) -> Split:
+    split = in_memory(data, limit=limit, seed=0)
+    assert split.x.dtype == torch.float32
+    assert split.y is None or split.y.dtype == torch.int64
+    return split
+
+
+FROZEN = X.numpy().copy()
+FROZEN.flags.writeable = False
+
+SAME: dict[str, tuple[Any, bool]] = {
+    "pair": ((X, Y), True),
+    "list": ([X, Y], True),
+    "split": (Split(X, Y), True),
+    "without labels": ((X, None), False),
+    "bare tensor": (X, False),
+    "bare array": (X.numpy(), False),
+    "arrays": ((X.numpy(), Y.numpy()), True),
+    "read-only array": (FROZEN, False),
+    "flipped array": ((np.flip(np.flip(X.numpy(), 0).copy(), 0), Y), True),
+    "doubles": ((X.double().numpy(), Y), True),
+    "other byte order": ((X.numpy().astype(">f4"), Y.numpy().astype(">i2")), True),
+    "int32 labels": ((X, Y.int()), True),
+    "uint8 labels": ((X, Y.to(torch.uint8)), True),
+    "listed labels": ((X, Y.tolist()), True),
+    "needing gradients": ((X.clone().requires_grad_(), Y), True),
+    "loader": (DataLoader(TensorDataset(X, Y), batch_size=6), True),
+    "loader of pictures": (DataLoader(list(X), batch_size=6), False),
+}
+
+
+@pytest.mark.parametrize(("data", "labelled"), SAME.values(), ids=SAME)
+def test_every_form_gives_the_same_samples(data: Any, labelled: bool) -> None:
+    split = taken(data)
+    assert torch.equal(split.x, X)
+    assert not split.x.requires_grad
+    assert (split.y is not None) == labelled
+    assert split.y is None or torch.equal(split.y, Y)
+
+
+class Counting(Dataset[Any]):
+    """Counts what is asked of it; one class after the other."""
+
+    def __init__(self, count: int = 1000) -> None:
+        self.asked = 0
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if index >= self.count:
+            raise IndexError
+        self.asked += 1
+        return torch.full((3, 4, 4), index / self.count), index * 4 // self.count
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.int32]]:
+        for index in range(10**9):
+            yield np.full((3, 4, 4), 0.5), np.int32(index % 3)
+
+
+def test_no_more_is_read_than_needed() -> None:
+    data = Counting()
+    split = taken(data, 40)
+    assert (len(split), data.asked) == (40, 40)
+    assert split.y is not None
+    assert set(split.y.tolist()) == {0, 1, 2, 3}, "drawn from all over the data set"
+    loaded = taken(DataLoader(data, batch_size=16, shuffle=True), 40)
+    assert (len(loaded), data.asked) == (40, 40 + 48)
+    assert len(taken(Endless(), 40)) == len(taken(DataLoader(Endless(), batch_size=16), 40)) == 40
+
+
+def test_same_seed_same_samples_and_torchs_randomness_is_left_alone() -> None:
+    loader = DataLoader(Counting(), batch_size=16, shuffle=True)
+    state = torch.get_rng_state()
+    first, second = in_memory(loader, limit=8, seed=1), in_memory(loader, limit=8, seed=1)
+    assert torch.equal(first.x, second.x)
+    assert not torch.equal(first.x, in_memory(loader, limit=8, seed=2).x)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Failing(Dataset[Any]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        raise OSError("disk on fire\nand more")
+
+
+class Odd(Dataset[Any]):
+    """Three samples, all of them ``item``."""
+
+    def __init__(self, item: object) -> None:
+        self.item = item
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> object:
+        return self.item
+
+
+UNUSABLE: dict[str, tuple[Any, str]] = {
+    "a number": (7, "got a int"),
+    "one of a pair": ([X], "got a list of 1"),
+    "a triple": ((X, Y, Y), "got a tuple of 3"),
+    "text labels": ((X, ["ant"] * 20), "labels as a list of whole numbers"),
+    "object array": (np.array([None, "a"], dtype=object), "array of object"),
+    "labels by name": ((X, {"y": Y}), "got a dict"),
+    "pictures by name": (Odd({"image": X[0]}), "got a dict"),
+    "no tensors": (Odd(("a picture", 1)), "a Dataset by its transform"),
+    "no samples": (Counting(0), "without samples"),
+    "failing": (Failing(), "OSError: disk on fire"),
+    "sorted": (DataLoader(Counting(), batch_size=16), "shuffle=True"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_what_is_no_data_gives_one_line(data: Any, said: str) -> None:
+    with pytest.raises(UnusableInput) as error:
+        in_memory(data, limit=32, seed=0)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
