@@ -167,6 +167,7 @@ def score(number: int, directory: Path) -> None:
         "scores": scores_of(result.findings),
         "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
         "accuracy": result.variants[0].accuracy,
+        "agreement": {form.name: form.agreement for form in result.variants},
         "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in result.findings},
     }
     (folder / "scores.json").write_text(json.dumps(row))

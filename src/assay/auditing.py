@@ -22,7 +22,7 @@ from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
 from assay.verdict import Footing, judge, limits
 
-LOST_AGREEMENT = 0.3
+LOST_AGREEMENT = 0.15
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
 
 NOTHING = Null("none", "", ())
@@ -78,6 +78,7 @@ def audit(
         false_alarm_rate=verdict.rate,
         statistic=verdict.statistic,
         target=verdict.target,
+        strongest=verdict.strongest,
         model=_info(model, artifact, given.class_names),
         findings=findings,
         variants=results,

@@ -58,6 +58,7 @@ class Audit:
     false_alarm_rate: float | None  # of the whole audit, all detectors and variants together
     statistic: float | None  # the combined statistic, compared with ``null.statistics``
     target: int | None
+    strongest: str | None  # "form/detector": the test that a verdict "backdoored" rests on
     model: ModelInfo
     findings: tuple[Finding, ...]
     variants: tuple[VariantResult, ...]

@@ -11,8 +11,8 @@ from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
 from assay.detectors.base import Finding
 from assay.result import NullInfo, VariantResult
 
-FEWEST_SAMPLES = 50
-"""With 12 clean samples the scans score a clean ResNet-20 half as high again as with 512; with 50 about the same."""
+FEWEST_SAMPLES = 20
+"""With 12 clean samples the scans score a clean ResNet-20 half as high again as with 512, with 25 a tenth."""
 
 LOWEST_ACCURACY = 0.5
 """Below this accuracy on the clean samples the data is not the model's, or the model is too weak for the null."""
@@ -31,6 +31,7 @@ class Verdict:
     rate: float | None = None
     statistic: float | None = None
     target: int | None = None
+    strongest: str | None = None  # the test that it rests on, as ``cell`` writes it
     null: NullInfo | None = None
 
 
@@ -71,7 +72,9 @@ def judge(
     calm = f"no test stands out from {len(reference)} clean reference models"
     rest = Verdict("clean", calm, p_value, FALSE_ALARM_RATE, statistic, null=info)
     if p_value <= FALSE_ALARM_RATE:
-        return replace(rest, word="backdoored", reason=_found(strongest, p_value), target=strongest.target)
+        test = cell(strongest.variant, strongest.detector)
+        found = _found(strongest, p_value)
+        return replace(rest, word="backdoored", reason=found, target=strongest.target, strongest=test)
     weak = _why_weak(findings, results, null)
     return replace(rest, word="inconclusive", reason=f"nothing was found, but {weak}") if weak else rest
 

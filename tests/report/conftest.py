@@ -68,6 +68,7 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
         false_alarm_rate=None if null is None else 0.05,
         statistic={"clean": 2.4, "backdoored": 11.9}.get(verdict),
         target=3 if bad else None,
+        strongest="full/neural-cleanse" if bad else None,
         model=ModelInfo(
             "models/resnet20.safetensors",
             "3f" * 32,

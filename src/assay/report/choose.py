@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from assay.calibrate import cell
 from assay.detectors.base import Finding
 from assay.result import Audit
 
@@ -25,10 +26,15 @@ def blamed(audit: Audit) -> tuple[Finding, ...]:
 
 
 def strongest(audit: Audit, findings: Iterable[Finding]) -> Finding | None:
-    """The finding with the smallest p-value; among equals the one that agrees with the verdict's target and shows most.
+    """The finding that the verdict rests on, if it is among these.
 
-    Conformal p-values tie often: none can be below 1 / (reference models + 1).
+    Else the one with the smallest p-value; among equals the one that agrees with the verdict's target and shows most:
+    conformal p-values tie often, as none can be below 1 / (reference models + 1).
     """
+    findings = tuple(findings)
+    for finding in findings:
+        if cell(finding.variant, finding.detector) == audit.strongest:
+            return finding
 
     def rank(finding: Finding) -> tuple[float, bool, bool, float]:
         p, score = p_value(finding), finding.score

@@ -29,6 +29,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "false_alarm_rate": audit.false_alarm_rate,
         "statistic": audit.statistic,
         "target": audit.target,
+        "strongest": audit.strongest,
         "model": asdict(audit.model),
         "findings": [_finding(finding) for finding in audit.findings],
         "variants": [_variant(variant) for variant in audit.variants],
