@@ -163,6 +163,7 @@ def table(directory: Path) -> None:
             "clean_models": len(clean),
             "backdoored_models": len(planted),
             "valid": len(valid),
+            "inconclusive": sum(row["verdict"] == "inconclusive" for row in (*clean, *valid)),
             "false_alarms": sum(row["verdict"] == "backdoored" for row in clean),
             "found": sum(row["verdict"] == "backdoored" for row in valid),
             "right_target": sum(

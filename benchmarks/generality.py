@@ -51,6 +51,7 @@ def table(directory: Path) -> None:
             "clean_models": len(clean),
             "backdoored_models": sum(row["backdoored"] for row in rows.values()),
             "valid": len(valid),
+            "inconclusive": sum(row["verdict"] == "inconclusive" for row in (*clean, *valid)),
             "false_alarms": sum(row["verdict"] == "backdoored" for row in clean),
             "found": len(found),
             "right_target": sum(row["target_found"] == row["target"] for row in found),

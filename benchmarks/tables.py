@@ -13,6 +13,10 @@ from common import RESULTS, ROOT
 Result = dict
 
 
+MOST_NAMES = 5
+"""Tests that are named in a row."""
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
@@ -28,7 +32,7 @@ def detection(result: Result, title: str) -> list[str]:
         f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
         f"{result['false_alarms']} of {result['clean_models']}. Found: {result['found']} of {result['valid']}, "
-        f"{result['right_target']} with the right target."
+        f"{result['right_target']} with the right target. Inconclusive: {result['inconclusive']}."
         + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})." if area else ""),
         "",
         "| model | accuracy | ASR | control | verdict | p | target | found by |",
@@ -38,10 +42,11 @@ def detection(result: Result, title: str) -> list[str]:
         asr = percent(share(row["asr"])) if row["backdoored"] else ""
         control = percent(share(row["control"])) if row["backdoored"] and "control" in row else ""
         found = row["verdict"] == "backdoored"
+        p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
         target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and found else ""
         lines.append(
             f"| {name} | {percent(share(row['accuracy']))} | {asr} | {control} | {row['verdict']} "
-            f"| {row['p_value']:.3f} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"
+            f"| {p} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"
         )
     lines += [f"| {name} | failed: {reason} | | | | | | |" for name, reason in result.get("failed", {}).items()]
     lines += [f"| {name} | not run yet | | | | | | |" for name in result.get("not_yet_run", [])]
@@ -52,7 +57,8 @@ def smallest(row: Result) -> str:
     """The tests with the smallest p-value."""
     ran = {test: finding[1] for test, finding in row["findings"].items() if finding[1] is not None}
     least = min(ran.values())
-    return ", ".join(test.removeprefix("full/") for test, p in ran.items() if p == least)
+    names = [test.removeprefix("full/") for test, p in ran.items() if p == least]
+    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
 
 
 def audits(result: Result, title: str) -> list[str]:
