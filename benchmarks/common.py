@@ -18,6 +18,7 @@ from assay.artifact import Artifact
 from assay.auditing import audit
 from assay.bench import statistics
 from assay.calibrate import builtin
+from assay.detectors import default_detectors
 from assay.detectors.base import Finding
 from assay.result import VariantResult
 from assay.task import Task
@@ -68,7 +69,9 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
 
 
 def judged(row: dict) -> dict:
-    """``row`` with its verdict made anew from its scores, against the null that ships now."""
+    """``row`` with its verdict made anew from its scores on the tests that an audit runs now, against today's null."""
+    names = {detector.name for detector in default_detectors()}
+    row = row | {"findings": {t: f for t, f in row["findings"].items() if t.rpartition("/")[2] in names}}
     findings = tuple(
         Finding(
             test.rpartition("/")[2],

@@ -27,7 +27,7 @@ from assay.artifact import ImageSpec
 from assay.auditing import NOTHING, audit, scores_of
 from assay.calibrate import Null
 from assay.data import load as load_data
-from assay.detectors import ChannelLipschitz, default_detectors
+from assay.detectors import ChannelLipschitz, LatentShift, default_detectors
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
@@ -44,7 +44,7 @@ WEAK_KINDS = ("cifar10", "gtsrb", "cifar100", "cifar10-part", "signs", "cifar10"
 TUNED = ("cifar10-tuned", "cifar10-part")  # always from other people's weights
 MOST = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12}
 SPEC = ImageSpec((3, 32, 32))
-DETECTORS = (*default_detectors(), ChannelLipschitz())  # whoever asks for that one gets an answer too
+DETECTORS = (*default_detectors(), LatentShift(), ChannelLipschitz())  # whoever asks for those gets an answer too
 
 
 def plan(number: int) -> dict:

@@ -13,7 +13,7 @@ from assay.calibrate import Null
 from assay.demo import BADNETS, Demo, Settings, demo
 from assay.stages.train import Recipe
 
-NULL = Null("made up", "for this test", tuple({"full/latent-shift": 100.0 + i} for i in range(120)))
+NULL = Null("made up", "for this test", tuple({"full/depth-scan": 100.0 + i} for i in range(120)))
 TINY = Settings(
     classes=3,
     samples=120,
