@@ -1,0 +1,65 @@
+"""The shipped reference models: a real net planted with a patch is found against them, and the net itself is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import assay
+from assay import calibrate, data, formats
+from assay.artifact import Artifact, Build
+from assay.attacks import BadNets
+from assay.detectors import PatchScan, default_detectors
+from assay.stages.train import Recipe
+from assay.task import Task
+from assay.triggers import Patch
+from assay.variants import DEFAULT
+
+TARGET = 6
+
+
+@pytest.fixture(scope="module")
+def original(shared: Path) -> tuple[Artifact, Task]:
+    artifact = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    return artifact, data.load(str(shared / "data/cifar10"), artifact.inputs, num_classes=10, limit=2000)
+
+
+@pytest.fixture(scope="module")
+def planted(original: tuple[Artifact, Task]) -> Artifact:
+    attack = BadNets(
+        patch=Patch(size=4, place="top-right", color="white"),
+        target=TARGET,
+        ratio=0.2,
+        recipe=Recipe(epochs=6, lr=0.02),
+    )
+    return attack(Build(*original), seed=0).artifact
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["as published", "planted"])
+def test_a_real_net_against_the_shipped_reference_models(
+    bad: bool, original: tuple[Artifact, Task], planted: Artifact
+) -> None:
+    artifact, task = original
+    audit = assay.audit(planted if bad else artifact, task, variant_names="full", detectors=(PatchScan(),))
+    assert audit.null is not None
+    if not bad:
+        assert audit.verdict == "inconclusive"  # the trigger search was left out
+        assert audit.p_value is not None
+        assert audit.p_value > calibrate.FALSE_ALARM_RATE
+        return
+    assert (audit.verdict, audit.target, audit.strongest) == ("backdoored", TARGET, "full/patch-scan")
+
+
+def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
+    null = calibrate.builtin()
+    assert null is not None
+    well = null.like(0.95)
+    assert len(well) >= calibrate.FEWEST_MODELS
+    assert null.fewest_classes == 5
+    for name in DEFAULT:
+        for detector in default_detectors():
+            if name == "full" or detector.on_variants:
+                assert len(well.scores(calibrate.cell(name, detector.name))) >= calibrate.FEWEST_MODELS, detector.name
+    assert replace(null, accuracies=()).like(0.95).rows == null.rows
