@@ -75,7 +75,7 @@ def test_detectors_by_name() -> None:
     own = LatentShift()
     assert intake.detectors_of([own, "weight-norm"])[0] is own
     assert intake.detectors_of(()) == ()
-    assert "smooth-warp" in {d.name for d in intake.detectors_of(None)}
+    assert "warp-scan" in {d.name for d in intake.detectors_of(None)}
     with pytest.raises(UnusableInput, match="no detector 'patchscan'; did you mean patch-scan"):
         intake.detectors_of(("patchscan",))
     with pytest.raises(UnusableInput, match="no detector ''"):
