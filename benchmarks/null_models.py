@@ -6,7 +6,7 @@ and starting points (scratch, other people's weights) are all drawn at random.
 
     python benchmarks/null_models.py train DIR [SHARD SHARDS]   # the models, resumable
     python benchmarks/null_models.py score DIR [SHARD SHARDS]   # their scores, resumable
-    python benchmarks/null_models.py merge DIR                  # -> src/assay/nulls/images.json
+    python benchmarks/null_models.py merge DIR             # -> src/assay/nulls/images.json, results/null_models.json
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import save
 
 from assay import formats
 from assay.artifact import ImageSpec
@@ -182,11 +183,13 @@ def learned(folder: Path) -> bool:
 def merge(directory: Path) -> None:
     """All scored models that learned their task, as the package's null."""
     rows, origins, accuracies = [], [], []
+    details = {}
     for path in sorted(directory.glob("*/scores.json")):
         if not learned(path.parent):
             continue
         facts = json.loads((path.parent / "facts.json").read_text())
         scored = json.loads(path.read_text())
+        details[path.parent.name] = facts | scored  # with what each test found, for other statistics than the verdict's
         rows.append(scored["scores"])
         accuracies.append(scored["accuracy"])
         recipe = " ".join(
@@ -205,6 +208,7 @@ def merge(directory: Path) -> None:
     )
     null = Null("images", description, tuple(rows), tuple(origins), FEWEST, tuple(accuracies))
     null.save(target)
+    save("null_models", {"models": details})
     print(len(rows), "models ->", target)
 
 
