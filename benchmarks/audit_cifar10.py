@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, audited, judged, save
+from common import SHARED, auc, audited, decided, judged, save
 
 from assay import formats
 from assay.artifact import Artifact, Build, ImageSpec, Secret
@@ -170,6 +170,7 @@ def table(directory: Path) -> None:
                 row["verdict"] == "backdoored" and row["target_found"] == row["target"] for row in valid
             ),
             "auc": auc([row["statistic"] for row in valid], [row["statistic"] for row in clean]),
+            "auc_judged": auc(*([row["statistic"] for row in rows if decided(row)] for rows in (valid, clean))),
             "models": rows,
         },
     )

@@ -99,6 +99,11 @@ def judged(row: dict) -> dict:
     return {**row, **new, "target_found": verdict.target, "findings": p_values}
 
 
+def decided(row: dict) -> bool:
+    """Whether the audit gave an answer: statistics of models without one come from other reference models."""
+    return row["verdict"] != "inconclusive"
+
+
 def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float] | None:
     """Area under the ROC curve with a 95 % bootstrap interval over models; None without models of both kinds."""
     figure = statistics.auc(positive, negative, seed=seed)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, audited, judged, save
+from common import SHARED, auc, audited, decided, judged, save
 
 from assay import formats
 from assay.artifact import ImageSpec
@@ -56,6 +56,7 @@ def table(directory: Path) -> None:
             "found": len(found),
             "right_target": sum(row["target_found"] == row["target"] for row in found),
             "auc": auc([row["statistic"] for row in valid], [row["statistic"] for row in clean]),
+            "auc_judged": auc(*([row["statistic"] for row in rows if decided(row)] for rows in (valid, clean))),
             "models": dict(sorted(rows.items())),
         },
     )

@@ -27,13 +27,14 @@ def share(value: float | dict) -> float:
 
 
 def detection(result: Result, title: str) -> list[str]:
-    area = result["auc"]
+    area, judged = result["auc"], result["auc_judged"]
     lines = [
         f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
         f"{result['false_alarms']} of {result['clean_models']}. Found: {result['found']} of {result['valid']}, "
         f"{result['right_target']} with the right target. Inconclusive: {result['inconclusive']}."
-        + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})." if area else ""),
+        + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})" if area else "")
+        + (f", without the inconclusive ones {judged['auc']:.3f}." if judged else "."),
         "",
         "| model | accuracy | ASR | control | verdict | p | target | found by |",
         "|---|---|---|---|---|---|---|---|",
