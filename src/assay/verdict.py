@@ -61,7 +61,10 @@ def judge(
     reference = np.array(others)
     p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
     info = NullInfo(null.name, len(reference), tuple(others), null.description)
-    few = f"only {len(reference)} clean reference models ran these tests, and {FEWEST_MODELS} are needed"
+    few = (
+        f"only {len(reference)} clean reference models that learned as well as this one ran these tests, and "
+        f"{FEWEST_MODELS} are needed; calibrate with clean models of your own (assay calibrate)"
+    )
     unsound = _why_unsound(results, null, footing) or (few if len(reference) < FEWEST_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
         return Verdict("inconclusive", unsound, p_value, statistic=statistic, null=info)
