@@ -11,7 +11,6 @@ from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive
@@ -129,13 +128,8 @@ class Detector(ABC):
         return ""
 
 
-def comparable(artifact: Artifact, clean: Split, answers: Tensor | None = None) -> Artifact:
-    """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models.
-
-    ``answers`` (N, K): its logits for ``clean``, where they are known already.
-    """
+def comparable(artifact: Artifact, clean: Split) -> Artifact:
+    """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models."""
     if isinstance(artifact.net, UnitMargin) or artifact.num_classes is None or not len(clean):
         return artifact
-    if answers is None:
-        answers = logits(artifact.net, clean.x[:SAMPLES])
-    return replace(artifact, net=in_unit_margin(artifact.net, answers[:SAMPLES]))
+    return replace(artifact, net=in_unit_margin(artifact.net, logits(artifact.net, clean.x[:SAMPLES])))
