@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import save
+from common import RESULTS, save
 
 from assay import formats
 from assay.artifact import ImageSpec
@@ -180,26 +180,24 @@ def learned(folder: Path) -> bool:
     return json.loads((folder / "facts.json").read_text())["accuracy"] >= LOWEST_ACCURACY
 
 
+def committed() -> dict[str, dict]:
+    """The reference models that were scored before, by number: a null grows over many sessions."""
+    path = RESULTS / "null_models.json"
+    return json.loads(path.read_text())["models"] if path.exists() else {}
+
+
 def merge(directory: Path) -> None:
-    """All scored models that learned their task, as the package's null."""
-    rows, origins, accuracies = [], [], []
-    details = {}
-    for path in sorted(directory.glob("*/scores.json")):
-        if not learned(path.parent):
-            continue
-        facts = json.loads((path.parent / "facts.json").read_text())
-        scored = json.loads(path.read_text())
-        details[path.parent.name] = facts | scored  # with what each test found, for other statistics than the verdict's
-        rows.append(scored["scores"])
-        accuracies.append(scored["accuracy"])
-        recipe = " ".join(
-            f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-            for key, value in facts["recipe"].items()
-        )
-        origins.append(
-            f"{facts['kind']} {facts['classes']} classes, {facts['start']} resnet{facts['depth']}-cifar, "
-            f"test accuracy {facts['accuracy']:.3f}, {recipe}"
-        )
+    """All scored models that learned their task, those of earlier sessions too, as the package's null."""
+    details = committed()
+    for path in directory.glob("*/scores.json"):
+        if learned(path.parent):  # with what each test found, for other statistics than the verdict's
+            details[path.parent.name] = json.loads((path.parent / "facts.json").read_text()) | json.loads(
+                path.read_text()
+            )
+    details = dict(sorted(details.items()))
+    rows = [model["scores"] for model in details.values()]
+    accuracies = [model["accuracy"] for model in details.values()]
+    origins = [origin(model) for model in details.values()]
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
     description = (
@@ -212,13 +210,24 @@ def merge(directory: Path) -> None:
     print(len(rows), "models ->", target)
 
 
+def origin(model: dict) -> str:
+    """One line on where a reference model comes from."""
+    recipe = " ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in model["recipe"].items()
+    )
+    return (
+        f"{model['kind']} {model['classes']} classes, {model['start']} resnet{model['depth']}-cifar, "
+        f"test accuracy {model['accuracy']:.3f}, {recipe}"
+    )
+
+
 def main(verb: str, directory: Path, shard: int, shards: int) -> None:
     if verb == "merge":
         return merge(directory)
     done = {"train": "facts.json", "score": "scores.json"}[verb]
-    # Those that train quickly first.
-    order = sorted([*range(COUNT), *WEAK], key=lambda n: (n in WEAK or n % 6 == 1, n))
-    for number in order[shard::shards]:
+    known = committed()
+    missing = [number for number in (*WEAK, *range(COUNT)) if f"{number:03d}" not in known]
+    for number in missing[shard::shards]:
         if (directory / f"{number:03d}" / done).exists():
             continue
         if verb == "score" and not (directory / f"{number:03d}" / "facts.json").exists():
