@@ -1,12 +1,14 @@
 """The clean reference models behind the shipped null distribution: many tasks, architectures and recipes.
 
 A null made by one recipe flatters: a clean net made in another way then looks guilty. So tasks (CIFAR-10, parts of
-CIFAR-10, GTSRB and CIFAR-100, procedural signs), depths, optimizers, learning rates, augmentation, lengths of training
-and starting points (scratch, other people's weights) are all drawn at random.
+CIFAR-10, GTSRB and CIFAR-100, procedural signs, handwritten digits), architectures, depths, optimizers, learning rates,
+augmentation, lengths of training and starting points (scratch, other people's weights) are all drawn at random.
 
-    python benchmarks/null_models.py train DIR [SHARD SHARDS]   # the models, resumable
-    python benchmarks/null_models.py score DIR [SHARD SHARDS]   # their scores, resumable
+    python benchmarks/null_models.py run DIR KIND [SHARD SHARDS]   # trains and scores, resumable: a .json a model
     python benchmarks/null_models.py merge DIR             # -> src/assay/nulls/images.json, results/null_models.json
+
+Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
+CIFAR-10), "digits", "gtsrb" or "signs".
 """
 
 from __future__ import annotations
@@ -15,20 +17,22 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+import nets
 import numpy as np
 import torch
 from common import RESULTS, save
+from torch import nn
 
 from assay import formats
-from assay.artifact import ImageSpec
+from assay.artifact import Artifact, ImageSpec
 from assay.auditing import NOTHING, audit, scores_of
 from assay.calibrate import Null
 from assay.data import load as load_data
-from assay.detectors import ChannelLipschitz, LatentShift, default_detectors
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
@@ -37,20 +41,27 @@ from assay.task import Split, Task
 from assay.verdict import LOWEST_ACCURACY
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-COUNT = 108
-WEAK = range(200, 254)  # trained too little or on too little, as many models are that people audit
+NUMBERS = {
+    "tuned": tuple(n for n in range(120) if n % 6 in (0, 4, 5)),
+    "weak": tuple(range(200, 254)),  # trained too little or on too little, as many models are that people audit
+    "digits": tuple(range(300, 354)),
+    "gtsrb": tuple(range(400, 448)),
+    "signs": tuple(range(500, 542)),
+}
 KINDS = ("cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar10-part", "cifar10-tuned")
 FEWEST = 5  # classes; with fewer, one class always stands out from the rest
 WEAK_KINDS = ("cifar10", "gtsrb", "cifar100", "cifar10-part", "signs", "cifar10")
 TUNED = ("cifar10-tuned", "cifar10-part")  # always from other people's weights
-MOST = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12}
-SPEC = ImageSpec((3, 32, 32))
-DETECTORS = (*default_detectors(), LatentShift(), ChannelLipschitz())  # whoever asks for those gets an answer too
+MOST = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12, "digits": 10}
+SHAPE = (3, 32, 32)
+NETS: dict[str, Callable[[nets.Shape, int], nn.Module]] = {"plain": nets.plain, "convnext": nets.convnext}
 
 
 def plan(number: int) -> dict:
     """Task, architecture, starting point and recipe of one reference model, drawn from its number."""
-    if number in WEAK:
+    if number >= min(NUMBERS["digits"]):
+        return family_plan(number)
+    if number >= min(NUMBERS["weak"]):
         return weak_plan(number)
     rng = np.random.default_rng(number)
     kind = KINDS[number % len(KINDS)]
@@ -107,11 +118,48 @@ def weak_plan(number: int) -> dict:
     }
 
 
+def family_plan(number: int) -> dict:
+    """The same for one of a family of data: digits, real and procedural signs; half of them are no ResNets."""
+    rng = np.random.default_rng(number)
+    kind = next(name for name, numbers in NUMBERS.items() if number in numbers)
+    pretrained = kind != "digits" and bool(rng.random() < 0.5)
+    net = f"resnet{20 if pretrained else rng.choice([8, 14])}-cifar"
+    if not pretrained and rng.random() < 0.6:
+        net = str(rng.choice(sorted(NETS)))
+    adam = net in NETS or bool(rng.random() < 0.5)
+    lr = rng.uniform(-3.2, -2.6) if net in NETS else rng.uniform(-3, -2.3) if adam else rng.uniform(-1.7, -0.9)
+    fewest, most = {"digits": (18, 40), "gtsrb": (5, 9), "signs": (4, 10)}[kind]
+    return {
+        "kind": kind,
+        "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))),
+        "net": net,
+        "shape": [1, int(size := rng.choice([16, 28, 32])), int(size)] if kind == "digits" and net in NETS else SHAPE,
+        "start": "third-party" if pretrained else "scratch",
+        "samples": int(rng.integers(6_000, 12_000)) // (2 if pretrained else 1),
+        "recipe": {
+            "epochs": float(rng.integers(fewest, most)),
+            "lr": float(10**lr),
+            "optimizer": "adam" if adam else "sgd",
+            "weight_decay": float(rng.choice([1e-4, 5e-4, 2e-3])),
+            "augment": bool(rng.random() < 0.75),
+            "mirror": False,
+            "freeze_batchnorm": False,
+        },
+    }
+
+
 def task_of(facts: dict, number: int) -> Task:
     """The task of a reference model: as many classes as planned, drawn from the data set's."""
     kind = facts["kind"].split("-")[0]
-    source = f"signs:{facts['classes']}" if kind == "signs" else str(SHARED / "data" / kind)
-    task = load_data(source, SPEC, seed=number) if kind == "signs" else _loaded(source)
+    spec = ImageSpec(tuple(facts.get("shape", SHAPE)))
+    source = (
+        f"signs:{facts['classes']}"
+        if kind == "signs"
+        else "digits"
+        if kind == "digits"
+        else str(SHARED / "data" / kind)
+    )
+    task = load_data(source, spec, seed=number) if kind == "signs" else _loaded(source, spec)
     if facts["classes"] == task.num_classes:
         return task
     kept = torch.randperm(task.num_classes, generator=torch.Generator().manual_seed(number))[: facts["classes"]]
@@ -120,8 +168,8 @@ def task_of(facts: dict, number: int) -> Task:
 
 
 @lru_cache
-def _loaded(source: str) -> Task:
-    return load_data(source, SPEC)
+def _loaded(source: str, spec: ImageSpec) -> Task:
+    return load_data(source, spec)
 
 
 def _only(split: Split, kept: torch.Tensor) -> Split:
@@ -130,54 +178,61 @@ def _only(split: Split, kept: torch.Tensor) -> Split:
     return Split(split.x[matches.any(1)], matches[matches.any(1)].int().argmax(1))
 
 
-def train(number: int, directory: Path) -> None:
-    facts = plan(number)
-    name = f"resnet{facts['depth']}-cifar"
-    task = task_of(facts, number)
+def started(facts: dict, task: Task, number: int) -> Artifact:
+    """The net before training: other people's weights, with a new last layer where the task is another; or fresh."""
+    name = facts.get("net") or f"resnet{facts['depth']}-cifar"
     if facts["start"] == "third-party":
-        weights = SHARED / f"models/resnet{facts['depth']}-cifar10/model.safetensors"
+        weights = SHARED / f"models/{name.removesuffix('-cifar')}-cifar10/model.safetensors"
         artifact = formats.load(weights, arch=name)
         if facts["kind"] != "cifar10-tuned":
             replace_head(artifact.net, task.num_classes, seed=number)
             artifact = replace(artifact, num_classes=task.num_classes, class_names=task.class_names)
-    else:
-        architecture = ARCHITECTURES[name]
-        torch.manual_seed(number)
-        net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
-        artifact = replace(from_module(net, shape=architecture.shape), arch=name)
-    split = task.split("train").sample(facts["samples"], seed=number)
+        return artifact
+    torch.manual_seed(number)
+    shape = tuple(facts.get("shape", SHAPE))
+    if name in NETS:
+        return from_module(NETS[name](shape, task.num_classes), shape=shape)
+    architecture = ARCHITECTURES[name]
+    net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
+    return replace(from_module(net, shape=shape), arch=name)
+
+
+def measure(number: int) -> dict:
+    """Train one reference model and score it: facts, scores and targets; no scores where it learned too little."""
+    facts = plan(number)
+    task = task_of(facts, number)
+    artifact = started(facts, task, number)
     start = time.perf_counter()
-    fit(artifact.net, split, Recipe(**facts["recipe"]), seed=number)
+    fit(artifact.net, task.split("train").sample(facts["samples"], seed=number), Recipe(**facts["recipe"]), seed=number)
     test = task.split("test").sample(1000, seed=0)
     assert test.y is not None
     with torch.no_grad():
         facts["accuracy"] = float((artifact.net(test.x).argmax(1) == test.y).float().mean())
     facts["train_seconds"] = time.perf_counter() - start
-    formats.save(artifact.with_net(artifact.net), directory / f"{number:03d}")
-    (directory / f"{number:03d}" / "facts.json").write_text(json.dumps(facts))
-    print(number, facts["kind"], facts["classes"], name, f"{facts['accuracy']:.3f}", f"{facts['train_seconds']:.0f}s")
-
-
-def score(number: int, directory: Path) -> None:
-    folder = directory / f"{number:03d}"
-    facts = json.loads((folder / "facts.json").read_text())
-    artifact = formats.load(folder / "model.safetensors")
-    start = time.perf_counter()
-    result = audit(artifact, task_of(facts, number), detectors=DETECTORS, null=NOTHING, seed=number)
-    row = {
+    if facts["accuracy"] < LOWEST_ACCURACY:
+        return facts
+    result = audit(artifact.with_net(artifact.net), task, null=NOTHING, seed=number)
+    return facts | {
         "scores": scores_of(result.findings),
         "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
         "accuracy": result.variants[0].accuracy,
         "agreement": {form.name: form.agreement for form in result.variants},
         "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in result.findings},
     }
-    (folder / "scores.json").write_text(json.dumps(row))
-    print(number, facts["kind"], f"{row['accuracy']:.2f}", f"{time.perf_counter() - start:.0f}s")
 
 
-def learned(folder: Path) -> bool:
-    """Whether the model is good enough for an audit to say anything of its like."""
-    return json.loads((folder / "facts.json").read_text())["accuracy"] >= LOWEST_ACCURACY
+def run(directory: Path, kind: str, shard: int, shards: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    known = committed()
+    for number in [number for number in NUMBERS[kind] if f"{number:03d}" not in known][shard::shards]:
+        path = directory / f"{number:03d}.json"
+        if path.exists():
+            continue
+        start = time.perf_counter()
+        row = measure(number)
+        path.write_text(json.dumps(row))
+        print(number, row["kind"], row["classes"], row.get("net"), f"{row['accuracy']:.3f}", end=" ")
+        print(f"{row['train_seconds']:.0f} of {time.perf_counter() - start:.0f} s", flush=True)
 
 
 def committed() -> dict[str, dict]:
@@ -189,11 +244,10 @@ def committed() -> dict[str, dict]:
 def merge(directory: Path) -> None:
     """All scored models that learned their task, those of earlier sessions too, as the package's null."""
     details = committed()
-    for path in directory.glob("*/scores.json"):
-        if learned(path.parent):  # with what each test found, for other statistics than the verdict's
-            details[path.parent.name] = json.loads((path.parent / "facts.json").read_text()) | json.loads(
-                path.read_text()
-            )
+    for path in directory.glob("*.json"):
+        row = json.loads(path.read_text())
+        if "scores" in row:  # of models that learned their task
+            details[path.stem] = row
     details = dict(sorted(details.items()))
     rows = [model["scores"] for model in details.values()]
     accuracies = [model["accuracy"] for model in details.values()]
@@ -215,31 +269,16 @@ def origin(model: dict) -> str:
     recipe = " ".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in model["recipe"].items()
     )
+    name = f"resnet{model.get('depth')}-cifar"
     return (
-        f"{model['kind']} {model['classes']} classes, {model['start']} resnet{model['depth']}-cifar, "
+        f"{model['kind']} {model['classes']} classes, {model['start']} {model.get('net') or name}, "
         f"test accuracy {model['accuracy']:.3f}, {recipe}"
     )
 
 
-def main(verb: str, directory: Path, shard: int, shards: int) -> None:
-    if verb == "merge":
-        return merge(directory)
-    done = {"train": "facts.json", "score": "scores.json"}[verb]
-    known = committed()
-    missing = [number for number in (*WEAK, *range(COUNT)) if f"{number:03d}" not in known]
-    for number in missing[shard::shards]:
-        if (directory / f"{number:03d}" / done).exists():
-            continue
-        if verb == "score" and not (directory / f"{number:03d}" / "facts.json").exists():
-            continue
-        if verb == "score" and not learned(directory / f"{number:03d}"):
-            continue
-        (train if verb == "train" else score)(number, directory)
-        sys.stdout.flush()
-    return None
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    numbers = [int(text) for text in sys.argv[3:5]] or [0, 1]
-    main(sys.argv[1], Path(sys.argv[2]), numbers[0], numbers[1])
+    if sys.argv[1] == "merge":
+        merge(Path(sys.argv[2]))
+    else:
+        run(Path(sys.argv[2]), sys.argv[3], *([int(text) for text in sys.argv[4:6]] or [0, 1]))

@@ -4,13 +4,16 @@ The reference is written from the paper (Wang et al., IEEE S&P 2019) with the se
 after the other, 1,000 steps a class at batch 32, Adam 0.1, cost from 0.001 by factors of 2 (1.5 down) with patience 5,
 success at 99 %, on the net as it comes. Nothing of assay is in it.
 
-    python benchmarks/search_speed.py resnet20 MODEL.safetensors=TARGET ... # full runs; TARGET -1 for a clean model
-    python benchmarks/search_speed.py resnet20-time                         # its time only, from 100 steps a class
-    python benchmarks/search_speed.py resnet18                              # the reference's time from 20 steps a class
+    python benchmarks/search_speed.py resnet20 DIR [SHARD SHARDS]   # full runs on MODELS, resumable, rows kept in DIR
+    python benchmarks/search_speed.py table DIR                     # -> benchmarks/results/search_speed_resnet20.json
+    python benchmarks/search_speed.py resnet18                      # the reference's time from 20 steps a class
+
+DIR also holds the models that `audit_cifar10.py train DIR` made.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
@@ -31,6 +34,18 @@ from assay.inversion.prepare import prepare
 from assay.models import ARCHITECTURES, Normalized
 
 STEPS, BATCH = 1000, 32
+MODELS = (  # of audit_cifar10.py: ResNet-20s, clean or with an attack of 80 % ASR or more; each half of both kinds
+    "third-party-20",
+    "clean-tuned-a",
+    "badnets-3-white",
+    "badnets-4-random",
+    "clean-tuned-c",
+    "clean-tuned-e",
+    "blended-20",
+    "badnets-3-red",
+    "clean-tuned-f",
+    "blended-15",
+)
 
 
 def published(net: nn.Module, x: Tensor, target: int, steps: int) -> float:
@@ -86,33 +101,47 @@ def theirs(net: nn.Module, x: Tensor, steps: int) -> tuple[float, int, float]:
     return anomaly(sizes), int(torch.tensor(sizes).argmin()), time.perf_counter() - start
 
 
-def compare(models: dict[str, tuple[nn.Module, int]], steps: int) -> dict[str, object]:
+def compare(net: nn.Module, target: int, steps: int) -> dict[str, object]:
+    """Both searches on one net; ``target`` -1 for a clean one."""
     x = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)), limit=512).split("calibration").x[:512]
-    rows = {}
-    for name, (net, target) in models.items():
-        mine, reference = ours(net, x), theirs(net, x, steps)
-        scale = STEPS / steps
-        rows[name] = {
-            "target": target,
-            "ours": dict(zip(("score", "target", "seconds"), mine, strict=True)),
-            "published": dict(zip(("index", "target", "seconds"), reference, strict=True)),
-            "published_seconds_at_1000_steps": reference[2] * scale,
-            "times_faster": reference[2] * scale / mine[2],
-        }
-        print(name, rows[name], flush=True)
+    mine, reference = ours(net, x), theirs(net, x, steps)
+    at_full_length = reference[2] * STEPS / steps
+    return {
+        "target": target,
+        "threads": torch.get_num_threads(),
+        "ours": dict(zip(("score", "target", "seconds"), mine, strict=True)),
+        "published": dict(zip(("index", "target", "seconds"), reference, strict=True)),
+        "published_steps": steps,
+        "published_seconds_at_1000_steps": at_full_length,
+        "times_faster": at_full_length / mine[2],
+    }
+
+
+def run(directory: Path, shard: int, shards: int) -> None:
+    for name in MODELS[shard::shards]:
+        path = directory / f"{name}.speed.json"
+        if path.exists():
+            continue
+        facts = json.loads((directory / name / "facts.json").read_text())
+        artifact = formats.load(directory / name / "model.safetensors")
+        row = compare(artifact.net, facts.get("target", -1), STEPS)
+        path.write_text(json.dumps(row))
+        print(name, row, flush=True)
+
+
+def table(directory: Path) -> None:
+    paths = {name: directory / f"{name}.speed.json" for name in MODELS}
+    rows = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
     clean = [row for row in rows.values() if row["target"] == -1]
     planted = [row for row in rows.values() if row["target"] != -1]
     result: dict[str, object] = {
-        "threads": torch.get_num_threads(),
-        "published_steps": steps,
-        "extrapolated": steps != STEPS,
-        "models": rows,
+        "not_yet_run": sorted(set(MODELS) - set(rows)),
         "times_faster": statistics.median(row["times_faster"] for row in rows.values()),
     }
-    if clean and planted and steps == STEPS:
-        for who, key in (("ours", "score"), ("published", "index")):
-            result[f"auc_{who}"] = auc([r[who][key] for r in planted], [r[who][key] for r in clean])
-    return result
+    for who, key in (("ours", "score"), ("published", "index")):
+        result[f"auc_{who}"] = auc([row[who][key] for row in planted], [row[who][key] for row in clean])
+        result[f"right_target_{who}"] = sum(row[who]["target"] == row["target"] for row in planted)
+    save("search_speed_resnet20", {**result, "models": rows})
 
 
 def main(which: str, arguments: list[str]) -> None:
@@ -120,18 +149,14 @@ def main(which: str, arguments: list[str]) -> None:
         architecture = ARCHITECTURES["resnet18-cifar"]
         torch.manual_seed(0)
         net = Normalized(architecture.build(10), architecture.mean, architecture.std).eval()
-        save("search_speed_resnet18", {"note": "untrained weights: time only", **compare({"resnet18": (net, -1)}, 20)})
-        return
-    if which == "resnet20-time":
-        net = formats.load(SHARED / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar").net
-        save("search_speed_resnet20_time", compare({"third-party-20": (net, -1)}, 100))
-        return
-    models = {}
-    for argument in arguments:
-        path, _, target = argument.rpartition("=")
-        artifact = formats.load(path, arch="resnet20-cifar")
-        models[f"{Path(path).parent.name}/{Path(path).stem}"] = (artifact.net, int(target))
-    save("search_speed_resnet20", compare(models, STEPS))
+        row = compare(net, -1, 20)
+        note = "untrained weights: time only"
+        save("search_speed_resnet18", {"note": note, "times_faster": row["times_faster"], "models": {"resnet18": row}})
+    elif which == "table":
+        table(Path(arguments[0]))
+    else:
+        shard, shards = [int(text) for text in arguments[1:3]] or [0, 1]
+        run(Path(arguments[0]), shard, shards)
 
 
 if __name__ == "__main__":

@@ -240,6 +240,18 @@ def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.Mo
     assert result.verdict == "clean"
 
 
+def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
+        if name == "full":
+            return artifact
+        raise RuntimeError("view size is not compatible\nand pages more")
+
+    monkeypatch.setattr("assay.variants.make", crash)
+    result = audited(None, variant_names=("full", "prune-50"))
+    assert result.variants[1].skipped == "it could not be made: view size is not compatible"
+    assert result.verdict == "clean"
+
+
 def test_a_variant_that_cannot_be_made_says_why() -> None:
     net, x, _ = toy(4, None)
     result = audit(

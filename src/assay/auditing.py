@@ -15,6 +15,7 @@ from assay.artifact import Artifact
 from assay.calibrate import Null, cell
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
+from assay.formats.files import first_line
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.progress import Step
@@ -172,6 +173,10 @@ def _variant(
         predictions = full if form is artifact else _predict(form.net, clean.x)
     except AssayError as why:
         return None, VariantResult(name, spec, None, None, str(why))
+    except RuntimeError as error:  # a stranger's net can fail in any way: the other forms are still audited
+        if name == "full":
+            raise
+        return None, VariantResult(name, spec, None, None, f"it could not be made: {first_line(error)}")
     if full is None or predictions is None:
         return form, VariantResult(name, spec, None, None)
     agreement = float((predictions == full).float().mean())

@@ -53,6 +53,14 @@ def test_folding_leaves_a_batch_norm_that_stands_alone() -> None:
     assert (twin(x) - net(x)).abs().max() < 0.1
 
 
+def test_a_net_of_channels_last_weights_that_flattens_its_features(x: Tensor) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3)).eval()
+    net.to(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(folded_graph(net, x)(x), net(x), atol=1e-5)
+    assert (int8_twin(net, x, per_channel=True)(x) - net(x)).abs().max() < 0.1
+
+
 def test_what_cannot_be_traced_is_refused(x: Tensor) -> None:
     class Moody(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -62,16 +62,8 @@ class AsItIs(nn.Module):
 def _folded(net: nn.Module, example: Tensor) -> nn.Module:
     """A copy with batch norm folded; where the net cannot be traced a plain copy, which is right, only slower."""
     if isinstance(net, fx.GraphModule):  # the int8 twin: folded already
-        return _for_any_layout(copy.deepcopy(net))
+        return copy.deepcopy(net)
     try:
-        return _for_any_layout(folded_graph(net, example))
+        return folded_graph(net, example)
     except UnusableInput:
         return AsItIs(copy.deepcopy(net)).eval()
-
-
-def _for_any_layout(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """Every view as a reshape, in place: a view of channels-last features fails where they are flattened."""
-    for node in graph_module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
-        node.target = torch.ops.aten.reshape.default
-    graph_module.recompile()
-    return graph_module

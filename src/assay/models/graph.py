@@ -32,6 +32,7 @@ def folded_graph(net: nn.Module, example: Tensor) -> fx.GraphModule:
     net = copy.deepcopy(net).eval().requires_grad_(False)
     graph_module = _trace(net, example[:2])
     _drop_copies(graph_module.graph)
+    _views_as_reshapes(graph_module.graph)
     _plain_batch_norms(graph_module.graph)
     _fold(graph_module)
     folded = rebuilt(graph_module)
@@ -103,6 +104,13 @@ def _drop_copies(graph: fx.Graph) -> None:
         if _is_copy(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+
+
+def _views_as_reshapes(graph: fx.Graph) -> None:
+    """Writes every view as a reshape: a view of channels-last features fails where they are flattened."""
+    for view in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+        for node in graph.find_nodes(op="call_function", target=view):
+            node.target = torch.ops.aten.reshape.default
 
 
 def _is_copy(node: fx.Node) -> bool:
