@@ -17,9 +17,10 @@ from assay import __version__
 from assay.artifact import Artifact
 from assay.auditing import audit
 from assay.bench import statistics
-from assay.calibrate import builtin
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
+from assay.likeness import likeness
+from assay.null_file import builtin
 from assay.result import VariantResult
 from assay.task import Task
 from assay.verdict import Footing, judge
@@ -63,6 +64,7 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
         "seconds": round(result.seconds, 1),
         "samples": result.data_samples,
         "classes": result.model.num_classes,
+        "data": likeness(task.split("calibration", "train").x),
         "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
     }
@@ -89,7 +91,7 @@ def judged(row: dict) -> dict:
         for name, value in row["variants"].items()
     )
     null = builtin()
-    null = null and null.like(next(form.accuracy for form in forms if form.name == "full"))
+    null = null and null.like(next(form.accuracy for form in forms if form.name == "full"), row["data"])
     verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"]))
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]

@@ -28,12 +28,14 @@ import torch
 from common import RESULTS, save
 from torch import nn
 
-from assay import formats
+from assay import formats, null_file
 from assay.artifact import Artifact, ImageSpec
 from assay.auditing import NOTHING, audit, scores_of
-from assay.calibrate import Null
+from assay.calibrate import Null, Reference
 from assay.data import load as load_data
 from assay.formats.module import from_module
+from assay.intake import SAMPLES
+from assay.likeness import likeness
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
 from assay.stages.train import Recipe, fit
@@ -49,6 +51,13 @@ NUMBERS = {
     "signs": tuple(range(500, 542)),
 }
 KINDS = ("cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar10-part", "cifar10-tuned")
+FAMILIES = {
+    "cifar10": "photos of objects",
+    "cifar100": "photos of objects",
+    "gtsrb": "photos of road signs",
+    "signs": "drawn signs",
+    "digits": "digits",
+}
 FEWEST = 5  # classes; with fewer, one class always stands out from the rest
 WEAK_KINDS = ("cifar10", "gtsrb", "cifar100", "cifar10-part", "signs", "cifar10")
 TUNED = ("cifar10-tuned", "cifar10-part")  # always from other people's weights
@@ -249,19 +258,24 @@ def merge(directory: Path) -> None:
         if "scores" in row:  # of models that learned their task
             details[path.stem] = row
     details = dict(sorted(details.items()))
-    rows = [model["scores"] for model in details.values()]
-    accuracies = [model["accuracy"] for model in details.values()]
-    origins = [origin(model) for model in details.values()]
+    models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
     description = (
-        f"{len(rows)} clean CIFAR-style ResNets (depth 8 to 44) on CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, "
-        "and procedural signs, trained or fine-tuned by recipes drawn at random (benchmarks/null_models.py)"
+        f"{len(models)} clean nets (CIFAR-style ResNets, plain and ConvNeXt-like ones) on CIFAR-10, parts of CIFAR-10, "
+        "CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
+        "(benchmarks/null_models.py)"
     )
-    null = Null("images", description, tuple(rows), tuple(origins), FEWEST, tuple(accuracies))
-    null.save(target)
+    null_file.save(Null("images", description, models, FEWEST), target)
     save("null_models", {"models": details})
-    print(len(rows), "models ->", target)
+    print(len(models), "models ->", target)
+
+
+def reference(number: int, model: dict) -> Reference:
+    """One row of the null."""
+    clean = task_of(model, number).split("calibration").sample(SAMPLES, seed=number)
+    family = FAMILIES[model["kind"].split("-")[0]]
+    return Reference(model["scores"], origin(model), model["accuracy"], family, likeness(clean.x) or ())
 
 
 def origin(model: dict) -> str:

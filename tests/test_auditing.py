@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from inversion.toys import SHAPE, Toy, artifact_of, toy
+from nulls import null_of_rows
 from torch import Tensor, nn
 
 import assay
@@ -28,7 +29,7 @@ def null_of(models: int = 120) -> Null:
     """What toys without a backdoor score: more or less nothing."""
     scores = 0.1 * np.abs(np.random.default_rng(0).normal(size=(models, len(DETECTORS))))
     rows = [{cell("full", d.name): float(s) for d, s in zip(DETECTORS, row, strict=True)} for row in scores]
-    return Null("toys", "hand-built nets", tuple(rows))
+    return null_of_rows(rows)
 
 
 def audited(target: int | None, **options: Any) -> Audit:

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nulls import null_of_rows
 
-from assay.calibrate import FALSE_ALARM_RATE, SCHEMA, WELL_TRAINED, Null, Tail, cell, load
+from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, WELL_TRAINED, Null, Reference, Tail, cell
 from assay.detectors.base import Finding
-from assay.errors import UnusableInput
 from assay.result import VariantResult
 from assay.verdict import Footing, judge
 
@@ -20,7 +17,7 @@ from assay.verdict import Footing, judge
 def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:
     """From scores (n, T)."""
     tests = names or [cell("full", f"test-{i}") for i in range(scores.shape[1])]
-    return Null("toy", "drawn", tuple(dict(zip(tests, map(float, row), strict=True)) for row in scores))
+    return null_of_rows(dict(zip(tests, map(float, row), strict=True)) for row in scores)
 
 
 def test_p_values_are_uniform_where_the_model_is_like_the_others() -> None:
@@ -60,11 +57,13 @@ def test_the_statistic_is_over_the_tests_that_ran() -> None:
     assert both == null.surprise("full/b", 9.0)
     assert null.statistic({"full/a": 0.0}) == null.surprise("full/a", 0.0)
     assert null.statistic({"full/a": 0.0, "full/unknown": 99.0}) == null.surprise("full/a", 0.0)
-    assert np.array_equal(null.statistics(["full/a"]), [null.surprise("full/a", row["full/a"]) for row in null.rows])
+    assert np.array_equal(
+        null.statistics(["full/a"]), [null.surprise("full/a", model.scores["full/a"]) for model in null.models]
+    )
 
 
 def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
-    null = Null("toy", "", ({"full/a": 1.0}, {"full/b": 2.0}, {"full/a": 3.0, "full/b": 4.0}))
+    null = null_of_rows([{"full/a": 1.0}, {"full/b": 2.0}, {"full/a": 3.0, "full/b": 4.0}])
     assert len(null.statistics(["full/a"])) == 2
     assert len(null.scores("full/b")) == 2
     assert len(null) == 3
@@ -73,7 +72,7 @@ def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
 def test_joined_adds_one_model_with_the_known_tests() -> None:
     null = null_of(np.zeros((5, 1)))
     joined = null.joined({"full/test-0": 3.0, "int8/test-0": 4.0})
-    assert joined.rows == (*null.rows, {"full/test-0": 3.0})
+    assert joined.models == (*null.models, Reference({"full/test-0": 3.0}))
     assert len(null) == 5
 
 
@@ -124,7 +123,7 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
             if cell(v, t) in rows[n]
         )
         result = VariantResult("prune-50", "", None, skipped="it broke" if broken[n] else "", broken=bool(broken[n]))
-        p = judge(findings, (result,), Null("toy", "", tuple(rows[:n])), Footing(512)).p_value
+        p = judge(findings, (result,), null_of_rows(rows[:n]), Footing(512)).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE
     expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
@@ -134,103 +133,43 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
 
 def test_one_strange_test_among_many_is_seen() -> None:
     null = null_of(np.random.default_rng(0).normal(size=(120, 14)))
-    scores = dict.fromkeys(null.rows[0], 0.0) | {"full/test-7": 8.0}
+    scores = dict.fromkeys(null.models[0].scores, 0.0) | {"full/test-7": 8.0}
     everyone = null.joined(scores)
     *others, statistic = everyone.statistics(scores)
     assert statistic > max(others)
 
 
-def test_a_saved_null_comes_back(tmp_path: Path) -> None:
-    rows = ({"full/a": 1.25, "int8/a": -3.0}, {"full/a": 0.12341})
-    null = Null("toy", "two models", rows, ("net one", "net two"), 7, (0.9, 0.61))
-    null.save(tmp_path / "deep" / "null.json")
-    back = load(tmp_path / "deep" / "null.json")
-    assert (back.name, back.description, back.origins) == (null.name, null.description, null.origins)
-    assert (back.fewest_classes, back.accuracies) == (7, (0.9, 0.61))
-    assert back.rows == ({"full/a": 1.25, "int8/a": -3.0}, {"full/a": 0.1234})
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["null.json"]
-
-
-def test_a_null_without_origins_can_be_saved(tmp_path: Path) -> None:
-    null_of(np.zeros((3, 1))).save(tmp_path / "null.json")
-    assert load(tmp_path / "null.json").origins == ("", "", "")
+def families(count: int, name: str, data: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
+    return tuple(
+        Reference({"full/a": float(i)}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in data))
+        for i in range(count)
+    )
 
 
 def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
-    rows = tuple({"full/a": float(i)} for i in range(6))
-    null = Null("toy", "six", rows, tuple("abcdef"), 5, (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2))
-    well, badly = null.like(0.95), null.like(0.6)
-    assert (well.origins, badly.origins) == (("a", "c", "e"), ("b", "d", "f"))
-    assert well.rows == (rows[0], rows[2], rows[4])
+    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2)
+    models = tuple(Reference({"full/a": float(i)}, "abcdef"[i], accuracy) for i, accuracy in enumerate(accuracies))
+    null = Null("toy", "six", models, 5)
+    well, badly = null.like(0.95, None), null.like(0.6, None)
+    assert ([m.origin for m in well.models], [m.origin for m in badly.models]) == (list("ace"), list("bdf"))
     assert well.fewest_classes == badly.fewest_classes == 5
-    assert "below 80%" in badly.description
-    assert null.like(None) is null
-    assert null_of(np.zeros((3, 1))).like(0.9).rows == null_of(np.zeros((3, 1))).rows
+    assert "of them the 3 below 80% accuracy" in badly.description
+    assert null.like(None, None) is null
+    unknown = null_of(np.zeros((3, 1)))
+    assert unknown.like(0.9, (0.5, 0.1)) is unknown
 
 
-GOOD: dict[str, Any] = {
-    "schema": SCHEMA,
-    "name": "n",
-    "description": "d",
-    "fewest_classes": 5,
-    "models": [{"origin": "o", "accuracy": None, "scores": {"full/a": 1.0}}],
-}
-
-
-def scored(value: str) -> str:
-    return json.dumps(GOOD).replace("1.0", value)
-
-
-MALFORMED = {
-    "empty": "",
-    "cut short": json.dumps(GOOD)[:-9],
-    "no object": "[1, 2]",
-    "a number": "3",
-    "null": "null",
-    "nothing in it": "{}",
-    "another schema": json.dumps({**GOOD, "schema": "assay.null/9"}),
-    "no models": json.dumps({k: v for k, v in GOOD.items() if k != "models"}),
-    "models no list": json.dumps({**GOOD, "models": 3}),
-    "models null": json.dumps({**GOOD, "models": None}),
-    "models strings": json.dumps({**GOOD, "models": ["a"]}),
-    "model without scores": json.dumps({**GOOD, "models": [{"origin": "o", "accuracy": None}]}),
-    "model without origin": json.dumps({**GOOD, "models": [{"accuracy": None, "scores": {"full/a": 1.0}}]}),
-    "scores a list": json.dumps({**GOOD, "models": [{"origin": "o", "accuracy": None, "scores": [1.0]}]}),
-    "model without accuracy": json.dumps({**GOOD, "models": [{"origin": "o", "scores": {}}]}),
-    "accuracy a word": json.dumps({**GOOD, "models": [GOOD["models"][0] | {"accuracy": "good"}]}),
-    "accuracy of some": json.dumps({**GOOD, "models": [GOOD["models"][0] | {"accuracy": 0.9}, GOOD["models"][0]]}),
-    "no fewest classes": json.dumps({k: v for k, v in GOOD.items() if k != "fewest_classes"}),
-    "fewest classes a word": json.dumps({**GOOD, "fewest_classes": "few"}),
-    "score a word": scored('"high"'),
-    "score null": scored("null"),
-    "score a list": scored("[1]"),
-    "score true": scored("true"),
-    "score NaN": scored("NaN"),
-    "score infinite": scored("Infinity"),
-    "score too large": scored("1e999"),
-    "score far too large": scored("1" + 400 * "0"),
-    "deep": 100_000 * "[",
-}
-
-
-@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_null_gives_one_line(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "null.json"
-    path.write_text(content)
-    with pytest.raises(UnusableInput, match="expected a null distribution") as error:
-        load(path)
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_null_of_other_bytes_gives_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "null.json"
-    path.write_bytes(b"\xff\xfe\x00{")
-    with pytest.raises(UnusableInput, match="expected a null distribution"):
-        load(path)
-
-
-def test_a_null_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none.json"):
-        with pytest.raises(UnusableInput, match="cannot be read"):
-            load(path)
+def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
+    photos = families(FEWEST_MODELS, "photos", (0.5, 0.1), 0.9)
+    digits = families(FEWEST_MODELS + 3, "digits", (0.1, 0.4), 0.9)
+    few = families(FEWEST_MODELS - 1, "scans", (0.9, 0.9), 0.9)
+    weak = families(FEWEST_MODELS, "photos", (0.5, 0.1), 0.6)
+    null = Null("toy", "all", (*photos, *digits, *few, *weak))
+    assert null.like(0.95, (0.48, 0.12)).models == photos
+    assert null.like(0.95, (0.12, 0.38)).models == digits
+    assert null.like(0.60, (0.48, 0.12)).models == weak
+    assert null.like(0.60, (0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
+    assert null.like(0.95, (0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
+    assert null.like(0.95, (7.0, 7.0)).models == (*photos, *digits, *few)  # like none
+    assert null.like(None, (0.12, 0.38)).models == digits
+    assert null.like(0.95, (0.12, 0.38)).description == "all; of them the 52 from 80% accuracy on digits"

@@ -20,16 +20,18 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from nulls import null_of_rows
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from assay.artifact import PLANTED_KEY
-from assay.calibrate import FEWEST_MODELS, Null
-from assay.calibrate import load as load_null
+from assay.calibrate import FEWEST_MODELS
 from assay.cli import main
 from assay.cli.audit import EXIT_CODES, audit
 from assay.detectors import default_detectors
+from assay.null_file import load as load_null
+from assay.null_file import save as save_null
 
 ASSAY = Path(sys.executable).with_name("assay")
 DATA = ("--data", "signs:3", "--limit", "150")
@@ -76,9 +78,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def null_file(path: Path, score: float) -> Path:
     """120 reference models that score ``score`` and a little on every test."""
     tests = [f"full/{detector.name}" for detector in default_detectors()]
-    Null("made up", "for a test", tuple(dict.fromkeys(tests, score + i / 1000) for i in range(120)), ("",) * 120).save(
-        path
-    )
+    save_null(null_of_rows(dict.fromkeys(tests, score + i / 1000) for i in range(120)), path)
     return path
 
 
@@ -531,7 +531,7 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
     assert scored == [str(model) for model in (models[0], models[1], models[1])]
     assert f"needs {FEWEST_MODELS} of them" in ran.err
     null = load_null(tmp_path / "null.json")
-    assert [dict(row) for row in null.rows] == [{"full/neural-cleanse": 1.0}, {"full/neural-cleanse": 3.0}]
+    assert [dict(model.scores) for model in null.models] == [{"full/neural-cleanse": 1.0}, {"full/neural-cleanse": 3.0}]
     assert not (tmp_path / "null.json.partial").exists()
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nulls import null_of_rows
 
 from assay import formats
 from assay.attacks import BadNets
-from assay.calibrate import Null
 from assay.demo import BADNETS, Demo, Settings, demo
 from assay.stages.train import Recipe
 
-NULL = Null("made up", "for this test", tuple({"full/depth-scan": 100.0 + i} for i in range(120)))
+NULL = null_of_rows({"full/depth-scan": 100.0 + i} for i in range(120))
 TINY = Settings(
     classes=3,
     samples=120,

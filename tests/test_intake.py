@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from inversion.toys import SHAPE, artifact_of, toy
+from nulls import null_of_rows
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from assay import intake
+from assay import intake, null_file
 from assay.auditing import audit
-from assay.calibrate import Null, cell
+from assay.calibrate import cell
 from assay.detectors import LatentShift
 from assay.errors import UnusableInput
 from assay.task import Split, Task
@@ -24,8 +25,8 @@ QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
 
 @pytest.fixture
 def null(tmp_path: Path) -> Path:
-    rows = tuple({cell("full", "latent-shift"): i / 100} for i in range(60))
-    Null("toys", "", rows, ("",) * 60).save(tmp_path / "null.json")
+    rows = ({cell("full", "latent-shift"): i / 100} for i in range(60))
+    null_file.save(null_of_rows(rows), tmp_path / "null.json")
     return tmp_path / "null.json"
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from nulls import null_of_rows
 
 from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
 from assay.detectors.base import Finding
@@ -17,7 +18,7 @@ FIRM = Footing(samples=512, classes=10, predicted=10)
 
 def null_of(models: int = 120, seed: int = 0) -> Null:
     scores = np.random.default_rng(seed).normal(size=(models, len(TESTS)))
-    return Null("toy", "drawn", tuple({cell(*t): float(s) for t, s in zip(TESTS, row, strict=True)} for row in scores))
+    return null_of_rows({cell(*t): float(s) for t, s in zip(TESTS, row, strict=True)} for row in scores)
 
 
 def findings(**scores: float) -> tuple[Finding, ...]:
@@ -89,8 +90,8 @@ def test_models_that_ran_other_tests_do_not_count() -> None:
     null = null_of(FEWEST_MODELS + 20)
 
     def verdict(others: int) -> Verdict:
-        rows = tuple({"full/other": 1.0} if i < others else row for i, row in enumerate(null.rows))
-        return judge(findings(), (FULL,), Null("toy", "", rows), FIRM)
+        rows = ({"full/other": 1.0} if i < others else model.scores for i, model in enumerate(null.models))
+        return judge(findings(), (FULL,), null_of_rows(rows), FIRM)
 
     assert verdict(21).word == "inconclusive"
     assert f"only {FEWEST_MODELS - 1}" in verdict(21).reason
@@ -173,8 +174,8 @@ def test_the_edge_of_a_sound_footing() -> None:
 def test_clean_without_a_reference_for_the_search_is_inconclusive() -> None:
     null = null_of()
     name = min(SEARCHES)
-    rows = tuple({test: score for test, score in row.items() if test != cell("full", name)} for row in null.rows)
-    verdict = judge(findings(), (FULL,), replace(null, rows=rows), FIRM)
+    rows = ({test: s for test, s in model.scores.items() if test != cell("full", name)} for model in null.models)
+    verdict = judge(findings(), (FULL,), null_of_rows(rows), FIRM)
     assert verdict.word == "inconclusive"
     assert f"no score on {name}" in verdict.reason
 
@@ -231,7 +232,7 @@ def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
     )
     found = (Finding("neural-cleanse", "ok", "full", score=3.0),)
     broken = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it", broken=True)
-    left_out, lost = (judge(found, forms, Null("toy", "", rows), FIRM).p_value for forms in ((FULL,), (FULL, broken)))
+    left_out, lost = (judge(found, forms, null_of_rows(rows), FIRM).p_value for forms in ((FULL,), (FULL, broken)))
     assert left_out == pytest.approx(1 / 101)
     assert lost is not None
     assert lost > left_out  # some reference models stand out further, in the form that this one lost

@@ -16,6 +16,7 @@ from assay.calibrate import Null, cell
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line
+from assay.likeness import likeness
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.progress import Step
@@ -66,8 +67,9 @@ def audit(
     reference = intake.reference_of(null)
     with evaluating(artifact.net):
         full = _predict(artifact.net, clean.x) if len(clean) else None
-        if reference is not None and full is not None and clean.y is not None:
-            reference = reference.like(float((full == clean.y).float().mean()))
+        if reference is not None:
+            right = None if full is None or clean.y is None else float((full == clean.y).float().mean())
+            reference = reference.like(right, likeness(clean.x))
         findings, results = _test(artifact, clean, full, names, chosen, reference, deadline, seed, progress)
     progress("verdict", 1.0)
     footing = Footing(len(clean), artifact.num_classes, None if full is None else len(full.unique()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from assay import variants
 from assay.artifact import Artifact
 from assay.auditing import score_model
-from assay.calibrate import Null
+from assay.calibrate import Null, Reference
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
 from assay.task import Task
@@ -56,9 +56,8 @@ def calibrate(
         rows[origin] = known.get(origin) or score_model(
             artifact, task, variant_names=settings.variant_names, detectors=settings.detectors, seed=settings.seed
         )
-        null = Null(
-            name, f"{len(rows)} clean models on {task.name}", tuple(rows.values()), tuple(rows), task.num_classes
-        )
+        models_so_far = tuple(Reference(scores, line) for line, scores in rows.items())
+        null = Null(name, f"{len(rows)} clean models on {task.name}", models_so_far, task.num_classes)
         keep(null)
     progress("done", 1.0)
     return null
@@ -74,4 +73,4 @@ def _origin(artifact: Artifact, rows: Mapping[str, object]) -> str:
 
 
 def _rows(null: Null) -> Iterator[tuple[str, Mapping[str, float]]]:
-    yield from zip(null.origins, null.rows, strict=True)
+    yield from ((model.origin, model.scores) for model in null.models)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from assay import calibrate
+from assay import null_file
 from assay.artifact import Artifact
 from assay.calibrate import Null
 from assay.choices import chosen
@@ -101,8 +101,8 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
 def reference_of(null: Null | str | Path | None) -> Null | None:
     """The clean reference models: those of the package, or those in a file that ``assay calibrate`` wrote."""
     if null is None:
-        return calibrate.builtin()
-    return null if isinstance(null, Null) else calibrate.load(Path(null))
+        return null_file.builtin()
+    return null if isinstance(null, Null) else null_file.load(Path(null))
 
 
 def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detector, ...]:

@@ -55,9 +55,10 @@ def judge(
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with")
     everyone = null.joined(scores)
-    if not everyone.rows[-1]:
+    compared = everyone.models[-1].scores
+    if not compared:
         return Verdict("inconclusive", _why_nothing_ran(findings))
-    *others, statistic = everyone.statistics(set(everyone.rows[-1]) | _lost(findings, results)).tolist()
+    *others, statistic = everyone.statistics(set(compared) | _lost(findings, results)).tolist()
     reference = np.array(others)
     p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
     info = NullInfo(null.name, len(reference), tuple(others), null.description)

@@ -26,9 +26,9 @@ def calibrate(
     """Score clean models of your own task, to compare audits with. Goes on where it was interrupted."""
     places.check_file(out, "--out")
     with places.answering(None):
-        from assay import calibrate as nulls
-        from assay import calibrating
+        from assay import calibrating, null_file
         from assay import variants as forms
+        from assay.calibrate import FEWEST_MODELS
         from assay.cli.loading import Described, load_data, load_model, shown
         from assay.intake import SAMPLES
 
@@ -42,16 +42,16 @@ def calibrate(
                 [partial(load_model, model, said, notes=False) for model in models],
                 task,
                 settings,
-                so_far=nulls.load(partial_file) if partial_file.exists() else None,
-                keep=lambda so_far: so_far.save(partial_file),
+                so_far=null_file.load(partial_file) if partial_file.exists() else None,
+                keep=lambda so_far: null_file.save(so_far, partial_file),
                 progress=step,
             )
-        null.save(out)
+        null_file.save(null, out)
         partial_file.unlink(missing_ok=True)
         screen.say(f"Written: {shown(out)}, {len(null)} clean models")
-        if len(null) < nulls.FEWEST_MODELS:
+        if len(null) < FEWEST_MODELS:
             screen.say(
-                f"A verdict needs {nulls.FEWEST_MODELS} of them: with {len(null)}, audits stay inconclusive",
+                f"A verdict needs {FEWEST_MODELS} of them: with {len(null)}, audits stay inconclusive",
                 style="yellow",
             )
     return 0

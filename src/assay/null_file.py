@@ -1,0 +1,81 @@
+"""The file of a null distribution, as ``assay calibrate`` writes it and ``assay audit --null`` takes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib import resources
+from pathlib import Path
+
+from assay.calibrate import Null, Reference
+from assay.errors import UnusableInput
+from assay.formats.files import write_whole
+
+SCHEMA = "assay.null/3"
+
+
+def save(null: Null, path: Path) -> None:
+    """Write ``null`` whole or not at all."""
+    models = [
+        {
+            "origin": model.origin,
+            "accuracy": model.accuracy,
+            "family": model.family,
+            "data": [round(value, 4) for value in model.data],
+            "scores": {test: round(score, 4) for test, score in model.scores.items()},
+        }
+        for model in null.models
+    ]
+    document = {
+        "schema": SCHEMA,
+        "name": null.name,
+        "description": null.description,
+        "fewest_classes": null.fewest_classes,
+        "models": models,
+    }
+    write_whole(path, json.dumps(document, indent=1).encode())
+
+
+def load(path: Path) -> Null:
+    """Read a null that ``save`` wrote."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"its schema is {document['schema']!r}")
+        models = tuple(_reference(model) for model in document["models"])
+        if len({len(model.data) for model in models}) > 1:
+            raise ValueError("its models describe their data in different ways")
+        return Null(str(document["name"]), str(document["description"]), models, int(document["fewest_classes"]))
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
+    except KeyError as error:
+        raise UnusableInput(
+            f"{path}: expected a null distribution as `assay calibrate` writes it; no {error}"
+        ) from None
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UnusableInput(
+            f"{path}: expected a null distribution as `assay calibrate` writes it ({SCHEMA}); {error}"
+        ) from None
+
+
+def _reference(model: dict) -> Reference:
+    return Reference(
+        {str(test): _finite(score) for test, score in model["scores"].items()},
+        str(model["origin"]),
+        None if model["accuracy"] is None else _finite(model["accuracy"]),
+        str(model["family"]),
+        tuple(_finite(value) for value in model["data"]),
+    )
+
+
+def _finite(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} should be a finite number")
+    return float(value)
+
+
+def builtin() -> Null | None:
+    """The null that ships with the package."""
+    source = resources.files("assay") / "nulls" / "images.json"
+    with resources.as_file(source) as path:
+        return load(path) if path.exists() else None
