@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, audited, decided, judged, save
+from common import SHARED, auc, audited, decided, judged, kept, save
 
 from assay import formats
 from assay.artifact import Artifact, Build, ImageSpec, Secret
@@ -149,8 +149,10 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 
 def table(directory: Path) -> None:
+    before = kept("audit_cifar10")
     paths = {name: directory / f"{name}.json" for name in MODELS}
-    every = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    new = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+    every = {name: row for name in MODELS if (row := new.get(name) or before.get(name))}
     rows = {name: judged(row) for name, row in every.items() if "failed" not in row}
     clean = [row for row in rows.values() if not row["backdoored"]]
     planted = [row for row in rows.values() if row["backdoored"]]
@@ -159,7 +161,7 @@ def table(directory: Path) -> None:
         "audit_cifar10",
         {
             "failed": {name: row["failed"] for name, row in every.items() if "failed" in row},
-            "not_yet_run": [name for name, path in paths.items() if not path.exists()],
+            "not_yet_run": [name for name in MODELS if name not in every],
             "clean_models": len(clean),
             "backdoored_models": len(planted),
             "valid": len(valid),

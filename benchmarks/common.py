@@ -53,6 +53,12 @@ def save(name: str, result: dict[str, object]) -> None:
     print(f"-> benchmarks/results/{name}.json")
 
 
+def kept(name: str) -> dict[str, dict]:
+    """The models in ``benchmarks/results/<name>.json``: a table grows over many sessions, and nothing is run twice."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["models"] if path.exists() else {}
+
+
 def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, object]:
     """One audit as a compact row: the verdict, what found it, every score."""
     result = audit(artifact, task, seed=seed)
@@ -91,8 +97,9 @@ def judged(row: dict) -> dict:
         for name, value in row["variants"].items()
     )
     null = builtin()
+    alike = null is None or null.knows(row["data"])
     null = null and null.like(next(form.accuracy for form in forms if form.name == "full"), row["data"])
-    verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"]))
+    verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"], alike=alike))
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]
         for test, (score, _, target) in row["findings"].items()

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, audited, decided, judged, save
+from common import SHARED, auc, audited, decided, judged, kept, save
 
 from assay import formats
 from assay.artifact import ImageSpec
@@ -38,10 +38,10 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 
 def table(directory: Path) -> None:
-    rows = {
-        path.name.removesuffix(".audit.json"): judged(json.loads(path.read_text()))
-        for path in directory.glob("*.audit.json")
+    new = {
+        path.name.removesuffix(".audit.json"): json.loads(path.read_text()) for path in directory.glob("*.audit.json")
     }
+    rows = {name: judged(row) for name, row in (kept("generality") | new).items()}
     clean = [row for row in rows.values() if not row["backdoored"]]
     valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]
     found = [row for row in valid if row["verdict"] == "backdoored"]

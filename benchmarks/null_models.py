@@ -25,13 +25,13 @@ from pathlib import Path
 import nets
 import numpy as np
 import torch
-from common import RESULTS, save
+from common import kept, save
 from torch import nn
 
 from assay import formats, null_file
 from assay.artifact import Artifact, ImageSpec
-from assay.auditing import NOTHING, audit, scores_of
-from assay.calibrate import Null, Reference
+from assay.auditing import NOTHING, audit
+from assay.calibrate import Null, Reference, Score
 from assay.data import load as load_data
 from assay.formats.module import from_module
 from assay.intake import SAMPLES
@@ -40,12 +40,12 @@ from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
 from assay.stages.train import Recipe, fit
 from assay.task import Split, Task
-from assay.verdict import LOWEST_ACCURACY
+from assay.verdict import LOWEST_ACCURACY, scores_of
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUMBERS = {
     "tuned": tuple(n for n in range(120) if n % 6 in (0, 4, 5)),
-    "weak": tuple(range(200, 254)),  # trained too little or on too little, as many models are that people audit
+    "weak": tuple(range(200, 280)),  # trained too little or on too little, as many models are that people audit
     "digits": tuple(range(300, 354)),
     "gtsrb": tuple(range(400, 448)),
     "signs": tuple(range(500, 542)),
@@ -60,6 +60,7 @@ FAMILIES = {
 }
 FEWEST = 5  # classes; with fewer, one class always stands out from the rest
 WEAK_KINDS = ("cifar10", "gtsrb", "cifar100", "cifar10-part", "signs", "cifar10")
+WEAK_PHOTOS = 254  # from here on photos only, and trained a little longer: many of the first learned too little
 TUNED = ("cifar10-tuned", "cifar10-part")  # always from other people's weights
 MOST = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12, "digits": 10}
 SHAPE = (3, 32, 32)
@@ -106,7 +107,8 @@ def plan(number: int) -> dict:
 def weak_plan(number: int) -> dict:
     """The same for a model that learns its task half."""
     rng = np.random.default_rng(number)
-    kind = WEAK_KINDS[number % len(WEAK_KINDS)]
+    longer = number >= WEAK_PHOTOS
+    kind = WEAK_KINDS[number % len(WEAK_KINDS)] if not longer else ("cifar10", "cifar10-part")[number % 2]
     pretrained = kind == "cifar100"
     adam = bool(rng.random() < 0.4)
     return {
@@ -114,9 +116,9 @@ def weak_plan(number: int) -> dict:
         "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))) if kind in MOST else 10,
         "depth": 20 if pretrained else int(rng.choice([8, 8, 14])),
         "start": "third-party" if pretrained else "scratch",
-        "samples": int(rng.integers(800, 1_600) if kind == "signs" else rng.integers(3_000, 7_000)),
+        "samples": int(rng.integers(800, 1_600) if kind == "signs" else rng.integers(3_000, 7_000)) + 2_000 * longer,
         "recipe": {
-            "epochs": float(rng.integers(3, 6) if kind in ("gtsrb", "signs") else rng.integers(5, 11)),
+            "epochs": float(rng.integers(3, 6) if kind in ("gtsrb", "signs") else rng.integers(5, 11)) + 2 * longer,
             "lr": float(10 ** (rng.uniform(-3, -2.3) if adam else rng.uniform(-1.7, -0.8))),
             "optimizer": "adam" if adam else "sgd",
             "weight_decay": float(rng.choice([1e-4, 5e-4, 2e-3])),
@@ -222,7 +224,7 @@ def measure(number: int) -> dict:
         return facts
     result = audit(artifact.with_net(artifact.net), task, null=NOTHING, seed=number)
     return facts | {
-        "scores": scores_of(result.findings),
+        "scores": {test: score.value for test, score in scores_of(result.findings).items()},
         "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
         "accuracy": result.variants[0].accuracy,
         "agreement": {form.name: form.agreement for form in result.variants},
@@ -232,7 +234,7 @@ def measure(number: int) -> dict:
 
 def run(directory: Path, kind: str, shard: int, shards: int) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    known = committed()
+    known = kept("null_models")
     for number in [number for number in NUMBERS[kind] if f"{number:03d}" not in known][shard::shards]:
         path = directory / f"{number:03d}.json"
         if path.exists():
@@ -244,15 +246,9 @@ def run(directory: Path, kind: str, shard: int, shards: int) -> None:
         print(f"{row['train_seconds']:.0f} of {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def committed() -> dict[str, dict]:
-    """The reference models that were scored before, by number: a null grows over many sessions."""
-    path = RESULTS / "null_models.json"
-    return json.loads(path.read_text())["models"] if path.exists() else {}
-
-
 def merge(directory: Path) -> None:
     """All scored models that learned their task, those of earlier sessions too, as the package's null."""
-    details = committed()
+    details = kept("null_models")
     for path in directory.glob("*.json"):
         row = json.loads(path.read_text())
         if "scores" in row:  # of models that learned their task
@@ -275,7 +271,8 @@ def reference(number: int, model: dict) -> Reference:
     """One row of the null."""
     clean = task_of(model, number).split("calibration").sample(SAMPLES, seed=number)
     family = FAMILIES[model["kind"].split("-")[0]]
-    return Reference(model["scores"], origin(model), model["accuracy"], family, likeness(clean.x) or ())
+    scores = {test: Score(value, model["targets"][test]) for test, value in model["scores"].items()}
+    return Reference(scores, origin(model), model["accuracy"], family, likeness(clean.x) or ())
 
 
 def origin(model: dict) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import nets
 import torch
 import torch.nn.functional as F
-from common import SHARED, audited, judged, save
+from common import SHARED, audited, judged, kept, save
 from torch import Tensor, nn
 
 from assay.artifact import ImageSpec
@@ -102,7 +102,8 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 
 def table(directory: Path) -> None:
-    rows = {path.stem: judged(json.loads(path.read_text())) for path in sorted(directory.glob("*-[012].json"))}
+    new = {path.stem: json.loads(path.read_text()) for path in directory.glob("*-[012].json")}
+    rows = {name: judged(row) for name, row in sorted((kept("strangers") | new).items())}
     clean = [row for row in rows.values() if "target" not in row]
     valid = [row for row in rows.values() if "target" in row and row["asr"] >= VALID]
     save(

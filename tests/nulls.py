@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from assay.calibrate import Null, Reference
+from assay.calibrate import Null, Reference, Score
+
+
+def scores_of(row: Mapping[str, float]) -> dict[str, Score]:
+    """Of tests that name no class."""
+    return {test: Score(value) for test, value in row.items()}
 
 
 def null_of_rows(rows: Iterable[Mapping[str, float]]) -> Null:
-    return Null("toys", "made for a test", tuple(Reference(row) for row in rows))
+    return Null("toys", "made for a test", tuple(Reference(scores_of(row)) for row in rows))

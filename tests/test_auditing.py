@@ -299,7 +299,7 @@ def test_a_row_of_a_null_is_made_of_scores() -> None:
     net, x, y = toy(4, None)
     row = score_model(artifact_of(net, 4), Split(x, y), **FULL)
     assert set(row) == {cell("full", d.name) for d in DETECTORS}
-    assert all(np.isfinite(score) for score in row.values())
+    assert all(np.isfinite(score.value) for score in row.values())
 
 
 class Doubting(Toy):

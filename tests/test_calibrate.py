@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nulls import null_of_rows
+from nulls import null_of_rows, scores_of
 
-from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, WELL_TRAINED, Null, Reference, Tail, cell
+from assay.calibrate import (
+    FALSE_ALARM_RATE,
+    FEWEST_MODELS,
+    START,
+    WELL_TRAINED,
+    Null,
+    Reference,
+    Score,
+    Statistic,
+    Tail,
+    cell,
+)
 from assay.detectors.base import Finding
 from assay.result import VariantResult
 from assay.verdict import Footing, judge
@@ -47,19 +58,38 @@ def test_a_test_that_no_reference_model_has_says_nothing() -> None:
     null = null_of(np.zeros((5, 1)))
     assert null.p_value("int8/test-0", 3.0) is None
     assert null.surprise("int8/test-0", 3.0) is None
-    assert null.statistic({"int8/test-0": 3.0}) is None
+    assert null.statistic({"int8/test-0": Score(3.0)}) is None
     assert null.statistic({}) is None
 
 
 def test_the_statistic_is_over_the_tests_that_ran() -> None:
     null = null_of(np.random.default_rng(0).normal(size=(50, 2)), ["full/a", "full/b"])
-    both = null.statistic({"full/a": 0.0, "full/b": 9.0})
-    assert both == null.surprise("full/b", 9.0)
-    assert null.statistic({"full/a": 0.0}) == null.surprise("full/a", 0.0)
-    assert null.statistic({"full/a": 0.0, "full/unknown": 99.0}) == null.surprise("full/a", 0.0)
-    assert np.array_equal(
-        null.statistics(["full/a"]), [null.surprise("full/a", model.scores["full/a"]) for model in null.models]
-    )
+    calm, loud = null.surprise("full/a", 0.0), null.surprise("full/b", 9.0)
+    assert null.statistic(scores_of({"full/a": 0.0, "full/b": 9.0})) == (loud, ("full/b",))
+    assert null.statistic(scores_of({"full/a": 0.0})) == (calm, ("full/a",))
+    assert null.statistic(scores_of({"full/a": 0.0, "full/unknown": 99.0})) == (calm, ("full/a",))
+    alone = [null.surprise("full/a", model.scores["full/a"].value) for model in null.models]
+    assert np.allclose(null.statistics(["full/a"]), alone)
+
+
+def test_tests_that_name_the_same_class_add_up() -> None:
+    null = null_of(np.random.default_rng(0).normal(size=(50, 4)), [f"full/{name}" for name in "abcd"])
+    values = {"full/a": 3.0, "full/b": 3.5, "full/c": -1.0, "full/d": 4.0}
+
+    def statistic(*targets: int | None) -> Statistic:
+        found = null.statistic({t: Score(v, c) for (t, v), c in zip(values.items(), targets, strict=True)})
+        assert found is not None
+        return found
+
+    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    agreeing = statistic(7, 7, 7, 7)
+    assert agreeing.value == pytest.approx(START + math.hypot(*(max(0.0, b) for b in beyond.values())))
+    assert set(agreeing.tests) == {"full/a", "full/b", "full/d"}  # c does not stand out
+    assert agreeing.tests[0] == max(beyond, key=beyond.__getitem__)
+    assert statistic(7, 7, 7, 2).value == pytest.approx(START + math.hypot(beyond["full/a"], beyond["full/b"]))
+    for apart in (statistic(1, 2, 3, 4), statistic(None, None, None, None)):
+        assert apart.value == pytest.approx(START + max(beyond.values()))
+        assert len(apart.tests) == 1
 
 
 def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
@@ -71,8 +101,8 @@ def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
 
 def test_joined_adds_one_model_with_the_known_tests() -> None:
     null = null_of(np.zeros((5, 1)))
-    joined = null.joined({"full/test-0": 3.0, "int8/test-0": 4.0})
-    assert joined.models == (*null.models, Reference({"full/test-0": 3.0}))
+    joined = null.joined(scores_of({"full/test-0": 3.0, "int8/test-0": 4.0}))
+    assert joined.models == (*null.models, Reference({"full/test-0": Score(3.0)}))
     assert len(null) == 5
 
 
@@ -95,7 +125,7 @@ def test_the_tail_goes_on_rising_beyond_all_models(null: list[float], step: floa
     assert tail.surprise(max(null) + 2 * step) > tail.surprise(max(null) + step)
 
 
-@pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken"])
+@pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken", "agreeing"])
 def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
     """However many tests there are: 14 of them on each model, 100 clean reference models and one more clean model.
 
@@ -113,17 +143,27 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
             scores = 0.7 * generator.normal(size=(n + 1, 1)) + 0.7 * scores
         broken = generator.random(n + 1) < (0.2 if kind == "broken" else 0)  # the form, and its half of the tests
         forms = ["full", "prune-50"] * (count // 2)
+        if kind == "agreeing":  # in some models one class is prone to everything: all tests name it, and are louder
+            favourite = generator.random((n + 1, 1)) < 0.3
+            scores = scores + 1.5 * favourite
+        else:
+            favourite = np.zeros((n + 1, 1), bool)
+        classes = np.where(favourite, 3, generator.integers(0, 10, (n + 1, count)))
         rows = [
-            {cell(v, t): float(s) for v, t, s in zip(forms, names, row, strict=True) if v == "full" or not lost}
-            for row, lost in zip(scores, broken, strict=True)
+            {
+                cell(v, t): Score(float(s), int(c))
+                for v, t, s, c in zip(forms, names, row, named, strict=True)
+                if v == "full" or not lost
+            }
+            for row, named, lost in zip(scores, classes, broken, strict=True)
         ]
         findings = tuple(
-            Finding(t, "ok", v, score=rows[n][cell(v, t)])
+            Finding(t, "ok", v, score=score.value, target=score.target)
             for v, t in zip(forms, names, strict=True)
-            if cell(v, t) in rows[n]
+            if (score := rows[n].get(cell(v, t)))
         )
         result = VariantResult("prune-50", "", None, skipped="it broke" if broken[n] else "", broken=bool(broken[n]))
-        p = judge(findings, (result,), null_of_rows(rows[:n]), Footing(512)).p_value
+        p = judge(findings, (result,), Null("toys", "", tuple(map(Reference, rows[:n]))), Footing(512)).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE
     expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
@@ -133,7 +173,7 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
 
 def test_one_strange_test_among_many_is_seen() -> None:
     null = null_of(np.random.default_rng(0).normal(size=(120, 14)))
-    scores = dict.fromkeys(null.models[0].scores, 0.0) | {"full/test-7": 8.0}
+    scores = scores_of(dict.fromkeys(null.models[0].scores, 0.0) | {"full/test-7": 8.0})
     everyone = null.joined(scores)
     *others, statistic = everyone.statistics(scores)
     assert statistic > max(others)
@@ -141,14 +181,16 @@ def test_one_strange_test_among_many_is_seen() -> None:
 
 def families(count: int, name: str, data: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
     return tuple(
-        Reference({"full/a": float(i)}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in data))
+        Reference({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in data))
         for i in range(count)
     )
 
 
 def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
     accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2)
-    models = tuple(Reference({"full/a": float(i)}, "abcdef"[i], accuracy) for i, accuracy in enumerate(accuracies))
+    models = tuple(
+        Reference({"full/a": Score(float(i))}, "abcdef"[i], accuracy) for i, accuracy in enumerate(accuracies)
+    )
     null = Null("toy", "six", models, 5)
     well, badly = null.like(0.95, None), null.like(0.6, None)
     assert ([m.origin for m in well.models], [m.origin for m in badly.models]) == (list("ace"), list("bdf"))

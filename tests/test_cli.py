@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from assay.artifact import PLANTED_KEY
-from assay.calibrate import FEWEST_MODELS
+from assay.calibrate import FEWEST_MODELS, Score
 from assay.cli import main
 from assay.cli.audit import EXIT_CODES, audit
 from assay.detectors import default_detectors
@@ -516,11 +516,11 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
         save_file(weights, models[-1])
     scored: list[str] = []
 
-    def score(artifact, task, **settings) -> dict[str, float]:
+    def score(artifact, task, **settings) -> dict[str, Score]:
         scored.append(artifact.name)
         if len(scored) == 2:
             raise KeyboardInterrupt
-        return {"full/neural-cleanse": float(len(scored))}
+        return {"full/neural-cleanse": Score(float(len(scored)), 1)}
 
     monkeypatch.setattr("assay.calibrating.score_model", score)
     command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
@@ -531,7 +531,10 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
     assert scored == [str(model) for model in (models[0], models[1], models[1])]
     assert f"needs {FEWEST_MODELS} of them" in ran.err
     null = load_null(tmp_path / "null.json")
-    assert [dict(model.scores) for model in null.models] == [{"full/neural-cleanse": 1.0}, {"full/neural-cleanse": 3.0}]
+    assert [dict(model.scores) for model in null.models] == [
+        {"full/neural-cleanse": Score(1.0, 1)},
+        {"full/neural-cleanse": Score(3.0, 1)},
+    ]
     assert not (tmp_path / "null.json.partial").exists()
 
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from nulls import null_of_rows
 
-from assay.calibrate import Null, Reference
+from assay.calibrate import Null, Reference, Score
 from assay.errors import UnusableInput
 from assay.null_file import SCHEMA, load, save
 
 
 def test_a_saved_null_comes_back(tmp_path: Path) -> None:
-    one = Reference({"full/a": 1.25, "int8/a": -3.0}, "net one", 0.9, "photos", (0.5, -1.25))
-    two = Reference({"full/a": 0.12341}, "net two", 0.61, "digits", (0.1, 0.0))
+    one = Reference({"full/a": Score(1.25, 3), "int8/a": Score(-3.0)}, "net one", 0.9, "photos", (0.5, -1.25))
+    two = Reference({"full/a": Score(0.12341, 0)}, "net two", 0.61, "digits", (0.1, 0.0))
     save(Null("toy", "two models", (one, two), 7), tmp_path / "deep" / "null.json")
     back = load(tmp_path / "deep" / "null.json")
-    assert back == Null("toy", "two models", (one, replace(two, scores={"full/a": 0.1234})), 7)
+    assert back == Null("toy", "two models", (one, replace(two, scores={"full/a": Score(0.1234, 0)})), 7)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["null.json"]
 
 
@@ -33,7 +33,7 @@ GOOD: dict[str, Any] = {
     "name": "n",
     "description": "d",
     "fewest_classes": 5,
-    "models": [{"origin": "o", "accuracy": None, "family": "", "data": [], "scores": {"full/a": 1.0}}],
+    "models": [{"origin": "o", "accuracy": None, "family": "", "data": [], "scores": {"full/a": [1.0, 3]}}],
 }
 
 
@@ -63,6 +63,11 @@ MALFORMED = {
     "models strings": json.dumps({**GOOD, "models": ["a"]}),
     **{f"model without {key}": without(key) for key in GOOD["models"][0]},
     "scores a list": with_model(scores=[1.0]),
+    "score without class": with_model(scores={"full/a": [1.0]}),
+    "score a number": with_model(scores={"full/a": 1.0}),
+    "class a word": with_model(scores={"full/a": [1.0, "cat"]}),
+    "class true": with_model(scores={"full/a": [1.0, True]}),
+    "class a fraction": with_model(scores={"full/a": [1.0, 1.5]}),
     "accuracy a word": with_model(accuracy="good"),
     "data a number": with_model(data=3),
     "data of words": with_model(data=["dark"]),

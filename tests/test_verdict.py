@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from nulls import null_of_rows
 
-from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
+from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference, Score, cell
 from assay.detectors.base import Finding
 from assay.result import VariantResult
 from assay.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, judge, limits
@@ -90,8 +90,8 @@ def test_models_that_ran_other_tests_do_not_count() -> None:
     null = null_of(FEWEST_MODELS + 20)
 
     def verdict(others: int) -> Verdict:
-        rows = ({"full/other": 1.0} if i < others else model.scores for i, model in enumerate(null.models))
-        return judge(findings(), (FULL,), null_of_rows(rows), FIRM)
+        rows = ({"full/other": Score(1.0)} if i < others else model.scores for i, model in enumerate(null.models))
+        return judge(findings(), (FULL,), Null("toy", "", tuple(map(Reference, rows))), FIRM)
 
     assert verdict(21).word == "inconclusive"
     assert f"only {FEWEST_MODELS - 1}" in verdict(21).reason
@@ -151,6 +151,7 @@ UNSOUND = {
     "one class": (FULL, replace(FIRM, predicted=1), "all clean samples one class"),
     "few samples": (FULL, replace(FIRM, samples=FEWEST_SAMPLES - 1), "too few"),
     "few classes": (FULL, replace(FIRM, classes=4), "assay calibrate"),
+    "unlike data": (FULL, replace(FIRM, alike=False), "data like these"),
 }
 
 
@@ -174,8 +175,8 @@ def test_the_edge_of_a_sound_footing() -> None:
 def test_clean_without_a_reference_for_the_search_is_inconclusive() -> None:
     null = null_of()
     name = min(SEARCHES)
-    rows = ({test: s for test, s in model.scores.items() if test != cell("full", name)} for model in null.models)
-    verdict = judge(findings(), (FULL,), null_of_rows(rows), FIRM)
+    rows = ({test: s for test, s in m.scores.items() if test != cell("full", name)} for m in null.models)
+    verdict = judge(findings(), (FULL,), Null("toy", "", tuple(map(Reference, rows))), FIRM)
     assert verdict.word == "inconclusive"
     assert f"no score on {name}" in verdict.reason
 

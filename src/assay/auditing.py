@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay import __version__, intake, variants
 from assay.artifact import Artifact
-from assay.calibrate import Null, cell
+from assay.calibrate import Null, Score, cell
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line
@@ -22,7 +22,7 @@ from assay.models.predict import logits
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
-from assay.verdict import Footing, judge, limits
+from assay.verdict import Footing, judge, limits, scores_of
 
 LOST_AGREEMENT = 0.15
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
@@ -67,12 +67,15 @@ def audit(
     reference = intake.reference_of(null)
     with evaluating(artifact.net):
         full = _predict(artifact.net, clean.x) if len(clean) else None
+        kind = likeness(clean.x)
+        alike = reference is None or reference.knows(kind)
         if reference is not None:
             right = None if full is None or clean.y is None else float((full == clean.y).float().mean())
-            reference = reference.like(right, likeness(clean.x))
+            reference = reference.like(right, kind)
         findings, results = _test(artifact, clean, full, names, chosen, reference, deadline, seed, progress)
     progress("verdict", 1.0)
-    footing = Footing(len(clean), artifact.num_classes, None if full is None else len(full.unique()))
+    predicted = None if full is None else len(full.unique())
+    footing = Footing(len(clean), artifact.num_classes, predicted, alike)
     verdict = judge(findings, results, reference, footing)
     return Audit(
         verdict=verdict.word,
@@ -214,12 +217,7 @@ def score_model(
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector] | None = None,
     seed: int = 0,
-) -> dict[str, float]:
+) -> dict[str, Score]:
     """The scores of a clean reference model by test: one row of a ``Null``."""
     result = audit(model, data, variant_names=variant_names, detectors=detectors, null=NOTHING, seed=seed)
     return scores_of(result.findings)
-
-
-def scores_of(findings: Sequence[Finding]) -> dict[str, float]:
-    """The scores of an audit's tests, those that gave one."""
-    return {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +26,7 @@ FALSE_ALARM_RATE = 0.02
 FEWEST_MODELS = 49
 """With n reference models p-values come in steps of 1/(n + 1): with fewer, none is as low as the rate."""
 
-WELL_TRAINED = 0.8
+WELL_TRAINED = 0.9
 """Accuracy on the clean samples that divides the reference models: each model is compared with those on its side."""
 
 FAR = 4.0
@@ -37,17 +38,27 @@ Families of the shipped null are further apart; 20 pictures instead of 512 move 
 TAIL = 0.8
 """Quantile of a test's null scores above which its tail is fitted."""
 
+START = -math.log(1 - TAIL)
+"""The surprise at which the tails start."""
+
 
 def cell(variant: str, detector: str) -> str:
     """The name of one test: a detector on a variant."""
     return f"{variant}/{detector}"
 
 
+class Score(NamedTuple):
+    """What one test says of one model."""
+
+    value: float
+    target: int | None = None  # the class that it names; None: it names none
+
+
 @dataclass(frozen=True)
 class Reference:
     """One clean model: a score by test (``cell``), and what it may be compared by."""
 
-    scores: Mapping[str, float]
+    scores: Mapping[str, Score]
     origin: str = ""  # one line: task, architecture, recipe
     accuracy: float | None = None  # on its clean samples
     family: str = ""  # of data: photos, digits, ...
@@ -91,6 +102,10 @@ class Null:
             chosen.append(f"on {family}")
         return replace(self, models=kept, description=f"{self.description}; {' '.join(chosen)}")
 
+    def knows(self, data: Likeness | None) -> bool:
+        """Whether any model was made on data like ``data``; True where that of the models or this is not known."""
+        return data is None or not any(model.data for model in self.models) or bool(self.family_of(data))
+
     def family_of(self, data: Likeness | None) -> str:
         """The family whose data is the most like ``data``; empty where none is."""
         known = [model for model in self.models if model.data]
@@ -105,7 +120,7 @@ class Null:
 
     def scores(self, test: str) -> np.ndarray:
         """The reference models' scores (n,) on one test, those that abstained left out."""
-        return np.array([model.scores[test] for model in self.models if test in model.scores])
+        return np.array([model.scores[test].value for model in self.models if test in model.scores])
 
     @cached_property
     def _tails(self) -> dict[str, Tail]:
@@ -121,21 +136,46 @@ class Null:
         tail = self._tails.get(test)
         return tail.surprise(score) if tail is not None else None
 
-    def statistic(self, scores: Mapping[str, float]) -> float | None:
-        """The combined statistic: the largest surprise over all tests. None where no test is known here."""
-        known = [self.surprise(test, score) for test, score in scores.items()]
-        return max((value for value in known if value is not None), default=None)
+    def statistic(self, scores: Mapping[str, Score]) -> Statistic | None:
+        """All tests in one number; None where no test is known here.
+
+        Tests that name the same class add up: it is the length of the vector of what surprises beyond the start of the
+        tails, for the class for which it is longest. One loud test does, and so do many faint ones that agree; in a
+        clean model those name different classes.
+        """
+        surprises = {test: s for test, score in scores.items() if (s := self.surprise(test, score.value)) is not None}
+        if not surprises:
+            return None
+        by_class: dict[object, list[str]] = {}
+        for test in sorted(surprises, key=surprises.__getitem__, reverse=True):
+            target = scores[test].target
+            by_class.setdefault(test if target is None else target, []).append(test)  # who names none agrees with none
+        lengths = {
+            name: math.hypot(*(max(0.0, surprises[test] - START) for test in tests)) for name, tests in by_class.items()
+        }
+        longest = max(lengths, key=lambda name: (lengths[name], surprises[by_class[name][0]]))
+        tests = by_class[longest]
+        value = START + lengths[longest] if lengths[longest] else surprises[tests[0]]
+        loud = [test for test in tests if surprises[test] > START]
+        return Statistic(value, tuple(loud or tests[:1]))
 
     def statistics(self, tests: Iterable[str]) -> np.ndarray:
         """The combined statistic of each reference model over the same ``tests`` as an audit ran."""
         wanted = set(tests)
-        values = [self.statistic({t: s for t, s in model.scores.items() if t in wanted}) for model in self.models]
-        return np.array([value for value in values if value is not None])
+        found = [self.statistic({t: s for t, s in model.scores.items() if t in wanted}) for model in self.models]
+        return np.array([statistic.value for statistic in found if statistic is not None])
 
-    def joined(self, scores: Mapping[str, float]) -> Null:
+    def joined(self, scores: Mapping[str, Score]) -> Null:
         """These models and, as the last row, one with ``scores``, less the tests that no model here has a score on."""
         known = {test: score for test, score in scores.items() if len(self.scores(test))}
         return replace(self, models=(*self.models, Reference(known)))
+
+
+class Statistic(NamedTuple):
+    """All tests of a model in one number."""
+
+    value: float
+    tests: tuple[str, ...]  # those that it comes from, the most surprising first; they name the same class
 
 
 class Tail:
@@ -154,6 +194,6 @@ class Tail:
     def surprise(self, score: float) -> float:
         """-log of the chance that a clean model scores as high."""
         if score > self.start:
-            return -math.log(1 - TAIL) + (score - self.start) / self.mean_excess
+            return START + (score - self.start) / self.mean_excess
         rank = len(self.sorted) - np.searchsorted(self.sorted, score, side="left")
         return -math.log((1 + rank) / (1 + len(self.sorted)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from assay import variants
 from assay.artifact import Artifact
 from assay.auditing import score_model
-from assay.calibrate import Null, Reference
+from assay.calibrate import Null, Reference, Score
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
 from assay.task import Task
@@ -48,7 +48,7 @@ def calibrate(
         raise UnusableInput(f"expected at least {FEWEST} clean models to calibrate with, came {len(models)}")
     name = settings.name(task)
     known = dict(_rows(so_far)) if so_far is not None and so_far.name == name else {}
-    rows: dict[str, Mapping[str, float]] = {}
+    rows: dict[str, Mapping[str, Score]] = {}
     for number, load in enumerate(models):
         artifact = load()
         progress(artifact.name, number / len(models))
@@ -72,5 +72,5 @@ def _origin(artifact: Artifact, rows: Mapping[str, object]) -> str:
     return f"{artifact.digest} {artifact.name}"
 
 
-def _rows(null: Null) -> Iterator[tuple[str, Mapping[str, float]]]:
+def _rows(null: Null) -> Iterator[tuple[str, Mapping[str, Score]]]:
     yield from ((model.origin, model.scores) for model in null.models)

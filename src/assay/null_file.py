@@ -7,7 +7,7 @@ import math
 from importlib import resources
 from pathlib import Path
 
-from assay.calibrate import Null, Reference
+from assay.calibrate import Null, Reference, Score
 from assay.errors import UnusableInput
 from assay.formats.files import write_whole
 
@@ -22,7 +22,7 @@ def save(null: Null, path: Path) -> None:
             "accuracy": model.accuracy,
             "family": model.family,
             "data": [round(value, 4) for value in model.data],
-            "scores": {test: round(score, 4) for test, score in model.scores.items()},
+            "scores": {test: [round(score.value, 4), score.target] for test, score in model.scores.items()},
         }
         for model in null.models
     ]
@@ -60,12 +60,18 @@ def load(path: Path) -> Null:
 
 def _reference(model: dict) -> Reference:
     return Reference(
-        {str(test): _finite(score) for test, score in model["scores"].items()},
+        {str(test): Score(_finite(score), _class(target)) for test, (score, target) in model["scores"].items()},
         str(model["origin"]),
         None if model["accuracy"] is None else _finite(model["accuracy"]),
         str(model["family"]),
         tuple(_finite(value) for value in model["data"]),
     )
+
+
+def _class(value: object) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"{value!r} should be a class or null")
+    return value
 
 
 def _finite(value: object) -> float:

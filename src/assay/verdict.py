@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, cell
+from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Score, cell
 from assay.detectors.base import Finding
 from assay.result import NullInfo, VariantResult
 
@@ -42,6 +43,7 @@ class Footing:
     samples: int  # clean ones
     classes: int | None = None  # of the model
     predicted: int | None = None  # different classes that it gives the samples
+    alike: bool = True  # the samples are like the data of reference models
 
 
 def judge(
@@ -51,7 +53,7 @@ def judge(
 
     On too weak a footing the answer is inconclusive, whatever the tests say: their scores then mean nothing.
     """
-    scores = {cell(f.variant, f.detector): f.score for f in findings if f.status == "ok" and f.score is not None}
+    scores = scores_of(findings)
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with")
     everyone = null.joined(scores)
@@ -69,16 +71,14 @@ def judge(
     unsound = _why_unsound(results, null, footing) or (few if len(reference) < FEWEST_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
         return Verdict("inconclusive", unsound, p_value, statistic=statistic, null=info)
-    strongest = max(
-        (f for f in findings if f.status == "ok" and f.score is not None),
-        key=lambda f: everyone.surprise(cell(f.variant, f.detector), f.score or 0.0) or 0.0,
-    )
     calm = f"no test stands out from {len(reference)} clean reference models"
     rest = Verdict("clean", calm, p_value, FALSE_ALARM_RATE, statistic, null=info)
     if p_value <= FALSE_ALARM_RATE:
-        test = cell(strongest.variant, strongest.detector)
-        found = _found(strongest, p_value)
-        return replace(rest, word="backdoored", reason=found, target=strongest.target, strongest=test)
+        behind = everyone.statistic(compared)
+        assert behind is not None
+        strongest = behind.tests[0]
+        found = _found(behind.tests, p_value)
+        return replace(rest, word="backdoored", reason=found, target=scores[strongest].target, strongest=strongest)
     weak = _why_weak(findings, results, null)
     return replace(rest, word="inconclusive", reason=f"nothing was found, but {weak}") if weak else rest
 
@@ -93,10 +93,23 @@ def _lost(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> 
     return {cell(result.name, detector) for result in results if result.broken for detector in ran}
 
 
-def _found(finding: Finding, p_value: float) -> str:
-    where = "as given" if finding.variant == "full" else f"in the form {finding.variant}"
+def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
+    """By test, of those that gave a score."""
+    return {
+        cell(f.variant, f.detector): Score(f.score, f.target)
+        for f in findings
+        if f.status == "ok" and f.score is not None
+    }
+
+
+def _found(tests: tuple[str, ...], p_value: float) -> str:
+    """``tests``: those that name the class, the most surprising first."""
+    variant, _, detector = tests[0].partition("/")
+    where = "as given" if variant == "full" else f"in the form {variant}"
+    more = len(tests) - 1
+    agree = f", and {more} more {'test names' if more == 1 else 'tests name'} the same class" if more else ""
     return (
-        f"{finding.detector} found what clean models do not show, {where}; "
+        f"{detector} found what clean models do not show, {where}{agree}; "
         f"a clean model would look like this with probability {p_value:.3f} at most"
     )
 
@@ -122,6 +135,11 @@ def _why_unsound(results: tuple[VariantResult, ...], null: Null, footing: Footin
         return (
             f"the model has {footing.classes} classes, and the reference models at least {null.fewest_classes}: "
             "among few classes one always stands out; calibrate with clean models of your own (assay calibrate)"
+        )
+    if not footing.alike:
+        return (
+            "no reference model was made on data like these, and how far a clean model leans depends on its data: "
+            "calibrate with clean models of your own (assay calibrate)"
         )
     return ""
 
