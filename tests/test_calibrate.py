@@ -195,7 +195,7 @@ def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
     well, badly = null.like(0.95, None), null.like(0.6, None)
     assert ([m.origin for m in well.models], [m.origin for m in badly.models]) == (list("ace"), list("bdf"))
     assert well.fewest_classes == badly.fewest_classes == 5
-    assert "of them the 3 below 80% accuracy" in badly.description
+    assert "of them the 3 below 90% accuracy" in badly.description
     assert null.like(None, None) is null
     unknown = null_of(np.zeros((3, 1)))
     assert unknown.like(0.9, (0.5, 0.1)) is unknown
@@ -214,4 +214,7 @@ def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
     assert null.like(0.95, (0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
     assert null.like(0.95, (7.0, 7.0)).models == (*photos, *digits, *few)  # like none
     assert null.like(None, (0.12, 0.38)).models == digits
-    assert null.like(0.95, (0.12, 0.38)).description == "all; of them the 52 from 80% accuracy on digits"
+    assert null.knows((0.12, 0.38))
+    assert not null.knows((7.0, 7.0))
+    assert null.knows(None)
+    assert null.like(0.95, (0.12, 0.38)).description == "all; of them the 52 from 90% accuracy on digits"
