@@ -43,8 +43,6 @@ MODELS = (  # of audit_cifar10.py: ResNet-20s, clean or with an attack of 80 % A
     "clean-tuned-e",
     "blended-20",
     "badnets-3-red",
-    "clean-tuned-f",
-    "blended-15",
 )
 
 

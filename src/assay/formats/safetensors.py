@@ -35,6 +35,10 @@ from assay.models import ARCHITECTURES, Normalized
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
+AS_IT_IS = (
+    "nothing says how the pictures are normalized: the net gets them in [0, 1] as they are; "
+    "give --mean and --std if it was trained on others"
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def load_safetensors(
     name = _arch(path, arch, said.arch)
     built = _build(path, name, weights, said, shape)
     channels = built.inputs.shape[0]
-    chosen = normalization or said.normalization or built.normalization or Normalization.identity(channels)
+    known = normalization or said.normalization or built.normalization
+    notes = built.notes if known else (*built.notes, AS_IT_IS)
+    chosen = known or Normalization.identity(channels)
     artifact = describe(
         chosen.around(built.net, channels).eval(),
         built.inputs,
@@ -65,7 +71,7 @@ def load_safetensors(
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
     )
-    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted, notes=built.notes)
+    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted, notes=notes)
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
