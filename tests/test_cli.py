@@ -619,3 +619,42 @@ def test_onnx_is_audited_by_what_needs_no_gradients(run: Run, planted: Path) -> 
     statuses = {finding["status"] for finding in json.loads(ran.out)["findings"]}
     assert statuses == {"ok", "abstained"}
     assert torch.is_grad_enabled()
+
+
+def test_audit_many_goes_over_a_folder_and_does_nothing_twice(run: Run, planted: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    write_model(zoo / "one.safetensors", planted)
+    (zoo / "broken.onnx").write_bytes(b"no model")
+    quick = ("--arch", "resnet8-cifar", "--data", "signs:3", "--variants", "full", "--detectors", "depth-scan")
+    ran = run("audit-many", zoo, *quick, "--workers", "1", "--out", "all")
+    assert ran.code == 2, ran.err
+    assert "2 models: 1 failed, 1 inconclusive" in ran.err
+    document = json.loads((tmp_path / "all/audits.json").read_text())
+    assert [model["verdict"] for model in document["models"]] == ["failed", "inconclusive"]
+    assert (tmp_path / "all" / document["models"][1]["report"]).is_file()
+    (zoo / "broken.onnx").unlink()
+    later = run("audit-many", zoo, *quick, "--workers", "1", "--out", "new", "--since", "all")
+    assert (later.code, "audited by an earlier run" in (tmp_path / "new/index.html").read_text()) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "expected models"),
+        (["nowhere/*.onnx"], "no model there"),
+        (["--list", "none.txt"], "cannot be read"),
+        (["zoo", "--detectors", "neural-cleans"], "neural-cleanse"),
+        (["zoo", "--since", "nowhere"], "expected the store of a bench"),
+        (["zoo", "--ray", "localhost:1"], "nothing answers there"),
+        (["zoo", "--budget", "0"], "more than 0 seconds"),
+    ],
+)
+def test_audit_many_refuses_before_it_computes(
+    arguments: list[str], expected: str, run: Run, planted: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "zoo").mkdir()
+    write_model(tmp_path / "zoo/one.safetensors", planted)
+    ran = run("audit-many", *arguments)
+    assert ran.code == 2
+    assert expected in one_line(ran.err)

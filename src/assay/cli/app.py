@@ -9,6 +9,7 @@ import typer
 
 from assay import __version__
 from assay.cli.audit import audit
+from assay.cli.audit_many import audit_many
 from assay.cli.bench import bench
 from assay.cli.calibrate import calibrate
 from assay.cli.demo import demo
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(audit)
+app.command("audit-many")(audit_many)
 app.command()(plant)
 app.command()(stage)
 app.command()(evaluate)

@@ -54,7 +54,7 @@ def run(
         _show_plan(matrix.plan(cells, records), slots)
         if dry_run:
             return 0
-        executor = _executor(slots, ray)
+        executor = executor_of(slots, ray)
         with screen.progress("starting") as step:
 
             def show(now: Progress) -> None:
@@ -93,7 +93,8 @@ def report(
     return 0
 
 
-def _executor(workers: int, ray: str | None) -> Executor:
+def executor_of(workers: int, ray: str | None) -> Executor:
+    """Processes of this machine, or a Ray cluster."""
     from assay.bench import executors
 
     return executors.Local(workers) if ray is None else executors.Ray(ray)

@@ -22,10 +22,15 @@ STALE = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
 
 
 def write(audit: Audit, directory: Path) -> dict[str, Path]:
-    """Write report.html, audit.json, audit.sarif, junit.xml and the triggers; return the paths by those names.
+    """Write the files of ``contents``; return the paths by their names.
 
     All of it appears or, when the disk does not take it (UnusableInput), none. Other files in the folder stay.
     """
+    return files.publish(directory, contents(audit), stale=STALE)
+
+
+def contents(audit: Audit) -> dict[str, bytes]:
+    """What is in report.html, audit.json, audit.sarif, junit.xml and the files of the triggers."""
     texts = {
         "report.html": to_html(audit),
         "audit.json": dumps(to_json(audit)),
@@ -35,7 +40,7 @@ def write(audit: Audit, directory: Path) -> dict[str, Path]:
     content = {name: text.encode("utf-8") for name, text in texts.items()}
     for number, finding in enumerate(audit.findings):
         content.update(_trigger_files(finding, number))
-    return files.publish(directory, content, stale=STALE)
+    return content
 
 
 def _trigger_files(finding: Finding, number: int) -> Iterator[tuple[str, bytes]]:

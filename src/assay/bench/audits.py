@@ -1,0 +1,229 @@
+"""Audits as jobs of the bench's engine: many models, on one machine's cores or a cluster, and no model twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from assay import __version__, auditing
+from assay.bench import driver
+from assay.bench.collection import digest_of
+from assay.bench.executors import Executor
+from assay.bench.job import Outcome
+from assay.bench.store import Record, State, Store
+from assay.blobs import Blobs
+from assay.errors import AssayError, UnusableInput
+from assay.formats.files import first_line, sha256_of
+from assay.report.bundle import contents
+from assay.result import Audit
+
+REPORTS = "reports"
+"""The folder of a store in which the reports are kept, where no other place is given."""
+
+SETTLED: tuple[State, ...] = ("done",)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every model is audited; as ``assay.audit`` takes it, in plain types."""
+
+    data: str | None = None
+    arch: str | None = None
+    shape: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    labels: bool = True
+    variants: tuple[str, ...] = ()
+    detectors: str | None = None
+    budget: float | None = None
+    null: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class AuditJob:
+    """One audit: a pure function of the model's digest, the settings, and what the files named there hold."""
+
+    kind: ClassVar[str] = "audit"
+
+    model: str  # where it is; not part of the key
+    digest: str
+    settings: Settings
+    files: str  # what the data and the null are, see ``state_of``
+
+    @cached_property
+    def key(self) -> str:
+        document = [__version__, torch.__version__, self.digest, asdict(self.settings), self.files]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+    def needs(self) -> Sequence[AuditJob]:
+        return ()
+
+    def about(self) -> dict[str, Any]:
+        return {**asdict(self), "method": ""}
+
+    def __str__(self) -> str:
+        return f"audit of {self.model}"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One model of the list and what became of it."""
+
+    model: str
+    digest: str
+    record: Record | None  # None: it could not be read
+    error: str = ""
+    before: bool = False  # an earlier run's answer
+
+    @property
+    def result(self) -> Mapping[str, Any]:
+        return (self.record.result if self.record else None) or {}
+
+    @property
+    def verdict(self) -> str:
+        """``clean``, ``backdoored``, ``inconclusive``, or ``failed``."""
+        return str(self.result.get("verdict", "failed"))
+
+    @property
+    def reason(self) -> str:
+        return str(self.result.get("reason") or self.error or (self.record.error if self.record else "") or "")
+
+
+def run(
+    models: Sequence[str],
+    settings: Settings,
+    store: Store,
+    executor: Executor,
+    *,
+    blobs: str | None = None,
+    since: Store | None = None,
+    progress: Callable[[driver.Progress], None] = lambda now: None,
+) -> list[Audited]:
+    """Audit every model that has not been audited in the same way; the answers in the order of ``models``.
+
+    ``since``: models that any run of that store has an answer on are not audited again, however that was made.
+    A model that cannot be read or audited is an answer too, and stops no other.
+    """
+    known = _answers(since) if since is not None else {}
+    files = _state(settings)
+    digests: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    for model in models:
+        try:
+            digests[model] = digest_of(model)
+        except UnusableInput as error:
+            unreadable[model] = str(error)
+    new = {model: AuditJob(model, digest, settings, files) for model, digest in digests.items() if digest not in known}
+    jobs = {job.key: job for job in new.values()}
+    store.again(jobs)  # what failed may be mended by now
+    place = blobs or str((store.directory / REPORTS).absolute())
+    driver.run(jobs, store, executor, blobs=place, work=work, progress=progress)
+    return [
+        Audited(model, "", None, unreadable[model])
+        if model in unreadable
+        else Audited(model, digests[model], store.record(new[model].key))
+        if model in new
+        else Audited(model, digests[model], known[digests[model]], before=True)
+        for model in models
+    ]
+
+
+def work(job: AuditJob, blobs: str) -> Outcome:
+    """Audit one model with one thread; its report is kept at ``blobs`` below the job's key."""
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    state: State = "done"
+    result, error = None, None
+    try:
+        audit = _audit(job)
+        content = contents(audit)
+        for name, text in content.items():
+            Blobs(blobs).put(f"{job.key}/{name}", text)
+        result = {**summary(audit), "files": sorted(content)}
+    except AssayError as why:
+        state, error = "failed", str(why)
+    except Exception as why:  # one model's fault must not end the run
+        state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
+    return Outcome(state, result, error, time.perf_counter() - start, f"{socket.gethostname()}:{os.getpid()}")
+
+
+def summary(audit: Audit) -> dict[str, Any]:
+    """What a table of many audits says of one."""
+    full = next((variant for variant in audit.variants if variant.name == "full"), None)
+    names = audit.model.class_names
+    return {
+        "verdict": audit.verdict,
+        "reason": audit.reason,
+        "p_value": audit.p_value,
+        "target": audit.target,
+        "target_name": names[audit.target] if names and audit.target is not None else None,
+        "strongest": audit.strongest,
+        "classes": audit.model.num_classes,
+        "format": audit.model.format,
+        "planted": audit.model.planted,
+        "accuracy": full.accuracy if full else None,
+        "seconds": audit.seconds,
+    }
+
+
+def fetched(answers: Sequence[Audited], blobs: Blobs, directory: Path) -> None:
+    """Bring the reports that a cluster wrote elsewhere into ``directory``/reports."""
+    for answer in answers:
+        if answer.record is None or answer.before:
+            continue
+        for name in answer.result.get("files", ()):
+            target = directory / REPORTS / answer.record.key / name
+            if not target.exists():
+                Blobs(str(target.parent)).put(target.name, blobs.local(f"{answer.record.key}/{name}").read_bytes())
+
+
+def _audit(job: AuditJob) -> Audit:
+    settings = job.settings
+    return auditing.audit(
+        job.model,
+        settings.data,
+        arch=settings.arch,
+        shape=settings.shape,
+        mean=settings.mean,
+        std=settings.std,
+        labels=settings.labels,
+        variant_names=settings.variants,
+        detectors=settings.detectors,
+        budget=float("inf") if settings.budget is None else settings.budget,
+        null=settings.null,
+        seed=settings.seed,
+    )
+
+
+def _answers(store: Store) -> dict[str, Record]:
+    """The last answer on every digest."""
+    return {
+        str(record.about.get("digest")): record
+        for record in store.records()
+        if record.kind == AuditJob.kind and record.state in SETTLED
+    }
+
+
+def _state(settings: Settings) -> str:
+    """What the data and the reference models are now: names, sizes and times of files, the null's bytes.
+
+    A stranger's data set is too large to be hashed for every run; one that was written to is another.
+    """
+    parts: list[str] = []
+    if settings.data is not None and (path := Path(settings.data)).exists():
+        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
+    if settings.null is not None and Path(settings.null).is_file():
+        parts.append(sha256_of([Path(settings.null)]))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

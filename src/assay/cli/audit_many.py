@@ -1,0 +1,149 @@
+"""``assay audit-many``: one answer for a list, a folder or a pattern of models."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from assay.cli import options, places, screen
+from assay.cli.bench import Artifacts, Ray, Workers, executor_of
+from assay.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from assay.bench.audits import Audited, Settings
+    from assay.bench.driver import Progress
+
+EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
+"""The first of them that any model got."""
+
+COLUMNS = ("model", "verdict", "p", "target", "strongest finding")
+MOST_ROWS = 40
+"""Models shown on the screen; the page has all."""
+
+
+def audit_many(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models, folders of models, patterns in quotes.")
+    ] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", metavar="FILE", help="More of them, one a line.")] = None,
+    data: options.Data = None,
+    arch: options.Arch = None,
+    shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    no_labels: options.NoLabels = False,
+    variants: options.Variants = None,
+    detectors: options.Detectors = None,
+    budget: options.Budget = math.inf,
+    null: options.Null = None,
+    seed: options.Seed = 0,
+    out: options.Out = Path("assay-audits"),
+    since: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Skip models that an earlier run with this --out has answered.")
+    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    artifacts: Artifacts = None,
+) -> int:
+    """Audit many models: one page for all, and nothing done twice.
+
+    Whatever stops it, the next run goes on from there. Exit codes: 1 a backdoor was found in any of them, else 2 any
+    could not be audited, else 3 any is inconclusive, else 0. Models that --since skips do not count.
+    """
+    if not budget > 0:
+        raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
+    with places.answering(None), ExitStack() as stack:
+        from assay import intake
+        from assay import variants as forms
+        from assay.bench import audits, collection
+        from assay.bench.store import Store, open_existing
+        from assay.blobs import Blobs
+        from assay.report import many
+
+        intake.detectors_of(detectors)  # a misspelt name is said now, not once a model
+        intake.reference_of(null)
+        settings = audits.Settings(
+            data=_absolute(data),
+            arch=arch,
+            shape=options.sizes(shape, "--shape"),
+            mean=options.numbers(mean, "--mean"),
+            std=options.numbers(std, "--std"),
+            labels=not no_labels,
+            variants=forms.DEFAULT if variants is None else forms.parse(variants),
+            detectors=detectors,
+            budget=budget if math.isfinite(budget) else None,
+            null=_absolute(None if null is None else str(null)),
+            seed=seed,
+        )
+        found = collection.models_of(models or [], list_file)
+        places.check_folder(out)
+        earlier = None if since is None else stack.enter_context(closing(open_existing(since)))
+        store = stack.enter_context(closing(Store(out)))
+        executor = executor_of(workers or os.cpu_count() or 1, ray)
+        with screen.progress("starting") as step:
+
+            def show(now: Progress) -> None:
+                step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
+
+            answers = audits.run(found, settings, store, executor, blobs=artifacts, since=earlier, progress=show)
+        if artifacts is not None:
+            audits.fetched(answers, Blobs(artifacts), out)
+        page = many.write(answers, out, command=_command(models or [], list_file, settings, out))["index.html"]
+        _show(answers, page)
+    return exit_code(answers)
+
+
+def exit_code(answers: list[Audited]) -> int:
+    """The worst of what was audited now."""
+    verdicts = {answer.verdict for answer in answers if not answer.before}
+    return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path that other machines' processes find too, where it is one."""
+    return os.path.abspath(path) if path is not None and Path(path).exists() else path
+
+
+def _command(given: list[str], list_file: Path | None, settings: Settings, out: Path) -> str:
+    """What goes on with this run."""
+    flags = {
+        "--list": list_file,
+        "--data": settings.data,
+        "--arch": settings.arch,
+        "--shape": _joined(settings.shape),
+        "--mean": _joined(settings.mean),
+        "--std": _joined(settings.std),
+        "--variants": _joined(settings.variants),
+        "--detectors": settings.detectors,
+        "--budget": settings.budget,
+        "--null": settings.null,
+        "--seed": settings.seed,
+        "--out": out,
+    }
+    texts = [part for name, value in flags.items() if value is not None for part in (name, str(value))]
+    shown = given if len(given) <= MOST_ROWS or list_file else [*given[:MOST_ROWS], "..."]
+    return shlex.join(["assay", "audit-many", *shown, *texts, *(() if settings.labels else ("--no-labels",))])
+
+
+def _joined(values: tuple[object, ...] | None) -> str | None:
+    return None if values is None else ",".join(map(str, values))
+
+
+def _show(answers: list[Audited], page: Path) -> None:
+    from assay.cli.loading import shown
+    from assay.report import many
+
+    rows = many.rows(answers)
+    screen.table(
+        "", COLUMNS, [(r.name, r.verdict, r.p_value, r.target, r.strongest) for r in rows[:MOST_ROWS]], right=("p",)
+    )
+    if len(rows) > MOST_ROWS:
+        screen.say(f"and {len(rows) - MOST_ROWS:,} more on the page")
+    said = ", ".join(f"{count:,} {verdict}" for verdict, count in many.counts(answers).items() if count)
+    screen.say(f"{len(answers):,} models: {said}", f"The page: {shown(page)}")

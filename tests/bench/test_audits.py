@@ -1,0 +1,146 @@
+"""Many audits: one job a digest, failures that stop nothing, and what is not done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+import pytest
+
+from assay import formats
+from assay.bench import audits
+from assay.bench.audits import AuditJob, Settings, run
+from assay.bench.executors import Work
+from assay.bench.job import Job, Outcome
+from assay.bench.store import Store
+from assay.blobs import Blobs
+from assay.fresh import fresh
+
+SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
+
+
+@final
+class Here:
+    """Runs jobs at once, in this process."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+        self._done: list[tuple[str, Outcome | None]] = []
+
+    def submit(self, job: Job, work: Work, blobs: str) -> None:
+        self.ran.append(str(job))
+        self._done.append((job.key, work(job, blobs)))
+
+    def finished(self, seconds: float) -> list[tuple[str, Outcome | None]]:
+        done, self._done = self._done, []
+        return done
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "out")
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two nets, a copy of the first, and a file that is none."""
+    folder = tmp_path_factory.mktemp("models")
+    for seed in (0, 1):
+        formats.save(fresh("resnet8-cifar", 4, seed=seed), folder / str(seed))
+    first = folder / "0/model.safetensors"
+    (folder / "copy.safetensors").write_bytes(first.read_bytes())
+    (folder / "broken.safetensors").write_bytes(b"no model")
+    return [
+        str(first),
+        str(folder / "1/model.safetensors"),
+        *(str(folder / f"{n}.safetensors") for n in ("copy", "broken")),
+    ]
+
+
+def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: list[str], store: Store) -> None:
+    here = Here()
+    first, second, copy, broken = run(models, SETTINGS, store, here)
+    assert len(here.ran) == 3
+    assert [answer.model for answer in (first, second, copy, broken)] == models
+    assert first.verdict == second.verdict == copy.verdict == "inconclusive"
+    assert (first.digest, first.record) == (copy.digest, copy.record)
+    assert (broken.verdict, "truncated or not safetensors" in broken.reason) == ("failed", True)
+    assert first.result["classes"] == 4
+    assert first.record is not None
+    report = store.directory / audits.REPORTS / first.record.key
+    assert sorted(first.result["files"]) == sorted(
+        str(path.relative_to(report)) for path in report.rglob("*") if path.is_file()
+    )
+    assert "report.html" in first.result["files"]
+
+    again = Here()
+    assert [a.verdict for a in run(models, SETTINGS, store, again)] == [*["inconclusive"] * 3, "failed"]
+    assert again.ran == [f"audit of {broken.model}"]  # it may be mended by now
+
+
+def test_other_settings_are_other_audits(models: list[str], store: Store, tmp_path: Path) -> None:
+    job = AuditJob(models[0], "digest", SETTINGS, "files")
+    assert replace(job, model="elsewhere").key == job.key
+    others = [
+        replace(job, digest="other"),
+        replace(job, files="other"),
+        replace(job, settings=replace(SETTINGS, seed=1)),
+        replace(job, settings=replace(SETTINGS, data=None)),
+    ]
+    assert len({other.key for other in (job, *others)}) == 5
+    assert replace(job, model="x").about()["digest"] == "digest"
+
+
+def test_data_that_was_written_to_is_other_data(models: list[str], store: Store, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.png").write_bytes(b"1")
+    settings = replace(SETTINGS, data=str(tmp_path / "data"))
+    run(models[:1], settings, store, Here())
+    (tmp_path / "data/b.png").write_bytes(b"2")
+    again = Here()
+    run(models[:1], settings, store, again)
+    assert len(again.ran) == 1
+
+
+def test_what_an_earlier_run_answered_is_skipped(models: list[str], store: Store, tmp_path: Path) -> None:
+    run(models[:1], SETTINGS, store, Here())
+    new, here = Store(tmp_path / "new"), Here()
+    known, fresh_one = run(models[:2], replace(SETTINGS, seed=5), new, here, since=store)
+    new.close()
+    assert here.ran == [f"audit of {models[1]}"]
+    assert (known.before, fresh_one.before) == (True, False)
+    assert known.verdict == "inconclusive"
+
+
+def test_a_model_that_cannot_be_read_is_an_answer(models: list[str], store: Store) -> None:
+    gone, there = run([models[0] + ".gone", models[0]], SETTINGS, store, Here())
+    assert (gone.verdict, gone.record) == ("failed", None)
+    assert "cannot read" in gone.reason
+    assert there.verdict == "inconclusive"
+
+
+def test_a_crash_of_one_audit_is_its_own(models: list[str], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of all things\nand more")
+
+    monkeypatch.setattr("assay.auditing.audit", crash)
+    (answer,) = run(models[:1], SETTINGS, store, Here())
+    assert (answer.verdict, answer.reason) == ("failed", "ZeroDivisionError: of all things")
+
+
+def test_reports_are_fetched_from_elsewhere(models: list[str], store: Store, tmp_path: Path) -> None:
+    answers = run(models[:1], SETTINGS, store, Here(), blobs="memory://reports")
+    assert not (store.directory / audits.REPORTS).exists()
+    audits.fetched(answers, Blobs("memory://reports"), store.directory)
+    record = answers[0].record
+    assert record is not None
+    assert (store.directory / audits.REPORTS / record.key / "report.html").read_text().startswith("<!doctype html>")

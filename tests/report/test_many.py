@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from assay.bench.audits import Audited
+from assay.bench.store import Record
+from assay.report import many
+
+HOSTILE = "<script>alert(1)</script>\u202e"
+
+
+def answer(model: str, verdict: str, *, before: bool = False, **fields: Any) -> Audited:
+    result = {"verdict": verdict, "reason": f"because of {verdict}", "files": ["report.html"], **fields}
+    return Audited(model, "0" * 64, Record("k" * 64, "audit", {}, "done", result), before=before)
+
+
+ANSWERS = [
+    answer("good", "clean", p_value=0.5, accuracy=0.9),
+    answer("late", "backdoored", p_value=0.015, target=3, target_name=HOSTILE, planted="badnets"),
+    answer("odd", "inconclusive", p_value=0.3, target=None),
+    Audited(f"=1+2{HOSTILE}", "", None, "cannot read it"),
+    answer("first", "backdoored", p_value=0.01, target=7),
+    answer("old", "backdoored", p_value=0.02, before=True),
+]
+
+
+def test_the_worst_come_first() -> None:
+    assert [row.name for row in many.rows(ANSWERS)][:3] == ["first", "late", "old"]
+    assert [row.verdict for row in many.rows(ANSWERS)][3:] == ["failed", "inconclusive", "clean"]
+    assert many.counts(ANSWERS) == {"backdoored": 3, "failed": 1, "inconclusive": 1, "clean": 1}
+
+
+def test_rows_say_what_is_known() -> None:
+    first, late, old, failed, _, good = many.rows(ANSWERS)
+    assert good.accuracy.startswith("90")
+    assert (first.target, first.link) == ("class 7", f"reports/{'k' * 64}/report.html")
+    assert "mark of a planted backdoor: badnets" in late.note
+    assert (old.link, "earlier run" in old.note) == ("", True)
+    assert (failed.p_value, failed.link, failed.note) == ("–", "", "cannot read it")
+
+
+def test_hostile_names_are_only_text(tmp_path: Path) -> None:
+    files = many.write(ANSWERS, tmp_path, command=f"assay audit-many {HOSTILE}")
+    page = files["index.html"].read_text()
+    assert "<script" not in page
+    assert "\u202e" not in page
+    assert page.count("&lt;script&gt;") >= 3
+    rows = list(csv.DictReader(files["audits.csv"].read_text().splitlines()))
+    assert rows[3]["model"].startswith("'=")
+    document = json.loads(files["audits.json"].read_text())
+    assert document["schema"] == many.SCHEMA
+    assert [model["verdict"] for model in document["models"]][:3] == ["backdoored"] * 3
+    assert set(document["models"][0]) == set(many.COLUMNS)
