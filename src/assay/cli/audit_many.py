@@ -16,8 +16,8 @@ from assay.cli.bench import Artifacts, Ray, Workers, executor_of
 from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.bench.audits import Audited, Settings
     from assay.bench.driver import Progress
+    from assay.many.audits import Audited, Settings
 
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
 """The first of them that any model got."""
@@ -61,10 +61,8 @@ def audit_many(
     with places.answering(None), ExitStack() as stack:
         from assay import intake
         from assay import variants as forms
-        from assay.bench import audits, collection
         from assay.bench.store import Store, open_existing
-        from assay.blobs import Blobs
-        from assay.report import many
+        from assay.many import audits, collection
 
         intake.detectors_of(detectors)  # a misspelt name is said now, not once a model
         intake.reference_of(null)
@@ -92,10 +90,7 @@ def audit_many(
                 step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
 
             answers = audits.run(found, settings, store, executor, blobs=artifacts, since=earlier, progress=show)
-        if artifacts is not None:
-            audits.fetched(answers, Blobs(artifacts), out)
-        page = many.write(answers, out, command=_command(models or [], list_file, settings, out))["index.html"]
-        _show(answers, page)
+        _publish(answers, out, artifacts, command=_command(models or [], list_file, settings, out))
     return exit_code(answers)
 
 
@@ -135,15 +130,20 @@ def _joined(values: tuple[object, ...] | None) -> str | None:
     return None if values is None else ",".join(map(str, values))
 
 
-def _show(answers: list[Audited], page: Path) -> None:
+def _publish(answers: list[Audited], out: Path, artifacts: str | None, *, command: str) -> None:
+    """The page with the reports that it links to, and the worst of it on the screen."""
+    from assay.blobs import Blobs
     from assay.cli.loading import shown
-    from assay.report import many
+    from assay.many import audits, page
 
-    rows = many.rows(answers)
+    if artifacts is not None:
+        audits.fetched(answers, Blobs(artifacts), out)
+    written = page.write(answers, out, command=command)["index.html"]
+    rows = page.rows(answers)
     screen.table(
         "", COLUMNS, [(r.name, r.verdict, r.p_value, r.target, r.strongest) for r in rows[:MOST_ROWS]], right=("p",)
     )
     if len(rows) > MOST_ROWS:
         screen.say(f"and {len(rows) - MOST_ROWS:,} more on the page")
-    said = ", ".join(f"{count:,} {verdict}" for verdict, count in many.counts(answers).items() if count)
-    screen.say(f"{len(answers):,} models: {said}", f"The page: {shown(page)}")
+    said = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
+    screen.say(f"{len(answers):,} models: {said}", f"The page: {shown(written)}")

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from assay.bench.audits import Audited
 from assay.bench.store import Record
-from assay.report import many
+from assay.many import page
+from assay.many.audits import Audited
 
 HOSTILE = "<script>alert(1)</script>\u202e"
 
@@ -28,13 +28,13 @@ ANSWERS = [
 
 
 def test_the_worst_come_first() -> None:
-    assert [row.name for row in many.rows(ANSWERS)][:3] == ["first", "late", "old"]
-    assert [row.verdict for row in many.rows(ANSWERS)][3:] == ["failed", "inconclusive", "clean"]
-    assert many.counts(ANSWERS) == {"backdoored": 3, "failed": 1, "inconclusive": 1, "clean": 1}
+    assert [row.name for row in page.rows(ANSWERS)][:3] == ["first", "late", "old"]
+    assert [row.verdict for row in page.rows(ANSWERS)][3:] == ["failed", "inconclusive", "clean"]
+    assert page.counts(ANSWERS) == {"backdoored": 3, "failed": 1, "inconclusive": 1, "clean": 1}
 
 
 def test_rows_say_what_is_known() -> None:
-    first, late, old, failed, _, good = many.rows(ANSWERS)
+    first, late, old, failed, _, good = page.rows(ANSWERS)
     assert good.accuracy.startswith("90")
     assert (first.target, first.link) == ("class 7", f"reports/{'k' * 64}/report.html")
     assert "mark of a planted backdoor: badnets" in late.note
@@ -43,14 +43,14 @@ def test_rows_say_what_is_known() -> None:
 
 
 def test_hostile_names_are_only_text(tmp_path: Path) -> None:
-    files = many.write(ANSWERS, tmp_path, command=f"assay audit-many {HOSTILE}")
-    page = files["index.html"].read_text()
-    assert "<script" not in page
-    assert "\u202e" not in page
-    assert page.count("&lt;script&gt;") >= 3
+    files = page.write(ANSWERS, tmp_path, command=f"assay audit-many {HOSTILE}")
+    html = files["index.html"].read_text()
+    assert "<script" not in html
+    assert "\u202e" not in html
+    assert html.count("&lt;script&gt;") >= 3
     rows = list(csv.DictReader(files["audits.csv"].read_text().splitlines()))
     assert rows[3]["model"].startswith("'=")
     document = json.loads(files["audits.json"].read_text())
-    assert document["schema"] == many.SCHEMA
+    assert document["schema"] == page.SCHEMA
     assert [model["verdict"] for model in document["models"]][:3] == ["backdoored"] * 3
-    assert set(document["models"][0]) == set(many.COLUMNS)
+    assert set(document["models"][0]) == set(page.COLUMNS)

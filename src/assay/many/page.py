@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from assay import __version__
-from assay.bench.audits import REPORTS, Audited
+from assay.many.audits import REPORTS, Audited
 from assay.report import words
 from assay.report.files import publish
 from assay.report.page import environment

@@ -10,13 +10,13 @@ from typing import final
 import pytest
 
 from assay import formats
-from assay.bench import audits
-from assay.bench.audits import AuditJob, Settings, run
 from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
 from assay.blobs import Blobs
 from assay.fresh import fresh
+from assay.many import audits
+from assay.many.audits import AuditJob, Settings, run
 
 SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
 

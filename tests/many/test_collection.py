@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from assay.bench import collection
-from assay.bench.collection import digest_of, models_of
 from assay.errors import UnusableInput
+from assay.many import collection
+from assay.many.collection import digest_of, models_of
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import torch
 
 from assay import __version__, auditing
 from assay.bench import driver
-from assay.bench.collection import digest_of
 from assay.bench.executors import Executor
 from assay.bench.job import Outcome
 from assay.bench.store import Record, State, Store
 from assay.blobs import Blobs
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line, sha256_of
+from assay.many.collection import digest_of
 from assay.report.bundle import contents
 from assay.result import Audit
 
