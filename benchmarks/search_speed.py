@@ -40,9 +40,9 @@ MODELS = (  # of audit_cifar10.py: ResNet-20s, clean or with an attack of 80 % A
     "badnets-3-white",
     "badnets-4-random",
     "clean-tuned-c",
-    "clean-tuned-e",
-    "blended-20",
     "badnets-3-red",
+    "blended-20",
+    "clean-tuned-e",
 )
 
 
