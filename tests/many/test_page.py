@@ -37,7 +37,7 @@ def test_rows_say_what_is_known() -> None:
     first, late, old, failed, _, good = page.rows(ANSWERS)
     assert good.accuracy.startswith("90")
     assert (first.target, first.link) == ("class 7", f"reports/{'k' * 64}/report.html")
-    assert "mark of a planted backdoor: badnets" in late.note
+    assert "own mark of a planted backdoor" in late.note
     assert (old.link, "earlier run" in old.note) == ("", True)
     assert (failed.p_value, failed.link, failed.note) == ("–", "", "cannot read it")
 

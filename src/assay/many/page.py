@@ -139,7 +139,7 @@ def _row(answer: Audited) -> Row:
 
 
 def _mark(planted: object) -> str:
-    return f"bears assay's mark of a planted backdoor: {planted}" if planted else ""
+    return "bears assay's own mark of a planted backdoor" if planted else ""
 
 
 def _link(answer: Audited) -> str:
