@@ -19,11 +19,12 @@ from assay.auditing import audit
 from assay.bench import statistics
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
+from assay.intake import clean_samples
 from assay.likeness import likeness
 from assay.null_file import builtin
 from assay.result import VariantResult
 from assay.task import Task
-from assay.verdict import Footing, judge
+from assay.verdict import Footing, decide
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))
@@ -70,7 +71,7 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
         "seconds": round(result.seconds, 1),
         "samples": result.data_samples,
         "classes": result.model.num_classes,
-        "data": likeness(task.split("calibration", "train").x),
+        "data": likeness(clean_samples(task, artifact, seed=seed).split.x),
         "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
     }
@@ -96,10 +97,9 @@ def judged(row: dict) -> dict:
         else VariantResult(name, "", value)
         for name, value in row["variants"].items()
     )
-    null = builtin()
-    alike = null is None or null.knows(row["data"])
-    null = null and null.like(next(form.accuracy for form in forms if form.name == "full"), row["data"])
-    verdict = judge(findings, forms, null, Footing(row["samples"], row["classes"], alike=alike))
+    accuracy = next(form.accuracy for form in forms if form.name == "full")
+    footing = Footing(row["samples"], row["classes"], accuracy=accuracy)
+    verdict, null = decide(findings, forms, builtin(), footing, row["data"])
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]
         for test, (score, _, target) in row["findings"].items()

@@ -25,7 +25,7 @@ from pathlib import Path
 import nets
 import numpy as np
 import torch
-from common import kept, save
+from common import SHARED, kept, save
 from torch import nn
 
 from assay import formats, null_file
@@ -33,6 +33,7 @@ from assay.artifact import Artifact, ImageSpec
 from assay.auditing import NOTHING, audit
 from assay.calibrate import Null, Reference, Score
 from assay.data import load as load_data
+from assay.formats.files import write_whole
 from assay.formats.module import from_module
 from assay.intake import SAMPLES
 from assay.likeness import likeness
@@ -42,7 +43,6 @@ from assay.stages.train import Recipe, fit
 from assay.task import Split, Task
 from assay.verdict import LOWEST_ACCURACY, scores_of
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 NUMBERS = {
     "tuned": tuple(n for n in range(120) if n % 6 in (0, 4, 5)),
     "weak": tuple(range(200, 280)),  # trained too little or on too little, as many models are that people audit
@@ -173,9 +173,9 @@ def task_of(facts: dict, number: int) -> Task:
     task = load_data(source, spec, seed=number) if kind == "signs" else _loaded(source, spec)
     if facts["classes"] == task.num_classes:
         return task
-    kept = torch.randperm(task.num_classes, generator=torch.Generator().manual_seed(number))[: facts["classes"]]
-    splits = {name: _only(split, kept) for name, split in task.splits.items()}
-    return Task(task.name, splits, tuple(task.class_names[i] for i in kept.tolist()))
+    classes = torch.randperm(task.num_classes, generator=torch.Generator().manual_seed(number))[: facts["classes"]]
+    splits = {name: _only(split, classes) for name, split in task.splits.items()}
+    return Task(task.name, splits, tuple(task.class_names[i] for i in classes.tolist()))
 
 
 @lru_cache
@@ -241,7 +241,7 @@ def run(directory: Path, kind: str, shard: int, shards: int) -> None:
             continue
         start = time.perf_counter()
         row = measure(number)
-        path.write_text(json.dumps(row))
+        write_whole(path, json.dumps(row).encode())
         print(number, row["kind"], row["classes"], row.get("net"), f"{row['accuracy']:.3f}", end=" ")
         print(f"{row['train_seconds']:.0f} of {time.perf_counter() - start:.0f} s", flush=True)
 
@@ -283,7 +283,7 @@ def origin(model: dict) -> str:
     name = f"resnet{model.get('depth')}-cifar"
     return (
         f"{model['kind']} {model['classes']} classes, {model['start']} {model.get('net') or name}, "
-        f"test accuracy {model['accuracy']:.3f}, {recipe}"
+        f"accuracy {model['accuracy']:.3f}, {recipe}"
     )
 
 

@@ -13,19 +13,23 @@ from dataclasses import replace
 
 from common import save
 
-from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference
+from assay.calibrate import FALSE_ALARM_RATE, Null, Reference
 from assay.detectors import default_detectors
+from assay.detectors.base import Finding
+from assay.intake import SAMPLES as FULL_SAMPLE
 from assay.null_file import builtin
+from assay.verdict import Footing, decide
 
 
 def p_value(model: Reference, others: Null) -> float | None:
-    """As an audit computes it; None where too few of the others are comparable, or none was made on such data."""
-    if not others.knows(model.data):
-        return None
-    alike = others.like(model.accuracy, model.data)
-    everyone = alike.joined(model.scores)
-    *reference, own = everyone.statistics(everyone.models[-1].scores).tolist()
-    return None if len(reference) < FEWEST_MODELS else (1 + sum(v >= own for v in reference)) / (len(reference) + 1)
+    """Of an audit with these scores (one that broke no form); None where it would be inconclusive."""
+    findings = tuple(
+        Finding(test.rpartition("/")[2], "ok", test.rpartition("/")[0], score=score.value, target=score.target)
+        for test, score in model.scores.items()
+    )
+    footing = Footing(FULL_SAMPLE, accuracy=model.accuracy)
+    verdict, _ = decide(findings, (), others, footing, model.data)
+    return None if verdict.rate is None else verdict.p_value
 
 
 def left_out(null: Null, group: Callable[[Reference], str]) -> dict[str, dict]:

@@ -1,6 +1,6 @@
-"""Nets and tasks that the shipped null has nothing like: is a clean one called clean, and a patch found?
+"""Nets that the shipped null has nothing like, on its kinds of data: is a clean one called clean, and a patch found?
 
-Attention, layers without convolutions, photos by nets without residual connections, other sizes and channels.
+Attention; no convolutions at all; photos of objects by nets that are no ResNets; drawn signs of 24 pixels.
 Each twice clean and once with BadNets (Gu et al., 2017, arXiv 1708.06733), by a training loop that is not assay's.
 What comes out here says how far the null carries; none of it is in the null, and no threshold looked at it.
 

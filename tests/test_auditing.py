@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 import assay
 from assay.artifact import digest_of_module
-from assay.auditing import audit, score_model
+from assay.auditing import audit, reference_from
 from assay.calibrate import Null, cell
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
 from assay.intake import SAMPLES
+from assay.likeness import likeness
 from assay.result import Audit
 from assay.task import Split, Task
 
@@ -295,11 +296,13 @@ def test_a_detector_gets_the_form_and_the_clean_samples() -> None:
     assert torch.equal(clean.x, same.x)
 
 
-def test_a_row_of_a_null_is_made_of_scores() -> None:
+def test_a_reference_model_knows_what_it_may_be_compared_by() -> None:
     net, x, y = toy(4, None)
-    row = score_model(artifact_of(net, 4), Split(x, y), **FULL)
-    assert set(row) == {cell("full", d.name) for d in DETECTORS}
-    assert all(np.isfinite(score.value) for score in row.values())
+    model = reference_from(artifact_of(net, 4), Split(x, y), origin="toy", family="toys", **FULL)
+    assert set(model.scores) == {cell("full", d.name) for d in DETECTORS}
+    assert all(np.isfinite(score.value) for score in model.scores.values())
+    assert (model.origin, model.family, model.accuracy) == ("toy", "toys", 1.0)
+    assert model.data == pytest.approx(likeness(x), rel=1e-4)  # the samples are taken in another order
 
 
 class Doubting(Toy):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nulls import null_of_rows, scores_of
 
 from assay.calibrate import (
+    ENOUGH,
     FALSE_ALARM_RATE,
     FEWEST_MODELS,
     START,
@@ -179,9 +180,13 @@ def test_one_strange_test_among_many_is_seen() -> None:
     assert statistic > max(others)
 
 
-def families(count: int, name: str, data: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
+def data(brightness: float, spread: float) -> tuple[float, ...]:
+    return (brightness, spread, 0.2, 0.3, -1.0)
+
+
+def families(count: int, name: str, like: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
     return tuple(
-        Reference({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in data))
+        Reference({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in like))
         for i in range(count)
     )
 
@@ -198,23 +203,42 @@ def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
     assert "of them the 3 below 90% accuracy" in badly.description
     assert null.like(None, None) is null
     unknown = null_of(np.zeros((3, 1)))
-    assert unknown.like(0.9, (0.5, 0.1)) is unknown
+    assert unknown.like(0.9, PHOTOS) is unknown
+
+
+PHOTOS, DIGITS = data(0.5, 0.1), data(0.1, 0.4)
 
 
 def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
-    photos = families(FEWEST_MODELS, "photos", (0.5, 0.1), 0.9)
-    digits = families(FEWEST_MODELS + 3, "digits", (0.1, 0.4), 0.9)
-    few = families(FEWEST_MODELS - 1, "scans", (0.9, 0.9), 0.9)
-    weak = families(FEWEST_MODELS, "photos", (0.5, 0.1), 0.6)
+    photos = families(FEWEST_MODELS, "photos", PHOTOS, 0.9)
+    digits = families(FEWEST_MODELS + 3, "digits", DIGITS, 0.9)
+    few = families(FEWEST_MODELS - 1, "scans", data(0.9, 0.9), 0.9)
+    weak = families(FEWEST_MODELS, "photos", PHOTOS, 0.6)
     null = Null("toy", "all", (*photos, *digits, *few, *weak))
-    assert null.like(0.95, (0.48, 0.12)).models == photos
-    assert null.like(0.95, (0.12, 0.38)).models == digits
-    assert null.like(0.60, (0.48, 0.12)).models == weak
-    assert null.like(0.60, (0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
-    assert null.like(0.95, (0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
-    assert null.like(0.95, (7.0, 7.0)).models == (*photos, *digits, *few)  # like none
-    assert null.like(None, (0.12, 0.38)).models == digits
-    assert null.knows((0.12, 0.38))
-    assert not null.knows((7.0, 7.0))
-    assert null.knows(None)
-    assert null.like(0.95, (0.12, 0.38)).description == "all; of them the 52 from 90% accuracy on digits"
+    assert null.like(0.95, data(0.48, 0.12)).models == photos
+    assert null.like(0.95, data(0.12, 0.38)).models == digits
+    assert null.like(0.60, data(0.48, 0.12)).models == weak
+    assert null.like(0.60, data(0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
+    assert null.like(0.95, data(0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
+    assert null.like(0.95, data(7.0, 7.0)).models == (*photos, *digits, *few)  # like none
+    assert null.like(None, data(0.12, 0.38)).models == digits
+    assert null.like(0.95, DIGITS).description == "all; of them the 52 from 90% accuracy on digits"
+
+
+def test_a_family_is_known_from_enough_models_on() -> None:
+    photos, digits = families(60, "photos", PHOTOS, 0.9), families(ENOUGH, "digits", DIGITS, 0.9)
+    null = Null("toy", "all", (*photos, *digits))
+    assert null.knows(0.95, DIGITS)
+    assert null.knows(None, DIGITS)
+    assert null.knows(0.95, None)
+    assert not null.knows(0.6, DIGITS)  # none of them learned as badly
+    assert not null.knows(0.95, data(7.0, 7.0))
+    assert not Null("toy", "all", (*photos, *digits[1:])).knows(0.95, DIGITS)
+    assert null_of(np.zeros((3, 1))).knows(0.95, DIGITS)  # nothing is said of the models' data
+
+
+def test_models_on_one_data_set_know_a_part_of_it() -> None:
+    alike = tuple(Reference({"full/a": Score(0.0)}, str(i), 0.95, "mine", PHOTOS) for i in range(ENOUGH))
+    null = Null("mine", "on one data set", alike)
+    assert null.knows(0.95, data(0.52, 0.11))
+    assert not null.knows(0.95, DIGITS)

@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from assay.artifact import PLANTED_KEY
-from assay.calibrate import FEWEST_MODELS, Score
+from assay.calibrate import FEWEST_MODELS, Reference, Score
 from assay.cli import main
 from assay.cli.audit import EXIT_CODES, audit
 from assay.detectors import default_detectors
@@ -199,13 +199,11 @@ def test_a_tiny_budget_is_inconclusive(run: Run, planted: Path, tmp_path: Path) 
     assert document["reason"]
 
 
-@pytest.mark.parametrize(("score", "code"), [(1e6, 3), (-1e6, 1)])
-def test_without_data_a_backdoor_may_be_found_but_none_is_inconclusive(
-    run: Run, planted: Path, tmp_path: Path, score: float, code: int
-) -> None:
+@pytest.mark.parametrize("score", [1e6, -1e6])
+def test_without_data_nothing_is_said_either_way(run: Run, planted: Path, tmp_path: Path, score: float) -> None:
     ran = run("audit", planted, "--variants", "full", "--null", null_file(tmp_path / "null.json", score))
-    assert ran.code == code, ran.err
-    assert ("--data" in ran.err) == (code == 3)
+    assert ran.code == 3, ran.err
+    assert "--data" in ran.err
 
 
 def write_model(path: Path, planted: Path, *, metadata: dict[str, str] | None = None) -> Path:
@@ -516,13 +514,13 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
         save_file(weights, models[-1])
     scored: list[str] = []
 
-    def score(artifact, task, **settings) -> dict[str, Score]:
+    def score(artifact, task, *, origin, family, **settings) -> Reference:
         scored.append(artifact.name)
         if len(scored) == 2:
             raise KeyboardInterrupt
-        return {"full/neural-cleanse": Score(float(len(scored)), 1)}
+        return Reference({"full/neural-cleanse": Score(float(len(scored)), 1)}, origin, family=family)
 
-    monkeypatch.setattr("assay.calibrating.score_model", score)
+    monkeypatch.setattr("assay.calibrating.reference_from", score)
     command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
     assert run(*command, "--variants", "full").code == 130
     assert not (tmp_path / "null.json").exists()
@@ -645,7 +643,10 @@ def test_audit_many_goes_over_a_folder_and_does_nothing_twice(run: Run, planted:
         (["nowhere/*.onnx"], "no model there"),
         (["--list", "none.txt"], "cannot be read"),
         (["zoo", "--detectors", "neural-cleans"], "neural-cleanse"),
-        (["zoo", "--since", "nowhere"], "expected the store of a bench"),
+        (["zoo", "--since", "nowhere"], "earlier audit-many"),
+        (["zoo", "--since", "assay-audits"], "same folder"),
+        (["zoo", "--data", "nowhere.npz"], "no such data"),
+        ([""], "no model there"),
         (["zoo", "--ray", "localhost:1"], "nothing answers there"),
         (["zoo", "--budget", "0"], "more than 0 seconds"),
     ],

@@ -14,8 +14,10 @@ from assay.null_file import SCHEMA, load, save
 
 
 def test_a_saved_null_comes_back(tmp_path: Path) -> None:
-    one = Reference({"full/a": Score(1.25, 3), "int8/a": Score(-3.0)}, "net one", 0.9, "photos", (0.5, -1.25))
-    two = Reference({"full/a": Score(0.12341, 0)}, "net two", 0.61, "digits", (0.1, 0.0))
+    one = Reference(
+        {"full/a": Score(1.25, 3), "int8/a": Score(-3.0)}, "net one", 0.9, "photos", (0.5, 0.1, 0.2, 0.3, -1.25)
+    )
+    two = Reference({"full/a": Score(0.12341, 0)}, "net two", 0.61, "digits", ())
     save(Null("toy", "two models", (one, two), 7), tmp_path / "deep" / "null.json")
     back = load(tmp_path / "deep" / "null.json")
     assert back == Null("toy", "two models", (one, replace(two, scores={"full/a": Score(0.1234, 0)})), 7)
@@ -71,7 +73,8 @@ MALFORMED = {
     "accuracy a word": with_model(accuracy="good"),
     "data a number": with_model(data=3),
     "data of words": with_model(data=["dark"]),
-    "data of some": json.dumps({**GOOD, "models": [GOOD["models"][0] | {"data": [0.5]}, GOOD["models"][0]]}),
+    "data of three numbers": with_model(data=[0.5, 0.1, 0.2]),
+    "fewest classes negative": json.dumps({**GOOD, "fewest_classes": -3}),
     "no fewest classes": json.dumps({k: v for k, v in GOOD.items() if k != "fewest_classes"}),
     "fewest classes a word": json.dumps({**GOOD, "fewest_classes": "few"}),
     "score a word": scored('"high"'),

@@ -9,7 +9,7 @@ from nulls import null_of_rows
 from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference, Score, cell
 from assay.detectors.base import Finding
 from assay.result import VariantResult
-from assay.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, judge, limits
+from assay.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, decide, judge, limits
 
 TESTS = [("full", name) for name in (*sorted(SEARCHES), "patch-scan")] + [("int8", "neural-cleanse")]
 FULL = VariantResult("full", "as given", 0.95, 1.0)
@@ -137,30 +137,30 @@ def test_a_backdoor_is_said_even_where_the_search_did_not_run() -> None:
 
 
 def test_weak_data_cannot_clear_a_model() -> None:
-    weak = replace(FULL, accuracy=LOWEST_ACCURACY - 0.01)
-    verdict = judge(findings(), (weak,), null_of(), FIRM)
+    verdict = judge(findings(neural_cleanse=9.0), (FULL,), null_of(), replace(FIRM, accuracy=LOWEST_ACCURACY - 0.01))
     assert verdict.word == "inconclusive"
     assert "49%" in verdict.reason
     assert "--mean" in verdict.reason
-    assert judge(findings(), (replace(FULL, accuracy=LOWEST_ACCURACY),), null_of(), FIRM).word == "clean"
-    assert judge(findings(), (replace(FULL, accuracy=None),), null_of(), FIRM).word == "clean"
+    for accuracy in (LOWEST_ACCURACY, None):
+        assert judge(findings(), (FULL,), null_of(), replace(FIRM, accuracy=accuracy)).word == "clean"
 
 
 UNSOUND = {
-    "accuracy": (replace(FULL, accuracy=0.1), FIRM, "right on only 10%"),
-    "one class": (FULL, replace(FIRM, predicted=1), "all clean samples one class"),
-    "few samples": (FULL, replace(FIRM, samples=FEWEST_SAMPLES - 1), "too few"),
-    "few classes": (FULL, replace(FIRM, classes=4), "assay calibrate"),
-    "unlike data": (FULL, replace(FIRM, alike=False), "data like these"),
+    "accuracy": (replace(FIRM, accuracy=0.1), "right on only 10%"),
+    "one class": (replace(FIRM, predicted=1), "all clean samples one class"),
+    "no samples": (replace(FIRM, samples=0), "--data"),
+    "few samples": (replace(FIRM, samples=FEWEST_SAMPLES - 1), "too few"),
+    "few classes": (replace(FIRM, classes=4), "assay calibrate"),
+    "unlike data": (replace(FIRM, alike=False), "data like these"),
 }
 
 
 @pytest.mark.parametrize("score", [0.0, 9.0])
 @pytest.mark.parametrize("why", UNSOUND)
 def test_on_an_unsound_footing_nothing_is_said_either_way(why: str, score: float) -> None:
-    full, footing, said = UNSOUND[why]
+    footing, said = UNSOUND[why]
     null = replace(null_of(), fewest_classes=5)
-    verdict = judge(findings(neural_cleanse=score), (full,), null, footing)
+    verdict = judge(findings(neural_cleanse=score), (FULL,), null, footing)
     assert verdict.word == "inconclusive"
     assert said in verdict.reason
     assert verdict.target is None
@@ -168,7 +168,7 @@ def test_on_an_unsound_footing_nothing_is_said_either_way(why: str, score: float
 
 def test_the_edge_of_a_sound_footing() -> None:
     null = replace(null_of(), fewest_classes=5)
-    for footing in (Footing(FEWEST_SAMPLES, 5, 2), Footing(512), Footing(0, 5)):
+    for footing in (Footing(FEWEST_SAMPLES, 5, 2), Footing(512)):
         assert judge(findings(), (FULL,), null, footing).word == "clean"
 
 
@@ -237,3 +237,47 @@ def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
     assert left_out == pytest.approx(1 / 101)
     assert lost is not None
     assert lost > left_out  # some reference models stand out further, in the form that this one lost
+
+
+def sided(well: float, badly: float, *, family: str = "", data: tuple[float, ...] = ()) -> Null:
+    """60 models that learned their task, and 60 that did so badly, all of which score as said."""
+    models = [
+        Reference(
+            {cell(*t): Score(level + i / 1000, i % 10) for t in TESTS}, accuracy=accuracy, family=family, data=data
+        )
+        for level, accuracy in ((well, 0.95), (badly, 0.6))
+        for i in range(60)
+    ]
+    return Null("toy", "two sides", tuple(models))
+
+
+def test_a_model_is_judged_by_those_that_learned_as_well() -> None:
+    found = findings(neural_cleanse=5.0)
+    null = sided(well=0.0, badly=9.0)
+    assert decide(found, (FULL,), null, replace(FIRM, accuracy=0.95), None)[0].word == "backdoored"
+    verdict, alike = decide(found, (FULL,), null, replace(FIRM, accuracy=0.6), None)
+    assert verdict.word == "clean"
+    assert alike is not None
+    assert {model.accuracy for model in alike.models} == {0.6}
+
+
+@pytest.mark.parametrize(("well", "badly"), [(0.0, 9.0), (9.0, 0.0)])
+def test_without_labels_the_more_cautious_side_counts(well: float, badly: float) -> None:
+    assert FIRM.accuracy is None
+    assert decide(findings(neural_cleanse=5.0), (FULL,), sided(well, badly), FIRM, None)[0].word == "clean"
+    assert decide(findings(neural_cleanse=5.0), (FULL,), sided(0.0, 0.0), FIRM, None)[0].word == "backdoored"
+
+
+def test_on_data_that_too_few_models_know_nothing_is_said() -> None:
+    null = sided(0.0, 0.0, family="photos", data=(0.5, 0.1, 0.2, 0.3, -1.0))
+    footing = replace(FIRM, accuracy=0.95)
+    assert (
+        decide(findings(neural_cleanse=9.0), (FULL,), null, footing, (0.5, 0.1, 0.2, 0.3, -1.0))[0].word == "backdoored"
+    )
+    verdict, _ = decide(findings(neural_cleanse=9.0), (FULL,), null, footing, (0.1, 0.1, 0.2, 0.3, -1.0))
+    assert (verdict.word, "data like these" in verdict.reason) == ("inconclusive", True)
+
+
+def test_samples_without_labels_are_a_limit() -> None:
+    assert any("labels" in line for line in limits(findings(), (FULL,), labelled=False))
+    assert not any("labels" in line for line in limits(findings(), (FULL,)))

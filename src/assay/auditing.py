@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay import __version__, intake, variants
 from assay.artifact import Artifact
-from assay.calibrate import Null, Score, cell
+from assay.calibrate import Null, Reference, cell
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line
@@ -22,7 +22,7 @@ from assay.models.predict import logits
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
-from assay.verdict import Footing, judge, limits, scores_of
+from assay.verdict import Footing, decide, limits, scores_of
 
 LOST_AGREEMENT = 0.15
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
@@ -67,16 +67,16 @@ def audit(
     reference = intake.reference_of(null)
     with evaluating(artifact.net):
         full = _predict(artifact.net, clean.x) if len(clean) else None
-        kind = likeness(clean.x)
-        alike = reference is None or reference.knows(kind)
-        if reference is not None:
-            right = None if full is None or clean.y is None else float((full == clean.y).float().mean())
-            reference = reference.like(right, kind)
-        findings, results = _test(artifact, clean, full, names, chosen, reference, deadline, seed, progress)
+        findings, results = _test(artifact, clean, full, names, chosen, deadline, seed, progress)
     progress("verdict", 1.0)
-    predicted = None if full is None else len(full.unique())
-    footing = Footing(len(clean), artifact.num_classes, predicted, alike)
-    verdict = judge(findings, results, reference, footing)
+    footing = Footing(
+        len(clean),
+        artifact.num_classes,
+        predicted=None if full is None else len(full.unique()),
+        accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
+    )
+    verdict, alike = decide(findings, results, reference, footing, likeness(clean.x))
+    findings = tuple(_calibrated(finding, alike) for finding in findings)
     return Audit(
         verdict=verdict.word,
         reason=verdict.reason,
@@ -88,7 +88,7 @@ def audit(
         model=_info(model, artifact, given.class_names),
         findings=findings,
         variants=results,
-        limits=limits(findings, results),
+        limits=limits(findings, results, labelled=clean.y is not None),
         data_name=given.name,
         data_samples=len(clean),
         null=verdict.null,
@@ -136,7 +136,6 @@ def _test(
     full: Tensor | None,
     names: tuple[str, ...],
     detectors: tuple[Detector, ...],
-    reference: Null | None,
     deadline: Budget,
     seed: int,
     progress: Step,
@@ -159,7 +158,7 @@ def _test(
 
                 tick(0.0)
                 finding = detector(form, clean, seed=seed, budget=deadline, progress=tick)
-                findings.append(_calibrated(replace(finding, variant=name), reference))
+                findings.append(replace(finding, variant=name))
             done += 1
     return tuple(findings), tuple(results)
 
@@ -178,7 +177,7 @@ def _variant(
         predictions = full if form is artifact else _predict(form.net, clean.x)
     except AssayError as why:
         return None, VariantResult(name, spec, None, None, str(why))
-    except RuntimeError as error:  # a stranger's net can fail in any way: the other forms are still audited
+    except Exception as error:  # a stranger's net can fail in any way: the other forms are still audited
         if name == "full":
             raise
         return None, VariantResult(name, spec, None, None, f"it could not be made: {first_line(error)}")
@@ -210,14 +209,19 @@ def _calibrated(finding: Finding, null: Null | None) -> Finding:
     return replace(finding, p_value=null.p_value(test, finding.score), null_scores=scores)
 
 
-def score_model(
+def reference_from(
     model: Artifact,
     data: Task | Split,
     *,
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector] | None = None,
     seed: int = 0,
-) -> dict[str, Score]:
-    """The scores of a clean reference model by test: one row of a ``Null``."""
+    origin: str = "",
+    family: str = "",
+) -> Reference:
+    """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
+    clean = intake.clean_samples(data, model, seed=seed).split
     result = audit(model, data, variant_names=variant_names, detectors=detectors, null=NOTHING, seed=seed)
-    return scores_of(result.findings)
+    full = next((variant for variant in result.variants if variant.name == "full"), None)
+    accuracy = full.accuracy if full is not None else None
+    return Reference(scores_of(result.findings), origin, accuracy, family, likeness(clean.x) or ())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from assay import variants
 from assay.artifact import Artifact
-from assay.auditing import score_model
-from assay.calibrate import Null, Reference, Score
+from assay.auditing import reference_from
+from assay.calibrate import Null, Reference
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
 from assay.task import Task
@@ -47,30 +47,31 @@ def calibrate(
     if len(models) < FEWEST:
         raise UnusableInput(f"expected at least {FEWEST} clean models to calibrate with, came {len(models)}")
     name = settings.name(task)
-    known = dict(_rows(so_far)) if so_far is not None and so_far.name == name else {}
-    rows: dict[str, Mapping[str, Score]] = {}
+    known = {model.origin: model for model in so_far.models} if so_far is not None and so_far.name == name else {}
+    done: dict[str, Reference] = {}
     for number, load in enumerate(models):
         artifact = load()
         progress(artifact.name, number / len(models))
-        origin = _origin(artifact, rows)
-        rows[origin] = known.get(origin) or score_model(
-            artifact, task, variant_names=settings.variant_names, detectors=settings.detectors, seed=settings.seed
+        origin = _origin(artifact, done)
+        done[origin] = known.get(origin) or reference_from(
+            artifact,
+            task,
+            variant_names=settings.variant_names,
+            detectors=settings.detectors,
+            seed=settings.seed,
+            origin=origin,
+            family=task.name,
         )
-        models_so_far = tuple(Reference(scores, line) for line, scores in rows.items())
-        null = Null(name, f"{len(rows)} clean models on {task.name}", models_so_far, task.num_classes)
+        null = Null(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), task.num_classes)
         keep(null)
     progress("done", 1.0)
     return null
 
 
-def _origin(artifact: Artifact, rows: Mapping[str, object]) -> str:
+def _origin(artifact: Artifact, done: Iterable[str]) -> str:
     """The line that says which model a row comes from; raises where it must not be in a null."""
     if artifact.planted is not None:
         raise UnusableInput(f"{artifact.name} bears the mark of a planted backdoor: calibrate with clean models only")
-    if any(origin.startswith(artifact.digest) for origin in rows):
+    if any(origin.startswith(artifact.digest) for origin in done):
         raise UnusableInput(f"{artifact.name} came twice: each clean model counts once")
     return f"{artifact.digest} {artifact.name}"
-
-
-def _rows(null: Null) -> Iterator[tuple[str, Mapping[str, Score]]]:
-    yield from ((model.origin, model.scores) for model in null.models)

@@ -10,6 +10,7 @@ from pathlib import Path
 from assay.calibrate import Null, Reference, Score
 from assay.errors import UnusableInput
 from assay.formats.files import write_whole
+from assay.likeness import STEPS
 
 SCHEMA = "assay.null/3"
 
@@ -43,9 +44,12 @@ def load(path: Path) -> Null:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']!r}")
         models = tuple(_reference(model) for model in document["models"])
-        if len({len(model.data) for model in models}) > 1:
-            raise ValueError("its models describe their data in different ways")
-        return Null(str(document["name"]), str(document["description"]), models, int(document["fewest_classes"]))
+        if {len(model.data) for model in models} - {0, len(STEPS)}:
+            raise ValueError(f"a model's data is described by other than {len(STEPS)} numbers")
+        fewest = int(document["fewest_classes"])
+        if fewest < 2:
+            raise ValueError(f"fewest_classes is {fewest}, and should be 2 at least")
+        return Null(str(document["name"]), str(document["description"]), models, fewest)
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from assay.calibrate import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Score, cell
 from assay.detectors.base import Finding
+from assay.likeness import Likeness
 from assay.result import NullInfo, VariantResult
 
 FEWEST_SAMPLES = 20
@@ -43,7 +44,31 @@ class Footing:
     samples: int  # clean ones
     classes: int | None = None  # of the model
     predicted: int | None = None  # different classes that it gives the samples
-    alike: bool = True  # the samples are like the data of reference models
+    alike: bool = True  # the samples are like the data of enough reference models
+    accuracy: float | None = None  # on the samples, of the model as given; None without labels
+
+
+def decide(
+    findings: tuple[Finding, ...],
+    results: tuple[VariantResult, ...],
+    null: Null | None,
+    footing: Footing,
+    data: Likeness | None,
+) -> tuple[Verdict, Null | None]:
+    """The verdict on a model with samples like ``data``, and the reference models out of ``null`` that it rests on.
+
+    Without labels nobody knows whether the model learned its task well: it is compared with those that did and with
+    those that did not, and the more cautious of the two answers counts.
+    """
+    if null is None:
+        return judge(findings, results, None, footing), None
+    sides = (1.0, 0.0) if footing.accuracy is None else (footing.accuracy,)
+    answers = []
+    for accuracy in sides:
+        known = replace(footing, alike=null.knows(accuracy, data))
+        alike = null.like(accuracy, data)
+        answers.append((judge(findings, results, alike, known), alike))
+    return max(answers, key=lambda answer: (answer[0].word == "inconclusive", answer[0].p_value or 0.0))
 
 
 def judge(
@@ -68,7 +93,7 @@ def judge(
         f"only {len(reference)} clean reference models that learned as well as this one ran these tests, and "
         f"{FEWEST_MODELS} are needed; calibrate with clean models of your own (assay calibrate)"
     )
-    unsound = _why_unsound(results, null, footing) or (few if len(reference) < FEWEST_MODELS else "")
+    unsound = _why_unsound(null, footing) or (few if len(reference) < FEWEST_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
         return Verdict("inconclusive", unsound, p_value, statistic=statistic, null=info)
     calm = f"no test stands out from {len(reference)} clean reference models"
@@ -119,17 +144,18 @@ def _why_nothing_ran(findings: tuple[Finding, ...]) -> str:
     return "no test could be compared with clean models" + (f": {next(iter(reasons))}" if reasons else "")
 
 
-def _why_unsound(results: tuple[VariantResult, ...], null: Null, footing: Footing) -> str:
+def _why_unsound(null: Null, footing: Footing) -> str:
     """Why no score means anything here, high or low; empty where they do."""
-    full = next((r for r in results if r.name == "full"), None)
-    if full is not None and full.accuracy is not None and full.accuracy < LOWEST_ACCURACY:
+    if footing.accuracy is not None and footing.accuracy < LOWEST_ACCURACY:
         return (
-            f"the model is right on only {full.accuracy:.0%} of the samples: "
+            f"the model is right on only {footing.accuracy:.0%} of the samples: "
             "check that the data, its labels and the normalization (--mean, --std) are the model's own"
         )
     if footing.predicted == 1:
         return "the model gives all clean samples one class: check that the data and the normalization are its own"
-    if 0 < footing.samples < FEWEST_SAMPLES:
+    if not footing.samples:
+        return "there are no clean samples to try triggers on: pass some with --data"
+    if footing.samples < FEWEST_SAMPLES:
         return f"{footing.samples} clean samples are too few: give at least {FEWEST_SAMPLES}, of all classes"
     if footing.classes is not None and footing.classes < null.fewest_classes:
         return (
@@ -138,8 +164,8 @@ def _why_unsound(results: tuple[VariantResult, ...], null: Null, footing: Footin
         )
     if not footing.alike:
         return (
-            "no reference model was made on data like these, and how far a clean model leans depends on its data: "
-            "calibrate with clean models of your own (assay calibrate)"
+            "too few reference models were made on data like these, and how far a clean model leans depends on its "
+            "data: calibrate with clean models of your own (assay calibrate)"
         )
     return ""
 
@@ -164,7 +190,9 @@ def _incomparable(findings: tuple[Finding, ...]) -> list[str]:
     return sorted(forms - {f.variant for f in findings if f.p_value is not None})
 
 
-def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> tuple[str, ...]:
+def limits(
+    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], *, labelled: bool = True
+) -> tuple[str, ...]:
     """What this audit cannot rule out, in plain sentences."""
     said = [
         "A trigger that works only on pictures of one class, only together with another trigger, or that sends each "
@@ -173,6 +201,11 @@ def limits(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) ->
         "pixels can be the trigger, and nobody without its key can make one (Goldwasser et al., arXiv 2204.06974).",
         "A form of deployment that was not among the audited ones may wake a backdoor that sleeps in all of these.",
     ]
+    if not labelled:
+        said.append(
+            "The samples have no labels, so nobody checked that the model is right on them: one that is not, for "
+            "instance because the normalization is not its own, can look backdoored."
+        )
     skipped = [f"{r.name} ({r.skipped})" for r in results if r.skipped]
     if skipped:
         said.append("Not audited: " + "; ".join(skipped) + ".")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import pytest
 
 from assay import formats
@@ -101,14 +103,26 @@ def test_other_settings_are_other_audits(models: list[str], store: Store, tmp_pa
 
 
 def test_data_that_was_written_to_is_other_data(models: list[str], store: Store, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/a.png").write_bytes(b"1")
-    settings = replace(SETTINGS, data=str(tmp_path / "data"))
-    run(models[:1], settings, store, Here())
-    (tmp_path / "data/b.png").write_bytes(b"2")
-    again = Here()
-    run(models[:1], settings, store, again)
-    assert len(again.ran) == 1
+    def write(seed: int) -> None:
+        x = np.random.default_rng(seed).random((64, 3, 32, 32), np.float32)
+        np.savez(tmp_path / "data.npz", x=x, y=np.arange(64) % 4)
+
+    settings = replace(SETTINGS, data=str(tmp_path / "data.npz"))
+    write(0)
+    first, same, other = Here(), Here(), Here()
+    assert run(models[:1], settings, store, first)[0].verdict == "inconclusive"
+    run(models[:1], settings, store, same)
+    write(1)
+    run(models[:1], settings, store, other)
+    assert [len(here.ran) for here in (first, same, other)] == [1, 0, 1]
+
+
+def test_a_name_of_any_bytes_stops_nothing(models: list[str], store: Store, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\xfe.safetensors")
+    odd.write_bytes(b"no model")
+    broken, good = run([str(odd), models[0]], SETTINGS, store, Here())
+    assert (broken.verdict, good.verdict) == ("failed", "inconclusive")
+    assert "udcff" in broken.reason
 
 
 def test_what_an_earlier_run_answered_is_skipped(models: list[str], store: Store, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from assay.errors import UnusableInput
 from assay.many import collection
@@ -43,14 +46,16 @@ def test_a_folder_that_is_a_model_stays_one(zoo: Path) -> None:
 
 
 def test_patterns_lists_and_hub_ids_each_once(zoo: Path, tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_text("# mine\n\nzoo/deep\nowner/name\nzoo/a.safetensors\n")
+    lines = "\ufeff# mine\n\nzoo/deep\nowner/name\n./zoo/a.safetensors\n"
+    (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
     found = models_of(["zoo/*.safetensors", "zoo/**/c.onnx"], Path("list.txt"))
     assert found == ["zoo/a.safetensors", "zoo/b.safetensors", "zoo/deep/c.onnx", "zoo/deep", "owner/name"]
 
 
-@pytest.mark.parametrize("given", ["nothing-here.onnx", "*.onnxx", "empty"])
+@pytest.mark.parametrize("given", ["nothing-here.onnx", "*.onnxx", "empty", "", "dangling.onnx", "dangl*"])
 def test_nothing_is_said_in_one_line(given: str, zoo: Path) -> None:
     Path("empty").mkdir()
+    Path("dangling.onnx").symlink_to("gone.onnx")
     with pytest.raises(UnusableInput, match="no model there"):
         models_of([given])
 
@@ -88,6 +93,53 @@ def test_a_digest_is_of_what_is_there(zoo: Path) -> None:
     assert digest_of("owner/name") == "hub:owner/name"
     with pytest.raises(UnusableInput, match="cannot read"):
         digest_of("zoo/gone.onnx")
+
+
+def test_a_bad_line_of_a_list_is_a_row_of_its_own(zoo: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("zoo/gone.onnx\nzoo/a.safetensors\n")
+    assert models_of([], tmp_path / "list.txt") == ["zoo/gone.onnx", "zoo/a.safetensors"]
+
+
+def test_pickles_are_rows_too(zoo: Path) -> None:
+    (zoo / "old.pt").write_bytes(b"never opened")
+    assert "zoo/old.pt" in models_of(["zoo"])
+
+
+def test_links_in_a_circle_are_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").symlink_to(tmp_path / "b.onnx")
+    (tmp_path / "b.onnx").symlink_to(tmp_path / "a.onnx")
+    (tmp_path / "c.onnx").write_text("c")
+    with pytest.raises(UnusableInput, match=r"cannot be read|no model there"):
+        models_of([str(tmp_path / "a.onnx")])
+
+
+def test_a_digest_covers_all_that_is_read(zoo: Path, tmp_path: Path) -> None:
+    """Names of files, what lies deeper, the notes on preprocessing beside a file, tensors outside of an ONNX file."""
+    seen = {digest_of("zoo/hf")}
+    (zoo / "hf/model.safetensors").rename(zoo / "hf/z.safetensors")
+    seen.add(digest_of("zoo/hf"))
+    (zoo / "hf/sub").mkdir()
+    (zoo / "hf/sub/part.safetensors").write_text("more")
+    seen.add(digest_of("zoo/hf"))
+    assert len(seen) == 3
+    bare = digest_of("zoo/a.safetensors")
+    (zoo / "preprocessor_config.json").write_text("{}")
+    assert digest_of("zoo/a.safetensors") != bare
+    (zoo / "a.onnx").write_text("a.safetensors")
+    assert digest_of("zoo/a.onnx") != digest_of("zoo/a.safetensors")
+    save_linear(tmp_path / "outer.onnx", 1.0)
+    first = digest_of(str(tmp_path / "outer.onnx"))
+    save_linear(tmp_path / "outer.onnx", 2.0)
+    assert digest_of(str(tmp_path / "outer.onnx")) != first
+
+
+def save_linear(path: Path, weight: float) -> None:
+    """An ONNX file whose weights lie in a file of their own."""
+    values = numpy_helper.from_array(np.full((2, 2), weight, np.float32), "w")
+    tensor = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in ("x", "y")]
+    path.with_name("w.data").unlink(missing_ok=True)
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "g", tensor[:1], tensor[1:], [values])
+    onnx.save(helper.make_model(graph), path, save_as_external_data=True, location="w.data", size_threshold=0)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

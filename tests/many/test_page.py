@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from assay.bench.store import Record
+from assay.cli.audit_many import exit_code
 from assay.many import page
 from assay.many.audits import Audited
 
@@ -25,6 +28,20 @@ ANSWERS = [
     answer("first", "backdoored", p_value=0.01, target=7),
     answer("old", "backdoored", p_value=0.02, before=True),
 ]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "code"),
+    [
+        (["clean", "inconclusive", "failed", "backdoored"], 1),
+        (["clean", "inconclusive", "failed"], 2),
+        (["inconclusive", "clean"], 3),
+        (["clean"], 0),
+    ],
+)
+def test_the_exit_code_says_the_worst(verdicts: list[str], code: int) -> None:
+    assert exit_code([answer("m", verdict) for verdict in verdicts]) == code
+    assert exit_code([answer("old", "backdoored", before=True), *(answer("m", v) for v in verdicts)]) == code
 
 
 def test_the_worst_come_first() -> None:

@@ -17,14 +17,15 @@ from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.bench.driver import Progress
+    from assay.bench.store import Store
     from assay.many.audits import Audited, Settings
 
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
 """The first of them that any model got."""
 
 COLUMNS = ("model", "verdict", "p", "target", "strongest finding")
-MOST_ROWS = 40
-"""Models shown on the screen; the page has all."""
+MOST_ROWS, MOST_REASONS = 40, 10
+"""Models shown on the screen, and failed ones with their reasons; the page has all."""
 
 
 def audit_many(
@@ -61,7 +62,7 @@ def audit_many(
     with places.answering(None), ExitStack() as stack:
         from assay import intake
         from assay import variants as forms
-        from assay.bench.store import Store, open_existing
+        from assay.bench.store import Store
         from assay.many import audits, collection
 
         intake.detectors_of(detectors)  # a misspelt name is said now, not once a model
@@ -79,9 +80,10 @@ def audit_many(
             null=_absolute(None if null is None else str(null)),
             seed=seed,
         )
+        _check_data(data, not no_labels)
         found = collection.models_of(models or [], list_file)
         places.check_folder(out)
-        earlier = None if since is None else stack.enter_context(closing(open_existing(since)))
+        earlier = None if since is None else stack.enter_context(closing(_earlier(since, out)))
         store = stack.enter_context(closing(Store(out)))
         executor = executor_of(workers or os.cpu_count() or 1, ray)
         with screen.progress("starting") as step:
@@ -98,6 +100,25 @@ def exit_code(answers: list[Audited]) -> int:
     """The worst of what was audited now."""
     verdicts = {answer.verdict for answer in answers if not answer.before}
     return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
+
+
+def _check_data(data: str | None, labels: bool) -> None:
+    """A wrong --data is said now, not once a model."""
+    if data is not None:
+        from assay import data as loaders
+        from assay.artifact import ImageSpec
+
+        loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
+
+
+def _earlier(since: Path, out: Path) -> Store:
+    from assay.bench.store import RECORDS, Store
+
+    if since.resolve() == out.resolve():
+        raise UnusableInput("--since and --out are the same folder: leave --since out, nothing there is done twice")
+    if not (since / RECORDS).is_file():
+        raise UnusableInput(f"--since {since}: expected the --out of an earlier audit-many, with {RECORDS} in it")
+    return Store(since)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -145,5 +166,7 @@ def _publish(answers: list[Audited], out: Path, artifacts: str | None, *, comman
     )
     if len(rows) > MOST_ROWS:
         screen.say(f"and {len(rows) - MOST_ROWS:,} more on the page")
+    for row in [row for row in rows if row.verdict == "failed"][:MOST_REASONS]:
+        screen.say(f"{row.name}: {row.note}", style="yellow")
     said = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
     screen.say(f"{len(answers):,} models: {said}", f"The page: {shown(written)}")

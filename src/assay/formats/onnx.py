@@ -95,6 +95,15 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     )
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside an ONNX file that hold tensors of it; none where it cannot be parsed or they lie elsewhere."""
+    try:
+        model = _checked_model(path)
+        return sorted({inside(path.parent, name) for name in _external_names(model, path)})
+    except UnusableInput:  # loading it says why
+        return []
+
+
 def _checked_model(path: Path) -> onnx.ModelProto:
     """The parsed file, its external data not yet read but known to lie in its folder."""
     import onnx

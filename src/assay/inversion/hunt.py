@@ -22,7 +22,7 @@ CHECKED = 128
 
 @dataclass(frozen=True)
 class Effort:
-    """How much a search may do. The defaults are what the shipped null distributions were made with."""
+    """How much a search may do; each detector says what it needs."""
 
     arms: int = 10  # classes that are searched for a while
     screening_steps: int = 20  # that while

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ from assay.bench.job import Outcome
 from assay.bench.store import Record, State, Store
 from assay.blobs import Blobs
 from assay.errors import AssayError, UnusableInput
-from assay.formats.files import first_line, sha256_of
+from assay.formats.files import first_line
 from assay.many.collection import digest_of
 from assay.report.bundle import contents
 from assay.result import Audit
@@ -155,6 +156,7 @@ def work(job: AuditJob, blobs: str) -> Outcome:
         state, error = "failed", str(why)
     except Exception as why:  # one model's fault must not end the run
         state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
+    error = None if error is None else error.encode("utf-8", "backslashreplace").decode()  # names of any bytes
     return Outcome(state, result, error, time.perf_counter() - start, f"{socket.gethostname()}:{os.getpid()}")
 
 
@@ -216,7 +218,7 @@ def _answers(store: Store) -> dict[str, Record]:
 
 
 def _state(settings: Settings) -> str:
-    """What the data and the reference models are now: names, sizes and times of files, the null's bytes.
+    """What the data and the reference models are now: names, sizes and times of files, the bytes of the null.
 
     A stranger's data set is too large to be hashed for every run; one that was written to is another.
     """
@@ -224,6 +226,7 @@ def _state(settings: Settings) -> str:
     if settings.data is not None and (path := Path(settings.data)).exists():
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
-    if settings.null is not None and Path(settings.null).is_file():
-        parts.append(sha256_of([Path(settings.null)]))
+    null = resources.files("assay") / "nulls" / "images.json" if settings.null is None else Path(settings.null)
+    if null.is_file():
+        parts.append(hashlib.sha256(null.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
