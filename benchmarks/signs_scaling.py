@@ -55,8 +55,8 @@ def measure(classes: int, backdoored: bool, directory: Path) -> dict[str, object
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     rows: dict[str, dict] = {}
-    for classes in TARGETS:
-        for backdoored in (True, False):
+    for backdoored in (True, False):
+        for classes in TARGETS:
             name = f"{classes}-{'planted' if backdoored else 'clean'}"
             path = directory / f"{name}.json"
             if not path.exists():

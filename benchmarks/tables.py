@@ -125,9 +125,20 @@ def times(result: Result, title: str) -> list[str]:
     ]
 
 
+def transfer(result: Result, title: str) -> list[str]:
+    lines = [f"**{title}**", "", "| left out | models | judged | alarms |", "|---|---|---|---|"]
+    rows = {"each by itself": result["one_left_out"]}
+    rows |= {f"all of the kind {name}": row for name, row in result["kinds_left_out"].items()}
+    for name, row in rows.items():
+        lines.append(f"| {name} | {row['models']} | {row['judged']} | {row['alarms']} |")
+    return [*lines, "", "The rest is *inconclusive*: too few models on data like theirs are left.", ""]
+
+
 TABLES = {
     "audit_cifar10": (detection, "CIFAR-10, ResNet-20 and -32."),
     "generality": (detection, "Models backdoored by other code, with triggers that the package does not have."),
+    "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
+    "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
     "search_speed_resnet20": (speed, "Trigger search against Neural Cleanse as published, ResNet-20."),
     "search_speed_resnet18": (speed, "The same on a ResNet-18 (untrained: time only)."),

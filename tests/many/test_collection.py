@@ -39,17 +39,17 @@ def test_a_folder_is_opened_up(zoo: Path) -> None:
     assert models_of(["zoo"]) == ["zoo/a.safetensors", "zoo/b.safetensors", "zoo/deep/c.onnx", "zoo/hf"]
 
 
-def test_a_folder_that_is_a_model_stays_one(zoo: Path) -> None:
+def test_a_hugging_face_folder_stays_one(zoo: Path) -> None:
     (zoo / "one").mkdir()
     (zoo / "one/model.safetensors").write_text("one")
-    assert models_of(["zoo/hf", "zoo/one"]) == ["zoo/hf", "zoo/one"]
+    assert models_of(["zoo/hf", "zoo/one"]) == ["zoo/hf", "zoo/one/model.safetensors"]
 
 
 def test_patterns_lists_and_hub_ids_each_once(zoo: Path, tmp_path: Path) -> None:
     lines = "\ufeff# mine\n\nzoo/deep\nowner/name\n./zoo/a.safetensors\n"
     (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
     found = models_of(["zoo/*.safetensors", "zoo/**/c.onnx"], Path("list.txt"))
-    assert found == ["zoo/a.safetensors", "zoo/b.safetensors", "zoo/deep/c.onnx", "zoo/deep", "owner/name"]
+    assert found == ["zoo/a.safetensors", "zoo/b.safetensors", "zoo/deep/c.onnx", "owner/name"]
 
 
 @pytest.mark.parametrize("given", ["nothing-here.onnx", "*.onnxx", "empty", "", "dangling.onnx", "dangl*"])

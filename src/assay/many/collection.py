@@ -22,10 +22,10 @@ MOST_LIST_BYTES = 2**24
 def models_of(given: Sequence[str], list_file: Path | None = None) -> list[str]:
     """Paths and hub ids, each once, in the order given; folders and patterns are opened up.
 
-    A folder that is a model itself stays one; below any other, every Hugging Face folder and every .safetensors and
-    .onnx file counts. Links that lead out of the folder, and hidden folders, are left out. ``list_file``: one of the
-    above a line; empty lines and those that start with # say nothing. Raises UnusableInput where there is no model, and
-    where a folder cannot be read.
+    In a folder and below it every Hugging Face folder counts, and every other .safetensors and .onnx file; pickles count
+    too, to be refused by name. Links that lead out of the folder, and hidden folders, are left out. ``list_file``: one of
+    the above a line; empty lines and those that start with # say nothing. Raises UnusableInput where there is no model,
+    and where a folder cannot be read.
     """
     found: dict[str, None] = {}
     for text in given:
@@ -114,15 +114,7 @@ def _opened(text: str) -> Iterator[str]:
 
 
 def _in(path: Path) -> Iterator[str]:
-    return map(str, _below(path)) if path.is_dir() and not _is_model(path) else iter([os.path.normpath(path)])
-
-
-def _is_model(folder: Path) -> bool:
-    files = [path for path in folder.iterdir() if path.is_file()]
-    weights = [path for path in files if path.suffix.lower() in SUFFIXES]
-    return any(path.name == CONFIG for path in files) or (
-        len(weights) == 1 and not any(path.is_dir() for path in folder.iterdir())
-    )
+    return map(str, _below(path)) if path.is_dir() else iter([os.path.normpath(path)])
 
 
 def _below(folder: Path) -> Iterator[Path]:
