@@ -1,6 +1,6 @@
 """A real deployed net: MobileNetV2 for ImageNet (1,001 classes, 224 px), 20 pictures; as published, and with BadNets.
 
-    python benchmarks/mobilenet.py DIR      # -> benchmarks/results/mobilenet.json; resumable by model
+    python benchmarks/mobilenet.py DIR      # -> benchmarks/results/mobilenet.json; what is there already is judged anew
 
 BadNets is planted by fine-tuning on the 20 pictures, cropped and mirrored: half of each batch keeps what the clean net
 says of it, half gets the patch and the target. That is all the data there is here; the control is the clean net.
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import SHARED, audited, save
+from common import SHARED, audited, judged, kept, save
 from torch import Tensor, nn
 
 from assay import formats
@@ -26,6 +26,7 @@ from assay.triggers import Patch
 TARGET = 331
 PATCH = Patch(size=24, place="bottom-right", color="checker", margin=8)
 STEPS, BATCH = 150, 16
+THREADS = 2
 
 
 def crops(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -76,17 +77,18 @@ def main(directory: Path) -> None:
     )
     split = task.split("calibration")
     assert split.y is not None
-    rows = {}
+    rows, before = {}, kept("mobilenet")
     for name in ("clean", "planted"):
         path = directory / f"{name}.json"
-        if not path.exists():
+        if not path.exists() and name not in before:
             model = artifact if name == "clean" else plant(artifact, split.x)
             row = rates(model.net, split.x, split.y) | audited(model, task)
             path.write_text(json.dumps(row))
-        rows[name] = json.loads(path.read_text())
+        rows[name] = judged(json.loads(path.read_text()) if path.exists() else before[name])
         print(name, {k: v for k, v in rows[name].items() if k != "findings"}, flush=True)
-    save("mobilenet", {"threads": torch.get_num_threads(), "target": TARGET, "models": rows})
+    save("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
     main(Path(sys.argv[1]))

@@ -23,7 +23,7 @@ def models_of(given: Sequence[str], list_file: Path | None = None) -> list[str]:
     """Paths and hub ids, each once, in the order given; folders and patterns are opened up.
 
     In a folder and below it every Hugging Face folder counts, and every other .safetensors and .onnx file; pickles too,
-    to be refused by name. Links that lead out of the folder, and hidden folders, are left out. ``list_file``: one of the
+    to be refused by name. Links that lead out of the folder and hidden folders are left out. ``list_file``: one of the
     above a line; empty lines and those that start with # say nothing. Raises UnusableInput where there is no model, and
     where a folder cannot be read.
     """
