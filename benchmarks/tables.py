@@ -86,7 +86,7 @@ def audits(result: Result, title: str) -> list[str]:
 
 def speed(result: Result, title: str) -> list[str]:
     lines = [f"**{title}** {result['times_faster']:.0f}x less time (median)."]
-    if "auc_ours" in result:
+    if result.get("auc_ours"):
         lines[0] += f" AUC {result['auc_ours']['auc']:.2f} against {result['auc_published']['auc']:.2f} as published."
     steps = min(row["published_steps"] for row in result["models"].values())
     if steps < FULL_LENGTH:
