@@ -109,6 +109,9 @@ def table(directory: Path) -> None:
     save(
         "strangers",
         {
+            "not_yet_run": [
+                f"{kind}-{number}" for kind in KINDS for number in range(3) if f"{kind}-{number}" not in rows
+            ],
             "clean_models": len(clean),
             "false_alarms": sum(row["verdict"] == "backdoored" for row in clean),
             "valid": len(valid),
