@@ -222,6 +222,4 @@ def reference_from(
     """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
     clean = intake.clean_samples(data, model, seed=seed).split
     result = audit(model, data, variant_names=variant_names, detectors=detectors, null=NOTHING, seed=seed)
-    full = next((variant for variant in result.variants if variant.name == "full"), None)
-    accuracy = full.accuracy if full is not None else None
-    return Reference(scores_of(result.findings), origin, accuracy, family, likeness(clean.x) or ())
+    return Reference(scores_of(result.findings), origin, result.accuracy, family, likeness(clean.x) or ())

@@ -72,6 +72,11 @@ class Audit:
     command: str = ""  # what repeats this audit, in a shell or in Python
     notes: tuple[str, ...] = ()  # what was guessed or converted on the way in, in sentences for people
 
+    @property
+    def accuracy(self) -> float | None:
+        """Of the model as given on the clean samples; None without labels, and where that form was not audited."""
+        return next((variant.accuracy for variant in self.variants if variant.name == "full"), None)
+
     def _repr_html_(self) -> str:
         """The report, shown inline by notebooks."""
         from assay.report import notebook  # here, because the reports know the audit and not the other way round

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from assay import data, metrics, planting
 from assay.artifact import Build
 from assay.bench.cells import Cell, as_planted, clean_twin
-from assay.bench.job import Outcome
+from assay.bench.job import Outcome, attempt
 from assay.bench.spec import Band, Method, TaskSpec
-from assay.bench.store import State
 from assay.blobs import Blobs
 from assay.catalogue import all_detectors
 from assay.chain import Cache, digest_of_task
 from assay.detectors.base import Evidence
-from assay.errors import AssayError, UnusableInput
-from assay.formats.files import first_line
+from assay.errors import UnusableInput
 from assay.fresh import fresh, inputs_of
 from assay.report.pictures import data_uri, picture
 from assay.task import Task
@@ -33,18 +27,7 @@ Result = dict[str, Any]  # in plain JSON types
 
 def run(cell: Cell, blobs: str) -> Outcome:
     """Compute ``cell``, with one thread, its models kept at ``blobs``; never raises what a method raises."""
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    state: State = "done"
-    result, error = None, None
-    try:
-        result = _KINDS[cell.kind](cell, Cache(Blobs(blobs)))
-        state = "invalid" if result.get("valid") is False else "done"
-    except AssayError as why:
-        state, error = "failed", str(why)
-    except Exception as why:  # one method's fault must not end the matrix
-        state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
-    return Outcome(state, result, error, time.perf_counter() - start, f"{socket.gethostname()}:{os.getpid()}")
+    return attempt(lambda: _KINDS[cell.kind](cell, Cache(Blobs(blobs))))
 
 
 def _build(cell: Cell, cache: Cache) -> Result:

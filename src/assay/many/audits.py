@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,19 +16,16 @@ import torch
 from assay import __version__, auditing
 from assay.bench import driver
 from assay.bench.executors import Executor
-from assay.bench.job import Outcome
-from assay.bench.store import Record, State, Store
+from assay.bench.job import Outcome, attempt
+from assay.bench.store import Record, Store
 from assay.blobs import Blobs
-from assay.errors import AssayError, UnusableInput
-from assay.formats.files import first_line
+from assay.errors import UnusableInput
 from assay.many.collection import digest_of
 from assay.report.bundle import contents
 from assay.result import Audit
 
 REPORTS = "reports"
 """The folder of a store in which the reports are kept, where no other place is given."""
-
-SETTLED: tuple[State, ...] = ("done",)
 
 
 @dataclass(frozen=True)
@@ -142,27 +136,19 @@ def run(
 
 def work(job: AuditJob, blobs: str) -> Outcome:
     """Audit one model with one thread; its report is kept at ``blobs`` below the job's key."""
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    state: State = "done"
-    result, error = None, None
-    try:
+
+    def compute() -> dict[str, Any]:
         audit = _audit(job)
         content = contents(audit)
         for name, text in content.items():
             Blobs(blobs).put(f"{job.key}/{name}", text)
-        result = {**summary(audit), "files": sorted(content)}
-    except AssayError as why:
-        state, error = "failed", str(why)
-    except Exception as why:  # one model's fault must not end the run
-        state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
-    error = None if error is None else error.encode("utf-8", "backslashreplace").decode()  # names of any bytes
-    return Outcome(state, result, error, time.perf_counter() - start, f"{socket.gethostname()}:{os.getpid()}")
+        return {**summary(audit), "files": sorted(content)}
+
+    return attempt(compute)
 
 
 def summary(audit: Audit) -> dict[str, Any]:
     """What a table of many audits says of one."""
-    full = next((variant for variant in audit.variants if variant.name == "full"), None)
     names = audit.model.class_names
     return {
         "verdict": audit.verdict,
@@ -174,7 +160,7 @@ def summary(audit: Audit) -> dict[str, Any]:
         "classes": audit.model.num_classes,
         "format": audit.model.format,
         "planted": audit.model.planted,
-        "accuracy": full.accuracy if full else None,
+        "accuracy": audit.accuracy,
         "seconds": audit.seconds,
     }
 
@@ -213,7 +199,7 @@ def _answers(store: Store) -> dict[str, Record]:
     return {
         str(record.about.get("digest")): record
         for record in store.records()
-        if record.kind == AuditJob.kind and record.state in SETTLED
+        if record.kind == AuditJob.kind and record.state == "done"
     }
 
 
