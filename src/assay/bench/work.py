@@ -10,8 +10,9 @@ from typing import Any
 
 from assay import data, metrics, planting
 from assay.artifact import Build
+from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
-from assay.bench.job import Outcome, attempt
+from assay.bench.job import Outcome
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.blobs import Blobs
 from assay.catalogue import all_detectors

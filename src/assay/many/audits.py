@@ -15,8 +15,9 @@ import torch
 
 from assay import __version__, auditing
 from assay.bench import driver
+from assay.bench.attempt import attempt
 from assay.bench.executors import Executor
-from assay.bench.job import Outcome, attempt
+from assay.bench.job import Outcome
 from assay.bench.store import Record, Store
 from assay.blobs import Blobs
 from assay.errors import UnusableInput
