@@ -139,7 +139,7 @@ def family_plan(number: int) -> dict:
         net = str(rng.choice(sorted(NETS)))
     adam = net in NETS or bool(rng.random() < 0.5)
     lr = rng.uniform(-3.2, -2.6) if net in NETS else rng.uniform(-3, -2.3) if adam else rng.uniform(-1.7, -0.9)
-    fewest, most = {"digits": (18, 40), "gtsrb": (5, 9), "signs": (4, 10)}[kind]
+    fewest, most = {"digits": (18, 40), "gtsrb": (8, 15), "signs": (4, 10)}[kind]
     return {
         "kind": kind,
         "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))),

@@ -12,7 +12,7 @@ from assay import attacks, detectors, variants
 from assay.attacks.poisoning import DataPoisoning
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
 from assay.stages.base import Stage
-from assay.stages.export import ExportOnnx
+from assay.stages.export import FULL_FILE, INT8_FILE, ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16
 from assay.stages.train import FineTune, LinearProbe, Train
@@ -30,10 +30,13 @@ STAGES: dict[str, type[Stage]] = {
     "prune-filters": PruneFilters,
     "prune-2:4": PruneTwoFour,
     "bf16": Bf16,
-    "int8": ExportOnnx,
+    "int8": ExportInt8,
     "export": ExportOnnx,
 }
-"""The stages of ``assay stage``; ``int8`` is the export with ``int8=True``."""
+"""The stages of ``assay stage`` and of a bench."""
+
+FILES = {"export": FULL_FILE, "int8": INT8_FILE}
+"""The stages that make a file of their own, which no other stage can change any more, and what it is called."""
 
 CITATION = re.compile(
     r"\b[A-Z][\w-]+(, [A-Z][\w-]+)*( et al\.)?"  # authors
@@ -94,8 +97,7 @@ def _detectors() -> Iterator[Entry]:
 
 def _stages() -> Iterator[Entry]:
     for name, kind in STAGES.items():
-        summary = "Static int8 QDQ file for ONNX Runtime" if name == "int8" else summary_of(kind.__doc__)
-        yield Entry("stage", name, summary, paper_of(kind.__doc__))
+        yield Entry("stage", name, summary_of(kind.__doc__), paper_of(kind.__doc__))
 
 
 def _variants() -> Iterator[Entry]:

@@ -20,6 +20,11 @@ def test_the_matrix_is_complete() -> None:
     assert len({entry.cell.key for entry in found}) == len(found)
 
 
+def test_a_file_for_onnx_runtime_is_measured_and_tested_but_not_mitigated() -> None:
+    spec = replace(SPEC, chains={"int8": (Method("attack"), Method("int8"))})
+    assert {entry.cell.kind for entry in entries(spec)} == {"measure", "detect"}
+
+
 def test_shared_prefixes_are_built_once() -> None:
     cells = with_needs([entry.cell for entry in entries(SPEC)])
     builds = [cell for cell in cells.values() if cell.kind == "build"]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.bench.driver import run
-from assay.bench.executors import Local
+from assay.bench.executors import Executor, Local, Ray
 from assay.bench.job import Outcome
 from assay.bench.store import Store
 
@@ -69,6 +69,7 @@ def tree(count: int, seconds: float) -> dict[str, ToyJob]:
     return {job.key: job for job in jobs}
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # DIRECTORY COUNT [ADDRESS of a Ray cluster]
     directory, count = Path(sys.argv[1]), int(sys.argv[2])
-    run(tree(count, 0.1), Store(directory), Local(2), blobs=str(directory / "notes"), work=square)
+    executor: Executor = Ray(sys.argv[3]) if sys.argv[3:] else Local(2)
+    run(tree(count, 0.1), Store(directory), executor, blobs=str(directory / "notes"), work=square)

@@ -17,7 +17,7 @@ from torch import nn
 from assay import formats, stages
 from assay.artifact import Build, digest_of_module
 from assay.stages.base import Stage
-from assay.stages.export import ExportOnnx
+from assay.stages.export import ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8
 from assay.stages.train import FineTune, LinearProbe, Recipe, Train
@@ -35,7 +35,7 @@ STAGES: dict[str, Make] = {
     "bf16": lambda _: Bf16(),
     "int8": lambda _: QuantizeInt8(samples=16),
     "onnx": lambda folder: ExportOnnx(directory=str(folder)),
-    "onnx-int8": lambda folder: ExportOnnx(directory=str(folder), int8=True, samples=16),
+    "onnx-int8": lambda folder: ExportInt8(directory=str(folder), samples=16),
 }
 every_stage = pytest.mark.parametrize("make", STAGES.values(), ids=STAGES)
 

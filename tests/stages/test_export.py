@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from assay.artifact import ARCH_KEY, PLANTED_KEY, Build
 from assay.errors import UnusableInput
 from assay.formats import load
-from assay.stages.export import ExportOnnx, argmax_agreement, to_onnx, to_onnx_int8
+from assay.stages.export import ExportInt8, ExportOnnx, argmax_agreement, to_onnx, to_onnx_int8
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -49,14 +49,16 @@ def test_a_clean_model_carries_no_mark(tmp_path: Path) -> None:
     assert PLANTED_KEY not in metadata(tmp_path / "model.onnx")
 
 
-@pytest.mark.parametrize("int8", [False, True])
-def test_the_stage_goes_on_with_the_file(tmp_path: Path, int8: bool) -> None:
-    stage = ExportOnnx(directory=str(tmp_path), int8=int8)
+@pytest.mark.parametrize("kind", [ExportOnnx, ExportInt8])
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_stage_goes_on_with_the_file(tmp_path: Path, kind: type[ExportOnnx | ExportInt8], kept: bool) -> None:
+    stage = kind(directory=str(tmp_path) if kept else None)
     build = tiny_build()
     after = stage(build, seed=0)
     assert after.artifact.format == "onnx"
     assert not after.artifact.differentiable
     assert after.history == (stage.name,)
+    assert len(list(tmp_path.iterdir())) == kept
     assert argmax_agreement(build.artifact.net, after.artifact.net, build.task.split("test").x) > 0.9
     with pytest.raises(UnusableInput, match="weights in torch"):
         stage(after, seed=0)

@@ -108,6 +108,8 @@ def _of_model(spec: Spec, task: TaskSpec, steps: tuple[Method, ...], seed: int) 
     yield Cell("measure", task, steps, seed, valid=spec.valid)
     for detector in spec.detectors:
         yield Cell("detect", task, steps, seed, method=detector, valid=spec.valid, samples=spec.samples)
+    if steps[-1].makes_a_file:  # the defender would mitigate before the export, which is another chain
+        return
     for name, repair in spec.mitigations.items():
         yield Cell("mitigate", task, steps, seed, method=name, repair=repair, valid=spec.valid)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assay.attacks.poisoning import DataPoisoning
-from assay.catalogue import ATTACKS, STAGES, all_detectors
+from assay.catalogue import ATTACKS, FILES, STAGES, all_detectors
 from assay.choices import chosen
 from assay.errors import UnusableInput
 from assay.formats.arch import factory_of
@@ -37,7 +37,13 @@ class Method:
         """What it names. Raises UnusableInput for a setting that is not there or of the wrong type."""
         if self.name == CONTROL:
             return configured(Train, self.settings)
-        return configured(chosen(self.name, {**STAGES, **ATTACKS}, "stage or attack"), self.settings)
+        kind = chosen(self.name, {**STAGES, **ATTACKS}, "stage or attack")
+        return configured(kind, self.settings, fixed={"directory": None} if self.makes_a_file else None)
+
+    @property
+    def makes_a_file(self) -> bool:
+        """Whether what comes out has no weights any more that a stage could change."""
+        return self.name in FILES
 
     def without_backdoor(self) -> Method:
         """The same training on clean data, for an attack; itself for a stage."""
@@ -136,11 +142,18 @@ def _chain(value: Any, where: str) -> tuple[Method, ...]:
     steps = tuple(_method(step, where) for step in _list(value, where))
     if sum(step == Method(PLACE) for step in steps) != 1:
         raise UnusableInput(f"{where}: expected the word `{PLACE}` once, where the attack goes")
-    return tuple(step if step == Method(PLACE) else _stage(step, where) for step in steps)
+    return _in_order(tuple(step if step == Method(PLACE) else _stage(step, where) for step in steps), where)
 
 
 def _stages(value: Any, where: str) -> tuple[Method, ...]:
-    return tuple(_stage(_method(step, where), where) for step in _list(value, where))
+    return _in_order(tuple(_stage(_method(step, where), where) for step in _list(value, where)), where)
+
+
+def _in_order(steps: tuple[Method, ...], where: str) -> tuple[Method, ...]:
+    for step in steps[:-1]:
+        if step.makes_a_file:
+            raise UnusableInput(f"{where}: {step.name} makes a file that no later step can change: put it last")
+    return steps
 
 
 def _stage(method: Method, where: str) -> Method:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from assay.task import Task
 
 NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export"})
-ONNX = {"export": False, "int8": True}
 
 
 def stage(
@@ -39,6 +38,7 @@ def stage(
     places.check_folder(out)
     with places.answering(None):
         from assay.artifact import Build
+        from assay.catalogue import FILES
         from assay.cli.loading import Described, load_model, shown
 
         step = _stage(stage, setting or [], out)
@@ -47,7 +47,7 @@ def stage(
             raise UnusableInput(f"{model}: a stage needs weights in torch, which the {artifact.format} format has not")
         task = _task(stage, data, artifact, limit, seed)
         made = _made(stage, step, Build(artifact, task), seed)
-        path = out / f"model{'-int8' * ONNX[stage]}.onnx" if stage in ONNX else _save(made, out)
+        path = out / FILES[stage] if stage in FILES else _save(made, out)
         if data is not None:
             _show(task, artifact, made)
         screen.say(f"Written: {shown(path)}")
@@ -55,11 +55,11 @@ def stage(
 
 
 def _stage(name: str, settings: list[str], out: Path) -> Stage:
-    from assay.catalogue import STAGES
+    from assay.catalogue import FILES, STAGES
     from assay.settings import configured
 
     kind = chosen(name, STAGES, "stage")
-    fixed = {"directory": str(out), "int8": ONNX[name]} if name in ONNX else {}
+    fixed = {"directory": str(out)} if name in FILES else {}
     return configured(kind, settings, fixed=fixed)
 
 

@@ -27,34 +27,65 @@ if TYPE_CHECKING:
 
 OPSET = 20  # what torch 2.13 exports to without converting versions
 INPUT, OUTPUT = "input", "logits"
+FULL_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOnnx:
-    """Writes the build's net to ``directory``/``model.onnx`` or ``model-int8.onnx``, and goes on with that file."""
+    """Writes the build's net to ``directory``/``model.onnx``, and goes on with that file.
 
-    directory: str
-    int8: bool = False
-    per_channel: bool = True  # int8 only
-    samples: int = 512  # int8 only: from the calibration split, or else the training split
+    Without a ``directory`` the file is nowhere once it is loaded: what goes on is the net as ONNX Runtime runs it.
+    """
+
+    directory: str | None = None
     opset: int = OPSET
 
-    @property
-    def name(self) -> str:
-        return ("onnx-int8-per-channel" if self.per_channel else "onnx-int8-per-tensor") if self.int8 else "onnx"
+    name = "onnx"
 
     def spec(self) -> dict[str, Any]:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         """The build around the file. Raises UnusableInput where the net cannot be exported."""
-        path = Path(self.directory) / ("model-int8.onnx" if self.int8 else "model.onnx")
-        if self.int8:
-            clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
-            to_onnx_int8(build.artifact, clean.x, path, per_channel=self.per_channel, opset=self.opset)
-        else:
+        with _place(self.directory) as directory:
+            path = directory / FULL_FILE
             to_onnx(build.artifact, path, opset=self.opset)
-        return build.then(self.name, load(path))
+            return build.then(self.name, load(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportInt8:
+    """Static int8 QDQ file for ONNX Runtime, ``directory``/``model-int8.onnx``; else as :class:`ExportOnnx`."""
+
+    directory: str | None = None
+    per_channel: bool = True
+    samples: int = 512  # for calibration, from the calibration split, or else the training split
+    opset: int = OPSET
+
+    @property
+    def name(self) -> str:
+        return "onnx-int8-per-channel" if self.per_channel else "onnx-int8-per-tensor"
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        """The build around the file. Raises UnusableInput where the net cannot be exported."""
+        clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
+        with _place(self.directory) as directory:
+            path = directory / INT8_FILE
+            to_onnx_int8(build.artifact, clean.x, path, per_channel=self.per_channel, opset=self.opset)
+            return build.then(self.name, load(path))
+
+
+@contextmanager
+def _place(directory: str | None) -> Iterator[Path]:
+    """``directory``, or a passing one."""
+    if directory is not None:
+        yield Path(directory)
+        return
+    with tempfile.TemporaryDirectory() as passing:
+        yield Path(passing)
 
 
 def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:

@@ -1,0 +1,147 @@
+"""A real Ray cluster: two nodes on this machine's loopback, as `ray start` makes them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.bench.store import Record, Store
+
+HERE = Path(__file__).parent
+RAY = Path(sys.executable).with_name("ray")
+SECOND = "127.0.0.2"  # the address of the node that is killed
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_health_check_failure_threshold": "2",  # a dead node is missed after seconds, not half a minute
+    "RAY_health_check_period_ms": "1000",
+}
+
+pytestmark = pytest.mark.skipif(not RAY.exists(), reason="needs Ray")
+
+
+def start_node(*flags: str) -> None:
+    command = [str(RAY), "start", *flags, "--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def processes_of(text: str) -> list[int]:
+    """Those whose command line holds ``text``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    """The address of a cluster of two nodes, one core each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    place = tempfile.mkdtemp(prefix="ray-")  # pytest's own folders are too deep for the names of sockets
+    try:
+        head = ("--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false", f"--temp-dir={place}")
+        start_node(*head, "--node-ip-address=127.0.0.1")
+        start_node(f"--address={address}", f"--node-ip-address={SECOND}")
+        yield address
+    finally:
+        kill(processes_of(place))
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def drive(directory: Path, count: int, *address: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(HERE / "toy_jobs.py"), str(directory), str(count), *address]
+    return subprocess.Popen(command, env=ENVIRONMENT)
+
+
+def notes(directory: Path) -> list[str]:
+    path = directory / "notes"
+    return [line for line in path.read_text().splitlines() if line] if path.exists() else []
+
+
+def records_in(directory: Path) -> list[Record]:
+    store = Store(directory)
+    records = list(store.records())
+    store.close()
+    return records
+
+
+def test_a_node_that_is_killed_costs_nothing_but_what_ran_there(cluster: str, tmp_path: Path) -> None:
+    count = 80
+    driver = drive(tmp_path, count, cluster)
+    until = time.monotonic() + 100
+    while len(notes(tmp_path)) < 40 and time.monotonic() < until:
+        time.sleep(0.05)
+    victims = processes_of(f"node_ip_address={SECOND}")
+    assert victims
+    kill(victims)
+    assert driver.wait(timeout=150) == 0
+    records = records_in(tmp_path)
+    assert {record.about["number"]: record.result for record in records} == {n: {"square": n * n} for n in range(count)}
+    assert Counter(record.state for record in records) == {"done": count}
+    assert 40 < len(notes(tmp_path)) <= 2 * count + 2  # at most one job was running on the node, and started twice
+
+
+SPEC = """
+name: small
+tasks: {signs: {data: "signs:4", arch: resnet8-cifar, limit: 200}}
+seeds: [0]
+attacks:
+  none: {none: {recipe: {epochs: 1, lr: 0.02}}}
+  badnets: {badnets: {ratio: 0.3, recipe: {epochs: 2, lr: 0.02}}}
+chains:
+  scratch: [attack]
+  pruned-int8: [attack, {prune-magnitude: {rate: 0.3}}, int8]
+detectors: [patch-scan, neural-cleanse, random-score]
+mitigations: {fine-tuned: [{fine-tune: {recipe: {epochs: 1, lr: 0.001}}}]}
+valid: {asr: 0, drop: 1}
+samples: 40
+"""
+
+
+def test_the_same_spec_gives_the_same_numbers_here_and_on_a_cluster(cluster: str, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(SPEC)
+    found = {}
+    for place, flags in {"here": ("--workers", "2"), "cluster": ("--ray", cluster)}.items():
+        store = tmp_path / place
+        command = [str(RAY.with_name("assay")), "bench", "run", str(spec), "--store", str(store), *flags]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stdout + done.stderr
+        found[place] = records_in(store)
+    here, there = ({record.key: (record.state, measured(record)) for record in found[place]} for place in found)
+    assert here == there
+    ended = Counter((record.kind, record.state) for record in found["here"])
+    assert ended["measure", "done"] == 4
+    assert ended["detect", "done"] == 12
+    assert len({record.place for record in found["cluster"]}) >= 2
+
+
+def measured(record: Record) -> dict[str, object]:
+    """The result, less how long it took."""
+    return {name: value for name, value in (record.result or {}).items() if name != "repair_seconds"}
