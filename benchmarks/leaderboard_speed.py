@@ -22,8 +22,8 @@ import numpy as np
 from common import ROOT, save
 
 from assay.bench.cells import Entry, entries
+from assay.bench.records import Record
 from assay.bench.spec import Band, Method, Spec, TaskSpec
-from assay.bench.store import Record
 from assay.metrics import Rate
 from assay.report.leaderboard import write_leaderboard
 from assay.report.pictures import data_uri, picture

@@ -17,7 +17,8 @@ from bench.toy_jobs import ToyJob, note, square, tree
 
 from assay.bench import driver
 from assay.bench.executors import Local
-from assay.bench.store import Record, Store
+from assay.bench.records import Record
+from assay.bench.store import Store
 
 HERE = Path(__file__).parent
 

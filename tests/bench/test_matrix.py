@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from assay.bench import matrix
-from assay.bench.store import Record, Store
+from assay.bench.records import Record
+from assay.bench.store import Store
 from assay.cli import main
 
 SPEC = {

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.bench.store import Record, Store
+from assay.bench.records import Record
+from assay.bench.store import Store
 
 HERE = Path(__file__).parent
 RAY = Path(sys.executable).with_name("ray")

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.bench.cells import Entry, entries
+from assay.bench.records import Record, State
 from assay.bench.spec import parse
 from assay.bench.statistics import DRAWS, attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
-from assay.bench.store import Record, State
 
 ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from assay.bench.store import VERSION, Store
+from assay.bench.records import VERSION, open_existing
+from assay.bench.store import Store
 from assay.errors import UnusableInput
 
 
@@ -55,6 +57,24 @@ def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
         db.execute("UPDATE meta SET value=?", (str(VERSION + 1),))
     with pytest.raises(UnusableInput, match=f"version {VERSION + 1}, and this assay knows up to {VERSION}"):
         Store(tmp_path)
+
+
+def test_a_store_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def refuse(place: object, **options: Any) -> sqlite3.Connection:
+        if "uri" in options:  # as SQLite does in a folder that it may not write to; root may write everywhere
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+        return connect(str(place), **options)
+
+    store = Store(tmp_path)
+    with store:
+        store.add([("a", "toy", {"n": 1})])  # still in the log beside the file
+        monkeypatch.setattr(sqlite3, "connect", refuse)
+        found = open_existing(tmp_path)
+        assert [record.about for record in found.records()] == [{"n": 1}]
+        found.close()
+    store.close()
 
 
 def test_what_is_no_store(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from assay.bench.store import Record
+from assay.bench.records import Record
 from assay.cli.audit_many import exit_code
 from assay.many import page
 from assay.many.audits import Audited

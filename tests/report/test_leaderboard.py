@@ -19,9 +19,9 @@ from test_page import needs_chromium
 
 from assay.bench import statistics
 from assay.bench.cells import Cell, Entry
+from assay.bench.records import Record
 from assay.bench.spec import PLACE, Band, Method, TaskSpec
 from assay.bench.statistics import AttackRow
-from assay.bench.store import Record
 from assay.errors import UnusableInput
 from assay.metrics import Rate
 from assay.report.leaderboard import details as details_module

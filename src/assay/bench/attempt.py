@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from assay.bench.job import Outcome
-from assay.bench.store import State
+from assay.bench.records import State
 from assay.errors import AssayError
 from assay.formats.files import first_line
 

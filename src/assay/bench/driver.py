@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from assay.bench.executors import Executor, Work
 from assay.bench.job import Job, Outcome
-from assay.bench.store import FINAL, State, Store
+from assay.bench.records import FINAL, State
+from assay.bench.store import Store
 
 MOST_TRIES = 3
 """How often a job may lose its worker."""

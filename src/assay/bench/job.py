@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from assay.bench.store import State
+from assay.bench.records import State
 
 
 class Job(Protocol):

@@ -13,8 +13,9 @@ from assay.bench import driver, work
 from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor
 from assay.bench.naming import places
+from assay.bench.records import FINAL, Record, Records, State
 from assay.bench.spec import MOST_BYTES, Spec, parse_text
-from assay.bench.store import FINAL, Record, State, Store
+from assay.bench.store import Store
 from assay.choices import chosen
 from assay.errors import UnusableInput
 
@@ -43,9 +44,9 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
     return with_needs(wanted)
 
 
-def plan(cells: Mapping[str, Cell], store: Store) -> Plan:
-    """What is left to do, and how long it takes."""
-    states, means = store.states(), store.mean_seconds()
+def plan(cells: Mapping[str, Cell], store: Records | None) -> Plan:
+    """What is left to do, and how long it takes, by what is in the store, if there is one."""
+    states, means = (store.states(), store.mean_seconds()) if store is not None else ({}, {})
     left = [cell for key, cell in cells.items() if states.get(key) not in FINAL]
     kinds = sorted({cell.kind for cell in left})
     known = [means.get((cell.kind, cell.method)) for cell in left]
@@ -76,7 +77,7 @@ def run(
     return driver.run(cells, store, executor, blobs=place, work=work.run, progress=progress)
 
 
-def found(store: Store, name: str | None = None) -> list[tuple[Entry, Record]]:
+def found(store: Records, name: str | None = None) -> list[tuple[Entry, Record]]:
     """Every cell of the specs in the store (or of the one called ``name``), with its place in the matrix.
 
     A cell of which the store has no record is waiting. Raises UnusableInput where there is no such spec, and where a
@@ -93,7 +94,7 @@ def found(store: Store, name: str | None = None) -> list[tuple[Entry, Record]]:
     return [(entry, by_key.get(entry.cell.key) or _waiting(entry.cell)) for entry in places(specs)]
 
 
-def _specs_of(store: Store, name: str | None) -> list[Spec]:
+def _specs_of(store: Records, name: str | None) -> list[Spec]:
     texts = store.specs()
     if not texts:
         raise UnusableInput(f"{store.directory}: the store is empty: run a matrix into it with `assay bench run`")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from assay.bench.cells import Entry
-from assay.bench.store import Record
+from assay.bench.records import Record
 from assay.metrics import wilson
 
 DRAWS = 2000

@@ -13,16 +13,11 @@ import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from assay.bench.records import RECORDS, VERSION, Records, State
 from assay.errors import UnusableInput
-
-VERSION = 1
-State = Literal["waiting", "running", "done", "failed", "invalid"]
-RECORDS = "records.sqlite"
-FINAL: tuple[State, ...] = ("done", "failed", "invalid")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -43,31 +38,7 @@ CREATE INDEX IF NOT EXISTS by_state ON cells (state);
 """
 
 
-@dataclass(frozen=True)
-class Record:
-    """One cell and what became of it."""
-
-    key: str
-    kind: str
-    about: Mapping[str, Any]
-    state: State
-    result: Mapping[str, Any] | None = None
-    error: str | None = None
-    seconds: float | None = None
-    place: str | None = None
-    tries: int = 0
-
-
-def open_existing(directory: Path) -> Store:
-    """The store in ``directory``. Raises UnusableInput where there is none."""
-    if not (directory / RECORDS).is_file():
-        raise UnusableInput(
-            f"{directory}: expected the store of a bench, with {RECORDS} in it; run one with `assay bench run` first"
-        )
-    return Store(directory)
-
-
-class Store:
+class Store(Records):
     """``directory`` with ``records.sqlite``. A context manager: inside it this process counts as a living driver."""
 
     def __init__(self, directory: Path) -> None:
@@ -75,11 +46,10 @@ class Store:
 
         Raises UnusableInput where it is a newer version's, cannot be written, or is no store.
         """
-        self.directory = directory
         self.driver = uuid.uuid4().hex
         try:
             (directory / "drivers").mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(directory / RECORDS, timeout=60, isolation_level=None)
+            super().__init__(directory, sqlite3.connect(directory / RECORDS, timeout=60, isolation_level=None))
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             self._check_version()
@@ -90,26 +60,11 @@ class Store:
 
     def _check_version(self) -> None:
         with self._transaction():
-            tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type='table'")}
-            if tables:
-                self._check_made_by(tables)
+            self.check_made_by()
             for statement in _TABLES.split(";"):
                 if statement.strip():
                     self._db.execute(statement)
             self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
-
-    def _check_made_by(self, tables: set[str]) -> None:
-        """A file of somebody else's is left alone, and so is a newer version's."""
-        row = None
-        if {"meta", "specs", "cells"} <= tables:
-            row = self._db.execute("SELECT value FROM meta WHERE name='version'").fetchone()
-        if row is None or not str(row[0]).isdecimal():
-            raise UnusableInput(f"{self.directory}: {RECORDS} there was not made by assay bench: choose another folder")
-        if int(row[0]) > VERSION:
-            raise UnusableInput(
-                f"{self.directory}: the store is of version {row[0]}, and this assay knows up to {VERSION}: "
-                "use the assay that made it, or a newer one"
-            )
 
     def __enter__(self) -> Store:
         path = self.directory / "drivers" / self.driver
@@ -121,9 +76,6 @@ class Store:
         self._free(self.driver)
         (self.directory / "drivers" / self.driver).unlink(missing_ok=True)
         os.close(self._lock)
-
-    def close(self) -> None:
-        self._db.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -144,9 +96,6 @@ class Store:
     def add_spec(self, name: str, text: str) -> None:
         """The text of a spec, so that the report can name the cells."""
         self._db.execute("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
-
-    def specs(self) -> dict[str, str]:
-        return dict(self._db.execute("SELECT name, text FROM specs ORDER BY name"))
 
     def claim(self, key: str) -> bool:
         """Whether the cell was waiting, and is this driver's to run now."""
@@ -212,32 +161,3 @@ class Store:
                 "UPDATE cells SET state='waiting', tries=0, error=NULL WHERE key=? AND state='failed'",
                 ((key,) for key in keys),
             )
-
-    def states(self) -> dict[str, State]:
-        """The state of every cell by key."""
-        return dict(self._db.execute("SELECT key, state FROM cells"))
-
-    def record(self, key: str) -> Record | None:
-        row = self._db.execute(_SELECT + " WHERE key=?", (key,)).fetchone()
-        return None if row is None else _record(row)
-
-    def records(self) -> Iterator[Record]:
-        """All records, in the order in which they were added."""
-        for row in self._db.execute(_SELECT + " ORDER BY rowid"):
-            yield _record(row)
-
-    def mean_seconds(self) -> dict[tuple[str, str], float]:
-        """Mean seconds of what was done, by kind and method."""
-        rows = self._db.execute(
-            "SELECT kind, json_extract(about, '$.method'), avg(seconds) FROM cells WHERE state='done' GROUP BY 1, 2"
-        )
-        return {(kind, method): seconds for kind, method, seconds in rows if seconds is not None}
-
-
-_SELECT = "SELECT key, kind, about, state, result, error, seconds, place, tries FROM cells"
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    key, kind, about, state, result, error, seconds, place, tries = row
-    parsed = None if result is None else json.loads(result)
-    return Record(key, kind, json.loads(about), state, parsed, error, seconds, place, tries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.bench.driver import Progress
-    from assay.bench.store import Store
+    from assay.bench.records import Records
     from assay.many.audits import Audited, Settings
 
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
@@ -92,7 +93,8 @@ def audit_many(
                 step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
 
             answers = audits.run(found, settings, store, executor, blobs=artifacts, since=earlier, progress=show)
-        _publish(answers, out, artifacts, command=_command(models or [], list_file, settings, out))
+        where = {"--out": out, "--since": since, "--workers": workers, "--ray": ray, "--artifacts": artifacts}
+        _publish(answers, out, artifacts, command=_command(models or [], list_file, settings, where))
     return exit_code(answers)
 
 
@@ -111,14 +113,14 @@ def _check_data(data: str | None, labels: bool) -> None:
         loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
 
 
-def _earlier(since: Path, out: Path) -> Store:
-    from assay.bench.store import RECORDS, Store
+def _earlier(since: Path, out: Path) -> Records:
+    from assay.bench.records import RECORDS, open_existing
 
     if since.resolve() == out.resolve():
         raise UnusableInput("--since and --out are the same folder: leave --since out, nothing there is done twice")
     if not (since / RECORDS).is_file():
         raise UnusableInput(f"--since {since}: expected the --out of an earlier audit-many, with {RECORDS} in it")
-    return Store(since)
+    return open_existing(since)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -126,7 +128,7 @@ def _absolute(path: str | None) -> str | None:
     return os.path.abspath(path) if path is not None and Path(path).exists() else path
 
 
-def _command(given: list[str], list_file: Path | None, settings: Settings, out: Path) -> str:
+def _command(given: list[str], list_file: Path | None, settings: Settings, where: Mapping[str, object]) -> str:
     """What goes on with this run."""
     flags = {
         "--list": list_file,
@@ -140,7 +142,7 @@ def _command(given: list[str], list_file: Path | None, settings: Settings, out: 
         "--budget": settings.budget,
         "--null": settings.null,
         "--seed": settings.seed,
-        "--out": out,
+        **where,
     }
     texts = [part for name, value in flags.items() if value is not None for part in (name, str(value))]
     shown = given if len(given) <= MOST_ROWS or list_file else [*given[:MOST_ROWS], "..."]

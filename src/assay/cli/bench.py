@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from assay.bench.driver import Progress
     from assay.bench.executors import Executor
     from assay.bench.matrix import Plan
-    from assay.bench.store import State
+    from assay.bench.records import State
 
 bench = typer.Typer(help="Attacks x chains x detectors x mitigations x seeds.", no_args_is_help=True)
 
@@ -44,16 +44,19 @@ def run(
     """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
     with places.answering(None):
         from assay.bench import matrix
+        from assay.bench.records import RECORDS, open_existing
         from assay.bench.store import Store
 
         read = matrix.read(spec)
         cells = matrix.cells_of(read, only=only)
+        slots = workers or os.cpu_count() or 1
+        if dry_run:  # nothing is written, a store neither
+            with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
+                _show_plan(matrix.plan(cells, earlier), slots)
+            return 0
         places.check_folder(store, "--store")
         records = Store(store)
-        slots = workers or os.cpu_count() or 1
         _show_plan(matrix.plan(cells, records), slots)
-        if dry_run:
-            return 0
         executor = executor_of(slots, ray)
         with screen.progress("starting") as step:
 
@@ -79,7 +82,7 @@ def report(
     """Write the leaderboard: a page that needs no server, and everything on it as CSV, JSON and Parquet."""
     with places.answering(None):
         from assay.bench import matrix
-        from assay.bench.store import open_existing
+        from assay.bench.records import open_existing
 
         with closing(open_existing(store)) as records:
             places.check_folder(out)
@@ -116,7 +119,7 @@ def _show_counts(counts: Mapping[State, int]) -> None:
 
 
 def _show_report(states: Mapping[State, int], page: Path) -> None:
-    from assay.bench.store import FINAL
+    from assay.bench.records import FINAL
     from assay.cli.loading import shown
 
     missing = sum(count for state, count in states.items() if state not in FINAL)

@@ -18,7 +18,8 @@ from assay.bench import driver
 from assay.bench.attempt import attempt
 from assay.bench.executors import Executor
 from assay.bench.job import Outcome
-from assay.bench.store import Record, Store
+from assay.bench.records import Record, Records
+from assay.bench.store import Store
 from assay.blobs import Blobs
 from assay.errors import UnusableInput
 from assay.many.collection import digest_of
@@ -103,7 +104,7 @@ def run(
     executor: Executor,
     *,
     blobs: str | None = None,
-    since: Store | None = None,
+    since: Records | None = None,
     progress: Callable[[driver.Progress], None] = lambda now: None,
 ) -> list[Audited]:
     """Audit every model that has not been audited in the same way; the answers in the order of ``models``.
@@ -195,7 +196,7 @@ def _audit(job: AuditJob) -> Audit:
     )
 
 
-def _answers(store: Store) -> dict[str, Record]:
+def _answers(store: Records) -> dict[str, Record]:
     """The last answer on every digest."""
     return {
         str(record.about.get("digest")): record

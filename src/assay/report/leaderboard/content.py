@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from assay.bench.cells import Entry
+from assay.bench.records import FINAL, Record
 from assay.bench.statistics import AttackRow, DetectorRow, Figure, Found, MitigationRow
-from assay.bench.store import FINAL, Record
 from assay.report.leaderboard.chains import Chain, chains_of, measured_rows
 from assay.report.leaderboard.tables import is_rate
 from assay.report.words import visible

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from assay.bench.cells import Entry
+from assay.bench.records import Record
 from assay.bench.statistics import Found
-from assay.bench.store import Record
 from assay.report.leaderboard.tables import is_rate, steps_text
 from assay.report.words import DASH, duration, label, number, percent, visible
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from assay import __version__
 from assay.bench.cells import Entry
+from assay.bench.records import Record
 from assay.bench.spec import Method
 from assay.bench.statistics import AttackRow, DetectorRow, Found, MitigationRow, flat
-from assay.bench.store import Record
 
 SCHEMA = "assay.records/1"
 
