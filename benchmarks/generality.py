@@ -1,7 +1,7 @@
 """How far the audit carries beyond its own attacks: models made by benchmarks/foreign_attacks.py.
 
 python benchmarks/generality.py DIR [SHARD SHARDS]   # DIR as written by foreign_attacks.py; resumable
-python benchmarks/generality.py DIR table            # -> benchmarks/results/generality.json
+python benchmarks/generality.py DIR table            # -> benchmarks/results/generality_ROUND.json
 """
 
 from __future__ import annotations
@@ -37,16 +37,22 @@ def run(directory: Path, shard: int, shards: int) -> None:
         sys.stdout.flush()
 
 
-def table(directory: Path) -> None:
+def tables(directory: Path) -> None:
     new = {
         path.name.removesuffix(".audit.json"): json.loads(path.read_text()) for path in directory.glob("*.audit.json")
     }
-    rows = {name: judged(row) for name, row in (kept("generality") | new).items()}
+    for number in sorted({row["round"] for row in new.values()}):
+        table(f"generality_{number}", {name: row for name, row in new.items() if row["round"] == number})
+
+
+def table(result: str, new: dict[str, dict]) -> None:
+    """The models of one round, those measured in earlier sessions too."""
+    rows = {name: judged(row) for name, row in (kept(result) | new).items()}
     clean = [row for row in rows.values() if not row["backdoored"]]
     valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]
     found = [row for row in valid if row["verdict"] == "backdoored"]
     save(
-        "generality",
+        result,
         {
             "clean_models": len(clean),
             "backdoored_models": sum(row["backdoored"] for row in rows.values()),
@@ -65,6 +71,6 @@ def table(directory: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[2:] == ["table"]:
-        table(Path(sys.argv[1]))
+        tables(Path(sys.argv[1]))
     else:
         run(Path(sys.argv[1]), *([int(text) for text in sys.argv[2:4]] or [0, 1]))

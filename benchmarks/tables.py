@@ -136,7 +136,8 @@ def transfer(result: Result, title: str) -> list[str]:
 
 TABLES = {
     "audit_cifar10": (detection, "CIFAR-10, ResNet-20 and -32."),
-    "generality": (detection, "Models backdoored by other code, with triggers that the package does not have."),
+    "generality_1": (detection, "Models backdoored by other code, with triggers that the package does not have."),
+    "generality_2": (detection, "A second round of those: triggers, targets and recipes drawn anew, looked at once."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
