@@ -6,12 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from assay import data
 from assay.bench import matrix
 from assay.bench.records import Record
 from assay.bench.store import Store
+from assay.bench.whole import whole
 from assay.cli import main
+from assay.fresh import fresh
 
 SPEC = {
     "name": "tiny",
@@ -37,6 +41,17 @@ def spec(tmp_path: Path) -> Path:
     path = tmp_path / "spec.yaml"
     path.write_text(yaml.safe_dump(SPEC))
     return path
+
+
+def test_the_whole_audit_is_a_detector_of_a_matrix() -> None:
+    torch.manual_seed(0)
+    artifact = fresh("resnet8-cifar", 5)
+    task = data.load("signs:5", artifact.inputs, limit=60)
+    finding = whole(artifact, task.split("calibration"), seed=0)
+    assert finding.status == "ok"
+    assert finding.score is not None
+    assert finding.evidence.numbers["verdict"] == "inconclusive"  # it has learned nothing
+    assert 0 < float(finding.evidence.numbers["p_value"]) <= 1
 
 
 def records_of(store: Path) -> dict[str, Record]:
@@ -89,7 +104,7 @@ def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
     assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), "--dry-run"]) == 0
     said = capsys.readouterr().err
     assert "20 cells, 0 done, 20 to do" in said
-    assert not records_of(tmp_path / "store")
+    assert not (tmp_path / "store").exists()
 
 
 def without(key: str) -> str:

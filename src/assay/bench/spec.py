@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assay.attacks.poisoning import DataPoisoning
+from assay.bench.whole import WHOLE
 from assay.catalogue import ATTACKS, FILES, STAGES, all_detectors
 from assay.choices import chosen
 from assay.errors import UnusableInput
@@ -101,7 +102,7 @@ def parse(document: Any) -> Spec:
     """The spec in what YAML was read into."""
     top = _mapping(document, "the spec", SECTIONS, needed=("name", "tasks", "seeds", "attacks", "chains"))
     detectors = _words(top.get("detectors", []), "detectors")
-    known = {detector.name: detector for detector in all_detectors()}
+    known = {WHOLE: None, **{detector.name: detector for detector in all_detectors()}}
     for name in detectors:
         chosen(name, known, "detector")
     mitigations = _named(top.get("mitigations", {}), "mitigations")
