@@ -107,7 +107,9 @@ def _show_plan(plan: Plan, slots: int) -> None:
     left = plan.cells - plan.done
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.by_kind.items())
     screen.say(f"{plan.cells:,} cells, {plan.done:,} done, {left:,} to do" + (f" ({kinds})" if kinds else ""))
-    if left:
+    if left and plan.unknown == left:
+        screen.say("How long they take is not known yet: no such cell has run in this store")
+    elif left:
         minutes = plan.seconds / slots / 60
         rest = f", and {plan.unknown:,} cells of which nothing is known yet" if plan.unknown else ""
         screen.say(f"About {minutes:.1f} minutes on {slots} processes{rest}")

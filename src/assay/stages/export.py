@@ -32,9 +32,9 @@ FULL_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOnnx:
-    """Writes the build's net to ``directory``/``model.onnx``, and goes on with that file.
+    """ONNX file in full precision.
 
-    Without a ``directory`` the file is nowhere once it is loaded: what goes on is the net as ONNX Runtime runs it.
+    Writes the build's net to ``directory``/``model.onnx``, and goes on with that file. Without a ``directory`` the file is nowhere once it is loaded: what goes on is the net as ONNX Runtime runs it.
     """
 
     directory: str | None = None
@@ -55,7 +55,10 @@ class ExportOnnx:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInt8:
-    """Static int8 QDQ file for ONNX Runtime, ``directory``/``model-int8.onnx``; else as :class:`ExportOnnx`."""
+    """Static int8 QDQ file for ONNX Runtime.
+
+    Written to ``directory``/``model-int8.onnx``; else as :class:`ExportOnnx`.
+    """
 
     directory: str | None = None
     per_channel: bool = True
