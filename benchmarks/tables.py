@@ -13,6 +13,13 @@ from common import RESULTS, ROOT
 Result = dict
 
 
+SEARCHES = {
+    "gradients": "the audit's searches by gradients, on the model as given",
+    "all": "all of the audit's tests on the model as given",
+    "published": "Neural Cleanse as published",
+}
+"""What benchmarks/search_speed.py compares."""
+
 FULL_LENGTH = 1000
 """Steps a class of Neural Cleanse as published."""
 
@@ -85,21 +92,29 @@ def audits(result: Result, title: str) -> list[str]:
 
 
 def speed(result: Result, title: str) -> list[str]:
-    lines = [f"**{title}** {result['times_faster']:.0f}x less time (median)."]
-    if result.get("auc_ours"):
-        lines[0] += f" AUC {result['auc_ours']['auc']:.2f} against {result['auc_published']['auc']:.2f} as published."
-    steps = min(row["published_steps"] for row in result["models"].values())
+    times, areas = result["times_faster"], result.get("auc", {})
+    lines = [f"**{title}** One thread; medians."]
+    steps = min(row["published"]["steps"] for row in result["models"].values())
     if steps < FULL_LENGTH:
         lines[0] += f" The reference's time is extrapolated from {steps} steps a class."
-    lines += ["", "| model | target | ours: score, class, s | as published: index, class, s |", "|---|---|---|---|"]
-    for name, row in result["models"].items():
-        ours, published = row["ours"], row["published"]
+    lines += ["", "| | times faster | AUC | target named |", "|---|---|---|---|"]
+    for who, what in SEARCHES.items():
+        area, named = areas.get(who), result.get("right_target", {}).get(who)
         lines.append(
-            f"| {name} | {'none' if row['target'] < 0 else row['target']} "
-            f"| {ours['score']:.2f}, {ours['target']}, {ours['seconds']:.1f} "
-            f"| {published['index']:.2f}, {published['target']}, {row['published_seconds_at_1000_steps']:.0f} |"
+            f"| {what} | {f'{times[who]:.0f}' if who in times else '1'} "
+            + (f"| {area['auc']:.2f} ({area['low']:.2f} to {area['high']:.2f}) | {named} |" if area else "| | |")
         )
+    lines += ["", "| model | target | " + " | ".join(f"{who}: score, class, s" for who in SEARCHES) + " |"]
+    lines += ["|" + "---|" * (2 + len(SEARCHES))]
+    for name, row in result["models"].items():
+        target = "none" if row["target"] is None else row["target"]
+        cells = [f"{row[who]['score']:.2f}, {row[who]['target']}, {seconds(row[who]):.0f}" for who in SEARCHES]
+        lines.append(f"| {name} | {target} | " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def seconds(search: Result) -> float:
+    return float(search.get("seconds_at_1000_steps", search["seconds"]))
 
 
 def agreement(result: Result, title: str) -> list[str]:
