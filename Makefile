@@ -5,7 +5,7 @@ BIN := .venv/bin
 # make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test leaderboard lint clean
 
 setup: .venv/.ready
 
@@ -21,6 +21,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest
+
+# The page of the matrices whose records are kept in benchmarks/results/matrices.
+leaderboard: setup
+	$(BIN)/python benchmarks/matrices.py page leaderboard
 
 lint: setup
 	$(BIN)/ruff check .

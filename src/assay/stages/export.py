@@ -34,7 +34,8 @@ FULL_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 class ExportOnnx:
     """ONNX file in full precision.
 
-    Writes the build's net to ``directory``/``model.onnx``, and goes on with that file. Without a ``directory`` the file is nowhere once it is loaded: what goes on is the net as ONNX Runtime runs it.
+    Writes the build's net to ``directory``/``model.onnx``, and goes on with that file. Without a ``directory`` the file
+    is nowhere once it is loaded: what goes on is the net as ONNX Runtime runs it.
     """
 
     directory: str | None = None

@@ -1,0 +1,103 @@
+"""The records of whole matrices in compact form, and the page of them.
+
+    assay bench run benchmarks/specs/first.yaml --store STORE     # computes the matrix; resumable
+    python benchmarks/matrices.py keep STORE NAME                 # -> benchmarks/results/matrices/NAME.jsonl
+    python benchmarks/matrices.py page OUT                        # the leaderboard of all that is kept
+
+A file has a line on where it comes from, with the spec, and then a line a cell, named by what it computes. Of the
+pictures only those are kept that the whole audit shows of the first seed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, origin
+
+from assay.bench import matrix
+from assay.bench.cells import Cell
+from assay.bench.records import FINAL, Record, open_existing
+from assay.bench.spec import parse_text
+from assay.bench.store import Store
+from assay.bench.whole import WHOLE
+from assay.report.leaderboard import write_leaderboard
+
+PLACE = RESULTS / "matrices"
+DIGITS = 6  # of every number that is kept
+
+
+def keep(store: Path, name: str) -> None:
+    with closing(open_existing(store)) as records:
+        text = records.specs()[name]
+        cells = matrix.cells_of(parse_text(text))
+        rows = [row(cells[record.key], record) for record in records.records() if record.key in cells]
+    missing = len(cells) - sum(row["state"] in FINAL for row in rows)
+    lines = [{"origin": origin(), "missing": missing, "spec": text}, *rows]
+    PLACE.mkdir(parents=True, exist_ok=True)
+    (PLACE / f"{name}.jsonl").write_text("\n".join(json.dumps(line, sort_keys=True) for line in lines) + "\n")
+    print(f"-> {PLACE / name}.jsonl: {len(rows)} cells, {missing} of the matrix missing")
+
+
+def row(cell: Cell, record: Record) -> dict[str, Any]:
+    result = dict(record.result or {})
+    if cell.method != WHOLE or cell.seed != 0:
+        result.pop("pictures", None)
+    return {
+        "cell": cell.content,
+        "what": str(cell),
+        "state": record.state,
+        "result": rounded(result),
+        "error": record.error,
+        "seconds": rounded(record.seconds),
+    }
+
+
+def rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    return [rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def lines_of(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:
+    """Where a file comes from, and its cells."""
+    head, *rest = path.read_text().splitlines()
+    return json.loads(head), map(json.loads, rest)
+
+
+def put_back(path: Path, store: Store) -> None:
+    """The cells of a file into a store, under the keys that they have in this version."""
+    head, rows = lines_of(path)
+    spec = parse_text(head["spec"])
+    cells = {cell.content: cell for cell in matrix.cells_of(spec).values()}
+    store.add_spec(spec.name, head["spec"])
+    store.add((cell.key, cell.kind, cell.about()) for cell in cells.values())
+    for kept in rows:
+        cell = cells[kept["cell"]]
+        if kept["state"] in FINAL and store.claim(cell.key):
+            fields = {name: kept[name] for name in ("result", "error", "seconds")}
+            store.finish(cell.key, kept["state"], **fields)
+
+
+def page(out: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
+        with store:
+            for path in sorted(PLACE.glob("*.jsonl")):
+                put_back(path, store)
+        found = matrix.found(store)
+        title = ", ".join(store.specs())
+        print(write_leaderboard(found, out, title=title, store=Path("assay-bench"))["index.html"])
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "keep":
+        keep(Path(sys.argv[2]), sys.argv[3])
+    else:
+        page(Path(sys.argv[2]))
