@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
@@ -114,13 +115,7 @@ def run(
     """
     known = _answers(since) if since is not None else {}
     files = _state(settings)
-    digests: dict[str, str] = {}
-    unreadable: dict[str, str] = {}
-    for model in models:
-        try:
-            digests[model] = digest_of(model)
-        except UnusableInput as error:
-            unreadable[model] = str(error)
+    digests, unreadable = _digests(models, progress)
     new = {model: AuditJob(model, digest, settings, files) for model, digest in digests.items() if digest not in known}
     jobs = {job.key: job for job in new.values()}
     store.again(jobs)  # what failed may be mended by now
@@ -134,6 +129,23 @@ def run(
         else Audited(model, digests[model], known[digests[model]], before=True)
         for model in models
     ]
+
+
+def _digests(
+    models: Sequence[str], progress: Callable[[driver.Progress], None]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The digests of the models, and of those that cannot be read the reasons."""
+    digests: dict[str, str] = {}
+    unreadable: dict[str, str] = {}
+    with ThreadPoolExecutor() as pool:  # hashing and reading let go of the interpreter's lock
+        tried = {model: pool.submit(digest_of, model) for model in models}
+        for number, (model, answer) in enumerate(tried.items(), start=1):
+            try:
+                digests[model] = answer.result()
+            except UnusableInput as error:
+                unreadable[model] = str(error)
+            progress(driver.Progress(0, len(models), f"{number} of them read", {}))
+    return digests, unreadable
 
 
 def work(job: AuditJob, blobs: str) -> Outcome:
