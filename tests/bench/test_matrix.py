@@ -116,10 +116,11 @@ def without(key: str) -> str:
     [
         (without("seeds"), (), "expected the key 'seeds'"),
         (yaml.safe_dump(SPEC | {"detectors": ["patchscan"]}), (), "did you mean patch-scan"),
+        (yaml.safe_dump(SPEC | {"tasks": {"t": {"data": "/no/such", "arch": "resnet8-cifar"}}}), (), "tasks.t.data: "),
         (yaml.safe_dump(SPEC), ("--only", "zzz"), "no cell of this spec has a key that starts so"),
         (yaml.safe_dump(SPEC), ("--ray", "127.0.0.1:1"), "nothing answers there"),
     ],
-    ids=["missing", "unknown", "only", "ray"],
+    ids=["missing", "unknown", "data", "only", "ray"],
 )
 def test_what_cannot_be_run_is_one_line(
     text: str, arguments: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -130,6 +131,16 @@ def test_what_cannot_be_run_is_one_line(
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_what_failed_is_said_and_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "spec.yaml"
+    diverging = {"none": {"recipe": {"epochs": 1, "lr": 1e30, "optimizer": "sgd"}}}
+    spec.write_text(yaml.safe_dump(SPEC | {"attacks": {"none": diverging}, "mitigations": {}}))
+    assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), "--workers", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "failed: " in said
+    assert "what it needs" not in said
 
 
 def test_a_spec_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,18 @@ def test_a_store_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatc
     store.close()
 
 
+def test_a_full_disk_is_one_line_and_costs_no_record(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store:
+        store.add([("a", "toy", {})])
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count={pages}")  # what a full disk looks like to SQLite
+    with pytest.raises(UnusableInput, match=r"cannot be written: database or disk is full.* make room"), store:
+        store.add([(f"b{n}", "toy", {"text": "x" * 1000}) for n in range(100)])
+    assert list(store.states()) == ["a"]
+    store.close()
+
+
 def test_what_is_no_store(tmp_path: Path) -> None:
     (tmp_path / "records.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 10)
     with pytest.raises(UnusableInput, match="the store cannot be used"):

@@ -15,6 +15,9 @@ from assay.bench.store import Store
 MOST_TRIES = 3
 """How often a job may lose its worker."""
 
+SHARED = "what it needs ended as"
+"""How the reason of a job starts that was not run."""
+
 PATIENCE = 0.5
 """Seconds between two looks at what other drivers of the same store do."""
 
@@ -139,7 +142,7 @@ class _Loop:
     def share(self, key: str, state: State, need: Job, why: str) -> None:
         """A job whose need failed, or whose attack missed its band, is not run."""
         if self.store.claim(key):
-            self.store.finish(key, state, error=f"what it needs ended as {state}: {_words(need, state, why)}")
+            self.store.finish(key, state, error=f"{SHARED} {state}: {_words(need, state, why)}")
         elif (record := self.store.record(key)) is not None and record.state in FINAL:
             state = record.state  # it was done before its need came to be what it is now
         self.end(key, state, why)

@@ -11,8 +11,8 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,19 +73,37 @@ class Store(Records):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._free(self.driver)
+        with suppress(UnusableInput):  # of a full disk: whoever runs next takes over what this driver had
+            self._free(self.driver)
         (self.directory / "drivers" / self.driver).unlink(missing_ok=True)
         os.close(self._lock)
 
+    def _write(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        with self._told():
+            return self._db.execute(statement, values)
+
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+    def _told(self) -> Iterator[None]:
+        """Raises UnusableInput in place of what SQLite says of a disk that is full or gone."""
         try:
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise UnusableInput(
+                f"{self.directory}: the records cannot be written: {error}. What was recorded is safe: make room, and "
+                "the same command goes on"
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._told():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:  # a full disk ends it by itself
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
 
     def add(self, cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
         """Cells as (key, kind, fields), as waiting; those that are there stay as they are."""
@@ -95,11 +113,11 @@ class Store(Records):
 
     def add_spec(self, name: str, text: str) -> None:
         """The text of a spec, so that the report can name the cells."""
-        self._db.execute("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
+        self._write("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
 
     def claim(self, key: str) -> bool:
         """Whether the cell was waiting, and is this driver's to run now."""
-        done = self._db.execute(
+        done = self._write(
             "UPDATE cells SET state='running', driver=? WHERE key=? AND state='waiting'", (self.driver, key)
         )
         return done.rowcount == 1
@@ -115,7 +133,7 @@ class Store(Records):
         place: str | None = None,
     ) -> None:
         """Write what became of a cell that this driver ran; a cell that is no longer its own is left alone."""
-        self._db.execute(
+        self._write(
             "UPDATE cells SET state=?, result=?, error=?, seconds=?, place=?, driver=NULL WHERE key=? AND driver=?",
             (state, None if result is None else json.dumps(result), error, seconds, place, key, self.driver),
         )
@@ -135,7 +153,7 @@ class Store(Records):
         return sum(self._free(driver) for driver in drivers if driver != self.driver and not self._lives(driver))
 
     def _free(self, driver: str) -> int:
-        freed = self._db.execute(
+        freed = self._write(
             "UPDATE cells SET state='waiting', driver=NULL WHERE state='running' AND driver=?", (driver,)
         )
         return freed.rowcount

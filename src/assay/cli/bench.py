@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from assay.bench.executors import Executor
     from assay.bench.matrix import Plan
     from assay.bench.records import State
+
+MOST_REASONS = 5
 
 bench = typer.Typer(help="Attacks x chains x detectors x mitigations x seeds.", no_args_is_help=True)
 
@@ -54,6 +56,7 @@ def run(
             with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
                 _show_plan(matrix.plan(cells, earlier), slots)
             return 0
+        matrix.check_data(read)
         places.check_folder(store, "--store")
         records = Store(store)
         _show_plan(matrix.plan(cells, records), slots)
@@ -67,8 +70,11 @@ def run(
                 read, cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show
             )
         _show_counts(counts)
+        _show_failures(
+            record.error or "" for record in records.records() if record.key in cells and record.state == "failed"
+        )
         screen.say(f"Records in {store}")
-    return 0
+    return 2 if counts.get("failed") else 0
 
 
 @bench.command()
@@ -118,6 +124,17 @@ def _show_plan(plan: Plan, slots: int) -> None:
 def _show_counts(counts: Mapping[State, int]) -> None:
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
     screen.say(f"Cells: {said}", style="yellow" if counts.get("failed") else "")
+
+
+def _show_failures(reasons: Iterable[str]) -> None:
+    """The causes; not what shares the fate of what it needs."""
+    from assay.bench.driver import SHARED
+
+    causes = Counter(reason for reason in reasons if not reason.startswith(SHARED))
+    for reason, count in causes.most_common(MOST_REASONS):
+        screen.say(f"{count:,} failed: {reason}", style="yellow")
+    if len(causes) > MOST_REASONS:
+        screen.say(f"and {len(causes) - MOST_REASONS:,} other reasons; `assay bench report` shows all")
 
 
 def _show_report(states: Mapping[State, int], page: Path) -> None:
