@@ -5,7 +5,7 @@ optimizers, learning rates, augmentation, lengths of training and starting point
 all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
-    python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json, results/null_models.json
+    python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
 CIFAR-10), "digits", "gtsrb" or "signs".

@@ -1,4 +1,4 @@
-"""Write the README's results tables from benchmarks/results/*.json.
+"""Write docs/results.md, and what of it is short into README, from benchmarks/results/*.json.
 
 python benchmarks/tables.py
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import groupby
 
 from common import RESULTS, ROOT
 
@@ -22,6 +23,15 @@ SEARCHES = {
 
 FULL_LENGTH = 1000
 """Steps a class of Neural Cleanse as published."""
+
+MOST_LINES = 10
+"""Of a table in README; longer ones are in docs/results.md only."""
+
+DETAILS = ROOT / "docs" / "results.md"
+HEADER = """# Results, model by model
+
+Made by `benchmarks/tables.py` from `benchmarks/results`. What the figures are worth is said in README.
+"""
 
 MOST_NAMES = 5
 """Tests that are named in a row."""
@@ -164,16 +174,27 @@ TABLES = {
 }
 
 
+def brief(lines: list[str]) -> list[str]:
+    """``lines`` without their long tables."""
+    blocks = [list(block) for empty, block in groupby(lines, key=lambda line: not line) if not empty]
+    short = [block for block in blocks if not block[0].startswith("|") or len(block) <= MOST_LINES]
+    return [line for block in short for line in (*block, "")]
+
+
 def main() -> None:
     lines: list[str] = []
+    shown: list[str] = []
     for name, (table, title) in TABLES.items():
         path = RESULTS / f"{name}.json"
         if path.exists():
-            lines += table(json.loads(path.read_text()), title)
+            made = table(json.loads(path.read_text()), title)
+            lines += made
+            shown += brief(made)
+    DETAILS.write_text("\n".join([HEADER, *lines]))
     readme = ROOT / "README.md"
     text = re.sub(
         r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)",
-        lambda _: "\n".join(lines) + "\n",
+        lambda _: "\n".join(shown) + "\n",
         readme.read_text(),
         flags=re.S,
     )

@@ -61,6 +61,21 @@ def test_a_net_of_channels_last_weights_that_flattens_its_features(x: Tensor) ->
     assert (int8_twin(net, x, per_channel=True)(x) - net(x)).abs().max() < 0.1
 
 
+def test_a_net_whose_own_names_are_those_of_folded_weights(x: Tensor) -> None:
+    class Named(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+            self.conv2d_weight = nn.Parameter(torch.rand(144))
+            self.conv2d_bias = nn.Linear(144, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv2d_bias(self.body(x) * self.conv2d_weight)
+
+    net = Named().eval()
+    assert torch.allclose(folded_graph(net, x)(x), net(x), atol=1e-4)
+
+
 def test_what_cannot_be_traced_is_refused(x: Tensor) -> None:
     class Moody(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -70,7 +70,9 @@ def constant(graph_module: fx.GraphModule, node: fx.node.Argument) -> Tensor | N
 
 
 def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """Stores ``value`` as a frozen parameter ``name`` (no dots) and returns the node that reads it."""
+    """Stores ``value`` as a frozen parameter, ``name`` (no dots) or one like it; returns the node that reads it."""
+    while hasattr(graph_module, name):  # the net may have something of that name
+        name += "_"
     graph_module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)
