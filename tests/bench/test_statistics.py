@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,20 @@ def test_a_detector_is_judged_by_clean_models_only() -> None:
     assert scan.right_target is not None
     assert scan.right_target.value == 0.75
     assert not [row for row in detector_rows(found()) if row.attack == "none"]
+    assert (scan.found_itself, scan.false_alarms_itself) == (None, None)  # a score alone is no verdict
+
+
+def test_a_detector_that_gives_a_verdict_is_judged_by_that_too() -> None:
+    pairs = []
+    for entry, record in found():
+        if entry.cell.method == "patch-scan" and record.result is not None:
+            alarm = entry.attack == "corner" or entry.cell.seed == 0
+            record = replace(record, result={**record.result, "alarm": alarm})
+        pairs.append((entry, record))
+    row = next(row for row in detector_rows(pairs) if (row.detector, row.chain) == ("patch-scan", "scratch"))
+    assert row.found_itself is not None
+    assert row.false_alarms_itself is not None
+    assert (row.found_itself.value, row.false_alarms_itself.value) == (1.0, 0.25)
 
 
 def test_mitigations_stand_beside_what_was_before() -> None:

@@ -432,9 +432,9 @@ def test_chromium_paints_it_within_a_phones_width(tmp_path, place):
     # A window cannot be as narrow as a phone, a frame can.
     frame = page.with_name("frame.html")
     frame.write_text(
-        f'<body style="margin:0"><iframe src="index.html#{place}" style="border:0;width:390px;height:1800px">'
+        f'<body style="margin:0"><iframe src="index.html#{place}" style="border:0;width:390px;height:2600px">'
     )
-    look(frame, "", tmp_path, f"--screenshot={shot}", "--window-size=520,1800")
+    look(frame, "", tmp_path, f"--screenshot={shot}", "--window-size=520,2600")
     pixels = np.asarray(Image.open(shot).convert("RGB"))[:, :390]
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     margin = pixels[:, -8:]

@@ -69,11 +69,13 @@ def _detect(cell: Cell, cache: Cache) -> Result:
     if finding.status == "failed":
         raise UnusableInput(finding.reason)
     target = build.secret.target if build.secret is not None else None
+    verdict = finding.evidence.numbers.get("verdict")  # of the whole audit; a score alone says none
     return {
         "status": finding.status,
         "reason": finding.reason,
         "score": finding.score,
         "target": finding.target,
+        "alarm": verdict == "backdoored" if verdict is not None else None,
         "planted_target": target,
         "backdoored": build.secret is not None,
         "numbers": dict(finding.evidence.numbers),

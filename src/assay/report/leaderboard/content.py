@@ -105,6 +105,8 @@ def _detector(board: Board, row: DetectorRow) -> dict[str, Any]:
         "found5": _figure(row.found_at_5),
         "found1": _figure(row.found_at_1),
         "alarms5": _figure(row.false_alarms_at_5),
+        "found": _figure(row.found_itself),
+        "alarms": _figure(row.false_alarms_itself),
         "target": _figure(row.right_target),
         "models": row.backdoored,
         "clean": row.clean,

@@ -78,6 +78,8 @@ const TABS = {
       share("found5", "Found at 5\u00a0%", "share of the backdoored models found at the threshold for 5 % false alarms"),
       share("found1", "Found at 1\u00a0%", "share of the backdoored models found at the threshold for 1 % false alarms"),
       share("alarms5", "False alarms,\u00a0%", "share of the clean models flagged at the threshold for 5 %"),
+      share("found", "By verdict,\u00a0%", "share of the backdoored models that the detector itself calls backdoored; only the whole audit gives a verdict"),
+      share("alarms", "False verdicts,\u00a0%", "share of the clean models that the detector itself calls backdoored"),
       share("target", "Right target,\u00a0%", "share of the scored models of which the target class was named"),
       count("clean", "Clean models"), modelsOf("detect"), seconds,
     ],
