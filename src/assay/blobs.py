@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,8 +36,10 @@ class Blobs:
 
     @cached_property
     def _fetched(self) -> Path:
-        """Where this process keeps what it has fetched."""
-        return Path(tempfile.mkdtemp(prefix="assay-blobs-"))
+        """Where this process keeps what it has fetched, for as long as this object lives."""
+        folder = tempfile.mkdtemp(prefix="assay-blobs-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
 
     def local(self, name: str) -> Path:
         """A path at which the file is, if it is anywhere; what is remote is fetched first."""
