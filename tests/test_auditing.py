@@ -17,6 +17,7 @@ from assay.calibrate import Null, cell
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
+from assay.formats.normalization import AS_IT_IS
 from assay.intake import SAMPLES
 from assay.likeness import likeness
 from assay.result import Audit
@@ -146,9 +147,38 @@ def test_without_data_it_is_inconclusive(data: Any) -> None:
 
 def test_pictures_without_labels_will_do() -> None:
     net, x, _ = toy(4, 2)
-    result = audit(net, (x, None), shape=SHAPE, null=null_of(), **FULL)
+    result = audit(net, (x, None), shape=SHAPE, mean=(0,), std=(1,), null=null_of(), **FULL)
     assert result.verdict == "backdoored"
     assert result.variants[0].accuracy is None
+
+
+def test_with_neither_labels_nor_a_normalization_nobody_can_tell() -> None:
+    net, x, _ = toy(4, 2)
+    result = audit(net, (x, None), shape=SHAPE, null=null_of(), **FULL)
+    assert result.verdict == "inconclusive"
+    assert "neither labels nor a normalization are known" in result.reason
+    assert AS_IT_IS in result.notes
+
+
+def test_a_net_that_answers_with_probabilities_is_audited_like_its_logits() -> None:
+    net, x, y = toy(4, 2)
+    sure = nn.Sequential(net, Scale(3.0), nn.Softmax(1))  # so sure that the largest probability hardly moves
+    plain, soft = (audit(n, (x, y), shape=SHAPE, null=null_of(), **FULL) for n in (net, sure))
+    assert soft.verdict == plain.verdict == "backdoored"
+    assert soft.target == 2
+    assert any("probabilities" in note for note in soft.notes)
+    for one, other in zip(plain.findings, soft.findings, strict=True):
+        if one.score is not None:
+            assert other.score == pytest.approx(one.score, rel=0.2)
+
+
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
 
 
 def test_pictures_of_one_class_cannot_clear_a_net() -> None:

@@ -192,15 +192,15 @@ def families(count: int, name: str, like: tuple[float, ...], accuracy: float) ->
 
 
 def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
-    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2)
+    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2) * FEWEST_MODELS
     models = tuple(
-        Reference({"full/a": Score(float(i))}, "abcdef"[i], accuracy) for i, accuracy in enumerate(accuracies)
+        Reference({"full/a": Score(float(i))}, "abcdef"[i % 6], accuracy) for i, accuracy in enumerate(accuracies)
     )
-    null = Null("toy", "six", models, 5)
+    null = Null("toy", "many", models, 5)
     well, badly = null.like(0.95, None), null.like(0.6, None)
-    assert ([m.origin for m in well.models], [m.origin for m in badly.models]) == (list("ace"), list("bdf"))
+    assert ({m.origin for m in well.models}, {m.origin for m in badly.models}) == (set("ace"), set("bdf"))
     assert well.fewest_classes == badly.fewest_classes == 5
-    assert "of them the 3 below 90% accuracy" in badly.description
+    assert f"of them the {3 * FEWEST_MODELS} below 90% accuracy" in badly.description
     assert null.like(None, None) is null
     unknown = null_of(np.zeros((3, 1)))
     assert unknown.like(0.9, PHOTOS) is unknown
@@ -225,9 +225,17 @@ def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
     assert null.like(0.95, DIGITS).description == "all; of them the 52 from 90% accuracy on digits"
 
 
+def test_a_side_of_too_few_models_is_no_side() -> None:
+    well, badly = families(48, "mine", PHOTOS, 0.95), families(12, "mine", PHOTOS, 0.85)
+    null = Null("mine", "my own models", (*well, *badly))
+    for accuracy in (0.95, 0.85, None):
+        assert null.like(accuracy, PHOTOS) is null
+        assert null.knows(accuracy, PHOTOS)
+
+
 def test_a_family_is_known_from_enough_models_on() -> None:
     photos, digits = families(60, "photos", PHOTOS, 0.9), families(ENOUGH, "digits", DIGITS, 0.9)
-    null = Null("toy", "all", (*photos, *digits))
+    null = Null("toy", "all", (*photos, *digits, *families(60, "photos", PHOTOS, 0.6)))
     assert null.knows(0.95, DIGITS)
     assert null.knows(None, DIGITS)
     assert null.knows(0.95, None)

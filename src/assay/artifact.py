@@ -61,6 +61,7 @@ class Artifact:
     differentiable: bool = True
     weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``net`` has no parameters (ONNX)
     notes: tuple[str, ...] = ()  # what was guessed or converted on loading, in sentences for people
+    range_assumed: bool = False  # nothing said that the net takes [0, 1] as it is
 
     def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
         """The same artifact around another net, its digest computed anew from the weights."""

@@ -17,8 +17,10 @@ from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line
 from assay.likeness import likeness
+from assay.models.margin import SAMPLES
 from assay.models.modes import evaluating
 from assay.models.predict import logits
+from assay.models.probabilities import LogOf, are_probabilities
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, VariantResult, as_call
 from assay.task import Split, Task
@@ -66,6 +68,7 @@ def audit(
     chosen = intake.detectors_of(detectors)
     reference = intake.reference_of(null)
     with evaluating(artifact.net):
+        artifact = _in_logits(artifact, clean)
         full = _predict(artifact.net, clean.x) if len(clean) else None
         findings, results = _test(artifact, clean, full, names, chosen, deadline, seed, progress)
     progress("verdict", 1.0)
@@ -74,6 +77,7 @@ def audit(
         artifact.num_classes,
         predicted=None if full is None else len(full.unique()),
         accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
+        normalized=not artifact.range_assumed,
     )
     verdict, alike = decide(findings, results, reference, footing, likeness(clean.x))
     findings = tuple(_calibrated(finding, alike) for finding in findings)
@@ -189,6 +193,14 @@ def _variant(
     if 1 - agreement > LOST_AGREEMENT:
         lost = f"agrees with the model as given on only {agreement:.0%} of the samples: compression broke it"
     return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost, broken=bool(lost))
+
+
+def _in_logits(artifact: Artifact, clean: Split) -> Artifact:
+    """``artifact`` where it answers with logits, else around it what makes them of its probabilities."""
+    if not len(clean) or not are_probabilities(logits(artifact.net, clean.x[:SAMPLES])):
+        return artifact
+    note = "the model answers with probabilities: their logarithms are tested"
+    return replace(artifact, net=LogOf(artifact.net), notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:

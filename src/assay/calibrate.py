@@ -95,16 +95,15 @@ class Null:
         Nets that learned little lean further to one class by nature, and so do nets on some kinds of data. Compared
         within their own kind only, all kinds keep the stated rate (Vovk, Gammerman, Shafer, 2005, chapter 4.5: Mondrian
         conformal prediction). Where there are fewer than ``FEWEST_MODELS`` of the family, or the data are like none,
-        the models on all data count.
+        the models on all data count: the rate is then that of the mixture, and an estimate for the family itself.
         """
-        family = self.family_of(data)
-        side = tuple(model for model in self.models if accuracy is None or model.learned_as(accuracy))
+        family, side = self.family_of(data), self._side(accuracy)
         same = tuple(model for model in side if model.family == family)
         kept = same if family and len(same) >= FEWEST_MODELS else side
         if len(kept) == len(self):
             return self
         chosen = [f"of them the {len(kept)}"]
-        if accuracy is not None:
+        if accuracy is not None and side is not self.models:
             chosen.append(f"{'from' if accuracy >= WELL_TRAINED else 'below'} {WELL_TRAINED:.0%} accuracy")
         if kept is same:
             chosen.append(f"on {family}")
@@ -115,8 +114,15 @@ class Null:
         if data is None or not any(model.data for model in self.models):
             return True
         family = self.family_of(data)
-        alike = sum(m.family == family and (accuracy is None or m.learned_as(accuracy)) for m in self.models)
-        return bool(family) and alike >= ENOUGH
+        return bool(family) and sum(model.family == family for model in self._side(accuracy)) >= ENOUGH
+
+    def _side(self, accuracy: float | None) -> tuple[Reference, ...]:
+        """Those that learned as well as one of ``accuracy``; all of them where those are too few for a verdict.
+
+        Somebody's own clean models of one task are alike, on whichever side of the border they come to lie.
+        """
+        side = tuple(model for model in self.models if accuracy is None or model.learned_as(accuracy))
+        return side if FEWEST_MODELS <= len(side) < len(self) else self.models
 
     def family_of(self, data: Likeness | None) -> str:
         """The family whose data is the most like ``data``; empty where none is."""

@@ -46,6 +46,7 @@ class Footing:
     predicted: int | None = None  # different classes that it gives the samples
     alike: bool = True  # the samples are like the data of enough reference models
     accuracy: float | None = None  # on the samples, of the model as given; None without labels
+    normalized: bool = True  # it is known how the model wants its pictures
 
 
 def decide(
@@ -84,14 +85,14 @@ def judge(
     everyone = null.joined(scores)
     compared = everyone.models[-1].scores
     if not compared:
-        return Verdict("inconclusive", _why_nothing_ran(findings))
+        return Verdict("inconclusive", _why_unsound(null, footing) or _why_nothing_ran(findings))
     *others, statistic = everyone.statistics(set(compared) | _lost(findings, results)).tolist()
     reference = np.array(others)
     p_value = float((1 + (reference >= statistic).sum()) / (len(reference) + 1))
     info = NullInfo(null.name, len(reference), tuple(others), null.description)
     few = (
         f"only {len(reference)} clean reference models that learned as well as this one ran these tests, and "
-        f"{FEWEST_MODELS} are needed; calibrate with clean models of your own (assay calibrate)"
+        f"{FEWEST_MODELS} are needed; calibrate with more clean models of your own (assay calibrate)"
     )
     unsound = _why_unsound(null, footing) or (few if len(reference) < FEWEST_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
@@ -153,6 +154,11 @@ def _why_unsound(null: Null, footing: Footing) -> str:
         )
     if footing.predicted == 1:
         return "the model gives all clean samples one class: check that the data and the normalization are its own"
+    if footing.accuracy is None and not footing.normalized:
+        return (
+            "neither labels nor a normalization are known, so nobody can tell whether the model sees the pictures as "
+            "it should: give labels, or --mean and --std (0 and 1 if it takes pictures in [0, 1])"
+        )
     if not footing.samples:
         return "there are no clean samples to try triggers on: pass some with --data"
     if footing.samples < FEWEST_SAMPLES:
@@ -162,10 +168,16 @@ def _why_unsound(null: Null, footing: Footing) -> str:
             f"the model has {footing.classes} classes, and the reference models at least {null.fewest_classes}: "
             "among few classes one always stands out; calibrate with clean models of your own (assay calibrate)"
         )
+    if not footing.alike and footing.accuracy is None:
+        return (
+            "without labels nobody knows whether the model learned its task well, and of those that did not there are "
+            "too few reference models on data like these: give labels, or calibrate with clean models of your own "
+            "(assay calibrate)"
+        )
     if not footing.alike:
         return (
-            "too few reference models were made on data like these, and how far a clean model leans depends on its "
-            "data: calibrate with clean models of your own (assay calibrate)"
+            "too few reference models that learned as well were made on data like these, and how far a clean model "
+            "leans depends on its data: calibrate with clean models of your own (assay calibrate)"
         )
     return ""
 

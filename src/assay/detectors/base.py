@@ -18,6 +18,7 @@ from assay.formats.files import first_line
 from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
 from assay.models.modes import evaluating
 from assay.models.predict import logits
+from assay.models.probabilities import LogOf, are_probabilities
 from assay.progress import Progress
 from assay.task import Split
 
@@ -132,4 +133,8 @@ def comparable(artifact: Artifact, clean: Split) -> Artifact:
     """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models."""
     if isinstance(artifact.net, UnitMargin) or artifact.num_classes is None or not len(clean):
         return artifact
-    return replace(artifact, net=in_unit_margin(artifact.net, logits(artifact.net, clean.x[:SAMPLES])))
+    net, answers = artifact.net, logits(artifact.net, clean.x[:SAMPLES])
+    if are_probabilities(answers):
+        net = LogOf(net)
+        answers = logits(net, clean.x[:SAMPLES])
+    return replace(artifact, net=in_unit_margin(net, answers))

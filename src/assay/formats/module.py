@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
 from assay.errors import UnusableInput
 from assay.formats.adapt import answer_to_black, on_cpu, with_logits
-from assay.formats.normalization import Normalization
+from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.shape import Shape, as_shape
+from assay.models import Normalized
 
 FORMAT = "module"
 
@@ -50,7 +51,8 @@ def from_module(
     artifact = describe(
         wrapped, ImageSpec(size), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
     )
-    return replace(artifact, notes=notes)
+    assumed = normalization is None and not isinstance(net, Normalized)
+    return replace(artifact, notes=(*notes, AS_IT_IS) if assumed else notes, range_assumed=assumed)
 
 
 def describe(

@@ -11,6 +11,11 @@ from torch import nn
 from assay.errors import UnusableInput
 from assay.models import Normalized
 
+AS_IT_IS = (
+    "nothing says how the pictures are normalized: the net gets them in [0, 1] as they are; "
+    "give --mean and --std if it was trained on others"
+)
+
 
 @dataclass(frozen=True)
 class Normalization:

@@ -15,7 +15,7 @@ from assay.errors import UnusableInput
 from assay.formats.files import first_line, inside, sha256_of
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
-from assay.formats.normalization import Normalization
+from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.shape import MAX_SIDE, Shape
 
 if TYPE_CHECKING:
@@ -85,8 +85,11 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
         name=path.resolve().parent.name if path.name == "model.onnx" else path.stem,
     )
     external = sorted({inside(path.parent, name) for name in _external_names(model, path)})
+    assumed = chosen is None and said.inputs is None  # assay's own files have their normalization inside
     return replace(
         artifact,
+        notes=(*artifact.notes, AS_IT_IS) if assumed else artifact.notes,
+        range_assumed=assumed,
         digest=sha256_of([path, *external]),
         planted=said.planted,
         arch=said.arch,

@@ -28,17 +28,13 @@ from assay.formats.files import sha256_of, write_whole
 from assay.formats.fit import fit
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
-from assay.formats.normalization import Normalization
+from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.shape import Shape, written
 from assay.formats.sibling import inputs_beside
 from assay.models import ARCHITECTURES, Normalized
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
-AS_IT_IS = (
-    "nothing says how the pictures are normalized: the net gets them in [0, 1] as they are; "
-    "give --mean and --std if it was trained on others"
-)
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,14 @@ def load_safetensors(
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
     )
-    return replace(artifact, digest=sha256_of([path]), arch=name, planted=said.planted, notes=notes)
+    return replace(
+        artifact,
+        digest=sha256_of([path]),
+        arch=name,
+        planted=said.planted,
+        notes=notes,
+        range_assumed=known is None,
+    )
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:

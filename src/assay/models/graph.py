@@ -44,7 +44,8 @@ def folded_graph(net: nn.Module, example: Tensor) -> fx.GraphModule:
             f"the traced net does not reproduce the net's outputs (difference {difference:.3g}): "
             "expected a net whose forward pass depends on its input only, in eval mode"
         )
-    return folded
+    _log_of_softmax(folded.graph)
+    return rebuilt(folded)
 
 
 def rebuilt(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -113,6 +114,20 @@ def _views_as_reshapes(graph: fx.Graph) -> None:
     for view in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
         for node in graph.find_nodes(op="call_function", target=view):
             node.target = torch.ops.aten.reshape.default
+
+
+def _log_of_softmax(graph: fx.Graph) -> None:
+    """Writes the logarithm of a softmax (of ``models.probabilities``) as one operator, which keeps its gradients."""
+    for log in graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
+        clamp = log.args[0]
+        softmax = clamp.args[0] if operator_name(clamp) == "clamp" else clamp
+        if operator_name(softmax) not in ("softmax", "_softmax"):
+            continue
+        with graph.inserting_before(log):
+            whole = graph.call_function(torch.ops.aten.log_softmax.int, (softmax.args[0], softmax.args[1]))
+        whole.meta = dict(log.meta)
+        log.replace_all_uses_with(whole)
+        graph.erase_node(log)
 
 
 def _is_copy(node: fx.Node) -> bool:

@@ -118,7 +118,8 @@ def _sentence(audit: Audit) -> str:
 def _meaning(audit: Audit) -> list[str]:
     """The p-value and the false-alarm rate in plain words."""
     lines = []
-    if audit.p_value is not None and math.isfinite(audit.p_value):
+    sound = audit.verdict != "inconclusive" or audit.false_alarm_rate is not None
+    if audit.p_value is not None and math.isfinite(audit.p_value) and sound:
         lines.append(
             f"Of clean models, about {words.odds(audit.p_value)} would look at least this suspicious "
             f"(p\u00a0{_equals(words.p_text(audit.p_value))})."
