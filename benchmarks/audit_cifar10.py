@@ -5,7 +5,8 @@
     python benchmarks/audit_cifar10.py table DIR                  # -> benchmarks/results/audit_cifar10.json
 
 None of these models is in the shipped null distribution. They are development models all the same: the scans were built
-on what earlier runs of this script missed. The held-out ones are in generality.py.
+on what earlier runs of this script missed. Those of other code are in generality.py; its later rounds are held out. The
+control is the third-party ResNet-20 under the same trigger, whatever the net started from.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def decided(row: dict) -> bool:
     return row["verdict"] != "inconclusive"
 
 
-def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> dict[str, float] | None:
-    """Area under the ROC curve with a 95 % bootstrap interval over models; None without models of both kinds."""
-    figure = statistics.auc(positive, negative, seed=seed)
+def auc(positive: Sequence[float], negative: Sequence[float]) -> dict[str, float] | None:
+    """Area under the ROC curve with a 95 % interval over models (Newcombe's); None without models of both kinds."""
+    figure = statistics.auc(positive, negative)
     return None if figure is None else {"auc": figure.value, "low": figure.low, "high": figure.high}

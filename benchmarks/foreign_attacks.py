@@ -1,7 +1,8 @@
 """Backdoors by other hands: attacks that the package does not have, planted by a training loop that is not its own.
 
 They measure how far the audit carries beyond the attacks that it was built with. The code here imports nothing of
-assay but the architectures, and nothing in the package or in its thresholds was fitted to these models.
+assay but the architectures. Of most of these kinds of trigger the package has a scan: the kinds are known, what a round
+draws is not.
 
     python benchmarks/foreign_attacks.py ROUND DIR [SHARD SHARDS]     # a .safetensors and a .json a model; resumable
 

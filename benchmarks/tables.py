@@ -11,6 +11,8 @@ from itertools import groupby
 
 from common import RESULTS, ROOT
 
+from assay.metrics import wilson
+
 Result = dict
 
 
@@ -51,7 +53,8 @@ def detection(result: Result, title: str) -> list[str]:
     lines = [
         f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
-        f"{result['false_alarms']} of {result['clean_models']}. Found: {result['found']} of {result['valid']}, "
+        f"{counted(result['false_alarms'], result['clean_models'])}. Found: "
+        f"{counted(result['found'], result['valid'])}, "
         f"{result['right_target']} with the right target. Inconclusive: {result['inconclusive']}."
         + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})" if area else "")
         + (f", without the inconclusive ones {judged['auc']:.3f}." if judged else "."),
@@ -72,6 +75,14 @@ def detection(result: Result, title: str) -> list[str]:
     lines += [f"| {name} | failed: {reason} | | | | | | |" for name, reason in result.get("failed", {}).items()]
     lines += [f"| {name} | not run yet | | | | | | |" for name in result.get("not_yet_run", [])]
     return [*lines, ""]
+
+
+def counted(hits: int, of: int) -> str:
+    """``hits`` of ``of``, with Wilson's 95 % interval of the share."""
+    if not of:
+        return "0 of 0"
+    low, high = wilson(hits, of)
+    return f"{hits} of {of} ({low:.0%} to {high:.0%})"
 
 
 def smallest(row: Result) -> str:
@@ -161,8 +172,14 @@ def transfer(result: Result, title: str) -> list[str]:
 
 TABLES = {
     "audit_cifar10": (detection, "CIFAR-10, ResNet-20 and -32."),
-    "generality_1": (detection, "Models backdoored by other code, with triggers that the package does not have."),
-    "generality_2": (detection, "A second round of those: triggers, targets and recipes drawn anew, looked at once."),
+    "generality_1": (
+        detection,
+        "Models backdoored by other code, first round (7 were found before the null and the statistic changed).",
+    ),
+    "generality_2": (
+        detection,
+        "Models backdoored by other code, held out: all drawn anew, looked at once.",
+    ),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),

@@ -536,6 +536,28 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
     assert not (tmp_path / "null.json.partial").exists()
 
 
+def test_calibrate_takes_no_scores_that_were_made_in_another_way(
+    run: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [tmp_path / "clean.safetensors", tmp_path / "other.safetensors"]
+    weights = load_file(planted / "model.safetensors")
+    save_file(weights, models[0])
+    scored: list[str] = []
+
+    def score(artifact, task, *, origin, family, **settings) -> Reference:
+        scored.append(artifact.name)
+        return Reference({"full/neural-cleanse": Score(1.0, 1)}, origin, 0.4 if len(scored) == 4 else 0.9, family)
+
+    monkeypatch.setattr("assay.calibrating.reference_from", score)
+    command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
+    assert run(*command).code == 2  # the second is not there
+    weights["linear.bias"] = weights["linear.bias"] + 0.01
+    save_file(weights, models[1])
+    assert run(*command, "--mean", "0.9", "--std", "0.1").code == 0
+    assert scored == [str(models[0]), str(models[0]), str(models[1])]
+    assert "right on only 40%" in one_line(run(*command, "--seed", "1").err)
+
+
 def test_calibrate_refuses_few_equal_and_planted_models(run: Run, planted: Path, tmp_path: Path) -> None:
     command = ("calibrate", "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
     bare = write_model(tmp_path / "bare.safetensors", planted)

@@ -253,6 +253,13 @@ def test_one_folder_beside_pictures_or_alone_is_no_class(tmp_path: Path) -> None
     assert len(data.load(tmp_path, SPEC, num_classes=4).splits["calibration"]) == 1
 
 
+def test_a_link_that_leads_up_counts_no_picture_twice(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["a", "b"], count=1)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
+    assert len(task.splits["calibration"]) == 2
+
+
 def test_folders_that_only_count_are_said_to(tmp_path: Path) -> None:
     class_folders(tmp_path, ["bee", "ant"])
     assert "ant as class 0 to bee as class 1" in data.load(tmp_path, SPEC, num_classes=2).notes[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,12 @@ from assay.auditing import reference_from
 from assay.calibrate import Null, Reference
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
-from assay.task import Task
+from assay.intake import clean_samples
+from assay.models.margin import SAMPLES
+from assay.models.modes import evaluating
+from assay.models.predict import logits
+from assay.task import Split, Task
+from assay.verdict import LOWEST_ACCURACY
 
 FEWEST = 2
 """One model has no distribution."""
@@ -52,26 +58,41 @@ def calibrate(
     for number, load in enumerate(models):
         artifact = load()
         progress(artifact.name, number / len(models))
-        origin = _origin(artifact, done)
-        done[origin] = known.get(origin) or reference_from(
-            artifact,
-            task,
-            variant_names=settings.variant_names,
-            detectors=settings.detectors,
-            seed=settings.seed,
-            origin=origin,
-            family=task.name,
-        )
+        origin = _origin(artifact, done, clean_samples(task, artifact, seed=settings.seed).split)
+        done[origin] = known.get(origin) or _scored(artifact, task, settings, origin)
         null = Null(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), task.num_classes)
         keep(null)
     progress("done", 1.0)
     return null
 
 
-def _origin(artifact: Artifact, done: Iterable[str]) -> str:
-    """The line that says which model a row comes from; raises where it must not be in a null."""
+def _scored(artifact: Artifact, task: Task, settings: Calibration, origin: str) -> Reference:
+    reference = reference_from(
+        artifact,
+        task,
+        variant_names=settings.variant_names,
+        detectors=settings.detectors,
+        seed=settings.seed,
+        origin=origin,
+        family=task.name,
+    )
+    if reference.accuracy is not None and reference.accuracy < LOWEST_ACCURACY:
+        raise UnusableInput(
+            f"{artifact.name} is right on only {reference.accuracy:.0%} of the samples: expected models of this task "
+            "that learned it; check the normalization (--mean, --std), or leave it out"
+        )
+    return reference
+
+
+def _origin(artifact: Artifact, done: Iterable[str], clean: Split) -> str:
+    """The line that says which model a row comes from; raises where it must not be in a null.
+
+    With it stands what the model says of the samples: other samples, or another normalization, make other rows.
+    """
     if artifact.planted is not None:
         raise UnusableInput(f"{artifact.name} bears the mark of a planted backdoor: calibrate with clean models only")
     if any(origin.startswith(artifact.digest) for origin in done):
         raise UnusableInput(f"{artifact.name} came twice: each clean model counts once")
-    return f"{artifact.digest} {artifact.name}"
+    with evaluating(artifact.net):
+        said = logits(artifact.net, clean.x[:SAMPLES]).numpy().round(3)
+    return f"{artifact.digest} {hashlib.sha256(said.tobytes()).hexdigest()[:12]} {artifact.name}"

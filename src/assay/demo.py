@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from assay.fresh import fresh, inputs_of
 from assay.metrics import Measured
 from assay.planting import test_split
 from assay.progress import Step, named, part
-from assay.report.files import write_text_atomically
+from assay.report.files import publish
 from assay.report.page import environment
 from assay.report.view import Page, page_of
 from assay.result import Audit
@@ -26,6 +27,7 @@ from assay.stages.train import Recipe, Train
 from assay.triggers import Patch
 
 ARCH = "resnet8-cifar"
+INDEX = "index.html"
 FORMS: Mapping[str, Stage] = {"prune-50": PruneMagnitude(rate=0.5), "int8": QuantizeInt8()}
 BADNETS = BadNets(target=3, patch=Patch(size=4, color="checker"), recipe=Recipe(epochs=5))
 
@@ -99,13 +101,14 @@ def _write(
     directory: Path, measured: Mapping[str, Measured], audits: Mapping[str, Audit], forms: Mapping[str, Build]
 ) -> Path:
     """The models, a report of each audit, and the page that puts both side by side."""
-    for name, result in audits.items():
-        report.write(result, directory / name)
-        formats.save(forms[name].artifact, directory / name)
-    index = directory / "index.html"
     pages = {name: page_of(result) for name, result in audits.items()}
-    write_text_atomically(index, _page(pages, list(measured.items())))
-    return index
+    with tempfile.TemporaryDirectory() as folder:
+        for name, result in audits.items():
+            report.write(result, Path(folder) / name)
+            formats.save(forms[name].artifact, Path(folder) / name)
+        (Path(folder) / INDEX).write_text(_page(pages, list(measured.items())), encoding="utf-8")
+        made = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    return publish(directory, made)[INDEX]
 
 
 def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> str:

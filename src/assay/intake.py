@@ -113,6 +113,9 @@ def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detecto
         return default_detectors()
     names = dict.fromkeys(part.strip() for part in wanted.split(",")) if isinstance(wanted, str) else wanted
     known = {detector.name: detector for detector in all_detectors()}
+    for name in names:
+        if not isinstance(name, str | Detector):
+            raise UnusableInput(f"expected detectors as objects or names; got a {type(name).__name__}")
     return tuple(chosen(name, known, "detector") if isinstance(name, str) else name for name in names)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from assay.bench.cells import Entry, entries
 from assay.bench.records import Record, State
 from assay.bench.spec import parse
-from assay.bench.statistics import DRAWS, attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
+from assay.bench.statistics import attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
 
 ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
 
@@ -145,19 +145,26 @@ def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
     assert exceeding <= max(0, allowed * (len(clean) + 1) - 1) + 1e-9
 
 
-def test_the_interval_of_the_area_is_that_of_drawing_models_one_time_after_the_other() -> None:
-    chance = np.random.default_rng(1)
-    p, n = chance.normal(1, 1, 7).round(1), chance.normal(0, 1, 12).round(1)
-    rng = np.random.default_rng(3)
+def test_the_interval_of_the_area_keeps_its_width_where_the_groups_lie_apart() -> None:
+    apart = auc([9.0] * 12, [1.0] * 13)
+    more = auc([9.0] * 120, [1.0] * 130)
+    assert apart is not None
+    assert more is not None
+    assert (apart.value, apart.high, more.high) == (1.0, 1.0, 1.0)
+    assert 0.75 < apart.low < 0.9 < more.low < 0.99
+    mirrored = auc([1.0] * 12, [9.0] * 13)
+    assert mirrored is not None
+    assert (mirrored.low, mirrored.high) == pytest.approx((0.0, 1 - apart.low), abs=1e-6)
 
-    def area(p: np.ndarray, n: np.ndarray) -> float:
-        return float(np.mean((p[:, None] > n) + 0.5 * (p[:, None] == n)))
 
-    draws = [area(rng.choice(p, len(p)), rng.choice(n, len(n))) for _ in range(DRAWS)]
-    figure = auc(list(p), list(n), seed=3)
-    assert figure is not None
-    assert figure.value == pytest.approx(area(p, n), abs=1e-12)
-    assert (figure.low, figure.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=1e-12)
+def test_the_interval_of_the_area_holds_what_it_promises() -> None:
+    chance, held = np.random.default_rng(1), 0
+    true = 0.9213504  # of normal scores two apart: the normal distribution at the square root of 2
+    for _ in range(300):
+        figure = auc(list(chance.normal(2, 1, 15)), list(chance.normal(0, 1, 20)))
+        assert figure is not None
+        held += figure.low <= true <= figure.high
+    assert 0.92 <= held / 300 <= 1.0
 
 
 def test_the_area_is_that_of_all_pairs() -> None:

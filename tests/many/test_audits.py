@@ -10,6 +10,7 @@ from typing import final
 
 import numpy as np
 import pytest
+from safetensors.torch import save_file
 
 from assay import formats
 from assay.bench.executors import Work
@@ -19,6 +20,7 @@ from assay.blobs import Blobs
 from assay.fresh import fresh
 from assay.many import audits
 from assay.many.audits import AuditJob, Settings, run
+from assay.stages.export import to_onnx
 
 SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
 
@@ -87,6 +89,15 @@ def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: li
     again = Here()
     assert [a.verdict for a in run(models, SETTINGS, store, again)] == [*["inconclusive"] * 3, "failed"]
     assert again.ran == [f"audit of {broken.model}"]  # it may be mended by now
+
+
+def test_an_architecture_is_for_the_files_that_need_one(store: Store, tmp_path: Path) -> None:
+    artifact = fresh("resnet8-cifar", 4)
+    bare = tmp_path / "bare.safetensors"
+    save_file(artifact.net.net.state_dict(), bare)
+    to_onnx(artifact, tmp_path / "model.onnx")
+    answers = run([str(bare), str(tmp_path / "model.onnx")], replace(SETTINGS, arch="resnet8-cifar"), store, Here())
+    assert [answer.verdict for answer in answers] == ["inconclusive", "inconclusive"]
 
 
 def test_other_settings_are_other_audits(models: list[str], store: Store, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
 from assay.errors import UnusableInput
 from assay.formats import load
 from assay.models.graph import folded_graph
+from assay.models.probabilities import LogOf
 from assay.stages.export import argmax_agreement, to_onnx_int8
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
 
@@ -74,6 +75,16 @@ def test_a_net_whose_own_names_are_those_of_folded_weights(x: Tensor) -> None:
 
     net = Named().eval()
     assert torch.allclose(folded_graph(net, x)(x), net(x), atol=1e-4)
+
+
+def test_the_logarithm_of_a_softmax_is_one_operator_that_keeps_its_gradients(x: Tensor) -> None:
+    net = tiny_net()
+    soft = LogOf(nn.Sequential(net, nn.Softmax(1))).eval()
+    folded = folded_graph(soft, x)
+    assert "log_softmax" in folded.code
+    assert torch.allclose(folded(x), net(x).log_softmax(1), atol=1e-4)
+    twin = int8_twin(soft, x, per_channel=True)
+    assert (twin(x).argmax(1) == net(x).argmax(1)).float().mean() > 0.9
 
 
 def test_what_cannot_be_traced_is_refused(x: Tensor) -> None:

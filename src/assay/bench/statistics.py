@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
 
 from assay.bench.cells import Entry
 from assay.bench.records import Record
@@ -22,6 +23,11 @@ from assay.metrics import wilson
 
 DRAWS = 2000
 """Bootstrap samples."""
+
+Z = 1.959964
+"""Of the normal distribution, for 95 %."""
+
+TINY = 1e-9
 
 
 @dataclass(frozen=True)
@@ -195,18 +201,26 @@ def flat(row: AttackRow | DetectorRow | MitigationRow) -> dict[str, Any]:
     return plain
 
 
-def auc(positive: Sequence[float], negative: Sequence[float], *, seed: int = 0) -> Figure | None:
-    """Area under the ROC curve, ties half, with a bootstrap interval over the models."""
+def auc(positive: Sequence[float], negative: Sequence[float]) -> Figure | None:
+    """Area under the ROC curve, ties half, with a 95 % interval that keeps its width where the groups lie apart.
+
+    Newcombe: Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2, Statistics
+    in Medicine 25, 2006 (his method 5). A bootstrap of groups that lie apart has no width at all.
+    """
     if not positive or not negative:
         return None
-    p, n, rng = np.array(positive), np.array(negative), np.random.default_rng(seed)
-    wins = (p[:, None] > n) + 0.5 * (p[:, None] == n)
-    # Draw by draw first the positive, then the negative ones; how often each was drawn is all that the area needs.
-    sizes = np.repeat([len(p), len(n)], [len(p), len(n)])
-    drawn = rng.integers(0, np.broadcast_to(sizes, (DRAWS, len(sizes))))
-    times_p, times_n = _times(drawn[:, : len(p)], len(p)), _times(drawn[:, len(p) :], len(n))
-    draws = ((times_p @ wins) * times_n).sum(1) / wins.size
-    return Figure(float(wins.mean()), *_middle(draws), len(p))
+    p, n = np.array(positive), np.array(negative)
+    area = float(((p[:, None] > n) + 0.5 * (p[:, None] == n)).mean())
+
+    def beyond(value: float) -> float:
+        """Above 0 where the area found is further from ``value`` than chance takes it, would that be the true one."""
+        half = (len(p) + len(n)) / 2 - 1
+        spread = 1 + half * (1 - value) / (2 - value) + half * value / (1 + value)
+        return (area - value) ** 2 - Z**2 * value * (1 - value) * spread / (len(p) * len(n))
+
+    low = brentq(beyond, 0.0, area - TINY) if area > TINY else 0.0
+    high = brentq(beyond, area + TINY, 1.0) if area < 1 - TINY else 1.0
+    return Figure(area, low, high, len(p))
 
 
 def threshold(clean: Sequence[float], rate: float) -> float:
@@ -218,12 +232,6 @@ def threshold(clean: Sequence[float], rate: float) -> float:
 def _alarms(clean: Sequence[float], rate: float) -> list[bool]:
     others = ([*clean[:i], *clean[i + 1 :]] for i in range(len(clean)))
     return [score > threshold(rest, rate) for score, rest in zip(clean, others, strict=True) if rest]
-
-
-def _times(drawn: np.ndarray, count: int) -> np.ndarray:
-    """(DRAWS, count): how often each of ``count`` was drawn, for places ``drawn`` (DRAWS, any)."""
-    rows = count * np.arange(len(drawn))[:, None]
-    return np.bincount((drawn + rows).ravel(), minlength=len(drawn) * count).reshape(len(drawn), count)
 
 
 def _grouped(

@@ -90,9 +90,9 @@ def _publish(result: Audit, out: Path, answer: Callable[[dict[str, Any]], None],
     from assay import report
     from assay.cli.loading import shown
 
+    _show(result)  # first: a full disk takes the files, not the answer
     page = report.write(result, out)["report.html"]
     answer(report.to_json(result))
-    _show(result)
     screen.say(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
     screen.say(f"The report: {shown(page)}")
 

@@ -31,6 +31,8 @@ def guarded(command: Callable[[], int]) -> int:
         error_line("interrupted; nothing half-written is left behind")
         return INTERRUPTED
     except TyperException as error:
+        if not error.format_message():  # no command: typer has shown the help
+            return UNUSABLE
         error_line(f"{error.format_message()} (`assay --help` and `assay COMMAND --help` say what is expected)")
         return UNUSABLE
     except BrokenPipeError:  # the reader of standard output has gone, as in `assay ... --json - | head -1`

@@ -131,8 +131,13 @@ def _all_pictures(folder: Path) -> list[Path]:
 
 def _folders(path: Path) -> list[Path]:
     """The folders in a folder, without those of tools (.ipynb_checkpoints) and what macOS puts into archives."""
-    found = (entry for entry in path.iterdir() if entry.is_dir() and entry.name != "__MACOSX")
+    found = (entry for entry in path.iterdir() if entry.is_dir() and entry.name != "__MACOSX" and not _leads_up(entry))
     return sorted(entry for entry in found if not entry.name.startswith("."))
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in: its pictures would count again and again."""
+    return folder.is_symlink() and folder.absolute().is_relative_to(folder.resolve())
 
 
 def _pictures(path: Path) -> list[Path]:

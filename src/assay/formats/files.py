@@ -13,6 +13,7 @@ from typing import Any
 from assay.errors import UnusableInput
 
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".keras", ".npy"}
+TORCH_FILES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 MAX_JSON_BYTES = 16 * 2**20
 
 TO_CONVERT = (
@@ -30,7 +31,9 @@ def first_line(error: BaseException) -> str:
 def refuse_pickle(path: Path) -> None:
     """Raises for file types that can run code when they are opened; the file is not opened."""
     if path.suffix.lower() in PICKLES:
-        how = TO_CONVERT.replace("FILE", path.name)
+        how = "export it to .safetensors or .onnx where it is trusted"
+        if path.suffix.lower() in TORCH_FILES:
+            how = TO_CONVERT.replace("FILE", path.name)
         raise UnusableInput(f"{path}: {path.suffix} files can run code when loaded and are never opened; {how}")
 
 

@@ -185,7 +185,10 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
                 None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
             )
     except Exception as error:  # as above
-        raise UnusableInput(f"{where}: its weights do not fit its config: {first_line(error)}") from None
+        said = first_line(error)
+        if "ignore_mismatched_sizes" in said:  # which speaks of an option that nobody here has
+            said = "tensors of other shapes than it says, of another number of classes for instance"
+        raise UnusableInput(f"{where}: its weights do not fit its config: {said}") from None
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
     if missing:  # transformers would audit a head of random numbers
         raise UnusableInput(f"{where}: {len(missing)} tensors are missing from its weights: {', '.join(missing[:3])}")

@@ -27,6 +27,8 @@ from assay.many.collection import digest_of
 from assay.report.bundle import contents
 from assay.result import Audit
 
+BARE = ".safetensors"
+
 REPORTS = "reports"
 """The folder of a store in which the reports are kept, where no other place is given."""
 
@@ -195,7 +197,7 @@ def _audit(job: AuditJob) -> Audit:
     return auditing.audit(
         job.model,
         settings.data,
-        arch=settings.arch,
+        arch=settings.arch if job.model.lower().endswith(BARE) else None,  # the other formats bring their own
         shape=settings.shape,
         mean=settings.mean,
         std=settings.std,
