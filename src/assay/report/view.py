@@ -130,6 +130,8 @@ def _meaning(audit: Audit) -> list[str]:
             f"The whole audit, every test on every form together, raises a false alarm on about "
             f"{words.odds(rate)} clean models ({words.percent(rate)})."
         )
+    if not sound:
+        return lines or ["No error rate is stated: it would be that of a verdict which is not given."]
     return lines or ["There was nothing to compare the scores with, so no error rate can be stated."]
 
 
