@@ -18,6 +18,7 @@ from assay.auditing import audit
 from assay.calibrate import cell
 from assay.detectors import LatentShift
 from assay.errors import UnusableInput
+from assay.formats.normalization import AS_IT_IS
 from assay.task import Split, Task
 
 QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
@@ -37,7 +38,7 @@ def test_names_and_files_do_as_well_as_objects(null: Path) -> None:
     assert result.null is not None
     assert result.null.name == "toys"
     assert (result.data_samples, result.variants[0].accuracy) == (len(x), 1.0)
-    assert (result.model.shape, result.notes) == (SHAPE, ())
+    assert (result.model.shape, result.notes) == (SHAPE, (AS_IT_IS,))
     assert result.command == (
         "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors='latent-shift', "
         f"null={str(null)!r}, seed=0)"
@@ -57,7 +58,8 @@ def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, 
         pixels = (255 * picture.permute(1, 2, 0)).byte().numpy()
         Image.fromarray(pixels).save(tmp_path / f"IMG_{1000 + index}.png")
     result = audit(net.half(), tmp_path, shape=SHAPE, null=null, **QUICK)
-    copied, numbers = result.notes
+    copied, assumed, numbers = result.notes
+    assert assumed == AS_IT_IS
     assert "float16" in copied
     assert "not taken for classes" in numbers
     assert result.variants[0].accuracy is None

@@ -193,11 +193,17 @@ def test_hostile_metadata(weights_file: Path, tmp_path: Path, metadata: dict[str
         formats.load(tmp_path / "m.safetensors", arch="resnet8-cifar")
 
 
-@pytest.mark.parametrize("name", ["m.pt", "m.pth", "pytorch_model.bin", "m.ckpt", "m.pkl", "m.h5"])
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "pytorch_model.bin", "m.ckpt", "m.pkl"])
 def test_pickles_are_refused_unopened(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch hacked'\ntR.")
     with pytest.raises(UnusableInput, match=r"never opened; convert it .*save_file"):
         formats.load(tmp_path / name)
+
+
+def test_what_torch_cannot_convert_either_is_refused_with_other_advice(tmp_path: Path) -> None:
+    (tmp_path / "m.h5").write_bytes(b"")
+    with pytest.raises(UnusableInput, match=r"never opened; export it to \.safetensors or \.onnx"):
+        formats.load(tmp_path / "m.h5")
 
 
 @pytest.mark.parametrize("name", ["nothing.safetensors", "models/nothing.onnx", "nothing"])
