@@ -492,6 +492,7 @@ def test_stages_keep_the_mark(run: Run, planted: Path, stage: str, options: Sequ
     ran = run("stage", stage, planted, "--out", "made", *options)
     assert ran.code == 0, ran.err
     assert [path.name for path in Path("made").iterdir()] == [file]
+    assert ("names the same class as the file on" in ran.err) == (stage == "int8")
     ran = run("evaluate", f"made/{file}", "--secret", planted / "secret.json", *DATA)
     assert ran.code == 0, ran.err
     assert "mark of a planted backdoor" in ran.err

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from assay.stages.base import Stage
     from assay.task import Task
 
+COMPARED = 1000
+"""Samples on which the int8 file is compared with its twin."""
+
 NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export"})
 
 
@@ -50,6 +53,8 @@ def stage(
         path = out / FILES[stage] if stage in FILES else _save(made, out)
         if data is not None:
             _show(task, artifact, made)
+        if stage == "int8":
+            _show_twin(step, Build(artifact, task), made, seed)
         screen.say(f"Written: {shown(path)}")
     return 0
 
@@ -93,6 +98,23 @@ def _save(artifact: Artifact, out: Path) -> Path:
     from assay import formats
 
     return formats.save(artifact, out)
+
+
+def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
+    """How far the net that audits test in place of the file says what the file says."""
+    from assay import planting
+    from assay.report.words import percent
+    from assay.stages.export import ExportInt8, argmax_agreement
+    from assay.stages.quantize import QuantizeInt8
+
+    assert isinstance(step, ExportInt8)
+    with screen.waiting("comparing with the twin in torch"):
+        twin = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
+        x = planting.test_split(build.task).x[:COMPARED]
+        agreement = argmax_agreement(twin.net, file.net, x)
+    screen.say(
+        f"The int8 twin that audits use names the same class as the file on {percent(agreement)} of {len(x):,} samples"
+    )
 
 
 def _show(task: Task, before: Artifact, after: Artifact) -> None:
