@@ -15,4 +15,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return guarded(lambda: run(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:  # while the above was being imported
         sys.stderr.write("assay: interrupted\n")
-        return 130
+        return 2

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from assay.cli.screen import error_line
 from assay.errors import AssayError, Inconclusive
 
-UNUSABLE, INCONCLUSIVE, INTERRUPTED = 2, 3, 130
+UNUSABLE, INCONCLUSIVE = 2, 3
+TYPER_INTERRUPTED = 130
+"""What typer makes of Ctrl-C; here it is as unusable as everything else that gave no answer."""
+
 DEBUG = "ASSAY_DEBUG"
 
 
@@ -24,12 +27,12 @@ def guarded(command: Callable[[], int]) -> int:
             if not _debugging():
                 warnings.simplefilter("ignore")  # of libraries, to their developers
             code = command()
-        if code == INTERRUPTED:  # typer has caught Ctrl-C
-            error_line("interrupted; nothing half-written is left behind")
+        if code == TYPER_INTERRUPTED:
+            raise KeyboardInterrupt
         return code
     except (KeyboardInterrupt, Abort):
         error_line("interrupted; nothing half-written is left behind")
-        return INTERRUPTED
+        return UNUSABLE
     except TyperException as error:
         if not error.format_message():  # no command: typer has shown the help
             return UNUSABLE
