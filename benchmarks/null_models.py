@@ -13,8 +13,6 @@ CIFAR-10), "digits", "gtsrb" or "signs".
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sys
 import time
 from contextlib import closing
@@ -33,7 +31,7 @@ from assay.auditing import NOTHING, audit
 from assay.bench import driver
 from assay.bench.attempt import attempt
 from assay.bench.executors import Local
-from assay.bench.job import Outcome
+from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
 from assay.calibrate import Null, Reference, Score
@@ -139,8 +137,7 @@ class ReferenceJob:
 
     @property
     def key(self) -> str:
-        document = [__version__, torch.__version__, self.number, plan(self.number)]
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return key_of([__version__, torch.__version__, self.number, plan(self.number)])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()

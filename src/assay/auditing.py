@@ -17,7 +17,6 @@ from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput
 from assay.formats.files import first_line
 from assay.likeness import likeness
-from assay.models.margin import SAMPLES
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.models.probabilities import LogOf, are_probabilities
@@ -68,18 +67,13 @@ def audit(
     chosen = intake.detectors_of(detectors)
     reference = intake.reference_of(null)
     with evaluating(artifact.net):
-        artifact = _in_logits(artifact, clean)
-        full = _predict(artifact.net, clean.x) if len(clean) else None
+        full = None
+        if len(clean):
+            answers = _answers(artifact.net, clean.x)
+            full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         findings, results = _test(artifact, clean, full, names, chosen, deadline, seed, progress)
     progress("verdict", 1.0)
-    footing = Footing(
-        len(clean),
-        artifact.num_classes,
-        predicted=None if full is None else len(full.unique()),
-        accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
-        normalized=not artifact.range_assumed,
-    )
-    verdict, alike = decide(findings, results, reference, footing, likeness(clean.x))
+    verdict, alike = decide(findings, results, reference, _footing(artifact, clean, full), likeness(clean.x))
     findings = tuple(_calibrated(finding, alike) for finding in findings)
     return Audit(
         verdict=verdict.word,
@@ -195,22 +189,37 @@ def _variant(
     return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost, broken=bool(lost))
 
 
-def _in_logits(artifact: Artifact, clean: Split) -> Artifact:
-    """``artifact`` where it answers with logits, else around it what makes them of its probabilities."""
-    if not len(clean) or not are_probabilities(logits(artifact.net, clean.x[:SAMPLES])):
+def _footing(artifact: Artifact, clean: Split, full: Tensor | None) -> Footing:
+    return Footing(
+        len(clean),
+        artifact.num_classes,
+        predicted=None if full is None else len(full.unique()),
+        accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
+        normalized=not artifact.range_assumed,
+    )
+
+
+def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
+    """``artifact`` where its ``answers`` (N, K) are logits, else around it what makes them of its probabilities."""
+    if not are_probabilities(answers):
         return artifact
     note = "the model answers with probabilities: their logarithms are tested"
     return replace(artifact, net=LogOf(artifact.net), notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:
-    """(N,) int64: the classes; raises UnusableInput where the net answers with something that is no number."""
+    """(N,) int64: the classes; raises as ``_answers``."""
+    return _answers(net, x).argmax(1)
+
+
+def _answers(net: nn.Module, x: Tensor) -> Tensor:
+    """(N, K); raises UnusableInput where the net answers with something that is no number."""
     answers = logits(net, x)
     if not answers.isfinite().all():
         raise UnusableInput(
             "expected finite logits for the clean samples, the model gives NaN or infinity: it is broken"
         )
-    return answers.argmax(1)
+    return answers
 
 
 def _calibrated(finding: Finding, null: Null | None) -> Finding:

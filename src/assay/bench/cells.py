@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from assay import __version__
+from assay.bench.job import key_of
 from assay.bench.spec import PLACE, Band, Method, Spec, TaskSpec
 
 Kind = Literal["build", "measure", "detect", "mitigate"]
@@ -41,7 +40,7 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """sha256 over everything that the result depends on."""
-        return _sha256([__version__, torch.__version__, MEANING, self.content])
+        return key_of([__version__, torch.__version__, MEANING, self.content])
 
     @cached_property
     def content(self) -> str:
@@ -50,7 +49,7 @@ class Cell:
         fields["task"].pop("name")
         if self.kind == "mitigate":
             fields.pop("method")  # what the spec calls it
-        return _sha256(fields)
+        return key_of(fields)
 
     @property
     def is_clean(self) -> bool:
@@ -84,10 +83,6 @@ class Entry:
     task: str
     attack: str
     chain: str
-
-
-def _sha256(document: object) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def clean_twin(steps: tuple[Method, ...]) -> tuple[Method, ...]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from assay.bench.records import State
+
+
+def key_of(document: object) -> str:
+    """sha256 over plain JSON types: the same for equal documents, whatever the order of their fields."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class Job(Protocol):

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,12 +110,12 @@ def open_existing(directory: Path) -> Records:
 
 def _connected(path: Path) -> sqlite3.Connection:
     """A connection that reads. SQLite wants to write beside what it reads: where it may not, a copy is read."""
-    try:
+    with suppress(sqlite3.OperationalError), ExitStack() as unusable:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60, isolation_level=None)
+        unusable.callback(db.close)
         db.execute("SELECT count(*) FROM sqlite_master")
+        unusable.pop_all()
         return db
-    except sqlite3.OperationalError:
-        pass
     with tempfile.TemporaryDirectory(prefix="assay-records-") as folder:
         for part in (path, path.with_name(f"{RECORDS}-wal")):
             if part.exists():

@@ -19,13 +19,10 @@ from scipy.optimize import brentq
 
 from assay.bench.cells import Entry
 from assay.bench.records import Record
-from assay.metrics import wilson
+from assay.metrics import Z_95, wilson
 
 DRAWS = 2000
 """Bootstrap samples."""
-
-Z = 1.959964
-"""Of the normal distribution, for 95 %."""
 
 TINY = 1e-9
 
@@ -216,7 +213,7 @@ def auc(positive: Sequence[float], negative: Sequence[float]) -> Figure | None:
         """Above 0 where the area found is further from ``value`` than chance takes it, would that be the true one."""
         half = (len(p) + len(n)) / 2 - 1
         spread = 1 + half * (1 - value) / (2 - value) + half * value / (1 + value)
-        return (area - value) ** 2 - Z**2 * value * (1 - value) * spread / (len(p) * len(n))
+        return (area - value) ** 2 - Z_95**2 * value * (1 - value) * spread / (len(p) * len(n))
 
     low = brentq(beyond, 0.0, area - TINY) if area > TINY else 0.0
     high = brentq(beyond, area + TINY, 1.0) if area < 1 - TINY else 1.0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from assay import __version__, auditing
 from assay.bench import driver
 from assay.bench.attempt import attempt
 from assay.bench.executors import Executor
-from assay.bench.job import Outcome
+from assay.bench.job import Outcome, key_of
 from assay.bench.records import Record, Records
 from assay.bench.store import Store
 from assay.blobs import Blobs
@@ -63,8 +62,7 @@ class AuditJob:
 
     @cached_property
     def key(self) -> str:
-        document = [__version__, torch.__version__, self.digest, asdict(self.settings), self.files]
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return key_of([__version__, torch.__version__, self.digest, asdict(self.settings), self.files])
 
     def needs(self) -> Sequence[AuditJob]:
         return ()
