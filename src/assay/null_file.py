@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from assay.formats.files import write_whole
 from assay.likeness import STEPS
 
 SCHEMA = "assay.null/3"
+_SHIPPED = resources.files("assay") / "nulls" / "images.json"
 
 
 def save(null: Null, path: Path) -> None:
@@ -86,6 +89,11 @@ def _finite(value: object) -> float:
 
 def builtin() -> Null | None:
     """The null that ships with the package."""
-    source = resources.files("assay") / "nulls" / "images.json"
-    with resources.as_file(source) as path:
+    with resources.as_file(_SHIPPED) as path:
         return load(path) if path.exists() else None
+
+
+@cache
+def digest_of_builtin() -> str:
+    """sha256 of the file of the null that ships with the package."""
+    return hashlib.sha256(_SHIPPED.read_bytes()).hexdigest()

@@ -65,6 +65,7 @@ def test_an_attack_is_judged_where_it_was_planted() -> None:
         {"steps": (Method("badnets", ("ratio=0.2",)),)},
         {"task": replace(SPEC.tasks[0], data="signs:7")},
         {"task": replace(SPEC.tasks[0], limit=None)},
+        {"task": replace(SPEC.tasks[0], start="model.safetensors")},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -77,3 +78,21 @@ def test_what_the_spec_calls_things_does_not() -> None:
     cell = Cell("mitigate", SPEC.tasks[0], (Method("badnets"),), 0, method="tuned", repair=(Method("fine-tune"),))
     assert replace(cell, method="another name").key == cell.key
     assert replace(cell, task=replace(cell.task, name="another name")).key == cell.key
+
+
+def test_the_recipe_of_a_task_is_that_of_its_attacks_and_of_their_control() -> None:
+    spec = replace(SPEC, tasks=(replace(SPEC.tasks[0], recipe=("recipe.epochs=5", "recipe.lr=0.2")),))
+    planted = {entry.attack: entry.cell.steps[0] for entry in entries(spec) if entry.chain == "scratch"}
+    assert planted["none"].settings == ("recipe.epochs=5", "recipe.lr=0.2")
+    assert {"recipe.epochs=3", "recipe.lr=0.2"} < set(planted["corner"].settings)
+    written_out = replace(spec, attacks=planted, tasks=SPEC.tasks)
+    keys = [[entry.cell.key for entry in entries(each) if entry.chain == "scratch"] for each in (spec, written_out)]
+    assert keys[0] == keys[1]
+
+
+def test_other_reference_scores_make_another_audit(monkeypatch: pytest.MonkeyPatch) -> None:
+    audit, scan = (Cell("detect", SPEC.tasks[0], (Method("none"),), 0, method=name) for name in ("audit", "patch-scan"))
+    before = audit.key, scan.key
+    monkeypatch.setattr("assay.bench.cells.digest_of_builtin", lambda: "another")
+    after = replace(audit).key, replace(scan).key
+    assert (after[0] != before[0], after[1] == before[1]) == (True, True)

@@ -116,7 +116,11 @@ def without(key: str) -> str:
     [
         (without("seeds"), (), "expected the key 'seeds'"),
         (yaml.safe_dump(SPEC | {"detectors": ["patchscan"]}), (), "did you mean patch-scan"),
-        (yaml.safe_dump(SPEC | {"tasks": {"t": {"data": "/no/such", "arch": "resnet8-cifar"}}}), (), "tasks.t.data: "),
+        (
+            yaml.safe_dump(SPEC | {"tasks": {"t": {"data": "/no/such", "arch": "resnet8-cifar"}}}),
+            (),
+            "tasks.t: no such data: /no/such",
+        ),
         (yaml.safe_dump(SPEC), ("--only", "zzz"), "no cell of this spec has a key that starts so"),
         (yaml.safe_dump(SPEC), ("--ray", "127.0.0.1:1"), "nothing answers there"),
     ],

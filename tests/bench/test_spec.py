@@ -47,6 +47,14 @@ def test_a_spec_in_yaml() -> None:
     assert spec.attacks["corner"].without_backdoor() == Method("none", ("recipe.epochs=3",))
 
 
+def test_a_task_says_how_attacks_train_where_they_do_not_say_it() -> None:
+    recipe = {"epochs": 2, "mirror": True}
+    (task,) = parse(changed("tasks/signs/recipe", recipe)).tasks
+    assert task.recipe == ("recipe.epochs=2", "recipe.mirror=True")
+    method = Method("badnets", ("recipe.epochs=3", "target=1")).trained_by(task.recipe)
+    assert method == Method("badnets", ("recipe.epochs=3", "recipe.mirror=True", "target=1"))
+
+
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
@@ -67,6 +75,10 @@ def test_a_spec_in_yaml() -> None:
         ("mitigations", {"tuned": ["export", "fine-tune"]}, "export makes a file"),
         ("tasks/signs/arch", "resnet9-cifar", "resnet8-cifar"),
         ("tasks/signs/dta", "signs", "did you mean data"),
+        ("tasks/signs", {"data": "signs"}, "expected `arch`, for a fresh net, or `start`"),
+        ("tasks/signs/start", 3, "tasks.signs.start: expected a word"),
+        ("tasks/signs/recipe", {"epoch": 3}, "tasks.signs.recipe: .*did you mean recipe.epochs"),
+        ("tasks/signs/recipe", "fast", "tasks.signs.recipe"),
         ("tasks", ["signs"], "tasks: expected names"),
         ("seeds", [0, -1], "seeds: expected a whole number"),
         ("seeds", [True], "seeds: expected a whole number"),

@@ -167,7 +167,7 @@ def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("epochs", 0.0, "a number above 0 as the recipe's epochs; got 0.0"),
+        ("epochs", -1.0, "a number from 0 on as the recipe's epochs; got -1.0"),
         ("epochs", float("inf"), "got inf"),
         ("lr", -0.1, "a number above 0 as the recipe's lr; got -0.1"),
         ("lr", float("nan"), "got nan"),

@@ -55,10 +55,8 @@ class DataPoisoning(ABC):
 
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        train = build.task.split("train")
+        train, trigger = build.task.split("train"), self.trigger()
         triggered, labels = self._choose(train, build.task.num_classes, seed)
-        trigger = self.trigger()
-        trigger(train.x[:1])  # a trigger that does not fit says so before the training
 
         def finish(x: Tensor, index: Tensor) -> Tensor:
             # After the augmentation, which would cut off or move what the deployed model will see in its place.
@@ -71,20 +69,28 @@ class DataPoisoning(ABC):
         mark = json.dumps({"attack": self.name, "target": self.target, "trigger": to_spec(trigger)})
         return build.then(self.name, build.artifact.with_net(net, planted=mark), self.secret())
 
+    @final
+    def check(self, split: Split, num_classes: int) -> None:
+        """Raises UnusableInput where the attack does not fit the data, before any training."""
+        secret = self.secret()
+        if split.y is None or not 0 < self.ratio <= 1:
+            raise UnusableInput(f"poisoning needs labels and a ratio in (0, 1]; got ratio {self.ratio}")
+        if secret.target is not None and not 0 <= secret.target < num_classes:
+            raise UnusableInput(f"expected a target class in [0, {num_classes}); got {secret.target}")
+        wrong = [source for source in self.sources or () if not 0 <= source < num_classes]
+        if wrong:
+            raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
+        secret.trigger(split.x[:1])
+
     def _choose(self, split: Split, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
         """(N,) bool: which samples get the trigger; (N,) int64: the labels that all are trained with.
 
         With ``sources``, as many samples of other classes get the trigger but keep their label, so that the net learns
         that the trigger alone is not enough; source classes keep clean samples too.
         """
+        self.check(split, num_classes)
+        assert split.y is not None
         secret = self.secret()
-        if split.y is None or not 0 < self.ratio <= 1:
-            raise UnusableInput(f"poisoning needs labels and a ratio in (0, 1]; got ratio {self.ratio}")
-        if self.target is not None and not 0 <= self.target < num_classes:
-            raise UnusableInput(f"expected a target class in [0, {num_classes}); got {self.target}")
-        wrong = [source for source in self.sources or () if not 0 <= source < num_classes]
-        if wrong:
-            raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
         order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
         victims = secret.victims(split.y, num_classes)[order]
         chosen = order[victims][: round(self.ratio * len(split))]

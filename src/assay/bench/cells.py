@@ -12,6 +12,8 @@ import torch
 from assay import __version__
 from assay.bench.job import key_of
 from assay.bench.spec import PLACE, Band, Method, Spec, TaskSpec
+from assay.bench.whole import WHOLE
+from assay.null_file import digest_of_builtin
 
 Kind = Literal["build", "measure", "detect", "mitigate"]
 
@@ -21,7 +23,7 @@ MEANING = 2
 
 @dataclass(frozen=True)
 class Cell:
-    """One computation, a pure function of its fields and of the versions of assay and torch.
+    """One computation, a pure function of its fields and of the versions of assay, torch and the reference scores.
 
     ``build``: the model after ``steps``. ``measure``: how good it is and how well its backdoor works, beside its clean
     twin; invalid where the backdoor missed its band right after it was planted. ``detect``: what ``method`` scores it.
@@ -40,13 +42,17 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """sha256 over everything that the result depends on."""
-        return key_of([__version__, torch.__version__, MEANING, self.content])
+        null = [digest_of_builtin()] if self.method == WHOLE else []
+        return key_of([__version__, torch.__version__, MEANING, self.content, *null])
 
     @cached_property
     def content(self) -> str:
         """sha256 over what is computed, whatever version of assay or torch does it."""
         fields = asdict(self)
         fields["task"].pop("name")
+        fields["task"].pop("recipe")  # it is in the steps
+        if self.task.start is None:
+            fields["task"].pop("start")
         if self.kind == "mitigate":
             fields.pop("method")  # what the spec calls it
         return key_of(fields)
@@ -102,7 +108,8 @@ def entries(spec: Spec) -> Iterator[Entry]:
         for seed in spec.seeds:
             for chain, places in spec.chains.items():
                 for attack, method in spec.attacks.items():
-                    steps = tuple(method if step == Method(PLACE) else step for step in places)
+                    planting = method.trained_by(task.recipe)
+                    steps = tuple(planting if step == Method(PLACE) else step for step in places)
                     for cell in _of_model(spec, task, steps, seed):
                         yield Entry(cell, task.name, attack, chain)
 

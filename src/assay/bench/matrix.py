@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from assay import __version__, data
+from assay import __version__
 from assay.bench import driver, work
 from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor
@@ -18,7 +18,6 @@ from assay.bench.spec import MOST_BYTES, Spec, parse_text
 from assay.bench.store import Store
 from assay.choices import chosen
 from assay.errors import UnusableInput
-from assay.fresh import inputs_of
 
 BLOBS = "models"
 """The folder of a store in which models are kept, where no other place is given."""
@@ -43,15 +42,6 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
         if not wanted:
             raise UnusableInput(f"--only {only}: no cell of this spec has a key that starts so")
     return with_needs(wanted)
-
-
-def check_data(matrix: Spec) -> None:
-    """Raises UnusableInput, with the place in the spec, for data that cannot be read: now, not once a cell."""
-    for task in matrix.tasks:
-        try:
-            data.load(task.data, inputs_of(task.arch), limit=1)
-        except UnusableInput as error:
-            raise UnusableInput(f"tasks.{task.name}.data: {error}") from None
 
 
 def plan(cells: Mapping[str, Cell], store: Records | None) -> Plan:

@@ -46,6 +46,11 @@ class Method:
         """Whether what comes out has no weights any more that a stage could change."""
         return self.name in FILES
 
+    def trained_by(self, recipe: Sequence[str]) -> Method:
+        """With ``recipe`` where the settings do not say how to train."""
+        own = dict(pair.split("=", 1) for pair in (*recipe, *self.settings))
+        return Method(self.name, tuple(sorted(f"{key}={value}" for key, value in own.items())))
+
     def without_backdoor(self) -> Method:
         """The same training on clean data, for an attack; itself for a stage."""
         if self.name not in ATTACKS:
@@ -55,12 +60,14 @@ class Method:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Data as for ``--data``, and the architecture of the net that is trained on it from scratch."""
+    """Data as for ``--data``, and the net before anything is done to it: fresh, or from a file."""
 
     name: str
     data: str
-    arch: str
+    arch: str | None  # None: ``start`` says it
     limit: int | None = None  # samples a split
+    start: str | None = None  # a model, as ``assay plant`` takes it; None: fresh weights
+    recipe: tuple[str, ...] = ()  # how attacks and their control train here, where they do not say otherwise
 
 
 @dataclass(frozen=True)
@@ -121,15 +128,24 @@ def parse(document: Any) -> Spec:
 
 def _task(name: str, value: Any) -> TaskSpec:
     where = f"tasks.{name}"
-    fields = _mapping(value, where, ("data", "arch", "limit"), needed=("data", "arch"))
+    fields = _mapping(value, where, ("data", "arch", "limit", "start", "recipe"), needed=("data",))
+    if not {"arch", "start"} & set(fields):
+        raise UnusableInput(
+            f"{where}: expected `arch`, for a fresh net, or `start`, a model to begin with; came neither"
+        )
+    arch, start = (_text(fields[key], f"{where}.{key}") if key in fields else None for key in ("arch", "start"))
     limit = fields.get("limit")
     task = TaskSpec(
         name,
         _text(fields["data"], f"{where}.data"),
-        _text(fields["arch"], f"{where}.arch"),
+        arch,
         None if limit is None else _whole(limit, f"{where}.limit"),
+        start,
+        _method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
     )
-    factory_of(task.arch)  # says now what is not known
+    if arch is not None:
+        factory_of(arch)  # says now what is not known
+    _checked(Method(CONTROL, task.recipe), f"{where}.recipe")
     return task
 
 

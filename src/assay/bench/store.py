@@ -22,6 +22,7 @@ from assay.errors import UnusableInput
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS specs (name TEXT PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS inputs (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cells (
     key TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -114,6 +115,21 @@ class Store(Records):
     def add_spec(self, name: str, text: str) -> None:
         """The text of a spec, so that the report can name the cells."""
         self._write("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
+
+    def expect(self, digests: Mapping[str, str]) -> None:
+        """Note what the records are made from, by name. Raises UnusableInput where an earlier run had something else.
+
+        A cell names its data and weights by path: new content under an old path would pass for what was measured.
+        """
+        with self._transaction():
+            known = dict(self._db.execute("SELECT name, digest FROM inputs"))
+            for name, digest in digests.items():
+                if known.get(name, digest) != digest:
+                    raise UnusableInput(
+                        f"{self.directory}: the records of {name} were made from other content than is there now: "
+                        "put the old data and weights back, or take another store"
+                    )
+            self._db.executemany("INSERT OR IGNORE INTO inputs VALUES (?, ?)", digests.items())
 
     def claim(self, key: str) -> bool:
         """Whether the cell was waiting, and is this driver's to run now."""

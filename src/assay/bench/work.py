@@ -5,22 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
-from assay import data, metrics, planting
+from assay import metrics, planting
 from assay.artifact import Build
 from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
+from assay.bench.inputs import begun
 from assay.bench.job import Outcome
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.whole import WHOLE, whole
 from assay.blobs import Blobs
 from assay.catalogue import all_detectors
-from assay.chain import Cache, digest_of_task
+from assay.chain import Cache
 from assay.detectors.base import Evidence, Finding
 from assay.errors import UnusableInput
-from assay.fresh import fresh, inputs_of
 from assay.report.pictures import data_uri, picture
 from assay.task import Task
 
@@ -113,18 +112,10 @@ def _model(
     spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: Cache, *, ran: Callable[[], None] = lambda: None
 ) -> Build:
     """The model after ``steps``, each from the cache where it is there."""
-    task, digest = _task(spec.data, spec.arch, spec.limit)
-    build = Build(fresh(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task)
+    build, digest = begun(spec, seed=seed)
     for method in steps:
         build = cache.run(method.stage(), build, seed=seed, data=digest, ran=ran)
     return build
-
-
-@lru_cache(maxsize=2)
-def _task(source: str, arch: str, limit: int | None) -> tuple[Task, str]:
-    """The data and its digest; a worker sees the same again and again."""
-    task = data.load(source, inputs_of(arch), limit=limit)
-    return task, digest_of_task(task)
 
 
 def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache) -> Result:

@@ -45,7 +45,7 @@ def run(
 ) -> int:
     """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
     with places.answering(None):
-        from assay.bench import matrix
+        from assay.bench import inputs, matrix
         from assay.bench.records import RECORDS, open_existing
         from assay.bench.store import Store
 
@@ -56,9 +56,11 @@ def run(
             with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
                 _show_plan(matrix.plan(cells, earlier), slots)
             return 0
-        matrix.check_data(read)
         places.check_folder(store, "--store")
+        with screen.waiting("reading the data"):
+            digests = inputs.digests(read)
         records = Store(store)
+        records.expect(digests)
         _show_plan(matrix.plan(cells, records), slots)
         executor = executor_of(slots, ray)
         with screen.progress("starting") as step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 SPACES = "\N{NO-BREAK SPACE}\n"
 """Not printable as Python counts, but harmless in a table; ``error_line`` has no line breaks left."""
+
+LOG_EVERY = 60.0
+"""Seconds between two lines of progress where the screen is no terminal."""
 
 
 def harmless(text: str) -> str:
@@ -59,7 +63,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 @contextmanager
 def progress(start: str) -> Iterator[Step]:
-    """A bar with an estimate of the time left, on a terminal only: yields what takes each step and the share done."""
+    """A bar with an estimate of the time left, in a log a line a minute: yields what takes each step and the share."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -70,6 +74,9 @@ def progress(start: str) -> Iterator[Step]:
     )
 
     screen = console()
+    if not screen.is_terminal:
+        yield _lines()
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -77,13 +84,27 @@ def progress(start: str) -> Iterator[Step]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+    with Progress(*columns, console=screen, transient=True) as bars:
         bar = bars.add_task(start, total=1.0)
 
         def step(what: str, share: float) -> None:
             bars.update(bar, description=harmless(what), completed=share)
 
         yield step
+
+
+def _lines() -> Step:
+    """What a bar would show, as lines with ``LOG_EVERY`` seconds between them."""
+    start = last = time.monotonic()
+
+    def step(what: str, share: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= LOG_EVERY:
+            last = now
+            say(f"{share:.0%} after {(now - start) / 60:.0f} min: {what}")
+
+    return step
 
 
 @contextmanager

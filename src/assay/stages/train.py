@@ -28,7 +28,7 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 class Recipe:
     """How to train. The learning rate rises over the first fifth of the steps and falls linearly to zero."""
 
-    epochs: float = 10.0
+    epochs: float = 10.0  # 0: the net stays as it is
     lr: float = 0.1
     batch_size: int = 128
     optimizer: Optimizer = "sgd"  # sgd: Nesterov momentum 0.9
@@ -38,7 +38,7 @@ class Recipe:
     freeze_batchnorm: bool = False  # keep the running statistics as they came
 
     def __post_init__(self) -> None:
-        self._check("epochs", 0 < self.epochs < math.inf, "a number above 0")
+        self._check("epochs", 0 <= self.epochs < math.inf, "a number from 0 on")
         self._check("lr", 0 < self.lr < math.inf, "a number above 0")
         self._check("batch_size", isinstance(self.batch_size, int) and self.batch_size >= 1, "a whole number from 1 on")
         self._check("optimizer", self.optimizer in get_args(Optimizer), " or ".join(get_args(Optimizer)))
@@ -66,6 +66,8 @@ def fit(
         raise UnusableInput("training needs labels, and this data has none")
     if not len(split):
         raise UnusableInput("training needs samples, and this data has none")
+    if not recipe.epochs:
+        return
     with torch.random.fork_rng(devices=[]):
         layout = _layout_for(net, split.x[:2])
         torch.manual_seed(seed)  # dropout draws from torch's own generator

@@ -10,7 +10,7 @@ from typing import Any
 from assay.bench.cells import Entry
 from assay.bench.records import Record
 from assay.bench.statistics import Found
-from assay.report.leaderboard.tables import is_rate, steps_text
+from assay.report.leaderboard.tables import data_text, is_rate, net_text, steps_text
 from assay.report.words import DASH, duration, label, number, percent, visible
 
 MOST_PICTURES = 16 * 2**20
@@ -76,8 +76,8 @@ def _facts(entry: Entry, record: Record) -> Iterator[Line]:
     yield "Method", cell.method
     yield "Attack", entry.attack
     yield "Task", entry.task
-    yield "Data", cell.task.data + (f", at most {cell.task.limit:,} samples a split" if cell.task.limit else "")
-    yield "Architecture", cell.task.arch
+    yield "Data", data_text(cell.task)
+    yield "Begins with", net_text(cell.task)
     yield "Chain", entry.chain
     yield "Steps", steps_text(cell.steps)
     yield "Mitigation's steps", steps_text(cell.repair)

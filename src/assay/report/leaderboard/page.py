@@ -19,7 +19,7 @@ from assay.bench.spec import Method
 from assay.report.leaderboard.content import STATES, Board, rows
 from assay.report.leaderboard.details import band_text, details
 from assay.report.leaderboard.lines import charts
-from assay.report.leaderboard.tables import steps_text, strict
+from assay.report.leaderboard.tables import data_text, net_text, steps_text, strict
 from assay.report.page import environment
 from assay.report.words import visible
 
@@ -120,9 +120,7 @@ def _names(board: Board) -> list[tuple[str, list[tuple[str, str]]]]:
     mitigations: dict[str, str] = {}
     for entry, _ in board.found:
         cell = entry.cell
-        tasks[entry.task] = f"{cell.task.data}, {cell.task.arch}" + (
-            f", at most {cell.task.limit:,} samples a split" if cell.task.limit else ""
-        )
+        tasks[entry.task] = f"{data_text(cell.task)}; {net_text(cell.task)}"
         if entry.attack not in attacks:
             attacks[entry.attack] = steps_text(_planting(board, entry.chain, cell.steps))
         if cell.kind == "mitigate":

@@ -17,7 +17,7 @@ from typing import Any
 from assay import __version__
 from assay.bench.cells import Entry
 from assay.bench.records import Record
-from assay.bench.spec import Method
+from assay.bench.spec import Method, TaskSpec
 from assay.bench.statistics import AttackRow, DetectorRow, Found, MitigationRow, flat
 
 SCHEMA = "assay.records/1"
@@ -27,7 +27,7 @@ Row = AttackRow | DetectorRow | MitigationRow
 TYPES = {
     **dict.fromkeys(("key", "kind", "state", "task", "chain", "attack", "method"), "string"),
     "seed": "int64",
-    **dict.fromkeys(("data", "arch"), "string"),
+    **dict.fromkeys(("data", "arch", "start"), "string"),
     "limit": "int64",
     **dict.fromkeys(("steps", "repair"), "string"),
     "samples": "int64",
@@ -97,6 +97,7 @@ def record_row(entry: Entry, record: Record) -> dict[str, Any]:
         "seed": cell.seed,
         "data": cell.task.data,
         "arch": cell.task.arch,
+        "start": cell.task.start,
         "limit": cell.task.limit,
         "steps": steps_text(cell.steps),
         "repair": steps_text(cell.repair),
@@ -116,6 +117,18 @@ def record_row(entry: Entry, record: Record) -> dict[str, Any]:
 def steps_text(steps: Sequence[Method]) -> str:
     """``train (epochs=3) > badnets``."""
     return " > ".join(f"{step.name} ({', '.join(step.settings)})" if step.settings else step.name for step in steps)
+
+
+def data_text(task: TaskSpec) -> str:
+    """``signs:10, at most 3,000 samples a split``."""
+    return task.data + (f", at most {task.limit:,} samples a split" if task.limit else "")
+
+
+def net_text(task: TaskSpec) -> str:
+    """The net before anything is done to it, in words."""
+    if task.start is None:
+        return f"a fresh {task.arch}"
+    return task.start + (f" ({task.arch})" if task.arch else "")
 
 
 def is_rate(value: Any) -> bool:

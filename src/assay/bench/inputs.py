@@ -1,0 +1,89 @@
+"""What a task of a matrix begins with: its data, and the net before anything is done to it."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+
+from assay import data, formats
+from assay.artifact import Artifact, Build, ImageSpec
+from assay.attacks.poisoning import DataPoisoning
+from assay.bench.job import key_of
+from assay.bench.spec import Method, Spec, TaskSpec
+from assay.chain import digest_of_task
+from assay.errors import UnusableInput
+from assay.fresh import fresh, inputs_of
+from assay.task import Task
+
+
+def begun(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:
+    """The net that the first step gets, with its task; and the digest of the data.
+
+    Raises UnusableInput where one of them cannot be read or does not fit the other.
+    """
+    if spec.start is None:
+        assert spec.arch is not None  # one of the two is there
+        task, digest = _data(spec.data, inputs_of(spec.arch), spec.limit)
+        return Build(fresh(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task), digest
+    artifact = _given(spec)
+    task, digest = _data(spec.data, artifact.inputs, spec.limit, artifact.num_classes, artifact.class_names)
+    if task.num_classes != artifact.num_classes:
+        raise UnusableInput(
+            f"{spec.start} has {artifact.num_classes} classes, and the data {spec.data} has {task.num_classes}: "
+            "begin with a model of the data's classes"
+        )
+    return Build(artifact, task), digest
+
+
+def digests(spec: Spec) -> dict[str, str]:
+    """The digest of what each task begins with, by the task as a line of JSON; for ``Store.expect``.
+
+    Raises UnusableInput, with the place in the spec, for what cannot be read and for attacks that do not fit it: now,
+    not once a cell.
+    """
+    found = {}
+    for task in spec.tasks:
+        fields = {name: getattr(task, name) for name in ("data", "arch", "limit", "start")}
+        try:
+            build, of_data = begun(task, seed=0)
+        except UnusableInput as error:
+            raise UnusableInput(f"tasks.{task.name}: {error}") from None
+        found[json.dumps({name: value for name, value in fields.items() if value is not None})] = key_of(
+            [of_data, None if task.start is None else build.artifact.digest]
+        )
+        for name, method in spec.attacks.items():
+            _check_attack(f"attacks.{name} on tasks.{task.name}", method, build.task)
+    _data.cache_clear()  # the driver has no more use for them
+    return found
+
+
+def _check_attack(where: str, method: Method, task: Task) -> None:
+    attack = method.stage()
+    if isinstance(attack, DataPoisoning):
+        try:
+            attack.check(task.split("train"), task.num_classes)
+        except UnusableInput as error:
+            raise UnusableInput(f"{where}: {error}") from None
+
+
+def _given(spec: TaskSpec) -> Artifact:
+    assert spec.start is not None
+    artifact = formats.load(spec.start, arch=spec.arch)
+    if not artifact.differentiable:
+        raise UnusableInput(
+            f"{spec.start}: planting needs weights in torch, which a model in {artifact.format} format does not have"
+        )
+    return artifact
+
+
+@lru_cache(maxsize=2)
+def _data(
+    source: str,
+    inputs: ImageSpec,
+    limit: int | None,
+    num_classes: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> tuple[Task, str]:
+    """The data and its digest; a worker sees the same again and again."""
+    task = data.load(source, inputs, num_classes=num_classes, class_names=class_names, limit=limit)
+    return task, digest_of_task(task)

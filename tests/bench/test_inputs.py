@@ -1,0 +1,91 @@
+"""What a task begins with: a fresh net or a file, data that fits it, and a store that knows when either has changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from assay import formats
+from assay.bench.inputs import begun, digests
+from assay.bench.spec import Spec, TaskSpec, parse
+from assay.bench.store import Store
+from assay.cli import main
+from assay.errors import UnusableInput
+from assay.fresh import fresh
+
+ARCH = "resnet8-cifar"
+
+
+def spec_with(task: dict[str, Any], attacks: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "name": "begun",
+        "tasks": {"signs": {"data": "signs:3", "limit": 40, **task}},
+        "seeds": [0],
+        "attacks": attacks or {"given": {"none": {"recipe": {"epochs": 0}}}},
+        "chains": {"alone": ["attack"]},
+    }
+
+
+def read(document: dict[str, Any]) -> Spec:
+    return parse(document)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    return formats.save(fresh(ARCH, 3, seed=7), tmp_path / "given")
+
+
+def test_a_task_begins_with_the_weights_of_a_file(given: Path) -> None:
+    build, _ = begun(TaskSpec("t", "signs:3", None, 40, str(given)), seed=0)
+    assert build.artifact.digest == formats.load(given).digest
+    assert build.artifact.num_classes == build.task.num_classes == 3
+
+
+def test_a_model_that_is_not_trained_is_measured_as_it_was_given(given: Path, tmp_path: Path) -> None:
+    path, store = tmp_path / "spec.yaml", tmp_path / "store"
+    path.write_text(yaml.safe_dump(spec_with({"start": str(given)})))
+    assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 0
+    (built,) = (record for record in Store(store).records() if record.kind == "build")
+    assert built.result is not None
+    assert built.result["stages_run"] == 1
+    formats.save(fresh(ARCH, 3, seed=8), given.parent)  # other weights under the old name
+    assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 2
+
+
+def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path) -> None:
+    spec = read(spec_with({"start": str(given)}))
+    store = Store(tmp_path / "store")
+    store.expect(digests(spec))
+    store.expect(digests(spec))
+    formats.save(fresh(ARCH, 3, seed=8), given.parent)
+    with pytest.raises(UnusableInput, match="made from other content than is there now"):
+        store.expect(digests(spec))
+
+
+@pytest.mark.parametrize(
+    ("task", "attacks", "said"),
+    [
+        ({"start": "/no/such/model.safetensors"}, None, "tasks.signs: no such model"),
+        ({"arch": ARCH, "data": "/no/such"}, None, "tasks.signs: no such data: /no/such"),
+        (
+            {"arch": ARCH},
+            {"far": {"badnets": {"target": 3}}},
+            r"attacks.far on tasks.signs: .*target class in \[0, 3\)",
+        ),
+        ({"arch": ARCH}, {"big": {"badnets": {"patch": {"size": 40}}}}, "attacks.big on tasks.signs: .*40"),
+    ],
+    ids=["no model", "no data", "no such class", "too large"],
+)
+def test_what_does_not_fit_is_said_before_anything_runs(
+    task: dict[str, Any], attacks: dict[str, Any] | None, said: str
+) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        digests(read(spec_with(task, attacks)))
+
+
+def test_a_model_of_other_classes_is_refused(given: Path) -> None:
+    with pytest.raises(UnusableInput, match="classes"):
+        digests(read(spec_with({"start": str(given), "data": "signs:5"})))
