@@ -21,7 +21,7 @@ from typing import Any
 from common import RESULTS, origin
 
 from assay.bench import matrix
-from assay.bench.cells import Cell
+from assay.bench.cells import Cell, Entry
 from assay.bench.records import FINAL, Record, open_existing
 from assay.bench.spec import parse_text
 from assay.bench.store import Store
@@ -84,6 +84,14 @@ def put_back(path: Path, store: Store) -> None:
         if kept["state"] in FINAL and store.claim(cell.key):
             fields = {name: kept[name] for name in ("result", "error", "seconds")}
             store.finish(cell.key, kept["state"], **fields)
+
+
+def found(path: Path) -> list[tuple[Entry, Record]]:
+    """Every cell of a file's matrix with its place."""
+    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
+        with store:
+            put_back(path, store)
+        return matrix.found(store)
 
 
 def page(out: Path) -> None:

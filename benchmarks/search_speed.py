@@ -12,7 +12,7 @@ given (masks, windows, additive patterns), and all that it tries on the model as
     python benchmarks/search_speed.py table DIR                     # -> benchmarks/results/search_speed_resnet20.json
     python benchmarks/search_speed.py resnet18                      # the reference's time from 20 steps a class
 
-DIR also holds the models that `audit_cifar10.py train DIR` made.
+DIR also holds the models that `cifar_models.py DIR` made.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from cifar_models import MODELS
 from common import SHARED, auc, save
 from torch import Tensor, nn
 
@@ -47,16 +48,6 @@ OURS = {
     "gradients": (NeuralCleanse(), LocalPatch(), UniversalPerturbation()),
     "all": default_detectors(),
 }
-MODELS = (  # of audit_cifar10.py: ResNet-20s, clean or with an attack of 80 % ASR or more; each half of both kinds
-    "third-party-20",
-    "clean-tuned-a",
-    "badnets-3-white",
-    "badnets-4-random",
-    "clean-tuned-c",
-    "badnets-3-red",
-    "blended-20",
-    "clean-tuned-e",
-)
 
 
 def published(net: nn.Module, x: Tensor, target: int, steps: int) -> float:
@@ -128,7 +119,7 @@ def pictures() -> Tensor:
 
 
 def run(directory: Path, shard: int, shards: int) -> None:
-    for name in MODELS[shard::shards]:
+    for name in list(MODELS)[shard::shards]:
         facts = json.loads((directory / name / "facts.json").read_text())
         net = formats.load(directory / name / "model.safetensors").net
         accuracy = facts["accuracy"]["value"]

@@ -1,0 +1,77 @@
+"""What the results say of a matrix: how its attacks fared along its chains, and what the whole audit says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from statistics import mean
+from typing import Any
+
+from assay.bench.cells import Entry
+from assay.bench.records import Record
+from assay.bench.whole import WHOLE
+from assay.metrics import wilson
+
+Found = list[tuple[Entry, Record]]
+
+
+def counted(hits: int, of: int) -> str:
+    """``hits`` of ``of``, with Wilson's 95 % interval of the share."""
+    if not of:
+        return "0 of 0"
+    low, high = wilson(hits, of)
+    return f"{hits} of {of} ({low:.0%} to {high:.0%})"
+
+
+def matrix_table(found: Found, title: str) -> list[str]:
+    """A summary and a row for each attack and chain, over all tasks and seeds."""
+    audits = [pair for pair in found if pair[0].cell.kind == "detect" and pair[0].cell.method == WHOLE]
+    clean = _results(pair for pair in audits if pair[0].cell.is_clean)
+    planted = _results(pair for pair in audits if not pair[0].cell.is_clean)
+    states = [record.state for _, record in found]
+    lines = [
+        f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: "
+        f"{counted(_alarms(clean), len(clean))} clean models. Found: {counted(_alarms(planted), len(planted))} models "
+        f"in which the attack was planted well, {_right(planted)} of them with the right target.",
+        "",
+        "| attack | chain | models | CA | ASR | control | audit: found | right target |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
+    for (attack, chain), group in groupby(sorted(found, key=key), key):
+        lines.append(_row(attack, chain, list(group)))
+    return [*lines, ""]
+
+
+def _row(attack: str, chain: str, group: Found) -> str:
+    measured = [pair for pair in group if pair[0].cell.kind == "measure"]
+    results = _results(measured)
+    audits = _results(pair for pair in group if pair[0].cell.method == WHOLE)
+    is_clean = group[0][0].cell.is_clean
+    models = f"{len(results)}" + (f" of {len(measured)} valid" if len(results) < len(measured) else "")
+    found = f"{_alarms(audits)} of {len(audits)}" if audits else ""
+    rates = [_mean(results, name) for name in ("clean_accuracy", "attack_success", "control")]
+    cells = [attack, chain, models, *rates, found, "" if is_clean or not audits else str(_right(audits))]
+    return f"| {' | '.join(cells)} |"
+
+
+def _results(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
+    return [dict(record.result) for _, record in pairs if record.state == "done" and record.result is not None]
+
+
+def _alarms(results: list[dict[str, Any]]) -> int:
+    return sum(bool(result["alarm"]) for result in results)
+
+
+def _right(results: list[dict[str, Any]]) -> int:
+    return sum(bool(result["alarm"]) and result["target"] == result["planted_target"] for result in results)
+
+
+def _mean(results: list[dict[str, Any]], name: str) -> str:
+    values = [result[name]["value"] for result in results if result.get(name) is not None]
+    return f"{100 * mean(values):.1f} %" if values else ""
+
+
+def _counts(states: list[str]) -> Iterator[str]:
+    for state in dict.fromkeys(sorted(states)):
+        yield f"{states.count(state):,} {'missing' if state == 'waiting' else state}"
