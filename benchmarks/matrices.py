@@ -94,6 +94,12 @@ def found(path: Path) -> list[tuple[Entry, Record]]:
         return matrix.found(store)
 
 
+def stages_run(path: Path) -> tuple[int, int]:
+    """How many models there are to build (distinct prefixes of chains), and how many stages ran for that."""
+    builds = [row["result"] for row in lines_of(path)[1] if row["what"].startswith("build ") and row["result"]]
+    return len(builds), sum(result["stages_run"] for result in builds)
+
+
 def page(out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
         with store:

@@ -23,8 +23,11 @@ def counted(hits: int, of: int) -> str:
     return f"{hits} of {of} ({low:.0%} to {high:.0%})"
 
 
-def matrix_table(found: Found, title: str) -> list[str]:
-    """A summary and a row for each attack and chain, over all tasks and seeds."""
+def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[str]:
+    """A summary and a row for each attack and chain, over all tasks and seeds.
+
+    ``stages_run``: how many models there were to build, and how many stages ran for that.
+    """
     audits = [pair for pair in found if pair[0].cell.kind == "detect" and pair[0].cell.method == WHOLE]
     clean = _results(pair for pair in audits if pair[0].cell.is_clean)
     planted = _results(pair for pair in audits if not pair[0].cell.is_clean)
@@ -32,7 +35,8 @@ def matrix_table(found: Found, title: str) -> list[str]:
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: "
         f"{counted(_alarms(clean), len(clean))} clean models. Found: {counted(_alarms(planted), len(planted))} models "
-        f"in which the attack was planted well, {_right(planted)} of them with the right target.",
+        f"in which the attack was planted well, {_right(planted)} of them with the right target. {stages_run[0]} distinct "
+        f"prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
         "| attack | chain | models | CA | ASR | control | audit: found | right target |",
         "|---|---|---|---|---|---|---|---|",

@@ -10,7 +10,7 @@ import re
 from itertools import groupby
 
 from common import RESULTS, ROOT
-from matrices import PLACE, found
+from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
 
 Result = dict
@@ -26,7 +26,7 @@ SEARCHES = {
 FULL_LENGTH = 1000
 """Steps a class of Neural Cleanse as published."""
 
-MOST_LINES = 10
+MOST_LINES = 12
 """Of a table in README; longer ones are in docs/results.md only."""
 
 DETAILS = ROOT / "docs" / "results.md"
@@ -202,7 +202,7 @@ def main() -> None:
     for name, title in MATRICES.items():
         path = PLACE / f"{name}.jsonl"
         if path.exists():
-            made = matrix_table(found(path), title)
+            made = matrix_table(found(path), title, stages_run(path))
             lines += made
             shown += brief(made)
     for name, (table, title) in TABLES.items():
