@@ -35,8 +35,8 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: "
         f"{counted(_alarms(clean), len(clean))} clean models. Found: {counted(_alarms(planted), len(planted))} models "
-        f"in which the attack was planted well, {_right(planted)} of them with the right target. {stages_run[0]} distinct "
-        f"prefixes of chains took {stages_run[1]} runs of a stage.",
+        f"in which the attack was planted well, {_right(planted)} of them with the right target. "
+        f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
         "| attack | chain | models | CA | ASR | control | audit: found | right target |",
         "|---|---|---|---|---|---|---|---|",

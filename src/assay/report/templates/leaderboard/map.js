@@ -3,7 +3,7 @@
 function drawMap(rows) {
   const cells = cellsOf(rows);
   const attacks = ranked(cells, "attack"), detectors = ranked(cells, "detector");
-  const head = ["Attack", ...detectors.map((column) => column.name), "Mean"].map((text) => make("th", { scope: "col" }, text));
+  const head = ["Attack", ...detectors.map((column) => column.name), "Mean"].map((text) => make("th", { scope: "col" }, breakable(text)));
   const body = attacks.map(({ name: attack, mean }) => {
     const line = detectors.map(({ name: detector }) => heatCell(cells.get(pair(attack, detector)) ?? { attack, detector, rows: [], mean: null }));
     return make("tr", null, make("th", { scope: "row" }, attack), ...line, meanCell(mean));
@@ -13,6 +13,8 @@ function drawMap(rows) {
     make("thead", null, make("tr", null, ...head)), make("tbody", null, ...body), make("tfoot", null, foot));
 }
 
+// Long words may break in their middle: a column is as wide as a figure, not as a name.
+const breakable = (text) => text.replace(/[a-z]{11,}/gi, (word) => word.slice(0, 8) + "\u00ad" + word.slice(8));
 const pair = (attack, detector) => JSON.stringify([attack, detector]);
 const average = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 
