@@ -106,8 +106,8 @@ def page(out: Path) -> None:
             for path in sorted(PLACE.glob("*.jsonl")):
                 put_back(path, store)
         found = matrix.found(store)
-        title = ", ".join(store.specs())
-        print(write_leaderboard(found, out, title=title, store=Path("assay-bench"))["index.html"])
+        specs = store.specs()
+        print(write_leaderboard(found, out, title=", ".join(specs), specs=specs)["index.html"])
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from assay.metrics import wilson
 Found = list[tuple[Entry, Record]]
 
 
-def counted(hits: int, of: int) -> str:
-    """``hits`` of ``of``, with Wilson's 95 % interval of the share."""
+def counted(hits: int, of: int, roots: int | None = None) -> str:
+    """``hits`` of ``of``, with Wilson's 95 % interval of the share; ``roots``: how many of them are independent."""
     if not of:
         return "0 of 0"
-    low, high = wilson(hits, of)
+    count = of if roots is None else roots
+    low, high = wilson(hits / of * count, count)
     return f"{hits} of {of} ({low:.0%} to {high:.0%})"
 
 
@@ -29,14 +30,14 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     ``stages_run``: how many models there were to build, and how many stages ran for that.
     """
     audits = [pair for pair in found if pair[0].cell.kind == "detect" and pair[0].cell.method == WHOLE]
-    clean = _results(pair for pair in audits if pair[0].cell.is_clean)
-    planted = _results(pair for pair in audits if not pair[0].cell.is_clean)
+    clean = [pair for pair in audits if pair[0].cell.is_clean]
+    planted = [pair for pair in audits if not pair[0].cell.is_clean]
     states = [record.state for _, record in found]
     lines = [
-        f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: "
-        f"{counted(_alarms(clean), len(clean))} clean models. Found: {counted(_alarms(planted), len(planted))} models "
-        f"in which the attack was planted well, {_right(planted)} of them with the right target. "
-        f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
+        f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: {_alarmed(clean)} "
+        f"clean models. Found: {_alarmed(planted)} models in which the attack was planted well, "
+        f"{_right(_results(planted))} of them with the right target. Chains from one training run count once in the "
+        f"intervals. {stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
         "| attack | chain | models | CA | ASR | control | audit: found | right target |",
         "|---|---|---|---|---|---|---|---|",
@@ -61,6 +62,13 @@ def _row(attack: str, chain: str, group: Found) -> str:
 
 def _results(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
     return [dict(record.result) for _, record in pairs if record.state == "done" and record.result is not None]
+
+
+def _alarmed(audits: Found) -> str:
+    """How many the audit calls backdoored, of those that are done."""
+    done = [pair for pair in audits if pair[1].state == "done"]
+    roots = {(entry.task, entry.attack, entry.cell.seed) for entry, _ in done}
+    return counted(_alarms(_results(done)), len(done), len(roots))
 
 
 def _alarms(results: list[dict[str, Any]]) -> int:

@@ -17,4 +17,4 @@ def test_a_log_gets_lines_of_progress_but_not_one_a_step(
     with screen.progress("starting") as step:
         for number in range(1, 5):
             step(f"step {number}", number / 4)
-    assert capsys.readouterr().err == "50% after 1 min: step 2\n100% after 2 min: step 4\n"
+    assert capsys.readouterr().err == "50% after 1 min, about 1 more: step 2\n100% after 2 min, about 0 more: step 4\n"

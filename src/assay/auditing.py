@@ -14,8 +14,7 @@ from assay import __version__, intake, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, Reference, cell
 from assay.detectors.base import Budget, Detector, Finding, comparable
-from assay.errors import AssayError, UnusableInput
-from assay.formats.files import first_line
+from assay.errors import AssayError, UnusableInput, first_line
 from assay.likeness import likeness
 from assay.models.modes import evaluating
 from assay.models.predict import logits

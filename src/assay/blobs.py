@@ -5,18 +5,23 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from assay.errors import UnusableInput
+from assay.errors import AssayError, Unreachable, UnusableInput, first_line
 from assay.formats.files import write_whole
 
 
 @dataclass(frozen=True)
 class Blobs:
-    """Files by name below ``url``: a path, or as fsspec writes it (``s3://bucket/folder``)."""
+    """Files by name below ``url``: a path, or as fsspec writes it (``s3://bucket/folder``).
+
+    Whatever keeps a file from being read or written is raised as Unreachable.
+    """
 
     url: str
 
@@ -32,7 +37,7 @@ class Blobs:
         try:
             return fsspec.core.url_to_fs(self.url)
         except (ImportError, ValueError) as error:
-            raise UnusableInput(f"{self.url}: fsspec cannot reach it: {error}") from None
+            raise Unreachable(f"{self.url}: fsspec cannot reach it: {error}") from None
 
     @cached_property
     def _fetched(self) -> Path:
@@ -47,19 +52,33 @@ class Blobs:
             return Path(self.url) / name
         path = self._fetched / name
         system, root = self._remote
-        if not path.exists() and system.exists(f"{root}/{name}"):
-            write_whole(path, system.cat_file(f"{root}/{name}"))
+        with self._told("read", name):
+            if not path.exists() and system.exists(f"{root}/{name}"):
+                write_whole(path, system.cat_file(f"{root}/{name}"))
         return path
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all; one that is there is replaced."""
-        if self.is_folder:
-            write_whole(Path(self.url) / name, content)
-            return
-        system, root = self._remote
-        (self._fetched / name).unlink(missing_ok=True)
-        try:
+        with self._told("write", name):
+            if self.is_folder:
+                write_whole(Path(self.url) / name, content)
+                return
+            system, root = self._remote
+            (self._fetched / name).unlink(missing_ok=True)
             system.makedirs(root, exist_ok=True)
             system.pipe_file(f"{root}/{name}", content)
-        except OSError as error:
-            raise UnusableInput(f"cannot write {self.url}/{name}: {error}") from None
+
+    def check(self) -> None:
+        """Raises Unreachable where nothing can be written: before hours of work, not after the first."""
+        self.put(".assay", b"the models of an assay bench are kept here\n")
+
+    @contextmanager
+    def _told(self, what: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except UnusableInput as error:
+            raise Unreachable(str(error)) from None
+        except AssayError:
+            raise
+        except Exception as error:  # each kind of object store has errors of its own
+            raise Unreachable(f"cannot {what} {self.url}/{name}: {first_line(error)}") from None

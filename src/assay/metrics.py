@@ -57,7 +57,7 @@ class Measured:
         return {name: rate.to_json() for name, rate in vars(self).items()}
 
 
-def wilson(hits: int, total: int, *, z: float = Z_95) -> tuple[float, float]:
+def wilson(hits: float, total: int, *, z: float = Z_95) -> tuple[float, float]:
     """The score interval of a binomial share; right too where the share is 0 or 1, and for few samples.
 
     Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.

@@ -58,7 +58,12 @@ def test_a_model_that_is_not_trained_is_measured_as_it_was_given(given: Path, tm
 def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path) -> None:
     spec = read(spec_with({"start": str(given)}))
     store = Store(tmp_path / "store")
+    store.expect({"another": "run, of which nothing came"})
     store.expect(digests(spec))
+    store.add([("key", "build", {})])
+    store.driver = "me"
+    store.claim("key")
+    store.finish("key", "done", result={})
     store.expect(digests(spec))
     formats.save(fresh(ARCH, 3, seed=8), given.parent)
     with pytest.raises(UnusableInput, match="made from other content than is there now"):

@@ -31,7 +31,7 @@ SPEC = {
     },
     "detectors": ["random-score", "latent-shift"],
     "mitigations": {"pruned": [{"prune-magnitude": {"rate": 0.5}}]},
-    "valid": {"asr": 0.0, "drop": 1.0},
+    "valid": {"asr": 0.0, "drop": 1.0, "lift": 0.0, "accuracy": 0.0},
     "samples": 40,
 }
 

@@ -21,7 +21,7 @@ from assay.cli import main
 
 FILES = {
     *("index.html", "records.csv", "records.json", "records.parquet"),
-    *("attacks.csv", "detectors.csv", "mitigations.csv"),
+    *("attacks.csv", "detectors.csv", "mitigations.csv", "spec-small.yaml"),
 }
 
 
@@ -50,7 +50,8 @@ def test_the_page_from_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert str(tmp_path / "page" / "index.html") in said
     page = (tmp_path / "page" / "index.html").read_text()
     assert "small: leaderboard</title>" in page
-    assert f"--store {tmp_path / 'store'} --only" in page
+    assert "assay bench run spec-small.yaml --store again --only" in page
+    assert parse_text((tmp_path / "page" / "spec-small.yaml").read_text()) == parse(SMALL)
 
 
 def test_what_is_not_in_the_store_is_missing_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,13 @@ def test_a_task_says_how_attacks_train_where_they_do_not_say_it() -> None:
         ("tasks", ["signs"], "tasks: expected names"),
         ("seeds", [0, -1], "seeds: expected a whole number"),
         ("seeds", [True], "seeds: expected a whole number"),
+        ("seeds", [2**32], "seeds: expected a whole number from 0 to 4294967295"),
+        ("samples", 0, "samples: expected a whole number of at least 1"),
+        ("tasks/signs/limit", 0, "tasks.signs.limit: expected a whole number of at least 1"),
+        ("attacks", {}, "attacks: expected at least one"),
+        ("attacks", {"corner": "badnets"}, "attacks: expected the control `none`"),
+        ("attacks/corner", "badnetz", "attacks.corner: there is no attack 'badnetz'"),
+        ("attacks", ["x"] * 10_000, r"attacks: expected names with a value each; came .{0,90}$"),
         ("valid", {"asr": 1.5}, "valid.asr: expected a number from 0 to 1"),
         ("mitigations", {"tuned": ["badnets"]}, "there is no stage 'badnets'"),
         ("name", 3, "name: expected a word"),
@@ -90,6 +97,20 @@ def test_a_task_says_how_attacks_train_where_they_do_not_say_it() -> None:
 def test_what_is_wrong_is_said(path: str, value: Any, said: str) -> None:
     with pytest.raises(UnusableInput, match=said):
         parse(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nseeds: [0]\nseeds: [1]", "line 3.*'seeds' comes twice"),
+        ("name: a\ntasks: {t: {data: signs}, t: {data: digits}}", "'t' comes twice"),
+        ("a: &a [1, 1]\nb: [*a, *a]", "no aliases"),
+        ("&a {a: *a}", "no aliases"),
+    ],
+)
+def test_what_yaml_would_take_silently_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        parse_text(text)
 
 
 @pytest.mark.parametrize("missing", ["name", "tasks", "seeds", "attacks", "chains"])

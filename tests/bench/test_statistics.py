@@ -54,7 +54,8 @@ def test_seeds_become_a_mean_with_an_interval() -> None:
     row = next(row for row in attack_rows(found()) if (row.attack, row.chain) == ("corner", "scratch"))
     assert row.attack_success is not None
     assert row.attack_success.value == pytest.approx(0.875)
-    assert 0.8 <= row.attack_success.low < 0.875 < row.attack_success.high <= 0.95
+    assert 0.77 < row.attack_success.low < 0.8  # Student's: 0.875 - 3.18 * 0.0645 / 2
+    assert 0.95 < row.attack_success.high < 0.98
     assert row.attack_success.n == row.models == row.valid == 4
     assert row.control is not None
     assert row.control.value == pytest.approx(0.01)
@@ -75,11 +76,12 @@ def test_a_detector_is_judged_by_clean_models_only() -> None:
     assert chance.auc is not None
     assert scan.auc.value == 1.0
     assert chance.auc.value == pytest.approx(0.5)
-    assert scan.clean == 8  # both chains
-    assert scan.found_at_5 is not None
-    assert scan.found_at_5.value == 1.0
-    assert chance.found_at_5 is not None
-    assert chance.found_at_5.value == 0.0
+    assert (scan.clean, scan.clean_roots) == (8, 4)  # both chains, of one training run each
+    assert scan.found_above_clean is not None
+    assert scan.found_above_clean.value == 1.0
+    assert chance.found_above_clean is not None
+    assert chance.found_above_clean.value == 0.0
+    assert (scan.found_at_5, scan.found_at_1) == (None, None)  # eight clean models say nothing of 5 %
     assert scan.right_target is not None
     assert scan.right_target.value == 0.75
     assert not [row for row in detector_rows(found()) if row.attack == "none"]
@@ -141,8 +143,70 @@ def test_a_flat_row_has_a_column_a_bound() -> None:
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.sampled_from([0.01, 0.05, 0.2]))
 def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
     limit = threshold(clean, allowed)
-    exceeding = sum(score > limit for score in clean)
-    assert exceeding <= max(0, allowed * (len(clean) + 1) - 1) + 1e-9
+    if limit is None:
+        assert allowed * (len(clean) + 1) < 1
+    else:
+        assert sum(score > limit for score in clean) <= allowed * (len(clean) + 1) - 1 + 1e-9
+
+
+def test_a_threshold_needs_as_many_clean_models_as_its_rate_takes() -> None:
+    assert threshold([1.0] * 18, 0.05) is None
+    assert threshold([*range(19)], 0.05) == 18
+    assert threshold([*range(98)], 0.01) is None
+    assert threshold([*range(99)], 0.01) == 98
+    assert threshold([*range(39)], 0.05) == 37
+
+
+def detections(scores: dict[int, float | None], clean: int) -> list[tuple[Entry, Record]]:
+    """One chain: backdoored models with ``scores`` by seed, and ``clean`` ones with scores 0, 1, 2, ..."""
+    document = {**SMALL, "seeds": list(range(max(clean, len(scores)))), "chains": {"scratch": ["attack"]}}
+    pairs = []
+    for entry in entries(parse(document)):
+        if entry.cell.method != "patch-scan":
+            continue
+        seed = entry.cell.seed
+        score = (float(seed) if seed < clean else None) if entry.cell.is_clean else scores.get(seed)
+        result = {"score": score, "target": None if score is None else 0, "planted_target": 0, "status": "ok"}
+        pairs.append((entry, Record(entry.cell.key, "detect", {}, "done", result)))
+    return pairs
+
+
+def test_found_at_a_rate_counts_what_is_above_that_threshold_and_an_abstention_as_not_found() -> None:
+    (row,) = detector_rows(detections({0: 30.0, 1: 18.5, 2: 17.5, 3: None}, clean=19))
+    assert row.found_at_5 is not None
+    assert row.found_at_5.n == 19  # every seed has a model, and those without a score were not found
+    assert row.found_at_5.value == pytest.approx(2 / 19)
+    assert row.found_at_1 is None
+    assert (row.backdoored, row.abstained) == (3, 16)
+    assert row.right_target is not None
+    assert row.right_target.value == pytest.approx(3 / 19)
+
+
+def test_the_interval_of_a_mean_over_few_models_holds_what_it_promises() -> None:
+    chance, held = np.random.default_rng(2), 0
+    for _ in range(300):
+        values = chance.normal(0.6, 0.1, 3)
+        pairs = []
+        for entry, record in found():
+            if entry.cell.kind == "measure" and entry.cell.seed < 3 and record.result is not None:
+                exact = {"value": values[entry.cell.seed], "interval": [values[entry.cell.seed]] * 2, "samples": 10**6}
+                record = replace(record, result={**record.result, "clean_accuracy": exact})
+                pairs.append((entry, record))
+        figure = attack_rows(pairs)[0].clean_accuracy
+        assert figure is not None
+        held += figure.low <= 0.6 <= figure.high
+    assert 0.91 <= held / 300 <= 0.99
+
+
+def test_models_that_are_all_alike_leave_the_uncertainty_of_their_samples() -> None:
+    pairs = []
+    for entry, record in found():
+        if record.result is not None and entry.cell.kind == "measure":
+            record = replace(record, result={**record.result, "clean_accuracy": rate(0.9)})
+        pairs.append((entry, record))
+    figure = attack_rows(pairs)[0].clean_accuracy
+    assert figure is not None
+    assert figure.high - figure.low == pytest.approx(0.1)  # half of that of one model, for four of them
 
 
 def test_the_interval_of_the_area_keeps_its_width_where_the_groups_lie_apart() -> None:

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assay import formats
 from assay.artifact import Artifact, Build, ImageSpec, Modality, Secret
 from assay.bench import work
 from assay.bench.cells import Cell
 from assay.bench.spec import Band, Method, TaskSpec
+from assay.fresh import fresh
 from assay.task import Split, Task
 
 ATTACK, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune")
@@ -48,6 +50,53 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Method, ...]]:
     return asked
 
 
+def rates(asr: float, control: float, after: float, before: float) -> dict[str, Any]:
+    names = ("attack_success", "control", "clean_accuracy", "control_accuracy")
+    return {name: {"value": value} for name, value in zip(names, (asr, control, after, before), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("measured", "why"),
+    [
+        (rates(0.9, 0.0, 0.85, 0.9), ""),
+        (rates(0.7, 0.0, 0.85, 0.9), "ASR 0.700"),
+        (rates(0.9, 0.0, 0.75, 0.9), "clean accuracy fell by 0.150"),
+        (rates(1.0, 1.0, 0.9, 0.9), "the same trigger has 1.000 on the clean twin"),
+        (rates(1.0, 0.0, 0.33, 0.33), "the clean twin's accuracy of 0.330 is below 0.5"),
+    ],
+)
+def test_an_attack_counts_only_in_a_net_that_learned_and_only_beyond_its_control(
+    measured: dict[str, Any], why: str
+) -> None:
+    said = work._why_invalid(measured, Band())
+    assert said.startswith(why)
+    assert bool(said) == bool(why)
+
+
+def test_data_that_this_machine_cannot_read_are_not_the_cells_fault(tmp_path: Path) -> None:
+    cell = Cell("build", TaskSpec("t", "/no/such/data", "resnet8-cifar"), (NONE,), 0)
+    outcome = work.run(cell, str(tmp_path))
+    assert outcome.state == "waiting"
+    assert "cannot read what t begins with: no such data" in str(outcome.error)
+
+
+def test_a_place_for_models_that_is_full_is_not_the_cells_fault(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where a folder should be")
+    recipe = ("recipe.batch_size=8", "recipe.epochs=0")
+    cell = Cell("build", TaskSpec("t", "signs:2", "resnet8-cifar", 20), (Method("none", recipe),), 0)
+    outcome = work.run(cell, str(tmp_path / "models"))
+    assert outcome.state == "waiting"
+    assert "cannot write" in str(outcome.error)
+
+
+def test_paths_are_those_of_the_folder_in_which_the_bench_was_started(tmp_path: Path) -> None:
+    formats.save(fresh("resnet8-cifar", 2), tmp_path / "given")
+    task = TaskSpec("t", "signs:2", None, 20, start="given/model.safetensors")
+    cell = Cell("build", task, (Method("none", ("recipe.epochs=0",)),), 0)
+    assert work.run(cell, str(tmp_path / "models")).state == "waiting"
+    assert work.run(cell, str(tmp_path / "models"), folder=str(tmp_path)).state == "done"
+
+
 def measured(steps: tuple[Method, ...], place: Path, band: Band) -> Any:
     return work.run(Cell("measure", TaskSpec("t", "signs:2", "resnet8-cifar"), steps, 0, valid=band), str(place))
 
@@ -58,6 +107,7 @@ def test_a_step_that_removes_the_backdoor_does_not_make_the_attack_invalid(tmp_p
     assert outcome.state == "done"
     assert outcome.result["attack_success"]["value"] == 0.2
     assert outcome.result["planted_success"]["value"] == 0.9
+    assert set(outcome.result["pictures"]) == {"planted: before", "planted: after"}
 
 
 @pytest.mark.usefixtures("models")

@@ -23,7 +23,7 @@ class ToyJob:
     number: int
     before: tuple[int, ...] = ()
     seconds: float = 0.0
-    ends: str = "done"  # or failed, invalid, worker-dies, worker-dies-once
+    ends: str = "done"  # or failed, invalid, waiting, exits, worker-dies, worker-dies-once
 
     kind = "toy"
 
@@ -49,6 +49,10 @@ def square(job: ToyJob, place: str) -> Outcome:
         note(place, f"died {job.number}")
         os.kill(os.getpid(), signal.SIGKILL)
     note(place, f"end {job.number}")
+    if job.ends == "exits":
+        sys.exit(3)
+    if job.ends == "waiting":
+        return Outcome("waiting", error="the disk is full")
     if job.ends == "failed":
         return Outcome("failed", error="it was told to fail")
     return Outcome("invalid" if job.ends == "invalid" else "done", {"square": job.number**2}, seconds=job.seconds)

@@ -113,13 +113,8 @@ def matrix() -> list[tuple[Entry, Record]]:
     return found
 
 
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch):
-    monkeypatch.setattr(statistics, "DRAWS", 50)
-
-
 def write(found, folder: Path, title="Signs") -> dict[str, Path]:
-    return write_leaderboard(found, folder / "board", title=title, store=Path("my store"))
+    return write_leaderboard(found, folder / "board", title=title, specs={"my spec": "name: my spec"})
 
 
 def block(page: str, name: str):
@@ -130,7 +125,7 @@ def block(page: str, name: str):
 def test_every_record_is_in_every_file(tmp_path):
     found = matrix()
     files = write(found, tmp_path)
-    assert tuple(files) == FILES
+    assert tuple(files) == (*FILES, "spec-1-my-spec.yaml")
     keys = [record.key for _, record in found]
     assert [row["key"] for row in csv.DictReader(io.StringIO(files["records.csv"].read_text()))] == keys
     assert [row["key"] for row in json.loads(files["records.json"].read_text())["records"]] == keys
@@ -207,7 +202,7 @@ def test_counts_every_state(tmp_path):
     page = write(found, tmp_path)["index.html"].read_text()
     shown = dict(re.findall(r"swatch (\w+)\"></i>\w+</dt><dd><strong>([\d,]+)", page))
     assert shown == {"done": str(len(found) - 7), "invalid": "5", "failed": "1", "missing": "1"}
-    assert "ASR of at least 80 %, at most 10 points of clean accuracy lost" in page
+    assert "ASR of at least 80 %, 30 points above the control, at most 10 points of clean accuracy lost" in page
 
 
 def test_invalid_attacks_are_shown_and_count_in_no_average(tmp_path):
@@ -371,7 +366,7 @@ def test_chromium_opens_a_record(tmp_path):
     )
     seen = look(page, f"tab=records&record={key[:12]}", tmp_path)
     dialog = re.search(r'<dialog id="record"[^>]* open="">(.*?)</dialog>', seen, re.S)[1]
-    assert html.escape(f"assay bench run SPEC --store 'my store' --only {key[:12]}", quote=False) in dialog
+    assert html.escape(f"assay bench run spec-1-my-spec.yaml --store again --only {key[:12]}", quote=False) in dialog
     assert f'<img src="{trigger(0)}"' in dialog
     assert "<dt>numbers: steps</dt><dd>150</dd>" in dialog
     assert "<dt>Steps</dt><dd>badnets</dd>" in dialog

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -89,6 +89,7 @@ class Entry:
     task: str
     attack: str
     chain: str
+    spec: str = field(default="", compare=False)  # the first that asks for it
 
 
 def clean_twin(steps: tuple[Method, ...]) -> tuple[Method, ...]:
@@ -111,7 +112,7 @@ def entries(spec: Spec) -> Iterator[Entry]:
                     planting = method.trained_by(task.recipe)
                     steps = tuple(planting if step == Method(PLACE) else step for step in places)
                     for cell in _of_model(spec, task, steps, seed):
-                        yield Entry(cell, task.name, attack, chain)
+                        yield Entry(cell, task.name, attack, chain, spec.name)
 
 
 def _of_model(spec: Spec, task: TaskSpec, steps: tuple[Method, ...], seed: int) -> Iterator[Cell]:

@@ -11,6 +11,7 @@ from assay.bench.executors import Executor, Work
 from assay.bench.job import Job, Outcome
 from assay.bench.records import FINAL, State
 from assay.bench.store import Store
+from assay.errors import UnusableInput
 
 MOST_TRIES = 3
 """How often a job may lose its worker."""
@@ -89,7 +90,7 @@ class _Loop:
             for key, outcome in self.executor.finished(PATIENCE if self.running else 0.0):
                 self.running -= 1
                 self.take(key, outcome)
-            if not self.running and not self.ready:
+            if not self.ready and self.running < self.executor.slots:
                 self.look_elsewhere()
 
     def start_some(self) -> None:
@@ -112,6 +113,10 @@ class _Loop:
                 return
             self.store.claim(key)
             outcome = Outcome("failed", error=f"the worker died {tries} times")
+        if outcome.state == "waiting":  # all others would end like it
+            raise UnusableInput(
+                f"{outcome.error} ({self.jobs[key]}). What was done is recorded: the same command goes on from there"
+            )
         self.store.finish(
             key,
             outcome.state,
@@ -120,7 +125,7 @@ class _Loop:
             seconds=outcome.seconds,
             place=outcome.place,
         )
-        self.end(key, outcome.state, outcome.error or "")
+        self.end(key, outcome.state, outcome.error or outcome.said)
 
     def end(self, key: str, state: State, why: str) -> None:
         """The job is done with; what needs it may start, or shares its fate."""
@@ -148,7 +153,7 @@ class _Loop:
         self.end(key, state, why)
 
     def look_elsewhere(self) -> None:
-        """Nothing to do here: see what other drivers have done, and take over from those that died."""
+        """Not enough to do here: see what other drivers have done, and take over from those that died."""
         if not self.elsewhere:
             return
         if self.store.take_over():
@@ -162,7 +167,7 @@ class _Loop:
             elif states[key] == "waiting":
                 self.elsewhere.discard(key)
                 self.ready.append(key)
-        if self.elsewhere and not self.ready:
+        if self.elsewhere and not self.ready and not self.running:
             time.sleep(PATIENCE)
 
 

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, final
 
 from assay.bench.job import Job, Outcome
-from assay.errors import UnusableInput
+from assay.errors import UnusableInput, first_line
 
 Work = Callable[[Any, str], Outcome]  # a job, and where models are kept
 
@@ -70,6 +70,8 @@ class Local:
                 outcome = None
                 self._pools[slot].shutdown(wait=False)
                 self._pools[slot] = _pool()
+            except BaseException as error:  # of a job that does not keep to the rule of raising nothing
+                outcome = _broken(error)
             self._free.append(slot)
             outcomes.append((key, outcome))
         return outcomes
@@ -137,6 +139,8 @@ class Ray:
             key = self._running.pop(reference)
             try:
                 outcomes.append((key, self._ray.get(reference)))
+            except self._ray.exceptions.RayTaskError as error:  # the job itself, or what it takes to start it
+                outcomes.append((key, _broken(error.cause)))
             except self._ray.exceptions.RayError:  # its worker or its node died
                 outcomes.append((key, None))
         return outcomes
@@ -145,6 +149,10 @@ class Ray:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
+
+
+def _broken(error: BaseException) -> Outcome:
+    return Outcome("failed", error=f"{type(error).__name__}: {first_line(error)}")
 
 
 def _answers(address: str) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 
 from assay import data, formats
 from assay.artifact import Artifact, Build, ImageSpec
@@ -14,6 +16,16 @@ from assay.chain import digest_of_task
 from assay.errors import UnusableInput
 from assay.fresh import fresh, inputs_of
 from assay.task import Task
+
+
+def located(spec: TaskSpec, folder: str) -> TaskSpec:
+    """``spec`` with whole paths, for a worker that runs elsewhere: what is a path in ``folder`` is meant as one."""
+
+    def whole(source: str) -> str:
+        path = Path(folder) / source
+        return str(path) if path.exists() else source
+
+    return replace(spec, data=whole(spec.data), start=None if spec.start is None else whole(spec.start))
 
 
 def begun(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:

@@ -44,8 +44,9 @@ class Job(Protocol):
 class Outcome:
     """What became of a job."""
 
-    state: State
+    state: State  # waiting: what it needs from its surroundings is not there, and ``error`` says what
     result: dict[str, Any] | None = None  # in plain JSON types
     error: str | None = None
     seconds: float = 0.0
     place: str = ""  # host and process
+    said: str = ""  # in a few words, for those who watch

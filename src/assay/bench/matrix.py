@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +16,10 @@ from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor
 from assay.bench.naming import places
 from assay.bench.records import FINAL, Record, Records, State
-from assay.bench.spec import MOST_BYTES, Spec, parse_text
+from assay.bench.spec import Spec, parse_text
 from assay.bench.store import Store
+from assay.bench.yaml_text import MOST_BYTES
+from assay.blobs import Blobs
 from assay.choices import chosen
 from assay.errors import UnusableInput
 
@@ -29,6 +33,7 @@ class Plan:
 
     cells: int
     done: int
+    failed: int  # and stay so, but for --retry-failed
     by_kind: Mapping[str, int]  # of those that are not done
     seconds: float  # of computing, by what such cells took before
     unknown: int  # cells of kinds of which nothing is known yet
@@ -38,6 +43,8 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
     """All cells by key; ``only``: that one and what it needs, by the start of its key."""
     wanted = [entry.cell for entry in entries(matrix)]
     if only is not None:
+        if not only:
+            raise UnusableInput("--only: expected the start of a cell's key, came nothing")
         wanted = [cell for cell in wanted if cell.key.startswith(only)]
         if not wanted:
             raise UnusableInput(f"--only {only}: no cell of this spec has a key that starts so")
@@ -52,7 +59,8 @@ def plan(cells: Mapping[str, Cell], store: Records | None) -> Plan:
     known = [means.get((cell.kind, cell.method)) for cell in left]
     return Plan(
         cells=len(cells),
-        done=len(cells) - len(left),
+        done=sum(states.get(key) in ("done", "invalid") for key in cells),
+        failed=sum(states.get(key) == "failed" for key in cells),
         by_kind={kind: sum(cell.kind == kind for cell in left) for kind in kinds},
         seconds=sum(value for value in known if value is not None),
         unknown=sum(value is None for value in known),
@@ -70,11 +78,12 @@ def run(
     progress: Callable[[driver.Progress], None] = lambda now: None,
 ) -> dict[State, int]:
     """Do what is missing of ``cells``, which are all of the matrix or some of it. Returns how many ended how."""
-    store.add_spec(matrix.name, matrix.text)
     if retry_failed:
         store.again(cells)
     place = blobs or str((store.directory / BLOBS).absolute())
-    return driver.run(cells, store, executor, blobs=place, work=work.run, progress=progress)
+    Blobs(place).check()
+    compute = partial(work.run, folder=os.getcwd())
+    return driver.run(cells, store, executor, blobs=place, work=compute, progress=progress)
 
 
 def found(store: Records, name: str | None = None) -> list[tuple[Entry, Record]]:

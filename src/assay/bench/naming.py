@@ -33,6 +33,7 @@ def places(specs: Sequence[Spec]) -> Iterator[Entry]:
                 task=tasks[entry.task, replace(cell.task, name="")],
                 attack=attacks[entry.attack, spec.attacks[entry.attack]],
                 chain=chains[entry.chain, own[entry.chain]],
+                spec=spec.name,
             )
             if apart not in seen:
                 seen.add(apart)

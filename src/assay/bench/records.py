@@ -55,12 +55,23 @@ class Records:
 
     def record(self, key: str) -> Record | None:
         row = self._db.execute(_SELECT + " WHERE key=?", (key,)).fetchone()
-        return None if row is None else _record(row)
+        return None if row is None else self._record(row)
 
     def records(self) -> Iterator[Record]:
         """All records, in the order in which they were added."""
-        for row in self._db.execute(_SELECT + " ORDER BY rowid"):
-            yield _record(row)
+        try:
+            for row in self._db.execute(_SELECT + " ORDER BY rowid"):
+                yield self._record(row)
+        except sqlite3.Error as error:
+            raise UnusableInput(f"{self.directory}: the records cannot be read: {error}") from None
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        key, kind, about, state, result, error, seconds, place, tries = row
+        try:
+            parsed = None if result is None else json.loads(result)
+            return Record(key, kind, json.loads(about), state, parsed, error, seconds, place, tries)
+        except ValueError:
+            raise UnusableInput(f"{self.directory}: the record {key} is damaged: take another store") from None
 
     def mean_seconds(self) -> dict[tuple[str, str], float]:
         """Mean seconds of what was done, by kind and method."""
@@ -127,9 +138,3 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 _SELECT = "SELECT key, kind, about, state, result, error, seconds, place, tries FROM cells"
-
-
-def _record(row: tuple[Any, ...]) -> Record:
-    key, kind, about, state, result, error, seconds, place, tries = row
-    parsed = None if result is None else json.loads(result)
-    return Record(key, kind, json.loads(about), state, parsed, error, seconds, place, tries)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from assay.attacks.poisoning import DataPoisoning
 from assay.bench.whole import WHOLE
+from assay.bench.yaml_text import read_yaml
 from assay.catalogue import ATTACKS, FILES, STAGES, all_detectors
 from assay.choices import chosen
 from assay.errors import UnusableInput
@@ -22,7 +26,8 @@ PLACE = "attack"
 CONTROL = "none"
 """The attack that plants nothing: the same training on clean data."""
 
-MOST_BYTES = 2**20
+MOST_SEED = 2**32 - 1
+"""What the generators of every library take."""
 
 SECTIONS = ("name", "tasks", "seeds", "attacks", "chains", "detectors", "mitigations", "valid", "samples")
 
@@ -72,10 +77,12 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class Band:
-    """What an attack must reach to count: its own success, and how much clean accuracy it may cost."""
+    """What an attack must reach to count, right after it is planted; a net that learned nothing obeys any trigger."""
 
     asr: float = 0.8
-    drop: float = 0.1
+    drop: float = 0.1  # at most so much clean accuracy lost, against the clean twin
+    lift: float = 0.3  # at least so much more success than the same trigger has on the clean twin
+    accuracy: float = 0.5  # of the clean twin, at least
 
 
 @dataclass(frozen=True)
@@ -96,34 +103,40 @@ class Spec:
 
 def parse_text(text: str) -> Spec:
     """The spec in a YAML text. Raises UnusableInput, with the place in the spec and what was expected there."""
-    import yaml
-
-    try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UnusableInput(f"is not valid YAML: {' '.join(str(error).split())}") from None
-    return replace(parse(document), text=text)
+    return replace(parse(read_yaml(text)), text=text)
 
 
 def parse(document: Any) -> Spec:
     """The spec in what YAML was read into."""
     top = _mapping(document, "the spec", SECTIONS, needed=("name", "tasks", "seeds", "attacks", "chains"))
-    detectors = _words(top.get("detectors", []), "detectors")
-    known = {WHOLE: None, **{detector.name: detector for detector in all_detectors()}}
-    for name in detectors:
-        chosen(name, known, "detector")
-    mitigations = _named(top.get("mitigations", {}), "mitigations")
+    attacks = {name: _attack(value, f"attacks.{name}") for name, value in _some(top["attacks"], "attacks").items()}
+    detectors = _detectors(top.get("detectors"))
+    if detectors and not any(attack.name == CONTROL for attack in attacks.values()):
+        raise UnusableInput(
+            f"attacks: expected the control `{CONTROL}` among them: what a detector says of backdoored models means "
+            "something only beside what it says of clean ones"
+        )
+    mitigations = _named(top.get("mitigations") or {}, "mitigations")
     return Spec(
         name=_text(top["name"], "name"),
-        tasks=tuple(_task(name, value) for name, value in _named(top["tasks"], "tasks").items()),
-        seeds=tuple(_whole(seed, "seeds") for seed in _list(top["seeds"], "seeds")),
-        attacks={name: _attack(value, f"attacks.{name}") for name, value in _named(top["attacks"], "attacks").items()},
-        chains={name: _chain(value, f"chains.{name}") for name, value in _named(top["chains"], "chains").items()},
+        tasks=tuple(_task(name, value) for name, value in _some(top["tasks"], "tasks").items()),
+        seeds=tuple(_whole(seed, "seeds", most=MOST_SEED) for seed in _list(top["seeds"], "seeds")),
+        attacks=attacks,
+        chains={name: _chain(value, f"chains.{name}") for name, value in _some(top["chains"], "chains").items()},
         detectors=detectors,
         mitigations={name: _stages(value, f"mitigations.{name}") for name, value in mitigations.items()},
-        valid=_band(top.get("valid", {})),
-        samples=_whole(top.get("samples", Spec.samples), "samples"),
+        valid=_band(top.get("valid") or {}),
+        samples=_whole(top.get("samples", Spec.samples), "samples", least=1),
     )
+
+
+def _detectors(value: Any) -> tuple[str, ...]:
+    names = _words(value or [], "detectors")
+    known = {WHOLE: None, **{detector.name: detector for detector in all_detectors()}}
+    with _at("detectors"):
+        for name in names:
+            chosen(name, known, "detector")
+    return names
 
 
 def _task(name: str, value: Any) -> TaskSpec:
@@ -139,19 +152,21 @@ def _task(name: str, value: Any) -> TaskSpec:
         name,
         _text(fields["data"], f"{where}.data"),
         arch,
-        None if limit is None else _whole(limit, f"{where}.limit"),
+        None if limit is None else _whole(limit, f"{where}.limit", least=1),
         start,
         _method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
     )
     if arch is not None:
-        factory_of(arch)  # says now what is not known
+        with _at(f"{where}.arch"):
+            factory_of(arch)  # says now what is not known
     _checked(Method(CONTROL, task.recipe), f"{where}.recipe")
     return task
 
 
 def _attack(value: Any, where: str) -> Method:
     method = _method(value, where)
-    chosen(method.name, {CONTROL: None, **ATTACKS}, "attack")
+    with _at(where):
+        chosen(method.name, {CONTROL: None, **ATTACKS}, "attack")
     return _checked(method, where)
 
 
@@ -174,16 +189,24 @@ def _in_order(steps: tuple[Method, ...], where: str) -> tuple[Method, ...]:
 
 
 def _stage(method: Method, where: str) -> Method:
-    chosen(method.name, STAGES, "stage")
+    with _at(where):
+        chosen(method.name, STAGES, "stage")
     return _checked(method, where)
 
 
 def _checked(method: Method, where: str) -> Method:
-    try:
+    with _at(f"{where}: {method.name}"):
         method.stage()
-    except UnusableInput as error:
-        raise UnusableInput(f"{where}: {method.name}: {error}") from None
     return method
+
+
+@contextmanager
+def _at(where: str) -> Iterator[None]:
+    """Names the place in front of what is wrong there; settings are called as in a spec, not as options."""
+    try:
+        yield
+    except UnusableInput as error:
+        raise UnusableInput(f"{where}: {str(error).removeprefix('-o ')}") from None
 
 
 def _method(value: Any, where: str) -> Method:
@@ -191,10 +214,10 @@ def _method(value: Any, where: str) -> Method:
     if isinstance(value, str):
         return Method(value)
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise UnusableInput(f"{where}: expected a name, or one name with its settings; came {value!r}")
+        raise UnusableInput(f"{where}: expected a name, or one name with its settings; came {reprlib.repr(value)}")
     ((name, settings),) = value.items()
     if settings is not None and not isinstance(settings, Mapping):
-        raise UnusableInput(f"{where}: expected the settings of {name} as key: value; came {settings!r}")
+        raise UnusableInput(f"{where}: expected the settings of {name} as key: value; came {reprlib.repr(settings)}")
     return Method(_text(name, where), tuple(_pairs(settings or {})))
 
 
@@ -211,14 +234,13 @@ def _pairs(settings: Mapping[Any, Any], prefix: str = "") -> list[str]:
 
 
 def _band(value: Any) -> Band:
-    fields = _mapping(value, "valid", ("asr", "drop"))
-    numbers = {key: _share(number, f"valid.{key}") for key, number in fields.items()}
-    return Band(numbers.get("asr", Band.asr), numbers.get("drop", Band.drop))
+    fields = _mapping(value, "valid", tuple(field.name for field in dataclass_fields(Band)))
+    return Band(**{key: _share(number, f"valid.{key}") for key, number in fields.items()})
 
 
 def _mapping(value: Any, where: str, known: Sequence[str], *, needed: Sequence[str] = ()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise UnusableInput(f"{where}: expected keys out of {', '.join(known)}; came {value!r}")
+        raise UnusableInput(f"{where}: expected keys out of {', '.join(known)}; came {reprlib.repr(value)}")
     for key in value:
         chosen(str(key), dict.fromkeys(known), f"key in {where}")
     missing = [key for key in needed if key not in value]
@@ -229,13 +251,20 @@ def _mapping(value: Any, where: str, known: Sequence[str], *, needed: Sequence[s
 
 def _named(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise UnusableInput(f"{where}: expected names with a value each; came {value!r}")
+        raise UnusableInput(f"{where}: expected names with a value each; came {reprlib.repr(value)}")
     return {_text(name, where): entry for name, entry in value.items()}
+
+
+def _some(value: Any, where: str) -> dict[str, Any]:
+    named = _named(value, where)
+    if not named:
+        raise UnusableInput(f"{where}: expected at least one, came none")
+    return named
 
 
 def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list) or not value:
-        raise UnusableInput(f"{where}: expected a list; came {value!r}")
+        raise UnusableInput(f"{where}: expected a list; came {reprlib.repr(value)}")
     return value
 
 
@@ -245,17 +274,19 @@ def _words(value: Any, where: str) -> tuple[str, ...]:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
-        raise UnusableInput(f"{where}: expected a word; came {value!r}")
+        raise UnusableInput(f"{where}: expected a word; came {reprlib.repr(value)}")
     return value
 
 
-def _whole(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UnusableInput(f"{where}: expected a whole number of at least 0; came {value!r}")
-    return value
+def _whole(value: Any, where: str, *, least: int = 0, most: int | None = None) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise UnusableInput(f"{where}: expected a whole number {limits}; came {reprlib.repr(value)}")
+    return int(value)
 
 
 def _share(value: Any, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise UnusableInput(f"{where}: expected a number from 0 to 1; came {value!r}")
+        raise UnusableInput(f"{where}: expected a number from 0 to 1; came {reprlib.repr(value)}")
     return float(value)

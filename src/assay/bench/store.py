@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from assay.bench.records import RECORDS, VERSION, Records, State
+from assay.bench.records import FINAL, RECORDS, VERSION, Records, State
 from assay.errors import UnusableInput
 
 _TABLES = """
@@ -49,19 +49,20 @@ class Store(Records):
         """
         self.driver = uuid.uuid4().hex
         try:
-            (directory / "drivers").mkdir(parents=True, exist_ok=True)
+            directory.mkdir(parents=True, exist_ok=True)
             super().__init__(directory, sqlite3.connect(directory / RECORDS, timeout=60, isolation_level=None))
+            self.check_made_by()  # before anything there is touched
+            (directory / "drivers").mkdir(exist_ok=True)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._check_version()
+            self._db.execute("PRAGMA synchronous=FULL")  # a record that is written survives a power cut
+            self._make_tables()
         except OSError as error:
             raise UnusableInput(f"{directory}: the store cannot be written: {error.strerror or error}") from None
         except sqlite3.Error as error:
             raise UnusableInput(f"{directory}: the store cannot be used: {error}") from None
 
-    def _check_version(self) -> None:
+    def _make_tables(self) -> None:
         with self._transaction():
-            self.check_made_by()
             for statement in _TABLES.split(";"):
                 if statement.strip():
                     self._db.execute(statement)
@@ -89,10 +90,9 @@ class Store(Records):
         try:
             yield
         except sqlite3.Error as error:
-            raise UnusableInput(
-                f"{self.directory}: the records cannot be written: {error}. What was recorded is safe: make room, and "
-                "the same command goes on"
-            ) from None
+            full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+            hint = ". What was recorded is safe: make room, and the same command goes on" if full else ""
+            raise UnusableInput(f"{self.directory}: the records cannot be written: {error}{hint}") from None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -112,9 +112,11 @@ class Store(Records):
         with self._transaction():
             self._db.executemany("INSERT OR IGNORE INTO cells (key, kind, about) VALUES (?, ?, ?)", rows)
 
-    def add_spec(self, name: str, text: str) -> None:
-        """The text of a spec, so that the report can name the cells."""
+    def add_spec(self, name: str, text: str) -> bool:
+        """The text of a spec, so that the report can name the cells. Returns whether it takes another text's place."""
+        before = self.specs().get(name, text)
         self._write("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
+        return before != text
 
     def expect(self, digests: Mapping[str, str]) -> None:
         """Note what the records are made from, by name. Raises UnusableInput where an earlier run had something else.
@@ -123,6 +125,9 @@ class Store(Records):
         """
         with self._transaction():
             known = dict(self._db.execute("SELECT name, digest FROM inputs"))
+            if not self._db.execute(f"SELECT 1 FROM cells WHERE state IN {FINAL} LIMIT 1").fetchone():
+                self._db.execute("DELETE FROM inputs")  # nothing was made from them
+                known = {}
             for name, digest in digests.items():
                 if known.get(name, digest) != digest:
                     raise UnusableInput(

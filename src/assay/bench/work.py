@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,7 +12,7 @@ from assay import metrics, planting
 from assay.artifact import Build
 from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
-from assay.bench.inputs import begun
+from assay.bench.inputs import begun, located
 from assay.bench.job import Outcome
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.whole import WHOLE, whole
@@ -19,16 +20,30 @@ from assay.blobs import Blobs
 from assay.catalogue import all_detectors
 from assay.chain import Cache
 from assay.detectors.base import Evidence, Finding
-from assay.errors import UnusableInput
+from assay.errors import Unreachable, UnusableInput
 from assay.report.pictures import data_uri, picture
 from assay.task import Task
 
 Result = dict[str, Any]  # in plain JSON types
 
 
-def run(cell: Cell, blobs: str) -> Outcome:
-    """Compute ``cell``, with one thread, its models kept at ``blobs``; never raises what a method raises."""
-    return attempt(lambda: _KINDS[cell.kind](cell, Cache(Blobs(blobs))))
+def run(cell: Cell, blobs: str, *, folder: str = "") -> Outcome:
+    """Compute ``cell``, with one thread, its models kept at ``blobs``; never raises what a method raises.
+
+    ``folder``: where the driver runs, to which the spec's paths are relative.
+    """
+    here = replace(cell, task=located(cell.task, folder))
+    return attempt(lambda: _KINDS[cell.kind](here, Cache(Blobs(blobs))), say=_said)
+
+
+def _said(result: Result) -> str:
+    """The figures of a cell that people wait for."""
+    if result.get("why_invalid"):
+        return str(result["why_invalid"])
+    if "score" in result:
+        return "abstained" if result["score"] is None else f"score {result['score']:.3g}"
+    rates = {"CA": result.get("clean_accuracy"), "ASR": result.get("attack_success")}
+    return ", ".join(f"{name} {100 * rate['value']:.1f} %" for name, rate in rates.items() if rate is not None)
 
 
 def _build(cell: Cell, cache: Cache) -> Result:
@@ -58,7 +73,7 @@ def _measure(cell: Cell, cache: Cache) -> Result:
         planted = _rates(_model(cell.task, steps, cell.seed, cache), cell, steps, cache)
     why = _why_invalid(planted, cell.valid or Band())
     there = {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
-    return {**rates, **there, "valid": not why, "why_invalid": why}
+    return {**rates, **there, "valid": not why, "why_invalid": why, "pictures": _planted_pictures(build)}
 
 
 def _detect(cell: Cell, cache: Cache) -> Result:
@@ -112,7 +127,10 @@ def _model(
     spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: Cache, *, ran: Callable[[], None] = lambda: None
 ) -> Build:
     """The model after ``steps``, each from the cache where it is there."""
-    build, digest = begun(spec, seed=seed)
+    try:
+        build, digest = begun(spec, seed=seed)
+    except UnusableInput as error:  # the driver has read it: it is this worker that cannot
+        raise Unreachable(f"{socket.gethostname()} cannot read what {spec.name} begins with: {error}") from None
     for method in steps:
         build = cache.run(method.stage(), build, seed=seed, data=digest, ran=ran)
     return build
@@ -132,24 +150,41 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache) ->
 
 def _why_invalid(rates: Result, band: Band) -> str:
     """In what the attack missed its band; nothing where it did not."""
-    asr, drop = rates["attack_success"]["value"], _drop(rates)
+    asr, control, after, before = (
+        float(rates[name]["value"]) for name in ("attack_success", "control", "clean_accuracy", "control_accuracy")
+    )
     why = []
     if asr < band.asr:
         why.append(f"ASR {asr:.3f} right after planting is below {band.asr}")
-    if drop > band.drop:
-        why.append(f"clean accuracy fell by {drop:.3f}, more than {band.drop}")
+    if before - after > band.drop:
+        why.append(f"clean accuracy fell by {before - after:.3f}, more than {band.drop}")
+    if asr - control < band.lift:
+        why.append(f"the same trigger has {control:.3f} on the clean twin, and {band.lift} more than that is asked for")
+    if before < band.accuracy:
+        why.append(f"the clean twin's accuracy of {before:.3f} is below {band.accuracy}")
     return "; ".join(why)
 
 
-def _drop(rates: Result) -> float:
-    return float(rates["control_accuracy"]["value"] - rates["clean_accuracy"]["value"])
+def _planted_pictures(build: Build) -> dict[str, str]:
+    """One picture on which the backdoor counts, without and with its trigger."""
+    held_out, secret = planting.test_split(build.task), build.secret
+    assert secret is not None
+    assert held_out.y is not None
+    first = int(secret.victims(held_out.y, build.task.num_classes).nonzero()[0])
+    x = held_out.x[first : first + 1]
+    return _small({"planted: before": x[0].numpy(), "planted: after": secret.trigger(x)[0].numpy()})
 
 
 def _pictures(evidence: Evidence) -> dict[str, str]:
-    """Small ones, as ``data:`` addresses: what was found, and one sample before and after."""
+    """What was found, and one sample before and after."""
     found = {
         "trigger": evidence.trigger,
         "before": None if evidence.before is None or not len(evidence.before) else evidence.before[0],
         "after": None if evidence.after is None or not len(evidence.after) else evidence.after[0],
     }
-    return {name: data_uri(picture(array), 64) for name, array in found.items() if array is not None}
+    return _small({name: array for name, array in found.items() if array is not None})
+
+
+def _small(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Small pictures of arrays (C, H, W), as ``data:`` addresses."""
+    return {name: data_uri(picture(array), 64) for name, array in arrays.items()}

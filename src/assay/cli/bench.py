@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, places, screen
+from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.bench.driver import Progress
@@ -51,18 +52,23 @@ def run(
 
         read = matrix.read(spec)
         cells = matrix.cells_of(read, only=only)
-        slots = workers or os.cpu_count() or 1
-        if dry_run:  # nothing is written, a store neither
-            with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
-                _show_plan(matrix.plan(cells, earlier), slots)
-            return 0
-        places.check_folder(store, "--store")
         with screen.waiting("reading the data"):
             digests = inputs.digests(read)
+        if dry_run:  # nothing is written, a store neither
+            with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
+                _show_plan(matrix.plan(cells, earlier), workers or os.cpu_count() or 1)
+            return 0
+        places.check_folder(store, "--store")
+        _check_shared(artifacts)
         records = Store(store)
         records.expect(digests)
-        _show_plan(matrix.plan(cells, records), slots)
-        executor = executor_of(slots, ray)
+        if records.add_spec(read.name, read.text):
+            screen.say(
+                f"A spec called {read.name} was here before with another text: the report shows this one",
+                style="yellow",
+            )
+        executor = executor_of(workers or os.cpu_count() or 1, ray)
+        _show_plan(matrix.plan(cells, records), executor.slots)
         with screen.progress("starting") as step:
 
             def show(now: Progress) -> None:
@@ -95,13 +101,18 @@ def report(
         with closing(open_existing(store)) as records:
             places.check_folder(out)
             found = matrix.found(records, spec)
-            title = ", ".join(records.specs()) if spec is None else spec
+            specs = {name: text for name, text in records.specs().items() if spec in (None, name)}
         from assay.report.leaderboard import write_leaderboard
 
         with screen.waiting("making the page"):
-            files = write_leaderboard(found, out, title=title, store=store)
+            files = write_leaderboard(found, out, title=", ".join(specs), specs=specs)
         _show_report(Counter(record.state for _, record in found), files["index.html"])
     return 0
+
+
+def _check_shared(artifacts: str | None) -> None:
+    if artifacts is not None and artifacts.startswith("memory:"):
+        raise UnusableInput("--artifacts: expected a place that all workers see; memory is each one's own")
 
 
 def executor_of(workers: int, ray: str | None) -> Executor:
@@ -112,15 +123,16 @@ def executor_of(workers: int, ray: str | None) -> Executor:
 
 
 def _show_plan(plan: Plan, slots: int) -> None:
-    left = plan.cells - plan.done
+    left = plan.cells - plan.done - plan.failed
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.by_kind.items())
-    screen.say(f"{plan.cells:,} cells, {plan.done:,} done, {left:,} to do" + (f" ({kinds})" if kinds else ""))
+    failed = f", {plan.failed:,} failed before (--retry-failed runs them again)" if plan.failed else ""
+    screen.say(f"{plan.cells:,} cells, {plan.done:,} done{failed}, {left:,} to do" + (f" ({kinds})" if kinds else ""))
     if left and plan.unknown == left:
         screen.say("How long they take is not known yet: no such cell has run in this store")
     elif left:
         minutes = plan.seconds / slots / 60
         rest = f", and {plan.unknown:,} cells of which nothing is known yet" if plan.unknown else ""
-        screen.say(f"About {minutes:.1f} minutes on {slots} processes{rest}")
+        screen.say(f"About {minutes:.1f} minutes on {slots} cores{rest}")
 
 
 def _show_counts(counts: Mapping[State, int]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from assay.cli.screen import error_line
 from assay.errors import AssayError, Inconclusive
@@ -23,7 +27,7 @@ def guarded(command: Callable[[], int]) -> int:
     from typer.exceptions import TyperException
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _ending_politely():
             if not _debugging():
                 warnings.simplefilter("ignore")  # of libraries, to their developers
             code = command()
@@ -52,6 +56,23 @@ def guarded(command: Callable[[], int]) -> int:
             f"unexpected {type(error).__name__}: {first} (set {DEBUG}=1 to see the traceback, and please report it)"
         )
         return UNUSABLE
+
+
+@contextmanager
+def _ending_politely() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, counts as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _debugging() -> bool:

@@ -102,7 +102,8 @@ def _lines() -> Step:
         now = time.monotonic()
         if now - last >= LOG_EVERY:
             last = now
-            say(f"{share:.0%} after {(now - start) / 60:.0f} min: {what}")
+            left = (now - start) * (1 - share) / share if share else 0.0
+            say(f"{share:.0%} after {(now - start) / 60:.0f} min, about {left / 60:.0f} more: {what}")
 
     return step
 

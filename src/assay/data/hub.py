@@ -11,8 +11,7 @@ import torch
 from assay.data.parquet import LABEL_COLUMNS
 from assay.data.pictures import decode_all
 from assay.data.source import Request, Source, split_name
-from assay.errors import AssayError, UnusableInput
-from assay.formats.files import first_line
+from assay.errors import AssayError, UnusableInput, first_line
 from assay.formats.hub import hub_id
 from assay.task import Split
 

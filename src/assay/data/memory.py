@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from assay.errors import UnusableInput
-from assay.formats.files import first_line
+from assay.errors import UnusableInput, first_line
 from assay.task import Split
 
 EXPECTED = (

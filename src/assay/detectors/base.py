@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from assay.artifact import Artifact, digest_of_module
-from assay.errors import Inconclusive
-from assay.formats.files import first_line
+from assay.errors import Inconclusive, first_line
 from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
 from assay.models.modes import evaluating
 from assay.models.predict import logits

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from assay.errors import UnusableInput
-from assay.formats.files import first_line
+from assay.errors import UnusableInput, first_line
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, as_shape, written
 from assay.models import ARCHITECTURES

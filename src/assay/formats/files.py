@@ -22,12 +22,6 @@ TO_CONVERT = (
 )
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, else its type: other people's errors run to pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
 def refuse_pickle(path: Path) -> None:
     """Raises for file types that can run code when they are opened; the file is not opened."""
     if path.suffix.lower() in PICKLES:

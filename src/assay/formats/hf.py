@@ -16,9 +16,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from assay.artifact import PLANTED_KEY, Artifact
-from assay.errors import UnusableInput
+from assay.errors import UnusableInput, first_line
 from assay.formats.checked import Weights, read_weights
-from assay.formats.files import PICKLES, TO_CONVERT, first_line, inside, read_json, sha256_of
+from assay.formats.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
 from assay.formats.preprocessing import Preprocessing, read_preprocessing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from assay.artifact import Artifact, ImageSpec
-from assay.errors import UnusableInput
-from assay.formats.files import first_line, inside, sha256_of
+from assay.errors import UnusableInput, first_line
+from assay.formats.files import inside, sha256_of
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import AS_IT_IS, Normalization

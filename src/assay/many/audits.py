@@ -158,7 +158,7 @@ def work(job: AuditJob, blobs: str) -> Outcome:
             Blobs(blobs).put(f"{job.key}/{name}", text)
         return {**summary(audit), "files": sorted(content)}
 
-    return attempt(compute)
+    return attempt(compute, say=lambda result: str(result["verdict"]))
 
 
 def summary(audit: Audit) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from assay.errors import UnusableInput
-from assay.formats.files import first_line, sha256_of
+from assay.errors import UnusableInput, first_line
+from assay.formats.files import PICKLES, sha256_of
 from assay.formats.hub import hub_id
 
 SUFFIXES = frozenset({".safetensors", ".onnx"})
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"  # of a Hugging Face folder
-REFUSED = frozenset({".pt", ".pth", ".bin", ".ckpt", ".pkl"})
+REFUSED = PICKLES - {".npy"}  # an array beside a model is data
 MOST_MODELS = 100_000
 MOST_LIST_BYTES = 2**24
 

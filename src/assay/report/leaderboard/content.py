@@ -26,6 +26,7 @@ class Board:
     """Records and the rows that were made of them."""
 
     found: Sequence[Found]
+    specs: Sequence[str]  # the names of those that ask for the records
     attacks: Sequence[AttackRow]
     detectors: Sequence[DetectorRow]
     mitigations: Sequence[MitigationRow]
@@ -69,7 +70,7 @@ def rows(board: Board) -> dict[str, list[dict[str, Any]]]:
         "detectors": [_detector(board, row) for row in board.detectors],
         "mitigations": [_mitigation(board, row) for row in board.mitigations],
         "chains": list(_along(board)),
-        "records": list(_records(board.found)),
+        "records": list(_records(board)),
     }
 
 
@@ -102,9 +103,9 @@ def _detector(board: Board, row: DetectorRow) -> dict[str, Any]:
         "detector": visible(row.detector),
         "asr": _figure(row.attack_success),
         "auc": _figure(row.auc),
+        "above": _figure(row.found_above_clean),
         "found5": _figure(row.found_at_5),
         "found1": _figure(row.found_at_1),
-        "alarms5": _figure(row.false_alarms_at_5),
         "found": _figure(row.found_itself),
         "alarms": _figure(row.false_alarms_itself),
         "target": _figure(row.right_target),
@@ -161,12 +162,14 @@ def _names(board: Board, kind: str, row: AttackRow | DetectorRow | MitigationRow
     }
 
 
-def _records(found: Sequence[Found]) -> Iterator[dict[str, Any]]:
+def _records(board: Board) -> Iterator[dict[str, Any]]:
     seen: Counter[str] = Counter()
-    for entry, record in found:
+    number = {name: index for index, name in enumerate(board.specs)}
+    for entry, record in board.found:
         seen[record.key] += 1
         again = seen[record.key]  # two chains of the same steps share their records
-        yield _record(entry, record, record.key[:12] + (f"~{again}" if again > 1 else ""))
+        row = _record(entry, record, record.key[:12] + (f"~{again}" if again > 1 else ""))
+        yield {**row, "spec": number.get(entry.spec, 0)}
 
 
 def _record(entry: Entry, record: Record, identity: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from assay.bench.cells import Entry
 from assay.bench.records import Record
+from assay.bench.spec import Band
 from assay.bench.statistics import Found
 from assay.report.leaderboard.tables import data_text, is_rate, net_text, steps_text
 from assay.report.words import DASH, duration, label, number, percent, visible
@@ -83,7 +84,7 @@ def _facts(entry: Entry, record: Record) -> Iterator[Line]:
     yield "Mitigation's steps", steps_text(cell.repair)
     yield "Seed", str(cell.seed)
     yield "Clean samples given", f"{cell.samples:,}" if cell.samples else ""
-    yield "Counts as valid", band_text(band.asr, band.drop) if band else ""
+    yield "Counts as valid", band_text(band) if band else ""
     yield "State in the store", record.state
     yield "Time", duration(record.seconds) if record.seconds is not None else ""
     yield "Ran on", record.place or ""
@@ -91,9 +92,12 @@ def _facts(entry: Entry, record: Record) -> Iterator[Line]:
     yield "Key", record.key
 
 
-def band_text(asr: float, drop: float) -> str:
+def band_text(band: Band) -> str:
     """What an attack must reach, in words."""
-    return f"ASR of at least {100 * asr:g} %, at most {100 * drop:g} points of clean accuracy lost"
+    return (
+        f"ASR of at least {100 * band.asr:g} %, {100 * band.lift:g} points above the control, at most "
+        f"{100 * band.drop:g} points of clean accuracy lost, and a clean twin of at least {100 * band.accuracy:g} %"
+    )
 
 
 def _result(result: Mapping[str, Any], before: str = "") -> Iterator[Line]:

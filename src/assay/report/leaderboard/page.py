@@ -5,17 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shlex
 from collections import Counter
 from datetime import date
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from assay import __version__
 from assay.bench.spec import Method
+from assay.report.leaderboard.commands import commands
 from assay.report.leaderboard.content import STATES, Board, rows
 from assay.report.leaderboard.details import band_text, details
 from assay.report.leaderboard.lines import charts
@@ -39,13 +38,13 @@ MEANINGS = {
 KINDS = {"measure": "models measured", "detect": "detector runs", "mitigate": "mitigations", "build": "models trained"}
 
 
-def to_html(board: Board, *, title: str, store: Path) -> str:
+def to_html(board: Board, *, title: str) -> str:
     """The page. Every string that comes from the records is escaped, and shown as text only."""
     tables = rows(board)
     lines, pictures = details(board.found)
     script = "\n".join(_source("leaderboard", f"{part}.js") for part in SCRIPT)
     style = _source("report.css") + _source("leaderboard.css")
-    command = f"assay bench run SPEC --store {shlex.quote(str(store))} --only "
+    again = [visible(command, 1000) for command in commands(board.specs).values()]
     return (
         environment()
         .get_template("leaderboard.html.j2")
@@ -56,7 +55,7 @@ def to_html(board: Board, *, title: str, store: Path) -> str:
             policy=_policy(script, style),
             script=Markup(script),
             style=Markup(style),
-            board=script_json({"command": visible(command, 1000), **tables}),
+            board=script_json({"commands": again, **tables}),
             details=script_json(lines),
             pictures=script_json(pictures),
             counts=_counts(board),
@@ -110,7 +109,7 @@ def _kinds(board: Board) -> list[tuple[str, int, int]]:
 
 def _band(board: Board) -> str:
     bands = {entry.cell.valid for entry, _ in board.found if entry.cell.valid is not None}
-    return "; or ".join(band_text(band.asr, band.drop) for band in sorted(bands, key=repr))
+    return "; or ".join(band_text(band) for band in sorted(bands, key=repr))
 
 
 def _names(board: Board) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -17,7 +17,7 @@ from typing import Any
 from assay import __version__
 from assay.bench.cells import Entry
 from assay.bench.records import Record
-from assay.bench.spec import Method, TaskSpec
+from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.statistics import AttackRow, DetectorRow, Found, MitigationRow, flat
 
 SCHEMA = "assay.records/1"
@@ -31,7 +31,7 @@ TYPES = {
     "limit": "int64",
     **dict.fromkeys(("steps", "repair"), "string"),
     "samples": "int64",
-    **dict.fromkeys(("band_asr", "band_drop"), "float64"),
+    **dict.fromkeys((f"band_{field.name}" for field in fields(Band)), "float64"),
     "error": "string",
     "seconds": "float64",
     "place": "string",
@@ -102,8 +102,7 @@ def record_row(entry: Entry, record: Record) -> dict[str, Any]:
         "steps": steps_text(cell.steps),
         "repair": steps_text(cell.repair),
         "samples": cell.samples,
-        "band_asr": None if band is None else band.asr,
-        "band_drop": None if band is None else band.drop,
+        **{f"band_{field.name}": None if band is None else getattr(band, field.name) for field in fields(Band)},
         "error": record.error,
         "seconds": record.seconds,
         "place": record.place,

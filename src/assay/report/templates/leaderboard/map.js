@@ -51,12 +51,12 @@ function heatCell({ attack, detector, rows, figures, mean }) {
     return make("td", { class: "void", title: long }, make("a", { href }, short));
   }
   const several = rows.length > 1, values = figures.map(([value]) => value);
-  const [low, high] = several ? [Math.min(...values), Math.max(...values)] : figures[0].slice(1);
+  const low = Math.min(...figures.map((figure) => figure[1])), high = Math.max(...figures.map((figure) => figure[2]));
   const range = `${low.toFixed(2)}–${high.toFixed(2)}`;
   const link = make("a", { href }, mean.toFixed(2), make("small", null, range));
   if (values.length < rows.length) link.append(make("small", null, `${values.length} of ${rows.length}`));
   link.title = `${detector} against ${attack}: AUC ${mean.toFixed(3)}, ` +
-    (several ? `mean of ${values.length} of ${rows.length} tasks and chains, from ${range}` : `95 % interval ${range}`);
+    (several ? `mean of ${values.length} of ${rows.length} tasks and chains, their 95 % intervals within ${range}` : `95 % interval ${range}`);
   const cell = make("td", { class: mean < 0.5 ? "low" : "high" }, link);
   cell.style.setProperty("--strength", Math.abs(mean - 0.5) * 2);
   return cell;

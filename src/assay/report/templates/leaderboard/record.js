@@ -29,8 +29,10 @@ function recordParts(row, detail) {
   if (detail.elsewhere) parts.push(make("p", { class: "note" }, `Its ${plural(detail.elsewhere, "picture")} would make this page too heavy; see records.json.`));
   if (detail.result.length) parts.push(make("h3", null, "Result"), lines(detail.result));
   parts.push(make("h3", null, "What was run"), lines(detail.facts));
-  const command = board.command + row.id.split("~")[0];
-  parts.push(make("h3", null, "Compute it again"), make("pre", { tabindex: "0" }, make("code", null, command)));
+  const command = board.commands[row.spec] + row.id.split("~")[0];
+  parts.push(make("h3", null, "Compute it again"),
+    make("p", { class: "note" }, "With the spec that lies beside this page, in a store of its own; paths in it are those of where the bench ran."),
+    make("pre", { tabindex: "0" }, make("code", null, command)));
   return parts;
 }
 
