@@ -125,7 +125,7 @@ chains:
   pruned-int8: [attack, {prune-magnitude: {rate: 0.3}}, int8]
 detectors: [patch-scan, neural-cleanse, random-score]
 mitigations: {fine-tuned: [{fine-tune: {recipe: {epochs: 1, lr: 0.001}}}]}
-valid: {asr: 0, drop: 1}
+valid: {asr: 0, drop: 1, lift: 0, accuracy: 0}
 samples: 40
 """
 

@@ -120,14 +120,15 @@ class Ray:
         self._ray = ray
         self._running: dict[Any, str] = {}
         # A job that is lost comes back to the driver, which counts how often: Ray itself must not try again.
-        self._remote = ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        one_core = ray.remote(num_cpus=1, max_retries=0, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+        self._remote = one_core(_call)
 
     @property
     def slots(self) -> int:
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def submit(self, job: Job, work: Work, blobs: str) -> None:
-        self._running[self._remote(work).remote(job, blobs)] = job.key
+        self._running[self._remote.remote(work, job, blobs)] = job.key
 
     def finished(self, seconds: float) -> list[tuple[str, Outcome | None]]:
         if not self._running:
@@ -149,6 +150,11 @@ class Ray:
         for reference in self._running:
             self._ray.cancel(reference, force=True)
         self._ray.shutdown()
+
+
+def _call(work: Work, job: Job, blobs: str) -> Outcome:
+    """What a node runs: Ray takes functions only, and ``work`` may be any callable."""
+    return work(job, blobs)
 
 
 def _broken(error: BaseException) -> Outcome:
