@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
+import common
 import torch
 from common import SHARED, kept, save
 from null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
@@ -175,10 +176,11 @@ def merge(store: Path) -> None:
     models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
+    made = common.origin()
     description = (
         f"{len(models)} clean nets (CIFAR-style ResNets, plain and ConvNeXt-like ones) on CIFAR-10, parts of CIFAR-10, "
         "CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
-        "(benchmarks/null_models.py)"
+        f"(benchmarks/null_models.py; {made['date']}, assay {made['assay']} at {made['commit']}, torch {made['torch']})"
     )
     null_file.save(Null("images", description, models, FEWEST), target)
     save("null_models", {"models": details})

@@ -206,7 +206,8 @@ def _at(where: str) -> Iterator[None]:
     try:
         yield
     except UnusableInput as error:
-        raise UnusableInput(f"{where}: {str(error).removeprefix('-o ')}") from None
+        message = str(error).removeprefix("-o ").replace("unknown --arch", "unknown architecture")
+        raise UnusableInput(f"{where}: {message}") from None
 
 
 def _method(value: Any, where: str) -> Method:
