@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from urllib.parse import quote
 from assay import __version__
 from assay.many.audits import REPORTS, Audited
 from assay.report import words
+from assay.report.csv_text import csv_text
 from assay.report.files import publish
 from assay.report.page import environment
 from assay.report.view import TONES
@@ -67,7 +66,7 @@ def write(answers: Sequence[Audited], directory: Path, *, command: str) -> dict[
         {
             "index.html": to_html(answers, command=command).encode("utf-8", "backslashreplace"),
             "audits.json": (json.dumps({**head, "models": documents}, indent=1) + "\n").encode(),
-            "audits.csv": _csv(documents).encode("utf-8", "backslashreplace"),
+            "audits.csv": csv_text(documents, COLUMNS),
         },
     )
 
@@ -147,16 +146,3 @@ def _link(answer: Audited) -> str:
     if answer.before or answer.record is None or not answer.result.get("files"):
         return ""
     return quote(f"{REPORTS}/{answer.record.key}/report.html")
-
-
-def _csv(documents: Sequence[dict[str, Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in documents)
-    return stream.getvalue()
-
-
-def _harmless(value: object) -> object:
-    """A text that a spreadsheet would run as a formula gets a quote in front."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value

@@ -6,7 +6,6 @@ file only.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -19,6 +18,7 @@ from assay.bench.cells import Entry
 from assay.bench.records import Record
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.statistics import AttackRow, DetectorRow, Found, MitigationRow, flat
+from assay.report.csv_text import csv_text
 
 SCHEMA = "assay.records/1"
 
@@ -39,13 +39,11 @@ TYPES = {
 }
 """The columns that every record has, with their types in Parquet; those of the results follow."""
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
 
 def records_csv(found: Iterable[Found]) -> bytes:
     """One line a record."""
     rows = [record_row(*pair) for pair in found]
-    return _csv(rows, _columns(rows))
+    return csv_text(rows, _columns(rows))
 
 
 def aggregated_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
@@ -55,7 +53,7 @@ def aggregated_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
         for field in fields(kind)
         for column in ([field.name, f"{field.name}_low", f"{field.name}_high"] if _is_figure(field) else [field.name])
     ]
-    return _csv([flat(row) for row in rows], columns)
+    return csv_text([flat(row) for row in rows], columns)
 
 
 def records_json(found: Iterable[Found], *, title: str) -> bytes:
@@ -162,19 +160,6 @@ def _flat_result(result: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys([*TYPES, *(name for row in rows for name in row)]))
-
-
-def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_harmless(row.get(column)) for column in columns] for row in rows)
-    return stream.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _harmless(value: Any) -> Any:
-    """A text that a spreadsheet would run as a formula gets a ' before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _encodable(value: Any) -> Any:
