@@ -22,9 +22,9 @@ demo: setup
 test: setup
 	$(BIN)/pytest
 
-# The page of the matrices whose records are kept in benchmarks/results/matrices.
+# A page of each of the matrices whose records are kept in benchmarks/results/matrices.
 leaderboard: setup
-	$(BIN)/python benchmarks/matrices.py page leaderboard
+	$(BIN)/python benchmarks/matrices.py pages leaderboard
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
     assay bench run benchmarks/specs/first.yaml --store STORE     # computes the matrix; resumable
     python benchmarks/matrices.py keep STORE NAME                 # -> benchmarks/results/matrices/NAME.jsonl
-    python benchmarks/matrices.py page OUT                        # the leaderboard of all that is kept
+    python benchmarks/matrices.py pages OUT                       # a leaderboard of each that is kept
+    python benchmarks/matrices.py restore NAME STORE              # a store with what is kept, to go on from
 
 A file has a line on where it comes from, with the spec, and then a line a cell, named by what it computes. Of the
 pictures only those of seed 0 are kept: the planted trigger, and what the whole audit shows.
@@ -86,6 +87,11 @@ def put_back(path: Path, store: Store) -> None:
             store.finish(cell.key, kept["state"], **fields)
 
 
+def restore(name: str, place: Path) -> None:
+    with closing(Store(place)) as store, store:
+        put_back(PLACE / f"{name}.jsonl", store)
+
+
 def found(path: Path) -> list[tuple[Entry, Record]]:
     """Every cell of a file's matrix with its place."""
     with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
@@ -100,18 +106,18 @@ def stages_run(path: Path) -> tuple[int, int]:
     return len(builds), sum(result["stages_run"] for result in builds)
 
 
-def page(out: Path) -> None:
-    with tempfile.TemporaryDirectory() as folder, closing(Store(Path(folder))) as store:
-        with store:
-            for path in sorted(PLACE.glob("*.jsonl")):
-                put_back(path, store)
-        found = matrix.found(store)
-        specs = store.specs()
-        print(write_leaderboard(found, out, title=", ".join(specs), specs=specs)["index.html"])
+def pages(out: Path) -> None:
+    """One a matrix: on a page of all of them most cells would be empty, since each asks for something else."""
+    for path in sorted(PLACE.glob("*.jsonl")):
+        spec = str(lines_of(path)[0]["spec"])
+        files = write_leaderboard(found(path), out / path.stem, title=path.stem, specs={parse_text(spec).name: spec})
+        print(files["index.html"])
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "keep":
+    if sys.argv[1:2] == ["keep"]:
         keep(Path(sys.argv[2]), sys.argv[3])
+    elif sys.argv[1:2] == ["restore"]:
+        restore(sys.argv[2], Path(sys.argv[3]))
     else:
-        page(Path(sys.argv[2]))
+        pages(Path(sys.argv[2]))

@@ -20,6 +20,8 @@ MOST_PICTURES = 16 * 2**20
 PICTURE = re.compile(r"data:image/(png|jpeg|webp);base64,[A-Za-z0-9+/]+=*")
 
 LONGEST = 2000
+ORDER = ("trigger", "before", "after", "planted: before", "planted: after")
+"""Of a record's pictures, as people read them."""
 
 Line = tuple[str, str]
 
@@ -54,7 +56,8 @@ def _pictures(record: Record) -> dict[str, str]:
     pictures = (record.result or {}).get("pictures")
     if not isinstance(pictures, Mapping):
         return {}
-    return {str(name): uri for name, uri in pictures.items() if isinstance(uri, str) and PICTURE.fullmatch(uri)}
+    found = {str(name): uri for name, uri in pictures.items() if isinstance(uri, str) and PICTURE.fullmatch(uri)}
+    return dict(sorted(found.items(), key=lambda pair: ORDER.index(pair[0]) if pair[0] in ORDER else len(ORDER)))
 
 
 def _detail(entry: Entry, record: Record, pictures: Mapping[str, int] | None) -> dict[str, Any]:
