@@ -33,10 +33,13 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     clean = [pair for pair in audits if pair[0].cell.is_clean]
     planted = [pair for pair in audits if not pair[0].cell.is_clean]
     states = [record.state for _, record in found]
+    found_well = (
+        f"Found: {_alarmed(planted)} models in which the attack was planted well, {_right(_results(planted))} of them with "
+        "the right target. "
+    )
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: {_alarmed(clean)} "
-        f"clean models. Found: {_alarmed(planted)} models in which the attack was planted well, "
-        f"{_right(_results(planted))} of them with the right target. Chains from one training run count once in the "
+        f"clean models. {found_well if planted else ''}Chains from one training run count once in the "
         f"intervals. {stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
         "| attack | chain | models | CA | ASR | control | audit: found | right target |",
