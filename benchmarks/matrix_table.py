@@ -34,8 +34,8 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     planted = [pair for pair in audits if not pair[0].cell.is_clean]
     states = [record.state for _, record in found]
     found_well = (
-        f"Found: {_alarmed(planted)} models in which the attack was planted well, {_right(_results(planted))} of them with "
-        "the right target. "
+        f"Found: {_alarmed(planted)} models in which the attack was planted well, "
+        f"{_right(_results(planted))} of them with the right target. "
     )
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: {_alarmed(clean)} "
