@@ -76,7 +76,7 @@ def test_a_detector_is_judged_by_clean_models_only() -> None:
     assert chance.auc is not None
     assert scan.auc.value == 1.0
     assert chance.auc.value == pytest.approx(0.5)
-    assert (scan.clean, scan.clean_roots) == (8, 4)  # both chains, of one training run each
+    assert (scan.clean, scan.clean_roots) == (8, 8)  # both chains, which begin with trainings of their own
     assert scan.found_above_clean is not None
     assert scan.found_above_clean.value == 1.0
     assert chance.found_above_clean is not None
@@ -132,6 +132,15 @@ def test_a_clean_model_counts_once_whatever_its_chains_and_its_attack_are_called
     pairs = [(entry, Record(entry.cell.key, entry.cell.kind, {}, "done", result_of(entry))) for entry in entries(spec)]
     rows = [row for row in detector_rows(pairs) if row.detector == "patch-scan"]
     assert {(row.attack, row.chain, row.clean) for row in rows} == {("none", "scratch", 2), ("none", "again", 2)}
+
+
+def test_clean_models_of_one_training_run_count_once_and_those_of_another_recipe_for_themselves() -> None:
+    recipes = {"none": "none", "longer": {"none": {"recipe": {"epochs": 20}}}, "corner": {"badnets": {}}}
+    chains = {"scratch": ["attack"], "pruned": ["attack", {"prune-magnitude": {"rate": 0.5}}]}
+    spec = parse({**SMALL, "attacks": recipes, "chains": chains})
+    pairs = [(entry, Record(entry.cell.key, entry.cell.kind, {}, "done", result_of(entry))) for entry in entries(spec)]
+    row = next(row for row in detector_rows(pairs) if row.detector == "patch-scan")
+    assert (row.clean, row.clean_roots) == (8, 4)  # two recipes, two chains, two seeds
 
 
 def test_a_flat_row_has_a_column_a_bound() -> None:

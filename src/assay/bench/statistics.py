@@ -99,7 +99,7 @@ class MitigationRow:
 Found = tuple[Entry, Record]
 
 _Model = tuple[str, str, str, int]  # task, chain, attack, seed
-_Clean = tuple[str, int]  # steps, seed
+_Clean = tuple[str, str, int]  # the first step, which trains; those after it; the seed
 
 
 def attack_rows(found: Iterable[Found]) -> list[AttackRow]:
@@ -138,7 +138,7 @@ def detector_rows(found: Iterable[Found]) -> list[DetectorRow]:
             continue
         cleared = clean.get((task, detector, group[0][0].cell.samples), {})
         null = [float(result["score"]) for result in cleared.values()]
-        roots = len({seed for _, seed in cleared})
+        roots = len({(first, seed) for first, _, seed in cleared})
         done = _done(group)
         scored = [(entry, result) for entry, result in done if _score(result) is not None]
         scores = [float(result["score"]) for _, result in scored]
@@ -268,7 +268,7 @@ def _of_clean_models(found: Iterable[Found]) -> dict[tuple[str, str, int], dict[
         cell = entry.cell
         if _score(result) is not None:
             place = (entry.task, cell.method, cell.samples)
-            results.setdefault(place, {})[repr(cell.steps), cell.seed] = result
+            results.setdefault(place, {})[str(cell.steps[0]), str(cell.steps[1:]), cell.seed] = result
     return results
 
 
