@@ -51,7 +51,7 @@ MITIGATIONS = ("fine-tune", "fine-prune", "anp", "clp", "i-bau")
 
 
 def spec() -> Spec:
-    """2 tasks x 5 seeds x 5 chains x 8 attacks, each measured, tested 20 times, int8 apart mitigated 5 times: 10,000."""
+    """2 tasks x 5 seeds x 5 chains x 8 attacks, each measured, tested 20 times, and but for int8 mitigated 5 times."""
     return Spec(
         "made-up",
         (

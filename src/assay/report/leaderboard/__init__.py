@@ -22,8 +22,8 @@ def write_leaderboard(
     """Write index.html, records.{csv,json,parquet}, {attacks,detectors,mitigations}.csv and the specs; paths by names.
 
     ``found``: every cell that the matrix asks for with its record, those that have not run among them. ``specs``: the
-    texts of what asks for them, by name, for whoever wants to compute a record again. All files appear or, when the disk does not take them
-    (UnusableInput), none; other files in the folder stay.
+    texts of what asks for them, by name, for whoever wants to compute a record again. All files appear or, when the
+    disk does not take them (UnusableInput), none; other files in the folder stay.
     """
     board = Board(
         found,
