@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from assay import formats
-from assay.bench.inputs import begun, digests
+from assay.bench.inputs import begun, digests, located
 from assay.bench.spec import Spec, TaskSpec, parse
 from assay.bench.store import Store
 from assay.cli import main
@@ -89,6 +89,14 @@ def test_what_does_not_fit_is_said_before_anything_runs(
 ) -> None:
     with pytest.raises(UnusableInput, match=said):
         digests(read(spec_with(task, attacks)))
+
+
+def test_a_worker_elsewhere_gets_whole_paths_but_the_names_of_made_up_data_stay(tmp_path: Path) -> None:
+    for name in ("digits", "pictures"):
+        (tmp_path / name).mkdir()
+    made, read = (located(TaskSpec("t", name, ARCH), str(tmp_path)) for name in ("digits", "pictures"))
+    assert (made.data, read.data) == ("digits", str(tmp_path / "pictures"))
+    assert located(TaskSpec("t", "owner/name", ARCH, start="owner/net"), str(tmp_path)).start == "owner/net"
 
 
 def test_a_model_of_other_classes_is_refused(given: Path) -> None:

@@ -70,7 +70,7 @@ class Local:
                 outcome = None
                 self._pools[slot].shutdown(wait=False)
                 self._pools[slot] = _pool()
-            except BaseException as error:  # of a job that does not keep to the rule of raising nothing
+            except (Exception, SystemExit) as error:  # of a job that does not keep to the rule of raising nothing
                 outcome = _broken(error)
             self._free.append(slot)
             outcomes.append((key, outcome))

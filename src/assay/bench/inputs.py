@@ -13,6 +13,7 @@ from assay.attacks.poisoning import DataPoisoning
 from assay.bench.job import key_of
 from assay.bench.spec import Method, Spec, TaskSpec
 from assay.chain import digest_of_task
+from assay.data.synthetic import is_synthetic
 from assay.errors import UnusableInput
 from assay.fresh import fresh, inputs_of
 from assay.task import Task
@@ -23,7 +24,7 @@ def located(spec: TaskSpec, folder: str) -> TaskSpec:
 
     def whole(source: str) -> str:
         path = Path(folder) / source
-        return str(path) if path.exists() else source
+        return str(path) if path.exists() and not is_synthetic(source) else source
 
     return replace(spec, data=whole(spec.data), start=None if spec.start is None else whole(spec.start))
 
