@@ -166,12 +166,13 @@ def _why_invalid(rates: Result, band: Band) -> str:
 
 
 def _planted_pictures(build: Build) -> dict[str, str]:
-    """One picture on which the backdoor counts, without and with its trigger."""
+    """One picture on which the backdoor counts, without and with its trigger; none where there is no such picture."""
     held_out, secret = planting.test_split(build.task), build.secret
     assert secret is not None
     assert held_out.y is not None
-    first = int(secret.victims(held_out.y, build.task.num_classes).nonzero()[0])
-    x = held_out.x[first : first + 1]
+    x = held_out.x[secret.victims(held_out.y, build.task.num_classes)][:1]
+    if not len(x):
+        return {}
     return _small({"planted: before": x[0].numpy(), "planted: after": secret.trigger(x)[0].numpy()})
 
 
