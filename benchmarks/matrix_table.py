@@ -9,19 +9,16 @@ from typing import Any
 
 from assay.bench.cells import Entry
 from assay.bench.records import Record
+from assay.bench.statistics import share
 from assay.bench.whole import WHOLE
-from assay.metrics import wilson
 
 Found = list[tuple[Entry, Record]]
 
 
 def counted(hits: int, of: int, roots: int | None = None) -> str:
     """``hits`` of ``of``, with Wilson's 95 % interval of the share; ``roots``: how many of them are independent."""
-    if not of:
-        return "0 of 0"
-    count = of if roots is None else roots
-    low, high = wilson(hits / of * count, count)
-    return f"{hits} of {of} ({low:.0%} to {high:.0%})"
+    figure = share(hits, of, roots)
+    return f"{hits} of {of}" + (f" ({figure.low:.0%} to {figure.high:.0%})" if figure else "")
 
 
 def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[str]:
@@ -70,7 +67,7 @@ def _results(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
 def _alarmed(audits: Found) -> str:
     """How many the audit calls backdoored, of those that are done."""
     done = [pair for pair in audits if pair[1].state == "done"]
-    roots = {(entry.task, entry.attack, entry.cell.seed) for entry, _ in done}
+    roots = {(entry.task, entry.cell.steps[0], entry.cell.seed) for entry, _ in done}
     return counted(_alarms(_results(done)), len(done), len(roots))
 
 

@@ -61,7 +61,6 @@ def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path)
     store.expect({"another": "run, of which nothing came"})
     store.expect(digests(spec))
     store.add([("key", "build", {})])
-    store.driver = "me"
     store.claim("key")
     store.finish("key", "done", result={})
     store.expect(digests(spec))

@@ -23,6 +23,7 @@ from scipy.stats import t as student
 
 from assay.bench.cells import Entry
 from assay.bench.records import Record
+from assay.bench.spec import Method
 from assay.metrics import Z_95, wilson
 
 TINY = 1e-9
@@ -99,7 +100,7 @@ class MitigationRow:
 Found = tuple[Entry, Record]
 
 _Model = tuple[str, str, str, int]  # task, chain, attack, seed
-_Clean = tuple[str, str, int]  # the first step, which trains; those after it; the seed
+_Clean = tuple[tuple[Method, ...], int]  # steps, the first of which trains; seed
 
 
 def attack_rows(found: Iterable[Found]) -> list[AttackRow]:
@@ -138,7 +139,7 @@ def detector_rows(found: Iterable[Found]) -> list[DetectorRow]:
             continue
         cleared = clean.get((task, detector, group[0][0].cell.samples), {})
         null = [float(result["score"]) for result in cleared.values()]
-        roots = len({(first, seed) for first, _, seed in cleared})
+        roots = len({(steps[0], seed) for steps, seed in cleared})
         done = _done(group)
         scored = [(entry, result) for entry, result in done if _score(result) is not None]
         scores = [float(result["score"]) for _, result in scored]
@@ -229,6 +230,14 @@ def auc(positive: Sequence[float], negative: Sequence[float], *, roots: int | No
     return Figure(area, low, high, len(p))
 
 
+def share(hits: int, of: int, roots: int | None = None) -> Figure | None:
+    """``hits`` of ``of`` with Wilson's interval, as of ``roots`` models where not all are independent; None of none."""
+    if not of:
+        return None
+    value, count = hits / of, of if roots is None else roots
+    return Figure(value, *wilson(value * count, count), count)
+
+
 def threshold(clean: Sequence[float], rate: float) -> float | None:
     """The smallest clean score that at most a share ``rate`` of further clean models would exceed (conformal).
 
@@ -268,7 +277,7 @@ def _of_clean_models(found: Iterable[Found]) -> dict[tuple[str, str, int], dict[
         cell = entry.cell
         if _score(result) is not None:
             place = (entry.task, cell.method, cell.samples)
-            results.setdefault(place, {})[str(cell.steps[0]), str(cell.steps[1:]), cell.seed] = result
+            results.setdefault(place, {})[cell.steps, cell.seed] = result
     return results
 
 
@@ -294,6 +303,10 @@ def _found(results: Sequence[Mapping[str, Any]], limit: float | None) -> Figure 
         return None
     scores = [_score(result) for result in results]
     return _share([score is not None and score > limit for score in scores])
+
+
+def _share(hits: Sequence[bool], roots: int | None = None) -> Figure | None:
+    return share(sum(hits), len(hits), roots)
 
 
 def _names_target(result: Mapping[str, Any]) -> bool:
@@ -324,14 +337,6 @@ def _mean_rate(results: Sequence[Mapping[str, Any]], name: str) -> Figure | None
     half = max(between, float(np.sqrt((of_samples**2).sum())) / count)
     mean = float(values.mean())
     return Figure(mean, max(0.0, mean - half), min(1.0, mean + half), count)
-
-
-def _share(hits: Sequence[bool], roots: int | None = None) -> Figure | None:
-    """The share of hits with Wilson's interval, as of ``roots`` models where not all are independent."""
-    if not hits:
-        return None
-    value, count = sum(hits) / len(hits), len(hits) if roots is None else roots
-    return Figure(value, *wilson(value * count, count), count)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ from assay.bench.store import Store
 from assay.blobs import Blobs
 from assay.errors import UnusableInput
 from assay.many.collection import digest_of
+from assay.null_file import digest_of_builtin
 from assay.report.bundle import contents
 from assay.result import Audit
 
@@ -226,7 +226,8 @@ def _state(settings: Settings) -> str:
     if settings.data is not None and (path := Path(settings.data)).exists():
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
-    null = resources.files("assay") / "nulls" / "images.json" if settings.null is None else Path(settings.null)
-    if null.is_file():
+    if settings.null is None:
+        parts.append(digest_of_builtin())
+    elif (null := Path(settings.null)).is_file():
         parts.append(hashlib.sha256(null.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
