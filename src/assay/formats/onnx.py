@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,11 @@ from assay.formats.files import inside, sha256_of
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import AS_IT_IS, Normalization
+from assay.formats.onnx_import import as_torch
+from assay.formats.onnx_weights import stored_weights
 from assay.formats.shape import MAX_SIDE, Shape
 
 if TYPE_CHECKING:
-    import numpy as np
     import onnx
 
 FORMAT = "onnx"
@@ -27,6 +28,10 @@ MAX_BYTES = 2**31  # protobuf's own limit
 MAX_EXTERNAL_BYTES = 2**34
 INPUT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
 CHANNELS = (1, 3, 4)
+TRIED = 64
+"""Pictures on which the graph in torch is compared with ONNX Runtime; of large ones fewer."""
+LEAST_AGREEMENT = 0.9
+"""With less of them in common, the graph in torch is another model."""
 
 
 class OnnxNet(nn.Module):
@@ -42,16 +47,19 @@ class OnnxNet(nn.Module):
         self.output = _logits_output(self.session, path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.detach().to("cpu")
+        return self.as_the_graph_takes_it(self._run, x.detach().to("cpu"))
+
+    def as_the_graph_takes_it(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """``run`` of ``x`` (N, C, H, W) in the graph's own layout and, if it has one, its batch size."""
         if self.channels_last:
             x = x.permute(0, 2, 3, 1)
         if self.batch is None:
-            return self._run(x)
+            return run(x)
         # A fixed batch: pieces of that size, the last one padded with its own last picture.
         pieces = []
         for piece in x.split(self.batch):
             padding = piece[-1:].expand(self.batch - len(piece), *piece.shape[1:])
-            pieces.append(self._run(torch.cat([piece, padding]))[: len(piece)])
+            pieces.append(run(torch.cat([piece, padding]))[: len(piece)])
         return torch.cat(pieces)
 
     def _run(self, x: Tensor) -> Tensor:
@@ -65,6 +73,17 @@ class OnnxNet(nn.Module):
         return OnnxNet, (self.path,)
 
 
+class OnnxTwin(nn.Module):
+    """What the session of ``net`` computes, in torch, with gradients."""
+
+    def __init__(self, net: OnnxNet, graph: nn.Module) -> None:
+        super().__init__()
+        self.net, self.program = net, graph  # torch.fx keeps the name `graph` for itself
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.as_the_graph_takes_it(self.program, x)
+
+
 def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape | None = None) -> Artifact:
     """Loads an ONNX file with one float input (N, C, H, W) or (N, H, W, C) and logits (N, K) as its output.
 
@@ -73,11 +92,16 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     """
     model = _checked_model(path)
     said = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
-    net = OnnxNet(path)
+    net, stored = OnnxNet(path), stored_weights(model, path)
     inputs = ImageSpec(shape) if shape else said.inputs or ImageSpec(_shape(net, path))
     chosen = normalization or said.normalization
+
+    def normalized(module: nn.Module) -> nn.Module:
+        return (module if chosen is None else chosen.around(module, inputs.shape[0])).eval()
+
+    twin, note, opaque = _twin(model, net, path, inputs.shape)
     artifact = describe(
-        net.eval() if chosen is None else chosen.around(net, inputs.shape[0]).eval(),
+        normalized(net),
         inputs,
         num_classes=None,
         class_names=said.class_names,
@@ -88,14 +112,49 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     assumed = chosen is None and said.inputs is None  # assay's own files have their normalization inside
     return replace(
         artifact,
-        notes=(*artifact.notes, AS_IT_IS) if assumed else artifact.notes,
+        notes=(*artifact.notes, *note, *((AS_IT_IS,) if assumed else ())),
         range_assumed=assumed,
         digest=sha256_of([path, *external]),
         planted=said.planted,
         arch=said.arch,
         differentiable=False,
-        weights=_weights(model, path),
+        twin=None if twin is None else normalized(twin),
+        opaque=opaque,
+        weights=stored.values,
+        steps=stored.steps,
     )
+
+
+def _twin(
+    model: onnx.ModelProto, net: OnnxNet, path: Path, shape: Shape
+) -> tuple[nn.Module | None, tuple[str, ...], str]:
+    """The graph with gradients and a note on how far it agrees with ONNX Runtime; or why there is none."""
+    count = TRIED if shape[1] * shape[2] <= 64 * 64 else TRIED // 8
+    x = made_up_pictures(count, shape)
+    try:
+        twin = OnnxTwin(net, as_torch(model, path, source=net.input.name, result=net.output)).eval()
+        with torch.no_grad():
+            same = int((twin(x).argmax(1) == net(x).argmax(1)).sum())
+    except UnusableInput as why:
+        return None, (), str(why).removeprefix(f"{path}: ")
+    except Exception as error:  # a graph that the operators in torch do not bear, in any way
+        return None, (), f"the graph does not run in torch: {first_line(error)}"
+    if same < LEAST_AGREEMENT * count:
+        return (
+            None,
+            (),
+            f"in torch it names another class than ONNX Runtime on {count - same} of {count} pictures",
+        )
+    return twin, (f"for gradients it runs in torch: the class of ONNX Runtime on {same} of {count} pictures",), ""
+
+
+def made_up_pictures(count: int, shape: Shape) -> Tensor:
+    """(count, C, H, W) in [0, 1]: coarse and fine noise, the same every time."""
+    channels, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, channels, 4, 4, generator=generator)
+    fine = torch.rand(count, channels, height, width, generator=generator)
+    return 0.7 * nn.functional.interpolate(coarse, (height, width), mode="bilinear") + 0.3 * fine
 
 
 def external_files(path: Path) -> list[Path]:
@@ -200,40 +259,3 @@ def _shape(net: OnnxNet, path: Path) -> Shape:
             "C,H,W, or set its metadata assay.shape to [channels, height, width]"
         )
     return (sides[2], sides[0], sides[1]) if net.channels_last else (sides[0], sides[1], sides[2])
-
-
-def _weights(model: onnx.ModelProto, path: Path) -> Mapping[str, np.ndarray]:
-    """The float initializers by name; quantized ones as the float32 values that they stand for."""
-    import numpy as np
-    from onnx import numpy_helper
-
-    raw = {t.name: numpy_helper.to_array(t, base_dir=str(path.parent)) for t in model.graph.initializer}
-    weights: dict[str, np.ndarray] = {}
-    steps = {name for node in model.graph.node if node.op_type.endswith("QuantizeLinear") for name in node.input[1:]}
-    steps |= {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.input[1:]}
-    for name, array in raw.items():
-        if array.dtype.kind == "f" and array.ndim and name not in steps:
-            weights[name] = array.astype(np.float32)
-        if array.dtype.kind == "f" and (np.isnan(array).any() or (array.ndim > 1 and np.isinf(array).any())):
-            raise UnusableInput(f"{path}: initializer {name!r} holds NaN or infinite values; expected finite weights")
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in raw and node.input[1] in raw:
-            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-            zero = raw.get(node.input[2]) if len(node.input) > 2 else None
-            value = _dequantized(raw[node.input[0]], raw[node.input[1]], zero, axis)
-            if value is not None:
-                weights[node.input[0].removesuffix("_quantized")] = value
-    return weights
-
-
-def _dequantized(q: np.ndarray, scale: np.ndarray, zero: np.ndarray | None, axis: int) -> np.ndarray | None:
-    """(q - zero) * scale, per tensor or along ``axis``; None for blockwise scales, which are left as they are."""
-    import numpy as np
-
-    if scale.ndim > 1:
-        return None
-    shape = [1] * q.ndim
-    if scale.size > 1:
-        shape[axis] = scale.size
-    shift = 0.0 if zero is None else zero.astype(np.float32).reshape(shape if zero.size > 1 else [1] * q.ndim)
-    return (q.astype(np.float32) - shift) * scale.astype(np.float32).reshape(shape)

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from assay.errors import UnusableInput
+from assay.models.onnx_graph import OnnxGraph
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _COPIES = frozenset({"clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy"})
@@ -29,6 +30,8 @@ def folded_graph(net: nn.Module, example: Tensor) -> fx.GraphModule:
 
     Raises UnusableInput where ``net`` cannot be traced, or where the graph does not reproduce its outputs.
     """
+    if any(isinstance(module, OnnxGraph) and module.rounds for module in net.modules()):
+        raise UnusableInput("the model is quantized already: it is audited as it is")  # nor do gradients bear tracing
     net = copy.deepcopy(net).eval().requires_grad_(False)
     graph_module = _trace(net, example[:2])
     _drop_copies(graph_module.graph)
