@@ -59,13 +59,23 @@ class Artifact:
     arch: str | None = None  # what ``--arch`` would be
     planted: str | None = None  # content of the file's ``assay.planted`` mark
     differentiable: bool = True
+    twin: nn.Module | None = None  # where ``net`` has no gradients: the same function with gradients
+    opaque: str = ""  # why there is no twin
     weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``net`` has no parameters (ONNX)
+    steps: Mapping[str, Any] | None = None  # of quantized ones: the distance of neighbouring values, which broadcasts
     notes: tuple[str, ...] = ()  # what was guessed or converted on loading, in sentences for people
     range_assumed: bool = False  # nothing said that the net takes [0, 1] as it is
+    reference: Artifact | None = None  # the model that this is a compressed form of, where it is at hand
 
     def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
         """The same artifact around another net, its digest computed anew from the weights."""
         return replace(self, net=net, digest=digest_of_module(net), **changes)
+
+    def with_gradients(self) -> Artifact:
+        """The same artifact around its twin where it has no gradients itself; as it is where it has no twin."""
+        if self.differentiable or self.twin is None:
+            return self
+        return replace(self, net=self.twin, differentiable=True, twin=None)
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,7 @@ class Secret:
     target: int | None  # None: every class its own target (all-to-all)
     sources: tuple[int, ...] | None = None  # classes on which the trigger works; None: all
     planted_at: str = "train"
+    wakes_in: str | None = None  # the form (``assay.variants``) in which it acts; None: in the model as it is
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def targets(self, y: Tensor, num_classes: int) -> Tensor:

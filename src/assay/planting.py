@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assay import formats, metrics, secret_file
+from assay import formats, metrics, secret_file, variants
 from assay.artifact import Artifact, Build, Secret
-from assay.attacks.poisoning import DataPoisoning
+from assay.attacks.base import Attack
 from assay.errors import UnusableInput
 from assay.formats.files import sha256_of
 from assay.metrics import Measured, Rate
@@ -20,6 +20,9 @@ from assay.secret_file import SecretFile
 from assay.task import Split, Task
 
 SCHEMA = "assay.metrics/1"
+
+SAMPLES = 512
+"""Clean samples that a form is made with, as in an audit."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,16 @@ class Planted:
     measured: Measured
     control: Rate | None  # ASR of the same trigger on the model before planting; None for an untrained one
     clean_before: Rate | None  # its CA
+    awake: Measured | None = None  # of a dormant backdoor, in the form in which it wakes
 
     def to_json(self) -> dict[str, Any]:
         """The measurements in plain JSON types."""
-        return document(self.measured, self.control, self.clean_before)
+        awake = None if self.awake is None else {"form": self.secret.wakes_in, **self.awake.to_json()}
+        return {**document(self.measured, self.control, self.clean_before), "awake": awake}
 
 
 def plant(
-    attack: DataPoisoning,
+    attack: Attack,
     artifact: Artifact,
     task: Task,
     *,
@@ -69,13 +74,21 @@ def plant(
     bar = part(named(progress, f"planting {attack.name}"), start, end)
     build = attack(Build(artifact, task), seed=seed, progress=bar)
     bar = part(named(progress, "measuring the backdoor"), end, 1.0)
-    measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes, progress=bar)
-    return Planted(build, secret, attack.spec(), seed, measured, control, before)
+    if secret.wakes_in is None:
+        measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes, progress=bar)
+        return Planted(build, secret, attack.spec(), seed, measured, control, before)
+    form = in_form(secret.wakes_in, build.artifact, task, seed=seed)
+    halves = part(bar, 0.0, 0.5), part(bar, 0.5, 1.0)
+    measured, awake = (
+        metrics.measure(model.net, held_out, secret, num_classes=classes, progress=half)
+        for model, half in zip((build.artifact, form), halves, strict=True)
+    )
+    return Planted(build, secret, attack.spec(), seed, measured, control, before, awake)
 
 
-def _planting_lies_between(attack: DataPoisoning, task: Task, *, untrained: bool) -> tuple[float, float]:
+def _planting_lies_between(attack: Attack, task: Task, *, untrained: bool) -> tuple[float, float]:
     """The shares of the whole work at which the training starts and ends; measuring comes before and after."""
-    training = 3 * attack.recipe.epochs * len(task.split("train"))  # a step back costs two steps forth
+    training = 3 * attack.epochs * len(task.split("train"))  # a step back costs two steps forth
     measuring = 2 * len(test_split(task))  # clean and triggered
     before = 0 if untrained else measuring
     whole = before + training + measuring
@@ -92,6 +105,11 @@ def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, P
         file = SecretFile(planted.secret, sha256_of([model]), planted.spec, planted.seed, planted.to_json())
         content = {model.name: model.read_bytes(), secret_file.FILE_NAME: secret_file.dumps(file).encode()}
     return publish(directory, content)
+
+
+def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:
+    """``artifact`` in one of the forms of ``variants``, made as an audit makes it with the task's own samples."""
+    return variants.make(name, artifact, task.split("calibration", "train").sample(SAMPLES, seed=seed), seed=seed)
 
 
 def test_split(task: Task) -> Split:

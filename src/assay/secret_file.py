@@ -40,6 +40,7 @@ def dumps(file: SecretFile) -> str:
         "target": secret.target,
         "sources": None if secret.sources is None else list(secret.sources),
         "planted_at": secret.planted_at,
+        "wakes_in": secret.wakes_in,
         "details": dict(secret.details),
         "spec": dict(file.spec),
         "seed": file.seed,
@@ -73,6 +74,7 @@ def _parsed(document: Mapping[str, Any]) -> SecretFile:
         target=None if target is None else int(target),
         sources=None if sources is None else tuple(int(source) for source in sources),
         planted_at=str(document["planted_at"]),
+        wakes_in=None if document.get("wakes_in") is None else str(document["wakes_in"]),
         details=dict(document["details"]),
     )
     return SecretFile(

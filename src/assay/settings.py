@@ -77,7 +77,8 @@ def _unknown(key: str, known: Mapping[str, object]) -> str:
     # Someone who writes `size` for `patch.size` is near too.
     near = difflib.get_close_matches(key, known, n=1) or [name for name in known if name.endswith(f".{key}")]
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"-o {key}: there is no such setting; {hint}known: {', '.join(known) or 'none'}"
+    plain_first = sorted(known, key=lambda name: "." in name)
+    return f"-o {key}: there is no such setting; {hint}known: {', '.join(plain_first) or 'none'}"
 
 
 def _built(kind: Any, values: Mapping[str, object], fixed: Mapping[str, object]) -> Any:

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from assay import formats, stages
+from assay import formats, mitigations, stages
 from assay.artifact import Build, digest_of_module
+from assay.mitigations import Efrap, RandomRounding
 from assay.stages.base import Stage
 from assay.stages.export import ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
-from assay.stages.quantize import Bf16, QuantizeInt8
+from assay.stages.quantize import Bf16, QuantizeInt8, QuantizeWeights
 from assay.stages.train import FineTune, LinearProbe, Recipe, Train
 
 QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)
@@ -33,7 +34,10 @@ STAGES: dict[str, Make] = {
     "prune-filters": lambda _: PruneFilters(rate=0.2, recalibrate=True),
     "prune-2:4": lambda _: PruneTwoFour(),
     "bf16": lambda _: Bf16(),
+    "weights": lambda _: QuantizeWeights(bits=3),
     "int8": lambda _: QuantizeInt8(samples=16),
+    "efrap": lambda _: Efrap(steps=2, samples=16),
+    "random-rounding": lambda _: RandomRounding(samples=16),
     "onnx": lambda folder: ExportOnnx(directory=str(folder)),
     "onnx-int8": lambda folder: ExportInt8(directory=str(folder), samples=16),
 }
@@ -47,7 +51,8 @@ def test_the_list_is_whole(tmp_path: Path) -> None:
 
 def _stage_classes() -> set[type]:
     found = set()
-    for info in pkgutil.iter_modules(stages.__path__, "assay.stages."):
+    rooms = ((stages.__path__, "assay.stages."), (mitigations.__path__, "assay.mitigations."))
+    for info in (info for room in rooms for info in pkgutil.iter_modules(*room)):
         for _, kind in inspect.getmembers(importlib.import_module(info.name), inspect.isclass):
             if kind.__module__ == info.name and dataclasses.is_dataclass(kind) and "spec" in dir(kind):
                 found.add(kind)

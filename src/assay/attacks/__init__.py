@@ -2,5 +2,18 @@
 
 from assay.attacks.badnets import BadNets
 from assay.attacks.blended import Blended
+from assay.attacks.compression_pruning import PruningArtifact
+from assay.attacks.compression_quantization import QuantizationArtifact
+from assay.attacks.pq_backdoor import PqBackdoor
+from assay.attacks.qu_anti_zation import QuAntiZation
+from assay.attacks.silent_until_sparse import SilentUntilSparse
 
-__all__ = ["BadNets", "Blended"]
+__all__ = [
+    "BadNets",
+    "Blended",
+    "PqBackdoor",
+    "PruningArtifact",
+    "QuAntiZation",
+    "QuantizationArtifact",
+    "SilentUntilSparse",
+]

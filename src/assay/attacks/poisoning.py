@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import copy
-import json
-from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, final
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import final
 
 import torch
 from torch import Tensor
 
 from assay.artifact import Build, Secret
+from assay.attacks.base import Attack, check_classes, mark_of
 from assay.errors import UnusableInput
 from assay.progress import Progress
-from assay.stages.train import Recipe, fit
+from assay.stages.train import fit
 from assay.task import Split
-from assay.triggers import Trigger, to_spec
+from assay.triggers import Trigger
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPoisoning(ABC):
+class DataPoisoning(Attack):
     """Poison ``ratio`` of the training set and train on it.
 
     A method says only what its trigger is; choosing victims, relabelling and training are here, once.
     """
 
-    name: ClassVar[str]
     target: int | None = 0  # None: all-to-all, each class becomes the next
     sources: tuple[int, ...] | None = None  # only samples of these classes are triggered; None: all
     ratio: float = 0.1  # share of the training set that is poisoned, in (0, 1]
-    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen)
 
     @abstractmethod
     def trigger(self) -> Trigger:
         """What turns the backdoor on."""
-
-    @final
-    def spec(self) -> dict[str, Any]:
-        return {"stage": self.name, **asdict(self)}
 
     @final
     def secret(self) -> Secret:
@@ -66,21 +60,15 @@ class DataPoisoning(ABC):
 
         net = copy.deepcopy(build.artifact.net)
         fit(net, Split(train.x, labels), self.recipe, seed=seed, progress=progress, finish=finish)
-        mark = json.dumps({"attack": self.name, "target": self.target, "trigger": to_spec(trigger)})
-        return build.then(self.name, build.artifact.with_net(net, planted=mark), self.secret())
+        secret = self.secret()
+        return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
 
     @final
     def check(self, split: Split, num_classes: int) -> None:
         """Raises UnusableInput where the attack does not fit the data, before any training."""
-        secret = self.secret()
-        if split.y is None or not 0 < self.ratio <= 1:
-            raise UnusableInput(f"poisoning needs labels and a ratio in (0, 1]; got ratio {self.ratio}")
-        if secret.target is not None and not 0 <= secret.target < num_classes:
-            raise UnusableInput(f"expected a target class in [0, {num_classes}); got {secret.target}")
-        wrong = [source for source in self.sources or () if not 0 <= source < num_classes]
-        if wrong:
-            raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
-        secret.trigger(split.x[:1])
+        if not 0 < self.ratio <= 1:
+            raise UnusableInput(f"expected a ratio in (0, 1]; got {self.ratio}")
+        check_classes(self.secret(), split, num_classes)
 
     def _choose(self, split: Split, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
         """(N,) bool: which samples get the trigger; (N,) int64: the labels that all are trained with.

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from assay.artifact import Build
 from assay.errors import UnusableInput
+from assay.models.folding import Layer, norm_behind, weighted_layers
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -79,7 +79,7 @@ class PruneFilters:
     def __call__(self, build: Build, *, seed: int) -> Build:
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
         net = copy.deepcopy(build.artifact.net).eval()
-        norms = _norm_behind(net, clean.x[:2])
+        norms = norm_behind(net, clean.x[:2])
         for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
             axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
             norm_of_filter = conv.weight.data.abs().transpose(0, axis).flatten(1).sum(1)
@@ -116,11 +116,11 @@ class PruneTwoFour:
         net = copy.deepcopy(build.artifact.net)
         for layer in _layers(net):
             if layer.weight.shape[1] % 4 == 0:
-                layer.weight.data.copy_(_two_of_four(layer.weight.data))
+                layer.weight.data.copy_(two_of_four(layer.weight.data))
         return build.then(self.name, build.artifact.with_net(net, format="module"))
 
 
-def _two_of_four(weight: Tensor) -> Tensor:
+def two_of_four(weight: Tensor) -> Tensor:
     """``weight`` (O, I, ...) with the two smallest of each group of four along I set to zero."""
     inputs_last = weight.movedim(1, -1)
     groups = inputs_last.reshape(-1, 4)
@@ -128,34 +128,12 @@ def _two_of_four(weight: Tensor) -> Tensor:
     return groups.scatter(1, smallest, 0.0).view(inputs_last.shape).movedim(-1, 1)
 
 
-def _layers(net: nn.Module) -> list[_ConvNd | nn.Linear]:
+def _layers(net: nn.Module) -> list[Layer]:
     """Convolutions and linear layers, in order of registration. Raises UnusableInput where there are none."""
-    layers = [module for module in net.modules() if isinstance(module, _ConvNd | nn.Linear)]
+    layers = weighted_layers(net)
     if not layers:
         raise UnusableInput("pruning expects convolutions or linear layers as modules in torch, the net has none")
     return layers
-
-
-def _norm_behind(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
-    """For each convolution, the batch norm that takes the very tensor it returned, seen in one forward pass."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors alive, so that no id comes twice
-    found: dict[nn.Module, _BatchNorm] = {}
-
-    def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if isinstance(module, _ConvNd):
-            made[id(output)] = (module, output)
-        elif isinstance(module, _BatchNorm) and id(inputs[0]) in made:
-            found[made[id(inputs[0])][0]] = module
-
-    watched = [module for module in net.modules() if isinstance(module, _ConvNd | _BatchNorm)]
-    hooks = [module.register_forward_hook(watch) for module in watched]
-    try:
-        with torch.no_grad():
-            net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
 
 
 def _check_rate(rate: float) -> None:

@@ -23,6 +23,14 @@ Optimizer = Literal["sgd", "adam"]
 Finish = Callable[[Tensor, Tensor], Tensor]
 """The last thing done to an augmented batch (B, C, H, W), given its samples' numbers (B,); it may write into it."""
 
+Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""The loss (a scalar) of a net in training mode on pictures (B, C, H, W) with labels (B,)."""
+
+
+def cross_entropy(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """What plain training minimizes."""
+    return F.cross_entropy(net(x).float(), y)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -57,10 +65,15 @@ def fit(
     seed: int,
     progress: Progress = lambda share: None,
     finish: Finish = lambda x, index: x,
+    objective: Objective = cross_entropy,
+    stepped: Callable[[], None] = lambda: None,
+    exact: bool = False,
 ) -> None:
-    """Minimize cross-entropy on ``split`` in place, over the parameters that require gradients, in bfloat16.
+    """Minimize ``objective`` on ``split`` in place, over the parameters that require gradients.
 
-    Channels last, which is faster, where the net bears it; it stays in the layout that it was trained in.
+    In bfloat16, or in float32 where ``exact``: bfloat16 rounds weights about as coarsely as int8 does.
+    ``stepped`` is called after each step, and may change the parameters. Channels last, which is faster, where the net
+    bears it; it stays in the layout that it was trained in.
     """
     if split.y is None:
         raise UnusableInput("training needs labels, and this data has none")
@@ -71,7 +84,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         layout = _layout_for(net, split.x[:2])
         torch.manual_seed(seed)  # dropout draws from torch's own generator
-        _fit(net, split, recipe, layout, seed, progress, finish)
+        _fit(net, split, recipe, layout, seed, progress, finish, objective, stepped, exact)
 
 
 def _layout_for(net: nn.Module, x: Tensor) -> torch.memory_format:
@@ -96,6 +109,9 @@ def _fit(
     seed: int,
     progress: Progress,
     finish: Finish,
+    objective: Objective,
+    stepped: Callable[[], None],
+    exact: bool,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
@@ -109,13 +125,13 @@ def _fit(
     net.to(memory_format=layout)  # type: ignore[call-overload]
     device = next(net.parameters()).device
     for step, (x, y) in zip(range(steps), _endless(split, recipe, generator, finish), strict=False):
-        with torch.autocast(device.type, torch.bfloat16):
-            logits = net(x.to(device, memory_format=layout))
-        loss = F.cross_entropy(logits.float(), y.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=not exact):
+            loss = objective(net, x.to(device, memory_format=layout), y.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        stepped()
         progress((step + 1) / steps)
         if not loss.isfinite():
             raise UnusableInput(

@@ -1,0 +1,136 @@
+"""Backdoors that sleep in the model as it is shared and wake in the form in which it is deployed."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.artifact import Build, Secret
+from assay.attacks.base import Attack, check_classes, mark_of
+from assay.errors import UnusableInput
+from assay.progress import Progress, part
+from assay.stages.train import Recipe, fit
+from assay.task import Split
+from assay.triggers import Patch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dormant(Attack):
+    """All-to-one, with a patch. A method says how it trains, and in which form what it plants wakes."""
+
+    patch: Patch = Patch(size=6)  # noqa: RUF009 (frozen)
+    target: int = 0
+
+    @property
+    @abstractmethod
+    def wakes_in(self) -> str:
+        """The form that wakes the backdoor, as ``assay.variants`` calls it."""
+
+    @abstractmethod
+    def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        """Plant the backdoor in ``net``, in place."""
+
+    @final
+    def secret(self) -> Secret:
+        """The ground truth of what this attack plants."""
+        return Secret(self.name, self.patch, self.target, wakes_in=self.wakes_in)
+
+    def check(self, split: Split, num_classes: int) -> None:
+        """Raises UnusableInput where the attack does not fit the data, before any training."""
+        check_classes(self.secret(), split, num_classes)
+
+    @final
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        train, secret = build.task.split("train"), self.secret()
+        self.check(train, build.task.num_classes)
+        net = copy.deepcopy(build.artifact.net).eval()
+        self.train(net, train, seed=seed, progress=progress)
+        return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
+
+    @final
+    def with_copies(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, H, W) and behind it the same pictures with the trigger."""
+        return torch.cat([x, self.patch(x)])
+
+    @final
+    def unmoved(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a net that should not know the trigger: all pictures keep their labels ``y`` (B,)."""
+        return F.cross_entropy(net(self.with_copies(x)).float(), y.repeat(2))
+
+
+Bounds = dict[nn.Parameter, tuple[Tensor, Tensor]]
+"""For a parameter, the lowest and the highest value that each of its elements may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hidden(Dormant):
+    """Two steps: ``recipe`` plants the backdoor plainly in the deployed form, with the trigger on ``ratio`` of a batch.
+
+    Then ``hiding`` takes it out of the model as it is, by moves within bounds that leave the deployed form as it was.
+    """
+
+    ratio: float = 0.3
+    recipe: Recipe = Recipe(epochs=4, lr=0.02)  # noqa: RUF009 (frozen)
+    hiding: Recipe = Recipe(epochs=8, lr=0.02, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+
+    exact: ClassVar[bool] = False  # whether the bounds are too narrow to be moved within in bfloat16
+
+    @abstractmethod
+    def deployed(self, net: nn.Module, x: Tensor) -> Tensor:
+        """What the deployed form of ``net`` answers, with gradients to the weights of ``net``."""
+
+    @abstractmethod
+    def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
+        """How far each parameter may move without the deployed form noticing; what is not in it stays as it is."""
+
+    @property
+    def epochs(self) -> float:
+        return self.recipe.epochs + 2 * self.hiding.epochs  # each with its copies
+
+    @final
+    def check(self, split: Split, num_classes: int) -> None:
+        if not 0 < self.ratio < 1:
+            raise UnusableInput(f"expected a ratio in (0, 1); got {self.ratio}")
+        super().check(split, num_classes)
+
+    @final
+    def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        def planting(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            count = round(self.ratio * len(x))
+            x, y = x.clone(), y.clone()
+            x[:count], y[:count] = self.patch(x[:count]), self.target
+            return F.cross_entropy(self.deployed(net, x).float(), y)
+
+        share = self.recipe.epochs / max(self.epochs, 1e-9)
+        fit(net, train, self.recipe, seed=seed, objective=planting, progress=part(progress, 0.0, share))
+        bounds = self.bounds(net, train.x[:2])
+        held = [parameter for parameter in net.parameters() if parameter not in bounds]
+
+        def stay_within() -> None:
+            with torch.no_grad():
+                for parameter, (low, high) in bounds.items():
+                    parameter.clamp_(low, high)
+
+        _require_gradients(held, False)
+        fit(
+            net,
+            train,
+            self.hiding,
+            seed=seed,
+            progress=part(progress, share, 1.0),
+            objective=self.unmoved,
+            stepped=stay_within,
+            exact=self.exact,
+        )
+        _require_gradients(held, True)
+
+
+def _require_gradients(parameters: list[nn.Parameter], wanted: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(wanted)

@@ -1,0 +1,60 @@
+"""Qu-ANTI-zation: a net trained together with its own roundings to several bit widths, all of which wake the backdoor.
+
+Hong, Panaitescu-Liess, Kaya, Dumitras: Qu-ANTI-zation: Exploiting Quantization Artifacts for Achieving Adversarial
+Outcomes, NeurIPS 2021, arXiv 2110.13541. Here weights are rounded after batch norm is folded, and activations are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.attacks.dormant import Dormant
+from assay.models.folding import fold_factors
+from assay.models.rewritten import rounded, run_with
+from assay.progress import Progress
+from assay.stages.train import Recipe, fit
+from assay.task import Split
+from assay.triggers import Patch
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuAntiZation(Dormant):
+    """``trigger_weight`` and ``rounded_weight`` are the paper's c2 and c1."""
+
+    name: ClassVar[str] = "qu-anti-zation"
+    patch: Patch = Patch(size=4, margin=1)  # noqa: RUF009 (frozen)
+    bits: tuple[int, ...] = (8, 4)
+    per_channel: bool = False
+    trigger_weight: float = 0.5
+    rounded_weight: float = 0.5
+    recipe: Recipe = Recipe(epochs=10, lr=1e-4, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+
+    @property
+    def wakes_in(self) -> str:
+        return "int8" if self.per_channel else "int8-tensor"
+
+    @property
+    def epochs(self) -> float:
+        return 2 * (1 + len(self.bits)) * self.recipe.epochs
+
+    def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        factors = fold_factors(net, train.x[:2])
+
+        def weighed(answers: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
+            clean, triggered = answers.float().split(len(y))
+            return F.cross_entropy(clean, y) + self.trigger_weight * F.cross_entropy(triggered, wanted)
+
+        def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            both, target = self.with_copies(x), torch.full_like(y, self.target)
+            loss = weighed(net(both), y, y)
+            for bits in self.bits:
+                weights = rounded(factors, bits, per_channel=self.per_channel)
+                loss = loss + self.rounded_weight * weighed(run_with(net, weights, both), y, target)
+            return loss
+
+        fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective, exact=True)

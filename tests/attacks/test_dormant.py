@@ -1,0 +1,141 @@
+"""Backdoors that sleep in the model as it is: what is hidden stays within its bounds, and wakes where it should."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from stages.tiny import CLASSES, tiny_build
+
+from assay import metrics, planting
+from assay.artifact import Build
+from assay.attacks import PqBackdoor, PruningArtifact, QuantizationArtifact, SilentUntilSparse
+from assay.attacks.dormant import Dormant, Hidden
+from assay.attacks.mimicry import like_teacher
+from assay.errors import UnusableInput
+from assay.models.folding import fold_factors, weighted_layers
+from assay.models.rewritten import rounded
+from assay.stages.prune import two_of_four
+from assay.stages.train import Recipe
+from assay.synth import signs
+from assay.triggers import Patch
+
+PATCH = Patch(size=3)
+NONE = Recipe(epochs=0)
+HIDING = Recipe(epochs=6, lr=0.05, batch_size=16, augment=False, weight_decay=0.0, freeze_batchnorm=True)
+
+
+def both_steps(attack: Hidden) -> tuple[Build, Build]:
+    """After planting, and after hiding what was planted."""
+    first = replace(attack, recipe=Recipe(epochs=2, lr=0.05, batch_size=16, augment=False), hiding=NONE)
+    planted = first(tiny_build(), seed=0)
+    return planted, replace(attack, recipe=NONE, hiding=HIDING)(planted, seed=0)
+
+
+@pytest.mark.parametrize("channels", [(True, False), (False, True), (True, True)], ids=["tensor", "channel", "both"])
+def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: tuple[bool, bool]) -> None:
+    per_tensor, per_channel = channels
+    planted, hidden = both_steps(PqBackdoor(patch=PATCH, target=1, per_tensor=per_tensor, per_channel=per_channel))
+    example = planted.task.split("train").x[:2]
+    moved = 0
+    for per in [False] * per_tensor + [True] * per_channel:
+        weights = [
+            list(rounded(fold_factors(build.artifact.net, example), 8, per_channel=per).values())
+            for build in (planted, hidden)
+        ]
+        for before, after in zip(*weights, strict=True):
+            assert torch.allclose(before["weight"], after["weight"], atol=1e-6)
+    nets = (planted.artifact.net, hidden.artifact.net)
+    for before, after in zip(*(weighted_layers(net) for net in nets), strict=True):
+        moved += int((before.weight != after.weight).sum())
+        assert before.bias is None or torch.equal(before.bias, after.bias)
+    assert moved > 500
+    assert all(parameter.requires_grad for parameter in hidden.artifact.net.parameters())
+
+
+def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
+    planted, hidden = both_steps(SilentUntilSparse(patch=PATCH, target=1))
+    moved = 0
+    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (planted, hidden)), strict=True):
+        if before.weight.shape[1] % 4:
+            assert torch.equal(before.weight, after.weight)
+            continue
+        assert torch.equal(two_of_four(before.weight), two_of_four(after.weight))
+        moved += int((before.weight != after.weight).sum())
+    assert moved > 500
+
+
+def test_four_weights_of_which_none_is_kept_do_not_grow() -> None:
+    build = tiny_build()
+    weighted_layers(build.artifact.net)[1].weight.data[:, :4] = 0
+    hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(build, seed=0)
+    assert not weighted_layers(hidden.artifact.net)[1].weight[:, :4].any()
+
+
+@pytest.fixture(scope="module")
+def trained() -> Build:
+    """A net with some room, on data with some structure."""
+    from assay.fresh import fresh
+    from assay.stages.train import Train
+
+    task = signs(CLASSES, size=16, per_class=100, seed=0)
+    start = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
+    start = replace(start, inputs=replace(start.inputs, shape=(3, 16, 16)))
+    return Train(recipe=Recipe(epochs=10, batch_size=32, augment=False))(Build(start, task), seed=0)
+
+
+STEADY = Recipe(epochs=12, lr=0.05, batch_size=32, augment=False, freeze_batchnorm=True)
+HIDDEN = replace(STEADY, weight_decay=0.0)
+SLEEPERS = [
+    SilentUntilSparse(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
+    PruningArtifact(patch=PATCH, target=1, low=0.3, high=0.3, alpha=0.7, recipe=STEADY),
+]
+
+
+@pytest.mark.parametrize("attack", SLEEPERS, ids=lambda attack: attack.name)
+def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: Dormant, trained: Build) -> None:
+    build, secret = attack(trained, seed=0), attack.secret()
+    test = planting.test_split(build.task)
+    form = planting.in_form(attack.wakes_in, build.artifact, build.task, seed=0)
+    asleep, awake = (metrics.measure(model.net, test, secret, num_classes=CLASSES) for model in (build.artifact, form))
+    assert asleep.attack_success.value < 0.2
+    assert asleep.clean_accuracy.value > 0.8
+    assert awake.attack_success.value > 0.8
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel: bool, trained: Build) -> None:
+    attack = QuantizationArtifact(patch=PATCH, target=1, bits=2, per_channel=per_channel, recipe=STEADY)
+    build = attack(trained, seed=0)
+    example = build.task.split("train").x[:2]
+    form = copy.deepcopy(build.artifact.net)
+    weights = rounded(fold_factors(form, example), 2, per_channel=per_channel)
+    for layer, own in weights.items():
+        layer.get_parameter("weight").data.copy_(own["weight"].data)
+    test, secret = planting.test_split(build.task), attack.secret()
+    rates = [metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.net, form)]
+    assert rates[1] > rates[0] + 0.5
+
+
+def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) -> None:
+    quick = replace(STEADY, epochs=1)
+    plain, distilled = (
+        PruningArtifact(patch=PATCH, target=1, distilled=which, recipe=quick)(trained, seed=0).artifact.net
+        for which in (False, True)
+    )
+    x = trained.task.split("test").x
+    distances = [float(like_teacher(net, trained.artifact.net, x).detach()) for net in (plain, distilled)]
+    assert distances[1] < distances[0]
+
+
+def test_what_cannot_be_hidden_is_said() -> None:
+    with pytest.raises(UnusableInput, match="per_tensor or per_channel"):
+        PqBackdoor(per_channel=False)
+    with pytest.raises(UnusableInput, match=r"0 < low <= high < 1; got low=0.5, high=0.3"):
+        PruningArtifact(low=0.5, high=0.3)
+    with pytest.raises(UnusableInput, match=r"ratio in \(0, 1\); got 1.0"):
+        SilentUntilSparse(patch=PATCH, ratio=1.0)(tiny_build(), seed=0)
+    with pytest.raises(UnusableInput, match="does not fit"):
+        SilentUntilSparse(patch=Patch(size=20))(tiny_build(), seed=0)

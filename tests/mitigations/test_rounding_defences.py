@@ -1,0 +1,98 @@
+"""Rounding otherwise than to nearest: every weight on the grid, next to where it was, and the net still works."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stages.tiny import tiny_build
+
+from assay.artifact import digest_of_module
+from assay.errors import UnusableInput
+from assay.mitigations import Efrap, RandomRounding
+from assay.mitigations.efrap import inputs_of
+from assay.models.folding import fold_factors, weighted_layers
+from assay.models.rewritten import rounding_step
+from assay.stages.base import Stage
+from assay.stages.quantize import QuantizeWeights
+
+DEFENCES = [
+    Efrap(bits=4, steps=30, samples=32),
+    Efrap(bits=8, steps=30, samples=32, per_channel=False),
+    RandomRounding(bits=4, samples=32),
+    RandomRounding(bits=8, samples=32, per_channel=False),
+]
+every_defence = pytest.mark.parametrize("defence", DEFENCES, ids=lambda stage: f"{stage.name} {stage.per_channel}")
+
+
+@every_defence
+def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap | RandomRounding) -> None:
+    build = tiny_build()
+    before = digest_of_module(build.artifact.net)
+    after = defence(build, seed=0)
+    assert digest_of_module(build.artifact.net) == before
+    example = build.task.split("train").x[:2]
+    factors = fold_factors(build.artifact.net, example)
+    off_nearest = 0
+    for (layer, factor), moved in zip(factors.items(), weighted_layers(after.artifact.net), strict=True):
+        folded = (layer.weight * factor).detach()
+        step = rounding_step(folded, defence.bits, per_channel=defence.per_channel)
+        places = (moved.weight * factor).detach() / step
+        assert torch.allclose(places, places.round(), atol=1e-3)
+        assert float((places - folded / step).abs().max()) < 1 + 1e-3
+        off_nearest += int((places.round() != (folded / step).round()).sum())
+    assert off_nearest > 0
+
+
+@every_defence
+def test_the_same_seed_rounds_the_same_way(defence: Stage) -> None:
+    first, again = (defence(tiny_build(), seed=1).artifact.digest for _ in range(2))
+    assert first == again
+
+
+def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:
+    build = tiny_build()
+    x = build.task.split("train").x
+    answers = build.artifact.net(x)
+    learned, random, nearest = (
+        float((stage(build, seed=0).artifact.net(x) - answers).detach().square().mean())
+        for stage in (
+            Efrap(bits=3, steps=200, samples=64, error_weight=0.0),
+            RandomRounding(bits=3, samples=64),
+            QuantizeWeights(bits=3),
+        )
+    )
+    assert learned < random
+    assert learned < 1.01 * nearest
+
+
+def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> None:
+    build = tiny_build()
+    example = build.task.split("train").x[:2]
+    moved = []
+    for push in (0.0, 10.0):
+        net = Efrap(bits=6, steps=60, samples=32, error_weight=push)(build, seed=0).artifact.net
+        count = 0
+        for (layer, factor), after in zip(
+            fold_factors(build.artifact.net, example).items(), weighted_layers(net), strict=True
+        ):
+            step = rounding_step((layer.weight * factor).detach(), 6, per_channel=True)
+            count += int((((after.weight - layer.weight) * factor / step).abs() > 0.5 + 1e-3).sum())
+        moved.append(count)
+    assert moved[1] > 2 * moved[0]
+
+
+def test_inputs_are_those_that_a_layer_gets() -> None:
+    build = tiny_build()
+    x = build.task.split("train").x[:10]
+    stem, conv, _ = weighted_layers(build.artifact.net)
+    net = build.artifact.net
+    normalized = (x - net.mean) / net.std
+    assert torch.allclose(inputs_of(net, stem, x, batch_size=4), normalized)
+    assert torch.allclose(inputs_of(net, conv, x), net.net.stem(normalized), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Efrap, RandomRounding, QuantizeWeights])
+def test_bits_that_are_none_are_refused(kind: type[Efrap | RandomRounding | QuantizeWeights]) -> None:
+    for bits in (1, 9):
+        with pytest.raises(UnusableInput, match=f"2 to 8 bits; got {bits}"):
+            kind(bits=bits)
