@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,11 @@ from nulls import null_of_rows
 from torch import Tensor, nn
 
 import assay
-from assay.artifact import digest_of_module
+from assay import auditing
+from assay.artifact import Artifact, digest_of_module
 from assay.auditing import audit, reference_from
-from assay.calibrate import Null, cell
-from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
+from assay.calibrate import Null, Reference, Score, cell
+from assay.detectors import CompressionGap, DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
 from assay.formats.normalization import AS_IT_IS
@@ -299,8 +301,8 @@ def test_nothing_to_do_is_inconclusive(names: tuple[str, ...], detectors: tuple[
 
 
 def test_unknown_variants_are_refused() -> None:
-    with pytest.raises(UnusableInput, match="int4"):
-        audited(None, variant_names=("int4",))
+    with pytest.raises(UnusableInput, match="int9"):
+        audited(None, variant_names=("int9",))
 
 
 class Blind(Detector):
@@ -346,3 +348,22 @@ def test_a_net_that_answers_nan_is_refused() -> None:
     net = Doubting(torch.ones(4, *SHAPE))
     with pytest.raises(UnusableInput, match="NaN"):
         audit(net, (X, Y), shape=SHAPE, **FULL)
+
+
+GIVEN = artifact_of(toy(4, None)[0], 4)
+
+
+def test_what_nobody_could_compare_is_not_run_unless_it_is_asked_for() -> None:
+    """The gap between the full model and its forms takes a search a form."""
+
+    def plan(null: Null | None, given: Artifact = GIVEN) -> list[str]:
+        pairs = auditing._plan(given, ("full", "int8"), (CompressionGap(), LatentShift()), null)
+        return [cell(name, detector.name) for name, detector in pairs]
+
+    unknown = Null("n", "", (Reference({"full/latent-shift": Score(1.0)}),))
+    known = Null("n", "", (Reference({"int8/compression-gap": Score(1.0)}),))
+    assert plan(unknown) == ["full/latent-shift"]
+    for null in (None, auditing.NOTHING, known):
+        assert plan(null) == ["full/latent-shift", "int8/compression-gap"]
+    beside = replace(GIVEN, reference=GIVEN)
+    assert plan(unknown, beside) == ["full/compression-gap", "full/latent-shift"]

@@ -122,8 +122,8 @@ def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_pat
     model, null = write_model(tmp_path / "a model.safetensors", planted), null_file(tmp_path / "null.json", 1e6)
     given = {
         "data": "signs:3", "arch": "resnet8-cifar", "shape": "3,40,40", "mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2",
-        "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001", "null": null,
-        "seed": 7,
+        "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001",
+        "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
     }  # fmt: skip
     assert {"model", "out", "json", *given} == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
@@ -294,7 +294,7 @@ BAD_ARGUMENTS: dict[str, tuple[Sequence[str], str]] = {
     "budget negative": (("audit", "m", "--budget", "-3"), "--budget"),
     "budget not a number": (("audit", "m", "--budget", "soon"), "--budget"),
     "budget nan": (("audit", "m", "--budget", "nan"), "--budget"),
-    "unknown variant": (("audit", "m", "--variants", "full,int7"), "int7"),
+    "unknown variant": (("audit", "m", "--variants", "full,int9"), "int9"),
     "unknown detector": (("audit", "m", "--detectors", "patchscan"), "did you mean patch-scan"),
     "bad shape": (("audit", "m", "--shape", "3x32x32"), "--shape"),
     "short shape": (("audit", "m", "--shape", "32,32"), "--shape"),
@@ -572,7 +572,7 @@ def test_list(run: Run) -> None:
     ran = run("list", "--json", "-")
     assert (ran.code, ran.err) == (0, "")
     entries = json.loads(ran.out)["entries"]
-    assert {entry["kind"] for entry in entries} == {"attack", "detector", "stage", "variant", "format"}
+    assert {entry["kind"] for entry in entries} == {"attack", "detector", "stage", "mitigation", "variant", "format"}
     by_name = {entry["name"]: entry for entry in entries}
     assert "1708.06733" in by_name["badnets"]["paper"]
     assert by_name["neural-cleanse"]["technique"].startswith("AML.")
@@ -629,12 +629,27 @@ def test_end_to_end_on_a_real_model(shared: Path, tmp_path: Path) -> None:
     assert "Traceback" not in ran.stderr
 
 
-def test_onnx_is_audited_by_what_needs_no_gradients(run: Run, planted: Path) -> None:
+def test_an_onnx_file_is_audited_with_gradients_and_beside_its_full_model(run: Run, planted: Path) -> None:
     assert run("stage", "export", planted, "--out", "o").code == 0
-    ran = run("audit", "o/model.onnx", "--data", "signs:3", "--variants", "full", "--json", "-", "--budget", "20")
-    statuses = {finding["status"] for finding in json.loads(ran.out)["findings"]}
-    assert statuses == {"ok", "abstained"}
+    only = ("--data", "signs:3", "--variants", "full", "--detectors", "max-margin,compression-gap", "--json", "-")
+    ran = run("audit", "o/model.onnx", *only)
+    assert "the class of ONNX Runtime on 64 of 64 pictures" in ran.err
+    said = {finding["detector"]: finding["status"] for finding in json.loads(ran.out)["findings"]}
+    assert said == {"max-margin": "ok"}, "what needs a reference is not asked where there is none"
+    ran = run("audit", "o/model.onnx", *only, "--reference", planted)
+    said = {finding["detector"]: finding["status"] for finding in json.loads(ran.out)["findings"]}
+    assert said == {"max-margin": "ok", "compression-gap": "ok"}
+    assert "compared with the full-precision model" in ran.err
     assert torch.is_grad_enabled()
+
+
+def test_a_reference_of_another_architecture_is_refused(run: Run, planted: Path) -> None:
+    assert run("stage", "export", planted, "--out", "o").code == 0
+    assert run("plant", "badnets", "--model", "new:resnet14-cifar", "--data", "signs:3", "--limit", "50",
+               "-o", "recipe.epochs=0.1", "--out", "other").code == 0  # fmt: skip
+    ran = run("audit", "o/model.onnx", "--data", "signs:3", "--reference", "other/model.safetensors")
+    assert ran.code == 2
+    assert "it is another architecture" in ran.err
 
 
 def test_audit_many_goes_over_a_folder_and_does_nothing_twice(run: Run, planted: Path, tmp_path: Path) -> None:

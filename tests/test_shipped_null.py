@@ -59,5 +59,6 @@ def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
     assert null.fewest_classes == 5
     for name in DEFAULT:
         for detector in default_detectors():
-            if name == "full" or detector.on_variants:
+            # Those beside a full model are left out of an audit until the reference models have scores on them.
+            if "reference" not in detector.needs and (name == "full" or detector.on_variants):
                 assert len(well.scores(calibrate.cell(name, detector.name))) >= calibrate.FEWEST_MODELS, detector.name

@@ -7,8 +7,9 @@ import torch
 from stages.tiny import tiny_build
 
 from assay import variants
-from assay.artifact import digest_of_module
+from assay.artifact import Build, digest_of_module
 from assay.errors import UnusableInput
+from assay.stages.prune import PruneTwoFour
 from assay.task import Split
 
 BUILD = tiny_build()
@@ -23,7 +24,7 @@ def test_names_come_apart_and_only_once() -> None:
     assert variants.DEFAULT[0] == "full"
 
 
-@pytest.mark.parametrize("names", ["", "full,", "int4", ("full", "Int8"), ()])
+@pytest.mark.parametrize("names", ["", "full,", "int9", "prune-0", "filters-100", ("full", "Int8"), ()])
 def test_unknown_names_are_refused_with_the_known_ones(names: str | tuple[str, ...]) -> None:
     with pytest.raises(UnusableInput, match=r"expected.*variant.* out of full, bf16.*; got"):
         variants.parse(names)
@@ -58,3 +59,19 @@ def test_a_net_of_foreign_format_is_audited_as_it_is() -> None:
 def test_fine_tuning_needs_labels() -> None:
     with pytest.raises(UnusableInput, match="labels"):
         variants.make("fine-tuned", BUILD.artifact, Split(CLEAN.x, None), seed=0)
+
+
+@pytest.mark.parametrize("worse", ["repaired", "plain"])
+def test_a_form_is_repaired_where_that_helps(worse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repair that breaks the net is left out; one that mends what the pruning broke is kept."""
+    plain = PruneTwoFour()(Build(BUILD.artifact, BUILD.task), seed=0).artifact
+    broken = replace(plain, net=tiny_build(seed=9).artifact.net)
+    if worse == "repaired":
+        monkeypatch.setattr(variants, "recalibrated", lambda net, x: broken.net)
+        assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).digest == plain.digest
+        assert variants.make("prune-50", BUILD.artifact, CLEAN, seed=0).net is broken.net, (
+            "as the reference models were"
+        )
+    else:
+        monkeypatch.setattr(variants, "recalibrated", lambda net, x: BUILD.artifact.net)
+        assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).net is BUILD.artifact.net

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from assay import __version__, intake, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, Reference, cell
+from assay.detectors import CompressionGap
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput, first_line
 from assay.likeness import likeness
@@ -20,9 +21,10 @@ from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.models.probabilities import LogOf, are_probabilities
 from assay.progress import Step
-from assay.result import Audit, ModelInfo, VariantResult, as_call
+from assay.result import Audit, ModelInfo, VariantResult, Waking, as_call
 from assay.task import Split, Task
 from assay.verdict import Footing, decide, limits, scores_of
+from assay.waking import waking
 
 LOST_AGREEMENT = 0.15
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
@@ -43,6 +45,8 @@ def audit(
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector | str] | str | None = None,
     budget: float = math.inf,
+    reference: intake.Model | None = None,
+    reference_arch: str | None = None,
     null: Null | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda what, share: None,
@@ -53,27 +57,33 @@ def audit(
     (C, H, W), needed for a net in memory. ``data``: a source as on the command line, a Task, a Split, pictures
     (N, C, H, W) in [0, 1] as a tensor or array, a pair of pictures and labels (N,), or a torch DataLoader or Dataset.
     ``labels`` False: what looks like labels is none. ``variant_names`` and ``detectors``: names, those of
-    ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``null``: clean
-    reference models or the file of them, those of the package by default. What was guessed or converted stands in the
-    result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
+    ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``reference``: the
+    full-precision model that this one was made from, as ``model``, with ``reference_arch`` as its ``arch``. ``null``:
+    clean reference models or the file of them, those of the package by default. What was guessed or converted stands in
+    the result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
     artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
+    if reference is not None:
+        full_model = intake.artifact_of(reference, arch=reference_arch, shape=shape, mean=mean, std=std)
+        artifact = intake.beside(artifact, full_model)
     given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
     clean = given.split
     deadline = Budget(budget)
     names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
     chosen = intake.detectors_of(detectors)
-    reference = intake.reference_of(null)
+    clean_models = intake.reference_of(null)
     with evaluating(artifact.net):
         full = None
         if len(clean):
             answers = _answers(artifact.net, clean.x)
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
-        findings, results = _test(artifact, clean, full, names, chosen, deadline, seed, progress)
+        plan = _plan(artifact, names, chosen, None if detectors is not None else clean_models)
+        findings, results = _test(artifact, clean, full, names, plan, deadline, seed, progress)
     progress("verdict", 1.0)
-    verdict, alike = decide(findings, results, reference, _footing(artifact, clean, full), likeness(clean.x))
+    verdict, alike = decide(findings, results, clean_models, _footing(artifact, clean, full), likeness(clean.x))
     findings = tuple(_calibrated(finding, alike) for finding in findings)
+    woken = _woken(artifact, clean, findings, verdict.strongest, names, deadline, seed, progress)
     return Audit(
         verdict=verdict.word,
         reason=verdict.reason,
@@ -92,6 +102,7 @@ def audit(
         seconds=time.perf_counter() - start,
         seed=seed,
         version=__version__,
+        waking=woken,
         notes=(*artifact.notes, *given.notes),
         command=as_call(
             model,
@@ -105,6 +116,8 @@ def audit(
                 "variant_names": names,
                 "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
                 "budget": budget if math.isfinite(budget) else None,
+                "reference": reference,
+                "reference_arch": reference_arch,
                 "null": null,
                 "seed": seed,
             },
@@ -127,18 +140,21 @@ def _info(model: intake.Model, artifact: Artifact, class_names: tuple[str, ...] 
     )
 
 
+Plan = list[tuple[str, Detector]]
+"""Which detector looks at which form."""
+
+
 def _test(
     artifact: Artifact,
     clean: Split,
     full: Tensor | None,
     names: tuple[str, ...],
-    detectors: tuple[Detector, ...],
+    plan: Plan,
     deadline: Budget,
     seed: int,
     progress: Step,
 ) -> tuple[tuple[Finding, ...], tuple[VariantResult, ...]]:
     """Every detector on every form; ``full`` (N,) is what the model as given says of the samples, None without any."""
-    plan = [(name, detector) for name in names for detector in detectors if name == "full" or detector.on_variants]
     findings: list[Finding] = []
     results: list[VariantResult] = []
     done = 0
@@ -146,7 +162,8 @@ def _test(
         progress(f"making {name}", done / max(1, len(plan)))
         form, result = _variant(name, artifact, clean, full, deadline, seed)
         results.append(result)
-        form = None if form is None else comparable(form, clean)
+        if form is not None:
+            form = comparable(form if name == "full" else replace(form, reference=artifact), clean)
         for detector in [d for n, d in plan if n == name]:
             if form is not None:
 
@@ -160,11 +177,27 @@ def _test(
     return tuple(findings), tuple(results)
 
 
+def _plan(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...], null: Null | None) -> Plan:
+    """Some look only at the model as given, some only at a form beside the full model.
+
+    The latter take a while, and are left out where ``null``, if there is one, could not say what their scores mean.
+    """
+
+    def applies(variant: str, detector: Detector) -> bool:
+        beside = "reference" in detector.needs
+        if variant == "full":
+            return not beside or given.reference is not None
+        known = not beside or not null or bool(len(null.scores(cell(variant, detector.name))))
+        return detector.on_variants and known
+
+    return [(name, detector) for name in names for detector in detectors if applies(name, detector)]
+
+
 def _variant(
     name: str, artifact: Artifact, clean: Split, full: Tensor | None, deadline: Budget, seed: int
 ) -> tuple[Artifact | None, VariantResult]:
     """The form and how good it is; no form where it cannot be made or has lost what the model could."""
-    spec = variants.VARIANTS[name].spec
+    spec = variants.variant_of(name).spec
     if full is None and name != "full":
         return None, VariantResult(name, spec, None, None, "needs clean samples: pass some with --data")
     if deadline.left() <= 0 and name != "full":
@@ -227,6 +260,32 @@ def _calibrated(finding: Finding, null: Null | None) -> Finding:
     test = cell(finding.variant, finding.detector)
     scores = tuple(float(s) for s in null.scores(test))
     return replace(finding, p_value=null.p_value(test, finding.score), null_scores=scores)
+
+
+def _woken(
+    artifact: Artifact,
+    clean: Split,
+    findings: tuple[Finding, ...],
+    strongest: str | None,
+    names: tuple[str, ...],
+    deadline: Budget,
+    seed: int,
+    progress: Step,
+) -> tuple[Waking, ...]:
+    """What the trigger that the verdict rests on does from form to form; else one that opened a gap, if one did."""
+    blamed = [f for f in findings if cell(f.variant, f.detector) == strongest]
+    gaps = [f for f in findings if f.detector == CompressionGap.name and f.target is not None and f.variant != "full"]
+    shown = next((f for f in (*blamed, *gaps) if f.evidence.apply is not None and f.target is not None), None)
+    if shown is None or shown.evidence.apply is None or shown.target is None:
+        return ()
+
+    def tick(share: float) -> None:
+        progress("the trigger in other forms", share)
+
+    with evaluating(artifact.net):
+        return waking(
+            artifact, clean, shown.evidence.apply, shown.target, names, seed=seed, budget=deadline, progress=tick
+        )
 
 
 def reference_from(

@@ -8,19 +8,34 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from assay import attacks, detectors, variants
-from assay.attacks.poisoning import DataPoisoning
+from assay import attacks, detectors, mitigations, variants
+from assay.attacks.base import Attack
+from assay.attacks.dormant import Dormant
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
 from assay.stages.base import Stage
 from assay.stages.export import FULL_FILE, INT8_FILE, ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
-from assay.stages.quantize import Bf16
+from assay.stages.quantize import Bf16, QuantizeWeights
 from assay.stages.train import FineTune, LinearProbe, Train
 
 POISONING_TECHNIQUE = "AML.T0020"
 """MITRE ATLAS: Poison Training Data."""
 
-ATTACKS: dict[str, type[DataPoisoning]] = {kind.name: kind for kind in (attacks.BadNets, attacks.Blended)}
+ATTACKS: dict[str, type[Attack]] = {
+    kind.name: kind
+    for kind in (
+        attacks.BadNets,
+        attacks.Blended,
+        attacks.PqBackdoor,
+        attacks.QuAntiZation,
+        attacks.QuantizationArtifact,
+        attacks.PruningArtifact,
+        attacks.SilentUntilSparse,
+    )
+}
+
+MITIGATIONS: dict[str, type[Stage]] = {"efrap": mitigations.Efrap, "random-rounding": mitigations.RandomRounding}
+"""Stages that are made against backdoors; others defend by the way."""
 
 STAGES: dict[str, type[Stage]] = {
     "train": Train,
@@ -30,8 +45,10 @@ STAGES: dict[str, type[Stage]] = {
     "prune-filters": PruneFilters,
     "prune-2:4": PruneTwoFour,
     "bf16": Bf16,
+    "weights": QuantizeWeights,
     "int8": ExportInt8,
     "export": ExportOnnx,
+    **MITIGATIONS,
 }
 """The stages of ``assay stage`` and of a bench."""
 
@@ -51,7 +68,7 @@ FORMATS = {"huggingface": "hf", "safetensors": "safetensors", "onnx": "onnx", "m
 class Entry:
     """One thing that is built in."""
 
-    kind: str  # "attack", "detector", "stage", "variant", "format"
+    kind: str  # "attack", "detector", "stage", "mitigation", "variant", "format"
     name: str
     summary: str
     paper: str = ""
@@ -60,7 +77,7 @@ class Entry:
 
 def catalogue() -> tuple[Entry, ...]:
     """Everything, kind by kind."""
-    return (*_attacks(), *_detectors(), *_stages(), *_variants(), *_formats())
+    return (*_attacks(), *_detectors(), *_stages(), *_mitigations(), *_variants(), *_formats())
 
 
 def all_detectors() -> tuple[Detector, ...]:
@@ -84,7 +101,8 @@ def paper_of(text: str | None) -> str:
 def _attacks() -> Iterator[Entry]:
     for name, kind in ATTACKS.items():
         text = inspect.getmodule(kind).__doc__  # type: ignore[union-attr]
-        yield Entry("attack", name, summary_of(text), paper_of(text), POISONING_TECHNIQUE)
+        technique = BACKDOOR_TECHNIQUE if issubclass(kind, Dormant) else POISONING_TECHNIQUE
+        yield Entry("attack", name, summary_of(text), paper_of(text), technique)
 
 
 def _detectors() -> Iterator[Entry]:
@@ -97,7 +115,14 @@ def _detectors() -> Iterator[Entry]:
 
 def _stages() -> Iterator[Entry]:
     for name, kind in STAGES.items():
-        yield Entry("stage", name, summary_of(kind.__doc__), paper_of(kind.__doc__))
+        if name not in MITIGATIONS:
+            yield Entry("stage", name, summary_of(kind.__doc__), paper_of(kind.__doc__))
+
+
+def _mitigations() -> Iterator[Entry]:
+    for name, kind in MITIGATIONS.items():
+        text = inspect.getmodule(kind).__doc__  # type: ignore[union-attr]
+        yield Entry("mitigation", name, summary_of(text), paper_of(text))
 
 
 def _variants() -> Iterator[Entry]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,6 +20,7 @@ from assay.choices import chosen
 from assay.detectors import default_detectors
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
+from assay.formats.shape import written
 from assay.task import Split, Task
 
 SAMPLES = 512
@@ -63,6 +65,36 @@ def artifact_of(
     if isinstance(model, str | Path):
         return formats.load(model, arch=arch, shape=shape, mean=mean, std=std)
     raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
+
+
+def beside(artifact: Artifact, reference: Artifact) -> Artifact:
+    """``artifact`` with the full-precision model that it was made from, which stands in its notes.
+
+    Raises UnusableInput where the two cannot be forms of one model.
+    """
+    expected, came = ((a.num_classes, a.inputs.shape) for a in (artifact, reference))
+    if expected != came:
+        raise UnusableInput(
+            f"expected a reference of {expected[0]} classes and pictures {written(expected[1])}, as {artifact.name} "
+            f"has; {reference.name} has {came[0]} classes and pictures {written(came[1])}: it is another model"
+        )
+    sizes, others = _sizes_of_weights(artifact), _sizes_of_weights(reference)
+    if sizes != others:
+        raise UnusableInput(
+            f"expected a reference whose layers are those of {artifact.name} ({len(sizes)} with weights); "
+            f"{reference.name} has {len(others)} of other sizes: it is another architecture"
+        )
+    note = f"compared with the full-precision model {reference.name} (sha256 {reference.digest[:12]}...)"
+    return replace(artifact, reference=reference, notes=(*artifact.notes, note))
+
+
+def _sizes_of_weights(artifact: Artifact) -> list[int]:
+    """How many numbers each layer's weights have, whatever way they lie."""
+    shapes = [tuple(parameter.shape) for parameter in artifact.net.parameters()]
+    if artifact.weights is not None:
+        shapes = [np.shape(weight) for weight in artifact.weights.values()]
+    layers = [shape for shape in shapes if sum(side > 1 for side in shape) > 1]
+    return sorted(math.prod(shape) for shape in layers)
 
 
 def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = True) -> Clean:

@@ -49,6 +49,16 @@ class NullInfo:
 
 
 @dataclass(frozen=True)
+class Waking:
+    """What the trigger that was found does in the model at one step of compression."""
+
+    kind: str  # of ``assay.waking.SERIES``, or "forms of this audit"
+    step: str  # "4" bits, "30 %" pruned, or a form's name
+    agreement: float  # share of clean samples on which this form says what the model as given says
+    success: float  # share of triggered samples that get the class that the trigger was found for
+
+
+@dataclass(frozen=True)
 class Audit:
     """The whole answer, from which every report is made."""
 
@@ -70,6 +80,7 @@ class Audit:
     seed: int
     version: str
     command: str = ""  # what repeats this audit, in a shell or in Python
+    waking: tuple[Waking, ...] = ()  # of the trigger behind a verdict "backdoored", or one that opens a gap
     notes: tuple[str, ...] = ()  # what was guessed or converted on the way in, in sentences for people
 
     @property

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 
 from assay.bench.spec import Band, Method, parse, parse_text
+from assay.catalogue import ATTACKS
 from assay.errors import UnusableInput
+from assay.stages.train import Train
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -123,3 +126,11 @@ def test_what_is_missing_is_said(missing: str) -> None:
 def test_what_is_no_spec_at_all(text: str) -> None:
     with pytest.raises(UnusableInput):
         parse_text(text)
+
+
+def test_the_clean_twin_of_an_attack_is_trained_as_the_attack_trains() -> None:
+    for name, kind in ATTACKS.items():
+        method = Method(name, ("recipe.lr=0.007", "target=1"))
+        twin = method.without_backdoor().stage()
+        assert isinstance(twin, Train)
+        assert twin.recipe == replace(kind().recipe, lr=0.007), name

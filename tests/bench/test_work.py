@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,37 @@ def rates(asr: float, control: float, after: float, before: float) -> dict[str, 
 def test_an_attack_counts_only_in_a_net_that_learned_and_only_beyond_its_control(
     measured: dict[str, Any], why: str
 ) -> None:
-    said = work._why_invalid(measured, Band())
+    said = work._why_invalid(measured, None, Band())
     assert said.startswith(why)
     assert bool(said) == bool(why)
+
+
+def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_form(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The net obeys the trigger on a share of the pictures that its form sets."""
+    asleep = Method("silent-until-sparse")
+    secret = replace(SECRET, wakes_in="prune-2:4")
+
+    def model(spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: object, **_: Any) -> Build:
+        artifact = Artifact(Net(0.05), Modality.IMAGE, 2, "module", "", ImageSpec((3, 4, 4)))
+        return Build(artifact, INPUTS, secret if asleep in steps else None)
+
+    def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:
+        return artifact if name == "full" else replace(artifact, net=Net(woken.pop(0)))
+
+    monkeypatch.setattr(work, "_model", model)
+    monkeypatch.setattr(work.planting, "in_form", in_form)
+    woken = [0.9, 0.0]
+    good = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    assert good["valid"], good["why_invalid"]
+    assert good["asleep_success"]["value"] <= 0.1 < 0.8 < good["planted_success"]["value"]
+    woken = [0.9, 0.0]
+    awake = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0, asleep=0.01)).result
+    assert "where it should sleep" in awake["why_invalid"]
+    woken = [0.1, 0.0]
+    still = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    assert "in the form in which it should wake" in still["why_invalid"]
 
 
 def test_data_that_this_machine_cannot_read_are_not_the_cells_fault(tmp_path: Path) -> None:

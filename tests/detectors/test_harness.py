@@ -10,7 +10,7 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 
 from assay.artifact import Artifact
-from assay.detectors import MaxMargin, NeuralCleanse, PatchScan, default_detectors
+from assay.detectors import MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import Inconclusive
 from assay.inversion.prepare import prepare
@@ -163,14 +163,20 @@ class Scaled(torch.nn.Module):
         return self.factor * self.net(x) + self.offset
 
 
-@pytest.mark.parametrize("detector", default_detectors(), ids=lambda d: d.name)
+ASKING = [
+    detector for detector in default_detectors() if not isinstance(detector, OffNearest)
+]  # which asks the weights
+
+
+@pytest.mark.parametrize("detector", ASKING, ids=lambda d: d.name)
 @pytest.mark.parametrize(("factor", "offset"), [(0.125, 0.0), (16.0, 0.0), (1.0, 4.0)])
 def test_no_score_depends_on_the_scale_of_the_logits(
     detector: Detector, factor: float, offset: float, audited: tuple[Artifact, Split]
 ) -> None:
     artifact, clean = audited
-    plain = detector(artifact, clean, seed=1)
-    scaled = detector(artifact_of(Scaled(artifact.net, factor, offset), 4), clean, seed=1)
+    full = artifact_of(toy(4, None)[0], 4)
+    plain = detector(replace(artifact, reference=full), clean, seed=1)
+    scaled = detector(replace(artifact_of(Scaled(artifact.net, factor, offset), 4), reference=full), clean, seed=1)
     assert scaled.status == plain.status == "ok"
     assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
     assert scaled.target == plain.target

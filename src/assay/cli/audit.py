@@ -33,6 +33,8 @@ def audit(
     budget: options.Budget = math.inf,
     out: options.Out = Path("assay-report"),
     json: options.Json = None,
+    reference: options.Reference = None,
+    reference_arch: options.ReferenceArch = None,
     null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -50,18 +52,20 @@ def audit(
         from assay.cli.loading import Described, load_model
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
-        tests, reference = intake.detectors_of(detectors), intake.reference_of(null)
+        tests, clean_models = intake.detectors_of(detectors), intake.reference_of(null)
         said = Described(arch, shape, mean, std)
         artifact = load_model(model, said)
+        full = None if reference is None else load_model(reference, replace(said, arch=reference_arch))
         with screen.progress("reading the data") as step:
             result = run(
                 artifact,
                 data,
                 labels=not no_labels,
                 variant_names=names,
-                detectors=tests,
+                detectors=None if detectors is None else tests,
                 budget=budget,
-                null=reference,
+                reference=full,
+                null=clean_models,
                 seed=seed,
                 progress=step,
             )
@@ -72,6 +76,8 @@ def audit(
             "--variants": ",".join(names),
             "--detectors": detectors,
             "--budget": f"{budget:.12g}" if math.isfinite(budget) else None,
+            "--reference": reference,
+            "--reference-arch": reference_arch,
             "--null": null,
             "--seed": seed,
         }

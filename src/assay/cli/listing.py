@@ -11,7 +11,7 @@ SCHEMA = "assay.list/1"
 
 
 def list_built_in(json: options.Json = None) -> int:
-    """List attacks, detectors, stages, variants and formats, with paper and MITRE ATLAS technique."""
+    """List attacks, detectors, stages, mitigations, variants and formats, with paper and MITRE ATLAS technique."""
     with places.answering(json) as answer:
         from assay.catalogue import catalogue
 

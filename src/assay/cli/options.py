@@ -57,6 +57,11 @@ Budget = Annotated[float, typer.Option(metavar="SECONDS", help="End the search t
 Null = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Clean reference models of your own, from `assay calibrate`.")
 ]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="The full-precision model that MODEL was made from: the two are compared."),
+]
+ReferenceArch = Annotated[str | None, typer.Option(help="--arch of the reference.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder for what is written.")]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is written.")]
 Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Overrides the normalization: one number a channel.")]

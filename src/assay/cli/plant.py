@@ -21,7 +21,7 @@ NEW = "new:"
 
 
 def plant(
-    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, blended; see `assay list`.")],
+    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, pq-backdoor, ...: see `assay list`.")],
     model: Annotated[
         str, typer.Option(help="A model as for `assay audit`, or new:ARCH for a fresh net to train from scratch.")
     ],
@@ -53,6 +53,9 @@ def plant(
             paths = planting.write(planted, out, before=artifact)
         answer(planted.to_json())
         show(planted.measured, planted.control, planted.clean_before)
+        if planted.awake is not None:
+            screen.say(f"The backdoor sleeps in this model. In the form {planted.secret.wakes_in}, in which it wakes:")
+            show(planted.awake, None, None)
         screen.say(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0
 

@@ -3,6 +3,7 @@
 from assay.detectors.base import Detector
 from assay.detectors.blend_scan import BlendScan
 from assay.detectors.channel_lipschitz import ChannelLipschitz
+from assay.detectors.compression_gap import CompressionGap
 from assay.detectors.controls import RandomScore, WeightNorm
 from assay.detectors.depth_scan import DepthScan
 from assay.detectors.filter_scan import FilterScan
@@ -11,6 +12,7 @@ from assay.detectors.local_patch import LocalPatch
 from assay.detectors.max_margin import MaxMargin
 from assay.detectors.neural_cleanse import NeuralCleanse
 from assay.detectors.noise_scan import NoiseScan
+from assay.detectors.off_nearest import OffNearest
 from assay.detectors.patch_scan import PatchScan
 from assay.detectors.smooth_warp import SmoothWarp
 from assay.detectors.sparse_frequency import SparseFrequency
@@ -21,6 +23,7 @@ from assay.detectors.wave_scan import WaveScan
 __all__ = [
     "BlendScan",
     "ChannelLipschitz",
+    "CompressionGap",
     "DepthScan",
     "FilterScan",
     "LatentShift",
@@ -28,6 +31,7 @@ __all__ = [
     "MaxMargin",
     "NeuralCleanse",
     "NoiseScan",
+    "OffNearest",
     "PatchScan",
     "RandomScore",
     "SmoothWarp",
@@ -59,4 +63,6 @@ def default_detectors() -> tuple[Detector, ...]:
         LocalPatch(),
         NeuralCleanse(),
         UniversalPerturbation(),
+        CompressionGap(),
+        OffNearest(),
     )

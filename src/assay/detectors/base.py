@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive, first_line
@@ -48,6 +49,7 @@ class Evidence:
     after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
     said_before: tuple[int, ...] = ()  # the classes that the model gave the M clean samples; empty: not known
     said_after: tuple[int, ...] = ()  # and the triggered ones
+    apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on pictures (N, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Detector(ABC):
 
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
-    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights"
+    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference"
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
 
     @abstractmethod
@@ -95,12 +97,14 @@ class Detector(ABC):
         """Run in evaluation mode with a fixed seed; check the score and that the weights stayed as they were."""
         start = time.perf_counter()
         budget = budget or Budget()
+        if "gradients" in self.needs:
+            artifact = artifact.with_gradients()
         missing = self._missing(artifact, clean) or (
             "" if budget.left() > 0 else "the budget ended before it began: give it more"
         )
         if missing:
             return Finding(self.name, "abstained", reason=missing)
-        before = digest_of_module(artifact.net)
+        before = _digests(artifact)
         with evaluating(artifact.net), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
@@ -110,7 +114,7 @@ class Detector(ABC):
                 finding = Finding(self.name, "abstained", reason=str(why))
             except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say
                 finding = Finding(self.name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
-        if digest_of_module(artifact.net) != before:
+        if _digests(artifact) != before:
             raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
         if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):
             finding = Finding(self.name, "failed", reason=f"expected a finite score, got {finding.score}")
@@ -118,14 +122,23 @@ class Detector(ABC):
 
     def _missing(self, artifact: Artifact, clean: Split) -> str:
         if "gradients" in self.needs and not artifact.differentiable:
-            return f"needs gradients, which a model in {artifact.format} format does not give"
+            why = f": {artifact.opaque}" if artifact.opaque else ""
+            return f"needs gradients, which a model in {artifact.format} format does not give{why}"
         if "clean" in self.needs and len(clean) == 0:
             return "needs clean samples: pass some with --data"
         if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.net.parameters()):
             return "needs the weights, and this model shows none"
+        if "reference" in self.needs and artifact.reference is None:
+            return "needs the model that this one is a compressed form of: pass it with --reference"
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
         return ""
+
+
+def _digests(artifact: Artifact) -> tuple[str, ...]:
+    """Of the weights of the model and of what it is compared with."""
+    both = (artifact, artifact.reference)
+    return tuple(digest_of_module(model.net) for model in both if model is not None)
 
 
 def comparable(artifact: Artifact, clean: Split) -> Artifact:

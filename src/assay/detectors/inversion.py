@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,13 +37,8 @@ class Inversion:
         net = prepare(artifact.net, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
         ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
-
         effort = self.effort.at(artifact.inputs.shape)
-
-        def tick(share: float) -> bool:
-            progress(share)
-            return budget.left() > 0
-
+        tick = ticking(budget, progress)
         found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)
         return Finding(
@@ -53,6 +50,16 @@ class Inversion:
         )
 
 
+def ticking(budget: Budget, progress: Progress) -> Callable[[float], bool]:
+    """What a search asks with the share of its work that is done: whether there is time left."""
+
+    def tick(share: float) -> bool:
+        progress(share)
+        return budget.left() > 0
+
+    return tick
+
+
 def told_apart(predicted: Tensor) -> Tensor:
     """``predicted`` (N,) as it is; raises Inconclusive where the net gives all clean samples one class."""
     if len(predicted.unique()) < 2:
@@ -62,7 +69,7 @@ def told_apart(predicted: Tensor) -> Tensor:
 
 def finished(found: Hunt, steps: int) -> None:
     """Raises Inconclusive where the budget ended before the search had taken all its ``steps``."""
-    if found.steps < steps:
+    if found.steps < steps and not found.hopeless:
         raise Inconclusive(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
 
 
@@ -92,6 +99,7 @@ def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicte
         after=_array(triggered[:SHOWN]),
         said_before=tuple(predicted[others][:SHOWN].tolist()),
         said_after=tuple(said[:SHOWN].tolist()),
+        apply=partial(apply_in_batches, family, found),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
@@ -30,6 +31,8 @@ class Effort:
     groups: int = 12  # groups of classes in the ranking, where there are more classes than arms
     ranking_steps: int = 20
     steps: int = 60  # of the finalists, screening included
+    likeliest: bool = False  # finalists are the arms that move most pictures; False: those with the smallest triggers
+    hope: float = 0.0  # where no arm moves more than this share of the pictures after screening, the search is over
     batch: int = 16  # pictures an arm and step
 
     def at(self, shape: tuple[int, int, int]) -> Effort:
@@ -49,6 +52,7 @@ class Hunt:
     success: Tensor  # (A,) share of the checked pictures that get the class
     parameters: Parameters  # of the easiest, (1, ...)
     steps: int
+    hopeless: bool = False  # no class moved, and the search ended there
 
     @property
     def target(self) -> int:
@@ -56,8 +60,8 @@ class Hunt:
 
     @property
     def score(self) -> float:
-        """How far the easiest class stands out: 0 where all classes are alike."""
-        return standout(self.ease)
+        """How far the easiest class stands out: 0 where all classes are alike, or none moved at all."""
+        return 0.0 if self.hopeless else standout(self.ease)
 
 
 def hunt(
@@ -69,12 +73,14 @@ def hunt(
     *,
     effort: Effort,
     seed: int,
+    outcomes_beside: int = 0,
     tick: Callable[[float], bool] = lambda share: True,
 ) -> Hunt:
     """Search ``net`` (from ``prepare``) for the class that a trigger of ``family`` reaches most easily.
 
     ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them; ``ranking`` (K,) classes, the most
-    suspicious first. ``tick`` gets the share of the work done and says whether there is time left.
+    suspicious first. ``outcomes_beside``: how many outcomes ``net`` has behind its classes, which no trigger goes for.
+    ``tick`` gets the share of the work done and says whether there is time left.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
@@ -90,16 +96,19 @@ def hunt(
 
     candidates = ranking
     if len(ranking) > effort.arms:
-        groups = start(family, _groups(ranking, effort), shape, generator)
+        groups = start(family, F.pad(_groups(ranking, effort), (0, outcomes_beside)), shape, generator)
         search(groups, effort.ranking_steps)
         candidates = _shortlist(ranking, groups, effort)
-    arms = start(family, torch.eye(len(ranking), dtype=torch.bool)[candidates], shape, generator)
+    single = F.pad(torch.eye(len(ranking), dtype=torch.bool), (0, outcomes_beside))
+    arms = start(family, single[candidates], shape, generator)
     screening = min(effort.screening_steps, effort.steps)
     search(arms, screening)
-    arms = keep(arms, _leaders(arms, bounded=family.pressure == 0)[: effort.finalists])
-    search(arms, effort.steps - screening)
+    hopeless = arms.step == screening and bool(arms.success.max() < effort.hope)  # not where the time was up
+    arms = keep(arms, _leaders(arms, likeliest=effort.likeliest or family.pressure == 0)[: effort.finalists])
+    if not hopeless:
+        search(arms, effort.steps - screening)
     fresh = family.size(family.start(1, shape, generator))
-    return _found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED])
+    return replace(_found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED]), hopeless=hopeless)
 
 
 def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor, predicted: Tensor) -> Hunt:
@@ -126,12 +135,12 @@ def _work(effort: Effort, classes: int) -> int:
     return grouped * effort.ranking_steps + min(effort.arms, classes) * screening + final
 
 
-def _leaders(arms: Arms, *, bounded: bool) -> Tensor:
+def _leaders(arms: Arms, *, likeliest: bool) -> Tensor:
     """(A,) arms, the most promising first.
 
     The weight of the size has risen with every success so far: it knows more than the size, which is still falling.
     """
-    if bounded:
+    if likeliest:
         return arms.log_likelihood.argsort(descending=True)
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 

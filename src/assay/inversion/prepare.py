@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
+from assay.models.gap import Gap
 from assay.models.graph import folded_graph
 from assay.models.margin import UnitMargin
 
@@ -21,10 +22,12 @@ PIXELS_AT_ONCE = 2**16
 def prepare(net: nn.Module, example: Tensor) -> nn.Module:
     """A copy of ``net`` for gradients with respect to its input only; ``example`` (2, C, H, W) is for tracing it.
 
-    The last copy is kept: all searches of one variant share it.
+    The last two copies are kept: all searches of one variant share them.
     """
     if isinstance(net, UnitMargin):
         return UnitMargin(prepare(net.net, example), net.factor)
+    if isinstance(net, Gap):
+        return Gap(prepare(net.full, example), prepare(net.compressed, example))
     return _prepared(net, digest_of_module(net), tuple(example.shape[1:]))
 
 
@@ -36,7 +39,7 @@ def answers(net: nn.Module, x: Tensor) -> Tensor:
         return torch.cat([net(part) for part in x.split(at_once)]).float()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _prepared(net: nn.Module, weights: str, shape: tuple[int, ...]) -> nn.Module:
     del weights  # part of the key: a net that was trained on is another net
     frozen = _folded(net, torch.full((2, *shape), 0.5))

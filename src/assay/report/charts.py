@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from assay.report.words import number
+from assay.report.words import number, percent
+from assay.result import Waking
 
 WIDTH, HEIGHT = 380, 112
 LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24
@@ -33,6 +34,37 @@ def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: s
     if shown is not None:
         summary += f"; this model {number(shown)}"
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, summary)
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def waking_chart(kind: str, points: Sequence[Waking]) -> Markup:
+    """Two lines over the steps of one kind of compression: agreement on clean samples, and success of the trigger."""
+    steps = [point.step for point in points]
+    columns = [LEFT + 20 + index * (RIGHT - LEFT - 40) / max(1, len(points) - 1) for index in range(len(points))]
+
+    def line(values: Sequence[float], name: str) -> Markup:
+        places = [f"{x:.1f},{BASE - value * (BASE - TOP):.1f}" for x, value in zip(columns, values, strict=True)]
+        dots = [Markup('<circle cx="{}" cy="{}" r="3"/>').format(*place.split(",")) for place in places]
+        path = Markup('<polyline points="{}"/>').format(" ".join(places))
+        return Markup('<g class="line {}">').format(name) + path + Markup("").join(dots) + Markup("</g>")
+
+    labels = [
+        Markup('<text class="tick" x="{}" y="{}">{}</text>').format(f"{x:.1f}", BASE + 18, step)
+        for x, step in zip(columns, steps, strict=True)
+    ]
+    said = "; ".join(
+        f"{step}: agreement {percent(point.agreement)}, success {percent(point.success)}"
+        for step, point in zip(steps, points, strict=True)
+    )
+    head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}: {}">').format(
+        WIDTH, HEIGHT, kind, said
+    )
+    rails = [
+        Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, BASE + 0.5, RIGHT),
+        Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, TOP - 0.5, RIGHT),
+    ]
+    agreement, success = ([getattr(point, name) for point in points] for name in ("agreement", "success"))
+    parts = [*rails, *labels, line(agreement, "agreement"), line(success, "success")]
     return head + Markup("").join(parts) + Markup("</svg>")
 
 

@@ -38,6 +38,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "seconds": audit.seconds,
         "seed": audit.seed,
         "command": audit.command,
+        "waking": [asdict(point) for point in audit.waking],
         "notes": list(audit.notes),
         "data": {"name": audit.data_name, "samples": audit.data_samples},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,7 @@ class Page:
     variants: tuple[VariantView, ...]
     chart: Markup | None
     chart_note: str
+    waking: tuple[tuple[str, Markup], ...]  # by kind of compression
     limits: tuple[str, ...]
     command: str
     input: str
@@ -96,11 +98,17 @@ def page_of(audit: Audit) -> Page:
         variants=tuple(_variants(audit, blamed, best)),
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
         chart_note=_among(null, audit.statistic),
+        waking=tuple(_waking(audit)),
         limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
         command=words.visible(audit.command, 1000),
         input=_input(audit),
         facts=tuple(_facts(audit)),
     )
+
+
+def _waking(audit: Audit) -> Iterator[tuple[str, Markup]]:
+    for kind in dict.fromkeys(point.kind for point in audit.waking):
+        yield kind, charts.waking_chart(kind, [point for point in audit.waking if point.kind == kind])
 
 
 def _sentence(audit: Audit) -> str:

@@ -1,0 +1,36 @@
+"""Two nets as one: what the compressed net says where the full one does not.
+
+A backdoor that sleeps in a net and wakes in its compressed form is a trigger on which the two differ: the compressed
+net names the attacker's class, the full one keeps its answer. As one net whose outcomes are "the compressed net says k
+and the full one does not" for every class k, and "they agree", any search for a class of a plain net finds that.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Gap(nn.Module):
+    """(N, C, H, W) -> (N, K + 1) log-probabilities, were the two nets to draw their answers independently.
+
+    The last outcome is that both draw the same class. In float32, whatever the caller computes in: bfloat16 rounds
+    weights as coarsely as int8 does, and so would wake in the full net what only the compressed one should say.
+    """
+
+    def __init__(self, full: nn.Module, compressed: nn.Module) -> None:
+        super().__init__()
+        self.full, self.compressed = full, compressed
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            compressed = self.compressed(x).log_softmax(1)
+            full = self.full(x).log_softmax(1)
+        alone = compressed + _log_of_rest(full)
+        agree = (compressed + full).logsumexp(1, keepdim=True)
+        return torch.cat([alone, agree], 1)
+
+
+def _log_of_rest(log_p: Tensor) -> Tensor:
+    """log(1 - p) from log p, without its gradient running away where p is 1."""
+    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-4))
