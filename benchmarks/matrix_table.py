@@ -34,10 +34,13 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
         f"Found: {_alarmed(planted)} models in which the attack was planted well, "
         f"{_right(_results(planted))} of them with the right target. "
     )
+    said = (
+        f"False alarms of the audit: {_alarmed(clean)} clean models. {found_well if planted else ''}Chains from one "
+        "training run count once in the intervals. "
+    )
     lines = [
-        f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. False alarms of the audit: {_alarmed(clean)} "
-        f"clean models. {found_well if planted else ''}Chains from one training run count once in the "
-        f"intervals. {stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
+        f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. {said if audits else ''}"
+        f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
         "| attack | chain | models | CA | ASR | control | audit: found | right target |",
         "|---|---|---|---|---|---|---|---|",

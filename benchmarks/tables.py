@@ -164,6 +164,7 @@ def transfer(result: Result, title: str) -> list[str]:
 
 MATRICES = {
     "cifar10": "CIFAR-10: ResNet-20 and -32 fine-tuned, ResNet-14 from scratch.",
+    "dormant": "Backdoors that sleep in a ResNet-20 (CIFAR-10), in the forms that wake them and in others; no audits.",
     "third-party": "Clean CIFAR-10 ResNets that others published, as they are.",
     "first": "Signs and digits, ResNet-8 from scratch, along three chains.",
 }

@@ -53,6 +53,8 @@ class Cell:
         fields["task"].pop("recipe")  # it is in the steps
         if self.task.start is None:
             fields["task"].pop("start")
+        if self.valid is not None and self.valid.asleep == Band.asleep:
+            fields["valid"].pop("asleep")
         if self.kind == "mitigate":
             fields.pop("method")  # what the spec calls it
         return key_of(fields)

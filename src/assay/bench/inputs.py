@@ -9,9 +9,9 @@ from pathlib import Path
 
 from assay import data, formats
 from assay.artifact import Artifact, Build, ImageSpec
-from assay.attacks.poisoning import DataPoisoning
 from assay.bench.job import key_of
 from assay.bench.spec import Method, Spec, TaskSpec
+from assay.catalogue import ATTACKS
 from assay.chain import digest_of_task
 from assay.data.synthetic import is_synthetic
 from assay.errors import UnusableInput
@@ -71,10 +71,9 @@ def digests(spec: Spec) -> dict[str, str]:
 
 
 def _check_attack(where: str, method: Method, task: Task) -> None:
-    attack = method.stage()
-    if isinstance(attack, DataPoisoning):
+    if method.name in ATTACKS:
         try:
-            attack.check(task.split("train"), task.num_classes)
+            method.attack().check(task.split("train"), task.num_classes)
         except UnusableInput as error:
             raise UnusableInput(f"{where}: {error}") from None
 

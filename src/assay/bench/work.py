@@ -58,7 +58,7 @@ def _build(cell: Cell, cache: Cache) -> Result:
 
 
 def _measure(cell: Cell, cache: Cache) -> Result:
-    """The model at the end of the chain; whether its attack counts is judged where it was planted.
+    """The model at the end of the chain; whether its attack counts is judged where it was planted, if need be awake.
 
     Judged at the end, a step that removes backdoors would make its own successes invalid, and averages would be left
     with those that survived it.
@@ -68,11 +68,14 @@ def _measure(cell: Cell, cache: Cache) -> Result:
     if build.secret is None:
         return rates
     steps = as_planted(cell.steps)
-    planted = rates
-    if steps != cell.steps:
-        planted = _rates(_model(cell.task, steps, cell.seed, cache), cell, steps, cache)
-    why = _why_invalid(planted, cell.valid or Band())
-    there = {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
+    fresh = build if steps == cell.steps else _model(cell.task, steps, cell.seed, cache)
+    planted = rates if steps == cell.steps else _rates(fresh, cell, steps, cache)
+    there: Result = {}
+    if build.secret.wakes_in is not None:
+        there = {"asleep_success": planted["attack_success"], "asleep_accuracy": planted["clean_accuracy"]}
+        planted = _rates(fresh, cell, steps, cache, form=build.secret.wakes_in)
+    there |= {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
+    why = _why_invalid(planted, there.get("asleep_success"), cell.valid or Band())
     return {**rates, **there, "valid": not why, "why_invalid": why, "pictures": _planted_pictures(build)}
 
 
@@ -136,26 +139,35 @@ def _model(
     return build
 
 
-def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache) -> Result:
-    """CA, and with a backdoor ASR and RA beside the control: the same trigger on the clean twin of ``steps``."""
+def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, form: str = "full") -> Result:
+    """CA, and with a backdoor ASR and RA beside the control: the same trigger on the clean twin of ``steps``.
+
+    ``form``: of ``variants``, in which both are measured.
+    """
     held_out, classes = planting.test_split(build.task), build.task.num_classes
     if build.secret is None:
         return {"clean_accuracy": metrics.clean_accuracy(build.artifact.net, held_out).to_json()}
-    twin = _model(cell.task, clean_twin(steps), cell.seed, cache).artifact
-    measured = metrics.measure(build.artifact.net, held_out, build.secret, num_classes=classes)
+    own, twin = (
+        planting.in_form(form, model.artifact, build.task, seed=cell.seed)
+        for model in (build, _model(cell.task, clean_twin(steps), cell.seed, cache))
+    )
+    measured = metrics.measure(own.net, held_out, build.secret, num_classes=classes)
     control = metrics.attack_success(twin.net, held_out, build.secret, num_classes=classes)
     before = metrics.clean_accuracy(twin.net, held_out)
     return planting.document(measured, control, before)
 
 
-def _why_invalid(rates: Result, band: Band) -> str:
-    """In what the attack missed its band; nothing where it did not."""
+def _why_invalid(rates: Result, asleep: Result | None, band: Band) -> str:
+    """In what the attack missed its band; nothing where it did not. ``asleep``: ASR before a dormant one wakes."""
     asr, control, after, before = (
         float(rates[name]["value"]) for name in ("attack_success", "control", "clean_accuracy", "control_accuracy")
     )
     why = []
+    if asleep is not None and asleep["value"] > band.asleep:
+        why.append(f"ASR {asleep['value']:.3f} in the model as planted, where it should sleep, is above {band.asleep}")
     if asr < band.asr:
-        why.append(f"ASR {asr:.3f} right after planting is below {band.asr}")
+        where = "right after planting" if asleep is None else "in the form in which it should wake"
+        why.append(f"ASR {asr:.3f} {where} is below {band.asr}")
     if before - after > band.drop:
         why.append(f"clean accuracy fell by {before - after:.3f}, more than {band.drop}")
     if asr - control < band.lift:
