@@ -643,6 +643,16 @@ def test_an_onnx_file_is_audited_with_gradients_and_beside_its_full_model(run: R
     assert torch.is_grad_enabled()
 
 
+def test_a_fresh_net_is_trained_and_no_other_stage_takes_one(run: Run, tmp_path: Path) -> None:
+    ran = run("stage", "train", "new:resnet8-cifar", *DATA, *QUICK, "--out", "o")
+    assert (ran.code, (tmp_path / "o/model.safetensors").exists()) == (0, True)
+    assert "before" in ran.err
+    for other in (("prune-2:4", "new:resnet8-cifar"), ("train", "new:resnet8-cifar")):
+        ran = run("stage", *other, "--out", "b")
+        assert ran.code == 2
+        assert "a fresh net has to be trained first" in one_line(ran.err)
+
+
 def test_a_reference_of_another_architecture_is_refused(run: Run, planted: Path) -> None:
     assert run("stage", "export", planted, "--out", "o").code == 0
     assert run("plant", "badnets", "--model", "new:resnet14-cifar", "--data", "signs:3", "--limit", "50",

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 from assay.cli.options import numbers, sizes
 from assay.cli.screen import say
+from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.artifact import Artifact
     from assay.task import Task
+
+
+NEW = "new:"
+"""Before the name of an architecture, in place of a model: a fresh net of it."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,31 @@ def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, 
     )
     tell(source, task.notes)
     return task
+
+
+def begin(
+    model: str, said: Described, data: str, *, classes: int | None = None, limit: int | None, seed: int
+) -> tuple[Artifact, Task]:
+    """The model to train and its data; ``new:ARCH`` is a fresh net, with ``classes`` or as many as the data has."""
+    if not model.startswith(NEW):
+        if classes is not None:
+            raise UnusableInput(f"--classes is only for a fresh net ({NEW}ARCH): the model brings its classes")
+        artifact = load_model(model, said)
+        return artifact, load_data(data, artifact, limit=limit, seed=seed)
+    from assay.data import load
+    from assay.fresh import fresh, inputs_of
+
+    if said.arch is not None:
+        raise UnusableInput(f"--arch is not for a fresh net: {model} names its architecture")
+    name = model.removeprefix(NEW)
+    size = sizes(said.shape, "--shape")
+    mean, std = numbers(said.mean, "--mean"), numbers(said.std, "--std")
+    task = load(data, inputs_of(name, shape=size), num_classes=classes, limit=limit, seed=seed)
+    names = task.class_names
+    artifact = fresh(name, task.num_classes, shape=size, mean=mean, std=std, class_names=names, seed=seed)
+    tell(model, artifact.notes)
+    tell(data, task.notes)
+    return replace(artifact, name=model), task
 
 
 def tell(what: str, notes: tuple[str, ...]) -> None:

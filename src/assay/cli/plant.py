@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from assay.choices import chosen
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
-from assay.errors import UnusableInput
-
-if TYPE_CHECKING:
-    from assay.artifact import Artifact
-    from assay.cli.loading import Described
-    from assay.task import Task
-
-NEW = "new:"
-
-
 def plant(
     attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, pq-backdoor, ...: see `assay list`.")],
     model: Annotated[
@@ -42,11 +31,11 @@ def plant(
     with places.answering(json) as answer:
         from assay import planting
         from assay.catalogue import ATTACKS
-        from assay.cli.loading import Described, shown
+        from assay.cli.loading import NEW, Described, begin, shown
         from assay.settings import configured
 
         method = configured(chosen(attack, ATTACKS, "attack"), setting or [])
-        artifact, task = _start(model, Described(arch, shape, mean, std), data, classes, limit, seed)
+        artifact, task = begin(model, Described(arch, shape, mean, std), data, classes=classes, limit=limit, seed=seed)
         fresh = model.startswith(NEW)
         with screen.progress("planting") as step:
             planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
@@ -58,30 +47,3 @@ def plant(
             show(planted.awake, None, None)
         screen.say(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0
-
-
-def _start(
-    model: str, said: Described, data: str, classes: int | None, limit: int | None, seed: int
-) -> tuple[Artifact, Task]:
-    """The model to plant in and its data."""
-    from assay.cli.loading import load_data, load_model, tell
-
-    if not model.startswith(NEW):
-        if classes is not None:
-            raise UnusableInput(f"--classes is only for a fresh net (--model {NEW}ARCH): the model brings its classes")
-        artifact = load_model(model, said)
-        return artifact, load_data(data, artifact, limit=limit, seed=seed)
-    from assay.data import load
-    from assay.fresh import fresh, inputs_of
-
-    if said.arch is not None:
-        raise UnusableInput(f"--arch is not for a fresh net: --model {model} names its architecture")
-    name = model.removeprefix(NEW)
-    size = options.sizes(said.shape, "--shape")
-    mean, std = options.numbers(said.mean, "--mean"), options.numbers(said.std, "--std")
-    task = load(data, inputs_of(name, shape=size), num_classes=classes, limit=limit, seed=seed)
-    names = task.class_names
-    artifact = fresh(name, task.num_classes, shape=size, mean=mean, std=std, class_names=names, seed=seed)
-    tell(model, artifact.notes)
-    tell(data, task.notes)
-    return replace(artifact, name=model), task

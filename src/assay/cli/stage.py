@@ -26,7 +26,9 @@ NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export"})
 
 def stage(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="train, fine-tune, prune-magnitude, int8, export, ...")],
-    model: options.Model,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model as for `assay audit`, or new:ARCH for train to begin with.")
+    ],
     out: options.NeededOut,
     data: options.Data = None,
     arch: options.Arch = None,
@@ -42,13 +44,18 @@ def stage(
     with places.answering(None):
         from assay.artifact import Build
         from assay.catalogue import FILES
-        from assay.cli.loading import Described, load_model, shown
+        from assay.cli.loading import NEW, Described, begin, load_model, shown
 
-        step = _stage(stage, setting or [], out)
-        artifact = load_model(model, Described(arch, shape, mean, std))
+        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std)
+        if model.startswith(NEW):
+            if stage != "train" or data is None:
+                raise UnusableInput(f"{model}: a fresh net has to be trained first: assay stage train, with --data")
+            artifact, task = begin(model, said, data, limit=limit, seed=seed)
+        else:
+            artifact = load_model(model, said)
+            task = _task(stage, data, artifact, limit, seed)
         if not artifact.differentiable:
             raise UnusableInput(f"{model}: a stage needs weights in torch, which the {artifact.format} format has not")
-        task = _task(stage, data, artifact, limit, seed)
         made = _made(stage, step, Build(artifact, task), seed)
         path = out / FILES[stage] if stage in FILES else _save(made, out)
         if data is not None:
