@@ -1,60 +1,44 @@
-"""The gap detector on every model of the dormant matrix, in many forms, and on the four third-party nets.
+"""The gap detector on the models of matrices of sleeping backdoors, in many forms, and on the four third-party nets.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/compression_gap.py STORE      # -> results/compression_gap.json; resumable
+    python benchmarks/compression_gap.py dormant STORE     # -> results/compression_gap.json; resumable
 
-The detector has 512 pictures of the calibration split; CA and ASR beside its scores are of the test split, in the same
-form, ASR of the planted trigger. Forms that an audit would leave out as broken are left out here.
+Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. The detector has 512
+pictures of the calibration split and the model as given, nothing else; CA and ASR beside its scores are of the test
+split, in the same form, ASR of the planted trigger. Forms that an audit would leave out as broken are left out here.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import sleepers
 import torch
 from common import SHARED, kept, save
 
-from assay import data, formats, metrics, variants
-from assay.artifact import Artifact, Build, Secret
+from assay import data, formats, variants
+from assay.artifact import Build, Secret
 from assay.auditing import LOST_AGREEMENT
-from assay.bench import matrix, work
-from assay.bench.cells import Cell
-from assay.bench.inputs import located
-from assay.bench.records import open_existing
-from assay.bench.spec import parse_text
-from assay.blobs import Blobs
-from assay.chain import Cache
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.models.predict import predict
-from assay.task import Task
 
-FORMS = ("int8", "int8-tensor", "int4", "prune-50", "prune-2:4", "filters-10", "filters-20", "filters-30")
-SPEC = Path(__file__).parent / "specs/dormant.yaml"
+FORMS = ("int8", "int8-tensor", "int4", "prune-50", "prune-2:4", "filters-10", "filters-20", "filters-30", "filters-50")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
-PICTURES = 1000  # of the test split
 SAMPLES = 512
 
 
-def trained(store: Path) -> Iterator[tuple[str, Build, int]]:
-    """The models of the matrix that are there: a name, the model, its seed."""
-    cells = matrix.cells_of(parse_text(SPEC.read_text()))
-    cache = Cache(Blobs(str((store / "models").absolute())))
-    with closing(open_existing(store)) as records:
-        done = [cells[record.key] for record in records.records() if record.state == "done" and record.key in cells]
-    for cell in sorted((cell for cell in done if cell.kind == "build" and len(cell.steps) == 1), key=name_of):
-        task = located(cell.task, str(SPEC.parents[2]))
-        yield name_of(cell), work._model(task, cell.steps, cell.seed, cache), cell.seed
-
-
-def name_of(cell: Cell) -> str:
-    """What a model was trained with; the settings tell twins apart that are trained otherwise."""
-    step = cell.steps[0]
-    return f"{step.name} {' '.join(step.settings)} seed {cell.seed}"
+def everyone(spec: str, store: Path) -> Iterator[tuple[str, Build, int]]:
+    """A name, the model and its seed; each clean twin once, since attacks of one recipe share theirs."""
+    seen = set()
+    for model in sleepers.trained(spec, store):
+        for name, build in ((model.name, model.build), (f"twin of {model.name}", model.twin)):
+            if build.artifact.digest not in seen:
+                seen.add(build.artifact.digest)
+                yield name, build, model.seed
 
 
 def third_party() -> Iterator[tuple[str, Build, int]]:
@@ -66,56 +50,33 @@ def third_party() -> Iterator[tuple[str, Build, int]]:
 def looked_at(build: Build, seed: int) -> dict[str, Any]:
     """What the detector says of each form, and how the model and its backdoor fare there."""
     clean = build.task.split("calibration").sample(SAMPLES, seed=seed)
-    full = predict(build.artifact.net, clean.x)
+    said = predict(build.artifact.net, clean.x)
     plain = NeuralCleanse()(build.artifact, clean, seed=seed)
-    found = {
-        "full": {
-            **rates(build.artifact, build.task, build.secret),
-            "neural_cleanse": {"score": plain.score, "target": plain.target},
-        }
-    }
+    full = sleepers.rates(build.artifact.net, build.task, build.secret)
+    found: dict[str, Any] = {"full": {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}}
     for name in FORMS:
         form = variants.make(name, build.artifact, clean, seed=seed)
-        agreement = float((predict(form.net, clean.x) == full).float().mean())
-        row = {**rates(form, build.task, build.secret), "agreement": agreement}
+        agreement = float((predict(form.net, clean.x) == said).float().mean())
+        row = {**sleepers.rates(form.net, build.task, build.secret), "agreement": agreement}
         if 1 - agreement <= LOST_AGREEMENT:
             finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
-            row |= {
-                "status": finding.status,
-                "reason": finding.reason,
-                "score": finding.score,
-                "target": finding.target,
-                "numbers": dict(finding.evidence.numbers),
-                "seconds": finding.seconds,
-            }
+            numbers = dict(finding.evidence.numbers)
+            row |= {"status": finding.status, "reason": finding.reason, "seconds": round(finding.seconds, 1)}
+            row |= {"score": finding.score, "target": finding.target, "numbers": numbers}
+            if finding.evidence.apply is not None and finding.target is not None:
+                trigger = Secret("found", finding.evidence.apply, finding.target)
+                row["found"] = sleepers.rates(form.net, build.task, trigger)["attack_success"]
+                row["found_in_full"] = sleepers.rates(build.artifact.net, build.task, trigger)["attack_success"]
         found[name] = row
-    secret = build.secret
-    return {
-        "attack": None if secret is None else secret.attack,
-        "target": None if secret is None else secret.target,
-        "wakes_in": None if secret is None else secret.wakes_in,
-        "seed": seed,
-        "forms": found,
-    }
-
-
-def rates(artifact: Artifact, task: Task, secret: Secret | None) -> dict[str, Any]:
-    test = task.split("test").sample(PICTURES, seed=0)
-    said: dict[str, Any] = {"clean_accuracy": metrics.clean_accuracy(artifact.net, test).value}
-    if secret is not None:
-        classes = task.num_classes
-        said["attack_success"] = metrics.attack_success(artifact.net, test, secret, num_classes=classes).value
-    return said
+    return {**sleepers.facts(build, seed), "forms": found}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     models = kept("compression_gap")
-    for each in (lambda: trained(Path(sys.argv[1])), third_party):
-        for name, build, seed in each():
-            if name not in models:
-                models[name] = looked_at(build, seed)
-                print(
-                    name, {k: (v.get("score"), v.get("target")) for k, v in models[name]["forms"].items()}, flush=True
-                )
-                save("compression_gap", {"models": models})
+    for name, build, seed in (*third_party(), *everyone(sys.argv[1], Path(sys.argv[2]))):
+        if name not in models:
+            models[name] = looked_at(build, seed)
+            scores = {form: (row.get("score"), row.get("target")) for form, row in models[name]["forms"].items()}
+            print(name, scores, flush=True)
+            save("compression_gap", {"models": models})

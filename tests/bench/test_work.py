@@ -47,7 +47,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Method, ...]]:
         artifact = Artifact(Net(success), Modality.IMAGE, 2, "module", "", ImageSpec((3, 4, 4)))
         return Build(artifact, INPUTS, SECRET if ATTACK in steps else None)
 
-    monkeypatch.setattr(work, "_model", model)
+    monkeypatch.setattr(work, "model_of", model)
     return asked
 
 
@@ -88,7 +88,7 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
     def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:
         return artifact if name == "full" else replace(artifact, net=Net(woken.pop(0)))
 
-    monkeypatch.setattr(work, "_model", model)
+    monkeypatch.setattr(work, "model_of", model)
     monkeypatch.setattr(work.planting, "in_form", in_form)
     woken = [0.9, 0.0]
     good = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result

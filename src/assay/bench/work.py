@@ -53,7 +53,7 @@ def _build(cell: Cell, cache: Cache) -> Result:
         nonlocal ran
         ran += 1
 
-    build = _model(cell.task, cell.steps, cell.seed, cache, ran=count)
+    build = model_of(cell.task, cell.steps, cell.seed, cache, ran=count)
     return {"digest": build.artifact.digest, "stages_run": ran}
 
 
@@ -63,12 +63,12 @@ def _measure(cell: Cell, cache: Cache) -> Result:
     Judged at the end, a step that removes backdoors would make its own successes invalid, and averages would be left
     with those that survived it.
     """
-    build = _model(cell.task, cell.steps, cell.seed, cache)
+    build = model_of(cell.task, cell.steps, cell.seed, cache)
     rates = _rates(build, cell, cell.steps, cache)
     if build.secret is None:
         return rates
     steps = as_planted(cell.steps)
-    fresh = build if steps == cell.steps else _model(cell.task, steps, cell.seed, cache)
+    fresh = build if steps == cell.steps else model_of(cell.task, steps, cell.seed, cache)
     planted = rates if steps == cell.steps else _rates(fresh, cell, steps, cache)
     there: Result = {}
     if build.secret.wakes_in is not None:
@@ -80,7 +80,7 @@ def _measure(cell: Cell, cache: Cache) -> Result:
 
 
 def _detect(cell: Cell, cache: Cache) -> Result:
-    build = _model(cell.task, cell.steps, cell.seed, cache)
+    build = model_of(cell.task, cell.steps, cell.seed, cache)
     clean = build.task.split("calibration", "validation").sample(cell.samples, seed=cell.seed)
     finding = _test(cell.method)(build.artifact, clean, seed=cell.seed)
     if finding.status == "failed":
@@ -106,7 +106,7 @@ def _test(name: str) -> Callable[..., Finding]:
 
 def _mitigate(cell: Cell, cache: Cache) -> Result:
     """The defender has the calibration split, and nothing else."""
-    build = _model(cell.task, cell.steps, cell.seed, cache)
+    build = model_of(cell.task, cell.steps, cell.seed, cache)
     clean = build.task.split("calibration", "validation")
     theirs = Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
     repaired: Build = Build(build.artifact, theirs)
@@ -126,7 +126,7 @@ _KINDS: Mapping[str, Callable[[Cell, Cache], Result]] = {
 }
 
 
-def _model(
+def model_of(
     spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: Cache, *, ran: Callable[[], None] = lambda: None
 ) -> Build:
     """The model after ``steps``, each from the cache where it is there."""
@@ -149,7 +149,7 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *,
         return {"clean_accuracy": metrics.clean_accuracy(build.artifact.net, held_out).to_json()}
     own, twin = (
         planting.in_form(form, model.artifact, build.task, seed=cell.seed)
-        for model in (build, _model(cell.task, clean_twin(steps), cell.seed, cache))
+        for model in (build, model_of(cell.task, clean_twin(steps), cell.seed, cache))
     )
     measured = metrics.measure(own.net, held_out, build.secret, num_classes=classes)
     control = metrics.attack_success(twin.net, held_out, build.secret, num_classes=classes)

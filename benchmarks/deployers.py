@@ -1,0 +1,148 @@
+"""What whoever deploys a model does to it, and what of a sleeping backdoor that wakes: the deployer is not the attacker.
+
+    assay bench run benchmarks/specs/dormant.yaml --store STORE
+    python benchmarks/deployers.py dormant STORE      # -> results/deployers.json; resumable
+
+Forms that no attack was made for: files of ONNX Runtime calibrated on other pictures, PyTorch's own quantizer (torchao,
+if it is installed) and pruners, every rate and width, and roundings that are made to keep backdoors asleep. Beside each
+ASR stands that of the same trigger on the clean twin in the same form. All of it on the test split, which nothing here
+was chosen by.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import sleepers
+import torch
+from common import SHARED, kept, save
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from assay import data, formats, variants
+from assay.artifact import Artifact, Build
+from assay.mitigations import Efrap, RandomRounding
+from assay.models.folding import weighted_layers
+from assay.stages.base import Stage
+from assay.stages.export import to_onnx_int8
+from assay.stages.prune import PruneFilters, PruneMagnitude
+from assay.stages.quantize import QuantizeWeights
+from assay.task import Split
+
+CALIBRATION = 512  # pictures
+RATES = tuple(rate / 10 for rate in range(1, 10))
+OTHERS = {"similar": "cifar100", "dissimilar": "gtsrb"}  # pictures to calibrate on, for a CIFAR-10 net
+
+Form = Callable[[Build, Split, int], nn.Module]
+
+
+def ort(build: Build, own: Split, seed: int, *, per_channel: bool, pictures: str = "own") -> nn.Module:
+    """The file that ONNX Runtime runs."""
+    x = own.x if pictures == "own" else own.x[:1] if pictures == "one" else other_pictures(build, pictures)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        to_onnx_int8(build.artifact, x, path, per_channel=per_channel)
+        return formats.load(path).net
+
+
+def other_pictures(build: Build, which: str) -> Tensor:
+    name = OTHERS[which] if build.task.name != OTHERS[which] else "cifar10"
+    return data.load(SHARED / "data" / name, build.artifact.inputs, limit=CALIBRATION).split("train").x
+
+
+def torchao(build: Build, own: Split, seed: int) -> nn.Module:
+    """Static int8 by PyTorch's own quantizer for x86 processors."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    net = copy.deepcopy(build.artifact.net).eval()
+    batch = {0: torch.export.Dim("batch")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = torch.export.export(net, (own.x[:4],), dynamic_shapes=(batch,)).module()
+        prepared = prepare_pt2e(graph, quantizer)
+        for part in own.x.split(64):
+            prepared(part)
+        return AlwaysEval(convert_pt2e(prepared))
+
+
+class AlwaysEval(nn.Module):
+    """An exported graph, which is in eval mode for good and will not be told so."""
+
+    def __init__(self, graph: nn.Module) -> None:
+        super().__init__()
+        self.run = graph.forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+def l2_filters(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
+    """PyTorch's own structured pruning, by the L2 norm of filters; batch norm keeps what it has."""
+    net = copy.deepcopy(build.artifact.net)
+    for layer in weighted_layers(net):
+        if isinstance(layer, nn.Conv2d):
+            prune.remove(prune.ln_structured(layer, "weight", amount=rate, n=2, dim=0), "weight")
+    return net
+
+
+def staged(build: Build, own: Split, seed: int, *, stage: Stage) -> nn.Module:
+    return stage(build, seed=seed).artifact.net
+
+
+def form(build: Build, own: Split, seed: int, *, name: str) -> nn.Module:
+    return variants.make(name, build.artifact, own, seed=seed).net
+
+
+def given(build: Build, own: Split, seed: int) -> nn.Module:
+    return build.artifact.net
+
+
+def forms() -> Iterator[tuple[str, Form]]:
+    yield "full", given
+    for kind, per_channel in (("channel", True), ("tensor", False)):
+        yield f"twin {kind}", partial(form, name="int8" if per_channel else "int8-tensor")
+        for pictures in ("own", "one", *OTHERS):
+            yield f"ort {kind} {pictures}", partial(ort, per_channel=per_channel, pictures=pictures)
+        for bits in (8, 6, 4):
+            yield f"weights-{bits} {kind}", partial(staged, stage=QuantizeWeights(bits=bits, per_channel=per_channel))
+    yield "torchao", torchao
+    for bits in (8, 4):
+        yield f"efrap-{bits}", partial(staged, stage=Efrap(bits=bits))
+        yield f"random-{bits}", partial(staged, stage=RandomRounding(bits=bits))
+    yield "2:4", partial(form, name="prune-2:4")
+    for rate in RATES:
+        yield f"weights pruned {rate}", partial(staged, stage=PruneMagnitude(rate=rate))
+        yield f"filters pruned {rate}", partial(staged, stage=PruneFilters(rate=rate))
+        yield f"filters pruned {rate} repaired", partial(staged, stage=PruneFilters(rate=rate, recalibrate=True))
+        yield f"L2 filters pruned {rate}", partial(l2_filters, rate=rate)
+
+
+def measured(model: sleepers.Model) -> dict[str, object]:
+    own = model.build.task.split("calibration").sample(CALIBRATION, seed=model.seed)
+    found: dict[str, object] = {}
+    for name, make in forms():
+        try:
+            net, twin = (make(build, own, model.seed) for build in (model.build, model.twin))
+        except ImportError:  # of torchao, which is no dependency
+            continue
+        rates = sleepers.rates(net, model.build.task, model.build.secret)
+        control = sleepers.rates(twin, model.build.task, model.build.secret)
+        found[name] = {**rates, **{f"clean_twin_{figure}": value for figure, value in control.items()}}
+    return {**sleepers.facts(model.build, model.seed), "forms": found}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    models = kept("deployers")
+    for model in sleepers.trained(sys.argv[1], Path(sys.argv[2])):
+        if model.build.secret is not None and model.name not in models:
+            models[model.name] = measured(model)
+            save("deployers", {"models": models})

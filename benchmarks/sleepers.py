@@ -1,0 +1,65 @@
+"""What the scripts on sleeping backdoors share: the models of their matrices, and how one fares in a form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from assay import metrics
+from assay.artifact import Build, Secret
+from assay.bench import work
+from assay.bench.cells import clean_twin, entries
+from assay.bench.inputs import located
+from assay.bench.records import open_existing
+from assay.bench.spec import parse_text
+from assay.blobs import Blobs
+from assay.chain import Cache
+from assay.task import Task
+
+SPECS = Path(__file__).parent / "specs"
+PICTURES = 1000  # of the test split
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of a matrix, right after its attack, and its clean twin: the same training without the backdoor."""
+
+    name: str  # task, attack and seed
+    build: Build
+    twin: Build
+    seed: int
+
+
+def trained(spec: str, store: Path) -> Iterator[Model]:
+    """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain called ``full``."""
+    cache = Cache(Blobs(str((store / "models").absolute())))
+    with closing(open_existing(store)) as records:
+        done = {record.key for record in records.records() if record.state == "done"}
+    for entry in entries(parse_text((SPECS / f"{spec}.yaml").read_text())):
+        cell = entry.cell
+        if entry.chain == "full" and cell.kind == "measure" and {need.key for need in cell.needs()} <= done:
+            task = located(cell.task, str(SPECS.parents[1]))
+            build, twin = (work.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps)))
+            yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)
+
+
+def rates(net: nn.Module, task: Task, secret: Secret | None) -> dict[str, float]:
+    """CA, and ASR of what was planted, on the test split."""
+    test = task.split("test").sample(PICTURES, seed=0)
+    said = {"clean_accuracy": metrics.clean_accuracy(net, test).value}
+    if secret is not None:
+        said["attack_success"] = metrics.attack_success(net, test, secret, num_classes=task.num_classes).value
+    return said
+
+
+def facts(build: Build, seed: int) -> dict[str, Any]:
+    """Which attack this is."""
+    secret = build.secret
+    if secret is None:
+        return {"attack": None, "target": None, "wakes_in": None, "seed": seed}
+    return {"attack": secret.attack, "target": secret.target, "wakes_in": secret.wakes_in, "seed": seed}
