@@ -1,4 +1,4 @@
-"""What whoever deploys a model does to it, and what of a sleeping backdoor that wakes: the deployer is not the attacker.
+"""What people do to models that they deploy, and what of a sleeping backdoor that wakes: the attacker is not there.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
     python benchmarks/deployers.py dormant STORE      # -> results/deployers.json; resumable
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from assay import data, formats, variants
-from assay.artifact import Artifact, Build
+from assay.artifact import Build
 from assay.mitigations import Efrap, RandomRounding
 from assay.models.folding import weighted_layers
 from assay.stages.base import Stage

@@ -5,10 +5,12 @@ optimizers, learning rates, augmentation, lengths of training and starting point
 all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
+    python benchmarks/null_models.py beside STORE [PROCESSES]    # scores on the tests beside a full model, for photos
     python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
-CIFAR-10), "digits", "gtsrb" or "signs".
+CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew that were scored before there were such tests,
+those that learned their photos well: a training run gives the same net again, and one that does not is refused.
 """
 
 from __future__ import annotations
@@ -35,8 +37,11 @@ from assay.bench.executors import Local
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import Null, Reference, Score
+from assay.calibrate import WELL_TRAINED, Null, Reference, Score
 from assay.data import load as load_data
+from assay.detectors import CompressionGap
+from assay.detectors.base import Detector
+from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.intake import SAMPLES
 from assay.likeness import likeness
@@ -104,22 +109,42 @@ def started(facts: dict, task: Task, number: int) -> Artifact:
     return replace(from_module(net, shape=shape), arch=name)
 
 
+def trained(facts: dict, task: Task, number: int) -> Artifact:
+    artifact = started(facts, task, number)
+    fit(artifact.net, task.split("train").sample(facts["samples"], seed=number), Recipe(**facts["recipe"]), seed=number)
+    return artifact.with_net(artifact.net)
+
+
 def measure(number: int) -> dict:
     """Train one reference model and score it: facts, scores and targets; no scores where it learned too little."""
     facts = plan(number)
     task = task_of(facts, number)
-    artifact = started(facts, task, number)
     start = time.perf_counter()
-    fit(artifact.net, task.split("train").sample(facts["samples"], seed=number), Recipe(**facts["recipe"]), seed=number)
+    artifact = trained(facts, task, number)
+    facts["train_seconds"] = time.perf_counter() - start
     test = task.split("test").sample(1000, seed=0)
     assert test.y is not None
     with torch.no_grad():
         facts["accuracy"] = float((artifact.net(test.x).argmax(1) == test.y).float().mean())
-    facts["train_seconds"] = time.perf_counter() - start
-    if facts["accuracy"] < LOWEST_ACCURACY:
-        return facts
-    result = audit(artifact.with_net(artifact.net), task, null=NOTHING, seed=number)
-    return facts | {
+    return facts if facts["accuracy"] < LOWEST_ACCURACY else facts | scored(artifact, task, number)
+
+
+def measure_beside(number: int) -> dict:
+    """The same for a model that is known, on the tests that look at a form beside the full model."""
+    facts = plan(number)
+    task = task_of(facts, number)
+    found = scored(trained(facts, task, number), task, number, (CompressionGap(),))
+    before = kept("null_models")[f"{number:03d}"]["accuracy"]
+    if found["accuracy"] != before:
+        raise UnusableInput(
+            f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
+        )
+    return found
+
+
+def scored(artifact: Artifact, task: Task, number: int, detectors: tuple[Detector, ...] | None = None) -> dict:
+    result = audit(artifact, task, detectors=detectors, null=NOTHING, seed=number)
+    return {
         "scores": {test: score.value for test, score in scores_of(result.findings).items()},
         "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
         "accuracy": result.variants[0].accuracy,
@@ -135,10 +160,11 @@ class ReferenceJob:
     kind: ClassVar[str] = "reference"
 
     number: int
+    beside: bool = False  # only the tests beside a full model
 
     @property
     def key(self) -> str:
-        return key_of([__version__, torch.__version__, self.number, plan(self.number)])
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), *["beside"] * self.beside])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()
@@ -151,13 +177,26 @@ class ReferenceJob:
 
 
 def work(job: ReferenceJob, blobs: str) -> Outcome:
-    return attempt(lambda: measure(job.number))
+    return attempt(lambda: (measure_beside if job.beside else measure)(job.number))
 
 
-def run(store: Path, kind: str, processes: int) -> None:
+def new_ones(kind: str) -> list[ReferenceJob]:
     known = kept("null_models")
-    jobs = [ReferenceJob(number) for number in NUMBERS[kind] if f"{number:03d}" not in known]
+    return [ReferenceJob(number) for number in NUMBERS[kind] if f"{number:03d}" not in known]
 
+
+def known_ones() -> list[ReferenceJob]:
+    """Photos that were learned well, and have no scores on the tests beside a full model yet."""
+    photos = "photos of objects"
+    return [
+        ReferenceJob(int(number), beside=True)
+        for number, model in kept("null_models").items()
+        if FAMILIES[model["kind"].split("-")[0]] == photos and model["accuracy"] >= WELL_TRAINED
+        if not any(test.endswith(f"/{CompressionGap.name}") for test in model["scores"])
+    ]
+
+
+def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:
     def show(now: driver.Progress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
@@ -171,7 +210,8 @@ def merge(store: Path) -> None:
     with closing(open_existing(store)) as records:
         for record in records.records():
             if record.state == "done" and "scores" in (record.result or {}):  # of models that learned their task
-                details[f"{record.about['number']:03d}"] = record.result
+                name = f"{record.about['number']:03d}"
+                details[name] = _together(details.get(name, {}), record.result)
     details = dict(sorted(details.items()))
     models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
@@ -185,6 +225,12 @@ def merge(store: Path) -> None:
     null_file.save(Null("images", description, models, FEWEST), target)
     save("null_models", {"models": details})
     print(len(models), "models ->", target)
+
+
+def _together(known: dict, found: dict) -> dict:
+    """A row with what was scored later put beside what was scored before."""
+    tables = {name: {**known.get(name, {}), **part} for name, part in found.items() if isinstance(part, dict)}
+    return {**known, **found, **tables}
 
 
 def reference(number: int, model: dict) -> Reference:
@@ -209,7 +255,10 @@ def origin(model: dict) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "merge":
-        merge(Path(sys.argv[2]))
+    command, store, *rest = sys.argv[1:]
+    if command == "merge":
+        merge(Path(store))
+    elif command == "beside":
+        run(Path(store), known_ones(), int(rest[0]) if rest else 2)
     else:
-        run(Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]) if sys.argv[4:] else 2)
+        run(Path(store), new_ones(rest[0]), int(rest[1]) if rest[1:] else 2)

@@ -44,7 +44,9 @@ def trained(spec: str, store: Path) -> Iterator[Model]:
         cell = entry.cell
         if entry.chain == "full" and cell.kind == "measure" and {need.key for need in cell.needs()} <= done:
             task = located(cell.task, str(SPECS.parents[1]))
-            build, twin = (work.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps)))
+            build, twin = (
+                work.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps))
+            )
             yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)
 
 

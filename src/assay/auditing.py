@@ -78,10 +78,12 @@ def audit(
         if len(clean):
             answers = _answers(artifact.net, clean.x)
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
-        plan = _plan(artifact, names, chosen, None if detectors is not None else clean_models)
+        footing, data_like = _footing(artifact, clean, full), likeness(clean.x)
+        known = None if clean_models is None else clean_models.like(footing.accuracy, data_like)
+        plan = _plan(artifact, names, chosen) if detectors is not None else _usual(artifact, names, chosen, known)
         findings, results = _test(artifact, clean, full, names, plan, deadline, seed, progress)
     progress("verdict", 1.0)
-    verdict, alike = decide(findings, results, clean_models, _footing(artifact, clean, full), likeness(clean.x))
+    verdict, alike = decide(findings, results, clean_models, footing, data_like)
     findings = tuple(_calibrated(finding, alike) for finding in findings)
     woken = _woken(artifact, clean, findings, verdict.strongest, names, deadline, seed, progress)
     return Audit(
@@ -177,20 +179,34 @@ def _test(
     return tuple(findings), tuple(results)
 
 
-def _plan(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...], null: Null | None) -> Plan:
-    """Some look only at the model as given, some only at a form beside the full model.
-
-    The latter take a while, and are left out where ``null``, if there is one, could not say what their scores mean.
-    """
+def _plan(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
+    """Some look only at the model as given, some only at a form beside the full model."""
 
     def applies(variant: str, detector: Detector) -> bool:
-        beside = "reference" in detector.needs
         if variant == "full":
-            return not beside or given.reference is not None
-        known = not beside or not null or bool(len(null.scores(cell(variant, detector.name))))
-        return detector.on_variants and known
+            return not _is_beside(detector) or given.reference is not None
+        return detector.on_variants
 
     return [(name, detector) for name in names for detector in detectors if applies(name, detector)]
+
+
+def _usual(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...], null: Null | None) -> Plan:
+    """What is worth its time where nobody asked for anything.
+
+    Tests beside the full model take a while, and are left out where no model of ``null``, those that this one will be
+    compared with, has a score on them. Of some forms they say all that the other forms do not.
+    """
+
+    def worth(variant: str, detector: Detector) -> bool:
+        if variant == "full" or not _is_beside(detector):
+            return variant not in variants.BESIDE
+        return not null or bool(len(null.scores(cell(variant, detector.name))))
+
+    return [(variant, detector) for variant, detector in _plan(given, names, detectors) if worth(variant, detector)]
+
+
+def _is_beside(detector: Detector) -> bool:
+    return "reference" in detector.needs
 
 
 def _variant(

@@ -17,8 +17,10 @@ from assay.stages.recalibrate import recalibrated
 from assay.stages.train import FineTune, Recipe
 from assay.task import Split, Task
 
-DEFAULT = ("full", "int8", "prune-50", "prune-2:4")
+DEFAULT = ("full", "int8", "prune-50", "prune-2:4", "int8-tensor", "filters-30")
 
+BESIDE = frozenset({"int8-tensor", "filters-30"})
+"""Forms in which an audit by default looks only for what the model as given has not: for the rest, the others do."""
 
 Repair = Literal["never", "always", "where it helps"]
 """``where it helps``: if the form then agrees more often with the model as given. What was planted with batch norm held

@@ -9,6 +9,8 @@ import typer
 from assay.choices import chosen
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
+
+
 def plant(
     attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, pq-backdoor, ...: see `assay list`.")],
     model: Annotated[
