@@ -49,6 +49,7 @@ from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
 from assay.stages.train import Recipe, fit
 from assay.task import Split, Task
+from assay.variants import DEFAULT
 from assay.verdict import LOWEST_ACCURACY, scores_of
 
 FAMILIES = {
@@ -58,6 +59,10 @@ FAMILIES = {
     "signs": "drawn signs",
     "digits": "digits",
 }
+
+
+BESIDE = ("full", "int8", "prune-2:4", "int8-tensor", "filters-30")
+"""The forms that are looked at beside the full model."""
 
 
 def task_of(facts: dict, number: int) -> Task:
@@ -133,7 +138,7 @@ def measure_beside(number: int) -> dict:
     """The same for a model that is known, on the tests that look at a form beside the full model."""
     facts = plan(number)
     task = task_of(facts, number)
-    found = scored(trained(facts, task, number), task, number, (CompressionGap(),))
+    found = scored(trained(facts, task, number), task, number, BESIDE, (CompressionGap(),))
     before = kept("null_models")[f"{number:03d}"]["accuracy"]
     if found["accuracy"] != before:
         raise UnusableInput(
@@ -142,8 +147,14 @@ def measure_beside(number: int) -> dict:
     return found
 
 
-def scored(artifact: Artifact, task: Task, number: int, detectors: tuple[Detector, ...] | None = None) -> dict:
-    result = audit(artifact, task, detectors=detectors, null=NOTHING, seed=number)
+def scored(
+    artifact: Artifact,
+    task: Task,
+    number: int,
+    forms: tuple[str, ...] = DEFAULT,
+    detectors: tuple[Detector, ...] | None = None,
+) -> dict:
+    result = audit(artifact, task, variant_names=forms, detectors=detectors, null=NOTHING, seed=number)
     return {
         "scores": {test: score.value for test, score in scores_of(result.findings).items()},
         "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
