@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from nulls import null_of_rows
 from torch import Tensor, nn
 
 import assay
-from assay import auditing
-from assay.artifact import Artifact, digest_of_module
+from assay.artifact import digest_of_module
 from assay.auditing import audit, reference_from
-from assay.calibrate import Null, Reference, Score, cell
-from assay.detectors import CompressionGap, DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
+from assay.calibrate import Null, cell
+from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
 from assay.errors import UnusableInput
 from assay.formats.normalization import AS_IT_IS
@@ -24,6 +22,7 @@ from assay.intake import SAMPLES
 from assay.likeness import likeness
 from assay.result import Audit
 from assay.task import Split, Task
+from assay.variants import DEFAULT
 
 DETECTORS = (LatentShift(), NeuralCleanse(), UniversalPerturbation())
 FULL: dict[str, Any] = {"detectors": DETECTORS, "variant_names": ("full",)}
@@ -144,7 +143,7 @@ def test_without_data_it_is_inconclusive(data: Any) -> None:
     assert result.verdict == "inconclusive"
     assert result.data_samples == 0
     assert all("--data" in f.reason for f in result.findings)
-    assert [v.skipped != "" for v in result.variants] == [False, True, True, True]
+    assert [(v.name, v.skipped != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
 
 
 def test_pictures_without_labels_will_do() -> None:
@@ -348,22 +347,3 @@ def test_a_net_that_answers_nan_is_refused() -> None:
     net = Doubting(torch.ones(4, *SHAPE))
     with pytest.raises(UnusableInput, match="NaN"):
         audit(net, (X, Y), shape=SHAPE, **FULL)
-
-
-GIVEN = artifact_of(toy(4, None)[0], 4)
-
-
-def test_what_nobody_could_compare_is_not_run_unless_it_is_asked_for() -> None:
-    """The gap between the full model and its forms takes a search a form."""
-
-    def plan(null: Null | None, given: Artifact = GIVEN) -> list[str]:
-        pairs = auditing._plan(given, ("full", "int8"), (CompressionGap(), LatentShift()), null)
-        return [cell(name, detector.name) for name, detector in pairs]
-
-    unknown = Null("n", "", (Reference({"full/latent-shift": Score(1.0)}),))
-    known = Null("n", "", (Reference({"int8/compression-gap": Score(1.0)}),))
-    assert plan(unknown) == ["full/latent-shift"]
-    for null in (None, auditing.NOTHING, known):
-        assert plan(null) == ["full/latent-shift", "int8/compression-gap"]
-    beside = replace(GIVEN, reference=GIVEN)
-    assert plan(unknown, beside) == ["full/compression-gap", "full/latent-shift"]

@@ -20,6 +20,7 @@ from assay.likeness import likeness
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.models.probabilities import LogOf, are_probabilities
+from assay.plan import Plan, plan_of, usual
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, VariantResult, Waking, as_call
 from assay.task import Split, Task
@@ -80,8 +81,9 @@ def audit(
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         footing, data_like = _footing(artifact, clean, full), likeness(clean.x)
         known = None if clean_models is None else clean_models.like(footing.accuracy, data_like)
-        plan = _plan(artifact, names, chosen) if detectors is not None else _usual(artifact, names, chosen, known)
-        findings, results = _test(artifact, clean, full, names, plan, deadline, seed, progress)
+        plan = plan_of(artifact, names, chosen)
+        plan = plan if detectors is not None else usual(plan, known)
+        findings, results = _test(artifact, clean, full, plan, deadline, seed, progress)
     progress("verdict", 1.0)
     verdict, alike = decide(findings, results, clean_models, footing, data_like)
     findings = tuple(_calibrated(finding, alike) for finding in findings)
@@ -142,15 +144,10 @@ def _info(model: intake.Model, artifact: Artifact, class_names: tuple[str, ...] 
     )
 
 
-Plan = list[tuple[str, Detector]]
-"""Which detector looks at which form."""
-
-
 def _test(
     artifact: Artifact,
     clean: Split,
     full: Tensor | None,
-    names: tuple[str, ...],
     plan: Plan,
     deadline: Budget,
     seed: int,
@@ -160,53 +157,23 @@ def _test(
     findings: list[Finding] = []
     results: list[VariantResult] = []
     done = 0
-    for name in names:
-        progress(f"making {name}", done / max(1, len(plan)))
+    for name in plan.forms:
+        progress(f"making {name}", done / max(1, len(plan.tests)))
         form, result = _variant(name, artifact, clean, full, deadline, seed)
         results.append(result)
         if form is not None:
             form = comparable(form if name == "full" else replace(form, reference=artifact), clean)
-        for detector in [d for n, d in plan if n == name]:
+        for detector in plan.on(name):
             if form is not None:
 
                 def tick(share: float, what: str = f"{name}: {detector.name}", before: int = done) -> None:
-                    progress(what, (before + share) / len(plan))
+                    progress(what, (before + share) / len(plan.tests))
 
                 tick(0.0)
                 finding = detector(form, clean, seed=seed, budget=deadline, progress=tick)
                 findings.append(replace(finding, variant=name))
             done += 1
     return tuple(findings), tuple(results)
-
-
-def _plan(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
-    """Some look only at the model as given, some only at a form beside the full model."""
-
-    def applies(variant: str, detector: Detector) -> bool:
-        if variant == "full":
-            return not _is_beside(detector) or given.reference is not None
-        return detector.on_variants
-
-    return [(name, detector) for name in names for detector in detectors if applies(name, detector)]
-
-
-def _usual(given: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...], null: Null | None) -> Plan:
-    """What is worth its time where nobody asked for anything.
-
-    Tests beside the full model take a while, and are left out where no model of ``null``, those that this one will be
-    compared with, has a score on them. Of some forms they say all that the other forms do not.
-    """
-
-    def worth(variant: str, detector: Detector) -> bool:
-        if variant == "full" or not _is_beside(detector):
-            return variant not in variants.BESIDE
-        return not null or bool(len(null.scores(cell(variant, detector.name))))
-
-    return [(variant, detector) for variant, detector in _plan(given, names, detectors) if worth(variant, detector)]
-
-
-def _is_beside(detector: Detector) -> bool:
-    return "reference" in detector.needs
 
 
 def _variant(

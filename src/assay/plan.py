@@ -1,0 +1,55 @@
+"""Which test looks at which form of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assay import variants
+from assay.artifact import Artifact
+from assay.calibrate import Null, cell
+from assay.detectors.base import Detector
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The forms to be made, and the tests on each in the order in which they run."""
+
+    forms: tuple[str, ...]
+    tests: tuple[tuple[str, Detector], ...]  # a form and what looks at it
+
+    def on(self, form: str) -> tuple[Detector, ...]:
+        """The tests on one form."""
+        return tuple(detector for name, detector in self.tests if name == form)
+
+
+def plan_of(given: Artifact, forms: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
+    """All that can be looked at: some tests are for the model as given, some for a form beside the full model."""
+
+    def applies(form: str, detector: Detector) -> bool:
+        if form == "full":
+            return not _is_beside(detector) or given.reference is not None
+        return detector.on_variants
+
+    return Plan(forms, tuple((form, test) for form in forms for test in detectors if applies(form, test)))
+
+
+def usual(plan: Plan, null: Null | None) -> Plan:
+    """What of it is worth its time where nobody chose the tests.
+
+    Those beside the full model take a while, and are left out where no model of ``null``, those that this one will be
+    compared with, has a score on them. Some of the usual forms are there for those only (``variants.BESIDE``).
+    """
+    others = variants.BESIDE if plan.forms == variants.DEFAULT else frozenset()
+
+    def worth(form: str, detector: Detector) -> bool:
+        if _is_beside(detector) and form != "full":
+            return not null or bool(len(null.scores(cell(form, detector.name))))
+        return form not in others
+
+    tests = tuple((form, detector) for form, detector in plan.tests if worth(form, detector))
+    looked_at = {form for form, _ in tests}
+    return Plan(tuple(form for form in plan.forms if form not in others or form in looked_at), tests)
+
+
+def _is_beside(detector: Detector) -> bool:
+    return "reference" in detector.needs
