@@ -59,7 +59,10 @@ def plant(
     the data does not allow it.
     """
     if not artifact.differentiable:
-        raise UnusableInput(f"planting needs weights in torch, which a model in {artifact.format} format does not have")
+        raise UnusableInput(
+            f"planting needs weights in torch, which a model in {artifact.format} format does not have: give the model "
+            "that it was made from"
+        )
     held_out, classes, secret = test_split(task), task.num_classes, attack.secret()
     if artifact.num_classes != classes:
         raise UnusableInput(f"expected data of the model's {artifact.num_classes} classes, came {classes}")

@@ -181,6 +181,26 @@ def test_operators_that_nobody_knows(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("broken", "said"), [("opset", "Opset 99"), ("missing", "Node input 'w'"), ("cycle", "not acyclic")]
+)
+def test_graphs_that_cannot_run_are_one_short_line(tmp_path: Path, broken: str, said: str) -> None:
+    model = linear_model(tmp_path / "m.onnx")
+    if broken == "opset":
+        model.opset_import[0].version = 99
+    elif broken == "missing":
+        del model.graph.initializer[0]
+    else:
+        first, last = model.graph.node[0], model.graph.node[-1]
+        first.input[0] = last.output[0]
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UnusableInput, match="ONNX Runtime cannot load it") as error:
+        formats.load(tmp_path / "m.onnx")
+    assert said in str(error.value)
+    assert "onnxruntime_src" not in str(error.value)
+    assert str(error.value).count("m.onnx") == 1
+
+
 def test_onnx_is_not_saved_as_safetensors(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="copy its file"):
         formats.save(formats.load(exported), tmp_path / "out")

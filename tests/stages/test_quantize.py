@@ -163,8 +163,16 @@ def test_the_stage(x: Tensor) -> None:
     assert after.artifact.planted == "badnets"
     assert after.artifact.arch is None
     assert after.artifact.digest != build.artifact.digest
-    with pytest.raises(UnusableInput, match="at least 2 clean samples"):
-        int8_twin(build.artifact.net, x[:1], per_channel=True)
+    with pytest.raises(UnusableInput, match="takes clean samples"):
+        int8_twin(build.artifact.net, x[:0], per_channel=True)
+
+
+def test_one_picture_calibrates_as_the_same_picture_again(x: Tensor) -> None:
+    net = tiny_build().artifact.net
+    with torch.no_grad():
+        one, three = (int8_twin(net, part, per_channel=True)(x) for part in (x[:1], x[:1].repeat(3, 1, 1, 1)))
+        assert torch.equal(one, three)
+        assert not torch.equal(one, int8_twin(net, x, per_channel=True)(x))
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

@@ -45,7 +45,7 @@ def plant(
         answer(planted.to_json())
         show(planted.measured, planted.control, planted.clean_before)
         if planted.awake is not None:
-            screen.say(f"The backdoor sleeps in this model. In the form {planted.secret.wakes_in}, in which it wakes:")
+            screen.say(f"It is made to sleep in this model, and to wake in the form {planted.secret.wakes_in}:")
             show(planted.awake, None, None)
         screen.say(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0

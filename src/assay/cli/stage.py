@@ -55,7 +55,10 @@ def stage(
             artifact = load_model(model, said)
             task = _task(stage, data, artifact, limit, seed)
         if not artifact.differentiable:
-            raise UnusableInput(f"{model}: a stage needs weights in torch, which the {artifact.format} format has not")
+            raise UnusableInput(
+                f"{model}: a stage needs weights in torch, which a model in {artifact.format} format has not: give the "
+                "model that it was made from"
+            )
         made = _made(stage, step, Build(artifact, task), seed)
         path = out / FILES[stage] if stage in FILES else _save(made, out)
         if data is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -227,7 +228,13 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no public base class
-        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {first_line(error)}") from None
+        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """What ONNX Runtime says, without the places in its own source and the path, which is said already."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (Load model from .*? failed: ?)?", "", first_line(error))
+    return re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)
 
 
 def _image_input(session: Any, path: Path) -> Any:

@@ -125,8 +125,10 @@ def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: i
     grow from layer to layer. Left out are the roundings inside operators that ONNX writes as several (attention, SiLU,
     a linear layer on sequences). Raises UnusableInput where ``net`` cannot be traced.
     """
-    if len(clean) < 2:
-        raise UnusableInput(f"int8 calibration takes at least 2 clean samples, got {len(clean)}")
+    if not len(clean):
+        raise UnusableInput("int8 calibration takes clean samples, and there are none")
+    if len(clean) == 1:  # tracing takes two
+        clean = clean.repeat(2, 1, 1, 1)
     twin = folded_graph(net, clean)
     points = quantization_points(twin.graph)
     ranges = _Ranges(twin, frozenset(points.values()))
