@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -98,6 +99,17 @@ def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
     assert len(null.statistics(["full/a"])) == 2
     assert len(null.scores("full/b")) == 2
     assert len(null) == 3
+
+
+def test_models_that_a_detector_has_never_scored_are_not_compared_where_it_counts() -> None:
+    with_gap = null_of_rows({"full/a": 1.0, "int8/gap": float(i)} for i in range(3))
+    without = null_of_rows({"full/a": 2.0} for _ in range(4))
+    broken = null_of_rows([{"full/a": 3.0, "2:4/gap": 1.0}])  # its int8 form was
+    null = replace(with_gap, models=(*with_gap.models, *without.models, *broken.models))
+    assert len(null.joined(scores_of({"full/a": 0.0}))) == 8 + 1
+    both = null.joined(scores_of({"full/a": 0.0, "int8/gap": 0.0}))
+    assert both.models[:-1] == (*with_gap.models, *broken.models)
+    assert (null.can_judge("a"), null.can_judge("gap"), with_gap.can_judge("gap")) == (True, False, True)
 
 
 def test_joined_adds_one_model_with_the_known_tests() -> None:

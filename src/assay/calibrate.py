@@ -55,6 +55,11 @@ def cell(variant: str, detector: str) -> str:
     return f"{variant}/{detector}"
 
 
+def detector_of(test: str) -> str:
+    """The detector of a test that ``cell`` named."""
+    return test.rpartition("/")[2]
+
+
 class Score(NamedTuple):
     """What one test says of one model."""
 
@@ -71,6 +76,11 @@ class Reference:
     accuracy: float | None = None  # on its clean samples
     family: str = ""  # of data: photos, digits, ...
     data: Likeness = ()  # of its clean samples
+
+    @property
+    def detectors(self) -> frozenset[str]:
+        """What has scored it, in whichever form."""
+        return frozenset(map(detector_of, self.scores))
 
     def learned_as(self, accuracy: float) -> bool:
         """Whether it learned its task as well, or as badly, as a model of ``accuracy``; True where nobody knows."""
@@ -184,9 +194,16 @@ class Null:
         return np.array([statistic.value for statistic in found if statistic is not None])
 
     def joined(self, scores: Mapping[str, Score]) -> Null:
-        """These models and, as the last row, one with ``scores``, less the tests that no model here has a score on."""
-        known = {test: score for test, score in scores.items() if len(self.scores(test))}
-        return replace(self, models=(*self.models, Reference(known)))
+        """These models and, as the last row, one with ``scores``, less the tests that no model here has a score on.
+
+        Models that one of the detectors has never scored are left out: they would be measured by less.
+        """
+        new = Reference({test: score for test, score in scores.items() if len(self.scores(test))})
+        return replace(self, models=(*(model for model in self.models if new.detectors <= model.detectors), new))
+
+    def can_judge(self, detector: str) -> bool:
+        """Whether enough of these models have been scored by ``detector`` for a verdict that counts it."""
+        return sum(detector in model.detectors for model in self.models) >= min(FEWEST_MODELS, len(self))
 
 
 class Statistic(NamedTuple):

@@ -36,14 +36,14 @@ def plan_of(given: Artifact, forms: tuple[str, ...], detectors: tuple[Detector, 
 def usual(plan: Plan, null: Null | None) -> Plan:
     """What of it is worth its time where nobody chose the tests.
 
-    Those beside the full model take a while, and are left out where no model of ``null``, those that this one will be
-    compared with, has a score on them. Some of the usual forms are there for those only (``variants.BESIDE``).
+    Those beside the full model take a while, and are left out where the models of ``null``, those that this one will be
+    compared with, have no scores on them. Some of the usual forms are there for those only (``variants.BESIDE``).
     """
     others = variants.BESIDE if plan.forms == variants.DEFAULT else frozenset()
 
     def worth(form: str, detector: Detector) -> bool:
         if _is_beside(detector) and form != "full":
-            return not null or bool(len(null.scores(cell(form, detector.name))))
+            return not null or (null.can_judge(detector.name) and len(null.scores(cell(form, detector.name))) > 0)
         return form not in others
 
     tests = tuple((form, detector) for form, detector in plan.tests if worth(form, detector))
