@@ -18,15 +18,17 @@ from typing import Any
 
 import sleepers
 import torch
-from common import SHARED, kept, save
+from common import SHARED, auc, kept, save
 
 from assay import data, formats, variants
 from assay.artifact import Build, Secret
 from assay.auditing import LOST_AGREEMENT
+from assay.bench.spec import Band
+from assay.calibrate import Null, Reference, Score, cell
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.models.predict import predict
 
-FORMS = ("int8", "int8-tensor", "int4", "prune-50", "prune-2:4", "filters-10", "filters-20", "filters-30", "filters-50")
+FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
 SAMPLES = 512
 
@@ -71,6 +73,56 @@ def looked_at(build: Build, seed: int) -> dict[str, Any]:
     return {**sleepers.facts(build, seed), "forms": found}
 
 
+def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """All forms of a model in one number, as in an audit, against those of the clean models (of the others, for one).
+
+    ``above``: of all these. ``works``: the attack sleeps in the full model and wakes in its form (the bench's band).
+    """
+    rows = {name: _judged(name, models) for name in models}
+    clean = [row for name, row in rows.items() if models[name]["attack"] is None]
+    planted = {name: row for name, row in rows.items() if models[name]["attack"] is not None}
+    working = {name: row for name, row in planted.items() if _works(models[name])}
+    figures = {
+        "clean": len(clean),
+        "false_alarms": sum(row["above"] for row in clean),
+        "planted": len(planted),
+        "working": len(working),
+        "found": sum(row["above"] for row in working.values()),
+        "right_target": sum(row["above"] and row["right"] for row in working.values()),
+        "auc": auc([row["statistic"] for row in working.values()], [row["statistic"] for row in clean]),
+    }
+    plain = [model["forms"]["full"]["neural_cleanse"]["score"] for model in models.values() if model["attack"] is None]
+    cleanse = [models[name]["forms"]["full"]["neural_cleanse"]["score"] for name in working]
+    return {**figures, "auc_neural_cleanse": auc(cleanse, plain), "judged": rows}
+
+
+def _judged(name: str, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    others = [model for other, model in models.items() if model["attack"] is None and other != name]
+    scores = _scores(models[name])
+    null = Null("clean", "", tuple(Reference(_scores(model)) for model in others)).joined(scores)
+    *reference, statistic = null.statistics(scores).tolist()
+    behind = null.statistic(scores)
+    strongest = None if behind is None else behind.tests[0]
+    target = None if strongest is None else scores[strongest].target
+    return {
+        "statistic": statistic,
+        "above": statistic > max(reference),
+        "form": strongest,
+        "target": target,
+        "right": target is not None and target == models[name]["target"],
+    }
+
+
+def _scores(model: dict[str, Any]) -> dict[str, Score]:
+    looked = {form: row for form, row in model["forms"].items() if row.get("score") is not None}
+    return {cell(form, CompressionGap.name): Score(row["score"], row["target"]) for form, row in looked.items()}
+
+
+def _works(model: dict[str, Any]) -> bool:
+    band, full, awake = Band(), model["forms"]["full"], model["forms"][model["wakes_in"]]
+    return full["attack_success"] <= band.asleep and awake["attack_success"] >= band.asr
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     models = kept("compression_gap")
@@ -80,3 +132,4 @@ if __name__ == "__main__":
             scores = {form: (row.get("score"), row.get("target")) for form, row in models[name]["forms"].items()}
             print(name, scores, flush=True)
             save("compression_gap", {"models": models})
+    save("compression_gap", {"models": models, **summary(models)})

@@ -74,7 +74,9 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found() -> None:
 @pytest.mark.parametrize("corner", [False, True])
 def test_two_models_that_agree_have_no_gap_backdoored_or_not(corner: bool) -> None:
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert (finding.status, finding.score, finding.target) == ("ok", 0.0, None)
+    assert (finding.status, finding.target) == ("ok", None)
+    assert finding.score is not None
+    assert finding.score < -1, "how far all classes are from moving"
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ class CompressionGap(Detector):
         finished(found, effort.steps)
         if found.hopeless:
             parted = Evidence(numbers={"success": float(found.success.max()), "classes_searched": len(found.classes)})
-            return Finding(self.name, "ok", score=0.0, evidence=parted)
+            return Finding(self.name, "ok", score=found.score, evidence=parted)
         shown = evidence(net.compressed, family, found, clean, predicted)
         kept = _kept(net.full, family, found, clean.x, predicted)
         numbers = {**shown.numbers, "full_keeps": kept}
