@@ -12,6 +12,7 @@ from itertools import groupby
 from common import RESULTS, ROOT
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
+from sleepers_table import deployers_table, gap_table
 
 Result = dict
 
@@ -164,7 +165,6 @@ def transfer(result: Result, title: str) -> list[str]:
 
 MATRICES = {
     "cifar10": "CIFAR-10: ResNet-20 and -32 fine-tuned, ResNet-14 from scratch.",
-    "dormant": "Backdoors that sleep in a ResNet-20 (CIFAR-10), in the forms that wake them and in others; no audits.",
     "third-party": "Clean CIFAR-10 ResNets that others published, as they are.",
     "first": "Signs and digits, ResNet-8 from scratch, along three chains.",
 }
@@ -179,6 +179,8 @@ TABLES = {
         detection,
         "Models backdoored by other code, held out: all drawn anew, looked at once.",
     ),
+    "compression_gap": (gap_table, "Backdoors that sleep in full precision, and the gap detector (CIFAR-10)."),
+    "deployers": (deployers_table, "What of them wakes in forms that no attack was made for."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),

@@ -1,0 +1,80 @@
+"""What the results say of sleeping backdoors: how they fare asleep and awake, and what the gap detector says."""
+
+from __future__ import annotations
+
+from matrix_table import counted
+
+Result = dict
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def gap_table(result: Result, title: str) -> list[str]:
+    """A row a model; ``result`` as benchmarks/compression_gap.py writes it."""
+    area, plain = (
+        f"AUC {result[name]['auc']:.2f} ({result[name]['low']:.2f} to {result[name]['high']:.2f})"
+        if result[name]
+        else ""
+        for name in ("auc", "auc_neural_cleanse")
+    )
+    said = (
+        f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
+        "sleep (ASR 10 % at most) and wake (80 % at least); the others count as failed attacks. Above all clean models: "
+        f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target; of the clean "
+        f"models, each against the others, {result['false_alarms']}. {area}; of Neural Cleanse on the full-precision "
+        f"model {plain}."
+    )
+    head = ("model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)")
+    lines = [
+        f"**{title}** {said}",
+        "",
+        f"| {' | '.join(head)} | found trigger: ASR there, in full |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [_row(name, model, result["judged"][name]) for name, model in result["models"].items()]
+    return [*lines, ""]
+
+
+def _row(name: str, model: Result, judged: Result) -> str:
+    forms, wakes_in = model["forms"], model["wakes_in"]
+    form = (judged["form"] or "").partition("/")[0]
+    found = forms.get(form, {})
+    target = f"{judged['target']} ({model['target']})" if wakes_in else ""
+    cells = [
+        name,
+        _rates(forms["full"]),
+        f"{wakes_in}: {_rates(forms[wakes_in])}" if wakes_in else "",
+        f"{judged['statistic']:.1f}" + (", above all clean" if judged["above"] else ""),
+        form if wakes_in or judged["above"] else "",
+        target,
+        f"{percent(found.get('found'))}, {percent(found.get('found_in_full'))}"
+        if "found" in found and wakes_in
+        else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _rates(row: Result) -> str:
+    return ", ".join(percent(row[name]) for name in ("clean_accuracy", "attack_success") if name in row)
+
+
+def deployers_table(result: Result, title: str) -> list[str]:
+    """A row a form, a column a model: CA and ASR, and ASR of the same trigger in the clean twin."""
+    models = result["models"]
+    lines = [
+        f"**{title}** CA / ASR / ASR of the same trigger in the clean twin, in percent.",
+        "",
+        f"| form | {' | '.join(models)} |",
+        "|" + "---|" * (1 + len(models)),
+    ]
+    for form in dict.fromkeys(form for model in models.values() for form in model["forms"]):
+        cells = [_three(model["forms"].get(form)) for model in models.values()]
+        lines.append(f"| {form} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _three(row: Result | None) -> str:
+    names = ("clean_accuracy", "attack_success", "clean_twin_attack_success")
+    return "" if row is None else " / ".join(f"{100 * row[name]:.1f}" for name in names)
