@@ -21,7 +21,7 @@ def gap_table(result: Result, title: str) -> list[str]:
     )
     said = (
         f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
-        "sleep (ASR 10 % at most) and wake (80 % at least); the others count as failed attacks. Above all clean models: "
+        "sleep (ASR 10 % at most) and wake (80 % at least); the rest are failed attacks. Above all clean models: "
         f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target; of the clean "
         f"models, each against the others, {result['false_alarms']}. {area}; of Neural Cleanse on the full-precision "
         f"model {plain}."
