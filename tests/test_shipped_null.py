@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from inversion.toys import artifact_of, toy
 
 import assay
 from assay import calibrate, data, formats, null_file
 from assay.artifact import Artifact, Build
 from assay.attacks import BadNets
 from assay.detectors import PatchScan, default_detectors
+from assay.plan import plan_of, usual
 from assay.stages.train import Recipe
 from assay.task import Task
 from assay.triggers import Patch
-from assay.variants import DEFAULT
+from assay.variants import BESIDE, DEFAULT
 
 TARGET = 6
 
@@ -57,8 +59,11 @@ def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
     well = null.like(0.95, None)
     assert len(well) >= calibrate.FEWEST_MODELS
     assert null.fewest_classes == 5
-    for name in DEFAULT:
-        for detector in default_detectors():
-            # Those beside a full model are left out of an audit until the reference models have scores on them.
-            if "reference" not in detector.needs and (name == "full" or detector.on_variants):
-                assert len(well.scores(calibrate.cell(name, detector.name))) >= calibrate.FEWEST_MODELS, detector.name
+    plan = usual(plan_of(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
+    # Those beside a full model are left out of an audit until the reference models have scores on them.
+    assert {test.name for test in plan.on("full")} == {
+        test.name for test in default_detectors() if "reference" not in test.needs
+    }
+    assert set(plan.forms) >= set(DEFAULT) - BESIDE
+    for form, test in plan.tests:
+        assert len(well.scores(calibrate.cell(form, test.name))) >= calibrate.FEWEST_MODELS, test.name
