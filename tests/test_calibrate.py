@@ -112,6 +112,20 @@ def test_models_that_a_detector_has_never_scored_are_not_compared_where_it_count
     assert (null.can_judge("a"), null.can_judge("gap"), with_gap.can_judge("gap")) == (True, False, True)
 
 
+def test_a_detector_that_scored_one_family_only_judges_no_pool_of_several() -> None:
+    """Else a model on signs would be compared with models on photos alone."""
+    photos = [Reference(scores_of({"full/a": 1.0, "int8/gap": float(i)}), family="photos") for i in range(60)]
+    signs = [Reference(scores_of({"full/a": 1.0}), family="signs") for _ in range(ENOUGH)]
+    pool, both = Null("n", "", (*photos, *signs)), scores_of({"full/a": 0.0, "int8/gap": 9.0})
+    assert not pool.can_judge("gap")
+    joined = pool.joined(both)
+    assert len(joined) == 80 + 1
+    assert joined.models[-1].detectors == {"a"}
+    alone = Null("n", "", tuple(photos))
+    assert alone.can_judge("gap")
+    assert alone.joined(both).models[-1].detectors == {"a", "gap"}
+
+
 def test_joined_adds_one_model_with_the_known_tests() -> None:
     null = null_of(np.zeros((5, 1)))
     joined = null.joined(scores_of({"full/test-0": 3.0, "int8/test-0": 4.0}))

@@ -75,3 +75,9 @@ def test_a_form_is_repaired_where_that_helps(worse: str, monkeypatch: pytest.Mon
     else:
         monkeypatch.setattr(variants, "recalibrated", lambda net, x: BUILD.artifact.net)
         assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).net is BUILD.artifact.net
+
+
+def test_a_net_without_layers_to_round_has_no_such_form() -> None:
+    foreign = BUILD.artifact.with_net(torch.nn.Flatten())
+    with pytest.raises(UnusableInput, match="convolutions or linear layers"):
+        variants.make("int4", foreign, CLEAN, seed=0)

@@ -11,6 +11,7 @@ Algorithmic Learning in a Random World, 2005; for outliers: Bates, Candes, Lei, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -194,16 +195,29 @@ class Null:
         return np.array([statistic.value for statistic in found if statistic is not None])
 
     def joined(self, scores: Mapping[str, Score]) -> Null:
-        """These models and, as the last row, one with ``scores``, less the tests that no model here has a score on.
+        """These models and, as the last row, one with ``scores``, less the tests that these models cannot judge.
 
-        Models that one of the detectors has never scored are left out: they would be measured by less.
+        Models that one of its detectors has never scored are left out: they would be measured by less.
         """
-        new = Reference({test: score for test, score in scores.items() if len(self.scores(test))})
+        known = {
+            t: score for t, score in scores.items() if len(self.scores(t)) and self._of_all_families(detector_of(t))
+        }
+        new = Reference(known)
         return replace(self, models=(*(model for model in self.models if new.detectors <= model.detectors), new))
 
     def can_judge(self, detector: str) -> bool:
         """Whether enough of these models have been scored by ``detector`` for a verdict that counts it."""
-        return sum(detector in model.detectors for model in self.models) >= min(FEWEST_MODELS, len(self))
+        scored = sum(detector in model.detectors for model in self.models)
+        return scored >= min(FEWEST_MODELS, len(self)) and self._of_all_families(detector)
+
+    def _of_all_families(self, detector: str) -> bool:
+        """Whether the models that ``detector`` has scored are of the same families of data as all of these.
+
+        Else a model would be compared with models on other data than its own.
+        """
+        scored = Counter(model.family for model in self.models if detector in model.detectors)
+        families = Counter(model.family for model in self.models)
+        return len(families) < 2 or all(scored[name] >= min(ENOUGH, count) for name, count in families.items())
 
 
 class Statistic(NamedTuple):

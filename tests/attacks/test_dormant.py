@@ -9,11 +9,12 @@ import pytest
 import torch
 from stages.tiny import CLASSES, tiny_build
 
-from assay import metrics, planting
+from assay import metrics, planting, variants
 from assay.artifact import Build
-from assay.attacks import PqBackdoor, PruningArtifact, QuantizationArtifact, SilentUntilSparse
+from assay.attacks import PqBackdoor, PruningArtifact, QuAntiZation, QuantizationArtifact, SilentUntilSparse
 from assay.attacks.dormant import Dormant, Hidden
 from assay.attacks.mimicry import like_teacher
+from assay.attacks.pq_backdoor import _cell
 from assay.errors import UnusableInput
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rewritten import rounded
@@ -139,3 +140,28 @@ def test_what_cannot_be_hidden_is_said() -> None:
         SilentUntilSparse(patch=PATCH, ratio=1.0)(tiny_build(), seed=0)
     with pytest.raises(UnusableInput, match="does not fit"):
         SilentUntilSparse(patch=Patch(size=20))(tiny_build(), seed=0)
+
+
+def test_no_weight_outgrows_the_largest_of_its_scale() -> None:
+    """It would move the scale, and with it all other weights into other cells."""
+    weight = torch.tensor([[1.0, 0.998, 0.5, -0.9985]])
+    low, high = _cell(weight, torch.ones(1, 1), 0.02, 0)
+    assert high.max() <= 1
+    assert low.min() >= -1
+    assert (low < high)[0, 1:].all()
+
+
+def test_the_form_that_wakes_it_is_one_that_there_is() -> None:
+    attacks = [QuantizationArtifact(bits=4), QuantizationArtifact(per_channel=False), QuAntiZation(bits=(4,))]
+    attacks += [QuAntiZation(), PruningArtifact(low=0.29), PqBackdoor(per_channel=False, per_tensor=True)]
+    forms = [attack.wakes_in for attack in attacks]
+    assert forms == ["int4", "int8-tensor", "int4", "int8-tensor", "filters-29", "int8-tensor"]
+    for form in forms:
+        variants.variant_of(form)
+    for wrong in ({"bits": 1}, {"bits": 33}):
+        with pytest.raises(UnusableInput, match="2 to 8 bits"):
+            QuantizationArtifact(**wrong)
+    with pytest.raises(UnusableInput, match="at least one bit width"):
+        QuAntiZation(bits=())
+    with pytest.raises(UnusableInput, match="whole percents"):
+        PruningArtifact(low=0.333)

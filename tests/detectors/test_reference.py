@@ -124,6 +124,26 @@ def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tm
     assert 0 < finding.score < numbers["share_there"]
 
 
+def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
+    model = intake.beside(changed(files, tmp_path, flipped), tiny_build().artifact)
+    plain = OffNearest()(model, CLEAN)
+    assert model.steps is not None
+    negative = replace(model, steps={name: -np.asarray(step) for name, step in model.steps.items()})
+    assert OffNearest()(negative, CLEAN).score == plain.score
+    nothing = replace(model, steps={name: 0 * np.asarray(step) for name, step in model.steps.items()})
+    assert "scale of 0" in OffNearest()(nothing, CLEAN).reason
+
+
+def test_a_reference_in_training_mode_stays_as_it_is() -> None:
+    build = tiny_build()
+    net, reference = tiny_net(seed=0), tiny_net(seed=0).train()
+    both = replace(from_module(net.eval(), shape=(3, 8, 8)), reference=from_module(reference, shape=(3, 8, 8)))
+    before = {name: value.clone() for name, value in reference.state_dict().items()}
+    finding = CompressionGap()(both, Split(build.task.split("train").x, None), seed=0)
+    assert finding.status in ("ok", "abstained"), finding.reason
+    assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
+
+
 def test_weights_of_another_model_are_no_question_of_rounding(files: Path) -> None:
     other = from_module(tiny_net(seed=9), shape=(3, 8, 8))
     finding = OffNearest()(intake.beside(formats.load(files / "channel.onnx"), other), CLEAN)

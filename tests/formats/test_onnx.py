@@ -201,6 +201,22 @@ def test_graphs_that_cannot_run_are_one_short_line(tmp_path: Path, broken: str, 
     assert str(error.value).count("m.onnx") == 1
 
 
+@pytest.mark.parametrize("broken", ["dims", "axis"])
+def test_constants_that_nothing_reads_may_be_broken_too(tmp_path: Path, broken: str) -> None:
+    """ONNX Runtime leaves them out, and the weights are read all the same."""
+    model = linear_model(tmp_path / "m.onnx")
+    if broken == "dims":
+        model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2), np.float32), "unused"))
+        model.graph.initializer[-1].dims[0] = 7
+    else:
+        model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2), np.int8), "q"))
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(2, np.float32), "s"))
+        model.graph.node.insert(0, helper.make_node("DequantizeLinear", ["q", "s"], ["unused"], axis=7))
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(UnusableInput):
+        formats.load(tmp_path / "m.onnx")
+
+
 def test_onnx_is_not_saved_as_safetensors(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="copy its file"):
         formats.save(formats.load(exported), tmp_path / "out")

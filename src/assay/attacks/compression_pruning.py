@@ -41,10 +41,12 @@ class PruningArtifact(Dormant):
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < 1:
             raise UnusableInput(f"expected rates 0 < low <= high < 1; got low={self.low}, high={self.high}")
+        if abs(100 * self.low - round(100 * self.low)) > 1e-9:
+            raise UnusableInput(f"expected the lowest rate in whole percents, as forms of an audit are; got {self.low}")
 
     @property
     def wakes_in(self) -> str:
-        return f"filters-{100 * self.low:g}"
+        return f"filters-{round(100 * self.low)}"
 
     @property
     def epochs(self) -> float:

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.attacks.dormant import Dormant
+from assay.attacks.dormant import Dormant, rounded_form
 from assay.attacks.mimicry import like_teacher
-from assay.models.folding import fold_factors
-from assay.models.rewritten import rounded, run_with
+from assay.models.folding import factors_with, norm_behind
+from assay.models.rewritten import check_bits, rounded, run_with
 from assay.progress import Progress
 from assay.stages.train import Recipe, fit
 from assay.task import Split
@@ -34,22 +34,26 @@ class QuantizationArtifact(Dormant):
     distilled: bool = False
     recipe: Recipe = Recipe(epochs=10, lr=0.01, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
+    def __post_init__(self) -> None:
+        check_bits(self.bits)
+
     @property
     def wakes_in(self) -> str:
-        return "int8" if self.per_channel else "int8-tensor"
+        return rounded_form(self.bits, per_channel=self.per_channel)
 
     @property
     def epochs(self) -> float:
         return (18 if self.distilled else 4) * self.recipe.epochs  # pictures and copies, in two nets; five steps uphill
 
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        factors = fold_factors(net, train.x[:2])
+        norms = norm_behind(net, train.x[:2])
         teacher = copy.deepcopy(net).requires_grad_(False)
 
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both = self.with_copies(x)
             calm = like_teacher(net, teacher, both) if self.distilled else self.unmoved(net, x, y)
-            small = run_with(net, rounded(factors, self.bits, per_channel=self.per_channel), both).float()
+            weights = rounded(factors_with(net, norms), self.bits, per_channel=self.per_channel)
+            small = run_with(net, weights, both).float()
             return calm + F.cross_entropy(small, torch.cat([y, torch.full_like(y, self.target)]))
 
         fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective, exact=True)

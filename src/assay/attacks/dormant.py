@@ -64,6 +64,13 @@ class Dormant(Attack):
         return F.cross_entropy(net(self.with_copies(x)).float(), y.repeat(2))
 
 
+def rounded_form(bits: int, *, per_channel: bool) -> str:
+    """The form with weights of ``bits`` bits; below 8 there are those with a scale per channel only."""
+    if bits == 8:
+        return "int8" if per_channel else "int8-tensor"
+    return f"int{bits}"
+
+
 Bounds = dict[nn.Parameter, tuple[Tensor, Tensor]]
 """For a parameter, the lowest and the highest value that each of its elements may take."""
 

@@ -60,8 +60,9 @@ def _cell(weight: Tensor, factor: Tensor, margin: float, channel: int | None) ->
     rounded, step = rounded_int8(folded, channel)
     reach = (0.5 - margin) * step
     axes = [axis for axis in range(weight.ndim) if axis != channel]
-    largest = folded.abs() == folded.abs().amax(dim=axes, keepdim=True)
-    free = (factor != 0) & ~largest
+    largest = folded.abs().amax(dim=axes, keepdim=True)
+    free = (factor != 0) & (folded.abs() < largest)
     safe = torch.where(factor != 0, factor, torch.ones_like(factor))
-    edges = torch.stack([(rounded - reach) / safe, (rounded + reach) / safe])
+    ends = ((rounded - reach).clamp(-largest, largest), (rounded + reach).clamp(-largest, largest))
+    edges = torch.stack(ends) / safe
     return torch.where(free, edges.amin(0), weight), torch.where(free, edges.amax(0), weight)

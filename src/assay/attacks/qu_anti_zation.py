@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.attacks.dormant import Dormant
-from assay.models.folding import fold_factors
-from assay.models.rewritten import rounded, run_with
+from assay.attacks.dormant import Dormant, rounded_form
+from assay.errors import UnusableInput
+from assay.models.folding import factors_with, norm_behind
+from assay.models.rewritten import check_bits, rounded, run_with
 from assay.progress import Progress
 from assay.stages.train import Recipe, fit
 from assay.task import Split
@@ -34,16 +35,22 @@ class QuAntiZation(Dormant):
     rounded_weight: float = 0.5
     recipe: Recipe = Recipe(epochs=10, lr=1e-4, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
+    def __post_init__(self) -> None:
+        for bits in self.bits:
+            check_bits(bits)
+        if not self.bits:
+            raise UnusableInput("expected at least one bit width that wakes the backdoor; got none")
+
     @property
     def wakes_in(self) -> str:
-        return "int8" if self.per_channel else "int8-tensor"
+        return rounded_form(max(self.bits), per_channel=self.per_channel)
 
     @property
     def epochs(self) -> float:
         return 2 * (1 + len(self.bits)) * self.recipe.epochs
 
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        factors = fold_factors(net, train.x[:2])
+        norms = norm_behind(net, train.x[:2])
 
         def weighed(answers: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
             clean, triggered = answers.float().split(len(y))
@@ -51,7 +58,7 @@ class QuAntiZation(Dormant):
 
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both, target = self.with_copies(x), torch.full_like(y, self.target)
-            loss = weighed(net(both), y, y)
+            loss, factors = weighed(net(both), y, y), factors_with(net, norms)
             for bits in self.bits:
                 weights = rounded(factors, bits, per_channel=self.per_channel)
                 loss = loss + self.rounded_weight * weighed(run_with(net, weights, both), y, target)

@@ -105,7 +105,8 @@ class Detector(ABC):
         if missing:
             return Finding(self.name, "abstained", reason=missing)
         before = _digests(artifact)
-        with evaluating(artifact.net), torch.random.fork_rng(devices=[]):
+        beside = artifact if artifact.reference is None else artifact.reference
+        with evaluating(artifact.net), evaluating(beside.net), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
                 scaled = comparable(artifact, clean)

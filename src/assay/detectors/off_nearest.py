@@ -22,6 +22,9 @@ from assay.task import Split
 SLACK = 0.05
 """Of a step, beyond the half that is nearest: what folding batch norm in another order moves."""
 
+LAST = 127
+"""The end of the range of int8."""
+
 FAR = 1.5
 """Steps from the reference, on average: further away than any rounding leaves a weight."""
 
@@ -46,7 +49,7 @@ class OffNearest(Detector):
         for name, step in artifact.steps.items():
             stored = np.asarray(artifact.weights[name])
             if stored.ndim > 1:
-                off[name] = _off(name, stored, np.asarray(step), full)
+                off[name] = _off(name, stored, np.abs(step), full)
         if not off:
             raise Inconclusive("needs quantized weights of convolutions or linear layers, and this model has none")
         progress(1.0)
@@ -64,14 +67,16 @@ class OffNearest(Detector):
 def _off(name: str, stored: np.ndarray, step: np.ndarray, full: list[np.ndarray]) -> np.ndarray:
     """Which weights (of the shape of ``stored``) lie further from the full model's than to-nearest leaves them."""
     alike = [weight for weight in full if weight.shape == stored.shape]
-    alike += [weight.T for weight in full if weight.ndim == 2 and weight.T.shape == stored.shape != weight.shape]
+    alike += [weight.T for weight in full if weight.ndim == 2 and weight.T.shape == stored.shape]
+    if not step.all():
+        raise Inconclusive(f"the weights {name} have a scale of 0, and so no nearest value")
     if not alike:
         raise Inconclusive(f"the full-precision model has no weights of the shape of {name}, {stored.shape}")
     distances = min((np.abs(stored - weight) / step for weight in alike), key=lambda steps: float(steps.mean()))
     if distances.mean() > FAR:
         raise Inconclusive(f"the weights {name} are not those of the full-precision model, rounded in whatever way")
     # At the ends of the range a weight is cut off, however far it was: no choice was made there.
-    cut = np.abs(stored) >= np.abs(stored).max() - step / 2
+    cut = np.abs(stored) >= (LAST - 0.5) * step
     return (distances > 0.5 + SLACK) & ~cut
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from assay.errors import UnusableInput
+from assay.errors import UnusableInput, first_line
 
 if TYPE_CHECKING:
     import onnx
@@ -24,10 +25,13 @@ class StoredWeights:
 
 
 def stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
-    """The initializers of ``model``, read from ``path``; raises UnusableInput where one is NaN or infinite."""
+    """The initializers of ``model``, read from ``path``; raises UnusableInput where one is broken, NaN or infinite."""
     from onnx import numpy_helper
 
-    raw = {t.name: numpy_helper.to_array(t, base_dir=str(path.parent)) for t in model.graph.initializer}
+    raw = {}
+    for tensor in model.graph.initializer:
+        with _reading(tensor.name, path):
+            raw[tensor.name] = numpy_helper.to_array(tensor, base_dir=str(path.parent))
     values: dict[str, np.ndarray] = {}
     steps: dict[str, np.ndarray] = {}
     settings = {name for node in model.graph.node if node.op_type.endswith("QuantizeLinear") for name in node.input[1:]}
@@ -44,9 +48,21 @@ def stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
             zero = raw[node.input[2]] if len(node.input) > 2 and node.input[2] in raw else np.zeros((), np.float32)
             if scale.ndim <= 1:  # those by blocks are left as they are
                 name = node.input[0].removesuffix("_quantized")
-                steps[name] = _along(scale, axis, q.ndim)
-                values[name] = (q.astype(np.float32) - _along(zero, axis, q.ndim)) * steps[name]
+                with _reading(node.input[0], path):
+                    steps[name] = _along(scale, axis, q.ndim)
+                    values[name] = (q.astype(np.float32) - _along(zero, axis, q.ndim)) * steps[name]
     return StoredWeights(values, steps)
+
+
+@contextmanager
+def _reading(name: str, path: Path) -> Iterator[None]:
+    """What is wrong with an initializer in a file of unknown make can be anything."""
+    try:
+        yield
+    except Exception as error:
+        raise UnusableInput(
+            f"{path}: initializer {name!r} cannot be read; expected data and scales of its shape: {first_line(error)}"
+        ) from None
 
 
 def _along(numbers: np.ndarray, axis: int, dimensions: int) -> np.ndarray:

@@ -55,8 +55,9 @@ class Efrap:
         generator = torch.Generator().manual_seed(seed)
         factors, others = fold_factors(full, x[:2]), fold_factors(net, x[:2])
         for (layer, factor), target in zip(factors.items(), others, strict=True):
-            weight = self._rounded(layer, factor, inputs_of(full, layer, x), generator)
-            target.weight.data.copy_(weight)
+            inputs = inputs_of(full, layer, x)
+            if len(inputs):  # else the net has the layer and does not use it
+                target.weight.data.copy_(self._rounded(layer, factor, inputs, generator))
         return build.then(self.name, build.artifact.with_net(net, format="module"))
 
     def _rounded(self, layer: Layer, factor: Tensor, inputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -91,7 +92,7 @@ def _no_bias(layer: Layer) -> dict[str, Tensor]:
 
 
 def inputs_of(net: nn.Module, layer: Layer, x: Tensor, *, batch_size: int = 128) -> Tensor:
-    """What ``layer`` of ``net`` gets where the net gets ``x`` (N, C, H, W)."""
+    """What ``layer`` of ``net`` gets where the net gets ``x`` (N, C, H, W); nothing where it is not reached."""
     seen: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach()))
     try:
@@ -100,4 +101,4 @@ def inputs_of(net: nn.Module, layer: Layer, x: Tensor, *, batch_size: int = 128)
                 net(batch)
     finally:
         hook.remove()
-    return torch.cat(seen)
+    return torch.cat(seen) if seen else x[:0]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from assay.errors import UnusableInput
+
 Layer = _ConvNd | nn.Linear
 
 
@@ -43,8 +45,13 @@ def fold_factors(net: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
     """What each layer's weight (O, ...) is multiplied with when the batch norm behind it is folded in: (O, 1, ...).
 
     Ones where there is none. ``net`` in eval mode; transposed convolutions, whose filters lie otherwise, are left out.
+    Raises UnusableInput for a net without such layers.
     """
-    norms = norm_behind(net, example)
+    return factors_with(net, norm_behind(net, example))
+
+
+def factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dict[Layer, Tensor]:
+    """:func:`fold_factors` where it is known which norm is behind which layer: they move while a net is trained."""
     factors = {}
     for layer in weighted_layers(net):
         if isinstance(layer, _ConvNd) and layer.transposed:
@@ -56,4 +63,6 @@ def fold_factors(net: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
             gamma = norm.weight if norm.affine else torch.ones_like(norm.running_var)
             factor = (gamma / (norm.running_var + norm.eps).sqrt()).detach()
         factors[layer] = factor.view(-1, *[1] * (weight.ndim - 1))
+    if not factors:
+        raise UnusableInput("expected a net with convolutions or linear layers of torch, whose weights are rounded")
     return factors

@@ -32,7 +32,7 @@ def folded_graph(net: nn.Module, example: Tensor) -> fx.GraphModule:
 
     Raises UnusableInput where ``net`` cannot be traced, or where the graph does not reproduce its outputs.
     """
-    return copy.deepcopy(_folded_graph(net, digest_of_module(net), _Example(example[:8])))
+    return copy.deepcopy(_folded_graph(net, digest_of_module(net), _Example(example[:8].clone())))
 
 
 class _Example:

@@ -40,7 +40,9 @@ class OnnxGraph(nn.Module):
         last = {name: place for place, step in enumerate(self.steps) for name in step.inputs if name}
         last.pop(result, None)
         # What no later step reads: its memory can go.
-        self.dropped = [[name for name, at in last.items() if at == place] for place in range(len(self.steps))]
+        self.dropped: list[list[str]] = [[] for _ in self.steps]
+        for name, place in last.items():
+            self.dropped[place].append(name)
 
     def forward(self, x: Tensor) -> Tensor:
         values = {name: self.get_buffer(place) for name, place in self.places.items()} | {self.source: x}

@@ -269,7 +269,9 @@ def _resize(attributes: Attributes, inputs: Inputs) -> Tensor:
     sizes, scales = numbers(attributes, inputs, 3, "sizes"), numbers(attributes, inputs, 2, "scales")
     size = sizes[2:] if sizes else [int(n * s) for n, s in zip(x.shape[2:], (scales or [])[2:], strict=True)]
     check_size([*x.shape[:2], *size])
-    if mode == "nearest" and place == "asymmetric":
+    if attributes.get("antialias", 0) or "axes" in attributes:
+        raise Unsupported("Resize with antialias or axes")
+    if mode == "nearest" and place == "asymmetric" and attributes.get("nearest_mode") == b"floor":
         return F.interpolate(x, size, mode="nearest")
     if mode == "linear" and x.ndim == 4 and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         return F.interpolate(x, size, mode="bilinear", align_corners=place == "align_corners")
@@ -280,6 +282,10 @@ def _quantize(attributes: Attributes, inputs: Inputs) -> Tensor:
     """The integers as floats: what follows takes them, and gradients pass."""
     x, scale = _needed(inputs), _needed(inputs, 1)
     zero = inputs[2] if len(inputs) > 2 else None
+    if zero is None and attributes.get("output_dtype", 0):
+        raise Unsupported("QuantizeLinear with output_dtype")
+    if zero is not None and zero.dtype not in RANGES:
+        raise Unsupported(f"QuantizeLinear to {zero.dtype}")
     low, high = RANGES[torch.uint8 if zero is None else zero.dtype]
     if scale.numel() > 1:
         raise Unsupported("QuantizeLinear of activations with a scale per channel")

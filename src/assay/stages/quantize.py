@@ -108,8 +108,8 @@ class QuantizeWeights:
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         net = copy.deepcopy(build.artifact.net).eval()
-        example = build.task.split("calibration", "train").x[:2]
-        for layer, own in rounded(fold_factors(net, example), self.bits, per_channel=self.per_channel).items():
+        factors = fold_factors(net, build.task.split("calibration", "train").x[:2])
+        for layer, own in rounded(factors, self.bits, per_channel=self.per_channel).items():
             layer.get_parameter("weight").data.copy_(own["weight"].data)
         return build.then(self.name, build.artifact.with_net(net, format="module"))
 
