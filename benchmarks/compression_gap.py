@@ -27,6 +27,7 @@ from assay.bench.spec import Band
 from assay.calibrate import Null, Reference, Score, cell
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.models.predict import predict
+from assay.verdict import LOWEST_ACCURACY
 
 FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
@@ -76,15 +77,16 @@ def looked_at(build: Build, seed: int) -> dict[str, Any]:
 def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All forms of a model in one number, as in an audit, against those of the clean models (of the others, for one).
 
-    ``above``: of all these. ``works``: the attack sleeps in the full model and wakes in its form (the bench's band).
+    ``above``: of all these; no share of the clean ones is given, since the loudest of them always is. ``working``: the
+    attack sleeps in the full model and wakes in its form.
     """
+    models = {name: model for name, model in models.items() if _learned(model)}
     rows = {name: _judged(name, models) for name in models}
     clean = [row for name, row in rows.items() if models[name]["attack"] is None]
     planted = {name: row for name, row in rows.items() if models[name]["attack"] is not None}
     working = {name: row for name, row in planted.items() if _works(models[name])}
     figures = {
         "clean": len(clean),
-        "false_alarms": sum(row["above"] for row in clean),
         "planted": len(planted),
         "working": len(working),
         "found": sum(row["above"] for row in working.values()),
@@ -116,6 +118,11 @@ def _judged(name: str, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _scores(model: dict[str, Any]) -> dict[str, Score]:
     looked = {form: row for form, row in model["forms"].items() if row.get("score") is not None}
     return {cell(form, CompressionGap.name): Score(row["score"], row["target"]) for form, row in looked.items()}
+
+
+def _learned(model: dict[str, Any]) -> bool:
+    """Of a net that did not (a clean twin's training may diverge) no audit would say anything."""
+    return bool(model["forms"]["full"]["clean_accuracy"] >= LOWEST_ACCURACY)
 
 
 def _works(model: dict[str, Any]) -> bool:

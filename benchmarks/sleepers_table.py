@@ -22,9 +22,8 @@ def gap_table(result: Result, title: str) -> list[str]:
     said = (
         f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
         "sleep (ASR 10 % at most) and wake (80 % at least); the rest are failed attacks. Above all clean models: "
-        f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target; of the clean "
-        f"models, each against the others, {result['false_alarms']}. {area}; of Neural Cleanse on the full-precision "
-        f"model {plain}."
+        f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; of "
+        f"Neural Cleanse on the full-precision model {plain}."
     )
     head = ("model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)")
     lines = [
@@ -33,7 +32,11 @@ def gap_table(result: Result, title: str) -> list[str]:
         f"| {' | '.join(head)} | found trigger: ASR there, in full |",
         "|---|---|---|---|---|---|---|",
     ]
-    lines += [_row(name, model, result["judged"][name]) for name, model in result["models"].items()]
+    for name, model in result["models"].items():
+        judged = result["judged"].get(name)
+        lines.append(
+            _row(name, model, judged) if judged else f"| {name} | {_rates(model['forms']['full'])} | | failed | | | |"
+        )
     return [*lines, ""]
 
 

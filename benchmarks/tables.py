@@ -180,7 +180,7 @@ TABLES = {
         "Models backdoored by other code, held out: all drawn anew, looked at once.",
     ),
     "compression_gap": (gap_table, "Backdoors that sleep in full precision, and the gap detector (CIFAR-10)."),
-    "deployers": (deployers_table, "What of them wakes in forms that no attack was made for."),
+    "deployers": (deployers_table, "What of them wakes in forms that no attack was made for (docs/results.md)."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
