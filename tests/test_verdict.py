@@ -196,6 +196,13 @@ def test_limits_name_the_forms_that_could_not_be_compared() -> None:
     assert "bf16" not in " ".join(limits(known, (FULL,)))
 
 
+def test_limits_name_the_tests_that_could_not_be_compared() -> None:
+    known = tuple(replace(f, p_value=0.5) for f in findings())
+    beside = Finding("off-nearest", "ok", "full", score=1.0)
+    assert "full/off-nearest. Read" in " ".join(limits((*known, beside), (FULL,)))
+    assert "not compared" not in " ".join(limits(known, (FULL,)))
+
+
 def test_nothing_at_all_is_inconclusive() -> None:
     assert judge((), (), null_of(), FIRM).word == "inconclusive"
     found = findings()

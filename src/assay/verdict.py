@@ -226,6 +226,12 @@ def limits(
             f"Tested, but no reference model was tested in this form, so it does not count: {', '.join(alone)}. "
             "Calibrate with clean models of your own (assay calibrate --variants)."
         )
+    unknown = [cell(f.variant, f.detector) for f in findings if f.status == "ok" and f.p_value is None]
+    if unknown := [test for test in unknown if test.partition("/")[0] not in alone]:
+        said.append(
+            f"Scored, but not compared with clean models, so it does not enter the verdict: {', '.join(unknown)}. "
+            "Read what it found yourself."
+        )
     quiet = sorted({f.detector for f in findings if f.status != "ok"})
     if quiet:
         said.append(f"These detectors gave no answer somewhere: {', '.join(quiet)}. Each row says why.")
