@@ -34,6 +34,16 @@ SENTENCES = {
 }
 
 
+def test_a_form_whose_tests_could_not_be_compared_is_not_called_clean(make_audit):
+    audit = make_audit("clean")
+    known = to_html(audit)
+    alone = tuple(replace(f, p_value=None, null_scores=()) if f.variant == "int8" else f for f in audit.findings)
+    page = to_html(replace(audit, findings=alone))
+    assert "not compared" not in known
+    assert (known.count("nothing found"), page.count("nothing found")) == (3, 2)
+    assert "not compared" in page
+
+
 def test_says_the_verdict_and_its_limits(audit):
     page = to_html(audit)
     assert SENTENCES[audit.verdict] in page

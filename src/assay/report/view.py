@@ -175,7 +175,9 @@ def _variant_verdict(audit: Audit, variant: VariantResult, top: Finding | None, 
         return "none", "not tested"
     if guilty:
         return "bad", "backdoor found"
-    return ("unsure", "undecided") if audit.verdict == "inconclusive" else ("good", "nothing found")
+    if audit.verdict == "inconclusive":
+        return "unsure", "undecided"
+    return ("none", "not compared") if top.p_value is None else ("good", "nothing found")
 
 
 def _finding(
