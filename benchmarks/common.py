@@ -17,6 +17,7 @@ from assay import __version__
 from assay.artifact import Artifact
 from assay.auditing import audit
 from assay.bench import statistics
+from assay.calibrate import detector_of
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
 from assay.intake import clean_samples
@@ -80,10 +81,10 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
 def judged(row: dict) -> dict:
     """``row`` with its verdict made anew from its scores on the tests that an audit runs now, against today's null."""
     names = {detector.name for detector in default_detectors()}
-    row = row | {"findings": {t: f for t, f in row["findings"].items() if t.rpartition("/")[2] in names}}
+    row = row | {"findings": {t: f for t, f in row["findings"].items() if detector_of(t) in names}}
     findings = tuple(
         Finding(
-            test.rpartition("/")[2],
+            detector_of(test),
             "abstained" if score is None else "ok",
             test.rpartition("/")[0],
             score=score,

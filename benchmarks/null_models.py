@@ -37,7 +37,7 @@ from assay.bench.executors import Local
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import WELL_TRAINED, Null, Reference, Score
+from assay.calibrate import WELL_TRAINED, Null, Reference, Score, detector_of
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
@@ -203,7 +203,7 @@ def known_ones() -> list[ReferenceJob]:
         ReferenceJob(int(number), beside=True)
         for number, model in kept("null_models").items()
         if FAMILIES[model["kind"].split("-")[0]] == photos and model["accuracy"] >= WELL_TRAINED
-        if not any(test.endswith(f"/{CompressionGap.name}") for test in model["scores"])
+        if CompressionGap.name not in map(detector_of, model["scores"])
     ]
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from common import save
 
-from assay.calibrate import FALSE_ALARM_RATE, Null, Reference
+from assay.calibrate import FALSE_ALARM_RATE, Null, Reference, detector_of
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
 from assay.intake import SAMPLES as FULL_SAMPLE
@@ -24,7 +24,7 @@ from assay.verdict import Footing, decide
 def p_value(model: Reference, others: Null) -> float | None:
     """Of an audit with these scores (one that broke no form); None where it would be inconclusive."""
     findings = tuple(
-        Finding(test.rpartition("/")[2], "ok", test.rpartition("/")[0], score=score.value, target=score.target)
+        Finding(detector_of(test), "ok", test.rpartition("/")[0], score=score.value, target=score.target)
         for test, score in model.scores.items()
     )
     footing = Footing(FULL_SAMPLE, accuracy=model.accuracy)
@@ -57,7 +57,7 @@ def main() -> None:
     assert null is not None
     names = {detector.name for detector in default_detectors()}
     models = tuple(
-        replace(model, scores={test: s for test, s in model.scores.items() if test.rpartition("/")[2] in names})
+        replace(model, scores={test: s for test, s in model.scores.items() if detector_of(test) in names})
         for model in null.models
     )
     null = replace(null, models=models)

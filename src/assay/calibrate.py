@@ -78,7 +78,7 @@ class Reference:
     family: str = ""  # of data: photos, digits, ...
     data: Likeness = ()  # of its clean samples
 
-    @property
+    @cached_property
     def detectors(self) -> frozenset[str]:
         """What has scored it, in whichever form."""
         return frozenset(map(detector_of, self.scores))
@@ -199,10 +199,8 @@ class Null:
 
         Models that one of its detectors has never scored are left out: they would be measured by less.
         """
-        known = {
-            t: score for t, score in scores.items() if len(self.scores(t)) and self._of_all_families(detector_of(t))
-        }
-        new = Reference(known)
+        able = {name for name in set(map(detector_of, scores)) if self._of_all_families(name)}
+        new = Reference({t: score for t, score in scores.items() if detector_of(t) in able and len(self.scores(t))})
         return replace(self, models=(*(model for model in self.models if new.detectors <= model.detectors), new))
 
     def can_judge(self, detector: str) -> bool:

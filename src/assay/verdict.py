@@ -221,15 +221,17 @@ def limits(
     skipped = [f"{r.name} ({r.skipped})" for r in results if r.skipped]
     if skipped:
         said.append("Not audited: " + "; ".join(skipped) + ".")
-    if alone := _incomparable(findings):
+    alone = _incomparable(findings)
+    if alone:
         said.append(
             f"Tested, but no reference model was tested in this form, so it does not count: {', '.join(alone)}. "
             "Calibrate with clean models of your own (assay calibrate --variants)."
         )
-    unknown = [cell(f.variant, f.detector) for f in findings if f.status == "ok" and f.p_value is None]
-    if unknown := [test for test in unknown if test.partition("/")[0] not in alone]:
+    unknown = [f for f in findings if f.status == "ok" and f.p_value is None and f.variant not in alone]
+    if unknown:
+        tests = ", ".join(cell(f.variant, f.detector) for f in unknown)
         said.append(
-            f"Scored, but not compared with clean models, so it does not enter the verdict: {', '.join(unknown)}. "
+            f"Scored, but not compared with clean models, so it does not enter the verdict: {tests}. "
             "Read what it found yourself."
         )
     quiet = sorted({f.detector for f in findings if f.status != "ok"})

@@ -11,7 +11,7 @@ from assay.errors import UnusableInput
 from assay.mitigations import Efrap, RandomRounding
 from assay.mitigations.efrap import inputs_of
 from assay.models.folding import fold_factors, weighted_layers
-from assay.models.rewritten import rounding_step
+from assay.models.rounding import rounding_step
 from assay.stages.base import Stage
 from assay.stages.quantize import QuantizeWeights
 
@@ -35,7 +35,7 @@ def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap |
     off_nearest = 0
     for (layer, factor), moved in zip(factors.items(), weighted_layers(after.artifact.net), strict=True):
         folded = (layer.weight * factor).detach()
-        step = rounding_step(folded, defence.bits, per_channel=defence.per_channel)
+        step = rounding_step(folded, defence.bits, 0 if defence.per_channel else None)
         places = (moved.weight * factor).detach() / step
         assert torch.allclose(places, places.round(), atol=1e-3)
         assert float((places - folded / step).abs().max()) < 1 + 1e-3
@@ -75,7 +75,7 @@ def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> 
         for (layer, factor), after in zip(
             fold_factors(build.artifact.net, example).items(), weighted_layers(net), strict=True
         ):
-            step = rounding_step((layer.weight * factor).detach(), 6, per_channel=True)
+            step = rounding_step((layer.weight * factor).detach(), 6, 0)
             count += int((((after.weight - layer.weight) * factor / step).abs() > 0.5 + 1e-3).sum())
         moved.append(count)
     assert moved[1] > 2 * moved[0]

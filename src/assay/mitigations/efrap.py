@@ -17,7 +17,8 @@ from torch.func import functional_call
 
 from assay.artifact import Build
 from assay.models.folding import Layer, fold_factors
-from assay.models.rewritten import check_bits, rounding_step, unfolded
+from assay.models.rewritten import check_bits, unfolded
+from assay.models.rounding import rounding_step
 from assay.stages.base import spec_of
 
 
@@ -63,7 +64,7 @@ class Efrap:
     def _rounded(self, layer: Layer, factor: Tensor, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """The weight of ``layer`` with every value that batch norm leaves on the grid, up or down as learned."""
         folded = (layer.weight * factor).detach()
-        step = rounding_step(folded, self.bits, per_channel=self.per_channel)
+        step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
         levels = 2 ** (self.bits - 1) - 1
         down = (folded / step).floor()
         part = folded / step - down  # in [0, 1)

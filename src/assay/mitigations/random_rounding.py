@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.artifact import Build
 from assay.models.folding import fold_factors
-from assay.models.rewritten import check_bits, rounding_step, unfolded
+from assay.models.rewritten import check_bits, unfolded
+from assay.models.rounding import rounding_step
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -45,7 +46,7 @@ class RandomRounding:
         generator = torch.Generator().manual_seed(seed)
         for layer, factor in fold_factors(net, x[:2]).items():
             folded = (layer.weight * factor).detach()
-            step = rounding_step(folded, self.bits, per_channel=self.per_channel)
+            step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
             chosen = (folded / step + torch.rand(folded.shape, generator=generator)).floor() * step
             layer.weight.data.copy_(unfolded(chosen, factor, layer.weight))
         # Means only: other variances would be folded into the weights, which then lay on no grid any more.

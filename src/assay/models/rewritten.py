@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from assay.errors import UnusableInput
 from assay.models.folding import Layer
+from assay.models.rounding import to_nearest
 
 
 def run_with(net: nn.Module, weights: Mapping[nn.Module, Mapping[str, Tensor]], x: Tensor) -> Tensor:
@@ -24,19 +25,10 @@ def rounded(factors: Mapping[Layer, Tensor], bits: int, *, per_channel: bool) ->
     return {layer: {"weight": _round(layer.weight, factor, bits, per_channel)} for layer, factor in factors.items()}
 
 
-def rounding_step(weight: Tensor, bits: int, *, per_channel: bool) -> Tensor:
-    """The distance of neighbouring values of ``weight`` (O, ...), ``bits`` bits around zero; it broadcasts."""
-    axes = list(range(1 if per_channel else 0, weight.ndim))
-    largest = weight.abs().amax(dim=axes, keepdim=True)
-    return torch.where(largest > 0, largest / (2 ** (bits - 1) - 1), torch.ones_like(largest))
-
-
 def _round(weight: Tensor, factor: Tensor, bits: int, per_channel: bool) -> Tensor:
-    levels = 2 ** (bits - 1) - 1
     with torch.no_grad():
         folded = weight * factor
-        step = rounding_step(folded, bits, per_channel=per_channel)
-        near = (folded / step).round().clamp(-levels, levels) * step
+        near, _ = to_nearest(folded, bits, 0 if per_channel else None)
         shift = unfolded(near - folded, factor, torch.zeros_like(folded))
     return weight + shift
 

@@ -8,6 +8,22 @@ import torch
 from torch import Tensor, nn
 
 
+def rounding_step(weight: Tensor, bits: int, channel: int | None) -> Tensor:
+    """The distance of neighbouring values of ``weight``, ``bits`` bits evenly around zero; it broadcasts.
+
+    Per index of axis ``channel``, or one for all.
+    """
+    axes = [axis for axis in range(weight.ndim) if axis != channel]
+    largest = weight.abs().amax(dim=axes, keepdim=True)
+    return torch.where(largest > 0, largest / (2 ** (bits - 1) - 1), torch.ones_like(largest))
+
+
+def to_nearest(weight: Tensor, bits: int, channel: int | None) -> tuple[Tensor, Tensor]:
+    """``weight`` rounded to those values, and their distance."""
+    levels, step = 2 ** (bits - 1) - 1, rounding_step(weight, bits, channel)
+    return (weight / step).round().clamp(-levels, levels) * step, step
+
+
 def round_through(x: Tensor, scale: float, low: int, high: int) -> Tensor:
     """``x`` (...) as the nearest multiple of ``scale`` from ``low`` to ``high`` times it.
 

@@ -15,7 +15,7 @@ from assay.errors import UnusableInput
 from assay.models.folding import fold_factors
 from assay.models.graph import add_constant, constant, folded_graph, operator_name, rebuilt
 from assay.models.rewritten import check_bits, rounded
-from assay.models.rounding import FakeQuantize
+from assay.models.rounding import FakeQuantize, to_nearest
 from assay.stages.base import spec_of
 
 # What onnxruntime.quantization (1.31, QDQ format, its default set of operators) does with each operator.
@@ -225,7 +225,4 @@ def rounded_int8(weight: Tensor, channel: int | None) -> tuple[Tensor, Tensor]:
 
     Returns the rounded weight and the distance between neighbouring values, which broadcasts against the weight.
     """
-    axes = [axis for axis in range(weight.ndim) if axis != channel]
-    largest = weight.abs().amax(dim=axes, keepdim=True)
-    scale = torch.where(largest > 0, largest / 127, torch.ones_like(largest))
-    return (weight / scale).round().clamp(-127, 127) * scale, scale
+    return to_nearest(weight, 8, channel)
