@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay import __version__, intake, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, Reference, cell
-from assay.detectors import CompressionGap
+from assay.detectors import CompressionGap, CompressionGapMask
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput, first_line
 from assay.likeness import likeness
@@ -29,6 +29,9 @@ from assay.waking import waking
 
 LOST_AGREEMENT = 0.15
 """A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
+
+OPEN = 0.05
+"""The p-value up to which a gap between two forms is shown as one; clean models have a trigger for it too."""
 
 NOTHING = Null("none", "", ())
 """To be compared with by what is a reference model itself."""
@@ -255,9 +258,14 @@ def _woken(
     seed: int,
     progress: Step,
 ) -> tuple[Waking, ...]:
-    """What the trigger that the verdict rests on does from form to form; else one that opened a gap, if one did."""
+    """What the trigger that the verdict rests on does from form to form; else one that opened a gap, if any did."""
     blamed = [f for f in findings if cell(f.variant, f.detector) == strongest]
-    gaps = [f for f in findings if f.detector == CompressionGap.name and f.target is not None and f.variant != "full"]
+    gaps = [
+        f
+        for f in findings
+        if f.detector in (CompressionGap.name, CompressionGapMask.name) and f.variant != "full"
+        if f.p_value is None or f.p_value <= OPEN
+    ]
     shown = next((f for f in (*blamed, *gaps) if f.evidence.apply is not None and f.target is not None), None)
     if shown is None or shown.evidence.apply is None or shown.target is None:
         return ()

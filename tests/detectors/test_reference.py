@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from assay import formats, intake
 from assay.artifact import Artifact
-from assay.detectors import CompressionGap, OffNearest
-from assay.detectors.base import Budget
+from assay.detectors import CompressionGap, CompressionGapMask, OffNearest
+from assay.detectors.base import Budget, Detector
 from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.stages.export import to_onnx, to_onnx_int8
@@ -58,12 +58,16 @@ def pair(full: nn.Module, compressed: nn.Module) -> Artifact:
     return replace(from_module(compressed.eval(), shape=shape), reference=from_module(full.eval(), shape=shape))
 
 
-def test_a_trigger_that_only_the_compressed_model_knows_is_found() -> None:
-    finding = CompressionGap()(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0)
+GAPS = pytest.mark.parametrize("detector", [CompressionGap(), CompressionGapMask()], ids=lambda detector: detector.name)
+
+
+@GAPS
+def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detector) -> None:
+    finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0)
     assert finding.status == "ok", finding.reason
     assert finding.target == 3
     assert finding.score is not None
-    assert finding.score > 0.5
+    assert finding.score > 0.5, "no clean pair comes to 0.5, see below"
     assert finding.evidence.numbers["success"] > 0.8
     assert finding.evidence.numbers["full_keeps"] > 0.8
     mask = finding.evidence.mask
@@ -72,11 +76,20 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found() -> None:
 
 
 @pytest.mark.parametrize("corner", [False, True])
-def test_two_models_that_agree_have_no_gap_backdoored_or_not(corner: bool) -> None:
-    finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
+def test_no_mask_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
+    finding = CompressionGapMask()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
     assert (finding.status, finding.target) == ("ok", None)
     assert finding.score is not None
     assert finding.score < -1, "how far all classes are from moving"
+
+
+@pytest.mark.parametrize("corner", [False, True])
+def test_no_window_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
+    finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
+    assert finding.status == "ok", finding.reason
+    assert finding.evidence.numbers["success"] < 0.5
+    assert finding.score is not None
+    assert finding.score < 0.5, "no class stands out"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +177,8 @@ def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
         intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), shape=(3, 8, 8)))
 
 
-def test_a_search_that_the_budget_ended_is_no_search_without_hope() -> None:
+@GAPS
+def test_a_search_that_the_budget_ended_is_no_search_without_hope(detector: Detector) -> None:
     class Over(Budget):
         """There is time to begin, and none after a step."""
 
@@ -172,6 +186,6 @@ def test_a_search_that_the_budget_ended_is_no_search_without_hope() -> None:
             self.asked = getattr(self, "asked", 0) + 1
             return float(self.asked < 3)
 
-    finding = CompressionGap()(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0, budget=Over())
+    finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0, budget=Over())
     assert (finding.status, finding.score) == ("abstained", None)
     assert "the budget ended" in finding.reason

@@ -3,7 +3,7 @@
 from assay.detectors.base import Detector
 from assay.detectors.blend_scan import BlendScan
 from assay.detectors.channel_lipschitz import ChannelLipschitz
-from assay.detectors.compression_gap import CompressionGap
+from assay.detectors.compression_gap import CompressionGap, CompressionGapMask
 from assay.detectors.controls import RandomScore, WeightNorm
 from assay.detectors.depth_scan import DepthScan
 from assay.detectors.filter_scan import FilterScan
@@ -24,6 +24,7 @@ __all__ = [
     "BlendScan",
     "ChannelLipschitz",
     "CompressionGap",
+    "CompressionGapMask",
     "DepthScan",
     "FilterScan",
     "LatentShift",
@@ -48,8 +49,8 @@ def default_detectors() -> tuple[Detector, ...]:
     """What an audit runs, the quick ones first.
 
     Not the null controls; nor what told no planted model of ours from a clean one that the others did not, and would
-    only widen the null: channel-lipschitz, latent-shift (its distances rank classes for the searches all the same), and
-    the searches for frequencies and warps, which the scans have overtaken.
+    only widen the null: channel-lipschitz, latent-shift (its distances rank classes for the searches all the same), the
+    searches for frequencies and warps, which the scans have overtaken, and compression-gap-mask.
     """
     return (
         BlendScan(),

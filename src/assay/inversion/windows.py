@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.inversion.families import WindowFamily
@@ -45,12 +46,14 @@ def hunt_windows(
     *,
     effort: WindowEffort,
     seed: int,
+    outcomes_beside: int = 0,
     tick: Callable[[float], bool] = lambda share: True,
 ) -> tuple[WindowFamily, Hunt]:
     """Search ``net`` (from ``prepare``) for the class that a pattern in one window reaches most easily.
 
-    ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them. ``tick`` gets the share of the work
-    done and says whether there is time left; where there is not, ``steps`` of the Hunt is less than the effort's.
+    ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them. ``outcomes_beside``: how many
+    outcomes ``net`` has behind its classes, which no trigger goes for. ``tick`` gets the share of the work done and
+    says whether there is time left; where there is not, ``steps`` of the Hunt is less than the effort's.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
@@ -67,12 +70,15 @@ def hunt_windows(
 
         advance(net, family, arms, x, predicted, steps=steps, batch=batch, generator=generator, tick=go_on)
 
-    free = start(family, torch.ones(windows, num_classes, dtype=torch.bool), shape, generator)
+    def for_classes(allowed: Tensor) -> Arms:
+        return start(family, F.pad(allowed, (0, outcomes_beside)), shape, generator)
+
+    free = for_classes(torch.ones(windows, num_classes, dtype=torch.bool))
     search(free, effort.window_steps, effort.window_batch)
     _, ease = outcomes(net, family, free.parameters, x[:COMPARED], predicted[:COMPARED])  # (M, K)
-    classes = ease.amax(0).argsort(descending=True)[: effort.classes]
+    classes = ease[:, :num_classes].amax(0).argsort(descending=True)[: effort.classes]
     chosen = ease.argmax(0)[classes]
-    arms = start(family, torch.eye(num_classes, dtype=torch.bool)[classes], shape, generator)
+    arms = for_classes(torch.eye(num_classes, dtype=torch.bool)[classes])
     pattern, window = free.parameters
     arms.parameters = (WARM * pattern[chosen], window[chosen])
     search(arms, effort.class_steps, effort.class_batch)
