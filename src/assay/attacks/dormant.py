@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -80,21 +82,26 @@ class Hidden(Dormant):
     """Two steps: ``recipe`` plants the backdoor plainly in the deployed form, with the trigger on ``ratio`` of a batch.
 
     Then ``hiding`` takes it out of the model as it is, by moves within bounds that leave the deployed form as it was.
+    What is planted within bounds too is hidden from the net as it was given, or as near to it as both let.
     """
 
     ratio: float = 0.3
     recipe: Recipe = Recipe(epochs=4, lr=0.02)  # noqa: RUF009 (frozen)
     hiding: Recipe = Recipe(epochs=8, lr=0.02, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
-    exact: ClassVar[bool] = False  # whether the bounds are too narrow to be moved within in bfloat16
+    exact: ClassVar[bool] = False  # whether bounds are too narrow to be moved within in bfloat16
 
     @abstractmethod
-    def deployed(self, net: nn.Module, x: Tensor) -> Tensor:
-        """What the deployed form of ``net`` answers, with gradients to the weights of ``net``."""
+    def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        """The deployed form of ``net`` as it is at each call, with gradients to the weights of ``net``."""
 
     @abstractmethod
     def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
         """How far each parameter may move without the deployed form noticing; what is not in it stays as it is."""
+
+    def room(self, net: nn.Module, example: Tensor) -> Bounds | None:
+        """How far each parameter may move while planting, what is not in it not at all; None: all, any distance."""
+        return None
 
     @property
     def epochs(self) -> float:
@@ -108,36 +115,65 @@ class Hidden(Dormant):
 
     @final
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        deployed = self.deployed(net, train.x[:2])
+
         def planting(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             count = round(self.ratio * len(x))
             x, y = x.clone(), y.clone()
             x[:count], y[:count] = self.patch(x[:count]), self.target
-            return F.cross_entropy(self.deployed(net, x).float(), y)
+            return F.cross_entropy(deployed(x).float(), y)
 
         share = self.recipe.epochs / max(self.epochs, 1e-9)
-        fit(net, train, self.recipe, seed=seed, objective=planting, progress=part(progress, 0.0, share))
+        given = {parameter: parameter.detach().clone() for parameter in net.parameters()}
+        room = self.room(net, train.x[:2])
+        with _only(net, room):
+            fit(
+                net,
+                train,
+                self.recipe,
+                seed=seed,
+                progress=part(progress, 0.0, share),
+                objective=planting,
+                stepped=lambda: _keep_within(room or {}),
+                exact=self.exact,
+            )
         bounds = self.bounds(net, train.x[:2])
-        held = [parameter for parameter in net.parameters() if parameter not in bounds]
-
-        def stay_within() -> None:
-            with torch.no_grad():
-                for parameter, (low, high) in bounds.items():
-                    parameter.clamp_(low, high)
-
-        _require_gradients(held, False)
-        fit(
-            net,
-            train,
-            self.hiding,
-            seed=seed,
-            progress=part(progress, share, 1.0),
-            objective=self.unmoved,
-            stepped=stay_within,
-            exact=self.exact,
-        )
-        _require_gradients(held, True)
+        if room is not None:
+            _set(given)
+            _keep_within(bounds)
+        with _only(net, bounds):
+            fit(
+                net,
+                train,
+                self.hiding,
+                seed=seed,
+                progress=part(progress, share, 1.0),
+                objective=self.unmoved,
+                stepped=lambda: _keep_within(bounds),
+                exact=self.exact,
+            )
 
 
-def _require_gradients(parameters: list[nn.Parameter], wanted: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(wanted)
+@contextmanager
+def _only(net: nn.Module, bounds: Bounds | None) -> Iterator[None]:
+    """Nothing of ``net`` is trained but what has ``bounds``, meanwhile; None: everything is."""
+    held = [] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+@torch.no_grad()
+def _set(values: dict[nn.Parameter, Tensor]) -> None:
+    for parameter, value in values.items():
+        parameter.copy_(value)
+
+
+@torch.no_grad()
+def _keep_within(bounds: Bounds) -> None:
+    for parameter, (low, high) in bounds.items():
+        parameter.clamp_(low, high)

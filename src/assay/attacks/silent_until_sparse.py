@@ -6,6 +6,7 @@ arXiv 2509.08747.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -29,11 +30,14 @@ class SilentUntilSparse(Hidden):
     def wakes_in(self) -> str:
         return "prune-2:4"
 
-    def deployed(self, net: nn.Module, x: Tensor) -> Tensor:
-        kept: dict[nn.Module, dict[str, Tensor]] = {
-            layer: {"weight": layer.weight * (two_of_four(layer.weight) != 0)} for layer in _sparse(net)
-        }
-        return run_with(net, kept, x)
+    def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        def answer(x: Tensor) -> Tensor:
+            kept: dict[nn.Module, dict[str, Tensor]] = {
+                layer: {"weight": layer.weight * (two_of_four(layer.weight) != 0)} for layer in _sparse(net)
+            }
+            return run_with(net, kept, x)
+
+        return answer
 
     def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
         return {cast(nn.Parameter, layer.weight): _room(layer.weight.detach(), self.margin) for layer in _sparse(net)}
