@@ -1,7 +1,7 @@
 """The gap detector on the models of matrices of sleeping backdoors, in many forms, and on the four third-party nets.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/compression_gap.py dormant STORE     # -> results/compression_gap.json; resumable
+    python benchmarks/compression_gap.py dormant=STORE ...   # -> results/compression_gap.json; resumable
 
 Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. The detector has 512
 pictures of the calibration split and the model as given, nothing else; CA and ASR beside its scores are of the test
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +30,50 @@ from assay.detectors import CompressionGap, NeuralCleanse
 from assay.models.predict import predict
 from assay.verdict import LOWEST_ACCURACY
 
-FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30")
+FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30", "int4")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
 SAMPLES = 512
 
 
-def everyone(spec: str, store: Path) -> Iterator[tuple[str, Build, int]]:
-    """A name, the model and its seed; each clean twin once, since attacks of one recipe share theirs."""
+@dataclass(frozen=True)
+class Candidate:
+    """A model to be looked at."""
+
+    name: str
+    build: Build
+    twin: Build | None  # of one with an attack
+    seed: int
+
+
+def everyone(spec: str, store: Path) -> Iterator[Candidate]:
+    """Each clean twin once, since attacks of one recipe share theirs."""
     seen = set()
     for model in sleepers.trained(spec, store):
-        for name, build in ((model.name, model.build), (f"twin of {model.name}", model.twin)):
-            if build.artifact.digest not in seen:
-                seen.add(build.artifact.digest)
-                yield name, build, model.seed
+        twin = Candidate(f"twin of {model.name}", model.twin, None, model.seed)
+        for candidate in (Candidate(model.name, model.build, model.twin, model.seed), twin):
+            if candidate.build.artifact.digest not in seen:
+                seen.add(candidate.build.artifact.digest)
+                yield candidate
 
 
-def third_party() -> Iterator[tuple[str, Build, int]]:
+def third_party() -> Iterator[Candidate]:
     for name in THIRD_PARTY:
         artifact = formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar")
-        yield f"third-party {name}", Build(artifact, data.load(SHARED / "data/cifar10", artifact.inputs)), 0
+        task = data.load(SHARED / "data/cifar10", artifact.inputs)
+        yield Candidate(f"third-party {name}", Build(artifact, task), None, 0)
 
 
-def looked_at(build: Build, seed: int) -> dict[str, Any]:
+def looked_at(candidate: Candidate) -> dict[str, Any]:
     """What the detector says of each form, and how the model and its backdoor fare there."""
+    build, seed = candidate.build, candidate.seed
     clean = build.task.split("calibration").sample(SAMPLES, seed=seed)
     said = predict(build.artifact.net, clean.x)
     plain = NeuralCleanse()(build.artifact, clean, seed=seed)
     full = sleepers.rates(build.artifact.net, build.task, build.secret)
     found: dict[str, Any] = {"full": {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}}
+    if build.secret is not None and candidate.twin is not None:
+        control = sleepers.rates(candidate.twin.artifact.net, build.task, build.secret)
+        found["full"] |= {f"clean_twin_{figure}": value for figure, value in control.items()}
     for name in FORMS:
         form = variants.make(name, build.artifact, clean, seed=seed)
         agreement = float((predict(form.net, clean.x) == said).float().mean())
@@ -78,7 +95,7 @@ def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All forms of a model in one number, as in an audit, against those of the clean models (of the others, for one).
 
     ``above``: of all these; no share of the clean ones is given, since the loudest of them always is. ``working``: the
-    attack sleeps in the full model and wakes in its form.
+    attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its form.
     """
     models = {name: model for name, model in models.items() if _learned(model)}
     rows = {name: _judged(name, models) for name in models}
@@ -127,16 +144,20 @@ def _learned(model: dict[str, Any]) -> bool:
 
 def _works(model: dict[str, Any]) -> bool:
     band, full, awake = Band(), model["forms"]["full"], model["forms"][model["wakes_in"]]
-    return full["attack_success"] <= band.asleep and awake["attack_success"] >= band.asr
+    learned = full["clean_twin_clean_accuracy"] - full["clean_accuracy"] <= band.drop
+    usable = awake["clean_accuracy"] >= band.accuracy  # of a clean twin, some forms leave less
+    return full["attack_success"] <= band.asleep and awake["attack_success"] >= band.asr and learned and usable
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     models = kept("compression_gap")
-    for name, build, seed in (*third_party(), *everyone(sys.argv[1], Path(sys.argv[2]))):
-        if name not in models:
-            models[name] = looked_at(build, seed)
-            scores = {form: (row.get("score"), row.get("target")) for form, row in models[name]["forms"].items()}
-            print(name, scores, flush=True)
+    stores = [given.split("=", 1) for given in sys.argv[1:]]
+    candidates = [everyone(spec, Path(store)) for spec, store in stores]
+    for candidate in chain(third_party(), *candidates):
+        if candidate.name not in models:
+            models[candidate.name] = looked_at(candidate)
+            forms = models[candidate.name]["forms"].items()
+            print(candidate.name, {form: (row.get("score"), row.get("target")) for form, row in forms}, flush=True)
             save("compression_gap", {"models": models})
     save("compression_gap", {"models": models, **summary(models)})

@@ -113,10 +113,10 @@ def forms() -> Iterator[tuple[str, Form]]:
             yield f"ort {kind} {pictures}", partial(ort, per_channel=per_channel, pictures=pictures)
         for bits in (8, 6, 4):
             yield f"weights-{bits} {kind}", partial(staged, stage=QuantizeWeights(bits=bits, per_channel=per_channel))
+        for bits in (8, 4):
+            yield f"efrap-{bits} {kind}", partial(staged, stage=Efrap(bits=bits, per_channel=per_channel))
+            yield f"random-{bits} {kind}", partial(staged, stage=RandomRounding(bits=bits, per_channel=per_channel))
     yield "torchao", torchao
-    for bits in (8, 4):
-        yield f"efrap-{bits}", partial(staged, stage=Efrap(bits=bits))
-        yield f"random-{bits}", partial(staged, stage=RandomRounding(bits=bits))
     yield "2:4", partial(form, name="prune-2:4")
     for rate in RATES:
         yield f"weights pruned {rate}", partial(staged, stage=PruneMagnitude(rate=rate))

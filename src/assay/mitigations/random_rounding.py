@@ -47,7 +47,9 @@ class RandomRounding:
         for layer, factor in fold_factors(net, x[:2]).items():
             folded = (layer.weight * factor).detach()
             step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
-            chosen = (folded / step + torch.rand(folded.shape, generator=generator)).floor() * step
+            levels = 2 ** (self.bits - 1) - 1
+            above = (folded / step + torch.rand(folded.shape, generator=generator)).floor()
+            chosen = above.clamp(-levels, levels) * step
             layer.weight.data.copy_(unfolded(chosen, factor, layer.weight))
         # Means only: other variances would be folded into the weights, which then lay on no grid any more.
         norms, means = _norms(net), [norm.running_mean for norm in _norms(recalibrated(net, x))]
