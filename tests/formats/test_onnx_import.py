@@ -100,6 +100,8 @@ ONE: list[tuple[str, Any, Constants, list[int]]] = [
     ("leaky", node("LeakyRelu", "x", alpha=0.2), {}, PICTURE),
     ("slope", node("PRelu", "x,s"), {"s": weights(4, 1, 1)}, PICTURE),
     ("sum", node("Sum", "x,x,c"), {"c": F32(1)}, PICTURE),
+    ("largest of three", node("Max", "x,c,d"), {"c": F32(0.1), "d": weights(6)}, PICTURE),
+    ("smallest of one", node("Min", "x"), {}, PICTURE),
     ("product", node("MatMul", "x,w"), {"w": weights(6, 3)}, PICTURE),
     *((name, node(name, "x"), {}, PICTURE) for name in PLAIN),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -92,7 +93,10 @@ def _conv(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 def _max_pool(attributes: Attributes, inputs: Inputs) -> Tensor:
     x, kernel = _needed(inputs), attributes["kernel_shape"]
-    padded = F.pad(x, _padding(attributes, x.shape[2:], kernel), value=-torch.inf)
+    padding = _padding(attributes, x.shape[2:], kernel)
+    if attributes.get("ceil_mode", 0) and any(padding):
+        raise Unsupported("MaxPool with ceil_mode and padding")  # whether a window may begin in it differs
+    padded = F.pad(x, padding, value=-torch.inf)
     functions: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
     return functions[len(kernel)](
         padded,
@@ -323,6 +327,11 @@ def _plain(function: Callable[..., Tensor]) -> Operator:
     return lambda attributes, inputs: function(*inputs)
 
 
+def _of_all(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """Of an operator that takes any number of inputs, from one on."""
+    return lambda attributes, inputs: reduce(function, [x for x in inputs if x is not None])
+
+
 def _divide(a: Tensor, b: Tensor) -> Tensor:
     return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
@@ -382,9 +391,9 @@ OPERATORS: dict[str, Operator] = {
     "Log": _plain(torch.log),
     "LogSoftmax": _softmax(F.log_softmax),
     "MatMul": _plain(torch.matmul),
-    "Max": _plain(torch.maximum),
+    "Max": _of_all(torch.maximum),
     "MaxPool": _max_pool,
-    "Min": _plain(torch.minimum),
+    "Min": _of_all(torch.minimum),
     "Mul": _plain(torch.mul),
     "Neg": _plain(torch.neg),
     "Not": _plain(torch.logical_not),
@@ -414,7 +423,7 @@ OPERATORS: dict[str, Operator] = {
     "Sqrt": _plain(torch.sqrt),
     "Squeeze": _squeeze,
     "Sub": _plain(torch.sub),
-    "Sum": _plain(lambda *values: sum(values[1:], values[0])),
+    "Sum": _of_all(torch.add),
     "Tanh": _plain(torch.tanh),
     "Transpose": lambda attributes, inputs: _needed(inputs).permute(
         attributes.get("perm", list(reversed(range(_needed(inputs).ndim))))
