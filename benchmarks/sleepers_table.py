@@ -20,9 +20,9 @@ def gap_table(result: Result, title: str) -> list[str]:
         for name in ("auc", "auc_neural_cleanse")
     )
     said = (
-        f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which do "
-        "(ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least); the rest are failed "
-        "attacks. Above all clean models: "
+        f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
+        "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least); the rest are "
+        "failed attacks. Above all clean models: "
         f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; of "
         f"Neural Cleanse on the full-precision model {plain}."
     )
