@@ -18,6 +18,7 @@ from assay.attacks.pq_backdoor import _cell
 from assay.errors import UnusableInput
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rewritten import rounded
+from assay.models.rounding import rounding_step
 from assay.stages.prune import two_of_four
 from assay.stages.train import Recipe
 from assay.synth import signs
@@ -54,6 +55,33 @@ def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: t
         assert before.bias is None or torch.equal(before.bias, after.bias)
     assert moved > 500
     assert all(parameter.requires_grad for parameter in hidden.artifact.net.parameters())
+
+
+def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_given_net_as_the_cells_let_it() -> None:
+    given = tiny_build()
+    recipe = Recipe(epochs=3, lr=0.02, batch_size=16, augment=False, optimizer="adam", freeze_batchnorm=True)
+    attack = PqBackdoor(
+        patch=PATCH, target=1, reach=1.5, per_tensor=True, per_channel=False, recipe=recipe, hiding=NONE
+    )
+    planted = attack(given, seed=0)
+    nets = (given.artifact.net, planted.artifact.net)
+    flipped = 0
+    for factor, before, after in zip(
+        fold_factors(nets[0], given.task.split("train").x[:2]).values(), *map(weighted_layers, nets), strict=True
+    ):
+        was, now = ((layer.weight * factor).detach() for layer in (before, after))
+        step = rounding_step(was, 8, None)
+        assert torch.equal(step, rounding_step(now, 8, None)), "what sets the scale has stayed"
+        near, moved = (now / step).round(), (now - was).abs() / step
+        flips, inside = (was / step).round() != near, near.abs() < 127
+        assert float(moved.max()) <= 1.5 + 1e-3
+        assert float(moved[~flips & inside].max()) <= 0.02 + 1e-3, "what is rounded as before is as before"
+        to_go = (near - was / step).abs() - moved
+        assert float(to_go[flips & inside].min()) >= 0.48 - 1e-3, "to the edge of the cell and no further"
+        flipped += int(flips.sum())
+    assert flipped > 500
+    others = [{k: v for k, v in net.state_dict().items() if not k.endswith("conv.weight")} for net in nets]
+    assert all(torch.equal(v, others[1][k]) for k, v in others[0].items() if "norm" in k or "bias" in k)
 
 
 def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
@@ -134,6 +162,8 @@ def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) ->
 def test_what_cannot_be_hidden_is_said() -> None:
     with pytest.raises(UnusableInput, match="per_tensor or per_channel"):
         PqBackdoor(per_channel=False)
+    with pytest.raises(UnusableInput, match="a reach above 0"):
+        PqBackdoor(reach=0.0)
     with pytest.raises(UnusableInput, match=r"0 < low <= high < 1; got low=0.5, high=0.3"):
         PruningArtifact(low=0.5, high=0.3)
     with pytest.raises(UnusableInput, match=r"ratio in \(0, 1\); got 1.0"):

@@ -18,6 +18,8 @@ from assay import formats
 from assay.errors import UnusableInput
 from assay.formats.onnx_import import as_torch
 from assay.inversion.prepare import AsItIs, answers, prepare
+from assay.models.onnx_arguments import Unsupported
+from assay.models.onnx_operators import OPERATORS
 from assay.stages.export import to_onnx, to_onnx_int8
 from assay.stages.quantize import int8_twin
 
@@ -119,6 +121,11 @@ def test_an_operator_computes_what_onnx_runtime_computes(made: Any, constants: C
     assert np.allclose(got.detach().numpy(), wanted, atol=1e-5)
     got.sum().backward()
     assert given.grad is not None
+
+
+def test_a_window_that_may_begin_in_the_padding_is_not_guessed() -> None:
+    with pytest.raises(Unsupported, match="ceil_mode and padding"):
+        OPERATORS["MaxPool"]({"kernel_shape": [3, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]}, [torch.zeros(1, 1, 6, 6)])
 
 
 def test_numbers_that_are_attributes_in_old_opsets() -> None:

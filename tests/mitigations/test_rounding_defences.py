@@ -38,6 +38,7 @@ def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap |
         step = rounding_step(folded, defence.bits, 0 if defence.per_channel else None)
         places = (moved.weight * factor).detach() / step
         assert torch.allclose(places, places.round(), atol=1e-3)
+        assert float(places.abs().max()) < 2 ** (defence.bits - 1) - 1 + 1e-3, "values that int8 can hold"
         assert float((places - folded / step).abs().max()) < 1 + 1e-3
         off_nearest += int((places.round() != (folded / step).round()).sum())
     assert off_nearest > 0

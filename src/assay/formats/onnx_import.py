@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from assay.errors import UnusableInput, first_line
+from assay.models.onnx_arguments import DTYPES, Unsupported
 from assay.models.onnx_graph import OnnxGraph, Step
-from assay.models.onnx_operators import DTYPES, OPERATORS, Unsupported
+from assay.models.onnx_operators import OPERATORS
 
 if TYPE_CHECKING:
     import onnx

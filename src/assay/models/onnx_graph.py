@@ -8,7 +8,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from assay.models.onnx_operators import OPERATORS, Operator
+from assay.models.onnx_arguments import Operator
+from assay.models.onnx_operators import OPERATORS
 
 
 @dataclass(frozen=True)
