@@ -30,7 +30,7 @@ from assay.detectors import CompressionGap, NeuralCleanse
 from assay.models.predict import predict
 from assay.verdict import LOWEST_ACCURACY
 
-FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30", "int4")
+FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
 SAMPLES = 512
 
