@@ -1,7 +1,7 @@
 """What people do to models that they deploy, and what of a sleeping backdoor that wakes: the attacker is not there.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/deployers.py dormant STORE      # -> results/deployers.json; resumable
+    python benchmarks/deployers.py dormant STORE [FORMS]    # -> results/deployers.json; resumable
 
 Forms that no attack was made for: files of ONNX Runtime calibrated on other pictures, PyTorch's own quantizer (torchao,
 if it is installed) and pruners, every rate and width, and roundings that are made to keep backdoors asleep. Beside each
@@ -125,24 +125,35 @@ def forms() -> Iterator[tuple[str, Form]]:
         yield f"L2 filters pruned {rate}", partial(l2_filters, rate=rate)
 
 
-def measured(model: sleepers.Model) -> dict[str, object]:
+def measured(model: sleepers.Model, make: Form) -> dict[str, float] | None:
+    """The rates of the model and of its clean twin in one form; None where that takes what is not installed."""
     own = model.build.task.split("calibration").sample(CALIBRATION, seed=model.seed)
-    found: dict[str, object] = {}
-    for name, make in forms():
-        try:
-            net, twin = (make(build, own, model.seed) for build in (model.build, model.twin))
-        except ImportError:  # of torchao, which is no dependency
+    try:
+        net, twin = (make(build, own, model.seed) for build in (model.build, model.twin))
+    except ImportError:  # of torchao, which is no dependency
+        return None
+    rates = sleepers.rates(net, model.build.task, model.build.secret)
+    control = sleepers.rates(twin, model.build.task, model.build.secret)
+    return {**rates, **{f"clean_twin_{figure}": value for figure, value in control.items()}}
+
+
+def main(spec: str, store: str, only: str = "") -> None:
+    """``only``: the forms whose names begin with one of these, as ``full,ort tensor``; else all of them."""
+    models = kept("deployers")
+    for model in sleepers.trained(spec, Path(store)):
+        if model.build.secret is None:
             continue
-        rates = sleepers.rates(net, model.build.task, model.build.secret)
-        control = sleepers.rates(twin, model.build.task, model.build.secret)
-        found[name] = {**rates, **{f"clean_twin_{figure}": value for figure, value in control.items()}}
-    return {**sleepers.facts(model.build, model.seed), "forms": found}
+        facts = {**sleepers.facts(model.build, model.seed), "forms": {}}
+        found = models.setdefault(model.name, facts)["forms"]
+        for name, make in forms():
+            if name not in found and name.startswith(tuple(only.split(","))):
+                rates = measured(model, make)
+                if rates is not None:
+                    found[name] = rates
+                    print(model.name, name, rates, flush=True)
+                    save("deployers", {"models": models})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    models = kept("deployers")
-    for model in sleepers.trained(sys.argv[1], Path(sys.argv[2])):
-        if model.build.secret is not None and model.name not in models:
-            models[model.name] = measured(model)
-            save("deployers", {"models": models})
+    main(*sys.argv[1:])
