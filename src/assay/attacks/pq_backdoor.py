@@ -36,11 +36,14 @@ class PqBackdoor(Hidden):
     name: ClassVar[str] = "pq-backdoor"
     exact: ClassVar[bool] = True
     margin: float = 0.02  # of a rounding step that is kept from a cell's edge
-    reach: float = 1.0
+    reach: float = 2.0
     per_tensor: bool = False
     per_channel: bool = True
     recipe: Recipe = Recipe(  # noqa: RUF009 (frozen)
-        epochs=4, lr=5e-4, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True
+        epochs=4, lr=5e-4, batch_size=64, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True
+    )
+    hiding: Recipe = Recipe(  # noqa: RUF009 (frozen)
+        epochs=2, lr=2e-4, batch_size=32, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True
     )
 
     def __post_init__(self) -> None:
