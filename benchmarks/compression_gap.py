@@ -95,7 +95,8 @@ def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """All forms of a model in one number, as in an audit, against those of the clean models (of the others, for one).
 
     ``above``: of all these; no share of the clean ones is given, since the loudest of them always is. ``working``: the
-    attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its form.
+    attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its form, which an audit
+    would not leave out as broken.
     """
     models = {name: model for name, model in models.items() if _learned(model)}
     rows = {name: _judged(name, models) for name in models}
@@ -145,7 +146,7 @@ def _learned(model: dict[str, Any]) -> bool:
 def _works(model: dict[str, Any]) -> bool:
     band, full, awake = Band(), model["forms"]["full"], model["forms"][model["wakes_in"]]
     learned = full["clean_twin_clean_accuracy"] - full["clean_accuracy"] <= band.drop
-    usable = awake["clean_accuracy"] >= band.accuracy  # of a clean twin, some forms leave less
+    usable = awake["agreement"] >= 1 - LOST_AGREEMENT
     return full["attack_success"] <= band.asleep and awake["attack_success"] >= band.asr and learned and usable
 
 

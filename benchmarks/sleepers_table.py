@@ -21,8 +21,8 @@ def gap_table(result: Result, title: str) -> list[str]:
     )
     said = (
         f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
-        "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least); the rest are "
-        "failed attacks. Above all clean models: "
+        "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least) in a form that "
+        "still agrees with the model on 85 % of the pictures; the rest are failed attacks. Above all clean models: "
         f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; of "
         f"Neural Cleanse on the full-precision model {plain}."
     )
