@@ -124,8 +124,8 @@ class Hidden(Dormant):
             return F.cross_entropy(deployed(x).float(), y)
 
         share = self.recipe.epochs / max(self.epochs, 1e-9)
-        given = {parameter: parameter.detach().clone() for parameter in net.parameters()}
         room = self.room(net, train.x[:2])
+        given = {parameter: parameter.detach().clone() for parameter in room or {}}
         with _only(net, room):
             fit(
                 net,
@@ -138,9 +138,8 @@ class Hidden(Dormant):
                 exact=self.exact,
             )
         bounds = self.bounds(net, train.x[:2])
-        if room is not None:
-            _set(given)
-            _keep_within(bounds)
+        _set(given)
+        _keep_within(bounds)
         with _only(net, bounds):
             fit(
                 net,

@@ -12,7 +12,7 @@ from typing import final
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
-from assay.detectors.inversion import evidence, finished, told_apart
+from assay.detectors.inversion import evidence, finished, ticking, told_apart
 from assay.inversion.prepare import prepare
 from assay.inversion.windows import WindowEffort, hunt_windows
 from assay.models.predict import predict
@@ -31,13 +31,11 @@ class LocalPatch(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net = prepare(artifact.net, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
-        effort = WindowEffort().at(artifact.inputs.shape)
-
-        def tick(share: float) -> bool:
-            progress(share)
-            return budget.left() > 0
-
-        classes = artifact.num_classes or 0
+        effort, classes, tick = (
+            WindowEffort().at(artifact.inputs.shape),
+            artifact.num_classes or 0,
+            ticking(budget, progress),
+        )
         family, found = hunt_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
         finished(found, effort.window_steps + effort.class_steps)
         return Finding(
