@@ -5,7 +5,7 @@ optimizers, learning rates, augmentation, lengths of training and starting point
 all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
-    python benchmarks/null_models.py beside STORE [PROCESSES]    # scores on the tests beside a full model, for photos
+    python benchmarks/null_models.py beside STORE [PROCESSES]    # scores on the tests beside a full model
     python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
@@ -27,6 +27,7 @@ import common
 import torch
 from common import SHARED, kept, save
 from null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
+from safetensors.torch import load_file, save_file
 
 from assay import __version__, formats, null_file
 from assay.artifact import Artifact, ImageSpec
@@ -37,7 +38,7 @@ from assay.bench.executors import Local
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import WELL_TRAINED, Null, Reference, Score, detector_of
+from assay.calibrate import ENOUGH, WELL_TRAINED, Null, Reference, Score, detector_of
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
@@ -52,9 +53,10 @@ from assay.task import Split, Task
 from assay.variants import DEFAULT
 from assay.verdict import LOWEST_ACCURACY, scores_of
 
+PHOTOS = "photos of objects"
 FAMILIES = {
-    "cifar10": "photos of objects",
-    "cifar100": "photos of objects",
+    "cifar10": PHOTOS,
+    "cifar100": PHOTOS,
     "gtsrb": "photos of road signs",
     "signs": "drawn signs",
     "digits": "digits",
@@ -134,11 +136,18 @@ def measure(number: int) -> dict:
     return facts if facts["accuracy"] < LOWEST_ACCURACY else facts | scored(artifact, task, number)
 
 
-def measure_beside(number: int) -> dict:
+def measure_beside(number: int, nets: Path) -> dict:
     """The same for a model that is known, on the tests that look at a form beside the full model."""
-    facts = plan(number)
+    facts, path = plan(number), nets / f"{number:03d}.safetensors"
     task = task_of(facts, number)
-    found = scored(trained(facts, task, number), task, number, BESIDE, (CompressionGap(),))
+    if path.exists():
+        artifact = started(facts, task, number)
+        artifact.net.load_state_dict(load_file(path))
+    else:
+        artifact = trained(facts, task, number)
+        nets.mkdir(exist_ok=True)
+        save_file(artifact.net.state_dict(), path)
+    found = scored(artifact.with_net(artifact.net), task, number, BESIDE, (CompressionGap(),))
     before = kept("null_models")[f"{number:03d}"]["accuracy"]
     if found["accuracy"] != before:
         raise UnusableInput(
@@ -188,7 +197,7 @@ class ReferenceJob:
 
 
 def work(job: ReferenceJob, blobs: str) -> Outcome:
-    return attempt(lambda: (measure_beside if job.beside else measure)(job.number))
+    return attempt(lambda: measure_beside(job.number, Path(blobs)) if job.beside else measure(job.number))
 
 
 def new_ones(kind: str) -> list[ReferenceJob]:
@@ -197,13 +206,20 @@ def new_ones(kind: str) -> list[ReferenceJob]:
 
 
 def known_ones() -> list[ReferenceJob]:
-    """Photos that were learned well, and have no scores on the tests beside a full model yet."""
-    photos = "photos of objects"
+    """Models that learned their task well and have no scores on the tests beside a full model yet.
+
+    All on photos, and as many on each other kind of data as it takes for models on those to be judged.
+    """
+    known = {number: model for number, model in kept("null_models").items() if model["accuracy"] >= WELL_TRAINED}
+    by_family: dict[str, list[str]] = {}
+    for number, model in known.items():
+        by_family.setdefault(FAMILIES[model["kind"].split("-")[0]], []).append(number)
+    by_family = {family: numbers[: None if family == PHOTOS else ENOUGH] for family, numbers in by_family.items()}
     return [
         ReferenceJob(int(number), beside=True)
-        for number, model in kept("null_models").items()
-        if FAMILIES[model["kind"].split("-")[0]] == photos and model["accuracy"] >= WELL_TRAINED
-        if CompressionGap.name not in map(detector_of, model["scores"])
+        for family in sorted(by_family, key=lambda family: family != PHOTOS)
+        for number in by_family[family]
+        if CompressionGap.name not in map(detector_of, known[number]["scores"])
     ]
 
 
@@ -212,7 +228,7 @@ def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
     by_key = {job.key: job for job in jobs}
-    driver.run(by_key, Store(store), Local(processes), blobs="", work=work, progress=show)
+    driver.run(by_key, Store(store), Local(processes), blobs=str(store / "nets"), work=work, progress=show)
 
 
 def merge(store: Path) -> None:

@@ -90,7 +90,9 @@ def audit(
     progress("verdict", 1.0)
     verdict, alike = decide(findings, results, clean_models, footing, data_like)
     findings = tuple(_calibrated(finding, alike) for finding in findings)
-    woken = _woken(artifact, clean, findings, verdict.strongest, names, deadline, seed, progress)
+    woken: tuple[Waking, ...] = ()
+    if clean_models is not NOTHING:  # nobody reads the page of a reference model
+        woken = _woken(artifact, clean, findings, verdict.strongest, names, deadline, seed, progress)
     return Audit(
         verdict=verdict.word,
         reason=verdict.reason,

@@ -36,6 +36,18 @@ def test_among_many_classes_as_many_are_searched_as_the_effort_says() -> None:
     assert len(found.classes) == WindowEffort().classes
 
 
+def test_where_no_window_leads_anywhere_the_search_ends_half_way() -> None:
+    net, x, y = toy(4, None)
+    hopeful, hopeless = WindowEffort(hope=-30.0), WindowEffort(hope=30.0)
+    whole, short = (
+        hunt_windows(prepare(net, x[:2]), x, y, 4, effort=effort, seed=0)[1] for effort in (hopeful, hopeless)
+    )
+    assert (whole.hopeless, whole.steps) == (False, hopeful.window_steps + hopeful.class_steps)
+    assert (short.hopeless, short.steps) == (True, hopeless.window_steps)
+    assert short.score <= 0
+    assert torch.equal(whole.ease, hunted(4, None)[1].ease)
+
+
 def test_same_seed_same_hunt() -> None:
     (_, first), (_, second), (_, other) = hunted(4, 1, seed=3), hunted(4, 1, seed=3), hunted(4, 1, seed=4)
     assert torch.equal(first.ease, second.ease)

@@ -75,9 +75,10 @@ def test_two_nets_that_agree_and_two_that_do_not() -> None:
     assert differ.argmax(1).tolist() == [1] * 4
 
 
-def test_a_gap_is_computed_in_full_precision_whatever_the_caller_does() -> None:
-    net = tiny_build().artifact.net
-    gap = Gap(net, net)
-    plain = gap(X)
+def test_logits_in_bfloat16_still_give_probabilities() -> None:
+    build = tiny_build()
+    gap = Gap(build.artifact.net, tiny_build(seed=1).artifact.net)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(gap(X), plain)
+        outcomes = gap(build.task.split("train").x[:8])
+    assert outcomes.dtype == torch.float32
+    assert torch.allclose(outcomes.exp().sum(1), torch.ones(8), atol=1e-3)

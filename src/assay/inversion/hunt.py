@@ -52,7 +52,9 @@ class Hunt:
     success: Tensor  # (A,) share of the checked pictures that get the class
     parameters: Parameters  # of the easiest, (1, ...)
     steps: int
-    closest: float | None = None  # where no class moved and so the search ended: the best mean log-probability by then
+    closest: float | None = (
+        None  # where no class moved and so the search ended: the best by then, log-probability or odds
+    )
 
     @property
     def target(self) -> int:

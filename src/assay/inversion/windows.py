@@ -30,6 +30,7 @@ class WindowEffort:
     classes: int = 8  # that are searched after the windows
     class_steps: int = 20
     class_batch: int = 16
+    hope: float = float("-inf")  # where no window gives a class higher log odds than this, the search is over
 
     def at(self, shape: tuple[int, int, int]) -> WindowEffort:
         """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
@@ -80,11 +81,15 @@ def hunt_windows(
     chosen = ease.argmax(0)[classes]
     arms = for_classes(torch.eye(num_classes, dtype=torch.bool)[classes])
     pattern, window = free.parameters
-    arms.parameters = (WARM * pattern[chosen], window[chosen])
-    search(arms, effort.class_steps, effort.class_batch)
+    closest = float(ease[:, :num_classes].max())
+    hopeless = free.step == effort.window_steps and closest < effort.hope  # not where the time was up
+    arms.parameters = (pattern[chosen] if hopeless else WARM * pattern[chosen], window[chosen])
+    if not hopeless:
+        search(arms, effort.class_steps, effort.class_batch)
     success, odds = outcomes(net, family, arms.parameters, x[:CHECKED], predicted[:CHECKED])
     success, odds = (value.gather(1, classes[:, None])[:, 0] for value in (success, odds))
     order = odds.argsort(descending=True)
     best = tuple(p[order[:1]] for p in arms.parameters)
     sizes = family.size(arms.parameters)[order]
-    return family, Hunt(classes[order], odds[order], sizes, success[order], best, free.step + arms.step)
+    found = Hunt(classes[order], odds[order], sizes, success[order], best, free.step + arms.step)
+    return family, replace(found, closest=closest if hopeless else None)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 class Gap(nn.Module):
     """(N, C, H, W) -> (N, K + 1) log-probabilities, were the two nets to draw their answers independently.
 
-    The last outcome is that both draw the same class. In float32, whatever the caller computes in: bfloat16 rounds
-    weights as coarsely as int8 does, and so would wake in the full net what only the compressed one should say.
+    The last outcome is that both draw the same class. Logits may be bfloat16, what is made of them is float32.
     """
 
     def __init__(self, full: nn.Module, compressed: nn.Module) -> None:
@@ -23,9 +22,8 @@ class Gap(nn.Module):
         self.full, self.compressed = full, compressed
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            compressed = self.compressed(x).log_softmax(1)
-            full = self.full(x).log_softmax(1)
+        compressed = self.compressed(x).float().log_softmax(1)
+        full = self.full(x).float().log_softmax(1)
         alone = compressed + _log_of_rest(full)
         agree = (compressed + full).logsumexp(1, keepdim=True)
         return torch.cat([alone, agree], 1)
