@@ -146,7 +146,7 @@ def measure_beside(number: int, nets: Path) -> dict:
     else:
         artifact = trained(facts, task, number)
         nets.mkdir(exist_ok=True)
-        save_file(artifact.net.state_dict(), path)
+        save_file({name: value.contiguous() for name, value in artifact.net.state_dict().items()}, path)
     found = scored(artifact.with_net(artifact.net), task, number, BESIDE, (CompressionGap(),))
     before = kept("null_models")[f"{number:03d}"]["accuracy"]
     if found["accuracy"] != before:
