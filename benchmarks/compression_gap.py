@@ -23,10 +23,10 @@ from common import SHARED, auc, kept, save
 
 from assay import data, formats, variants
 from assay.artifact import Build, Secret
-from assay.auditing import LOST_AGREEMENT
 from assay.bench.spec import Band
 from assay.calibrate import Null, Reference, Score, cell
 from assay.detectors import CompressionGap, NeuralCleanse
+from assay.examining import LOST_AGREEMENT
 from assay.models.predict import predict
 from assay.verdict import LOWEST_ACCURACY
 

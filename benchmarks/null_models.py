@@ -31,7 +31,6 @@ from safetensors.torch import load_file, save_file
 
 from assay import __version__, formats, null_file
 from assay.artifact import Artifact, ImageSpec
-from assay.auditing import NOTHING, audit
 from assay.bench import driver
 from assay.bench.attempt import attempt
 from assay.bench.executors import Local
@@ -43,8 +42,9 @@ from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
+from assay.examining import Asked, examine
 from assay.formats.module import from_module
-from assay.intake import SAMPLES
+from assay.intake import SAMPLES, clean_samples
 from assay.likeness import likeness
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.head import replace_head
@@ -163,13 +163,13 @@ def scored(
     forms: tuple[str, ...] = DEFAULT,
     detectors: tuple[Detector, ...] | None = None,
 ) -> dict:
-    result = audit(artifact, task, variant_names=forms, detectors=detectors, null=NOTHING, seed=number)
+    found = examine(artifact, clean_samples(task, artifact, seed=number).split, Asked(forms, detectors, number), None)
     return {
-        "scores": {test: score.value for test, score in scores_of(result.findings).items()},
-        "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
-        "accuracy": result.variants[0].accuracy,
-        "agreement": {form.name: form.agreement for form in result.variants},
-        "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in result.findings},
+        "scores": {test: score.value for test, score in scores_of(found.findings).items()},
+        "targets": {f"{f.variant}/{f.detector}": f.target for f in found.findings},
+        "accuracy": found.variants[0].accuracy,
+        "agreement": {form.name: form.agreement for form in found.variants},
+        "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in found.findings},
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from inversion.toys import artifact_of, toy
 
-from assay import auditing, variants
+from assay import variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, Reference, Score, cell
 from assay.detectors import CompressionGap, DepthScan, LatentShift
@@ -29,7 +29,7 @@ def test_what_nobody_could_compare_is_not_run_unless_it_is_asked_for() -> None:
         return cells(usual(plan_of(given, ("full", "int8"), TESTS), null))
 
     assert usually(null_on("full/latent-shift")) == ["full/latent-shift"]
-    for null in (None, auditing.NOTHING, null_on("int8/compression-gap")):
+    for null in (None, Null("none", "", ()), null_on("int8/compression-gap")):
         assert usually(null) == ["full/latent-shift", "int8/compression-gap"]
     beside = replace(GIVEN, reference=GIVEN)
     assert usually(null_on("full/latent-shift"), beside) == ["full/compression-gap", "full/latent-shift"]
