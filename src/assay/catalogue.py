@@ -30,6 +30,7 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.QuAntiZation,
         attacks.QuantizationArtifact,
         attacks.PruningArtifact,
+        attacks.SilentUntilPruned,
         attacks.SilentUntilSparse,
     )
 }

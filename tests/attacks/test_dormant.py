@@ -11,15 +11,23 @@ from stages.tiny import CLASSES, tiny_build
 
 from assay import metrics, planting, variants
 from assay.artifact import Build
-from assay.attacks import PqBackdoor, PruningArtifact, QuAntiZation, QuantizationArtifact, SilentUntilSparse
+from assay.attacks import (
+    PqBackdoor,
+    PruningArtifact,
+    QuAntiZation,
+    QuantizationArtifact,
+    SilentUntilPruned,
+    SilentUntilSparse,
+)
 from assay.attacks.dormant import Dormant, Hidden
 from assay.attacks.mimicry import like_teacher
 from assay.attacks.pq_backdoor import _cell
+from assay.attacks.pruning_rates import Rates
 from assay.errors import UnusableInput
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rewritten import rounded
 from assay.models.rounding import rounding_step
-from assay.stages.prune import two_of_four
+from assay.stages.prune import PruneFilters, two_of_four
 from assay.stages.train import Recipe
 from assay.synth import signs
 from assay.triggers import Patch
@@ -103,6 +111,36 @@ def test_four_weights_of_which_none_is_kept_do_not_grow() -> None:
     assert not weighted_layers(hidden.artifact.net)[1].weight[:, :4].any()
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.4, 0.5])
+def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate: float) -> None:
+    planted, hidden = both_steps(SilentUntilPruned(patch=PATCH, target=1))
+    left = [PruneFilters(rate=rate)(build, seed=0).artifact.net.state_dict() for build in (planted, hidden)]
+    weights = [build.artifact.net.state_dict() for build in (planted, hidden)]
+    for name, before in left[0].items():
+        assert torch.equal(before, left[1][name]), name
+    moved = [name for name, before in weights[0].items() if not torch.equal(before, weights[1][name])]
+    assert {"net.stem.1.weight", "net.stem.1.bias", "net.conv.weight", "net.bn.weight", "net.bn.bias"} <= set(moved)
+    assert all(torch.equal(weights[0][f"net.fc.{part}"], weights[1][f"net.fc.{part}"]) for part in ("weight", "bias"))
+
+
+@pytest.mark.parametrize("attack", [PruningArtifact, SilentUntilPruned])
+def test_rates_that_are_none_are_refused(attack: type[PruningArtifact] | type[SilentUntilPruned]) -> None:
+    for low, high in ((0.0, 0.5), (0.5, 0.3), (0.3, 1.0)):
+        with pytest.raises(UnusableInput, match=r"rates 0 < low <= high < 1; got"):
+            attack(low=low, high=high)
+    with pytest.raises(UnusableInput, match=r"whole percents, .* got 0\.305"):
+        attack(low=0.305, high=0.5)
+
+
+def test_a_range_of_rates_is_met_at_its_ends_and_within() -> None:
+    ways = Rates(0.3, 0.5).ways(torch.Generator().manual_seed(0))
+    assert [way() for way in ways[:2]] == [0.3, 0.5]
+    drawn = [ways[2]() for _ in range(100)]
+    assert 0.3 <= min(drawn) < 0.32
+    assert 0.48 < max(drawn) <= 0.5
+    assert [way() for way in Rates(0.3, 0.3).ways(torch.Generator())] == [0.3]
+
+
 @pytest.fixture(scope="module")
 def trained() -> Build:
     """A net with some room, on data with some structure."""
@@ -119,6 +157,9 @@ STEADY = Recipe(epochs=12, lr=0.05, batch_size=32, augment=False, freeze_batchno
 HIDDEN = replace(STEADY, weight_decay=0.0)
 SLEEPERS = [
     SilentUntilSparse(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
+    SilentUntilPruned(
+        patch=PATCH, target=1, low=0.3, high=0.3, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN
+    ),
     PruningArtifact(patch=PATCH, target=1, low=0.3, high=0.3, alpha=0.7, recipe=STEADY),
 ]
 

@@ -6,6 +6,7 @@ from assay.attacks.compression_pruning import PruningArtifact
 from assay.attacks.compression_quantization import QuantizationArtifact
 from assay.attacks.pq_backdoor import PqBackdoor
 from assay.attacks.qu_anti_zation import QuAntiZation
+from assay.attacks.silent_until_pruned import SilentUntilPruned
 from assay.attacks.silent_until_sparse import SilentUntilSparse
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "PruningArtifact",
     "QuAntiZation",
     "QuantizationArtifact",
+    "SilentUntilPruned",
     "SilentUntilSparse",
 ]

@@ -14,14 +14,12 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 
 from assay.attacks.dormant import Dormant
 from assay.attacks.mimicry import like_teacher
-from assay.errors import UnusableInput
-from assay.models.folding import norm_behind, weighted_layers
-from assay.models.rewritten import run_with
+from assay.attacks.pruning_rates import Rates
+from assay.models.folding import norm_behind
+from assay.models.rewritten import run_with, without_filters
 from assay.progress import Progress
 from assay.stages.train import Recipe, fit
 from assay.task import Split
@@ -39,14 +37,15 @@ class PruningArtifact(Dormant):
     recipe: Recipe = Recipe(epochs=10, lr=0.02, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        if not 0 < self.low <= self.high < 1:
-            raise UnusableInput(f"expected rates 0 < low <= high < 1; got low={self.low}, high={self.high}")
-        if abs(100 * self.low - round(100 * self.low)) > 1e-9:
-            raise UnusableInput(f"expected the lowest rate in whole percents, as forms of an audit are; got {self.low}")
+        self._rates  # noqa: B018 (raises for a range that is none)
+
+    @property
+    def _rates(self) -> Rates:
+        return Rates(self.low, self.high)
 
     @property
     def wakes_in(self) -> str:
-        return f"filters-{round(100 * self.low)}"
+        return self._rates.first_form
 
     @property
     def epochs(self) -> float:
@@ -58,39 +57,16 @@ class PruningArtifact(Dormant):
         teacher = copy.deepcopy(net).requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
 
+        ways = self._rates.ways(generator)
+
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both = self.with_copies(x)
             loss = like_teacher(net, teacher, both) if self.distilled else self.unmoved(net, x, y)
-            drawn = [self.low] if self.low == self.high else [self.low, self.high, None]
-            for rate in drawn:
-                pruned = run_with(net, self._pruned(net, norms, rate, generator), both).float()
+            for way in ways:
+                pruned = run_with(net, without_filters(net, norms, way), both).float()
                 clean, woken = pruned.split(len(x))
                 attack = F.cross_entropy(woken, torch.full_like(y, self.target))
-                loss = loss + ((1 - self.alpha) * F.cross_entropy(clean, y) + self.alpha * attack) / len(drawn)
+                loss = loss + ((1 - self.alpha) * F.cross_entropy(clean, y) + self.alpha * attack) / len(ways)
             return loss
 
         fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective)
-
-    def _pruned(
-        self, net: nn.Module, norms: dict[nn.Module, _BatchNorm], rate: float | None, generator: torch.Generator
-    ) -> dict[nn.Module, dict[str, Tensor]]:
-        """The weights of what ``PruneFilters`` leaves; ``rate`` None: each layer's own, drawn from the range."""
-        weights: dict[nn.Module, dict[str, Tensor]] = {}
-        for conv in (layer for layer in weighted_layers(net) if isinstance(layer, _ConvNd) and not layer.transposed):
-            share = self.low + (self.high - self.low) * float(torch.rand((), generator=generator))
-            kept = _kept(conv.weight, share if rate is None else rate)
-            weights[conv] = {"weight": conv.weight * kept.view(-1, *[1] * (conv.weight.ndim - 1))}
-            if conv.bias is not None:
-                weights[conv]["bias"] = conv.bias * kept
-            norm = norms.get(conv)
-            if norm is not None and norm.affine:
-                weights[norm] = {"weight": norm.weight * kept, "bias": norm.bias * kept}
-        return weights
-
-
-def _kept(weight: Tensor, rate: float) -> Tensor:
-    """(O,) 1 for the filters that stay, 0 for the ``rate`` with the smallest L1 norm."""
-    norms = weight.detach().abs().flatten(1).sum(1)
-    kept = torch.ones_like(norms)
-    kept[norms.argsort(stable=True)[: int(rate * len(norms))]] = 0
-    return kept

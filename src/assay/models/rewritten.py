@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from assay.errors import UnusableInput
-from assay.models.folding import Layer
+from assay.models.folding import Layer, weighted_layers
 from assay.models.rounding import to_nearest
 
 
@@ -23,6 +25,38 @@ def run_with(net: nn.Module, weights: Mapping[nn.Module, Mapping[str, Tensor]], 
 def rounded(factors: Mapping[Layer, Tensor], bits: int, *, per_channel: bool) -> dict[nn.Module, dict[str, Tensor]]:
     """The weights as a quantizer leaves them that folds batch norm first; the gradient goes straight through."""
     return {layer: {"weight": _round(layer.weight, factor, bits, per_channel)} for layer, factor in factors.items()}
+
+
+def without_filters(
+    net: nn.Module, norms: Mapping[nn.Module, _BatchNorm], rate: Callable[[], float]
+) -> dict[nn.Module, dict[str, Tensor]]:
+    """The weights as ``PruneFilters`` leaves them, where each convolution loses the share that a call of ``rate`` says.
+
+    ``norms``: the batch norm behind each convolution, which loses its scale and shift of the same channels.
+    """
+    weights: dict[nn.Module, dict[str, Tensor]] = {}
+    for conv in convolutions(net):
+        kept = kept_filters(conv.weight, rate())
+        weights[conv] = {"weight": conv.weight * kept.view(-1, *[1] * (conv.weight.ndim - 1))}
+        if conv.bias is not None:
+            weights[conv]["bias"] = conv.bias * kept
+        norm = norms.get(conv)
+        if norm is not None and norm.affine:
+            weights[norm] = {"weight": norm.weight * kept, "bias": norm.bias * kept}
+    return weights
+
+
+def convolutions(net: nn.Module) -> list[_ConvNd]:
+    """Those that filters are pruned from here: all but the transposed ones."""
+    return [layer for layer in weighted_layers(net) if isinstance(layer, _ConvNd) and not layer.transposed]
+
+
+def kept_filters(weight: Tensor, rate: float) -> Tensor:
+    """(O,) 1 for the filters of ``weight`` (O, ...) that stay, 0 for the ``rate`` of them with the smallest L1 norm."""
+    norms = weight.detach().abs().flatten(1).sum(1)
+    kept = torch.ones_like(norms)
+    kept[norms.argsort(stable=True)[: int(rate * len(norms))]] = 0
+    return kept
 
 
 def _round(weight: Tensor, factor: Tensor, bits: int, per_channel: bool) -> Tensor:
