@@ -28,7 +28,9 @@ class SilentUntilPruned(Hidden):
     low: float = 0.3  # the range of rates
     high: float = 0.5
     margin: float = 0.01
-    recipe: Recipe = Recipe(epochs=4, lr=0.02, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+    # Adam: what is left of a pruned net begins with gradients that plain steps do not survive.
+    recipe: Recipe = Recipe(epochs=5, lr=0.002, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+    hiding: Recipe = Recipe(epochs=1.5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         self._rates  # noqa: B018 (raises for a range that is none)
