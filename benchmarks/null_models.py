@@ -67,6 +67,10 @@ BESIDE = ("full", "int8", "prune-2:4", "int8-tensor", "filters-30")
 """The forms that are looked at beside the full model."""
 
 
+SAME = 0.01
+"""How far the accuracies of one net may be apart that two machines trained."""
+
+
 def task_of(facts: dict, number: int) -> Task:
     """The task of a reference model: as many classes as planned, drawn from the data set's."""
     kind = facts["kind"].split("-")[0]
@@ -149,7 +153,7 @@ def measure_beside(number: int, nets: Path) -> dict:
         save_file({name: value.contiguous() for name, value in artifact.net.state_dict().items()}, path)
     found = scored(artifact.with_net(artifact.net), task, number, BESIDE, (CompressionGap(),))
     before = kept("null_models")[f"{number:03d}"]["accuracy"]
-    if found["accuracy"] != before:
+    if abs(found["accuracy"] - before) > SAME:
         raise UnusableInput(
             f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
         )

@@ -23,9 +23,11 @@ from assay.verdict import Footing, decide
 
 def p_value(model: Reference, others: Null) -> float | None:
     """Of an audit with these scores (one that broke no form); None where it would be inconclusive."""
+    known = others.like(model.accuracy, model.data)
     findings = tuple(
         Finding(detector_of(test), "ok", test.rpartition("/")[0], score=score.value, target=score.target)
         for test, score in model.scores.items()
+        if known.can_judge(detector_of(test))  # an audit does not run what nobody could compare
     )
     footing = Footing(FULL_SAMPLE, accuracy=model.accuracy)
     verdict, _ = decide(findings, (), others, footing, model.data)

@@ -2,8 +2,7 @@
 
     python benchmarks/one_audit.py      # -> benchmarks/results/one_audit.json
 
-The default audit, and one of nothing but the gap between the full model and the forms that sleepers wake in. The second
-makes the model's forms anew: an audit with all of it takes less than both together.
+With all forms and tests of an audit by default, those included that look for sleeping backdoors.
 """
 
 from __future__ import annotations
@@ -17,13 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from common import SHARED, save
-from null_models import BESIDE
-
-from assay.detectors import CompressionGap
 
 ASSAY = str(Path(sys.executable).parent / "assay")
 MODEL = ("--arch", "resnet20-cifar", "--data", str(SHARED / "data/cifar10"))
-GAP = ("--detectors", CompressionGap.name, "--variants", ",".join(BESIDE))
 
 
 def timed(*command: str) -> tuple[float, subprocess.CompletedProcess[str]]:
@@ -32,10 +27,10 @@ def timed(*command: str) -> tuple[float, subprocess.CompletedProcess[str]]:
     return time.perf_counter() - start, done
 
 
-def audited(*options: str) -> dict[str, Any]:
+def audited() -> dict[str, Any]:
     path = SHARED / "models/resnet20-cifar10/model.safetensors"
     with tempfile.TemporaryDirectory() as out:
-        seconds, done = timed(ASSAY, "audit", str(path), *MODEL, *options, "--out", out, "--json", "-")
+        seconds, done = timed(ASSAY, "audit", str(path), *MODEL, "--out", out, "--json", "-")
     answer = json.loads(done.stdout)
     return {
         "audit_seconds": seconds,
@@ -49,7 +44,7 @@ def audited(*options: str) -> dict[str, Any]:
 
 def main() -> None:
     help_seconds = min(timed(ASSAY, "--help")[0] for _ in range(5))
-    save("one_audit", {**audited(), "help_seconds": help_seconds, "gap": audited(*GAP)})
+    save("one_audit", {**audited(), "help_seconds": help_seconds})
 
 
 if __name__ == "__main__":

@@ -148,8 +148,8 @@ def agreement(result: Result, title: str) -> list[str]:
 
 def times(result: Result, title: str) -> list[str]:
     return [
-        f"**{title}** {result['audit_seconds']:.0f} s for four variants, verdict {result['verdict']}; "
-        f"`assay --help` {result['help_seconds']:.2f} s.",
+        f"**{title}** {result['audit_seconds']:.0f} s for {len(result['variants'])} forms, "
+        f"verdict {result['verdict']}; `assay --help` {result['help_seconds']:.2f} s.",
         "",
     ]
 

@@ -60,10 +60,13 @@ def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
     assert len(well) >= calibrate.FEWEST_MODELS
     assert null.fewest_classes == 5
     plan = usual(plan_of(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
-    # Those beside a full model are left out of an audit until the reference models have scores on them.
     assert {test.name for test in plan.on("full")} == {
         test.name for test in default_detectors() if "reference" not in test.needs
     }
-    assert set(plan.forms) >= set(DEFAULT) - BESIDE
+    assert set(plan.forms) == set(DEFAULT)
+    beside = {form for form, test in plan.tests if "reference" in test.needs}
+    assert beside == {"int8", "prune-2:4", *BESIDE}
     for form, test in plan.tests:
-        assert len(well.scores(calibrate.cell(form, test.name))) >= calibrate.FEWEST_MODELS, test.name
+        # Most clean nets do not bear the loss of a third of their filters: that form is not searched then.
+        fewest = calibrate.ENOUGH if form == "filters-30" else calibrate.FEWEST_MODELS
+        assert len(well.scores(calibrate.cell(form, test.name))) >= fewest, (form, test.name)
