@@ -94,7 +94,18 @@ def _finding(name: str, net: Gap, family: Family, found: Hunt, clean: Split, pre
         return Finding(name, "ok", score=found.score, evidence=parted)
     shown = evidence(net.compressed, family, found, clean, predicted)
     numbers = {**shown.numbers, "full_keeps": _kept(net.full, family, found, clean.x, predicted)}
-    return Finding(name, "ok", score=found.score, target=found.target, evidence=replace(shown, numbers=numbers))
+    return Finding(
+        name, "ok", score=_score(family, found), target=found.target, evidence=replace(shown, numbers=numbers)
+    )
+
+
+def _score(family: Family, found: Hunt) -> float:
+    """How far the class stands out; where the best trigger parts the two less often than not, how far it is from that.
+
+    So it goes on from what a search without hope scores: standing out where nothing opens would look like a jump.
+    """
+    odds = float(found.ease[0])
+    return odds if family.pressure == 0 and odds < 0 else found.score
 
 
 def _kept(full: nn.Module, family: Family, found: Hunt, x: Tensor, predicted: Tensor) -> float:
