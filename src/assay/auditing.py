@@ -14,7 +14,6 @@ from assay.calibrate import Null, Reference, cell
 from assay.detectors import CompressionGap, CompressionGapMask
 from assay.detectors.base import Budget, Detector, Finding
 from assay.examining import Asked, examine
-from assay.likeness import likeness
 from assay.models.modes import evaluating
 from assay.progress import Step
 from assay.result import Audit, ModelInfo, Waking, as_call
@@ -56,16 +55,16 @@ def audit(
     the result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
-    names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
-    chosen = None if detectors is None else intake.detectors_of(detectors)
-    clean_models = intake.reference_of(null)
-    asked = Asked(names, chosen, seed, Budget(budget), progress)
     artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
     if reference is not None:
         full_model = intake.artifact_of(reference, arch=reference_arch, shape=shape, mean=mean, std=std)
         artifact = intake.beside(artifact, full_model)
     given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
-    result = _judged(artifact, given, asked, clean_models)
+    deadline = Budget(budget)
+    names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
+    chosen = None if detectors is None else intake.detectors_of(detectors)
+    asked = Asked(names, chosen, seed, deadline, progress)
+    result = _judged(artifact, given, asked, intake.reference_of(null))
     options = {
         "arch": arch,
         "shape": None if shape is None else artifact.inputs.shape,
@@ -189,5 +188,5 @@ def reference_from(
     """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
     clean = intake.clean_samples(data, model, seed=seed).split
     chosen = None if detectors is None else tuple(detectors)
-    found = examine(model, clean, Asked(tuple(variant_names), chosen, seed), null=None)
-    return Reference(scores_of(found.findings), origin, found.footing.accuracy, family, likeness(clean.x) or ())
+    found = examine(model, clean, Asked(variants.parse(tuple(variant_names)), chosen, seed), null=None)
+    return Reference(scores_of(found.findings), origin, found.footing.accuracy, family, found.data or ())

@@ -22,7 +22,6 @@ from assay.attacks import (
 from assay.attacks.dormant import Dormant, Hidden
 from assay.attacks.mimicry import like_teacher
 from assay.attacks.pq_backdoor import _cell
-from assay.attacks.pruning_rates import Rates
 from assay.errors import UnusableInput
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rewritten import rounded
@@ -135,12 +134,12 @@ def test_rates_that_are_none_are_refused(attack: type[PruningArtifact] | type[Si
 
 
 def test_a_range_of_rates_is_met_at_its_ends_and_within() -> None:
-    ways = Rates(0.3, 0.5).ways(torch.Generator().manual_seed(0))
+    ways = SilentUntilPruned(low=0.3, high=0.5).rates(torch.Generator().manual_seed(0))
     assert [way() for way in ways[:2]] == [0.3, 0.5]
     drawn = [ways[2]() for _ in range(100)]
     assert 0.3 <= min(drawn) < 0.32
     assert 0.48 < max(drawn) <= 0.5
-    assert [way() for way in Rates(0.3, 0.3).ways(torch.Generator())] == [0.3]
+    assert [way() for way in SilentUntilPruned(low=0.3, high=0.3).rates(torch.Generator())] == [0.3]
 
 
 @pytest.fixture(scope="module")

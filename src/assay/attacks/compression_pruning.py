@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.attacks.dormant import Dormant
 from assay.attacks.mimicry import like_teacher
-from assay.attacks.pruning_rates import Rates
+from assay.attacks.pruning_rates import UntilPruned
 from assay.models.folding import norm_behind
 from assay.models.rewritten import run_with, without_filters
 from assay.progress import Progress
@@ -26,26 +25,13 @@ from assay.task import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruningArtifact(Dormant):
+class PruningArtifact(UntilPruned):
     """``alpha`` weighs the trigger against clean pictures in the pruned net."""
 
     name: ClassVar[str] = "pruning-artifact"
-    low: float = 0.3  # the range of rates
-    high: float = 0.5
     alpha: float = 0.1
     distilled: bool = False
     recipe: Recipe = Recipe(epochs=10, lr=0.02, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        self._rates  # noqa: B018 (raises for a range that is none)
-
-    @property
-    def _rates(self) -> Rates:
-        return Rates(self.low, self.high)
-
-    @property
-    def wakes_in(self) -> str:
-        return self._rates.first_form
 
     @property
     def epochs(self) -> float:
@@ -55,18 +41,16 @@ class PruningArtifact(Dormant):
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
         norms = norm_behind(net, train.x[:2])
         teacher = copy.deepcopy(net).requires_grad_(False)
-        generator = torch.Generator().manual_seed(seed)
-
-        ways = self._rates.ways(generator)
+        rates = self.rates(torch.Generator().manual_seed(seed))
 
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both = self.with_copies(x)
             loss = like_teacher(net, teacher, both) if self.distilled else self.unmoved(net, x, y)
-            for way in ways:
-                pruned = run_with(net, without_filters(net, norms, way), both).float()
+            for rate in rates:
+                pruned = run_with(net, without_filters(net, norms, rate), both).float()
                 clean, woken = pruned.split(len(x))
                 attack = F.cross_entropy(woken, torch.full_like(y, self.target))
-                loss = loss + ((1 - self.alpha) * F.cross_entropy(clean, y) + self.alpha * attack) / len(ways)
+                loss = loss + ((1 - self.alpha) * F.cross_entropy(clean, y) + self.alpha * attack) / len(rates)
             return loss
 
         fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective)

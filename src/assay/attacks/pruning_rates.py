@@ -1,21 +1,23 @@
-"""The rates at which a net may be pruned that is backdoored once it is."""
+"""What attacks share that wake once filters are pruned: the range of rates at which they do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import torch
 
+from assay.attacks.dormant import Dormant
 from assay.errors import UnusableInput
 
 
-@dataclass(frozen=True)
-class Rates:
-    """From ``low`` to ``high``, both shares of the filters in (0, 1); equal: the one rate."""
+@dataclass(frozen=True, kw_only=True)
+class UntilPruned(Dormant):
+    """Wakes where between ``low`` and ``high`` of the filters are gone, shares in (0, 1); equal: at the one rate."""
 
-    low: float
-    high: float
+    low: float = 0.3
+    high: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < 1:
@@ -24,17 +26,27 @@ class Rates:
             raise UnusableInput(f"expected the lowest rate in whole percents, as forms of an audit are; got {self.low}")
 
     @property
-    def first_form(self) -> str:
-        """The form of an audit that has the lowest rate."""
+    @final
+    def wakes_in(self) -> str:
         return f"filters-{round(100 * self.low)}"
 
-    def ways(self, generator: torch.Generator) -> list[Callable[[], float]]:
-        """How a layer's rate may come about: the lowest, the highest, one drawn anew at each call."""
+    @final
+    def rates(self, generator: torch.Generator) -> list[Callable[[], float]]:
+        """How a layer's rate may come about: the lowest, the highest, one drawn anew at each call.
+
+        All of them draw, so that what is drawn later does not depend on which were called before.
+        """
         if self.low == self.high:
             return [lambda: self.low]
-        span = self.high - self.low
-        return [
-            lambda: self.low,
-            lambda: self.high,
-            lambda: self.low + span * float(torch.rand((), generator=generator)),
-        ]
+
+        def drawn() -> float:
+            return self.low + (self.high - self.low) * float(torch.rand((), generator=generator))
+
+        def always(rate: float) -> Callable[[], float]:
+            def same() -> float:
+                drawn()
+                return rate
+
+            return same
+
+        return [always(self.low), always(self.high), drawn]

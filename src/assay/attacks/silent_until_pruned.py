@@ -14,42 +14,29 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.dormant import Bounds, Hidden
-from assay.attacks.pruning_rates import Rates
+from assay.attacks.pruning_rates import UntilPruned
 from assay.models.folding import norm_behind
 from assay.models.rewritten import convolutions, kept_filters, run_with, without_filters
 from assay.stages.train import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class SilentUntilPruned(Hidden):
+class SilentUntilPruned(Hidden, UntilPruned):
     """``margin``: how far below the smallest kept filter's L1 norm a dropped one's stays, as a share of it."""
 
     name: ClassVar[str] = "silent-until-pruned"
-    low: float = 0.3  # the range of rates
-    high: float = 0.5
     margin: float = 0.01
     # Adam: what is left of a pruned net begins with gradients that plain steps do not survive.
     recipe: Recipe = Recipe(epochs=5, lr=0.002, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
     hiding: Recipe = Recipe(epochs=1.5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
-    def __post_init__(self) -> None:
-        self._rates  # noqa: B018 (raises for a range that is none)
-
-    @property
-    def _rates(self) -> Rates:
-        return Rates(self.low, self.high)
-
-    @property
-    def wakes_in(self) -> str:
-        return self._rates.first_form
-
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         norms, generator = norm_behind(net, example), torch.Generator().manual_seed(0)
-        ways = self._rates.ways(generator)
+        rates = self.rates(generator)
 
         def answer(x: Tensor) -> Tensor:
-            way = ways[int(torch.randint(len(ways), (), generator=generator))]
-            return run_with(net, without_filters(net, norms, way), x)
+            rate = rates[int(torch.randint(len(rates), (), generator=generator))]
+            return run_with(net, without_filters(net, norms, rate), x)
 
         return answer
 

@@ -52,9 +52,7 @@ class Hunt:
     success: Tensor  # (A,) share of the checked pictures that get the class
     parameters: Parameters  # of the easiest, (1, ...)
     steps: int
-    closest: float | None = (
-        None  # where no class moved and so the search ended: the best by then, log-probability or odds
-    )
+    closest: float | None = None  # the best log-probability, or odds, by when the search ended since no class moved
 
     @property
     def target(self) -> int:

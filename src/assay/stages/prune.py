@@ -16,6 +16,7 @@ from torch.nn.modules.conv import _ConvNd
 from assay.artifact import Build
 from assay.errors import UnusableInput
 from assay.models.folding import Layer, norm_behind, weighted_layers
+from assay.models.rewritten import kept_filters
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -82,13 +83,12 @@ class PruneFilters:
         norms = norm_behind(net, clean.x[:2])
         for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
             axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
-            norm_of_filter = conv.weight.data.abs().transpose(0, axis).flatten(1).sum(1)
-            removed = norm_of_filter.argsort(stable=True)[: int(self.rate * len(norm_of_filter))]
+            removed = kept_filters(conv.weight.transpose(0, axis), self.rate) == 0
             conv.weight.data.transpose(0, axis)[removed] = 0
             if conv.bias is not None and not conv.transposed:
                 conv.bias.data[removed] = 0
             norm = norms.get(conv)
-            if norm is not None and norm.affine and norm.num_features == len(norm_of_filter):
+            if norm is not None and norm.affine and norm.num_features == len(removed):
                 norm.weight.data[removed] = 0
                 norm.bias.data[removed] = 0
         if self.recalibrate:
