@@ -94,6 +94,18 @@ def test_tests_that_name_the_same_class_add_up() -> None:
         assert len(apart.tests) == 1
 
 
+def test_a_detector_counts_once_however_many_forms_it_looked_at() -> None:
+    names = ["full/a", "int8/a", "2:4/a", "full/b"]
+    null = null_of(np.random.default_rng(0).normal(size=(50, 4)), names)
+    values = dict(zip(names, (3.0, 3.5, 4.0, 3.0), strict=True))
+    found = null.statistic({test: Score(value, 7) for test, value in values.items()})
+    assert found is not None
+    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    loudest = max(beyond[test] for test in names[:3])
+    assert found.value == pytest.approx(START + math.hypot(loudest, beyond["full/b"]))
+    assert set(found.tests) == set(names)  # all are named as evidence
+
+
 def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
     null = null_of_rows([{"full/a": 1.0}, {"full/b": 2.0}, {"full/a": 3.0, "full/b": 4.0}])
     assert len(null.statistics(["full/a"])) == 2
@@ -150,6 +162,13 @@ def test_a_higher_score_is_never_less_surprising(null: list[float], low: float, 
 def test_the_tail_goes_on_rising_beyond_all_models(null: list[float], step: float) -> None:
     tail = Tail(np.array(null))
     assert tail.surprise(max(null) + 2 * step) > tail.surprise(max(null) + step)
+
+
+def test_a_lone_outlier_does_not_stretch_its_own_scale() -> None:
+    """The audited model is one of those that the tail is fitted to."""
+    clean = np.random.default_rng(0).normal(size=58)
+    alone, with_it = Tail(clean).surprise(20.0), Tail(np.append(clean, 20.0)).surprise(20.0)
+    assert with_it > 0.5 * alone
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken", "agreeing"])

@@ -97,7 +97,7 @@ def judge(
     unsound = _why_unsound(null, footing) or (few if len(reference) < FEWEST_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
         return Verdict("inconclusive", unsound, p_value, statistic=statistic, null=info)
-    calm = f"no test stands out from {len(reference)} clean reference models"
+    calm = f"all tests together do not stand out from those of {len(reference)} clean reference models"
     rest = Verdict("clean", calm, p_value, FALSE_ALARM_RATE, statistic, null=info)
     if p_value <= FALSE_ALARM_RATE:
         behind = everyone.statistic(compared)
