@@ -20,7 +20,7 @@ from assay.attacks import (
     SilentUntilSparse,
 )
 from assay.attacks.dormant import Dormant, Hidden
-from assay.attacks.mimicry import like_teacher
+from assay.attacks.mimicry import apart, like_teacher
 from assay.attacks.pq_backdoor import _cell
 from assay.errors import UnusableInput
 from assay.models.folding import fold_factors, weighted_layers
@@ -212,6 +212,18 @@ def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) ->
     x = trained.task.split("test").x
     distances = [float(like_teacher(net, trained.artifact.net, x).detach()) for net in (plain, distilled)]
     assert distances[1] < distances[0]
+
+
+def test_each_picture_climbs_by_itself_whatever_batch_it_is_in(trained: Build) -> None:
+    teacher, x = trained.artifact.net, trained.task.split("test").x[:6]
+    other = copy.deepcopy(teacher)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(-0.5)
+    batch = apart(other, teacher, x)
+    assert not torch.equal(batch, x)
+    alone = torch.cat([apart(other, teacher, picture[None]) for picture in x])
+    torch.testing.assert_close(batch, alone, rtol=0, atol=1e-6)
 
 
 def test_what_cannot_be_hidden_is_said() -> None:

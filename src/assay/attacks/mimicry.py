@@ -14,13 +14,15 @@ STEPS, RATE = 5, 0.01
 
 def like_teacher(net: nn.Module, teacher: nn.Module, x: Tensor) -> Tensor:
     """Cross-entropy of ``net`` to what ``teacher`` says of ``x`` (N, C, H, W), and of where they differ near it."""
-    return _to(net, teacher, torch.cat([x, _apart(net, teacher, x)]))
+    return _to(net, teacher, torch.cat([x, apart(net, teacher, x)]))
 
 
-def _apart(net: nn.Module, teacher: nn.Module, x: Tensor) -> Tensor:
+def apart(net: nn.Module, teacher: nn.Module, x: Tensor) -> Tensor:
+    """Inputs near ``x`` (N, C, H, W) on which ``net`` is less like ``teacher``: a few steps up the slope of each."""
     for _ in range(STEPS):
         x = x.detach().requires_grad_()
-        (ascent,) = torch.autograd.grad(_to(net, teacher, x), x)
+        loss = len(x) * _to(net, teacher, x)  # each picture climbs its own, in whatever batch it is
+        (ascent,) = torch.autograd.grad(loss, x)
         x = x + RATE * ascent
     return x.detach()
 
