@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/assay demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 # A page of each of the matrices whose records are kept in benchmarks/results/matrices.
 leaderboard: setup

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: `make test` runs a worker on each core
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
