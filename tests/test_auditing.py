@@ -294,7 +294,9 @@ def test_a_variant_that_cannot_be_made_says_why() -> None:
     assert {f.variant for f in result.findings} == {"full"}
 
 
-@pytest.mark.parametrize(("names", "detectors"), [(("int8",), (LatentShift(),)), (("full",), ())], ids=["no detector for it", "no detectors"])
+@pytest.mark.parametrize(
+    ("names", "detectors"), [(("int8",), (LatentShift(),)), (("full",), ())], ids=["no form for it", "none"]
+)
 def test_nothing_to_do_is_inconclusive(names: tuple[str, ...], detectors: tuple[Detector, ...]) -> None:
     assert audited(None, variant_names=names, detectors=detectors).verdict == "inconclusive"
 
