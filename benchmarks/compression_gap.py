@@ -30,7 +30,7 @@ from assay.examining import LOST_AGREEMENT
 from assay.models.predict import predict
 from assay.verdict import LOWEST_ACCURACY
 
-FORMS = ("int8", "int8-tensor", "prune-2:4", "filters-30")
+FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
 SAMPLES = 512
 

@@ -58,9 +58,19 @@ def _row(attack: str, chain: str, group: Found) -> str:
     is_clean = group[0][0].cell.is_clean
     models = f"{len(results)}" + (f" of {len(measured)} valid" if len(results) < len(measured) else "")
     found = f"{_alarms(audits)} of {len(audits)}" if audits else ""
-    rates = [_mean(results, name) for name in ("clean_accuracy", "attack_success", "control")]
-    cells = [attack, chain, models, *rates, found, "" if is_clean or not audits else str(_right(audits))]
+    sleepers = [result for result in results if result.get("asleep_success") is not None]
+    rates = [
+        _with(_mean(results, "clean_accuracy"), _mean(sleepers, "planted_accuracy")),
+        _with(_mean(results, "attack_success"), _mean(sleepers, "planted_success")),
+    ]
+    right = "" if is_clean or not audits else str(_right(audits))
+    cells = [attack, chain, models, *rates, _mean(results, "control"), found, right]
     return f"| {' | '.join(cells)} |"
+
+
+def _with(asleep: str, awake: str) -> str:
+    """A figure of the model as given, and in the form in which its backdoor wakes, if it sleeps."""
+    return f"{asleep}, awake {awake}" if awake else asleep
 
 
 def _results(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
