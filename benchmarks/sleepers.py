@@ -36,7 +36,7 @@ class Model:
 
 
 def trained(spec: str, store: Path) -> Iterator[Model]:
-    """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain called ``full``."""
+    """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain called ``full``, less plain backdoors."""
     cache = Cache(Blobs(str((store / "models").absolute())))
     with closing(open_existing(store)) as records:
         done = {record.key for record in records.records() if record.state == "done"}
@@ -47,7 +47,8 @@ def trained(spec: str, store: Path) -> Iterator[Model]:
             build, twin = (
                 work.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps))
             )
-            yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)
+            if build.secret is None or build.secret.wakes_in is not None:
+                yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)
 
 
 def rates(net: nn.Module, task: Task, secret: Secret | None) -> dict[str, float]:
