@@ -36,7 +36,7 @@ class Model:
 
 
 def trained(spec: str, store: Path) -> Iterator[Model]:
-    """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain called ``full``, less plain backdoors."""
+    """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain ``full``, less plain backdoors."""
     cache = Cache(Blobs(str((store / "models").absolute())))
     with closing(open_existing(store)) as records:
         done = {record.key for record in records.records() if record.state == "done"}
