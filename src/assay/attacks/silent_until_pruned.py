@@ -28,7 +28,7 @@ class SilentUntilPruned(Hidden, UntilPruned):
     margin: float = 0.01
     # Adam: what is left of a pruned net begins with gradients that plain steps do not survive.
     recipe: Recipe = Recipe(epochs=5, lr=0.002, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
-    hiding: Recipe = Recipe(epochs=1.5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
+    hiding: Recipe = Recipe(epochs=5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         norms, generator = norm_behind(net, example), torch.Generator().manual_seed(0)
