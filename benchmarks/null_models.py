@@ -243,7 +243,10 @@ def merge(store: Path) -> None:
             if record.state == "done" and "scores" in (record.result or {}):  # of models that learned their task
                 name = f"{record.about['number']:03d}"
                 details[name] = _together(details.get(name, {}), record.result)
-    details = dict(sorted(details.items()))
+    publish(dict(sorted(details.items())))
+
+
+def publish(details: dict[str, dict]) -> None:
     models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
