@@ -1,7 +1,7 @@
 """What people do to models that they deploy, and what of a sleeping backdoor that wakes: the attacker is not there.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/deployers.py dormant STORE [FORMS]    # -> results/deployers.json; resumable
+    python benchmarks/deployers.py dormant STORE [FORMS [MODELS]]    # -> results/deployers.json; resumable
 
 Forms that no attack was made for: files of ONNX Runtime calibrated on other pictures, PyTorch's own quantizer (torchao,
 if it is installed) and pruners, every rate and width, and roundings that are made to keep backdoors asleep. Beside each
@@ -137,11 +137,11 @@ def measured(model: sleepers.Model, make: Form) -> dict[str, float] | None:
     return {**rates, **{f"clean_twin_{figure}": value for figure, value in control.items()}}
 
 
-def main(spec: str, store: str, only: str = "") -> None:
-    """``only``: the forms whose names begin with one of these, as ``full,ort tensor``; else all of them."""
+def main(spec: str, store: str, only: str = "", which: str = "") -> None:
+    """``only``: the forms whose names begin with one of these, as ``full,ort tensor``; ``which``: models, likewise."""
     models = kept("deployers")
     for model in sleepers.trained(spec, Path(store)):
-        if model.build.secret is None:
+        if model.build.secret is None or not model.name.startswith(tuple(which.split(","))):
             continue
         facts = {**sleepers.facts(model.build, model.seed), "forms": {}}
         found = models.setdefault(model.name, facts)["forms"]
