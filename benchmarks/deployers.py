@@ -33,6 +33,7 @@ from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeWeights
+from assay.stages.recalibrate import recalibrated
 from assay.task import Split
 
 CALIBRATION = 512  # pictures
@@ -84,13 +85,13 @@ class AlwaysEval(nn.Module):
         return self.run(x)
 
 
-def l2_filters(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
-    """PyTorch's own structured pruning, by the L2 norm of filters; batch norm keeps what it has."""
+def l2_filters(build: Build, own: Split, seed: int, *, rate: float, repaired: bool = False) -> nn.Module:
+    """PyTorch's own structured pruning, by the L2 norm of filters; batch norm keeps what it has, or is ``repaired``."""
     net = copy.deepcopy(build.artifact.net)
     for layer in weighted_layers(net):
         if isinstance(layer, nn.Conv2d):
             prune.remove(prune.ln_structured(layer, "weight", amount=rate, n=2, dim=0), "weight")
-    return net
+    return recalibrated(net, own.x) if repaired else net
 
 
 def staged(build: Build, own: Split, seed: int, *, stage: Stage) -> nn.Module:
@@ -123,6 +124,7 @@ def forms() -> Iterator[tuple[str, Form]]:
         yield f"filters pruned {rate}", partial(staged, stage=PruneFilters(rate=rate))
         yield f"filters pruned {rate} repaired", partial(staged, stage=PruneFilters(rate=rate, recalibrate=True))
         yield f"L2 filters pruned {rate}", partial(l2_filters, rate=rate)
+        yield f"L2 filters pruned {rate} repaired", partial(l2_filters, rate=rate, repaired=True)
 
 
 def measured(model: sleepers.Model, make: Form) -> dict[str, float] | None:
