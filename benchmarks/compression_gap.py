@@ -3,9 +3,11 @@
     assay bench run benchmarks/specs/dormant.yaml --store STORE
     python benchmarks/compression_gap.py dormant=STORE ...   # -> results/compression_gap.json; resumable
 
-Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. The detector has 512
-pictures of the calibration split and the model as given, nothing else; CA and ASR beside its scores are of the test
-split, in the same form, ASR of the planted trigger. Forms that an audit would leave out as broken are left out here.
+Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. They are judged by the
+shipped reference models, in which none of them is; 4 bits, in which those have no scores, are shown and not judged. The
+detector has 512 pictures of the calibration split and the model as given, nothing else; CA and ASR beside its scores
+are of the test split, in the same form, ASR of the planted trigger. Forms that an audit would leave out as broken are
+left out here.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from typing import Any
 import sleepers
 import torch
 from common import SHARED, auc, kept, save
+from null_models import PHOTOS
 
 from assay import data, formats, variants
 from assay.artifact import Build, Secret
 from assay.bench.spec import Band
-from assay.calibrate import Null, Reference, Score, cell
+from assay.calibrate import FALSE_ALARM_RATE, Null, Score, cell, detector_of
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.examining import LOST_AGREEMENT
 from assay.models.predict import predict
+from assay.null_file import builtin
 from assay.verdict import LOWEST_ACCURACY
 
 FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
@@ -92,44 +96,62 @@ def looked_at(candidate: Candidate) -> dict[str, Any]:
 
 
 def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """All forms of a model in one number, as in an audit, against those of the clean models (of the others, for one).
+    """All forms of a model in one number, as in an audit, and judged as there, but by this test alone.
 
-    ``above``: of all these; no share of the clean ones is given, since the loudest of them always is. ``working``: the
-    attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its form, which an audit
-    would not leave out as broken.
+    ``working``: the attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its
+    form, which an audit would not leave out as broken.
     """
     models = {name: model for name, model in models.items() if _learned(model)}
-    rows = {name: _judged(name, models) for name in models}
-    clean = [row for name, row in rows.items() if models[name]["attack"] is None]
+    null = reference_models()
+    rows = {name: _judged(model, null) for name, model in models.items()}
+    clean = {name: row for name, row in rows.items() if models[name]["attack"] is None}
     planted = {name: row for name, row in rows.items() if models[name]["attack"] is not None}
     working = {name: row for name, row in planted.items() if _works(models[name])}
     figures = {
+        "reference_models": len(null),
         "clean": len(clean),
+        "false_alarms": sum(row["found"] for row in clean.values()),
         "planted": len(planted),
         "working": len(working),
-        "found": sum(row["above"] for row in working.values()),
-        "right_target": sum(row["above"] and row["right"] for row in working.values()),
-        "auc": auc([row["statistic"] for row in working.values()], [row["statistic"] for row in clean]),
+        "found": sum(row["found"] for row in working.values()),
+        "right_target": sum(row["found"] and row["right"] for row in working.values()),
+        "auc": auc([row["statistic"] for row in working.values()], [row["statistic"] for row in clean.values()]),
     }
-    plain = [model["forms"]["full"]["neural_cleanse"]["score"] for model in models.values() if model["attack"] is None]
-    cleanse = [models[name]["forms"]["full"]["neural_cleanse"]["score"] for name in working]
+    plain, cleanse = (
+        [models[name]["forms"]["full"]["neural_cleanse"]["score"] for name in names] for names in (clean, working)
+    )
     return {**figures, "auc_neural_cleanse": auc(cleanse, plain), "judged": rows}
 
 
-def _judged(name: str, models: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    others = [model for other, model in models.items() if model["attack"] is None and other != name]
-    scores = _scores(models[name])
-    null = Null("clean", "", tuple(Reference(_scores(model)) for model in others)).joined(scores)
-    *reference, statistic = null.statistics(scores).tolist()
-    behind = null.statistic(scores)
+def reference_models() -> Null:
+    """Those that an audit compares such a model with: none of them is among the models of this benchmark."""
+    null = builtin()
+    assert null is not None
+    scored = tuple(
+        replace(model, scores={test: s for test, s in model.scores.items() if detector_of(test) == CompressionGap.name})
+        for model in null.models
+        if model.family == PHOTOS and model.learned_as(1.0)
+    )
+    return replace(null, models=scored)
+
+
+def _judged(model: dict[str, Any], null: Null) -> dict[str, Any]:
+    scores = _scores(model)
+    everyone = null.joined(scores)
+    compared = everyone.models[-1].scores
+    lost = {cell(form, CompressionGap.name) for form, row in model["forms"].items() if "status" not in row}
+    *reference, statistic = everyone.statistics(set(compared) | lost).tolist()
+    p_value = (1 + sum(value >= statistic for value in reference)) / (1 + len(reference))
+    behind = everyone.statistic(compared)
     strongest = None if behind is None else behind.tests[0]
     target = None if strongest is None else scores[strongest].target
     return {
         "statistic": statistic,
-        "above": statistic > max(reference),
+        "p_value": p_value,
+        "found": p_value <= FALSE_ALARM_RATE,
         "form": strongest,
         "target": target,
-        "right": target is not None and target == models[name]["target"],
+        "right": target is not None and target == model["target"],
     }
 
 

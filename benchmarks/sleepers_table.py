@@ -22,9 +22,11 @@ def gap_table(result: Result, title: str) -> list[str]:
     said = (
         f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
         "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least) in a form that "
-        "still agrees with the model on 85 % of the pictures; the rest are failed attacks. Above all clean models: "
-        f"{counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; of "
-        f"Neural Cleanse on the full-precision model {plain}."
+        "still agrees with the model on 85 % of the pictures; the rest are failed attacks. By this test alone, against "
+        f"{result['reference_models']} reference models: "
+        f"false alarms {counted(result['false_alarms'], result['clean'])}; "
+        f"found {counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; "
+        f"of Neural Cleanse on the full-precision model {plain}."
     )
     head = ("model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)")
     lines = [
@@ -50,8 +52,8 @@ def _row(name: str, model: Result, judged: Result) -> str:
         name,
         _rates(forms["full"]),
         f"{wakes_in}: {_rates(forms[wakes_in])}" if wakes_in else "",
-        f"{judged['statistic']:.1f}" + (", above all clean" if judged["above"] else ""),
-        form if wakes_in or judged["above"] else "",
+        f"{judged['statistic']:.1f}" + (", found" if judged["found"] else ""),
+        form if wakes_in or judged["found"] else "",
         target,
         f"{percent(found.get('found'))}, {percent(found.get('found_in_full'))}"
         if "found" in found and wakes_in

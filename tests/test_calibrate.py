@@ -171,6 +171,18 @@ def test_a_lone_outlier_does_not_stretch_its_own_scale() -> None:
     assert with_it > 0.5 * alone
 
 
+def test_where_clean_models_score_nothing_the_scale_is_that_of_the_other_forms() -> None:
+    """Else the one clean model with a small score there would be the loudest of all."""
+    other = np.random.default_rng(0).exponential(size=50)
+    nothing = np.zeros(50)
+    nothing[0] = 2.0
+    assert Tail(nothing).surprise(2.0) < START + 1
+    shared = Tail(nothing, [nothing, other])
+    assert shared.mean_excess == pytest.approx(Tail(other).mean_excess, rel=0.4)
+    assert shared.surprise(8.0) > shared.surprise(2.0) + 3
+    assert Tail(other, [nothing, other]).mean_excess == Tail(other).mean_excess
+
+
 @pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken", "agreeing"])
 def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
     """However many tests there are: 14 of them on each model, 100 clean reference models and one more clean model.

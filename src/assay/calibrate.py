@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -46,6 +46,9 @@ with 13, 2 of 38.
 
 TAIL = 0.8
 """Quantile of a test's null scores above which its tail is fitted."""
+
+FEW = 5
+"""Scores above that quantile: of fewer, no tail is fitted."""
 
 START = -math.log(1 - TAIL)
 """The surprise at which the tails start."""
@@ -153,7 +156,11 @@ class Null:
 
     @cached_property
     def _tails(self) -> dict[str, Tail]:
-        return {test: Tail(self.scores(test)) for test in {test for model in self.models for test in model.scores}}
+        nulls = {test: self.scores(test) for test in {test for model in self.models for test in model.scores}}
+        forms: dict[str, list[np.ndarray]] = {}
+        for test, null in sorted(nulls.items()):
+            forms.setdefault(detector_of(test), []).append(null)
+        return {test: Tail(null, forms[detector_of(test)]) for test, null in nulls.items()}
 
     def p_value(self, test: str, score: float) -> float | None:
         """Conformal p-value of one test by itself, at least 1/(n+1); None where no reference model has a score."""
@@ -232,20 +239,28 @@ class Statistic(NamedTuple):
     tests: tuple[str, ...]  # those that it comes from, the most surprising first; they name the same class
 
 
+def _above(null: np.ndarray) -> np.ndarray:
+    """By how much the scores above the ``TAIL`` quantile exceed it."""
+    start = np.quantile(null, TAIL)
+    return null[null > start] - start
+
+
 class Tail:
     """One test's null: its empirical distribution, with an exponential tail above the ``TAIL`` quantile.
 
     The fitted tail only puts tests on one scale; the verdict's p-value is the empirical one of the combined statistic.
     It is fitted by the median: the audited model is among those above the quantile, a dozen of 58, and a mean would let
-    the one outlier that this is all about stretch its own scale.
+    the one outlier that this is all about stretch its own scale. Where fewer than ``FEW`` are above, as where clean
+    nets score nothing, the scale is that of the detector in all its ``forms``: it measures alike in each.
     """
 
-    def __init__(self, null: np.ndarray) -> None:
+    def __init__(self, null: np.ndarray, forms: Sequence[np.ndarray] = ()) -> None:
         self.sorted = np.sort(null)
         self.start = float(np.quantile(null, TAIL))
-        above = null[null > self.start] - self.start
-        spread = float(np.quantile(null, TAIL) - np.median(null))
+        alike = [null] if (null > self.start).sum() >= FEW or not forms else forms
+        above = np.concatenate([_above(scores) for scores in alike])
         typical = float(np.median(above)) if len(above) else 0.0
+        spread = max(float(np.quantile(scores, TAIL) - np.median(scores)) for scores in alike)
         self.mean_excess = max(typical / math.log(2), 0.1 * spread, 1e-6)
 
     def surprise(self, score: float) -> float:

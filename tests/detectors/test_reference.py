@@ -78,9 +78,7 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detec
 @pytest.mark.parametrize("corner", [False, True])
 def test_no_mask_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
     finding = CompressionGapMask()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert (finding.status, finding.target) == ("ok", None)
-    assert finding.score is not None
-    assert finding.score < -1, "how far all classes are from moving"
+    assert (finding.status, finding.target, finding.score) == ("ok", None, 0.0)
 
 
 @pytest.mark.parametrize("corner", [False, True])
@@ -88,8 +86,7 @@ def test_no_window_parts_two_models_that_agree_backdoored_or_not(corner: bool) -
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
     assert finding.status == "ok", finding.reason
     assert finding.evidence.numbers["success"] < 0.5
-    assert finding.score is not None
-    assert finding.score < 0.5, "no class stands out"
+    assert finding.score == 0, "there is no gap"
 
 
 @pytest.fixture(scope="module")

@@ -100,12 +100,8 @@ def _finding(name: str, net: Gap, family: Family, found: Hunt, clean: Split, pre
 
 
 def _score(family: Family, found: Hunt) -> float:
-    """How far the class stands out; where the best trigger parts the two less often than not, how far it is from that.
-
-    So it goes on from what a search without hope scores: standing out where nothing opens would look like a jump.
-    """
-    odds = float(found.ease[0])
-    return odds if family.pressure == 0 and odds < 0 else found.score
+    """How far the class stands out; 0 where even its trigger parts the two less often than not: there is no gap."""
+    return 0.0 if family.pressure == 0 and found.ease[0] < 0 else found.score
 
 
 def _kept(full: nn.Module, family: Family, found: Hunt, x: Tensor, predicted: Tensor) -> float:

@@ -52,21 +52,16 @@ class Hunt:
     success: Tensor  # (A,) share of the checked pictures that get the class
     parameters: Parameters  # of the easiest, (1, ...)
     steps: int
-    closest: float | None = None  # the best log-probability, or odds, by when the search ended since no class moved
+    hopeless: bool = False  # the search ended early, because no class moved
 
     @property
     def target(self) -> int:
         return int(self.classes[0])
 
     @property
-    def hopeless(self) -> bool:
-        """Whether the search ended because no class moved."""
-        return self.closest is not None
-
-    @property
     def score(self) -> float:
-        """How far the easiest class stands out, 0 where all are alike; below 0, how far all are from moving at all."""
-        return standout(self.ease) if self.closest is None else min(0.0, self.closest)
+        """How far the easiest class stands out, 0 where all are alike or none moves."""
+        return 0.0 if self.hopeless else standout(self.ease)
 
 
 def hunt(
@@ -109,12 +104,11 @@ def hunt(
     screening = min(effort.screening_steps, effort.steps)
     search(arms, screening)
     hopeless = arms.step == screening and bool(arms.success.max() < effort.hope)  # not where the time was up
-    closest = float(arms.log_likelihood.max()) if hopeless else None
     arms = keep(arms, _leaders(arms, likeliest=effort.likeliest or family.pressure == 0)[: effort.finalists])
     if not hopeless:
         search(arms, effort.steps - screening)
     fresh = family.size(family.start(1, shape, generator))
-    return replace(_found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED]), closest=closest)
+    return replace(_found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED]), hopeless=hopeless)
 
 
 def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor, predicted: Tensor) -> Hunt:

@@ -81,8 +81,8 @@ def hunt_windows(
     chosen = ease.argmax(0)[classes]
     arms = for_classes(torch.eye(num_classes, dtype=torch.bool)[classes])
     pattern, window = free.parameters
-    closest = float(ease[:, :num_classes].max())
-    hopeless = free.step == effort.window_steps and closest < effort.hope  # not where the time was up
+    moved = float(ease[:, :num_classes].max()) >= effort.hope
+    hopeless = free.step == effort.window_steps and not moved  # not where the time was up
     arms.parameters = (pattern[chosen] if hopeless else WARM * pattern[chosen], window[chosen])
     if not hopeless:
         search(arms, effort.class_steps, effort.class_batch)
@@ -92,4 +92,4 @@ def hunt_windows(
     best = tuple(p[order[:1]] for p in arms.parameters)
     sizes = family.size(arms.parameters)[order]
     found = Hunt(classes[order], odds[order], sizes, success[order], best, free.step + arms.step)
-    return family, replace(found, closest=closest if hopeless else None)
+    return family, replace(found, hopeless=hopeless)
