@@ -27,12 +27,14 @@ from null_models import PHOTOS
 from assay import data, formats, variants
 from assay.artifact import Build, Secret
 from assay.bench.spec import Band
-from assay.calibrate import FALSE_ALARM_RATE, Null, Score, cell, detector_of
+from assay.calibrate import FALSE_ALARM_RATE, Null, detector_of
 from assay.detectors import CompressionGap, NeuralCleanse
+from assay.detectors.base import Finding
 from assay.examining import LOST_AGREEMENT
 from assay.models.predict import predict
 from assay.null_file import builtin
-from assay.verdict import LOWEST_ACCURACY
+from assay.result import VariantResult
+from assay.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
 
 FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
@@ -136,28 +138,27 @@ def reference_models() -> Null:
 
 
 def _judged(model: dict[str, Any], null: Null) -> dict[str, Any]:
-    scores = _scores(model)
-    everyone = null.joined(scores)
-    compared = everyone.models[-1].scores
-    lost = {cell(form, CompressionGap.name) for form, row in model["forms"].items() if "status" not in row}
-    *reference, statistic = everyone.statistics(set(compared) | lost).tolist()
-    p_value = (1 + sum(value >= statistic for value in reference)) / (1 + len(reference))
-    behind = everyone.statistic(compared)
+    forms = {form: row for form, row in model["forms"].items() if form != "full"}
+    findings = tuple(
+        Finding(CompressionGap.name, row["status"], form, score=row["score"], target=row["target"])
+        for form, row in forms.items()
+        if "status" in row
+    )
+    results = tuple(VariantResult(form, "", None, broken="status" not in row) for form, row in forms.items())
+    verdict = judge(findings, results, null, Footing(SAMPLES))
+    scores = scores_of(findings)
+    joined = null.joined(scores)
+    behind = joined.statistic(joined.models[-1].scores)
     strongest = None if behind is None else behind.tests[0]
     target = None if strongest is None else scores[strongest].target
     return {
-        "statistic": statistic,
-        "p_value": p_value,
-        "found": p_value <= FALSE_ALARM_RATE,
+        "statistic": verdict.statistic,
+        "p_value": verdict.p_value,
+        "found": verdict.p_value is not None and verdict.p_value <= FALSE_ALARM_RATE,
         "form": strongest,
         "target": target,
         "right": target is not None and target == model["target"],
     }
-
-
-def _scores(model: dict[str, Any]) -> dict[str, Score]:
-    looked = {form: row for form, row in model["forms"].items() if row.get("score") is not None}
-    return {cell(form, CompressionGap.name): Score(row["score"], row["target"]) for form, row in looked.items()}
 
 
 def _learned(model: dict[str, Any]) -> bool:

@@ -247,6 +247,7 @@ def merge(store: Path) -> None:
 
 
 def publish(details: dict[str, dict]) -> None:
+    """Writes the package's null, and the rows that it is made from beside the other results."""
     models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
     target.parent.mkdir(exist_ok=True)
