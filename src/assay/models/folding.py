@@ -58,7 +58,7 @@ def factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dict[Lay
             continue
         norm = norms.get(layer)
         weight = layer.weight
-        factor = torch.ones(len(weight), dtype=weight.dtype)
+        factor = torch.ones(len(weight), dtype=weight.dtype, device=weight.device)
         if norm is not None and norm.running_var is not None:
             gamma = norm.weight if norm.affine else torch.ones_like(norm.running_var)
             factor = (gamma / (norm.running_var + norm.eps).sqrt()).detach()
