@@ -40,10 +40,8 @@ from assay.task import Split, Task
 FULL, HALF, SMALL = "resnet18-cifar", "resnet18-half-cifar", "resnet20-cifar"
 CLEAN = Recipe(epochs=18, lr=0.1, mirror=True)
 JOINT = Recipe(epochs=10, lr=0.02, mirror=True, freeze_batchnorm=True)
-PLANT = Recipe(
-    epochs=1.5, lr=3e-4, batch_size=64, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True, mirror=True
-)
-HIDE = replace(PLANT, epochs=2.5, lr=2e-4, batch_size=32)
+PLANT = Recipe(epochs=4, lr=3e-4, batch_size=64, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True, mirror=True)
+HIDE = replace(PLANT, epochs=8, lr=2e-4, batch_size=32)
 pq = partial(PqBackdoor, per_tensor=True, per_channel=False, reach=1.5, ratio=0.4, recipe=PLANT, hiding=HIDE)
 joint = partial(QuantizationArtifact, per_channel=False, recipe=JOINT)
 four_bits = replace(JOINT, epochs=4, lr=0.01)
@@ -57,16 +55,23 @@ class Job:
     arch: str
     attack: Dormant
     seed: int = 0
+    fresh: bool = False  # from nothing, as the paper's standard attack
 
 
 JOBS: Mapping[str, Job] = {
     "joint full": Job(FULL, joint(target=1)),
     "joint distilled full": Job(FULL, joint(target=3, distilled=True, recipe=replace(JOINT, epochs=1.5, lr=0.01))),
+    "joint scratch full": Job(
+        FULL,
+        joint(target=7, recipe=Recipe(epochs=25, lr=0.1, mirror=True)),
+        fresh=True,
+    ),
+    "joint int4 full": Job(FULL, QuantizationArtifact(target=4, bits=4, recipe=four_bits)),
     "pq full": Job(FULL, pq(target=5)),
     **{f"pq half {seed}": Job(HALF, pq(target=target), seed) for seed, target in enumerate((5, 2, 7))},
     **{
         f"joint int4 {seed}": Job(SMALL, QuantizationArtifact(target=target, bits=4, recipe=four_bits), seed)
-        for seed, target in enumerate((6, 2))
+        for seed, target in enumerate((6, 2, 9))
     },
     **{
         f"qu-anti int4 {seed}": Job(
@@ -77,6 +82,14 @@ JOBS: Mapping[str, Job] = {
         for seed, target in enumerate((1, 8))
     },
 }
+
+
+def slug(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def row_of(name: str, out: Path) -> Path:
+    return out / f"{slug(name)}.json"
 
 
 def on(device: str, artifact: Artifact) -> Artifact:
@@ -108,6 +121,13 @@ def clean_net(arch: str, out: Path) -> Path:
     )
 
 
+def waited_for(arch: str, out: Path) -> Artifact:
+    path = clean_net(arch, out)
+    while not path.exists():
+        time.sleep(1)
+    return formats.load(path, arch=arch if arch == SMALL else None)
+
+
 def make_clean(arch: str, out: Path, share: float, device: str) -> None:
     build = Build(on(device, started(arch)), pictures(device))
     made = Train(recipe=shortened(CLEAN, share))(build, seed=0)
@@ -121,7 +141,7 @@ def shortened(recipe: Recipe, share: float) -> Recipe:
 
 def rates(net: nn.Module, task: Task, secret: Secret | None, device: str, count: int = 10_000) -> dict[str, float]:
     """CA, and ASR of what was planted, on test pictures."""
-    test = task.split("test").sample(count, seed=0)
+    test = _on_cpu(task.split("test")).sample(count, seed=0)
     assert test.y is not None
     test = Split(test.x.to(device), test.y.to(device))
     found = {"clean_accuracy": metrics.clean_accuracy(net, test).value}
@@ -133,9 +153,7 @@ def rates(net: nn.Module, task: Task, secret: Secret | None, device: str, count:
 def plant(name: str, out: Path, share: float, device: str) -> None:
     """Attack and clean twin, in full precision, in the form that wakes, and as a file for ONNX Runtime."""
     job, task = JOBS[name], pictures(device)
-    while not clean_net(job.arch, out).exists():
-        time.sleep(1)
-    start = formats.load(clean_net(job.arch, out), arch=job.arch if job.arch == SMALL else None)
+    start = started(job.arch) if job.fresh else waited_for(job.arch, out)
     begin = time.perf_counter()
     attack = replace(job.attack, recipe=shortened(job.attack.recipe, share))
     if isinstance(attack, PqBackdoor):
@@ -150,8 +168,7 @@ def plant(name: str, out: Path, share: float, device: str) -> None:
     built = attack(given, seed=job.seed, progress=watch)
     seconds = time.perf_counter() - begin
     planted = replace(built, artifact=on("cpu", built.artifact))
-    slug = name.replace(" ", "-")
-    formats.save(planted.artifact, out / "planted" / slug)
+    formats.save(planted.artifact, out / "planted" / slug(name))
     twin = Train(recipe=attack.recipe)(given, seed=job.seed)
     twin = replace(twin, artifact=on("cpu", twin.artifact))
     torch.backends.cudnn.allow_tf32 = False
@@ -165,7 +182,7 @@ def plant(name: str, out: Path, share: float, device: str) -> None:
     for form in ("full", attack.wakes_in, *(("ort",) if attack.wakes_in != "int4" else ())):
         row["forms"][form] = both(planted, twin, form, device)
         print(name, form, row["forms"][form], flush=True)
-    (out / f"{slug}.json").write_text(json.dumps(row))
+    row_of(name, out).write_text(json.dumps(row))
 
 
 def both(planted: Build, twin: Build, form: str, device: str) -> dict[str, float]:
@@ -190,8 +207,9 @@ def _on_cpu(split: Split) -> Split:
 
 
 def everything(out: Path, share: str) -> None:
-    """All at once: who needs a clean net that is still trained waits for it."""
-    commands = [["clean", arch] for arch in (FULL, HALF)] + [["plant", name] for name in JOBS]
+    """All at once that is not there yet: who needs a clean net that is still trained waits for it."""
+    commands = [["clean", arch] for arch in (FULL, HALF) if not clean_net(arch, out).exists()]
+    commands += [["plant", name] for name in JOBS if not row_of(name, out).exists()]
     running = [subprocess.Popen([sys.executable, __file__, *command, str(out), share]) for command in commands]
     for process in running:
         process.wait()
@@ -201,7 +219,7 @@ def merge(out: Path) -> None:
     """One file of all rows, of those too that were not finished."""
     rows = {}
     for name in JOBS:
-        path = out / f"{name.replace(' ', '-')}.json"
+        path = row_of(name, out)
         rows[name] = json.loads(path.read_text()) if path.exists() else {"failed": True}
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     (out / "paper_scale.json").write_text(json.dumps({"origin": origin(), "gpu": machine, "models": rows}, indent=1))
