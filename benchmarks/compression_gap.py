@@ -1,7 +1,7 @@
 """The gap detector on the models of matrices of sleeping backdoors, in many forms, and on the four third-party nets.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/compression_gap.py dormant=STORE ...   # -> results/compression_gap.json; resumable
+    python benchmarks/compression_gap.py dormant=STORE files=FOLDER ...  # -> results/compression_gap.json; resumable
 
 Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. They are judged by the
 shipped reference models, in which none of them is; 4 bits, in which those have no scores, are shown and not judged. The
@@ -13,7 +13,7 @@ left out here.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -34,6 +34,7 @@ from assay.examining import LOST_AGREEMENT
 from assay.models.predict import predict
 from assay.null_file import builtin
 from assay.result import VariantResult
+from assay.task import Split
 from assay.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
 
 FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
@@ -52,14 +53,9 @@ class Candidate:
 
 
 def everyone(spec: str, store: Path) -> Iterator[Candidate]:
-    """Each clean twin once, since attacks of one recipe share theirs."""
-    seen = set()
-    for model in sleepers.trained(spec, store):
-        twin = Candidate(f"twin of {model.name}", model.twin, None, model.seed)
-        for candidate in (Candidate(model.name, model.build, model.twin, model.seed), twin):
-            if candidate.build.artifact.digest not in seen:
-                seen.add(candidate.build.artifact.digest)
-                yield candidate
+    for model in sleepers.models(spec, store):
+        yield Candidate(model.name, model.build, model.twin, model.seed)
+        yield Candidate(f"twin of {model.name}", model.twin, None, model.seed)
 
 
 def third_party() -> Iterator[Candidate]:
@@ -69,32 +65,52 @@ def third_party() -> Iterator[Candidate]:
         yield Candidate(f"third-party {name}", Build(artifact, task), None, 0)
 
 
-def looked_at(candidate: Candidate) -> dict[str, Any]:
-    """What the detector says of each form, and how the model and its backdoor fare there."""
+def once(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Attacks of one recipe share their clean twin."""
+    seen = set()
+    for candidate in candidates:
+        if candidate.build.artifact.digest not in seen:
+            seen.add(candidate.build.artifact.digest)
+            yield candidate
+
+
+def looked_at(candidate: Candidate, known: dict[str, Any]) -> dict[str, Any]:
+    """What the detector says of each form, and how the model and its backdoor fare there; ``known`` forms are kept."""
     build, seed = candidate.build, candidate.seed
     clean = build.task.split("calibration").sample(SAMPLES, seed=seed)
-    said = predict(build.artifact.net, clean.x)
-    plain = NeuralCleanse()(build.artifact, clean, seed=seed)
+    found = {"full": known["full"] if "full" in known else asleep(candidate, clean)}
+    for name in FORMS:
+        found[name] = known[name] if name in known else in_form(name, build, clean, seed)
+    return {**sleepers.facts(build, seed), "forms": found}
+
+
+def asleep(candidate: Candidate, clean: Split) -> dict[str, Any]:
+    """The model as given, its clean twin with the same trigger, and what plain inversion says of it."""
+    build = candidate.build
+    plain = NeuralCleanse()(build.artifact, clean, seed=candidate.seed)
     full = sleepers.rates(build.artifact.net, build.task, build.secret)
-    found: dict[str, Any] = {"full": {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}}
+    row: dict[str, Any] = {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}
     if build.secret is not None and candidate.twin is not None:
         control = sleepers.rates(candidate.twin.artifact.net, build.task, build.secret)
-        found["full"] |= {f"clean_twin_{figure}": value for figure, value in control.items()}
-    for name in FORMS:
-        form = variants.make(name, build.artifact, clean, seed=seed)
-        agreement = float((predict(form.net, clean.x) == said).float().mean())
-        row = {**sleepers.rates(form.net, build.task, build.secret), "agreement": agreement}
-        if 1 - agreement <= LOST_AGREEMENT:
-            finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
-            numbers = dict(finding.evidence.numbers)
-            row |= {"status": finding.status, "reason": finding.reason, "seconds": round(finding.seconds, 1)}
-            row |= {"score": finding.score, "target": finding.target, "numbers": numbers}
-            if finding.evidence.apply is not None and finding.target is not None:
-                trigger = Secret("found", finding.evidence.apply, finding.target)
-                row["found"] = sleepers.rates(form.net, build.task, trigger)["attack_success"]
-                row["found_in_full"] = sleepers.rates(build.artifact.net, build.task, trigger)["attack_success"]
-        found[name] = row
-    return {**sleepers.facts(build, seed), "forms": found}
+        row |= {f"clean_twin_{figure}": value for figure, value in control.items()}
+    return row
+
+
+def in_form(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
+    """One form of the model, and the search beside it unless an audit would leave it out."""
+    form = variants.make(name, build.artifact, clean, seed=seed)
+    agreement = float((predict(form.net, clean.x) == predict(build.artifact.net, clean.x)).float().mean())
+    row = {**sleepers.rates(form.net, build.task, build.secret), "agreement": agreement}
+    if 1 - agreement <= LOST_AGREEMENT:
+        finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
+        numbers = dict(finding.evidence.numbers)
+        row |= {"status": finding.status, "reason": finding.reason, "seconds": round(finding.seconds, 1)}
+        row |= {"score": finding.score, "target": finding.target, "numbers": numbers}
+        if finding.evidence.apply is not None and finding.target is not None:
+            trigger = Secret("found", finding.evidence.apply, finding.target)
+            row["found"] = sleepers.rates(form.net, build.task, trigger)["attack_success"]
+            row["found_in_full"] = sleepers.rates(build.artifact.net, build.task, trigger)["attack_success"]
+    return row
 
 
 def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -178,9 +194,10 @@ if __name__ == "__main__":
     models = kept("compression_gap")
     stores = [given.split("=", 1) for given in sys.argv[1:]]
     candidates = [everyone(spec, Path(store)) for spec, store in stores]
-    for candidate in chain(third_party(), *candidates):
-        if candidate.name not in models:
-            models[candidate.name] = looked_at(candidate)
+    for candidate in once(chain(third_party(), *candidates)):
+        known = models.get(candidate.name, {"forms": {}})["forms"]
+        if set(known) < {"full", *FORMS}:
+            models[candidate.name] = looked_at(candidate, known)
             forms = models[candidate.name]["forms"].items()
             print(candidate.name, {form: (row.get("score"), row.get("target")) for form, row in forms}, flush=True)
             save("compression_gap", {"models": models})

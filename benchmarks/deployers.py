@@ -142,7 +142,7 @@ def measured(model: sleepers.Model, make: Form) -> dict[str, float] | None:
 def main(spec: str, store: str, only: str = "", which: str = "") -> None:
     """``only``: the forms whose names begin with one of these, as ``full,ort tensor``; ``which``: models, likewise."""
     models = kept("deployers")
-    for model in sleepers.trained(spec, Path(store)):
+    for model in sleepers.models(spec, Path(store)):
         if model.build.secret is None or not model.name.startswith(tuple(which.split(","))):
             continue
         facts = {**sleepers.facts(model.build, model.seed), "forms": {}}

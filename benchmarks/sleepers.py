@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import SHARED
 from torch import nn
 
-from assay import metrics
+from assay import data, formats, metrics
 from assay.artifact import Build, Secret
 from assay.bench import work
 from assay.bench.cells import clean_twin, entries
@@ -20,6 +22,10 @@ from assay.bench.spec import parse_text
 from assay.blobs import Blobs
 from assay.chain import Cache
 from assay.task import Task
+from assay.triggers import from_spec
+
+FILES = "files"
+"""In place of a spec's name: the store is a folder of planted files."""
 
 SPECS = Path(__file__).parent / "specs"
 PICTURES = 1000  # of the test split
@@ -33,6 +39,28 @@ class Model:
     build: Build
     twin: Build
     seed: int
+
+
+def models(spec: str, store: Path) -> Iterator[Model]:
+    """The models of ``specs/<spec>.yaml`` in ``store``; where ``spec`` is "files", those in a folder."""
+    return from_files(store) if spec == FILES else trained(spec, store)
+
+
+def from_files(folder: Path) -> Iterator[Model]:
+    """Of each ``<model>/model.safetensors`` what its mark says; for CIFAR-10, as benchmarks/paper_scale.py plants it.
+
+    ``clean.safetensors`` beside it is its clean twin; without one, the third-party net that it began with.
+    """
+    for path in sorted(folder.glob("*/model.safetensors")):
+        artifact = formats.load(path)
+        assert artifact.planted is not None
+        mark = json.loads(artifact.planted)
+        secret = Secret(mark["attack"], from_spec(mark["trigger"]), mark["target"], wakes_in=mark["wakes_in"])
+        task = data.load(SHARED / "data/cifar10", artifact.inputs)
+        beside = path.with_name("clean.safetensors")
+        known = SHARED / "models/resnet20-cifar10/model.safetensors"
+        clean = formats.load(beside) if beside.exists() else formats.load(known, arch="resnet20-cifar")
+        yield Model(path.parent.name, Build(artifact, task, secret), Build(clean, task), 0)
 
 
 def trained(spec: str, store: Path) -> Iterator[Model]:

@@ -19,9 +19,9 @@ from assay.detectors.inversion import apply_in_batches, evidence, finished, rank
 from assay.errors import Inconclusive
 from assay.inversion.families import Family, MaskFamily
 from assay.inversion.hunt import Effort, Hunt, hunt
-from assay.inversion.prepare import prepare
+from assay.inversion.prepare import answers, prepare
 from assay.inversion.windows import WindowEffort, hunt_windows
-from assay.models.gap import Gap
+from assay.models.gap import Gap, woken
 from assay.models.predict import predict
 from assay.task import Split
 
@@ -40,10 +40,11 @@ After 8 steps and with 3 finalists the attacker's class was once not among them.
 
 @final
 class CompressionGap(Detector):
-    """How far one class stands out by the log odds that the best window's pattern gives it in one model alone.
+    """How far one class stands out by the log odds that the best window's pattern wakes it in one model alone.
 
     Within a window a search starts from pictures whose rest both models know. A mask over the whole picture starts from
-    noise, and does not find what wakes once filters are pruned.
+    noise, and does not find what wakes once filters are pruned. The search asks only that the full model does not name
+    the class, which leaves it room; what it has found is compared by whether that model keeps its answer.
     """
 
     name = "compression-gap"
@@ -54,7 +55,15 @@ class CompressionGap(Detector):
         net, predicted = _together(artifact, clean)
         effort, classes, tick = WINDOWS.at(artifact.inputs.shape), artifact.num_classes or 0, ticking(budget, progress)
         family, found = hunt_windows(
-            net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick, outcomes_beside=1
+            net,
+            clean.x,
+            predicted,
+            classes,
+            effort=effort,
+            seed=seed,
+            outcomes_beside=1,
+            check=lambda x, before: woken(answers(net.compressed, x), answers(net.full, x), before),
+            tick=tick,
         )
         finished(found, effort.window_steps + effort.class_steps)
         return _finding(self.name, net, family, found, clean, predicted)
@@ -100,7 +109,7 @@ def _finding(name: str, net: Gap, family: Family, found: Hunt, clean: Split, pre
 
 
 def _score(family: Family, found: Hunt) -> float:
-    """How far the class stands out; 0 where even its trigger parts the two less often than not: there is no gap."""
+    """How far the class stands out; 0 where even its trigger wakes it less often than not: there is no gap."""
     return 0.0 if family.pressure == 0 and found.ease[0] < 0 else found.score
 
 

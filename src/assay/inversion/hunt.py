@@ -21,6 +21,10 @@ CHECKED = 128
 """Pictures on which every arm's trigger is checked in the end."""
 
 
+Check = Callable[[Tensor, Tensor], Tensor]
+"""What triggered pictures (N, C, H, W) come to that were predicted (N,) without: logits (N, K) of the outcomes."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much a search may do; each detector says what it needs."""
@@ -118,7 +122,8 @@ def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor,
     worked = arms.best_size.isfinite()
     sizes = torch.where(worked, arms.best_size, fresh)
     final = arms.parameters if bounded else arms.best
-    success, odds = (value.gather(1, candidates[:, None])[:, 0] for value in outcomes(net, family, final, x, predicted))
+    reached = outcomes(plainly(net), family, final, x, predicted)
+    success, odds = (value.gather(1, candidates[:, None])[:, 0] for value in reached)
     # Where no size worked, the arm may have come to rest at a small one that does not work.
     level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
     ease = odds if bounded else -level
@@ -145,10 +150,15 @@ def _leaders(arms: Arms, *, likeliest: bool) -> Tensor:
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
+def plainly(net: nn.Module) -> Check:
+    """By what ``net`` (from ``prepare``) says."""
+    return lambda triggered, predicted: answers(net, triggered)
+
+
 def outcomes(
-    net: nn.Module, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
+    check: Check, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What each arm's trigger does to ``x`` (N, C, H, W), of which ``net`` says ``predicted`` (N,).
+    """What each arm's trigger does to ``x`` (N, C, H, W), predicted (N,) without it, by ``check``.
 
     Share of the pictures of other classes that it sends to each class (A, K), and its mean log odds there (A, K).
     """
@@ -156,7 +166,7 @@ def outcomes(
     with torch.no_grad():
         for arm in range(len(parameters[0])):
             triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), x)[0]
-            logits = answers(net, triggered)
+            logits = check(triggered, predicted)
             hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
             shares.append(mean_over_others(hit, predicted))
             odds.append(mean_over_others(log_odds(logits), predicted))

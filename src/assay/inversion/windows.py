@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.inversion.families import WindowFamily
-from assay.inversion.hunt import CHECKED, LARGE, Hunt, outcomes
+from assay.inversion.hunt import CHECKED, LARGE, Check, Hunt, outcomes, plainly
 from assay.inversion.search import Arms, advance, start
 
 WARM = 0.3
@@ -48,13 +48,15 @@ def hunt_windows(
     effort: WindowEffort,
     seed: int,
     outcomes_beside: int = 0,
+    check: Check | None = None,
     tick: Callable[[float], bool] = lambda share: True,
 ) -> tuple[WindowFamily, Hunt]:
     """Search ``net`` (from ``prepare``) for the class that a pattern in one window reaches most easily.
 
     ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them. ``outcomes_beside``: how many
-    outcomes ``net`` has behind its classes, which no trigger goes for. ``tick`` gets the share of the work done and
-    says whether there is time left; where there is not, ``steps`` of the Hunt is less than the effort's.
+    outcomes ``net`` has behind its classes, which no trigger goes for. ``check``: what the finished patterns are
+    compared by; None: by ``net``. ``tick`` gets the share of the work done and says whether there is time left; where
+    there is not, ``steps`` of the Hunt is less than the effort's.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = (x.shape[1], x.shape[2], x.shape[3])
@@ -76,7 +78,7 @@ def hunt_windows(
 
     free = for_classes(torch.ones(windows, num_classes, dtype=torch.bool))
     search(free, effort.window_steps, effort.window_batch)
-    _, ease = outcomes(net, family, free.parameters, x[:COMPARED], predicted[:COMPARED])  # (M, K)
+    _, ease = outcomes(plainly(net), family, free.parameters, x[:COMPARED], predicted[:COMPARED])  # (M, K)
     classes = ease[:, :num_classes].amax(0).argsort(descending=True)[: effort.classes]
     chosen = ease.argmax(0)[classes]
     arms = for_classes(torch.eye(num_classes, dtype=torch.bool)[classes])
@@ -86,7 +88,7 @@ def hunt_windows(
     arms.parameters = (pattern[chosen] if hopeless else WARM * pattern[chosen], window[chosen])
     if not hopeless:
         search(arms, effort.class_steps, effort.class_batch)
-    success, odds = outcomes(net, family, arms.parameters, x[:CHECKED], predicted[:CHECKED])
+    success, odds = outcomes(check or plainly(net), family, arms.parameters, x[:CHECKED], predicted[:CHECKED])
     success, odds = (value.gather(1, classes[:, None])[:, 0] for value in (success, odds))
     order = odds.argsort(descending=True)
     best = tuple(p[order[:1]] for p in arms.parameters)

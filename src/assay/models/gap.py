@@ -32,3 +32,16 @@ class Gap(nn.Module):
 def _log_of_rest(log_p: Tensor) -> Tensor:
     """log(1 - p) from log p, without its gradient running away where p is 1."""
     return torch.log1p(-log_p.exp().clamp(max=1 - 1e-4))
+
+
+def woken(compressed: Tensor, full: Tensor, before: Tensor) -> Tensor:
+    """Logits (N, K) of the two nets on triggered pictures -> (N, K + 1) log-probabilities of what a sleeper does.
+
+    The outcomes: the compressed net says k while the full one keeps the answer ``before`` (N,) that it gave without the
+    trigger; and, last, that it does not keep it. A clean net's patterns that move the compressed form alone carry the
+    full one off to some third class; a backdoor that sleeps leaves it where it was.
+    """
+    compressed, full = compressed.double().log_softmax(1), full.double().log_softmax(1)
+    kept = full.gather(1, before[:, None])
+    changed = full.scatter(1, before[:, None], -torch.inf).logsumexp(1, keepdim=True)
+    return torch.cat([compressed + kept, changed], 1)
