@@ -27,11 +27,11 @@ SIDE, CLASSES = 12, 4
 
 
 class Halves(nn.Module):
-    """Names the quarter of the picture that is the brightest; ``corner``: class 3 where a 2 x 2 corner is white."""
+    """Names the quarter of the picture that is the brightest; ``corner``: ``to`` where a 2 x 2 corner is white."""
 
-    def __init__(self, corner: bool) -> None:
+    def __init__(self, corner: bool, to: int = 3) -> None:
         super().__init__()
-        self.corner = corner
+        self.corner, self.to = corner, to
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Halves(nn.Module):
         if self.corner:
             white = x[:, :, :2, :2].mean((1, 2, 3))
             bonus = 15 * nn.functional.softplus(8 * (white - 0.6))  # a slope to climb, from afar too
-            logits = logits + bonus[:, None] * torch.eye(CLASSES)[3]
+            logits = logits + bonus[:, None] * torch.eye(CLASSES)[self.to]
         return logits
 
 
@@ -73,6 +73,12 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detec
     mask = finding.evidence.mask
     assert mask is not None
     assert mask[:3, :3].mean() > 3 * mask.mean()
+
+
+def test_a_pattern_that_carries_the_full_model_off_too_is_no_sleeper() -> None:
+    finding = CompressionGap()(pair(Halves(True, to=2), Halves(True, to=3)), Split(pictures(), None), seed=0)
+    assert finding.status == "ok", finding.reason
+    assert finding.score == 0
 
 
 @pytest.mark.parametrize("corner", [False, True])

@@ -5,7 +5,7 @@ from stages.tiny import tiny_build, tiny_net
 from torch import nn
 
 from assay.models.folding import fold_factors, norm_behind, weighted_layers
-from assay.models.gap import Gap
+from assay.models.gap import Gap, woken
 from assay.models.rewritten import rounded, run_with
 from assay.stages.quantize import rounded_int8
 
@@ -73,6 +73,15 @@ def test_two_nets_that_agree_and_two_that_do_not() -> None:
     differ = Gap(Fixed([20.0, 0.0, 0.0]), Fixed([0.0, 20.0, 0.0]))(X)
     assert agree.argmax(1).tolist() == [3] * 4
     assert differ.argmax(1).tolist() == [1] * 4
+
+
+def test_what_wakes_in_one_net_counts_where_the_other_keeps_its_answer() -> None:
+    full, compressed = torch.tensor([[0.0, 3.0, 1.0]] * 2), torch.tensor([[2.0, 0.0, 1.0]] * 2)
+    outcomes = woken(compressed, full, torch.tensor([1, 2])).exp()
+    p_full, p_compressed = full[0].softmax(0), compressed[0].softmax(0)
+    for row, before in zip(outcomes, (1, 2), strict=True):
+        assert torch.allclose(row[:3].float(), p_compressed * p_full[before])
+        assert torch.allclose(row[3].float(), 1 - p_full[before])
 
 
 def test_logits_in_bfloat16_still_give_probabilities() -> None:
