@@ -84,3 +84,34 @@ def deployers_table(result: Result, title: str) -> list[str]:
 def _three(row: Result | None) -> str:
     names = ("clean_accuracy", "attack_success", "clean_twin_attack_success")
     return "" if row is None else " / ".join(f"{100 * row[name]:.1f}" for name in names)
+
+
+PUBLISHED = {
+    "as published, 8 bits": ("91.4 / 1.3", "int8: 88.9 / 99.9"),
+    "as published, 4 bits": ("93.4 / 0.5", "int4: 89.5 / 99.7"),
+}
+"""The quantization attack of Tian et al. (2104.15129), ResNet-18 on CIFAR-10, as EFRAP's authors reproduced it."""
+
+
+def paper_table(result: Result, title: str) -> list[str]:
+    """A row a model, as benchmarks/paper_scale.py writes it, under those of the papers."""
+    lines = [
+        f"**{title}** CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: "
+        f"{result['origin']['machine']}.",
+        "",
+        "| model | net | full | compressed | file of ONNX Runtime |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | resnet18 | {full} | {awake} | |" for name, (full, awake) in PUBLISHED.items()),
+    ]
+    for name, model in result["models"].items():
+        forms = model.get("forms", {})
+        awake = next((form for form in forms if form.startswith("int")), "")
+        cells = [
+            name,
+            model.get("arch", "not finished"),
+            _three(forms.get("full")),
+            f"{awake}: {_three(forms.get(awake))}",
+            _three(forms.get("ort")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]

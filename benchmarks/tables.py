@@ -12,7 +12,7 @@ from itertools import groupby
 from common import RESULTS, ROOT
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
-from sleepers_table import deployers_table, gap_table
+from sleepers_table import deployers_table, gap_table, paper_table
 
 Result = dict
 
@@ -181,6 +181,7 @@ TABLES = {
         detection,
         "Models backdoored by other code, held out: all drawn anew, looked at once.",
     ),
+    "paper_scale": (paper_table, "Backdoors that sleep until the model is quantized, beside the published rows."),
     "compression_gap": (gap_table, "Backdoors that sleep in full precision, and the gap detector (CIFAR-10)."),
     "deployers": (deployers_table, "What of them wakes in forms that no attack was made for (docs/results.md)."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
