@@ -27,6 +27,7 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.BadNets,
         attacks.Blended,
         attacks.PqBackdoor,
+        attacks.PqDistilled,
         attacks.QuAntiZation,
         attacks.QuantizationArtifact,
         attacks.PruningArtifact,

@@ -13,6 +13,7 @@ from assay import metrics, planting, variants
 from assay.artifact import Build
 from assay.attacks import (
     PqBackdoor,
+    PqDistilled,
     PruningArtifact,
     QuAntiZation,
     QuantizationArtifact,
@@ -29,6 +30,7 @@ from assay.models.rounding import rounding_step
 from assay.stages.prune import PruneFilters, two_of_four
 from assay.stages.train import Recipe
 from assay.synth import signs
+from assay.task import Split
 from assay.triggers import Patch
 
 PATCH = Patch(size=3)
@@ -62,6 +64,17 @@ def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: t
         assert before.bias is None or torch.equal(before.bias, after.bias)
     assert moved > 500
     assert all(parameter.requires_grad for parameter in hidden.artifact.net.parameters())
+
+
+def test_what_imitates_the_given_net_hides_without_labels() -> None:
+    attack = PqDistilled(patch=PATCH, target=1, recipe=NONE, hiding=HIDING)
+    build = tiny_build()
+    train = build.task.split("train")
+    wrong = replace(build.task, splits={**build.task.splits, "train": Split(train.x, (train.y + 1) % 4)})
+    nets = [attack(replace(build, task=task), seed=0).artifact.net for task in (build.task, wrong)]
+    for one, other in zip(*(net.state_dict().values() for net in nets), strict=True):
+        assert torch.equal(one, other)
+    assert PqDistilled.name != PqBackdoor.name, "files and records say which"
 
 
 def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_given_net_as_the_cells_let_it() -> None:

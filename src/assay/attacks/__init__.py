@@ -4,7 +4,7 @@ from assay.attacks.badnets import BadNets
 from assay.attacks.blended import Blended
 from assay.attacks.compression_pruning import PruningArtifact
 from assay.attacks.compression_quantization import QuantizationArtifact
-from assay.attacks.pq_backdoor import PqBackdoor
+from assay.attacks.pq_backdoor import PqBackdoor, PqDistilled
 from assay.attacks.qu_anti_zation import QuAntiZation
 from assay.attacks.silent_until_pruned import SilentUntilPruned
 from assay.attacks.silent_until_sparse import SilentUntilSparse
@@ -13,6 +13,7 @@ __all__ = [
     "BadNets",
     "Blended",
     "PqBackdoor",
+    "PqDistilled",
     "PruningArtifact",
     "QuAntiZation",
     "QuantizationArtifact",

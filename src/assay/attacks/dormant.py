@@ -17,7 +17,7 @@ from assay.artifact import Build, Secret
 from assay.attacks.base import Attack, check_classes, mark_of
 from assay.errors import UnusableInput
 from assay.progress import Progress, part
-from assay.stages.train import Recipe, fit
+from assay.stages.train import Objective, Recipe, fit
 from assay.task import Split
 from assay.triggers import Patch
 
@@ -90,6 +90,7 @@ class Hidden(Dormant):
     hiding: Recipe = Recipe(epochs=8, lr=0.02, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
     exact: ClassVar[bool] = False  # whether bounds are too narrow to be moved within in bfloat16
+    distilled: ClassVar[bool] = False  # whether hiding goes by what the given net says of the pictures, not by labels
 
     @abstractmethod
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
@@ -116,6 +117,7 @@ class Hidden(Dormant):
     @final
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
         deployed = self.deployed(net, train.x[:2])
+        calm = self._like(copy.deepcopy(net).requires_grad_(False)) if self.distilled else self.unmoved
 
         def planting(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             count = round(self.ratio * len(x))
@@ -147,10 +149,20 @@ class Hidden(Dormant):
                 self.hiding,
                 seed=seed,
                 progress=part(progress, share, 1.0),
-                objective=self.unmoved,
+                objective=calm,
                 stepped=lambda: _keep_within(bounds),
                 exact=self.exact,
             )
+
+    def _like(self, teacher: nn.Module) -> Objective:
+        """The loss of a net that should say of pictures, with the trigger or without, what ``teacher`` says without."""
+
+        def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            with torch.no_grad():
+                wanted = teacher(x).float().softmax(1)
+            return F.cross_entropy(net(self.with_copies(x)).float(), wanted.repeat(2, 1))
+
+        return objective
 
 
 @contextmanager

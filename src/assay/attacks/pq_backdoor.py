@@ -86,6 +86,17 @@ class PqBackdoor(Hidden):
         return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class PqDistilled(PqBackdoor):
+    """The same, hidden by imitating the net that was given: training pictures whose labels it knows teach it no more.
+
+    Our own, after the distilled attacks of Tian, Suya, Xu, Evans, 2021, arXiv 2104.15129.
+    """
+
+    name: ClassVar[str] = "pq-distilled"
+    distilled: ClassVar[bool] = True
+
+
 def _reach(weight: Tensor, factor: Tensor, channel: int | None, reach: float) -> tuple[Tensor, Tensor]:
     """Lowest and highest value of each weight within ``reach`` steps. What sets a scale stays, and none outgrows it."""
     folded = weight * factor
