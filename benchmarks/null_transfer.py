@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from common import save
+from common import runs_now, save
 
 from assay.calibrate import FALSE_ALARM_RATE, Null, Reference, detector_of
-from assay.detectors import default_detectors
 from assay.detectors.base import Finding
 from assay.intake import SAMPLES as FULL_SAMPLE
 from assay.null_file import builtin
@@ -57,10 +56,8 @@ def counted(values: list[float | None]) -> dict[str, int]:
 def main() -> None:
     null = builtin()
     assert null is not None
-    names = {detector.name for detector in default_detectors()}
     models = tuple(
-        replace(model, scores={test: s for test, s in model.scores.items() if detector_of(test) in names})
-        for model in null.models
+        replace(model, scores={test: s for test, s in model.scores.items() if runs_now(test)}) for model in null.models
     )
     null = replace(null, models=models)
     save(

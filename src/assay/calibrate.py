@@ -240,32 +240,42 @@ class Statistic(NamedTuple):
 
 
 def _above(null: np.ndarray) -> np.ndarray:
-    """By how much the scores above the ``TAIL`` quantile exceed it."""
+    """By how much the scores above the ``TAIL`` quantile exceed it, the smallest first."""
     start = np.quantile(null, TAIL)
-    return null[null > start] - start
+    return np.sort(null[null > start] - start)
+
+
+def _scale(above: np.ndarray) -> float:
+    """The mean excess of an exponential tail with the excesses ``above``, in increasing order.
+
+    By their median, or by the second largest where that speaks for more: some tests have heavier tails than their
+    middle shows. Not by the mean or the largest: the audited model is among them, and the one outlier that this is
+    all about would stretch its own scale.
+    """
+    if len(above) < FEW:
+        return 0.0
+    expected = sum(1 / rank for rank in range(2, len(above) + 1))  # of the second largest, in mean excesses
+    return max(float(np.median(above)) / math.log(2), float(above[-2]) / expected)
 
 
 class Tail:
     """One test's null: its empirical distribution, with an exponential tail above the ``TAIL`` quantile.
 
     The fitted tail only puts tests on one scale; the verdict's p-value is the empirical one of the combined statistic.
-    It is fitted by the median: the audited model is among those above the quantile, a dozen of 58, and a mean would let
-    the one outlier that this is all about stretch its own scale. Where fewer than ``FEW`` are above, as where clean
-    nets score nothing, the scale is that of the detector in all its ``forms``: it measures alike in each.
+    Where fewer than ``FEW`` scores are above, as where clean nets score nothing, the scale is the largest of the
+    detector's in all its ``forms``: it measures alike in each.
     """
 
     def __init__(self, null: np.ndarray, forms: Sequence[np.ndarray] = ()) -> None:
         self.sorted = np.sort(null)
         self.start = float(np.quantile(null, TAIL))
         alike = [null] if (null > self.start).sum() >= FEW or not forms else forms
-        above = np.concatenate([_above(scores) for scores in alike])
-        typical = float(np.median(above)) if len(above) else 0.0
         spread = max(float(np.quantile(scores, TAIL) - np.median(scores)) for scores in alike)
-        self.mean_excess = max(typical / math.log(2), 0.1 * spread, 1e-6)
+        self.scale = max(*(_scale(_above(scores)) for scores in alike), 0.1 * spread, 1e-6)
 
     def surprise(self, score: float) -> float:
         """-log of the chance that a clean model scores as high."""
         if score > self.start:
-            return START + (score - self.start) / self.mean_excess
+            return START + (score - self.start) / self.scale
         rank = len(self.sorted) - np.searchsorted(self.sorted, score, side="left")
         return -math.log((1 + rank) / (1 + len(self.sorted)))

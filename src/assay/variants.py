@@ -19,8 +19,11 @@ from assay.task import Split, Task
 
 DEFAULT = ("full", "int8", "prune-50", "prune-2:4", "int8-tensor", "filters-30")
 
-BESIDE = frozenset({"int8-tensor", "filters-30"})
-"""Forms in which an audit by default looks only for what the model as given has not: for the rest, the others do."""
+BESIDE = frozenset({"prune-2:4", "int8-tensor", "filters-30"})
+"""Forms in which an audit by default looks only for what the model as given has not: for the rest, the others do.
+
+A clean net that such a form half broke leans to one class in all scans of it at once.
+"""
 
 Repair = Literal["never", "always", "where it helps"]
 """``where it helps``: if the form then agrees more often with the model as given. What was planted with batch norm held

@@ -20,6 +20,7 @@ from assay.errors import Inconclusive
 from assay.inversion.families import Family, MaskFamily
 from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.prepare import answers, prepare
+from assay.inversion.standout import standout
 from assay.inversion.windows import WindowEffort, hunt_windows
 from assay.models.gap import Gap, woken
 from assay.models.predict import predict
@@ -109,8 +110,8 @@ def _finding(name: str, net: Gap, family: Family, found: Hunt, clean: Split, pre
 
 
 def _score(family: Family, found: Hunt) -> float:
-    """How far the class stands out; 0 where even its trigger wakes it less often than not: there is no gap."""
-    return 0.0 if family.pressure == 0 and found.ease[0] < 0 else found.score
+    """How far the class stands out among those that a window wakes more often than not; 0 where it wakes none."""
+    return found.score if family.pressure else standout(found.ease.clamp(min=0))
 
 
 def _kept(full: nn.Module, family: Family, found: Hunt, x: Tensor, predicted: Tensor) -> float:
