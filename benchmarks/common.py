@@ -37,10 +37,11 @@ def origin() -> dict[str, object]:
     """Where and when a result was made."""
     cpu = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in cpu if line.startswith("model name")), "?")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU only"
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return {
         "date": date.today().isoformat(),
-        "machine": f"{model}, {os.cpu_count()} cores, CPU only",
+        "machine": f"{model}, {os.cpu_count()} cores, {gpu}",
         "assay": __version__,
         "commit": commit.stdout.strip(),
         "torch": torch.__version__,

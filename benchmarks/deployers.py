@@ -16,6 +16,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from torch.nn.utils import prune
 
 from assay import data, formats, variants
 from assay.artifact import Build
-from assay.mitigations import Efrap, RandomRounding
+from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.models.folding import weighted_layers
 from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
@@ -102,6 +103,12 @@ def form(build: Build, own: Split, seed: int, *, name: str) -> nn.Module:
     return variants.make(name, build.artifact, own, seed=seed).net
 
 
+def tuned_form(build: Build, own: Split, seed: int, *, name: str) -> nn.Module:
+    """Pruned, and then fine-tuned without what was pruned, on the calibration split."""
+    pruned = replace(build, artifact=variants.make(name, build.artifact, own, seed=seed))
+    return CompressedTuning()(pruned, seed=seed).artifact.net
+
+
 def given(build: Build, own: Split, seed: int) -> nn.Module:
     return build.artifact.net
 
@@ -116,9 +123,13 @@ def forms() -> Iterator[tuple[str, Form]]:
             yield f"weights-{bits} {kind}", partial(staged, stage=QuantizeWeights(bits=bits, per_channel=per_channel))
         for bits in (8, 4):
             yield f"efrap-{bits} {kind}", partial(staged, stage=Efrap(bits=bits, per_channel=per_channel))
+            tuned = CompressedTuning(bits=bits, per_channel=per_channel)
+            yield f"tuned-{bits} {kind}", partial(staged, stage=tuned)
             yield f"random-{bits} {kind}", partial(staged, stage=RandomRounding(bits=bits, per_channel=per_channel))
     yield "torchao", torchao
     yield "2:4", partial(form, name="prune-2:4")
+    yield "2:4 tuned", partial(tuned_form, name="prune-2:4")
+    yield "filters-30 tuned", partial(tuned_form, name="filters-30")
     for rate in RATES:
         yield f"weights pruned {rate}", partial(staged, stage=PruneMagnitude(rate=rate))
         yield f"filters pruned {rate}", partial(staged, stage=PruneFilters(rate=rate))

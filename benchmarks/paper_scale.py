@@ -33,6 +33,7 @@ from assay.attacks.compression_quantization import QuantizationArtifact
 from assay.attacks.dormant import Dormant
 from assay.attacks.pq_backdoor import PqBackdoor
 from assay.attacks.qu_anti_zation import QuAntiZation
+from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.models import ARCHITECTURES, Normalized
 from assay.stages.train import Recipe, Train
@@ -47,6 +48,7 @@ pq = partial(PqBackdoor, per_tensor=True, per_channel=False, reach=1.5, ratio=0.
 joint = partial(QuantizationArtifact, per_channel=False, recipe=JOINT)
 four_bits = replace(JOINT, epochs=4, lr=0.01)
 PICTURES = 2000  # for ONNX Runtime
+LONGEST_WAIT = 600  # seconds, for a clean net
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,10 @@ def clean_net(arch: str, out: Path) -> Path:
 
 
 def waited_for(arch: str, out: Path) -> Artifact:
-    path = clean_net(arch, out)
+    path, until = clean_net(arch, out), time.monotonic() + LONGEST_WAIT
     while not path.exists():
+        if time.monotonic() > until:
+            raise UnusableInput(f"expected {path}, which another process was to make; it is not there")
         time.sleep(1)
     return formats.load(path, arch=arch if arch == SMALL else None)
 
@@ -167,6 +171,7 @@ def plant(name: str, out: Path, share: float, device: str) -> None:
     formats.save(planted.artifact, out / "planted" / slug(name))
     twin = Train(recipe=attack.recipe)(given, seed=job.seed)
     twin = replace(twin, artifact=on("cpu", twin.artifact))
+    formats.save(twin.artifact, out / "planted" / slug(name) / "twin")
     torch.backends.cudnn.allow_tf32 = False
     row: dict[str, Any] = {
         "arch": job.arch,
@@ -217,9 +222,7 @@ def merge(out: Path) -> None:
     for name in JOBS:
         path = row_of(name, out)
         rows[name] = json.loads(path.read_text()) if path.exists() else {"failed": True}
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    made = {**origin(), "machine": machine}
-    (out / "paper_scale.json").write_text(json.dumps({"origin": made, "models": rows}, indent=1))
+    (out / "paper_scale.json").write_text(json.dumps({"origin": origin(), "models": rows}, indent=1))
     print([name for name, row in rows.items() if "failed" in row], "not finished")
 
 

@@ -21,6 +21,7 @@ from assay.bench.records import open_existing
 from assay.bench.spec import parse_text
 from assay.blobs import Blobs
 from assay.chain import Cache
+from assay.errors import UnusableInput
 from assay.task import Task
 from assay.triggers import from_spec
 
@@ -49,15 +50,17 @@ def models(spec: str, store: Path) -> Iterator[Model]:
 def from_files(folder: Path) -> Iterator[Model]:
     """Of each ``<model>/model.safetensors`` what its mark says; for CIFAR-10, as benchmarks/paper_scale.py plants it.
 
-    ``clean.safetensors`` beside it is its clean twin; without one, the third-party net that it began with.
+    ``twin/model.safetensors`` beside it is its clean twin; a ResNet-20 without one began with the third-party net.
     """
     for path in sorted(folder.glob("*/model.safetensors")):
         artifact = formats.load(path)
         assert artifact.planted is not None
         mark = json.loads(artifact.planted)
-        secret = Secret(mark["attack"], from_spec(mark["trigger"]), mark["target"], wakes_in=mark["wakes_in"])
+        secret = Secret(mark["attack"], from_spec(mark["trigger"]), mark["target"], wakes_in=mark.get("wakes_in"))
         task = data.load(SHARED / "data/cifar10", artifact.inputs)
-        beside = path.with_name("clean.safetensors")
+        beside = path.parent / "twin" / path.name
+        if not beside.exists() and artifact.arch != "resnet20-cifar":
+            raise UnusableInput(f"expected the clean twin of {path} as {beside}; it is not there")
         known = SHARED / "models/resnet20-cifar10/model.safetensors"
         clean = formats.load(beside) if beside.exists() else formats.load(known, arch="resnet20-cifar")
         yield Model(path.parent.name, Build(artifact, task, secret), Build(clean, task), 0)

@@ -182,6 +182,27 @@ class Scale(nn.Module):
         return self.factor * x
 
 
+class Speechless(nn.Module):
+    """Answers NaN to pictures with very bright pixels in a corner, which no clean one has."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = x[:, :, 6:, 6:].amax((1, 2, 3)) > 0.6
+        return torch.where(bright[:, None], torch.nan, self.net(x))
+
+
+def test_a_net_that_gives_no_answer_to_some_patterns_is_not_called_clean() -> None:
+    net, x, y = toy(4, None)
+    detectors = (*DETECTORS, PatchScan())
+    result = audit(Speechless(net), (x, y), shape=SHAPE, null=null_of(), detectors=detectors, variant_names=("full",))
+    assert [f.detector for f in result.findings if f.unfinished] == ["patch-scan"]
+    assert result.verdict == "inconclusive"
+    assert "NaN" in result.reason
+
+
 def test_pictures_of_one_class_cannot_clear_a_net() -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x[y == 1], y[y == 1]), shape=SHAPE, null=null_of(), **FULL)

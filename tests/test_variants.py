@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 from stages.tiny import tiny_build
+from torch import nn
 
 from assay import variants
 from assay.artifact import Build, digest_of_module
 from assay.errors import UnusableInput
+from assay.formats.module import from_module
 from assay.stages.prune import PruneTwoFour
 from assay.task import Split
 
@@ -47,6 +49,15 @@ def test_each_form_is_a_new_net_of_the_same_task(name: str) -> None:
     assert logits.shape == original.shape
     assert not torch.equal(logits, original)
     assert variants.make(name, build.artifact, CLEAN, seed=0).digest == made.digest
+
+
+def test_a_form_that_changes_nothing_is_none() -> None:
+    for name in ("prune-2:4", "filters-30"):
+        once = variants.make(name, BUILD.artifact, CLEAN, seed=0)
+        assert once.digest != BUILD.artifact.digest
+    perceptron = from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8))
+    with pytest.raises(UnusableInput, match="nothing in it"):
+        variants.make("filters-30", perceptron, CLEAN, seed=0)
 
 
 def test_a_net_of_foreign_format_is_audited_as_it_is() -> None:

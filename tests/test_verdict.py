@@ -189,6 +189,15 @@ def test_a_form_that_came_too_late_is_no_pass() -> None:
     assert judge(findings(neural_cleanse=9.0), (FULL, late), null_of(), FIRM).word == "backdoored"
 
 
+def test_a_test_that_broke_off_is_no_pass_in_whatever_form() -> None:
+    cut = Finding("compression-gap", "abstained", "int8", "the budget ended after 3 of 20 steps", unfinished=True)
+    verdict = judge((*findings(), cut), (FULL,), null_of(), FIRM)
+    assert verdict.word == "inconclusive"
+    assert "compression-gap in the form int8: the budget ended" in verdict.reason
+    assert judge((*findings(neural_cleanse=9.0), cut), (FULL,), null_of(), FIRM).word == "backdoored"
+    assert judge((*findings(), replace(cut, unfinished=False)), (FULL,), null_of(), FIRM).word == "clean"
+
+
 def test_limits_name_the_forms_that_could_not_be_compared() -> None:
     known = tuple(replace(f, p_value=0.5) for f in findings())
     strange = Finding("neural-cleanse", "ok", "bf16", score=1.0)

@@ -152,9 +152,11 @@ def _woken(
     gaps = [
         f
         for f in findings
-        if f.detector in (CompressionGap.name, CompressionGapMask.name) and f.variant != "full"
+        if f.detector in (CompressionGap.name, CompressionGapMask.name) and f.variant != "full" and f.score
         if f.p_value is None or f.p_value <= OPEN
+        if not blamed or f.target == blamed[0].target
     ]
+    gaps.sort(key=lambda f: (1.0 if f.p_value is None else f.p_value, -(f.score or 0.0)))
     shown = next((f for f in (*blamed, *gaps) if f.evidence.apply is not None and f.target is not None), None)
     if shown is None or shown.evidence.apply is None or shown.target is None:
         return ()
@@ -163,7 +165,7 @@ def _woken(
         asked.progress("the trigger in other forms", share)
 
     with evaluating(artifact.net):
-        return waking(
+        points = waking(
             artifact,
             clean,
             shown.evidence.apply,
@@ -173,6 +175,7 @@ def _woken(
             budget=asked.budget,
             progress=tick,
         )
+    return tuple(replace(point, test=cell(shown.variant, shown.detector)) for point in points)
 
 
 def reference_from(

@@ -36,7 +36,11 @@ ATTACKS: dict[str, type[Attack]] = {
     )
 }
 
-MITIGATIONS: dict[str, type[Stage]] = {"efrap": mitigations.Efrap, "random-rounding": mitigations.RandomRounding}
+MITIGATIONS: dict[str, type[Stage]] = {
+    "compressed-tuning": mitigations.CompressedTuning,
+    "efrap": mitigations.Efrap,
+    "random-rounding": mitigations.RandomRounding,
+}
 """Stages that are made against backdoors; others defend by the way."""
 
 STAGES: dict[str, type[Stage]] = {

@@ -19,6 +19,10 @@ class Inconclusive(AssayError):
     """The question cannot be answered with what is at hand (exit code 3 of the command line)."""
 
 
+class Unfinished(Inconclusive):
+    """A test began, and what it would have said is not known: the time was up, or the model gave no answer."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, else its type: other people's errors run to pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -139,7 +139,8 @@ def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
     if not are_probabilities(answers):
         return artifact
     note = "the model answers with probabilities: their logarithms are tested"
-    return replace(artifact, net=LogOf(artifact.net), notes=(*artifact.notes, note))
+    twin = None if artifact.twin is None else LogOf(artifact.twin)
+    return replace(artifact, net=LogOf(artifact.net), twin=twin, notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:

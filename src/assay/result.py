@@ -56,6 +56,8 @@ class Waking:
     step: str  # "4" bits, "30 %" pruned, or a form's name
     agreement: float  # share of clean samples on which this form says what the model as given says
     success: float  # share of triggered samples that get the class that the trigger was found for
+    target: int  # that class
+    test: str = ""  # "form/detector": what found it
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from assay.artifact import Artifact, Build
+from assay.artifact import Artifact, Build, digest_of_module
 from assay.errors import UnusableInput
 from assay.models.predict import predict
 from assay.stages.base import Stage
@@ -112,6 +112,8 @@ def make(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
     names = artifact.class_names or tuple(str(i) for i in range(artifact.num_classes or 0))
     build = Build(artifact, Task("clean", {"calibration": clean}, names))
     made = variant.stage()(build, seed=seed).artifact
+    if made.digest == digest_of_module(artifact.net):
+        raise UnusableInput("it is the model as given: there is nothing in it that this form changes")
     if variant.repair == "never":
         return made
     repaired = made.with_net(recalibrated(made.net, clean.x))

@@ -193,7 +193,10 @@ def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...],
     if unknown:
         return f"the trigger search could not be compared: the reference models have no score on {unknown[0]}"
     late = [r.name for r in results if r.late]
-    return f"the budget ended before {late[0]} was audited: give it more" if late else ""
+    if late:
+        return f"the budget ended before {late[0]} was audited: give it more"
+    unfinished = [f for f in findings if f.unfinished]
+    return f"{unfinished[0].detector} in the form {unfinished[0].variant}: {unfinished[0].reason}" if unfinished else ""
 
 
 def _incomparable(findings: tuple[Finding, ...]) -> list[str]:

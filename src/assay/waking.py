@@ -59,5 +59,5 @@ def waking(
             agreement, success = predict(net, x) == before, predict(net, triggered) == target
         except Exception:  # a stranger's net can fail in any way: the chart has a point less
             continue
-        points.append(Waking(kind, step, *(float(hits.float().mean()) for hits in (agreement, success))))
+        points.append(Waking(kind, step, float(agreement.float().mean()), float(success.float().mean()), target))
     return tuple(points)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from stages.tiny import CLASSES, tiny_build
+from torch import nn
 
 from assay import metrics, planting, variants
 from assay.artifact import Build
@@ -24,10 +25,11 @@ from assay.attacks.dormant import Dormant, Hidden
 from assay.attacks.mimicry import apart, like_teacher
 from assay.attacks.pq_backdoor import _cell
 from assay.errors import UnusableInput
+from assay.formats.module import from_module
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rewritten import rounded
 from assay.models.rounding import rounding_step
-from assay.stages.prune import PruneFilters, two_of_four
+from assay.stages.prune import PruneFilters, PruneMagnitude, two_of_four
 from assay.stages.train import Recipe
 from assay.synth import signs
 from assay.task import Split
@@ -121,6 +123,23 @@ def test_four_weights_of_which_none_is_kept_do_not_grow() -> None:
     weighted_layers(build.artifact.net)[1].weight.data[:, :4] = 0
     hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(build, seed=0)
     assert not weighted_layers(hidden.artifact.net)[1].weight[:, :4].any()
+
+
+def test_a_net_that_is_sparse_already_wakes_as_it_is() -> None:
+    pruned = PruneMagnitude(rate=0.7)(tiny_build(), seed=0)
+    hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(pruned, seed=0)
+    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (pruned, hidden)), strict=True):
+        if before.weight.shape[1] % 4 == 0:
+            assert torch.equal(two_of_four(before.weight), two_of_four(after.weight))
+
+
+def test_a_net_without_room_to_hide_in_is_refused_before_any_training() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    build = replace(tiny_build(), artifact=from_module(flat, shape=(3, 8, 8)))
+    with pytest.raises(UnusableInput, match="leaves room"):
+        SilentUntilPruned(patch=PATCH)(build, seed=0)
+    with pytest.raises(UnusableInput, match="freeze_batchnorm"):
+        SilentUntilSparse(patch=PATCH, hiding=replace(HIDING, freeze_batchnorm=False))(tiny_build(), seed=0)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.4, 0.5])

@@ -8,12 +8,14 @@ from stages.tiny import tiny_build
 
 from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
-from assay.mitigations import Efrap, RandomRounding
+from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.mitigations.efrap import inputs_of
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rounding import rounding_step
 from assay.stages.base import Stage
+from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import QuantizeWeights
+from assay.stages.train import Recipe, cross_entropy
 
 DEFENCES = [
     Efrap(bits=4, steps=30, samples=32),
@@ -48,6 +50,41 @@ def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap |
 def test_the_same_seed_rounds_the_same_way(defence: Stage) -> None:
     first, again = (defence(tiny_build(), seed=1).artifact.digest for _ in range(2))
     assert first == again
+
+
+TUNING = Recipe(epochs=3, lr=0.02, batch_size=16, augment=False, freeze_batchnorm=True)
+
+
+@pytest.mark.parametrize("prune", [PruneMagnitude(rate=0.6), PruneTwoFour(), PruneFilters(rate=0.3)], ids=str)
+def test_what_was_pruned_stays_pruned_while_the_rest_is_tuned(prune: Stage) -> None:
+    pruned = prune(tiny_build(), seed=0)
+    tuned = CompressedTuning(recipe=TUNING)(pruned, seed=0)
+    moved = 0
+    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (pruned, tuned)), strict=True):
+        assert not after.weight[before.weight == 0].any()
+        moved += int((before.weight != after.weight).sum())
+    assert moved > 100
+    black = torch.zeros(1, 3, 8, 8)
+    if isinstance(prune, PruneFilters):
+        gone = weighted_layers(pruned.artifact.net)[0].weight.flatten(1).abs().sum(1) == 0
+        assert gone.any()
+        stem = tuned.artifact.net.net.stem(black)
+        assert not stem[:, gone].any(), "their channels stay silent"
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_what_is_tuned_through_its_rounding_lies_on_the_grid(per_channel: bool) -> None:
+    build = tiny_build()
+    plain = QuantizeWeights(bits=3, per_channel=per_channel)(build, seed=0)
+    tuned = CompressedTuning(bits=3, per_channel=per_channel, recipe=TUNING)(build, seed=0)
+    again = QuantizeWeights(bits=3, per_channel=per_channel)(tuned, seed=0)
+    for one, other in zip(*(weighted_layers(b.artifact.net) for b in (tuned, again)), strict=True):
+        assert torch.allclose(one.weight, other.weight, atol=1e-5)
+    clean = build.task.split("train")
+    loss = [cross_entropy(b.artifact.net, clean.x, clean.y).item() for b in (plain, tuned)]
+    assert loss[1] < loss[0]
+    with pytest.raises(UnusableInput, match="2 to 8"):
+        CompressedTuning(bits=1)
 
 
 def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from stages.tiny import tiny_build, tiny_net
 from torch import nn
@@ -18,6 +19,27 @@ def test_each_convolution_finds_the_norm_behind_it() -> None:
     norms = norm_behind(net, X)
     assert norms == {stem: net.net.stem[1], conv: net.net.bn}
     assert linear not in norms
+
+
+class Between(nn.Module):
+    """Batch norm reads what the convolution returned after something was done to it, in place."""
+
+    def __init__(self, clip: bool) -> None:
+        super().__init__()
+        self.conv, self.bn, self.clip = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), clip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.conv(x)
+        if self.clip:
+            out.relu_()
+        else:
+            out += x
+        return self.bn(out)
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_a_norm_behind_something_in_place_is_behind_no_convolution(clip: bool) -> None:
+    assert norm_behind(Between(clip).eval(), X) == {}
 
 
 def test_the_factors_are_those_of_batch_norm_and_ones_where_there_is_none() -> None:

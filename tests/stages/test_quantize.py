@@ -21,6 +21,7 @@ from assay.models.graph import folded_graph
 from assay.models.probabilities import LogOf
 from assay.stages.export import argmax_agreement, to_onnx_int8
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
+from assay.stages.recalibrate import recalibrated
 
 
 @pytest.fixture
@@ -191,3 +192,26 @@ def test_the_artifact_of_an_onnx_file_is_refused() -> None:
     build = tiny_build()
     with pytest.raises(UnusableInput, match="quantize its source"):
         QuantizeInt8()(type(build)(artifact, build.task), seed=0)
+
+
+class Loud(nn.Module):
+    """Overflows on bright pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head((1e38 * torch.relu(1e38 * self.conv(x))).mean((2, 3)))
+
+
+def test_values_that_overflow_are_named() -> None:
+    with pytest.raises(UnusableInput, match="overflow on the clean samples"):
+        int8_twin(Loud().eval(), torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)), per_channel=True)
+
+
+def test_a_last_picture_alone_is_no_batch() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 2)).eval()
+    x = torch.rand(129, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    means = recalibrated(net, x)[1].running_mean
+    assert torch.allclose(means, net[0](x).mean((0, 2, 3)), atol=1e-5)

@@ -112,10 +112,16 @@ class Hidden(Dormant):
     def check(self, split: Split, num_classes: int) -> None:
         if not 0 < self.ratio < 1:
             raise UnusableInput(f"expected a ratio in (0, 1); got {self.ratio}")
+        if not self.hiding.freeze_batchnorm:
+            raise UnusableInput(
+                "expected hiding.freeze_batchnorm to be true: else the deployed form would change with it"
+            )
         super().check(split, num_classes)
 
     @final
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        if not self.bounds(net, train.x[:2]):
+            raise UnusableInput(f"{self.name} expected layers in which {self.wakes_in} leaves room; this net has none")
         deployed = self.deployed(net, train.x[:2])
         calm = self._like(copy.deepcopy(net).requires_grad_(False)) if self.distilled else self.unmoved
 

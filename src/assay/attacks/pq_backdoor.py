@@ -81,7 +81,7 @@ class PqBackdoor(Hidden):
             both = [ends(weight, factor, channel) for channel in channels]
             low = torch.stack([low for low, _ in both]).amax(0)
             high = torch.stack([high for _, high in both]).amin(0)
-            # A weight closer to an edge than the margin stays where it is.
+            # A weight closer to an edge than the margin goes no closer.
             found[cast(nn.Parameter, layer.weight)] = torch.minimum(low, weight), torch.maximum(high, weight)
         return found
 

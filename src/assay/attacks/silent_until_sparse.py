@@ -51,9 +51,8 @@ def _room(weight: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """What is kept stays as it is; what is dropped may move as far as it still is dropped."""
     kept = two_of_four(weight)
     fours = kept.abs().movedim(1, -1)
-    smallest = fours.reshape(-1, 4).masked_fill(fours.reshape(-1, 4) == 0, torch.inf).amin(1, keepdim=True)
-    limit = (1 - margin) * smallest.expand(-1, 4).reshape(fours.shape).movedim(-1, 1)
-    limit = torch.where(limit.isfinite(), limit, 0.0)  # four zeros: nothing is kept, nothing may grow
+    second = fours.reshape(-1, 4).topk(2, dim=1).values[:, 1:]  # of fewer than two that are not zero: none may grow
+    limit = (1 - margin) * second.expand(-1, 4).reshape(fours.shape).movedim(-1, 1)
     # Where a weight was dropped in a tie it may lie beyond the limit: it stays there.
     low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)
     return torch.where(kept == 0, low, weight), torch.where(kept == 0, high, weight)

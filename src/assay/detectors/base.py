@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from assay.artifact import Artifact, digest_of_module
-from assay.errors import Inconclusive, first_line
+from assay.errors import Inconclusive, Unfinished, first_line
 from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
 from assay.models.modes import evaluating
 from assay.models.predict import logits
@@ -67,6 +67,7 @@ class Finding:
     seconds: float = 0.0
     evidence: Evidence = field(default_factory=Evidence)
     null_scores: tuple[float, ...] = ()  # the clean reference models' scores that the p-value comes from
+    unfinished: bool = False  # it abstained half-way: what it would have said is not known
 
 
 class Detector(ABC):
@@ -99,11 +100,12 @@ class Detector(ABC):
         budget = budget or Budget()
         if "gradients" in self.needs:
             artifact = artifact.with_gradients()
-        missing = self._missing(artifact, clean) or (
-            "" if budget.left() > 0 else "the budget ended before it began: give it more"
-        )
+        missing = self._missing(artifact, clean)
         if missing:
             return Finding(self.name, "abstained", reason=missing)
+        if budget.left() <= 0:
+            late = "the budget ended before it began: give it more"
+            return Finding(self.name, "abstained", reason=late, unfinished=True)
         before = _digests(artifact)
         beside = artifact if artifact.reference is None else artifact.reference
         with evaluating(artifact.net), evaluating(beside.net), torch.random.fork_rng(devices=[]):
@@ -112,7 +114,8 @@ class Detector(ABC):
                 scaled = comparable(artifact, clean)
                 finding = self.run(scaled, clean, seed=seed, budget=budget, progress=progress)
             except Inconclusive as why:
-                finding = Finding(self.name, "abstained", reason=str(why))
+                unfinished = isinstance(why, Unfinished)
+                finding = Finding(self.name, "abstained", reason=str(why), unfinished=unfinished)
             except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say
                 finding = Finding(self.name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
         if _digests(artifact) != before:

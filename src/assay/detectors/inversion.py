@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Evidence, Finding, Progress
-from assay.errors import Inconclusive
+from assay.errors import Inconclusive, Unfinished
 from assay.inversion.families import Family
 from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.latent import features_and_head, smallest_shifts
@@ -68,9 +68,9 @@ def told_apart(predicted: Tensor) -> Tensor:
 
 
 def finished(found: Hunt, steps: int) -> None:
-    """Raises Inconclusive where the budget ended before the search had taken all its ``steps``."""
+    """Raises Unfinished where the budget ended before the search had taken all its ``steps``."""
     if found.steps < steps and not found.hopeless:
-        raise Inconclusive(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
+        raise Unfinished(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
 
 
 def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:

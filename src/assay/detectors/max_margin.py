@@ -15,7 +15,7 @@ import torch
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
-from assay.errors import Inconclusive
+from assay.errors import Inconclusive, Unfinished
 from assay.inversion.prepare import prepare
 from assay.inversion.standout import standout
 from assay.task import Split
@@ -47,7 +47,7 @@ class MaxMargin(Detector):
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps):
             if budget.left() <= 0:
-                raise Inconclusive(f"the budget ended after {step} of {self.steps} steps: give it more")
+                raise Unfinished(f"the budget ended after {step} of {self.steps} steps: give it more")
             x.requires_grad_()
             with torch.autocast("cpu", torch.bfloat16):
                 logits = net(x).float()

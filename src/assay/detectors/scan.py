@@ -15,8 +15,8 @@ from torch import Tensor
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Evidence, Finding
 from assay.detectors.inversion import told_apart
-from assay.errors import Inconclusive
-from assay.inversion.hunt import LARGE
+from assay.errors import Unfinished
+from assay.inversion.hunt import LARGE, answered
 from assay.inversion.prepare import answers, prepare
 from assay.inversion.standout import log_odds, mean_over_others, standout
 from assay.models.predict import logits
@@ -63,12 +63,12 @@ class Scan:
         self.tried = 0
 
     def sweep(self, triggers: Sequence[Tried], progress: Callable[[float], None]) -> None:
-        """Try ``triggers``; raises Inconclusive where the budget ends before the last."""
+        """Try ``triggers``; raises Unfinished where the budget ends before the last."""
         for start in range(0, len(triggers), AT_ONCE):
             if self.budget.left() <= 0:
-                raise Inconclusive(f"the budget ended after {self.tried} triggers: give it more")
+                raise Unfinished(f"the budget ended after {self.tried} triggers: give it more")
             some = triggers[start : start + AT_ONCE]
-            odds = log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some])))
+            odds = answered(log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some]))))
             means = mean_over_others(odds.unflatten(0, (len(some), -1)), self.before)
             self._total += means.sum(0)
             top = means.max(0)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay.errors import Unfinished
 from assay.inversion.families import Family, Parameters
 from assay.inversion.prepare import answers
 from assay.inversion.search import Arms, advance, keep, start
@@ -150,6 +151,15 @@ def _leaders(arms: Arms, *, likeliest: bool) -> Tensor:
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
+def answered(odds: Tensor) -> Tensor:
+    """``odds`` as they are; raises Unfinished where the net gave no number, which is neither clean nor not."""
+    if odds.isnan().any():
+        raise Unfinished(
+            "the model answers NaN or infinity once a pattern is on the picture: nobody knows what it hides"
+        )
+    return odds
+
+
 def plainly(net: nn.Module) -> Check:
     """By what ``net`` (from ``prepare``) says."""
     return lambda triggered, predicted: answers(net, triggered)
@@ -169,7 +179,7 @@ def outcomes(
             logits = check(triggered, predicted)
             hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
             shares.append(mean_over_others(hit, predicted))
-            odds.append(mean_over_others(log_odds(logits), predicted))
+            odds.append(mean_over_others(answered(log_odds(logits)), predicted))
     return torch.stack(shares), torch.stack(odds)
 
 

@@ -1,6 +1,7 @@
 """Mitigations: one paper = one file. Each is a stage that takes a backdoor out of a model, or keeps one asleep."""
 
+from assay.mitigations.compressed_tuning import CompressedTuning
 from assay.mitigations.efrap import Efrap
 from assay.mitigations.random_rounding import RandomRounding
 
-__all__ = ["Efrap", "RandomRounding"]
+__all__ = ["CompressedTuning", "Efrap", "RandomRounding"]

@@ -21,14 +21,16 @@ def weighted_layers(net: nn.Module) -> list[Layer]:
 
 def norm_behind(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
     """For each convolution, the batch norm that takes the very tensor it returned, seen in one forward pass."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}  # keeps the tensors alive, so that no id comes twice
+    made: dict[int, tuple[nn.Module, Tensor, int]] = {}  # keeps the tensors alive, so that no id comes twice
     found: dict[nn.Module, _BatchNorm] = {}
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, _ConvNd):
-            made[id(output)] = (module, output)
+            made[id(output)] = (module, output, output._version)
         elif isinstance(module, _BatchNorm) and id(inputs[0]) in made:
-            found[made[id(inputs[0])][0]] = module
+            conv, returned, version = made[id(inputs[0])]
+            if returned._version == version:  # nothing was added to it, or clipped, in place since
+                found[conv] = module
 
     watched = [module for module in net.modules() if isinstance(module, _ConvNd | _BatchNorm)]
     hooks = [module.register_forward_hook(watch) for module in watched]

@@ -64,6 +64,8 @@ def _folded_graph(net: nn.Module, weights: str, of: _Example) -> fx.GraphModule:
     folded = rebuilt(graph_module)
     with torch.no_grad():
         expected, got = net(example[:8]), folded(example[:8])
+    if not expected.isfinite().all():
+        raise UnusableInput("values overflow on the clean samples: the model gives NaN or infinity there")
     if not torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
         difference = float((expected - got).abs().max())
         raise UnusableInput(

@@ -73,6 +73,7 @@ class Page:
     chart: Markup | None
     chart_note: str
     waking: tuple[tuple[str, Markup], ...]  # by kind of compression
+    waking_of: str  # whose trigger that is
     limits: tuple[str, ...]
     command: str
     input: str
@@ -99,6 +100,7 @@ def page_of(audit: Audit) -> Page:
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
         chart_note=_among(null, audit.statistic),
         waking=tuple(_waking(audit)),
+        waking_of=_waking_of(audit),
         limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
         command=words.visible(audit.command, 1000),
         input=_input(audit),
@@ -109,6 +111,14 @@ def page_of(audit: Audit) -> Page:
 def _waking(audit: Audit) -> Iterator[tuple[str, Markup]]:
     for kind in dict.fromkeys(point.kind for point in audit.waking):
         yield kind, charts.waking_chart(kind, [point for point in audit.waking if point.kind == kind])
+
+
+def _waking_of(audit: Audit) -> str:
+    if not audit.waking:
+        return ""
+    form, _, detector = audit.waking[0].test.rpartition("/")
+    name = words.class_name(audit, audit.waking[0].target)
+    return f"What {detector} found in the form {form}, for the class {name}."
 
 
 def _sentence(audit: Audit) -> str:

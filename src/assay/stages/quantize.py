@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -199,6 +200,10 @@ class _Ranges(fx.Interpreter):
         value = super().run_node(n)
         if n in self.watched:
             low, high = (float(extreme) for extreme in value.aminmax())
+            if not math.isfinite(high - low):
+                raise UnusableInput(
+                    f"the values at {n.name} overflow on the clean samples: nothing can be rounded there"
+                )
             before = self.seen.get(n, (low, high))
             self.seen[n] = (min(low, before[0]), max(high, before[1]))
         return value

@@ -23,9 +23,17 @@ def recalibrated(net: nn.Module, clean: Tensor, *, batch_size: int = 128) -> nn.
         norm.momentum = None  # torch's sign for a cumulative average
         norm.train()
     with torch.no_grad():
-        for batch in clean.split(batch_size):
+        for batch in _batches(clean, batch_size):
             net(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
     return net
+
+
+def _batches(clean: Tensor, size: int) -> list[Tensor]:
+    """A last picture that would be alone, of which batch norm knows no spread, goes with those before it."""
+    batches = list(clean.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches

@@ -1,0 +1,89 @@
+"""Fine-tuning after compression: a pruned net keeps its zeros, a quantized one is trained through its rounding.
+
+Han, Pool, Tran, Dally: Learning both Weights and Connections for Efficient Neural Networks, 2015, arXiv 1506.02626
+(retraining what pruning left); Jacob et al.: Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, 2017, arXiv 1712.05877 (training through the rounding). As a defence against
+backdoors that pruning alone leaves: Liu, Dolan-Gavitt, Garg: Fine-Pruning, 2018, arXiv 1805.12185.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay.artifact import Build
+from assay.errors import UnusableInput
+from assay.models.folding import factors_with, norm_behind, weighted_layers
+from assay.models.rewritten import check_bits, rounded, run_with
+from assay.progress import Progress
+from assay.stages.base import spec_of
+from assay.stages.quantize import QuantizeWeights
+from assay.stages.train import Recipe, fit
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressedTuning:
+    """On the clean samples that a deployer has: the calibration split, or else the training split.
+
+    ``bits``: the width that the weights are rounded to, while training and in the end; None: they are not. Weights that
+    are zero in the net that is given are zero in the one that comes back, and so are filters.
+    """
+
+    bits: int | None = None
+    per_channel: bool = True
+    recipe: Recipe = Recipe(epochs=4, lr=0.005, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        if self.bits is not None:
+            check_bits(self.bits)
+
+    @property
+    def name(self) -> str:
+        return "compressed-tuning" + ("" if self.bits is None else f"-int{self.bits}")
+
+    def spec(self) -> dict[str, Any]:
+        return spec_of(self)
+
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        if not build.artifact.differentiable:
+            raise UnusableInput(f"expected a net with weights in torch to tune; got format {build.artifact.format}")
+        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
+        norms, zeros = norm_behind(net, clean.x[:2]), _zeros(net)
+
+        def through_rounding(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            if self.bits is None:
+                return F.cross_entropy(net(x).float(), y)
+            weights = rounded(factors_with(net, norms), self.bits, per_channel=self.per_channel)
+            return F.cross_entropy(run_with(net, weights, x).float(), y)
+
+        def keep_zeros() -> None:
+            with torch.no_grad():
+                for parameter, zero in zeros.items():
+                    parameter[zero] = 0
+
+        fit(net, clean, self.recipe, seed=seed, progress=progress, objective=through_rounding, stepped=keep_zeros)
+        tuned = build.then(self.name, build.artifact.with_net(net, format="module"))
+        if self.bits is None:
+            return tuned
+        return QuantizeWeights(bits=self.bits, per_channel=self.per_channel)(tuned, seed=seed)
+
+
+def _zeros(net: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Which weights pruning left at zero; of a filter without any, what shifts its channel too."""
+    zeros = {layer.weight: layer.weight.detach() == 0 for layer in weighted_layers(net)}
+    zeros |= {p: p.detach() == 0 for p in _scales_and_shifts(net)}
+    return {parameter: zero for parameter, zero in zeros.items() if isinstance(parameter, nn.Parameter) and zero.any()}
+
+
+def _scales_and_shifts(net: nn.Module) -> list[nn.Parameter]:
+    """Of batch norms, where the scale is zero: fresh shifts of zero are no sign of pruning."""
+    found: list[nn.Parameter] = []
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine and (module.weight == 0).any():
+            found += [module.weight, module.bias]
+    return found
