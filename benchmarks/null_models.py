@@ -63,7 +63,7 @@ FAMILIES = {
 }
 
 
-BESIDE = ("full", "int8", "prune-2:4", "int8-tensor", "filters-30")
+BESIDE = ("full", "int8", "prune-2:4", "int8-tensor", "filters-30", "int4")
 """The forms that are looked at beside the full model."""
 
 
