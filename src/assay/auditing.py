@@ -152,7 +152,7 @@ def _woken(
     gaps = [
         f
         for f in findings
-        if f.detector in (CompressionGap.name, CompressionGapMask.name) and f.variant != "full" and f.score
+        if f.detector in (CompressionGap.name, CompressionGapMask.name) and f.variant != "full" and (f.score or 0.0) > 0
         if f.p_value is None or f.p_value <= OPEN
         if not blamed or f.target == blamed[0].target
     ]

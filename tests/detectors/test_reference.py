@@ -78,7 +78,8 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detec
 def test_a_pattern_that_carries_the_full_model_off_too_is_no_sleeper() -> None:
     finding = CompressionGap()(pair(Halves(True, to=2), Halves(True, to=3)), Split(pictures(), None), seed=0)
     assert finding.status == "ok", finding.reason
-    assert finding.score == 0
+    assert finding.score is not None
+    assert finding.score <= 0
 
 
 @pytest.mark.parametrize("corner", [False, True])
@@ -92,7 +93,8 @@ def test_no_window_parts_two_models_that_agree_backdoored_or_not(corner: bool) -
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
     assert finding.status == "ok", finding.reason
     assert finding.evidence.numbers["success"] < 0.5
-    assert finding.score == 0, "there is no gap"
+    assert finding.score is not None
+    assert finding.score <= 0, "there is no gap"
 
 
 @pytest.fixture(scope="module")
