@@ -16,7 +16,7 @@ from torch import nn
 
 from assay import formats, mitigations, stages
 from assay.artifact import Build, digest_of_module
-from assay.mitigations import Efrap, RandomRounding
+from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.stages.base import Stage
 from assay.stages.export import ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
@@ -36,6 +36,8 @@ STAGES: dict[str, Make] = {
     "bf16": lambda _: Bf16(),
     "weights": lambda _: QuantizeWeights(bits=3),
     "int8": lambda _: QuantizeInt8(samples=16),
+    "compressed-tuning": lambda _: CompressedTuning(recipe=QUICK),
+    "compressed-tuning-int8": lambda _: CompressedTuning(bits=8, recipe=QUICK),
     "efrap": lambda _: Efrap(steps=2, samples=16),
     "random-rounding": lambda _: RandomRounding(samples=16),
     "onnx": lambda folder: ExportOnnx(directory=str(folder)),

@@ -112,7 +112,7 @@ class Hidden(Dormant):
     def check(self, split: Split, num_classes: int) -> None:
         if not 0 < self.ratio < 1:
             raise UnusableInput(f"expected a ratio in (0, 1); got {self.ratio}")
-        if not self.hiding.freeze_batchnorm:
+        if self.hiding.epochs and not self.hiding.freeze_batchnorm:
             raise UnusableInput(
                 "expected hiding.freeze_batchnorm to be true: else the deployed form would change with it"
             )

@@ -70,7 +70,8 @@ class CompressedTuning:
         tuned = build.then(self.name, build.artifact.with_net(net, format="module"))
         if self.bits is None:
             return tuned
-        return QuantizeWeights(bits=self.bits, per_channel=self.per_channel)(tuned, seed=seed)
+        rounding = QuantizeWeights(bits=self.bits, per_channel=self.per_channel)
+        return build.then(self.name, rounding(tuned, seed=seed).artifact)
 
 
 def _zeros(net: nn.Module) -> dict[nn.Parameter, Tensor]:
