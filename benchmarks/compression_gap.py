@@ -4,10 +4,9 @@
     python benchmarks/compression_gap.py dormant=STORE files=FOLDER ...  # -> results/compression_gap.json; resumable
 
 Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. They are judged by the
-shipped reference models, in which none of them is. The
-detector has 512 pictures of the calibration split and the model as given, nothing else; CA and ASR beside its scores
-are of the test split, in the same form, ASR of the planted trigger. Forms that an audit would leave out as broken are
-left out here.
+shipped reference models, in which none of them is. The detector has 512 pictures of the calibration split and the model
+as given, nothing else; CA and ASR beside its scores are of the test split, in the same form, ASR of what was planted.
+Forms that an audit would leave out as broken are left out here.
 """
 
 from __future__ import annotations

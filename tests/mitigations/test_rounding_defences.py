@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from stages.tiny import tiny_build
+from torch import nn
 
 from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
+from assay.formats.module import from_module
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.mitigations.efrap import inputs_of
 from assay.models.folding import fold_factors, weighted_layers
@@ -70,6 +74,16 @@ def test_what_was_pruned_stays_pruned_while_the_rest_is_tuned(prune: Stage) -> N
         assert gone.any()
         stem = tuned.artifact.net.net.stem(black)
         assert not stem[:, gone].any(), "their channels stay silent"
+
+
+def test_a_filter_that_was_pruned_gets_no_bias_back() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    build = replace(tiny_build(), artifact=from_module(net, shape=(3, 8, 8)))
+    conv = CompressedTuning(recipe=TUNING)(PruneFilters(rate=0.5)(build, seed=0), seed=0).artifact.net[0]
+    gone = conv.weight.flatten(1).abs().sum(1) == 0
+    assert gone.sum() == 4
+    assert not conv.bias[gone].any()
+    assert conv.bias[~gone].all()
 
 
 @pytest.mark.parametrize("per_channel", [True, False])

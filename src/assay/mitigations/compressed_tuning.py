@@ -75,16 +75,18 @@ class CompressedTuning:
 
 
 def _zeros(net: nn.Module) -> dict[nn.Parameter, Tensor]:
-    """Which weights pruning left at zero; of a filter without any, what shifts its channel too."""
-    zeros = {layer.weight: layer.weight.detach() == 0 for layer in weighted_layers(net)}
-    zeros |= {p: p.detach() == 0 for p in _scales_and_shifts(net)}
-    return {parameter: zero for parameter, zero in zeros.items() if isinstance(parameter, nn.Parameter) and zero.any()}
+    """Which weights pruning left at zero; where that is a whole channel, what would shift it too.
 
-
-def _scales_and_shifts(net: nn.Module) -> list[nn.Parameter]:
-    """Of batch norms, where the scale is zero: fresh shifts of zero are no sign of pruning."""
-    found: list[nn.Parameter] = []
-    for module in net.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine and (module.weight == 0).any():
-            found += [module.weight, module.bias]
-    return found
+    A shift of zero alone is no sign of pruning: fresh ones are zero.
+    """
+    zeros: dict[nn.Parameter, Tensor] = {}
+    for layer in weighted_layers(net):
+        zero = layer.get_parameter("weight").detach() == 0
+        zeros[layer.get_parameter("weight")] = zero
+        if layer.bias is not None and len(layer.bias) == len(zero):  # filters are first; in transposed ones second
+            zeros[layer.get_parameter("bias")] = zero.flatten(1).all(1) & (layer.bias.detach() == 0)
+    for norm in net.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
+            silent = (norm.weight.detach() == 0) & (norm.bias.detach() == 0)
+            zeros |= {norm.weight: silent, norm.bias: silent}
+    return zeros
