@@ -5,12 +5,13 @@ optimizers, learning rates, augmentation, lengths of training and starting point
 all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
-    python benchmarks/null_models.py beside STORE [PROCESSES]    # scores on the tests beside a full model
+    python benchmarks/null_models.py beside STORE [PROCESSES]    # what is missing of tests beside a full model
     python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
-CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew that were scored before there were such tests,
-those that learned their photos well: a training run gives the same net again, and one that does not is refused.
+CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew whose nets are not in STORE: a training run gives
+the same net again, and one that does not is refused. After a change to such a test take its rows out of
+results/null_models.json.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from assay.bench.executors import Local
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import ENOUGH, WELL_TRAINED, Null, Reference, Score, detector_of
+from assay.calibrate import ENOUGH, WELL_TRAINED, Null, Reference, Score
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
-from assay.examining import Asked, examine
+from assay.examining import LOST_AGREEMENT, Asked, examine
 from assay.formats.module import from_module
 from assay.intake import SAMPLES, clean_samples
 from assay.likeness import likeness
@@ -63,8 +64,8 @@ FAMILIES = {
 }
 
 
-BESIDE = ("full", "int8", "prune-2:4", "int8-tensor", "filters-30", "int4")
-"""The forms that are looked at beside the full model."""
+BESIDE = ("int8", "prune-2:4", "int8-tensor", "filters-30")
+"""The forms that are looked at beside the full model; those of photos in int4 too."""
 
 
 SAME = 0.01
@@ -140,8 +141,8 @@ def measure(number: int) -> dict:
     return facts if facts["accuracy"] < LOWEST_ACCURACY else facts | scored(artifact, task, number)
 
 
-def measure_beside(number: int, nets: Path) -> dict:
-    """The same for a model that is known, on the tests that look at a form beside the full model."""
+def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
+    """The same for a model that is known, on the tests that look at ``forms`` beside the full model."""
     facts, path = plan(number), nets / f"{number:03d}.safetensors"
     task = task_of(facts, number)
     if path.exists():
@@ -151,7 +152,7 @@ def measure_beside(number: int, nets: Path) -> dict:
         artifact = trained(facts, task, number)
         nets.mkdir(exist_ok=True)
         save_file({name: value.contiguous() for name, value in artifact.net.state_dict().items()}, path)
-    found = scored(artifact.with_net(artifact.net), task, number, BESIDE, (CompressionGap(),))
+    found = scored(artifact.with_net(artifact.net), task, number, ("full", *forms), (CompressionGap(),))
     before = kept("null_models")[f"{number:03d}"]["accuracy"]
     if abs(found["accuracy"] - before) > SAME:
         raise UnusableInput(
@@ -184,11 +185,11 @@ class ReferenceJob:
     kind: ClassVar[str] = "reference"
 
     number: int
-    beside: bool = False  # only the tests beside a full model
+    beside: tuple[str, ...] = ()  # only the tests of these forms beside the full model
 
     @property
     def key(self) -> str:
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), *["beside"] * self.beside])
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), *self.beside])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()
@@ -201,7 +202,8 @@ class ReferenceJob:
 
 
 def work(job: ReferenceJob, blobs: str) -> Outcome:
-    return attempt(lambda: measure_beside(job.number, Path(blobs)) if job.beside else measure(job.number))
+    number, forms = job.number, job.beside
+    return attempt(lambda: measure_beside(number, forms, Path(blobs)) if forms else measure(number))
 
 
 def new_ones(kind: str) -> list[ReferenceJob]:
@@ -210,7 +212,7 @@ def new_ones(kind: str) -> list[ReferenceJob]:
 
 
 def known_ones() -> list[ReferenceJob]:
-    """Models that learned their task well and have no scores on the tests beside a full model yet.
+    """Models that learned their task well and lack scores of forms beside the full model that are not broken.
 
     All on photos, and as many on each other kind of data as it takes for models on those to be judged.
     """
@@ -219,12 +221,21 @@ def known_ones() -> list[ReferenceJob]:
     for number, model in known.items():
         by_family.setdefault(FAMILIES[model["kind"].split("-")[0]], []).append(number)
     by_family = {family: numbers[: None if family == PHOTOS else ENOUGH] for family, numbers in by_family.items()}
-    return [
-        ReferenceJob(int(number), beside=True)
+    missing = {
+        number: _missing(known[number], (*BESIDE, "int4") if family == PHOTOS else BESIDE)
         for family in sorted(by_family, key=lambda family: family != PHOTOS)
         for number in by_family[family]
-        if CompressionGap.name not in map(detector_of, known[number]["scores"])
-    ]
+    }
+    return [ReferenceJob(int(number), forms) for number, forms in missing.items() if forms]
+
+
+def _missing(model: dict, forms: tuple[str, ...]) -> tuple[str, ...]:
+    agreement = model.get("agreement", {})
+    return tuple(
+        form
+        for form in forms
+        if f"{form}/{CompressionGap.name}" not in model["scores"] and 1 - agreement.get(form, 1.0) <= LOST_AGREEMENT
+    )
 
 
 def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:

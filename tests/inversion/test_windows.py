@@ -98,3 +98,14 @@ def test_a_budget_that_ends_is_an_abstention(looks: int) -> None:
     finding = LocalPatch()(artifact_of(net, 4), Split(x, None), budget=Looks())
     assert finding.status == "abstained"
     assert f"the budget ended after {looks - 1} of 30 steps" in finding.reason
+
+
+def test_the_last_stage_refines_the_easiest_classes_and_leaves_the_others() -> None:
+    net, x, y = toy(4, 2)
+    rough, fine = WindowEffort(), WindowEffort(finalists=2, final_steps=30)
+    (_, before), (_, after) = (hunt_windows(prepare(net, x[:2]), x, y, 4, effort=e, seed=0) for e in (rough, fine))
+    assert after.steps == before.steps + 30 == fine.steps
+    assert after.target == before.target == 2
+    assert torch.equal(after.classes, before.classes)
+    assert after.ease[1] > before.ease[1]  # the first is as sure as can be already
+    assert torch.equal(after.ease[2:], before.ease[2:])

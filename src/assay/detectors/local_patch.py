@@ -34,7 +34,7 @@ class LocalPatch(Detector):
         effort = WindowEffort().at(artifact.inputs.shape)
         classes, tick = artifact.num_classes or 0, ticking(budget, progress)
         family, found = hunt_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
-        finished(found, effort.window_steps + effort.class_steps)
+        finished(found, effort.steps)
         return Finding(
             self.name,
             "ok",

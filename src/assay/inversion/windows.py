@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from assay.inversion.families import WindowFamily
 from assay.inversion.hunt import CHECKED, LARGE, Check, Hunt, outcomes, plainly
-from assay.inversion.search import Arms, advance, start
+from assay.inversion.search import Arms, advance, keep, start
 
 WARM = 0.3
 """How much of its window's first pattern a class starts from: what is saturated has no gradient left."""
@@ -30,13 +30,27 @@ class WindowEffort:
     classes: int = 8  # that are searched after the windows
     class_steps: int = 20
     class_batch: int = 16
+    finalists: int = 4  # the easiest of those, searched on: all that a score compares, or they would stand out by it
+    final_steps: int = 0
     hope: float = float("-inf")  # where no window gives a class higher log odds than this, the search is over
 
     def at(self, shape: tuple[int, int, int]) -> WindowEffort:
         """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
         if shape[1] * shape[2] <= LARGE:
             return self
-        return replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
+        fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
+        return replace(fewer, final_steps=self.final_steps // 2)
+
+    @property
+    def steps(self) -> int:
+        """Of the whole search, one stage after another."""
+        return self.window_steps + self.class_steps + self.final_steps
+
+    def work(self, windows: int, num_classes: int) -> int:
+        """How many pictures go through the net, each time that they do."""
+        classes = min(self.classes, num_classes)
+        single = classes * self.class_steps + min(self.finalists, classes) * self.final_steps
+        return windows * self.window_batch * self.window_steps + self.class_batch * single
 
 
 def hunt_windows(
@@ -58,40 +72,81 @@ def hunt_windows(
     compared by; None: by ``net``. ``tick`` gets the share of the work done and says whether there is time left; where
     there is not, ``steps`` of the Hunt is less than the effort's.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    family = WindowFamily(overlap=effort.overlap)
-    windows = len(family.windows(shape))
-    first, second = windows * effort.window_batch, min(effort.classes, num_classes) * effort.class_batch
-    work, done = first * effort.window_steps + second * effort.class_steps, 0
-
-    def search(arms: Arms, steps: int, batch: int) -> None:
-        def go_on() -> bool:
-            nonlocal done
-            done += len(arms.cost) * batch
-            return tick(min(1.0, done / work))
-
-        advance(net, family, arms, x, predicted, steps=steps, batch=batch, generator=generator, tick=go_on)
-
-    def for_classes(allowed: Tensor) -> Arms:
-        return start(family, F.pad(allowed, (0, outcomes_beside)), shape, generator)
-
-    free = for_classes(torch.ones(windows, num_classes, dtype=torch.bool))
-    search(free, effort.window_steps, effort.window_batch)
-    _, ease = outcomes(plainly(net), family, free.parameters, x[:COMPARED], predicted[:COMPARED])  # (M, K)
-    classes = ease[:, :num_classes].amax(0).argsort(descending=True)[: effort.classes]
-    chosen = ease.argmax(0)[classes]
-    arms = for_classes(torch.eye(num_classes, dtype=torch.bool)[classes])
-    pattern, window = free.parameters
-    moved = float(ease[:, :num_classes].max()) >= effort.hope
-    hopeless = free.step == effort.window_steps and not moved  # not where the time was up
-    arms.parameters = (pattern[chosen] if hopeless else WARM * pattern[chosen], window[chosen])
+    search = _Search(net, x, predicted, num_classes, effort, seed, outcomes_beside, check or plainly(net), tick)
+    free = search.fresh(torch.ones(len(search.family.windows(search.shape)), num_classes, dtype=torch.bool))
+    search.advance(free, effort.window_steps, effort.window_batch)
+    arms, moved = search.singled_out(free)
+    hopeless = free.step == effort.window_steps and not moved >= effort.hope  # not where the time was up
     if not hopeless:
-        search(arms, effort.class_steps, effort.class_batch)
-    success, odds = outcomes(check or plainly(net), family, arms.parameters, x[:CHECKED], predicted[:CHECKED])
-    success, odds = (value.gather(1, classes[:, None])[:, 0] for value in (success, odds))
+        arms.parameters = (WARM * arms.parameters[0], arms.parameters[1])
+        search.advance(arms, effort.class_steps, effort.class_batch)
+        search.advance_easiest(arms)
+    success, odds = search.compared(arms)
     order = odds.argsort(descending=True)
     best = tuple(p[order[:1]] for p in arms.parameters)
-    sizes = family.size(arms.parameters)[order]
-    found = Hunt(classes[order], odds[order], sizes, success[order], best, free.step + arms.step)
-    return family, replace(found, hopeless=hopeless)
+    classes, sizes = arms.allowed.int().argmax(1)[order], search.family.size(arms.parameters)[order]
+    found = Hunt(classes, odds[order], sizes, success[order], best, free.step + arms.step, hopeless=hopeless)
+    return search.family, found
+
+
+class _Search:
+    """What the stages of one search share."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        x: Tensor,
+        predicted: Tensor,
+        num_classes: int,
+        effort: WindowEffort,
+        seed: int,
+        outcomes_beside: int,
+        check: Check,
+        tick: Callable[[float], bool],
+    ) -> None:
+        self.net, self.x, self.predicted, self.num_classes = net, x, predicted, num_classes
+        self.effort, self.outcomes_beside, self.check, self.tick = effort, outcomes_beside, check, tick
+        self.family, self.shape = WindowFamily(overlap=effort.overlap), (x.shape[1], x.shape[2], x.shape[3])
+        self.generator = torch.Generator().manual_seed(seed)
+        self.work, self.done = effort.work(len(self.family.windows(self.shape)), num_classes), 0
+
+    def fresh(self, allowed: Tensor) -> Arms:
+        """Arms, each free to go for the classes that ``allowed`` (A, K) gives it."""
+        return start(self.family, F.pad(allowed, (0, self.outcomes_beside)), self.shape, self.generator)
+
+    def advance(self, arms: Arms, steps: int, batch: int) -> None:
+        def go_on() -> bool:
+            self.done += len(arms.cost) * batch
+            return self.tick(min(1.0, self.done / self.work))
+
+        x, predicted, generator = self.x, self.predicted, self.generator
+        advance(self.net, self.family, arms, x, predicted, steps=steps, batch=batch, generator=generator, tick=go_on)
+
+    def singled_out(self, free: Arms) -> tuple[Arms, float]:
+        """Of the arms for windows, for each of the easiest classes one: where it came furthest; the log odds there."""
+        x, predicted = self.x[:COMPARED], self.predicted[:COMPARED]
+        _, ease = outcomes(plainly(self.net), self.family, free.parameters, x, predicted)  # (M, K)
+        ease = ease[:, : self.num_classes]
+        classes = ease.amax(0).argsort(descending=True)[: self.effort.classes]
+        arms = self.fresh(torch.eye(self.num_classes, dtype=torch.bool)[classes])
+        arms.parameters = tuple(p[ease.argmax(0)[classes]] for p in free.parameters)
+        return arms, float(ease.max())
+
+    def advance_easiest(self, arms: Arms) -> None:
+        """The last stage, in place: what is nearly there gets there."""
+        if not self.effort.final_steps:
+            return
+        _, odds = self.compared(arms)
+        easiest = odds.argsort(descending=True)[: self.effort.finalists]
+        final = keep(arms, easiest)
+        self.advance(final, self.effort.final_steps, self.effort.class_batch)
+        for all_of, part in zip(arms.parameters, final.parameters, strict=True):
+            all_of[easiest] = part
+        arms.step = final.step
+
+    def compared(self, arms: Arms) -> tuple[Tensor, Tensor]:
+        """The share of the pictures that each arm sends to its class (A,), and its mean log odds there (A,)."""
+        x, predicted = self.x[:CHECKED], self.predicted[:CHECKED]
+        both = outcomes(self.check, self.family, arms.parameters, x, predicted)
+        success, odds = (value.gather(1, arms.allowed.int().argmax(1)[:, None])[:, 0] for value in both)
+        return success, odds
