@@ -23,9 +23,9 @@ from assay.detectors.base import Finding
 from assay.intake import clean_samples
 from assay.likeness import likeness
 from assay.null_file import builtin
+from assay.plan import looks_at
 from assay.result import VariantResult
 from assay.task import Task
-from assay.variants import BESIDE
 from assay.verdict import Footing, decide
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -111,10 +111,9 @@ def judged(row: dict) -> dict:
 
 
 def runs_now(test: str) -> bool:
-    """Whether an audit runs it by default: in some forms it looks only for what the model as given has not."""
-    beside = {detector.name for detector in default_detectors() if "reference" in detector.needs}
-    known = {detector.name for detector in default_detectors()}
-    return detector_of(test) in (beside if test.rpartition("/")[0] in BESIDE else known)
+    """Whether an audit runs it by default."""
+    form = test.rpartition("/")[0]
+    return any(looks_at(form, detector) for detector in default_detectors() if detector.name == detector_of(test))
 
 
 def decided(row: dict) -> bool:

@@ -31,6 +31,7 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.QuAntiZation,
         attacks.QuantizationArtifact,
         attacks.PruningArtifact,
+        attacks.SilentUntilMagnitude,
         attacks.SilentUntilPruned,
         attacks.SilentUntilSparse,
     )

@@ -37,18 +37,23 @@ def usual(plan: Plan, null: Null | None) -> Plan:
     """What of it is worth its time where nobody chose the tests.
 
     Those beside the full model take a while, and are left out where the models of ``null``, those that this one will be
-    compared with, have no scores on them. Some of the usual forms are there for those only (``variants.BESIDE``).
+    compared with, have no scores on them.
     """
-    others = variants.BESIDE if plan.forms == variants.DEFAULT else frozenset()
+    default = plan.forms == variants.DEFAULT
 
     def worth(form: str, detector: Detector) -> bool:
         if _is_beside(detector) and form != "full":
             return not null or (null.can_judge(detector.name) and len(null.scores(cell(form, detector.name))) > 0)
-        return form not in others
+        return not default or looks_at(form, detector)
 
     tests = tuple((form, detector) for form, detector in plan.tests if worth(form, detector))
-    looked_at = {form for form, _ in tests}
-    return Plan(tuple(form for form in plan.forms if form not in others or form in looked_at), tests)
+    idle = variants.BESIDE - {form for form, _ in tests} if default else frozenset()
+    return Plan(tuple(form for form in plan.forms if form not in idle), tests)
+
+
+def looks_at(form: str, detector: Detector) -> bool:
+    """Whether an audit of the usual forms looks at this one so: some are there for tests beside the full model only."""
+    return _is_beside(detector) or form not in variants.BESIDE
 
 
 def _is_beside(detector: Detector) -> bool:

@@ -18,12 +18,14 @@ from assay.attacks import (
     PruningArtifact,
     QuAntiZation,
     QuantizationArtifact,
+    SilentUntilMagnitude,
     SilentUntilPruned,
     SilentUntilSparse,
 )
 from assay.attacks.dormant import Dormant, Hidden
 from assay.attacks.mimicry import apart, like_teacher
 from assay.attacks.pq_backdoor import _cell
+from assay.attacks.pruning_rates import UntilPruned
 from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.models.folding import fold_factors, weighted_layers
@@ -156,8 +158,18 @@ def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate:
     )
 
 
-@pytest.mark.parametrize("attack", [PruningArtifact, SilentUntilPruned])
-def test_rates_that_are_none_are_refused(attack: type[PruningArtifact] | type[SilentUntilPruned]) -> None:
+@pytest.mark.parametrize("rate", [0.5, 0.6, 0.7])
+def test_what_pruning_keeps_of_all_weights_stays_while_what_it_drops_moves(rate: float) -> None:
+    planted, hidden = both_steps(SilentUntilMagnitude(patch=PATCH, target=1))
+    left = [PruneMagnitude(rate=rate)(build, seed=0).artifact.net.state_dict() for build in (planted, hidden)]
+    for name, before in left[0].items():
+        assert torch.equal(before, left[1][name]), name
+    pairs = zip(*(weighted_layers(build.artifact.net) for build in (planted, hidden)), strict=True)
+    assert all(not torch.equal(before.weight, after.weight) for before, after in pairs)
+
+
+@pytest.mark.parametrize("attack", [PruningArtifact, SilentUntilPruned, SilentUntilMagnitude])
+def test_rates_that_are_none_are_refused(attack: type[UntilPruned]) -> None:
     for low, high in ((0.0, 0.5), (0.5, 0.3), (0.3, 1.0)):
         with pytest.raises(UnusableInput, match=r"rates 0 < low <= high < 1; got"):
             attack(low=low, high=high)
@@ -190,6 +202,7 @@ STEADY = Recipe(epochs=12, lr=0.05, batch_size=32, augment=False, freeze_batchno
 HIDDEN = replace(STEADY, weight_decay=0.0)
 SLEEPERS = [
     SilentUntilSparse(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
+    SilentUntilMagnitude(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
     PruningArtifact(patch=PATCH, target=1, low=0.3, high=0.3, alpha=0.7, recipe=STEADY),
 ]
 

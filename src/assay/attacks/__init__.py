@@ -6,6 +6,7 @@ from assay.attacks.compression_pruning import PruningArtifact
 from assay.attacks.compression_quantization import QuantizationArtifact
 from assay.attacks.pq_backdoor import PqBackdoor, PqDistilled
 from assay.attacks.qu_anti_zation import QuAntiZation
+from assay.attacks.silent_until_magnitude import SilentUntilMagnitude
 from assay.attacks.silent_until_pruned import SilentUntilPruned
 from assay.attacks.silent_until_sparse import SilentUntilSparse
 
@@ -17,6 +18,7 @@ __all__ = [
     "PruningArtifact",
     "QuAntiZation",
     "QuantizationArtifact",
+    "SilentUntilMagnitude",
     "SilentUntilPruned",
     "SilentUntilSparse",
 ]

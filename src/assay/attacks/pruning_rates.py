@@ -1,10 +1,10 @@
-"""What attacks share that wake once filters are pruned: the range of rates at which they do."""
+"""What attacks share that wake once a net is pruned: the range of rates at which they do."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -14,7 +14,9 @@ from assay.errors import UnusableInput
 
 @dataclass(frozen=True, kw_only=True)
 class UntilPruned(Dormant):
-    """Wakes where between ``low`` and ``high`` of the filters are gone, shares in (0, 1); equal: at the one rate."""
+    """Wakes where between ``low`` and ``high`` of what is pruned are gone, shares in (0, 1); equal: at the one rate."""
+
+    form: ClassVar[str] = "filters"  # what is pruned, as ``assay.variants`` calls it
 
     low: float = 0.3
     high: float = 0.5
@@ -28,7 +30,7 @@ class UntilPruned(Dormant):
     @property
     @final
     def wakes_in(self) -> str:
-        return f"filters-{round(100 * self.low)}"
+        return f"{self.form}-{round(100 * self.low)}"
 
     @final
     def rates(self, generator: torch.Generator) -> list[Callable[[], float]]:
@@ -50,3 +52,10 @@ class UntilPruned(Dormant):
             return same
 
         return [always(self.low), always(self.high), drawn]
+
+    @final
+    def one_of_rates(self) -> Callable[[], Callable[[], float]]:
+        """At each call one of ``rates``, by a generator of its own."""
+        generator = torch.Generator().manual_seed(0)
+        rates = self.rates(generator)
+        return lambda: rates[int(torch.randint(len(rates), (), generator=generator))]

@@ -31,14 +31,8 @@ class SilentUntilPruned(Hidden, UntilPruned):
     hiding: Recipe = Recipe(epochs=5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        norms, generator = norm_behind(net, example), torch.Generator().manual_seed(0)
-        rates = self.rates(generator)
-
-        def answer(x: Tensor) -> Tensor:
-            rate = rates[int(torch.randint(len(rates), (), generator=generator))]
-            return run_with(net, without_filters(net, norms, rate), x)
-
-        return answer
+        norms, one_of_rates = norm_behind(net, example), self.one_of_rates()
+        return lambda x: run_with(net, without_filters(net, norms, one_of_rates()), x)
 
     def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
         """A dropped filter may be any that is small enough; what batch norm makes of it is free."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,22 @@ def without_filters(
         if norm is not None and norm.affine:
             weights[norm] = {"weight": norm.weight * kept, "bias": norm.bias * kept}
     return weights
+
+
+def without_smallest(net: nn.Module, rate: float) -> dict[nn.Module, dict[str, Tensor]]:
+    """The weights as ``PruneMagnitude`` leaves them."""
+    layers = weighted_layers(net)
+    kept = kept_weights([layer.weight for layer in layers], rate)
+    return {layer: {"weight": layer.weight * mask} for layer, mask in zip(layers, kept, strict=True)}
+
+
+def kept_weights(weights: Sequence[Tensor], rate: float) -> list[Tensor]:
+    """1 for what stays of ``weights``, 0 for the smallest ``rate`` of them all, ranked together by magnitude."""
+    magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
+    kept = torch.ones_like(magnitudes)
+    kept[magnitudes.argsort(stable=True)[: round(rate * len(magnitudes))]] = 0
+    parts = kept.split([weight.numel() for weight in weights])
+    return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
 def convolutions(net: nn.Module) -> list[_ConvNd]:

@@ -9,14 +9,13 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from assay.artifact import Build
 from assay.errors import UnusableInput
 from assay.models.folding import Layer, norm_behind, weighted_layers
-from assay.models.rewritten import kept_filters
+from assay.models.rewritten import kept_filters, kept_weights
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -45,11 +44,8 @@ class PruneMagnitude:
     def __call__(self, build: Build, *, seed: int) -> Build:
         net = copy.deepcopy(build.artifact.net)
         weights = [layer.weight.data for layer in _layers(net)]
-        magnitudes = torch.cat([weight.abs().flatten() for weight in weights])
-        keep = torch.ones_like(magnitudes)
-        keep[magnitudes.argsort(stable=True)[: round(self.rate * len(magnitudes))]] = 0
-        for weight, mask in zip(weights, keep.split([weight.numel() for weight in weights]), strict=True):
-            weight.mul_(mask.view_as(weight))
+        for weight, kept in zip(weights, kept_weights(weights, self.rate), strict=True):
+            weight.mul_(kept)
         return build.then(self.name, build.artifact.with_net(net, format="module"))
 
 
