@@ -36,7 +36,7 @@ class Efrap:
     steps: int = 300  # a layer
     lr: float = 0.02
     batch_size: int = 32
-    error_weight: float = 1.0
+    error_weight: float = 0.3  # the authors have 1, which at four bits cost a ResNet-20 4 points of accuracy
     decision_weight: float = 0.01
 
     def __post_init__(self) -> None:
@@ -56,12 +56,12 @@ class Efrap:
         generator = torch.Generator().manual_seed(seed)
         factors, others = fold_factors(full, x[:2]), fold_factors(net, x[:2])
         for (layer, factor), target in zip(factors.items(), others, strict=True):
-            inputs = inputs_of(full, layer, x)
-            if len(inputs):  # else the net has the layer and does not use it
-                target.weight.data.copy_(self._rounded(layer, factor, inputs, generator))
+            wanted, got = inputs_of(full, layer, x), inputs_of(net, target, x)  # from what is rounded before it
+            if len(wanted):  # else the net has the layer and does not use it
+                target.weight.data.copy_(self._rounded(layer, factor, wanted, got, generator))
         return build.then(self.name, build.artifact.with_net(net, format="module"))
 
-    def _rounded(self, layer: Layer, factor: Tensor, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def _rounded(self, layer: Layer, factor: Tensor, wanted: Tensor, got: Tensor, generator: torch.Generator) -> Tensor:
         """The weight of ``layer`` with every value that batch norm leaves on the grid, up or down as learned."""
         folded = (layer.weight * factor).detach()
         step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
@@ -73,10 +73,10 @@ class Efrap:
         choice = part.clamp(0.01, 0.99).logit().requires_grad_()
         optimizer = torch.optim.Adam([choice], lr=self.lr)
         for _ in range(self.steps):
-            batch = inputs[torch.randint(len(inputs), (self.batch_size,), generator=generator)]
+            index = torch.randint(len(got), (self.batch_size,), generator=generator)
             up = choice.sigmoid()
-            change = ((down + up).clamp(-levels, levels) * step) - folded
-            moved = functional_call(layer, {"weight": change, **_no_bias(layer)}, (batch,))
+            soft = (down + up).clamp(-levels, levels) * step
+            moved = _without_bias(layer, soft, got[index]) - _without_bias(layer, folded, wanted[index])
             output = moved.square().flatten(2).sum(1).mean() if moved.ndim > 2 else moved.square().sum(1).mean()
             away = (error * F.binary_cross_entropy(up, 1 - nearest, reduction="none")).sum()
             undecided = (1 - (2 * up - 1).square()).sum()
@@ -88,8 +88,9 @@ class Efrap:
         return unfolded(chosen, factor, layer.weight)
 
 
-def _no_bias(layer: Layer) -> dict[str, Tensor]:
-    return {} if layer.bias is None else {"bias": torch.zeros_like(layer.bias)}
+def _without_bias(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:
+    parameters = {"weight": weight} | ({} if layer.bias is None else {"bias": torch.zeros_like(layer.bias)})
+    return functional_call(layer, parameters, (x,))
 
 
 def inputs_of(net: nn.Module, layer: Layer, x: Tensor, *, batch_size: int = 128) -> Tensor:
