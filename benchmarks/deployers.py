@@ -12,6 +12,7 @@ was chosen by.
 from __future__ import annotations
 
 import copy
+import math
 import sys
 import tempfile
 import warnings
@@ -26,10 +27,11 @@ from common import SHARED, kept, save
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from assay import data, formats, variants
+from assay import data, formats, metrics, variants
 from assay.artifact import Build
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
-from assay.models.folding import weighted_layers
+from assay.models.folding import norm_behind, weighted_layers
+from assay.models.rewritten import convolutions, without_filters
 from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
@@ -39,6 +41,7 @@ from assay.task import Split
 
 CALIBRATION = 512  # pictures
 RATES = tuple(rate / 10 for rate in range(1, 10))
+ANNEALING, ANNEALED_ON = 60, 256  # steps of the search for layer rates, pictures it goes by
 OTHERS = {"similar": "cifar100", "dissimilar": "gtsrb"}  # pictures to calibrate on, for a CIFAR-10 net
 
 Form = Callable[[Build, Split, int], nn.Module]
@@ -95,6 +98,42 @@ def l2_filters(build: Build, own: Split, seed: int, *, rate: float, repaired: bo
     return recalibrated(net, own.x) if repaired else net
 
 
+def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
+    """``rate`` of all filters pruned by L1 norm, more in some layers than in others, as the calibration split bears it.
+
+    Layer rates by simulated annealing from equal ones (Liu et al., AutoCompress, 2019, arXiv 1907.03141), which is what
+    the deployers of Tian, Suya, Xu, Evans (2021, arXiv 2104.15129) do.
+    """
+    assert own.y is not None
+    sizes = torch.tensor([float(len(conv.weight)) for conv in convolutions(build.artifact.net)])
+    generator, few = torch.Generator().manual_seed(seed), Split(own.x[:ANNEALED_ON], own.y[:ANNEALED_ON])
+
+    def accuracy(rates: Tensor) -> float:
+        return metrics.clean_accuracy(without(build.artifact.net, rates, own.x[:2]), few).value
+
+    now = best = torch.full_like(sizes, rate)
+    energy = most = accuracy(now)
+    for step in range(ANNEALING):
+        heat = 1 - step / ANNEALING
+        moved = now + 0.2 * heat * (2 * torch.rand(len(sizes), generator=generator) - 1)
+        moved = (moved + rate - (moved * sizes).sum() / sizes.sum()).clamp(0, 0.9)
+        value = accuracy(moved)
+        if value > energy or torch.rand((), generator=generator) < math.exp(min(0.0, value - energy) / (0.02 * heat)):
+            now, energy = moved, value
+        if value > most:
+            best, most = moved, value
+    return without(build.artifact.net, best, own.x[:2])
+
+
+def without(net: nn.Module, rates: Tensor, example: Tensor) -> nn.Module:
+    """``net`` less the share of its filters that ``rates`` (layers,) say for each convolution."""
+    pruned, left = copy.deepcopy(net), iter(rates.tolist())
+    for module, own in without_filters(pruned, norm_behind(pruned, example), lambda: next(left)).items():
+        for name, value in own.items():
+            module.get_parameter(name).data.copy_(value.detach())
+    return pruned
+
+
 def staged(build: Build, own: Split, seed: int, *, stage: Stage) -> nn.Module:
     return stage(build, seed=seed).artifact.net
 
@@ -130,6 +169,8 @@ def forms() -> Iterator[tuple[str, Form]]:
     yield "2:4", partial(form, name="prune-2:4")
     yield "2:4 tuned", partial(tuned_form, name="prune-2:4")
     yield "filters-30 tuned", partial(tuned_form, name="filters-30")
+    for rate in (0.3, 0.4, 0.5):
+        yield f"filters annealed {rate}", partial(annealed, rate=rate)
     for rate in RATES:
         yield f"weights pruned {rate}", partial(staged, stage=PruneMagnitude(rate=rate))
         yield f"filters pruned {rate}", partial(staged, stage=PruneFilters(rate=rate))
