@@ -31,7 +31,7 @@ from assay import data, formats, metrics, variants
 from assay.artifact import Build
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.models.folding import norm_behind, weighted_layers
-from assay.models.rewritten import convolutions, without_filters
+from assay.models.rewritten import convolutions, without_filters, write_into
 from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
@@ -116,7 +116,7 @@ def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
     for step in range(ANNEALING):
         heat = 1 - step / ANNEALING
         moved = now + 0.2 * heat * (2 * torch.rand(len(sizes), generator=generator) - 1)
-        moved = (moved + rate - (moved * sizes).sum() / sizes.sum()).clamp(0, 0.9)
+        moved = shifted(moved, sizes, rate)
         value = accuracy(moved)
         if value > energy or torch.rand((), generator=generator) < math.exp(min(0.0, value - energy) / (0.02 * heat)):
             now, energy = moved, value
@@ -125,12 +125,20 @@ def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
     return without(build.artifact.net, best, own.x[:2])
 
 
+def shifted(rates: Tensor, sizes: Tensor, rate: float) -> Tensor:
+    """``rates`` (layers,), all more or all less by as much as makes them ``rate`` of all filters, of ``sizes``."""
+    low, high = -1.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        enough = ((rates + middle).clamp(0, 0.9) * sizes).floor().sum() >= rate * sizes.sum()
+        low, high = (low, middle) if enough else (middle, high)
+    return (rates + high).clamp(0, 0.9)
+
+
 def without(net: nn.Module, rates: Tensor, example: Tensor) -> nn.Module:
     """``net`` less the share of its filters that ``rates`` (layers,) say for each convolution."""
     pruned, left = copy.deepcopy(net), iter(rates.tolist())
-    for module, own in without_filters(pruned, norm_behind(pruned, example), lambda: next(left)).items():
-        for name, value in own.items():
-            module.get_parameter(name).data.copy_(value.detach())
+    write_into(without_filters(pruned, norm_behind(pruned, example), lambda: next(left)))
     return pruned
 
 

@@ -42,6 +42,7 @@ from assay.calibrate import ENOUGH, WELL_TRAINED, Null, Reference, Score
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
+from assay.detectors.compression_gap import WINDOWS
 from assay.errors import UnusableInput
 from assay.examining import LOST_AGREEMENT, Asked, examine
 from assay.formats.module import from_module
@@ -64,7 +65,7 @@ FAMILIES = {
 }
 
 
-BESIDE = ("int8", "prune-2:4", "int8-tensor", "filters-30")
+WITH_GAPS = ("int8", "prune-2:4", "int8-tensor", "filters-30")
 """The forms that are looked at beside the full model; those of photos in int4 too."""
 
 
@@ -189,7 +190,8 @@ class ReferenceJob:
 
     @property
     def key(self) -> str:
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), *self.beside])
+        made = (*self.beside, repr(WINDOWS)) if self.beside else ()
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), *made])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()
@@ -222,7 +224,7 @@ def known_ones() -> list[ReferenceJob]:
         by_family.setdefault(FAMILIES[model["kind"].split("-")[0]], []).append(number)
     by_family = {family: numbers[: None if family == PHOTOS else ENOUGH] for family, numbers in by_family.items()}
     missing = {
-        number: _missing(known[number], (*BESIDE, "int4") if family == PHOTOS else BESIDE)
+        number: _missing(known[number], (*WITH_GAPS, "int4") if family == PHOTOS else WITH_GAPS)
         for family in sorted(by_family, key=lambda family: family != PHOTOS)
         for number in by_family[family]
     }
@@ -230,7 +232,8 @@ def known_ones() -> list[ReferenceJob]:
 
 
 def _missing(model: dict, forms: tuple[str, ...]) -> tuple[str, ...]:
-    agreement = model.get("agreement", {})
+    """Those of ``forms`` that have no score yet, and are not known to be broken or not to exist."""
+    agreement = {form: value or 0.0 for form, value in model.get("agreement", {}).items()}
     return tuple(
         form
         for form in forms

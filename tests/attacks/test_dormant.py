@@ -29,7 +29,7 @@ from assay.attacks.pruning_rates import UntilPruned
 from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.models.folding import fold_factors, weighted_layers
-from assay.models.rewritten import rounded
+from assay.models.rewritten import rounded, write_into
 from assay.models.rounding import rounding_step
 from assay.stages.prune import PruneFilters, PruneMagnitude, two_of_four
 from assay.stages.train import Recipe
@@ -135,11 +135,25 @@ def test_a_net_that_is_sparse_already_wakes_as_it_is() -> None:
             assert torch.equal(two_of_four(before.weight), two_of_four(after.weight))
 
 
+class Bare(nn.Module):
+    """Weights, and no layer that could be pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(192, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ self.weight
+
+
 def test_a_net_without_room_to_hide_in_is_refused_before_any_training() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     build = replace(tiny_build(), artifact=from_module(flat, shape=(3, 8, 8)))
     with pytest.raises(UnusableInput, match="leaves room"):
         SilentUntilPruned(patch=PATCH)(build, seed=0)
+    bare = replace(tiny_build(), artifact=from_module(Bare(), shape=(3, 8, 8)))
+    with pytest.raises(UnusableInput, match="leaves room"):
+        SilentUntilMagnitude(patch=PATCH)(bare, seed=0)
     with pytest.raises(UnusableInput, match="freeze_batchnorm"):
         SilentUntilSparse(patch=PATCH, hiding=replace(HIDING, freeze_batchnorm=False))(tiny_build(), seed=0)
 
@@ -240,9 +254,7 @@ def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel
     build = attack(trained, seed=0)
     example = build.task.split("train").x[:2]
     form = copy.deepcopy(build.artifact.net)
-    weights = rounded(fold_factors(form, example), 2, per_channel=per_channel)
-    for layer, own in weights.items():
-        layer.get_parameter("weight").data.copy_(own["weight"].data)
+    write_into(rounded(fold_factors(form, example), 2, per_channel=per_channel))
     test, secret = planting.test_split(build.task), attack.secret()
     rates = [metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.net, form)]
     assert rates[1] > rates[0] + 0.5

@@ -13,7 +13,7 @@ from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
-from assay.mitigations.efrap import inputs_of
+from assay.mitigations.efrap import in_order, inputs_of
 from assay.models.folding import fold_factors, weighted_layers
 from assay.models.rounding import rounding_step
 from assay.stages.base import Stage
@@ -108,13 +108,13 @@ def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:
     learned, random, nearest = (
         float((stage(build, seed=0).artifact.net(x) - answers).detach().square().mean())
         for stage in (
-            Efrap(bits=3, steps=200, samples=64, error_weight=0.0),
-            RandomRounding(bits=3, samples=64),
-            QuantizeWeights(bits=3),
+            Efrap(bits=4, steps=200, samples=64, error_weight=0.0),
+            RandomRounding(bits=4, samples=64),
+            QuantizeWeights(bits=4),
         )
     )
-    assert learned < 0.3 * random
-    assert learned < 1.5 * nearest  # on so small a net, what keeps each layer's output need not be best for the whole
+    assert learned < random
+    assert learned < 0.9 * nearest  # a layer makes up for what was rounded before it
 
 
 def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> None:
@@ -148,3 +148,21 @@ def test_bits_that_are_none_are_refused(kind: type[Efrap | RandomRounding | Quan
     for bits in (1, 9):
         with pytest.raises(UnusableInput, match=f"2 to 8 bits; got {bits}"):
             kind(bits=bits)
+
+
+def test_layers_are_rounded_in_the_order_in_which_the_net_runs_them() -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body, self.unused = nn.Linear(8, 4), nn.Linear(192, 8), nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x.flatten(1)).relu())
+
+    net = Backwards()
+    assert in_order(net, [net.head, net.body, net.unused], torch.zeros(2, 3, 8, 8)) == [net.body, net.head]
+
+
+def test_what_efrap_rounded_can_be_tuned_on() -> None:
+    rounded = Efrap(bits=4, steps=2, samples=16)(tiny_build(), seed=0)
+    assert all(parameter.requires_grad for parameter in rounded.artifact.net.parameters())

@@ -55,7 +55,7 @@ class UntilPruned(Dormant):
 
     @final
     def one_of_rates(self) -> Callable[[], Callable[[], float]]:
-        """At each call one of ``rates``, by a generator of its own."""
+        """At each call one of ``rates``, all as likely, by a generator of its own."""
         generator = torch.Generator().manual_seed(0)
         rates = self.rates(generator)
         return lambda: rates[int(torch.randint(len(rates), (), generator=generator))]

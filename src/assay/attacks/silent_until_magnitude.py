@@ -35,10 +35,17 @@ class SilentUntilMagnitude(Hidden, UntilPruned):
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         one_of_rates = self.one_of_rates()
-        return lambda x: run_with(net, without_smallest(net, one_of_rates()()), x)
+
+        def answer(x: Tensor) -> Tensor:
+            rate = one_of_rates()
+            return run_with(net, without_smallest(net, rate()), x)
+
+        return answer
 
     def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
         weights = [cast(nn.Parameter, layer.weight) for layer in weighted_layers(net)]
+        if not weights:
+            return {}
         kept = kept_weights(weights, self.low)
         pairs = [(weight, mask.bool()) for weight, mask in zip(weights, kept, strict=True)]
         room = (1 - self.margin) * torch.cat([weight.detach().abs()[mask] for weight, mask in pairs]).min()

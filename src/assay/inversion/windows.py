@@ -47,7 +47,7 @@ class WindowEffort:
         return self.window_steps + self.class_steps + self.final_steps
 
     def work(self, windows: int, num_classes: int) -> int:
-        """How many pictures go through the net, each time that they do."""
+        """Pictures times steps of the whole search, less what its comparisons take."""
         classes = min(self.classes, num_classes)
         single = classes * self.class_steps + min(self.finalists, classes) * self.final_steps
         return windows * self.window_batch * self.window_steps + self.class_batch * single
@@ -123,7 +123,7 @@ class _Search:
         advance(self.net, self.family, arms, x, predicted, steps=steps, batch=batch, generator=generator, tick=go_on)
 
     def singled_out(self, free: Arms) -> tuple[Arms, float]:
-        """Of the arms for windows, for each of the easiest classes one: where it came furthest; the log odds there."""
+        """Of the arms for windows one for each of the easiest classes, where it came furthest; and how far any came."""
         x, predicted = self.x[:COMPARED], self.predicted[:COMPARED]
         _, ease = outcomes(plainly(self.net), self.family, free.parameters, x, predicted)  # (M, K)
         ease = ease[:, : self.num_classes]
@@ -134,7 +134,7 @@ class _Search:
 
     def advance_easiest(self, arms: Arms) -> None:
         """The last stage, in place: what is nearly there gets there."""
-        if not self.effort.final_steps:
+        if not self.effort.final_steps or arms.step < self.effort.class_steps:  # the time was up
             return
         _, odds = self.compared(arms)
         easiest = odds.argsort(descending=True)[: self.effort.finalists]

@@ -22,6 +22,13 @@ def run_with(net: nn.Module, weights: Mapping[nn.Module, Mapping[str, Tensor]], 
     return functional_call(net, flat, (x,))
 
 
+def write_into(weights: Mapping[nn.Module, Mapping[str, Tensor]]) -> None:
+    """Makes such parameters the modules' own."""
+    for module, own in weights.items():
+        for name, value in own.items():
+            module.get_parameter(name).data.copy_(value.detach())
+
+
 def rounded(factors: Mapping[Layer, Tensor], bits: int, *, per_channel: bool) -> dict[nn.Module, dict[str, Tensor]]:
     """The weights as a quantizer leaves them that folds batch norm first; the gradient goes straight through."""
     return {layer: {"weight": _round(layer.weight, factor, bits, per_channel)} for layer, factor in factors.items()}
