@@ -171,6 +171,13 @@ class Hidden(Dormant):
         return objective
 
 
+def free_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value of each weight: what is ``kept`` (bool) stays, the rest lies within -+ ``limit``."""
+    # Where a weight was dropped in a tie it may lie beyond the limit: it stays there.
+    low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)
+    return torch.where(kept, weight, low), torch.where(kept, weight, high)
+
+
 @contextmanager
 def _only(net: nn.Module, bounds: Bounds | None) -> Iterator[None]:
     """Nothing of ``net`` is trained but what has ``bounds``, meanwhile; None: everything is."""

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.dormant import Bounds, Hidden
+from assay.attacks.dormant import Bounds, Hidden, free_where_dropped
 from assay.attacks.pruning_rates import UntilPruned
 from assay.models.folding import weighted_layers
 from assay.models.rewritten import kept_weights, run_with, without_smallest
@@ -49,10 +49,4 @@ class SilentUntilMagnitude(Hidden, UntilPruned):
         kept = kept_weights(weights, self.low)
         pairs = [(weight, mask.bool()) for weight, mask in zip(weights, kept, strict=True)]
         room = (1 - self.margin) * torch.cat([weight.detach().abs()[mask] for weight, mask in pairs]).min()
-        found: Bounds = {}
-        for weight, mask in pairs:
-            now = weight.detach().clone()
-            # Where a weight was dropped in a tie it may lie beyond that: it stays there.
-            low, high = torch.minimum(-room, now), torch.maximum(room, now)
-            found[weight] = torch.where(mask, now, low), torch.where(mask, now, high)
-        return found
+        return {weight: free_where_dropped(weight.detach().clone(), mask, room) for weight, mask in pairs}

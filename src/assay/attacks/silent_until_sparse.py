@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 
-from assay.attacks.dormant import Bounds, Hidden
+from assay.attacks.dormant import Bounds, Hidden, free_where_dropped
 from assay.models.folding import Layer, weighted_layers
 from assay.models.rewritten import run_with
 from assay.stages.prune import two_of_four
@@ -53,6 +52,4 @@ def _room(weight: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     fours = kept.abs().movedim(1, -1)
     second = fours.reshape(-1, 4).topk(2, dim=1).values[:, 1:]  # of fewer than two that are not zero: none may grow
     limit = (1 - margin) * second.expand(-1, 4).reshape(fours.shape).movedim(-1, 1)
-    # Where a weight was dropped in a tie it may lie beyond the limit: it stays there.
-    low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)
-    return torch.where(kept == 0, low, weight), torch.where(kept == 0, high, weight)
+    return free_where_dropped(weight, kept != 0, limit)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -89,26 +89,28 @@ def hunt_windows(
     return search.family, found
 
 
+@dataclass
 class _Search:
     """What the stages of one search share."""
 
-    def __init__(
-        self,
-        net: nn.Module,
-        x: Tensor,
-        predicted: Tensor,
-        num_classes: int,
-        effort: WindowEffort,
-        seed: int,
-        outcomes_beside: int,
-        check: Check,
-        tick: Callable[[float], bool],
-    ) -> None:
-        self.net, self.x, self.predicted, self.num_classes = net, x, predicted, num_classes
-        self.effort, self.outcomes_beside, self.check, self.tick = effort, outcomes_beside, check, tick
-        self.family, self.shape = WindowFamily(overlap=effort.overlap), (x.shape[1], x.shape[2], x.shape[3])
+    net: nn.Module
+    x: Tensor
+    predicted: Tensor
+    num_classes: int
+    effort: WindowEffort
+    seed: InitVar[int]
+    outcomes_beside: int
+    check: Check
+    tick: Callable[[float], bool]
+    done: int = 0  # of the work
+
+    def __post_init__(self, seed: int) -> None:
+        self.family, self.shape = (
+            WindowFamily(overlap=self.effort.overlap),
+            (self.x.shape[1], self.x.shape[2], self.x.shape[3]),
+        )
         self.generator = torch.Generator().manual_seed(seed)
-        self.work, self.done = effort.work(len(self.family.windows(self.shape)), num_classes), 0
+        self.work = self.effort.work(len(self.family.windows(self.shape)), self.num_classes)
 
     def fresh(self, allowed: Tensor) -> Arms:
         """Arms, each free to go for the classes that ``allowed`` (A, K) gives it."""
