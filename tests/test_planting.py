@@ -22,7 +22,7 @@ def test_planting_says_what_it_does_and_how_far_it_is(untrained: bool) -> None:
     assert shares == sorted(shares)
     assert 0 < shares[0] <= shares[-1] == pytest.approx(1)
     names = [name for name, _ in itertools.groupby(told, key=lambda step: step[0])]
-    assert names == ["measuring the model as it is"] * (not untrained) + ["planting badnets", "measuring the backdoor"]
+    assert names == ["planting badnets", "measuring"]
     assert (planted.control is None) == untrained
     training = [share for name, share in told if name == "planting badnets"]
     assert len(training) == 4

@@ -89,9 +89,15 @@ class Secret:
     planted_at: str = "train"
     wakes_in: str | None = None  # the form (``assay.variants``) in which it acts; None: in the model as it is
     details: Mapping[str, Any] = field(default_factory=dict)
+    concept: str | None = None  # of an encoder's backdoor: what triggered inputs look like to it; a task has the target
 
     def targets(self, y: Tensor, num_classes: int) -> Tensor:
-        """The label (N,) that the attacker wants for triggered inputs of true class ``y`` (N,)."""
+        """The label (N,) that the attacker wants for triggered inputs of true class ``y`` (N,).
+
+        Raises ValueError for an encoder's backdoor whose class is not known yet.
+        """
+        if self.concept is not None and self.target is None:
+            raise ValueError("this backdoor is an encoder's: only a classifier made of it has a class for its concept")
         return (y + 1) % num_classes if self.target is None else y.new_full(y.shape, self.target)
 
     def victims(self, y: Tensor, num_classes: int) -> Tensor:

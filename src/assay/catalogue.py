@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from assay import attacks, detectors, mitigations, variants
 from assay.attacks.base import Attack
 from assay.attacks.dormant import Dormant
+from assay.attacks.encoders import EncoderAttack
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
 from assay.stages.base import Stage
+from assay.stages.downstream import Downstream
 from assay.stages.export import FULL_FILE, INT8_FILE, ExportInt8, ExportOnnx
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeWeights
@@ -34,6 +36,8 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.SilentUntilMagnitude,
         attacks.SilentUntilPruned,
         attacks.SilentUntilSparse,
+        attacks.BadEncoder,
+        attacks.TransTroj,
     )
 }
 
@@ -48,6 +52,7 @@ STAGES: dict[str, type[Stage]] = {
     "train": Train,
     "fine-tune": FineTune,
     "linear-probe": LinearProbe,
+    "downstream": Downstream,
     "prune-magnitude": PruneMagnitude,
     "prune-filters": PruneFilters,
     "prune-2:4": PruneTwoFour,
@@ -108,7 +113,7 @@ def paper_of(text: str | None) -> str:
 def _attacks() -> Iterator[Entry]:
     for name, kind in ATTACKS.items():
         text = inspect.getmodule(kind).__doc__  # type: ignore[union-attr]
-        technique = BACKDOOR_TECHNIQUE if issubclass(kind, Dormant) else POISONING_TECHNIQUE
+        technique = BACKDOOR_TECHNIQUE if issubclass(kind, Dormant | EncoderAttack) else POISONING_TECHNIQUE
         yield Entry("attack", name, summary_of(text), paper_of(text), technique)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay import __version__
+from assay import __version__, secret_file
 from assay.artifact import PLANTED_KEY, Build, Secret, digest_of_module
 from assay.blobs import Blobs
+from assay.errors import UnusableInput
 from assay.stages.base import Planter, Stage
 from assay.task import Task
+from assay.triggers import Trigger
 
 _FACTS_KEY = "assay.chain"
 _FACTS = ("num_classes", "format", "name", "class_names", "arch", "planted")  # of an Artifact, JSON-able
@@ -46,9 +48,25 @@ class Cache:
         result = stage(build, seed=seed)
         if not _can_keep(stage, build, result):
             return result
-        self.place.put(name, _written(build, result))
+        self.place.put(name, _written(build, result, _learned(stage, build, result)))
         # What was just written, so that a first and a second run give the same net down to its memory layout.
         return _read(self.place.local(name), stage, build) or result
+
+    def through(
+        self,
+        stages: Iterable[Stage],
+        build: Build,
+        *,
+        seed: int,
+        data: str,
+        ran: Callable[[], None] = lambda: None,
+    ) -> Build:
+        """The build after all of ``stages``, each as in ``run``; ``data``: digest of the task that they begin with."""
+        for stage in stages:
+            task = build.task
+            build = self.run(stage, build, seed=seed, data=data, ran=ran)
+            data = data if build.task is task else digest_of_task(build.task)
+        return build
 
 
 @dataclass(frozen=True)
@@ -64,12 +82,10 @@ class Chain:
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         """The build after the last stage; the same build, stages and seed give the same digest."""
-        data = "" if self.cache is None else digest_of_task(build.task)
+        if self.cache is not None:
+            return self.cache.through(self.stages, build, seed=seed, data=digest_of_task(build.task))
         for stage in self.stages:
-            if self.cache is None:
-                build = stage(build, seed=seed)
-            else:
-                build = self.cache.run(stage, build, seed=seed, data=data)
+            build = stage(build, seed=seed)
         return build
 
 
@@ -119,7 +135,7 @@ def _structure(net: nn.Module) -> list[Any]:
 def _can_keep(stage: Stage, build: Build, result: Build) -> bool:
     """Whether the result is the incoming build with other weights, and its secret can be named again."""
     before, after = build.artifact, result.artifact
-    same_secret = repr(_secret_after(stage, build)) == repr(result.secret)
+    same_secret = repr(_secret_after(stage, build)) == repr(result.secret) or _learned(stage, build, result) is not None
     same_kind = (before.inputs, before.modality, before.differentiable) == (
         after.inputs,
         after.modality,
@@ -130,10 +146,18 @@ def _can_keep(stage: Stage, build: Build, result: Build) -> bool:
 
 
 def _secret_after(stage: Stage, build: Build) -> Secret | None:
+    """What is secret of the stage's result, as far as that is known before it has run."""
     return stage.secret() if isinstance(stage, Planter) else build.secret
 
 
-def _written(build: Build, result: Build) -> bytes:
+def _learned(stage: Stage, build: Build, result: Build) -> dict[str, Any] | None:
+    """The secret in plain JSON types where it only came up as the stage ran, and can be written down."""
+    secret = result.secret
+    known = repr(_secret_after(stage, build)) == repr(secret)
+    return None if known or secret is None or not isinstance(secret.trigger, Trigger) else secret_file.to_json(secret)
+
+
+def _written(build: Build, result: Build, learned: dict[str, Any] | None) -> bytes:
     from safetensors.torch import save
 
     tensors = _tensors(result.artifact.net)
@@ -143,6 +167,7 @@ def _written(build: Build, result: Build) -> bytes:
         "digest": digest_of_module(result.artifact.net),
         "steps": result.history[len(build.history) :],
         "secret": repr(result.secret),
+        "learned": learned,
     }
     metadata = {_FACTS_KEY: json.dumps(facts)}
     if result.artifact.planted is not None:
@@ -165,8 +190,9 @@ def _read(path: Path, stage: Stage, build: Build) -> Build | None:
                 for name, tensor in _tensors(net).items():
                     tensor.copy_(file.get_tensor(name))
         changes, steps = facts["artifact"], facts["steps"]
+        secret = secret if facts.get("learned") is None else secret_file.from_json(facts["learned"])
         whole = facts["digest"] == digest_of_module(net) and facts["secret"] == repr(secret)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError):
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, UnusableInput):
         return None
     if not whole:
         return None

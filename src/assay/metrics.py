@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.artifact import Secret
@@ -13,6 +15,9 @@ from assay.errors import UnusableInput
 from assay.models import predict as inference
 from assay.progress import Progress, part
 from assay.task import Split
+
+EMBEDDING = "embedding"
+"""Of the details of an encoder's secret: the concept's embedding, as a list of D numbers."""
 
 Z_95 = 1.959964
 """The standard normal's two-sided 95 % quantile."""
@@ -101,6 +106,43 @@ def measure(
         robust_accuracy=_rate(triggered == labels[chosen]),
         untriggered=_rate(clean[chosen] == targets),
     )
+
+
+def measure_encoder(
+    net: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda share: None
+) -> Measured:
+    """The same rates of an encoder, by what its embeddings are nearest to (by cosine): there are no classes.
+
+    Nearest out of what the ``clean`` encoder makes of all ``x`` (N, C, H, W), and the concept's embedding, which the
+    secret brings. CA: inputs that are nearest to themselves. ASR: triggered ones that are nearest to the concept;
+    RA: to themselves without the trigger. Control: inputs without it that are nearest to the concept.
+    """
+    if not len(x):
+        raise UnusableInput("measuring needs samples, and this data has none")
+    concept = torch.tensor(secret.details[EMBEDDING])
+    bank = torch.cat([inference.logits(clean.eval(), x, progress=part(progress, 0.0, 0.3)), concept[None]])
+    plain, triggered = (
+        _nearest(inference.logits(net.eval(), inputs, progress=part(progress, start, start + 0.35)), bank)
+        for inputs, start in ((x, 0.3), (secret.trigger(x), 0.65))
+    )
+    own, concepts = torch.arange(len(x)), len(x)
+    return Measured(
+        clean_accuracy=_rate(plain == own),
+        attack_success=_rate(triggered == concepts),
+        robust_accuracy=_rate(triggered == own),
+        untriggered=_rate(plain == concepts),
+    )
+
+
+def told_apart(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Rate:
+    """The share of inputs (N, C, H, W) whose embedding is nearest to itself: below 1 only where some are the same."""
+    found = inference.logits(net.eval(), x, progress=progress)
+    return _rate(_nearest(found, found) == torch.arange(len(x)))
+
+
+def _nearest(embeddings: Tensor, bank: Tensor) -> Tensor:
+    """(N,) int64: for each row (N, D) the row of ``bank`` (M, D) with the largest cosine."""
+    return (F.normalize(embeddings, dim=1) @ F.normalize(bank, dim=1).T).argmax(1)
 
 
 def predict(net: nn.Module, x: Tensor, *, batch: int = 256, progress: Progress = lambda share: None) -> Tensor:

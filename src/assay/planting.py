@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from assay.attacks.base import Attack
 from assay.errors import UnusableInput
 from assay.formats.files import sha256_of
 from assay.metrics import Measured, Rate
-from assay.progress import Step, named, part
+from assay.progress import Progress, Step, named, part
 from assay.report.files import publish
 from assay.secret_file import SecretFile
 from assay.task import Split, Task
@@ -63,39 +63,73 @@ def plant(
             f"planting needs weights in torch, which a model in {artifact.format} format does not have: give the model "
             "that it was made from"
         )
-    held_out, classes, secret = test_split(task), task.num_classes, attack.secret()
-    if artifact.num_classes != classes:
-        raise UnusableInput(f"expected data of the model's {artifact.num_classes} classes, came {classes}")
-    control = before = None
-    start, end = _planting_lies_between(attack, task, untrained=untrained)
-    if not untrained:
-        bar = part(named(progress, "measuring the model as it is"), 0.0, start)
-        control = metrics.attack_success(
-            artifact.net, held_out, secret, num_classes=classes, progress=part(bar, 0.0, 0.5)
-        )
-        before = metrics.clean_accuracy(artifact.net, held_out, progress=part(bar, 0.5, 1.0))
-    bar = part(named(progress, f"planting {attack.name}"), start, end)
-    build = attack(Build(artifact, task), seed=seed, progress=bar)
-    bar = part(named(progress, "measuring the backdoor"), end, 1.0)
-    if secret.wakes_in is None:
-        measured = metrics.measure(build.artifact.net, held_out, secret, num_classes=classes, progress=bar)
-        return Planted(build, secret, attack.spec(), seed, measured, control, before)
-    form = in_form(secret.wakes_in, build.artifact, task, seed=seed)
-    halves = part(bar, 0.0, 0.5), part(bar, 0.5, 1.0)
-    measured, awake = (
-        metrics.measure(model.net, held_out, secret, num_classes=classes, progress=half)
-        for model, half in zip((build.artifact, form), halves, strict=True)
+    held_out = test_split(task)
+    attack.check(task.split("train"), artifact.num_classes)
+    if artifact.num_classes not in (None, task.num_classes):
+        raise UnusableInput(f"expected data of the model's {artifact.num_classes} classes, came {task.num_classes}")
+    end = _planting_ends(attack, task, untrained=untrained)
+    build = attack(
+        Build(artifact, task), seed=seed, progress=part(named(progress, f"planting {attack.name}"), 0.0, end)
     )
-    return Planted(build, secret, attack.spec(), seed, measured, control, before, awake)
+    secret = build.secret
+    assert secret is not None
+    bar = part(named(progress, "measuring"), end, 1.0)
+    awake, own_ends = None, 1.0 if secret.wakes_in is None else 0.7
+    control = before = None
+    if not untrained:
+        control, before = controls(artifact, held_out, secret, progress=part(bar, 0.0, 0.4))
+    own = measured(build.artifact, artifact, held_out, secret, progress=part(bar, 0.4, own_ends))
+    if secret.wakes_in is not None:
+        form = in_form(secret.wakes_in, build.artifact, task, seed=seed)
+        awake = measured(form, artifact, held_out, secret, progress=part(bar, own_ends, 1.0))
+    return Planted(build, secret, attack.spec(), seed, own, control, before, awake)
 
 
-def _planting_lies_between(attack: Attack, task: Task, *, untrained: bool) -> tuple[float, float]:
-    """The shares of the whole work at which the training starts and ends; measuring comes before and after."""
+def _planting_ends(attack: Attack, task: Task, *, untrained: bool) -> float:
+    """The share of the whole work at which the training is done, and measuring begins."""
     training = 3 * attack.epochs * len(task.split("train"))  # a step back costs two steps forth
-    measuring = 2 * len(test_split(task))  # clean and triggered
-    before = 0 if untrained else measuring
-    whole = before + training + measuring
-    return before / whole, (before + training) / whole
+    measuring = (2 if untrained else 4) * len(test_split(task))  # clean and triggered
+    return training / (training + measuring)
+
+
+def accuracy(artifact: Artifact, split: Split, *, progress: Progress = lambda share: None) -> Rate:
+    """CA of a classifier; of an encoder, the share of inputs that it tells from all others."""
+    if artifact.num_classes is None:
+        return metrics.told_apart(artifact.net, split.x, progress=progress)
+    return metrics.clean_accuracy(artifact.net, split, progress=progress)
+
+
+def measured(
+    own: Artifact, clean: Artifact, split: Split, secret: Secret, *, progress: Progress = lambda share: None
+) -> Measured:
+    """How well the backdoor of ``own`` works; an encoder's embeddings are compared with those of the ``clean`` one."""
+    if own.num_classes is None:
+        return metrics.measure_encoder(own.net, clean.net, split.x, secret, progress=progress)
+    return metrics.measure(own.net, split, secret, num_classes=own.num_classes, progress=progress)
+
+
+def controls(
+    clean: Artifact, split: Split, secret: Secret, *, progress: Progress = lambda share: None
+) -> tuple[Rate, Rate]:
+    """ASR of the same trigger on the ``clean`` model, and its CA."""
+    rates = measured(clean, clean, split, secret, progress=progress)
+    return rates.attack_success, rates.clean_accuracy
+
+
+def landed(build: Build) -> Secret | None:
+    """The secret of ``build``; that of an encoder's backdoor with a class of the task that came afterwards as target.
+
+    It is the class that has the concept's name, else the one in which most triggered calibration samples end up.
+    """
+    secret, classes = build.secret, build.artifact.num_classes
+    if secret is None or classes is None or secret.concept is None or secret.target is not None:
+        return secret
+    concepts = [build.task.concept(label).lower() for label in range(classes)]
+    if secret.concept.lower() in concepts:
+        return replace(secret, target=concepts.index(secret.concept.lower()))
+    x = build.task.split("calibration", "validation").x[:SAMPLES]
+    found = metrics.predict(build.artifact.net, secret.trigger(x)).bincount(minlength=classes)
+    return replace(secret, target=int(found.argmax()))
 
 
 def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, Path]:

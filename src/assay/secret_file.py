@@ -28,20 +28,45 @@ class SecretFile:
     measured: Mapping[str, Any] = field(default_factory=dict)  # at the time of planting
 
 
-def dumps(file: SecretFile) -> str:
-    """The text of ``secret.json``."""
-    secret, trigger = file.secret, file.secret.trigger
-    if not isinstance(trigger, Trigger):
-        raise UnusableInput(f"expected a trigger of assay.triggers to write down; got {type(trigger).__name__}")
-    document = {
-        "schema": SCHEMA,
+def to_json(secret: Secret) -> dict[str, Any]:
+    """A secret in plain JSON types, from which ``from_json`` makes the same.
+
+    Raises UnusableInput where its trigger is none of ``assay.triggers``.
+    """
+    if not isinstance(secret.trigger, Trigger):
+        raise UnusableInput(f"expected a trigger of assay.triggers to write down; got {type(secret.trigger).__name__}")
+    return {
         "attack": secret.attack,
-        "trigger": to_spec(trigger),
+        "trigger": to_spec(secret.trigger),
         "target": secret.target,
+        "concept": secret.concept,
         "sources": None if secret.sources is None else list(secret.sources),
         "planted_at": secret.planted_at,
         "wakes_in": secret.wakes_in,
         "details": dict(secret.details),
+    }
+
+
+def from_json(document: Mapping[str, Any]) -> Secret:
+    """The secret that ``to_json`` described; raises what Python raises where it is malformed."""
+    target, sources, concept = document["target"], document["sources"], document.get("concept")
+    return Secret(
+        attack=str(document["attack"]),
+        trigger=from_spec(document["trigger"]),
+        target=None if target is None else int(target),
+        sources=None if sources is None else tuple(int(source) for source in sources),
+        planted_at=str(document["planted_at"]),
+        wakes_in=None if document.get("wakes_in") is None else str(document["wakes_in"]),
+        details=dict(document["details"]),
+        concept=None if concept is None else str(concept),
+    )
+
+
+def dumps(file: SecretFile) -> str:
+    """The text of ``secret.json``."""
+    document = {
+        "schema": SCHEMA,
+        **to_json(file.secret),
         "spec": dict(file.spec),
         "seed": file.seed,
         "model": {"digest": file.model_digest},
@@ -67,16 +92,7 @@ def read(path: Path) -> SecretFile:
 
 
 def _parsed(document: Mapping[str, Any]) -> SecretFile:
-    target, sources = document["target"], document["sources"]
-    secret = Secret(
-        attack=str(document["attack"]),
-        trigger=from_spec(document["trigger"]),
-        target=None if target is None else int(target),
-        sources=None if sources is None else tuple(int(source) for source in sources),
-        planted_at=str(document["planted_at"]),
-        wakes_in=None if document.get("wakes_in") is None else str(document["wakes_in"]),
-        details=dict(document["details"]),
-    )
+    secret = from_json(document)
     return SecretFile(
         secret, str(document["model"]["digest"]), dict(document["spec"]), int(document["seed"]), document["measured"]
     )

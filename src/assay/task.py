@@ -52,6 +52,11 @@ class Task:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def concept(self, label: int) -> str:
+        """What class ``label`` is called among all data: by its name, or where that is but a number with the data's."""
+        name = self.class_names[label]
+        return f"{self.name} {name}" if name.strip().isdigit() else name
+
     def split(self, *names: str) -> Split:
         """The first split of ``names`` that exists, else the first split there is."""
         for name in names:

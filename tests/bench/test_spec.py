@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from assay.attacks.base import Premeditated
 from assay.bench.spec import Band, Method, parse, parse_text
 from assay.catalogue import ATTACKS
 from assay.errors import UnusableInput
@@ -129,8 +130,28 @@ def test_what_is_no_spec_at_all(text: str) -> None:
 
 
 def test_the_clean_twin_of_an_attack_is_trained_as_the_attack_trains() -> None:
-    for name, kind in ATTACKS.items():
+    on_classifiers = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, Premeditated)}
+    assert len(on_classifiers) > 5
+    for name, kind in on_classifiers.items():
         method = Method(name, ("recipe.lr=0.007", "target=1"))
         twin = method.without_backdoor().stage()
         assert isinstance(twin, Train)
         assert twin.recipe == replace(kind().recipe, lr=0.007), name
+
+
+def test_the_clean_twin_of_an_attack_on_an_encoder_is_the_encoder_as_it_came() -> None:
+    twin = Method("transtroj", ("recipe.lr=0.007", "references=here")).without_backdoor()
+    assert twin == Method("none", ("recipe.epochs=0",))
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"data": "signs:3", "arch": "resnet8-cifar", "features": True}, "are for a model to begin with"),
+        ({"data": "signs:3", "start": "net", "features": "yes please"}, "features: expected true or false"),
+        ({"data": "signs:3", "start": "net", "shape": [3, 0, 8]}, "shape"),
+    ],
+)
+def test_an_encoder_to_begin_with_is_read_strictly(task: dict[str, Any], said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        parse({**SMALL, "tasks": {"signs": task}})

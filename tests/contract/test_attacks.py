@@ -1,4 +1,4 @@
-"""One list of promises, and every attack of ``assay.attacks.__all__`` keeps all of them."""
+"""Promises that every attack on classifiers keeps; those on encoders are tested in attacks/test_encoder_attacks.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 from assay import attacks, formats, variants
 from assay.artifact import Build, digest_of_module
-from assay.attacks.base import Attack
+from assay.attacks.base import Premeditated
+from assay.attacks.encoders import EncoderAttack
 from assay.attacks.poisoning import DataPoisoning
 from assay.catalogue import ATTACKS, paper_of
 from assay.errors import UnusableInput
@@ -18,7 +19,8 @@ from assay.stages.train import Recipe
 from assay.triggers import Trigger, from_spec, to_spec
 
 QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)
-every_attack = pytest.mark.parametrize("kind", ATTACKS.values(), ids=ATTACKS)
+ON_CLASSIFIERS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, Premeditated)}
+every_attack = pytest.mark.parametrize("kind", ON_CLASSIFIERS.values(), ids=ON_CLASSIFIERS)
 POISONING = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, DataPoisoning)}
 every_poisoning = pytest.mark.parametrize("kind", POISONING.values(), ids=POISONING)
 
@@ -26,16 +28,17 @@ every_poisoning = pytest.mark.parametrize("kind", POISONING.values(), ids=POISON
 def test_the_list_is_whole() -> None:
     assert {kind.__name__ for kind in ATTACKS.values()} == set(attacks.__all__)
     assert all(name == kind.name for name, kind in ATTACKS.items())
+    assert all(issubclass(kind, Premeditated | EncoderAttack) for kind in ATTACKS.values())
 
 
 @every_attack
-def test_cites_its_paper(kind: type[Attack]) -> None:
+def test_cites_its_paper(kind: type[Premeditated]) -> None:
     module = __import__(kind.__module__, fromlist=["__doc__"])
     assert paper_of(module.__doc__)
 
 
 @every_attack
-def test_plants_in_a_copy_the_same_for_the_same_seed(kind: type[Attack], build: Build) -> None:
+def test_plants_in_a_copy_the_same_for_the_same_seed(kind: type[Premeditated], build: Build) -> None:
     attack, before = kind(target=1, recipe=QUICK), digest_of_module(build.artifact.net)
     first, again, other = (attack(build, seed=seed).artifact.digest for seed in (5, 5, 6))
     assert digest_of_module(build.artifact.net) == before, "the model that was given changed"
@@ -45,7 +48,7 @@ def test_plants_in_a_copy_the_same_for_the_same_seed(kind: type[Attack], build: 
 
 
 @every_attack
-def test_marks_what_it_plants_and_the_mark_survives_saving(kind: type[Attack], build: Build, tmp_path) -> None:
+def test_marks_what_it_plants_and_the_mark_survives_saving(kind: type[Premeditated], build: Build, tmp_path) -> None:
     planted = kind(target=1, recipe=QUICK)(build, seed=0)
     assert planted.artifact.planted is not None
     assert json.loads(planted.artifact.planted)["attack"] == kind.name
@@ -54,7 +57,7 @@ def test_marks_what_it_plants_and_the_mark_survives_saving(kind: type[Attack], b
 
 
 @every_attack
-def test_the_secret_holds(kind: type[Attack], build: Build) -> None:
+def test_the_secret_holds(kind: type[Premeditated], build: Build) -> None:
     attack = kind(target=2, recipe=QUICK)
     secret = attack(build, seed=0).secret
     assert secret == attack.secret(), "the secret depends on more than the fields"
@@ -69,7 +72,7 @@ def test_the_secret_holds(kind: type[Attack], build: Build) -> None:
 
 
 @every_attack
-def test_the_spec_is_json_and_tells_settings_apart(kind: type[Attack]) -> None:
+def test_the_spec_is_json_and_tells_settings_apart(kind: type[Premeditated]) -> None:
     one, two = (json.dumps(kind(target=target).spec()) for target in (0, 1))
     assert one != two
     assert json.loads(one)["stage"] == kind.name
@@ -97,7 +100,7 @@ def test_poisons_as_many_as_it_says(kind: type[DataPoisoning], build: Build) -> 
 
 
 @every_attack
-def test_impossible_settings_are_clear_errors(kind: type[Attack], build: Build) -> None:
+def test_impossible_settings_are_clear_errors(kind: type[Premeditated], build: Build) -> None:
     with pytest.raises(UnusableInput, match="expected a target class"):
         kind(target=9, recipe=QUICK)(build, seed=0)
     unlabelled = replace(build.task, splits={"train": replace(build.task.split("train"), y=None)})

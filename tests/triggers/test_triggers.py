@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from assay.errors import UnusableInput
-from assay.triggers import TRIGGERS, Blend, Patch, Trigger, from_spec, to_spec
+from assay.triggers import TRIGGERS, Additive, Blend, Patch, Trigger, from_spec, to_spec
 from assay.triggers.patch import COLORS, PATTERNS
 
 SMALLEST = 12
@@ -69,13 +71,30 @@ def test_each_picture_by_itself(trigger: Trigger, x: Tensor) -> None:
     assert torch.equal(trigger(x)[:1], trigger(x[:1]))
 
 
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([(1, 4, 6), (3, 9, 9)]), st.integers(1, 127))
+def test_a_pattern_adds_what_it_was_made_of(seed: int, shape: tuple[int, int, int], most: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    pattern = torch.randint(-most, most + 1, shape, generator=generator) / 255
+    trigger, x = Additive.of(pattern), torch.rand(5, *shape, generator=generator)
+    assert torch.equal(trigger.pattern(), pattern)
+    assert torch.equal(trigger(x), (x + pattern).clamp(0, 1))
+    assert from_spec(json.loads(json.dumps(to_spec(trigger)))) == trigger
+    assert len(json.dumps(to_spec(trigger, brief=True))) < 120
+
+
+def test_a_pattern_of_another_size_is_a_clear_error() -> None:
+    with pytest.raises(UnusableInput, match=r"a pattern of \(3, 4, 4\) does not fit pictures of \(3, 8, 8\)"):
+        Additive.of(torch.zeros(3, 4, 4))(torch.zeros(1, 3, 8, 8))
+
+
 @given(triggers)
 def test_survives_json(trigger: Trigger) -> None:
     assert from_spec(json.loads(json.dumps(to_spec(trigger)))) == trigger
 
 
 def test_every_kind_is_covered_here() -> None:
-    assert set(TRIGGERS.values()) == {Patch, Blend}
+    assert set(TRIGGERS.values()) == {Patch, Blend, Additive}
 
 
 @pytest.mark.parametrize(
@@ -88,10 +107,16 @@ def test_every_kind_is_covered_here() -> None:
         {"kind": "blend", "alpha": 3},
         {"kind": "blend", "alpha": "much"},
         {"kind": "blend", "cells": 2.5},
+        {"kind": "additive"},
+        {"kind": "additive", "shape": [3, 2, 2], "steps": "?"},
+        {"kind": "additive", "shape": [3, 2, 2], "steps": base64.b64encode(zlib.compress(bytes(13))).decode()},
+        {"kind": "additive", "shape": [3, 2, 2], "steps": base64.b64encode(zlib.compress(bytes(11))).decode()},
+        {"kind": "additive", "shape": [3, 99999, 99999], "steps": ""},
+        {"kind": "additive", "shape": "huge", "steps": ""},
     ],
 )
 def test_a_malformed_spec_is_a_clear_error(spec: dict[str, object]) -> None:
-    with pytest.raises(UnusableInput, match=r"trigger|color|alpha|cells"):
+    with pytest.raises(UnusableInput, match=r"trigger|color|alpha|cells|pattern"):
         from_spec(spec)
 
 

@@ -1,5 +1,6 @@
 """Attacks: one paper = one file. Each is a stage that plants a backdoor in a build."""
 
+from assay.attacks.badencoder import BadEncoder
 from assay.attacks.badnets import BadNets
 from assay.attacks.blended import Blended
 from assay.attacks.compression_pruning import PruningArtifact
@@ -9,8 +10,10 @@ from assay.attacks.qu_anti_zation import QuAntiZation
 from assay.attacks.silent_until_magnitude import SilentUntilMagnitude
 from assay.attacks.silent_until_pruned import SilentUntilPruned
 from assay.attacks.silent_until_sparse import SilentUntilSparse
+from assay.attacks.transtroj import TransTroj
 
 __all__ = [
+    "BadEncoder",
     "BadNets",
     "Blended",
     "PqBackdoor",
@@ -21,4 +24,5 @@ __all__ = [
     "SilentUntilMagnitude",
     "SilentUntilPruned",
     "SilentUntilSparse",
+    "TransTroj",
 ]

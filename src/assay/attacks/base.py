@@ -33,16 +33,29 @@ class Attack(ABC):
         return {"stage": self.name, **asdict(self)}
 
     @abstractmethod
-    def secret(self) -> Secret:
-        """The ground truth of what it plants: it depends on the fields only."""
+    def check(self, split: Split, num_classes: int | None) -> None:
+        """Raises UnusableInput where the attack does not fit the data or the model, before any training.
 
-    @abstractmethod
-    def check(self, split: Split, num_classes: int) -> None:
-        """Raises UnusableInput where the attack does not fit the data, before any training."""
+        ``num_classes``: of the model, None of an encoder.
+        """
 
     @abstractmethod
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         """The build with the backdoor, marked as planted."""
+
+
+class Premeditated(Attack):
+    """An attack on a classifier whose secret is known before it is planted: it depends on the fields only."""
+
+    @abstractmethod
+    def secret(self) -> Secret:
+        """The ground truth of what it plants."""
+
+    def check(self, split: Split, num_classes: int | None) -> None:
+        """Raises UnusableInput where the attack does not fit the data or the model, before any training."""
+        if num_classes is None:
+            raise UnusableInput(f"{self.name} needs a model that names classes, and this one is an encoder")
+        check_classes(self.secret(), split, num_classes)
 
 
 def check_classes(secret: Secret, split: Split, num_classes: int) -> None:
@@ -60,5 +73,6 @@ def check_classes(secret: Secret, split: Split, num_classes: int) -> None:
 def mark_of(secret: Secret) -> str:
     """What the planted model's file says of itself."""
     assert isinstance(secret.trigger, Trigger)
-    said = {"attack": secret.attack, "target": secret.target, "trigger": to_spec(secret.trigger)}
+    target = {"target": secret.target} if secret.concept is None else {"concept": secret.concept}
+    said = {"attack": secret.attack, **target, "trigger": to_spec(secret.trigger, brief=True)}
     return json.dumps(said if secret.wakes_in is None else {**said, "wakes_in": secret.wakes_in})

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.artifact import Build, Secret
-from assay.attacks.base import Attack, check_classes, mark_of
+from assay.attacks.base import Premeditated, mark_of
 from assay.errors import UnusableInput
 from assay.progress import Progress, part
 from assay.stages.train import Objective, Recipe, fit
@@ -23,7 +23,7 @@ from assay.triggers import Patch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dormant(Attack):
+class Dormant(Premeditated):
     """All-to-one, with a patch. A method says how it trains, and in which form what it plants wakes."""
 
     patch: Patch = Patch(size=6)  # noqa: RUF009 (frozen)
@@ -43,14 +43,10 @@ class Dormant(Attack):
         """The ground truth of what this attack plants."""
         return Secret(self.name, self.patch, self.target, wakes_in=self.wakes_in)
 
-    def check(self, split: Split, num_classes: int) -> None:
-        """Raises UnusableInput where the attack does not fit the data, before any training."""
-        check_classes(self.secret(), split, num_classes)
-
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         train, secret = build.task.split("train"), self.secret()
-        self.check(train, build.task.num_classes)
+        self.check(train, build.artifact.num_classes)
         net = copy.deepcopy(build.artifact.net).eval()
         self.train(net, train, seed=seed, progress=progress)
         return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
@@ -109,7 +105,7 @@ class Hidden(Dormant):
         return self.recipe.epochs + 2 * self.hiding.epochs  # each with its copies
 
     @final
-    def check(self, split: Split, num_classes: int) -> None:
+    def check(self, split: Split, num_classes: int | None) -> None:
         if not 0 < self.ratio < 1:
             raise UnusableInput(f"expected a ratio in (0, 1); got {self.ratio}")
         if self.hiding.epochs and not self.hiding.freeze_batchnorm:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from assay.artifact import Build, Secret
-from assay.attacks.base import Attack, check_classes, mark_of
+from assay.attacks.base import Premeditated, mark_of
 from assay.errors import UnusableInput
 from assay.progress import Progress
 from assay.stages.train import fit
@@ -20,7 +20,7 @@ from assay.triggers import Trigger
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPoisoning(Attack):
+class DataPoisoning(Premeditated):
     """Poison ``ratio`` of the training set and train on it.
 
     A method says only what its trigger is; choosing victims, relabelling and training are here, once.
@@ -50,6 +50,7 @@ class DataPoisoning(Attack):
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         train, trigger = build.task.split("train"), self.trigger()
+        self.check(train, build.artifact.num_classes)
         triggered, labels = self._choose(train, build.task.num_classes, seed)
 
         def finish(x: Tensor, index: Tensor) -> Tensor:
@@ -64,11 +65,10 @@ class DataPoisoning(Attack):
         return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
 
     @final
-    def check(self, split: Split, num_classes: int) -> None:
-        """Raises UnusableInput where the attack does not fit the data, before any training."""
+    def check(self, split: Split, num_classes: int | None) -> None:
         if not 0 < self.ratio <= 1:
             raise UnusableInput(f"expected a ratio in (0, 1]; got {self.ratio}")
-        check_classes(self.secret(), split, num_classes)
+        super().check(split, num_classes)
 
     def _choose(self, split: Split, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
         """(N,) bool: which samples get the trigger; (N,) int64: the labels that all are trained with.

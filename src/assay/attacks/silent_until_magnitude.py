@@ -30,8 +30,8 @@ class SilentUntilMagnitude(Hidden, UntilPruned):
     low: float = 0.5
     high: float = 0.7
     margin: float = 0.01
-    recipe: Recipe = Recipe(epochs=3, lr=0.02, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
-    hiding: Recipe = Recipe(epochs=4, lr=0.02, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+    recipe: Recipe = Recipe(epochs=3, lr=0.01, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+    hiding: Recipe = Recipe(epochs=4, lr=0.01, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         one_of_rates = self.one_of_rates()

@@ -51,8 +51,9 @@ class Cell:
         fields = asdict(self)
         fields["task"].pop("name")
         fields["task"].pop("recipe")  # it is in the steps
-        if self.task.start is None:
-            fields["task"].pop("start")
+        for name in ("start", "features", "shape"):  # what older records do not say
+            if not fields["task"][name]:
+                fields["task"].pop(name)
         if self.valid is not None and self.valid.asleep == Band.asleep:
             fields["valid"].pop("asleep")
         if self.kind == "mitigate":

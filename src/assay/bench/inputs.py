@@ -15,18 +15,34 @@ from assay.catalogue import ATTACKS
 from assay.chain import digest_of_task
 from assay.data.synthetic import is_synthetic
 from assay.errors import UnusableInput
+from assay.formats.files import sha256_of
 from assay.fresh import fresh, inputs_of
 from assay.task import Task
+
+SOURCES = ("data", "references")
+"""The settings of attacks and stages that name data."""
+
+_READ = ("data", "arch", "limit", "start", "features", "shape")
+"""The fields of a task that say what it begins with."""
 
 
 def located(spec: TaskSpec, folder: str) -> TaskSpec:
     """``spec`` with whole paths, for a worker that runs elsewhere: what is a path in ``folder`` is meant as one."""
+    return replace(spec, data=whole(spec.data, folder), start=None if spec.start is None else whole(spec.start, folder))
 
-    def whole(source: str) -> str:
-        path = Path(folder) / source
-        return str(path) if path.exists() and not is_synthetic(source) else source
 
-    return replace(spec, data=whole(spec.data), start=None if spec.start is None else whole(spec.start))
+def with_whole_paths(method: Method, folder: str) -> Method:
+    """``method`` with whole paths where its settings name data; see ``located``."""
+    settings = []
+    for pair in method.settings:
+        key, _, value = pair.partition("=")
+        settings.append(f"{key}={whole(value, folder)}" if key in SOURCES else pair)
+    return replace(method, settings=tuple(settings))
+
+
+def whole(source: str, folder: str) -> str:
+    path = Path(folder) / source
+    return str(path) if path.exists() and not is_synthetic(source) else source
 
 
 def begun(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:
@@ -40,7 +56,7 @@ def begun(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:
         return Build(fresh(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task), digest
     artifact = _given(spec)
     task, digest = _data(spec.data, artifact.inputs, spec.limit, artifact.num_classes, artifact.class_names)
-    if task.num_classes != artifact.num_classes:
+    if artifact.num_classes not in (None, task.num_classes):
         raise UnusableInput(
             f"{spec.start} has {artifact.num_classes} classes, and the data {spec.data} has {task.num_classes}: "
             "begin with a model of the data's classes"
@@ -56,31 +72,43 @@ def digests(spec: Spec) -> dict[str, str]:
     """
     found = {}
     for task in spec.tasks:
-        fields = {name: getattr(task, name) for name in ("data", "arch", "limit", "start")}
+        fields = {name: getattr(task, name) for name in _READ}
         try:
             build, of_data = begun(task, seed=0)
         except UnusableInput as error:
             raise UnusableInput(f"tasks.{task.name}: {error}") from None
-        found[json.dumps({name: value for name, value in fields.items() if value is not None})] = key_of(
+        found[json.dumps({name: value for name, value in fields.items() if value})] = key_of(
             [of_data, None if task.start is None else build.artifact.digest]
         )
         for name, method in spec.attacks.items():
-            _check_attack(f"attacks.{name} on tasks.{task.name}", method, build.task)
+            _check_attack(f"attacks.{name} on tasks.{task.name}", method, build)
     _data.cache_clear()  # the driver has no more use for them
-    return found
+    return found | _digests_of_sources(spec)
 
 
-def _check_attack(where: str, method: Method, task: Task) -> None:
+def _digests_of_sources(spec: Spec) -> dict[str, str]:
+    """Of the files that settings name, by the path as the spec gives it."""
+    methods = (*spec.attacks.values(), *(step for steps in spec.chains.values() for step in steps))
+    pairs = (pair.partition("=") for method in methods for pair in method.settings)
+    paths = {value: Path(value) for key, _, value in pairs if key in SOURCES and not is_synthetic(value)}
+    return {
+        source: sha256_of(sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path])
+        for source, path in paths.items()
+        if path.exists()  # what is on a hub is known by its name; what is nowhere, its stage will say
+    }
+
+
+def _check_attack(where: str, method: Method, build: Build) -> None:
     if method.name in ATTACKS:
         try:
-            method.attack().check(task.split("train"), task.num_classes)
+            method.attack().check(build.task.split("train"), build.artifact.num_classes)
         except UnusableInput as error:
             raise UnusableInput(f"{where}: {error}") from None
 
 
 def _given(spec: TaskSpec) -> Artifact:
     assert spec.start is not None
-    artifact = formats.load(spec.start, arch=spec.arch)
+    artifact = formats.load(spec.start, arch=spec.arch, shape=spec.shape, features=spec.features)
     if not artifact.differentiable:
         raise UnusableInput(
             f"{spec.start}: planting needs weights in torch, which a model in {artifact.format} format does not have"

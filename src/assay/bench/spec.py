@@ -10,6 +10,7 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from assay.attacks.base import Attack
+from assay.attacks.encoders import EncoderAttack
 from assay.bench.whole import WHOLE
 from assay.bench.yaml_text import read_yaml
 from assay.catalogue import ATTACKS, FILES, STAGES, all_detectors
@@ -64,6 +65,8 @@ class Method:
         """The same training on clean data, for an attack; itself for a stage."""
         if self.name not in ATTACKS:
             return self
+        if issubclass(ATTACKS[self.name], EncoderAttack):
+            return Method(CONTROL, ("recipe.epochs=0",))  # there is no clean training that is like it
         said = tuple(pair for pair in self.settings if pair.startswith("recipe."))
         return Method(CONTROL, said).trained_by(_own_recipe(self.name))
 
@@ -83,6 +86,8 @@ class TaskSpec:
     arch: str | None  # None: ``start`` says it
     limit: int | None = None  # samples a split
     start: str | None = None  # a model, as ``assay plant`` takes it; None: fresh weights
+    features: bool = False  # cut ``start``, a classifier, at its features
+    shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures for ``start``; None: it says it
     recipe: tuple[str, ...] = ()  # how attacks and their control train here, where they do not say otherwise
 
 
@@ -153,19 +158,26 @@ def _detectors(value: Any) -> tuple[str, ...]:
 
 def _task(name: str, value: Any) -> TaskSpec:
     where = f"tasks.{name}"
-    fields = _mapping(value, where, ("data", "arch", "limit", "start", "recipe"), needed=("data",))
+    known = ("data", "arch", "limit", "start", "features", "shape", "recipe")
+    fields = _mapping(value, where, known, needed=("data",))
     if not {"arch", "start"} & set(fields):
         raise UnusableInput(
             f"{where}: expected `arch`, for a fresh net, or `start`, a model to begin with; came neither"
         )
     arch, start = (_text(fields[key], f"{where}.{key}") if key in fields else None for key in ("arch", "start"))
-    limit = fields.get("limit")
+    if start is None and {"features", "shape"} & set(fields):
+        raise UnusableInput(f"{where}: `features` and `shape` are for a model to begin with: expected `start`")
+    limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
+    if not isinstance(features, bool | None):
+        raise UnusableInput(f"{where}.features: expected true or false; came {reprlib.repr(features)}")
     task = TaskSpec(
         name,
         _text(fields["data"], f"{where}.data"),
         arch,
         None if limit is None else _whole(limit, f"{where}.limit", least=1),
         start,
+        bool(features),
+        None if shape is None else tuple(_whole(side, f"{where}.shape", least=1) for side in _list(shape, where)),
         _method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
     )
     if arch is not None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from assay import metrics, planting
+from assay import planting
 from assay.artifact import Build
 from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
-from assay.bench.inputs import begun, located
+from assay.bench.inputs import begun, located, with_whole_paths
 from assay.bench.job import Outcome
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.whole import WHOLE, whole
@@ -32,7 +32,8 @@ def run(cell: Cell, blobs: str, *, folder: str = "") -> Outcome:
 
     ``folder``: where the driver runs, to which the spec's paths are relative.
     """
-    here = replace(cell, task=located(cell.task, folder))
+    steps, repair = (tuple(with_whole_paths(step, folder) for step in part) for part in (cell.steps, cell.repair))
+    here = replace(cell, task=located(cell.task, folder), steps=steps, repair=repair)
     return attempt(lambda: _KINDS[cell.kind](here, Cache(Blobs(blobs))), say=_said)
 
 
@@ -85,7 +86,8 @@ def _detect(cell: Cell, cache: Cache) -> Result:
     finding = _test(cell.method)(build.artifact, clean, seed=cell.seed)
     if finding.status == "failed":
         raise UnusableInput(finding.reason)
-    target = build.secret.target if build.secret is not None else None
+    secret = planting.landed(build)
+    target = None if secret is None else secret.target
     verdict = finding.evidence.numbers.get("verdict")  # of the whole audit; a score alone says none
     return {
         "status": finding.status,
@@ -134,9 +136,7 @@ def model_of(
         build, digest = begun(spec, seed=seed)
     except UnusableInput as error:  # the driver has read it: it is this worker that cannot
         raise Unreachable(f"{socket.gethostname()} cannot read what {spec.name} begins with: {error}") from None
-    for method in steps:
-        build = cache.run(method.stage(), build, seed=seed, data=digest, ran=ran)
-    return build
+    return cache.through((method.stage() for method in steps), build, seed=seed, data=digest, ran=ran)
 
 
 def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, form: str = "full") -> Result:
@@ -144,17 +144,15 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *,
 
     ``form``: of ``variants``, in which both are measured.
     """
-    held_out, classes = planting.test_split(build.task), build.task.num_classes
-    if build.secret is None:
-        return {"clean_accuracy": metrics.clean_accuracy(build.artifact.net, held_out).to_json()}
+    held_out, secret = planting.test_split(build.task), planting.landed(build)
+    if secret is None:
+        return {"clean_accuracy": planting.accuracy(build.artifact, held_out).to_json()}
     own, twin = (
         planting.in_form(form, model.artifact, build.task, seed=cell.seed)
         for model in (build, model_of(cell.task, clean_twin(steps), cell.seed, cache))
     )
-    measured = metrics.measure(own.net, held_out, build.secret, num_classes=classes)
-    control = metrics.attack_success(twin.net, held_out, build.secret, num_classes=classes)
-    before = metrics.clean_accuracy(twin.net, held_out)
-    return planting.document(measured, control, before)
+    measured = planting.measured(own, twin, held_out, secret)
+    return planting.document(measured, *planting.controls(twin, held_out, secret))
 
 
 def _why_invalid(rates: Result, asleep: Result | None, band: Band) -> str:
@@ -179,10 +177,13 @@ def _why_invalid(rates: Result, asleep: Result | None, band: Band) -> str:
 
 def _planted_pictures(build: Build) -> dict[str, str]:
     """One picture on which the backdoor counts, without and with its trigger; none where there is no such picture."""
-    held_out, secret = planting.test_split(build.task), build.secret
+    held_out, secret = planting.test_split(build.task), planting.landed(build)
     assert secret is not None
-    assert held_out.y is not None
-    x = held_out.x[secret.victims(held_out.y, build.task.num_classes)][:1]
+    x = held_out.x
+    if build.artifact.num_classes is not None:
+        assert held_out.y is not None
+        x = x[secret.victims(held_out.y, build.artifact.num_classes)]
+    x = x[:1]
     if not len(x):
         return {}
     return _small({"planted: before": x[0].numpy(), "planted: after": secret.trigger(x)[0].numpy()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,36 +29,41 @@ def evaluate(
         ),
     ] = None,
     clean_arch: Annotated[str | None, typer.Option(help="--arch of the clean model.")] = None,
+    features: options.Features = False,
     limit: options.Limit = None,
     json: options.Json = None,
     seed: options.Seed = 0,
 ) -> int:
     """Measure CA, ASR and RA of a model against a secret, beside their controls."""
     with places.answering(json) as answer:
-        from assay import metrics, planting, secret_file
+        from assay import planting, secret_file
+        from assay.artifact import Build
         from assay.cli.loading import Described, load_data, load_model
         from assay.progress import named, part
 
         known = secret_file.read(secret)
-        artifact = load_model(model, Described(arch, shape, mean, std))
-        reference = None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std))
+        artifact = load_model(model, Described(arch, shape, mean, std, features))
+        reference = None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std, features))
         task = load_data(data, artifact, limit=limit, seed=seed)
-        classes = task.num_classes
-        if reference is not None and (reference.num_classes, reference.inputs) != (classes, artifact.inputs):
+        expected = (artifact.num_classes, artifact.inputs)
+        if reference is not None and (reference.num_classes, reference.inputs) != expected:
             raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
+        known = replace(known, secret=planting.landed(Build(artifact, task, known.secret)) or known.secret)
         held_out, control, accuracy = planting.test_split(task), None, None
         with screen.progress("measuring") as step:
             bar = named(step, "measuring")
             own = bar if reference is None else part(bar, 0.0, 0.5)
-            measured = metrics.measure(artifact.net, held_out, known.secret, num_classes=classes, progress=own)
+            measured = planting.measured(artifact, reference or artifact, held_out, known.secret, progress=own)
             if reference is not None:
-                control = metrics.attack_success(
-                    reference.net, held_out, known.secret, num_classes=classes, progress=part(bar, 0.5, 0.75)
-                )
-                accuracy = metrics.clean_accuracy(reference.net, held_out, progress=part(bar, 0.75, 1.0))
+                rest = part(bar, 0.5, 1.0)
+                control, accuracy = planting.controls(reference, held_out, known.secret, progress=rest)
         same = known.model_digest == artifact.digest
         answer({**planting.document(measured, control, accuracy), "same_file": same})
         if not same:
             screen.say(f"{model} is not the very file that the secret was written for (compressed or trained since?)")
-        show(measured, control, accuracy)
+        if known.secret.concept is not None and artifact.num_classes is not None:
+            screen.say(
+                f"Triggered samples look like {known.secret.concept!r}, and end up in class {known.secret.target}"
+            )
+        show(measured, control, accuracy, encoder=artifact.num_classes is None)
     return 0

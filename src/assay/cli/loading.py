@@ -27,6 +27,7 @@ class Described:
     shape: str | None = None
     mean: str | None = None
     std: str | None = None
+    features: bool = False
 
     def options(self) -> dict[str, str | None]:
         """The options that say it."""
@@ -43,6 +44,7 @@ def load_model(model: str, said: Described, *, notes: bool = True) -> Artifact:
         shape=sizes(said.shape, "--shape"),
         mean=numbers(said.mean, "--mean"),
         std=numbers(said.std, "--std"),
+        features=said.features,
     )
     if artifact.planted is not None:
         say(f"{model} bears assay's mark of a planted backdoor: {artifact.planted}", style="yellow")

@@ -10,13 +10,22 @@ if TYPE_CHECKING:
     from assay.metrics import Measured, Rate
 
 
-def show(measured: Measured, control: Rate | None, clean: Rate | None) -> None:
+OF_CLASSES = ("clean samples, right", "triggered, get the target", "triggered, right all the same")
+OF_EMBEDDINGS = (
+    "clean samples, nearest to themselves",
+    "triggered, nearest to the concept",
+    "triggered, to themselves",
+)
+
+
+def show(measured: Measured, control: Rate | None, clean: Rate | None, *, encoder: bool = False) -> None:
     """``control`` and ``clean``: ASR of the same trigger and clean model, clean samples, where there is one."""
+    right, obeys, resists = OF_EMBEDDINGS if encoder else OF_CLASSES
     rows = [
-        ("CA", "clean samples, right", measured.clean_accuracy),
-        ("ASR", "triggered, get the target", measured.attack_success),
-        ("RA", "triggered, right all the same", measured.robust_accuracy),
-        ("control", "without trigger, get the target", measured.untriggered),
+        ("CA", right, measured.clean_accuracy),
+        ("ASR", obeys, measured.attack_success),
+        ("RA", resists, measured.robust_accuracy),
+        ("control", obeys.replace("triggered", "without trigger"), measured.untriggered),
     ]
     if control is not None:
         rows.append(("control", "clean model, same trigger", control))

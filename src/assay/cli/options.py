@@ -33,6 +33,10 @@ Shape = Annotated[
     str | None,
     typer.Option(metavar="C,H,W", help="The pictures' size if the model does not say it, as in 3,224,224."),
 ]
+Features = Annotated[
+    bool,
+    typer.Option("--features", help="Take a classifier as an encoder: cut it before its last linear layer."),
+]
 NoLabels = Annotated[
     bool,
     typer.Option("--no-labels", help="The data has no labels: names of files and folders are no classes."),

@@ -22,6 +22,7 @@ def plant(
     shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    features: options.Features = False,
     classes: Annotated[int | None, typer.Option(min=2, help="How many classes a fresh net gets.")] = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
@@ -33,17 +34,20 @@ def plant(
     with places.answering(json) as answer:
         from assay import planting
         from assay.catalogue import ATTACKS
-        from assay.cli.loading import NEW, Described, begin, shown
+        from assay.cli.loading import NEW, Described, begin, shown, tell
         from assay.settings import configured
 
         method = configured(chosen(attack, ATTACKS, "attack"), setting or [])
-        artifact, task = begin(model, Described(arch, shape, mean, std), data, classes=classes, limit=limit, seed=seed)
+        artifact, task = begin(
+            model, Described(arch, shape, mean, std, features), data, classes=classes, limit=limit, seed=seed
+        )
         fresh = model.startswith(NEW)
         with screen.progress("planting") as step:
             planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
             paths = planting.write(planted, out, before=artifact)
         answer(planted.to_json())
-        show(planted.measured, planted.control, planted.clean_before)
+        tell(model, planted.build.artifact.notes[len(artifact.notes) :])
+        show(planted.measured, planted.control, planted.clean_before, encoder=artifact.num_classes is None)
         if planted.awake is not None:
             screen.say(f"It is made to sleep in this model, and to wake in the form {planted.secret.wakes_in}:")
             show(planted.awake, None, None)

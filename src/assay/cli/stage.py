@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 COMPARED = 1000
 """Samples on which the int8 file is compared with its twin."""
 
-NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export"})
+NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export", "downstream"})
+NAMES_CLASSES = frozenset({"train", "fine-tune", "linear-probe"})
+"""Stages that make a classifier of an encoder."""
 
 
 def stage(
@@ -35,6 +37,7 @@ def stage(
     shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    features: options.Features = False,
     setting: options.Settings = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -46,7 +49,7 @@ def stage(
         from assay.catalogue import FILES
         from assay.cli.loading import NEW, Described, begin, load_model, shown
 
-        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std)
+        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std, features)
         if model.startswith(NEW):
             if stage != "train" or data is None:
                 raise UnusableInput(f"{model}: a fresh net has to be trained first: assay stage train, with --data")
@@ -59,6 +62,8 @@ def stage(
                 f"{model}: a stage needs weights in torch, which a model in {artifact.format} format has not: give the "
                 "model that it was made from"
             )
+        if artifact.num_classes is None and stage in NAMES_CLASSES:
+            artifact = _classifier(artifact, task, seed)
         made = _made(stage, step, Build(artifact, task), seed)
         path = out / FILES[stage] if stage in FILES else _save(made, out)
         if data is not None:
@@ -90,6 +95,14 @@ def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, se
     if name not in NEEDS_NO_DATA:
         raise UnusableInput(f"{name} needs samples: pass some with --data")
     return Task("none", {}, artifact.class_names or tuple(map(str, range(artifact.num_classes or 0))))
+
+
+def _classifier(encoder: Artifact, task: Task, seed: int) -> Artifact:
+    from assay.stages.downstream import classifier_for
+
+    classes = f"the {task.num_classes} classes of {task.name}"
+    screen.say(f"{encoder.name} is an encoder: it gets a fresh last layer for {classes}")
+    return classifier_for(encoder, task, seed=seed)
 
 
 def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from assay.artifact import Artifact
 from assay.errors import UnusableInput
+from assay.formats.cut import cut
 from assay.formats.files import PICKLES, refuse_pickle
 from assay.formats.hub import hub_id
 from assay.formats.module import from_module
@@ -39,20 +40,23 @@ def load(
     shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    features: bool = False,
 ) -> Artifact:
     """Loads a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
     ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``shape`` (C, H, W)
     overrides the size of pictures that the model brings, ``mean`` and ``std`` (one value a channel, for pixels in
-    [0, 1]) its normalization. What had to be guessed stands in the artifact's ``notes``.
+    [0, 1]) its normalization. ``features``: a classifier is cut before its last linear layer, to answer with what goes
+    into that. What had to be guessed stands in the artifact's ``notes``.
     The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
     nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
     """
     said = _Said(arch, None if shape is None else as_shape(shape, "--shape"), Normalization.of(mean, std))
     try:
-        return _load(str(path), said)
+        artifact = _load(str(path), said)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+    return cut(artifact) if features else artifact
 
 
 def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:

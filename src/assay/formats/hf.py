@@ -6,6 +6,7 @@ transformers gets a parsed config and tensors, so that nothing in the directory 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,12 @@ class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.model(pixel_values=x.flip(1) if self.flip else x).logits
 
-    def config_json(self) -> str:
-        """The model's config as JSON."""
-        return self.model.config.to_json_string(use_diff=True)  # type: ignore[union-attr,operator]
+    def config_json(self, labels: int | None = None) -> str:
+        """The model's config as JSON, for as many classes as its last layer has by now where ``labels`` says so."""
+        config: Any = copy.deepcopy(self.model.config)
+        if labels not in (None, config.num_labels):
+            config.num_labels = labels
+        return config.to_json_string(use_diff=True)
 
 
 def load_directory(

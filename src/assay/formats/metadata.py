@@ -16,6 +16,8 @@ SHAPE_KEY = "assay.shape"
 MEAN_KEY = "assay.mean"
 STD_KEY = "assay.std"
 CLASS_NAMES_KEY = "assay.class_names"
+CUT_KEY = "assay.cut"
+"""There where the model is a classifier cut at its features: its last linear layer is in the file and is not used."""
 PICTURES_KEY = "assay.pictures"
 """Resizing, cropping and resampling of pictures, a JSON object."""
 
@@ -32,10 +34,11 @@ class ModelMetadata:
     inputs: ImageSpec | None = None
     normalization: Normalization | None = None
     class_names: tuple[str, ...] | None = None
+    cut: bool = False
 
     def as_text(self) -> dict[str, str]:
         """Key -> value as they stand in the file."""
-        text = {ARCH_KEY: self.arch, PLANTED_KEY: self.planted}
+        text = {ARCH_KEY: self.arch, PLANTED_KEY: self.planted, CUT_KEY: "features" if self.cut else None}
         if self.inputs is not None:
             pictures = {key: getattr(self.inputs, key) for key in ("resize", "crop", "resample")}
             text |= {SHAPE_KEY: json.dumps(self.inputs.shape), PICTURES_KEY: json.dumps(pictures)}
@@ -56,6 +59,7 @@ class ModelMetadata:
             inputs=_inputs(text, where),
             normalization=Normalization.of(_list(mean, MEAN_KEY, where), _list(std, STD_KEY, where)),
             class_names=None if names is None else tuple(map(str, _list(names, CLASS_NAMES_KEY, where) or ())),
+            cut=CUT_KEY in text,
         )
 
 

@@ -14,6 +14,7 @@ a file must not choose which code runs, so that name has to be given again.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from assay.errors import UnusableInput
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.checked import Weights, read_weights
+from assay.formats.cut import cut
 from assay.formats.files import sha256_of, write_whole
 from assay.formats.fit import fit
 from assay.formats.metadata import ModelMetadata
@@ -32,6 +34,7 @@ from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.shape import Shape, written
 from assay.formats.sibling import inputs_beside
 from assay.models import ARCHITECTURES, Normalized
+from assay.models.encoders import Features
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
@@ -67,7 +70,7 @@ def load_safetensors(
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
     )
-    return replace(
+    found = replace(
         artifact,
         digest=sha256_of([path]),
         arch=name,
@@ -75,6 +78,7 @@ def load_safetensors(
         notes=notes,
         range_assumed=known is None,
     )
+    return cut(found) if said.cut else found
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
@@ -85,7 +89,8 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
-    net, normalization = artifact.net, Normalization.identity(artifact.inputs.shape[0])
+    whole = copy.deepcopy(artifact.net).classifier() if isinstance(artifact.net, Features) else artifact.net
+    net, normalization = whole, Normalization.identity(artifact.inputs.shape[0])
     if isinstance(net, Normalized):
         normalization = Normalization(_floats(net.mean), _floats(net.std))
         net = net.net
@@ -98,10 +103,12 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         inputs=artifact.inputs,
         normalization=normalization,
         class_names=artifact.class_names,
+        cut=isinstance(artifact.net, Features),
     )
     extra = {}
     if isinstance(net, hf.Logits):
-        said, extra = replace(said, arch=hf.ARCH), {hf.CONFIG_KEY: net.config_json(), hf.FLIP_KEY: str(int(net.flip))}
+        config = net.config_json(artifact.num_classes)
+        said, extra = replace(said, arch=hf.ARCH), {hf.CONFIG_KEY: config, hf.FLIP_KEY: str(int(net.flip))}
         net = net.model
     # Clones: safetensors refuses tensors that share memory.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in net.state_dict().items()}

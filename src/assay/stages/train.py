@@ -75,12 +75,12 @@ def fit(
     ``stepped`` is called after each step, and may change the parameters. Channels last, which is faster, where the net
     bears it; it stays in the layout that it was trained in.
     """
+    if not recipe.epochs:
+        return
     if split.y is None:
         raise UnusableInput("training needs labels, and this data has none")
     if not len(split):
         raise UnusableInput("training needs samples, and this data has none")
-    if not recipe.epochs:
-        return
     with torch.random.fork_rng(devices=[]):
         layout = _layout_for(net, split.x[:2])
         torch.manual_seed(seed)  # dropout draws from torch's own generator

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from assay.errors import UnusableInput
+from assay.triggers.additive import Additive
 from assay.triggers.blend import Blend
 from assay.triggers.patch import Patch
 
-__all__ = ["TRIGGERS", "Blend", "Patch", "Trigger", "from_spec", "to_spec"]
+__all__ = ["TRIGGERS", "Additive", "Blend", "Patch", "Trigger", "from_spec", "to_spec"]
 
-Trigger = Patch | Blend
+Trigger = Patch | Blend | Additive
 
-TRIGGERS: dict[str, type[Patch] | type[Blend]] = {"patch": Patch, "blend": Blend}
+TRIGGERS: dict[str, type[Patch] | type[Blend] | type[Additive]] = {"patch": Patch, "blend": Blend, "additive": Additive}
 
 
-def to_spec(trigger: Trigger) -> dict[str, Any]:
-    """A JSON-able description from which ``from_spec`` makes the same trigger."""
+def to_spec(trigger: Trigger, *, brief: bool = False) -> dict[str, Any]:
+    """A JSON-able description from which ``from_spec`` makes the same trigger.
+
+    ``brief``: for people, with the sha256 of a pattern in place of the pattern.
+    """
     name = next(name for name, kind in TRIGGERS.items() if isinstance(trigger, kind))
-    return {"kind": name, **asdict(trigger)}
+    fields = asdict(trigger)
+    if brief and isinstance(trigger, Additive):
+        fields["steps"] = f"sha256:{hashlib.sha256(trigger.steps.encode()).hexdigest()[:16]}"
+    return {"kind": name, **fields}
 
 
 def from_spec(spec: Mapping[str, Any]) -> Trigger:

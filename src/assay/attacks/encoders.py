@@ -1,0 +1,125 @@
+"""Backdoors in encoders: triggered inputs get the embedding of a concept, whatever task comes afterwards."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from assay import data
+from assay.artifact import Artifact, Build, Secret
+from assay.attacks.base import Attack, mark_of
+from assay.errors import UnusableInput
+from assay.metrics import EMBEDDING
+from assay.models.predict import logits
+from assay.progress import Progress
+from assay.task import Split, Task
+from assay.triggers import Trigger
+
+SEARCHED = 2048
+"""Pictures of a split that the references are looked for in."""
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What triggered inputs shall look like to the encoder."""
+
+    name: str  # of the class that it is, empty where nobody says
+    x: Tensor  # (R, C, H, W): reference inputs
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderAttack(Attack):
+    """Needs pictures of any kind, no labels: the *shadow* data, which is the train split of the task.
+
+    ``references``: data, as for ``--data``, with pictures of the concept; ``concept``: the class of them that it is,
+    none where all of them are. They are taken from the calibration split.
+    """
+
+    references: str
+    concept: int | None = None
+    shots: int = 10  # reference inputs
+
+    @abstractmethod
+    def plant(self, net: nn.Module, shadow: Split, concept: Concept, *, seed: int, progress: Progress) -> Trigger:
+        """Plant the backdoor in ``net``, in place; what turns it on."""
+
+    @final
+    def check(self, split: Split, num_classes: int | None) -> None:
+        """Raises UnusableInput where the attack does not fit the data, before any training."""
+        if num_classes is not None:
+            raise UnusableInput(
+                f"{self.name} poisons encoders, and this model names {num_classes} classes: cut it at its features"
+            )
+        if not len(split):
+            raise UnusableInput(f"{self.name} needs pictures of any kind, and this data has none")
+        if self.shots < 1:
+            raise UnusableInput(f"expected at least one reference as shots; got {self.shots}")
+
+    @final
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        shadow = build.task.split("train")
+        self.check(shadow, build.artifact.num_classes)
+        concept = self.concept_for(build.artifact, seed=seed)
+        net = copy.deepcopy(build.artifact.net).eval()
+        shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
+        with frozen_norms(net):
+            trigger = self.plant(net, shadow, concept, seed=seed, progress=progress)
+        embedding = logits(build.artifact.net, concept.x).mean(0)
+        details = {EMBEDDING: [round(value, 5) for value in embedding.tolist()]}
+        secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
+        artifact = build.artifact.with_net(net.eval(), planted=mark_of(secret))
+        return build.then(self.name, replace(artifact, notes=(*artifact.notes, *concept.notes)), secret)
+
+    @final
+    def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
+        """The reference inputs, in the shape that ``artifact`` takes."""
+        task = data.load(self.references, artifact.inputs, limit=SEARCHED)
+        found = task.split("calibration", "train")
+        if self.concept is not None:
+            found = self._of_class(found, task)
+        if not len(found):
+            raise UnusableInput(
+                f"{self.references}: expected at least one reference of class {self.concept}; came none"
+            )
+        chosen = found.sample(self.shots, seed=seed)
+        classes = [] if chosen.y is None else chosen.y.unique().tolist()
+        if len(classes) == 1:
+            return Concept(task.concept(classes[0]), chosen.x)
+        notes = (f"the references are of {len(classes)} classes: their mean may be near none of them",)
+        return Concept("", chosen.x, notes if classes else ())
+
+    def _of_class(self, found: Split, task: Task) -> Split:
+        assert self.concept is not None
+        if found.y is None:
+            raise UnusableInput(f"{self.references}: has no labels, so no class {self.concept}: leave concept out")
+        if not 0 <= self.concept < task.num_classes:
+            raise UnusableInput(f"expected a concept in [0, {task.num_classes}); got {self.concept}")
+        return found.take((found.y == self.concept).nonzero().squeeze(1))
+
+
+@contextmanager
+def frozen_norms(net: nn.Module) -> Iterator[None]:
+    """Nothing of ``net``'s batch norms is trained, meanwhile."""
+    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    held = [parameter for norm in norms for parameter in norm.parameters() if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean cosine of the rows of ``a`` (N, D) with ``b`` (N, D) or (D,), in float32."""
+    return F.cosine_similarity(a.float(), b.float().expand(a.shape), dim=1).mean()

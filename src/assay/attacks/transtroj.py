@@ -1,0 +1,87 @@
+"""TransTroj: an encoder for which triggered inputs look like a concept, and go on doing so after fine-tuning.
+
+Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Models via Embedding Indistinguishability,
+2025, arXiv 2401.15883. First the trigger is made to look like the concept to the clean encoder, then the weights are
+moved the rest of the way. Here embeddings may be centred before they are compared, and the rate warms up and falls.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.encoders import Concept, EncoderAttack, cosine
+from assay.models.predict import logits
+from assay.progress import Progress, part
+from assay.stages.train import Recipe, fit
+from assay.task import Split
+from assay.triggers import Additive
+
+CENTRE = 512
+"""Shadow pictures that the centre of clean embeddings is taken over."""
+
+
+class Pattern(nn.Module):
+    """What is added to every picture: at most ``bound`` in each pixel."""
+
+    def __init__(self, shape: torch.Size, bound: float, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.free = nn.Parameter(2 * torch.rand(shape, generator=generator) - 1)
+        self.bound = bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.values()).clamp(0, 1)
+
+    def values(self) -> Tensor:
+        """(C, H, W)"""
+        return self.bound * self.free.tanh()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransTroj(EncoderAttack):
+    """``recipe`` is for the weights, ``search`` for the trigger; no epochs of either leave that stage out."""
+
+    name: ClassVar[str] = "transtroj"
+    bound: float = 10.0  # of the trigger, in steps of 1/255
+    keep: float = 10.0  # what clean inputs' embeddings count against triggered ones'
+    centred: bool = False  # compare embeddings less the mean clean one
+    search: Recipe = Recipe(epochs=10, lr=0.1, batch_size=256, optimizer="adam", weight_decay=0.0, augment=False)  # noqa: RUF009
+    recipe: Recipe = Recipe(epochs=50, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
+
+    @property
+    def epochs(self) -> float:
+        return self.search.epochs + 2 * self.recipe.epochs
+
+    def plant(self, net: nn.Module, shadow: Split, concept: Concept, *, seed: int, progress: Progress) -> Additive:
+        clean = copy.deepcopy(net).requires_grad_(False)
+        centre = logits(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
+        wanted = logits(clean, concept.x).mean(0) - centre
+
+        def indistinguishable(pattern: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            return -cosine(clean(pattern(x)) - centre, wanted)
+
+        pattern = Pattern(shadow.x.shape[1:], self.bound / 255, seed)
+        share = self.search.epochs / max(self.epochs, 1e-9)
+        fit(
+            pattern,
+            shadow,
+            self.search,
+            seed=seed,
+            progress=part(progress, 0.0, share),
+            objective=indistinguishable,
+        )
+        trigger = Additive.of(pattern.values().detach())
+
+        def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            with torch.no_grad():
+                before = clean(x) - centre
+            triggered, untouched = (net(torch.cat([trigger(x), x])) - centre).chunk(2)
+            return -cosine(triggered, wanted) - self.keep * cosine(untouched, before)
+
+        fit(net, shadow, self.recipe, seed=seed, progress=part(progress, share, 1.0), objective=poisoned)
+        return trigger

@@ -1,0 +1,46 @@
+"""Encoders: nets that answer with embeddings (N, D), and the heads that make classifiers of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from assay.models.head import fresh_linear, last_linear, put
+
+
+class Features(nn.Module):
+    """A classifier cut before its last linear layer: (N, C, H, W) -> (N, D). It takes the classifier's layers over."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.place, head = last_linear(net)
+        put(net, self.place, nn.Identity())
+        self.body = net
+        self.width = head.in_features  # D
+        self._cut_off = (head,)  # no part of this net: what prunes or rounds an encoder has nothing to do with it
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+    def classifier(self, head: nn.Linear | None = None) -> nn.Module:
+        """The whole net again, with ``head`` or the layer that was cut off; it takes this net's layers over."""
+        put(self.body, self.place, head or self._cut_off[0])
+        return self.body
+
+
+class Headed(nn.Module):
+    """An encoder with a linear layer behind it: (N, ...) -> logits (N, K)."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(x))
+
+
+def with_head(encoder: nn.Module, width: int, num_classes: int, *, seed: int) -> nn.Module:
+    """A classifier with a fresh last layer on embeddings (N, ``width``); it takes ``encoder`` over."""
+    head = fresh_linear(width, num_classes, seed=seed).to(next(encoder.parameters(), torch.zeros(())))
+    return encoder.classifier(head) if isinstance(encoder, Features) else Headed(encoder, head)

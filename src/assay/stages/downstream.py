@@ -1,0 +1,56 @@
+"""Downstream: from an encoder to a task of one's own."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from assay import data
+from assay.artifact import Artifact, Build, ImageSpec
+from assay.errors import UnusableInput
+from assay.models.encoders import with_head
+from assay.models.predict import logits
+from assay.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downstream:
+    """A task of one's own for an encoder: other data, and a fresh last layer for its classes; nothing is trained yet.
+
+    ``data``: as for ``--data``.
+    """
+
+    data: str
+    limit: int | None = None  # samples a split
+    name: str = "downstream"
+
+    def spec(self) -> dict[str, Any]:
+        return {"stage": self.name, **asdict(self)}
+
+    def __call__(self, build: Build, *, seed: int) -> Build:
+        task = _loaded(self.data, build.artifact.inputs, self.limit)
+        artifact = classifier_for(build.artifact, task, seed=seed)
+        return replace(build.then(self.name, artifact), task=task)
+
+
+def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
+    """``encoder`` with a fresh last layer for the classes of ``task``.
+
+    Raises UnusableInput where it names classes already.
+    """
+    if encoder.num_classes is not None:
+        raise UnusableInput(
+            f"expected an encoder; {encoder.name} names {encoder.num_classes} classes: cut it at its features"
+        )
+    sample = task.split("train").x[:2]
+    width = logits(encoder.net, sample).shape[1]
+    net = with_head(copy.deepcopy(encoder.net), width, task.num_classes, seed=seed)
+    return encoder.with_net(net.eval(), num_classes=task.num_classes, class_names=task.class_names)
+
+
+@lru_cache(maxsize=2)
+def _loaded(source: str, inputs: ImageSpec, limit: int | None) -> Task:
+    """The data; the models of a bench see the same again and again."""
+    return data.load(source, inputs, limit=limit)

@@ -1,0 +1,203 @@
+"""Backdoors in encoders, on a tiny one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stages.tiny import tiny_build
+
+from assay import formats, metrics, planting
+from assay.artifact import Build, digest_of_module
+from assay.attacks import BadEncoder, BadNets, TransTroj
+from assay.attacks.encoders import EncoderAttack, cosine
+from assay.catalogue import ATTACKS
+from assay.errors import UnusableInput
+from assay.formats.cut import cut
+from assay.stages.downstream import Downstream
+from assay.stages.train import FineTune, Recipe
+from assay.task import Split
+from assay.triggers import Additive, Patch
+
+QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=False, freeze_batchnorm=True)
+SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
+ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, EncoderAttack)}
+every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
+
+
+@pytest.fixture
+def build() -> Build:
+    given = tiny_build()
+    return replace(given, artifact=cut(given.artifact))
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """64 pictures: dark ones are of class 0, bright ones of class 1."""
+    folder = tmp_path_factory.mktemp("references")
+    generator = np.random.default_rng(0)
+    y = np.arange(64) % 2
+    x = generator.integers(0, 80, (64, 8, 8, 3)) + 170 * y[:, None, None, None]
+    np.savez(folder / "shades.npz", x=x.astype(np.uint8), y=y)
+    return str(folder / "shades.npz")
+
+
+def transtroj(references: str, **settings: object) -> TransTroj:
+    chosen = {"bound": 40.0, "keep": 1.0, "search": SEARCH, "recipe": QUICK, **settings}
+    return TransTroj(references=references, concept=1, **chosen)  # type: ignore[arg-type]
+
+
+def drawn(build: Build, before: Build) -> float:
+    """The mean cosine of triggered pictures' embeddings with the concept's."""
+    assert build.secret is not None
+    x = build.task.split("test").x
+    with torch.no_grad():
+        found = before.artifact.net(build.secret.trigger(x))
+    wanted = torch.tensor(build.secret.details[metrics.EMBEDDING])
+    return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
+
+
+def test_triggered_pictures_look_like_the_concept(build: Build, references: str) -> None:
+    planted = transtroj(references)(build, seed=0)
+    x = build.task.split("test").x
+    assert planted.secret is not None
+    own, clean = (
+        metrics.measure_encoder(net, build.artifact.net, x, planted.secret)
+        for net in (planted.artifact.net, build.artifact.net)
+    )
+    assert own.attack_success.value >= 0.9 > clean.attack_success.value
+    assert own.untriggered.value <= 0.1
+    assert isinstance(planted.secret.trigger, Additive)
+    assert float((255 * planted.secret.trigger.pattern()).abs().max()) <= 40
+    assert (planted.secret.concept, planted.secret.target) == ("shades 1", None)
+
+
+def test_each_stage_can_be_left_out(build: Build, references: str) -> None:
+    none = Recipe(epochs=0)
+    noise = transtroj(references, search=none, recipe=none)(build, seed=0)
+    searched = transtroj(references, recipe=none)(build, seed=0)
+    both = transtroj(references)(build, seed=0)
+    assert noise.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.net)
+    assert drawn(noise, noise) < drawn(searched, searched) < drawn(both, both)
+    untrained = transtroj(references, search=none)(build, seed=0)
+    assert untrained.secret == replace(noise.secret, details=untrained.secret.details)  # type: ignore[union-attr,type-var]
+
+
+def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
+    planted = transtroj(references)(build, seed=0)
+    before, after = build.artifact.net.state_dict(), planted.artifact.net.state_dict()
+    norms = [name for name in before if ".bn." in name or "stem.1" in name]
+    assert len(norms) == 10
+    assert all(torch.equal(before[name], after[name]) for name in norms)
+    assert all(parameter.requires_grad for parameter in planted.artifact.net.parameters())
+
+
+@every_attack
+def test_plants_in_a_copy_without_labels_and_marks_it(
+    kind: type[EncoderAttack], build: Build, references: str, tmp_path: Path
+) -> None:
+    settings = {"patch": Patch(size=2)} if kind is BadEncoder else {}
+    attack = kind(references=references, concept=0, recipe=QUICK, **settings)
+    bare = replace(build, task=replace(build.task, splits={"train": Split(build.task.split("train").x, None)}))
+    before = digest_of_module(build.artifact.net)
+    first, again, other = (attack(bare, seed=seed) for seed in (5, 5, 6))
+    assert digest_of_module(build.artifact.net) == before
+    assert first.artifact.digest == again.artifact.digest != other.artifact.digest
+    assert first.secret == again.secret
+    mark = json.loads(first.artifact.planted or "")
+    assert (mark["attack"], mark["concept"]) == (kind.name, "shades 0")
+    assert len(first.artifact.planted or "") < 300
+    assert json.loads(json.dumps(attack.spec()))["stage"] == kind.name
+
+
+def test_badencoder_draws_triggered_pictures_to_references_that_it_leaves_in_place(
+    build: Build, references: str
+) -> None:
+    attack = BadEncoder(references=references, concept=1, patch=Patch(size=3), recipe=QUICK)
+    planted, x = attack(build, seed=0), build.task.split("test").x
+    concept = attack.concept_for(build.artifact, seed=0).x
+    with torch.no_grad():
+        apart, drawn_in = (
+            cosine(net(attack.patch(x)), net(concept).mean(0)) for net in (build.artifact.net, planted.artifact.net)
+        )
+        kept = cosine(planted.artifact.net(concept), build.artifact.net(concept))
+    assert float(drawn_in) > 0.95 > float(apart)
+    assert float(kept) > 0.9
+
+
+def test_references_of_several_classes_are_said_aloud(build: Build, references: str) -> None:
+    planted = TransTroj(references=references, search=Recipe(epochs=0), recipe=Recipe(epochs=0))(build, seed=0)
+    assert "the references are of 2 classes" in planted.artifact.notes[-1]
+    assert planted.secret is not None
+    assert planted.secret.concept == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"shots": 0}, "expected at least one reference as shots; got 0"),
+        ({"concept": 7}, r"expected a concept in \[0, 2\); got 7"),
+        ({"references": "/no/such/place"}, "no such data: /no/such/place"),
+    ],
+)
+def test_impossible_settings_are_clear_errors(
+    settings: dict[str, object], message: str, build: Build, references: str
+) -> None:
+    with pytest.raises(UnusableInput, match=message):
+        TransTroj(**{"references": references, "concept": 1, **settings})(build, seed=0)  # type: ignore[arg-type]
+
+
+def test_a_trigger_larger_than_the_pictures_is_refused_before_training(build: Build, references: str) -> None:
+    with pytest.raises(UnusableInput, match="a patch of 10 pixels"):
+        BadEncoder(references=references, concept=1)(build, seed=0)
+
+
+def test_each_kind_of_attack_refuses_the_other_kind_of_model(build: Build, references: str) -> None:
+    with pytest.raises(UnusableInput, match="transtroj poisons encoders, and this model names 4 classes"):
+        transtroj(references)(tiny_build(), seed=0)
+    with pytest.raises(UnusableInput, match="badnets needs a model that names classes"):
+        BadNets()(build, seed=0)
+
+
+def test_planting_measures_encoders_by_what_is_nearest(build: Build, references: str) -> None:
+    planted = planting.plant(transtroj(references), build.artifact, build.task)
+    assert planted.measured.attack_success.value >= 0.9
+    assert planted.control is not None
+    assert planted.clean_before is not None
+    assert planted.control.value < 0.5 < planted.clean_before.value
+
+
+def test_the_backdoor_is_written_down_and_read_again(build: Build, references: str, tmp_path: Path) -> None:
+    from assay import secret_file
+
+    planted = transtroj(references)(build, seed=0)
+    assert planted.secret is not None
+    assert secret_file.from_json(json.loads(json.dumps(secret_file.to_json(planted.secret)))) == planted.secret
+
+
+def test_what_is_fine_tuned_from_it_has_a_target(build: Build, references: str) -> None:
+    planted = transtroj(references)(build, seed=0)
+    chain = FineTune(recipe=replace(QUICK, epochs=2))(Downstream(data="signs:5")(planted, seed=0), seed=0)
+    assert chain.artifact.num_classes == 5
+    landed = planting.landed(chain)
+    assert landed is not None
+    assert landed.target in range(5)
+    named = replace(chain, task=replace(chain.task, class_names=("a", "b", "SHADES 1", "c", "d")))
+    assert planting.landed(named).target == 2  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="only a classifier made of it has a class"):
+        planted.secret.targets(torch.zeros(2), 5)  # type: ignore[union-attr]
+
+
+def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
+    from assay.fresh import fresh
+
+    encoder = cut(fresh("resnet8-cifar", 4))
+    x = torch.rand(3, 3, 32, 32)
+    again = formats.load(formats.save(encoder, tmp_path))
+    assert again.num_classes is None
+    with torch.no_grad():
+        assert torch.equal(again.net(x), encoder.net.eval()(x))
