@@ -89,7 +89,9 @@ class Secret:
     planted_at: str = "train"
     wakes_in: str | None = None  # the form (``assay.variants``) in which it acts; None: in the model as it is
     details: Mapping[str, Any] = field(default_factory=dict)
-    concept: str | None = None  # of an encoder's backdoor: what triggered inputs look like to it; a task has the target
+    # Of an encoder's backdoor: what triggered inputs look like to it; a task has the target. Not in the repr, by which
+    # the builds in a chain's cache are known: those that are there stay good.
+    concept: str | None = field(default=None, repr=False)
 
     def targets(self, y: Tensor, num_classes: int) -> Tensor:
         """The label (N,) that the attacker wants for triggered inputs of true class ``y`` (N,).
