@@ -56,6 +56,7 @@ def audit(
     """
     start = time.perf_counter()
     artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
+    intake.needs_classes(artifact)
     if reference is not None:
         full_model = intake.artifact_of(reference, arch=reference_arch, shape=shape, mean=mean, std=std)
         artifact = intake.beside(artifact, full_model)
@@ -189,6 +190,7 @@ def reference_from(
     family: str = "",
 ) -> Reference:
     """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
+    intake.needs_classes(model)
     clean = intake.clean_samples(data, model, seed=seed).split
     chosen = None if detectors is None else tuple(detectors)
     found = examine(model, clean, Asked(variants.parse(tuple(variant_names)), chosen, seed), null=None)

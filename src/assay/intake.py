@@ -67,6 +67,15 @@ def artifact_of(
     raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
 
 
+def needs_classes(artifact: Artifact) -> None:
+    """Raises UnusableInput for an encoder."""
+    if artifact.num_classes is None:
+        raise UnusableInput(
+            f"expected a model that names classes; {artifact.name} is an encoder, which audits do not take yet: put a last "
+            "layer on it with `assay stage linear-probe` or fine-tune, and audit that"
+        )
+
+
 def beside(artifact: Artifact, reference: Artifact) -> Artifact:
     """``artifact`` with the full-precision model that it was made from, which stands in its notes.
 
