@@ -71,8 +71,8 @@ def needs_classes(artifact: Artifact) -> None:
     """Raises UnusableInput for an encoder."""
     if artifact.num_classes is None:
         raise UnusableInput(
-            f"expected a model that names classes; {artifact.name} is an encoder, which audits do not take yet: put a last "
-            "layer on it with `assay stage linear-probe` or fine-tune, and audit that"
+            f"expected a model that names classes; {artifact.name} is an encoder, which audits do not take yet: "
+            "put a last layer on it with `assay stage linear-probe` or fine-tune, and audit that"
         )
 
 

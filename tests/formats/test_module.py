@@ -77,7 +77,7 @@ class NanNet(nn.Module):
         (small_net(), None, "shape="),
         (small_net(), (3, 9, 9), "does not run"),
         (nn.Identity(), (3, 8, 8), "expected logits"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), (3, 8, 8), "at least 2 classes"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), (3, 8, 8), "K being at least 2"),
         (NanNet(), (3, 8, 8), "NaN"),
     ],
 )

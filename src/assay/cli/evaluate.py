@@ -30,6 +30,7 @@ def evaluate(
     ] = None,
     clean_arch: Annotated[str | None, typer.Option(help="--arch of the clean model.")] = None,
     features: options.Features = False,
+    pooling: options.Pooling = None,
     limit: options.Limit = None,
     json: options.Json = None,
     seed: options.Seed = 0,
@@ -42,8 +43,10 @@ def evaluate(
         from assay.progress import named, part
 
         known = secret_file.read(secret)
-        artifact = load_model(model, Described(arch, shape, mean, std, features))
-        reference = None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std, features))
+        artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
+        reference = (
+            None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std, features, pooling))
+        )
         task = load_data(data, artifact, limit=limit, seed=seed)
         expected = (artifact.num_classes, artifact.inputs)
         if reference is not None and (reference.num_classes, reference.inputs) != expected:

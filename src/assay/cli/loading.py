@@ -28,6 +28,7 @@ class Described:
     mean: str | None = None
     std: str | None = None
     features: bool = False
+    pooling: str | None = None
 
     def options(self) -> dict[str, str | None]:
         """The options that say it."""
@@ -45,6 +46,7 @@ def load_model(model: str, said: Described, *, notes: bool = True) -> Artifact:
         mean=numbers(said.mean, "--mean"),
         std=numbers(said.std, "--std"),
         features=said.features,
+        pooling=said.pooling,
     )
     if artifact.planted is not None:
         say(f"{model} bears assay's mark of a planted backdoor: {artifact.planted}", style="yellow")

@@ -37,6 +37,10 @@ Features = Annotated[
     bool,
     typer.Option("--features", help="Take a classifier as an encoder: cut it before its last linear layer."),
 ]
+Pooling = Annotated[
+    str | None,
+    typer.Option(help="How an encoder's states become one embedding: pooler, cls or mean.", show_default="its own"),
+]
 NoLabels = Annotated[
     bool,
     typer.Option("--no-labels", help="The data has no labels: names of files and folders are no classes."),

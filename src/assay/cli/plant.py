@@ -23,6 +23,7 @@ def plant(
     mean: options.Mean = None,
     std: options.Std = None,
     features: options.Features = False,
+    pooling: options.Pooling = None,
     classes: Annotated[int | None, typer.Option(min=2, help="How many classes a fresh net gets.")] = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
@@ -39,7 +40,7 @@ def plant(
 
         method = configured(chosen(attack, ATTACKS, "attack"), setting or [])
         artifact, task = begin(
-            model, Described(arch, shape, mean, std, features), data, classes=classes, limit=limit, seed=seed
+            model, Described(arch, shape, mean, std, features, pooling), data, classes=classes, limit=limit, seed=seed
         )
         fresh = model.startswith(NEW)
         with screen.progress("planting") as step:

@@ -38,6 +38,7 @@ def stage(
     mean: options.Mean = None,
     std: options.Std = None,
     features: options.Features = False,
+    pooling: options.Pooling = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -49,7 +50,7 @@ def stage(
         from assay.catalogue import FILES
         from assay.cli.loading import NEW, Described, begin, load_model, shown
 
-        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std, features)
+        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std, features, pooling)
         if model.startswith(NEW):
             if stage != "train" or data is None:
                 raise UnusableInput(f"{model}: a fresh net has to be trained first: assay stage train, with --data")

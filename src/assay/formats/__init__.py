@@ -17,6 +17,7 @@ from assay.formats.files import PICKLES, refuse_pickle
 from assay.formats.hub import hub_id
 from assay.formats.module import from_module
 from assay.formats.normalization import Normalization
+from assay.formats.pooling import Pooling, as_pooling
 from assay.formats.shape import Shape, as_shape
 
 __all__ = ["from_module", "load", "save"]
@@ -31,6 +32,7 @@ class _Said:
     arch: str | None
     shape: Shape | None
     normalization: Normalization | None
+    pooling: Pooling | None = None
 
 
 def load(
@@ -41,17 +43,20 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     features: bool = False,
+    pooling: str | None = None,
 ) -> Artifact:
     """Loads a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
     ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``shape`` (C, H, W)
     overrides the size of pictures that the model brings, ``mean`` and ``std`` (one value a channel, for pixels in
     [0, 1]) its normalization. ``features``: a classifier is cut before its last linear layer, to answer with what goes
-    into that. What had to be guessed stands in the artifact's ``notes``.
+    into that. ``pooling``: how the states of a Hugging Face encoder become one embedding (pooler, cls, mean) where it
+    does not do so itself. What had to be guessed stands in the artifact's ``notes``.
     The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
     nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
     """
-    said = _Said(arch, None if shape is None else as_shape(shape, "--shape"), Normalization.of(mean, std))
+    size = None if shape is None else as_shape(shape, "--shape")
+    said = _Said(arch, size, Normalization.of(mean, std), as_pooling(pooling))
     try:
         artifact = _load(str(path), said)
     except OSError as error:
@@ -75,7 +80,7 @@ def _load(text: str, said: _Said) -> Artifact:
         from assay.formats.hf import load_hub
 
         _needs_no_arch(said, text)
-        return load_hub(repository, normalization=said.normalization, shape=said.shape)
+        return load_hub(repository, normalization=said.normalization, shape=said.shape, pooling=said.pooling)
     local = Path(text)
     refuse_pickle(local)
     if not local.exists():
@@ -106,7 +111,7 @@ def _load_directory(path: Path, said: _Said) -> Artifact:
         from assay.formats.hf import load_directory
 
         _needs_no_arch(said, str(path))
-        return load_directory(path, normalization=said.normalization, shape=said.shape)
+        return load_directory(path, normalization=said.normalization, shape=said.shape, pooling=said.pooling)
     models = sorted(file for file in path.iterdir() if file.suffix.lower() in {".safetensors", ".onnx"})
     if len(models) == 1:  # what ``assay plant --out`` writes
         return _load_file(models[0], said)

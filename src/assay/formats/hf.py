@@ -1,4 +1,4 @@
-"""Image classification models in Hugging Face's layout: a directory, a hub id, a file that assay made of one.
+"""Image classifiers and image encoders in Hugging Face's layout: a directory, a hub id, a file that assay made of one.
 
 Only ``config.json``, ``preprocessor_config.json`` and safetensors files are read, all of them by code in this package;
 transformers gets a parsed config and tensors, so that nothing in the directory can make it fetch or run something.
@@ -7,6 +7,7 @@ transformers gets a parsed config and tensors, so that nothing in the directory 
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from assay.formats.checked import Weights, read_weights
 from assay.formats.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
 from assay.formats.module import describe
 from assay.formats.normalization import Normalization
+from assay.formats.pooling import Embeddings, Pooling, as_pooling, pooling_of
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
 from assay.formats.shape import Shape, written
 
@@ -30,6 +32,7 @@ ARCH = "huggingface"
 """``assay.arch`` of a safetensors file that assay wrote from a Hugging Face model; its config stands beside it."""
 CONFIG_KEY = "assay.config"
 FLIP_KEY = "assay.flip_channels"
+POOLING_KEY = "assay.pooling"
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -46,16 +49,23 @@ class Logits(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.model(pixel_values=x.flip(1) if self.flip else x).logits
 
-    def config_json(self, labels: int | None = None) -> str:
-        """The model's config as JSON, for as many classes as its last layer has by now where ``labels`` says so."""
-        config: Any = copy.deepcopy(self.model.config)
-        if labels not in (None, config.num_labels):
-            config.num_labels = labels
-        return config.to_json_string(use_diff=True)
+
+def config_json(model: nn.Module, labels: int | None = None) -> str:
+    """A transformers model's config as JSON; ``labels``: how many classes it has by now, None: as it came."""
+    config: Any = copy.deepcopy(model.config)
+    if labels not in (None, config.num_labels):
+        config.num_labels = labels
+    config.architectures = [type(model).__name__]
+    return config.to_json_string(use_diff=True)
 
 
 def load_directory(
-    path: Path, *, normalization: Normalization | None, shape: Shape | None = None, name: str | None = None
+    path: Path,
+    *,
+    normalization: Normalization | None,
+    shape: Shape | None = None,
+    pooling: Pooling | None = None,
+    name: str | None = None,
 ) -> Artifact:
     """Loads a directory with ``config.json``, safetensors weights and, usually, ``preprocessor_config.json``."""
     config_path = inside(path, CONFIG)
@@ -69,13 +79,23 @@ def load_directory(
     tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
     model = _build(settings, tensors, str(path))
     preprocessing = read_preprocessing(processor, settings, normalization, str(path), shape=shape)
-    artifact = _describe(model, preprocessing, class_names=None, name=name or path.resolve().name)
+    called = name or path.resolve().name
+    if is_encoder(settings):
+        artifact = _describe_encoder(model, preprocessing, pooling, str(path), name=called)
+    else:
+        artifact = _describe(model, preprocessing, class_names=None, name=called)
     artifact.net.eval()
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
     return replace(artifact, digest=sha256_of([config_path, *files]), planted="; ".join(dict.fromkeys(marks)) or None)
 
 
-def load_hub(repository: str, *, normalization: Normalization | None, shape: Shape | None = None) -> Artifact:
+def load_hub(
+    repository: str,
+    *,
+    normalization: Normalization | None,
+    shape: Shape | None = None,
+    pooling: Pooling | None = None,
+) -> Artifact:
     """Fetches the JSON and safetensors files of a hub repository, nothing else of it, and loads them."""
     from huggingface_hub import snapshot_download
 
@@ -86,7 +106,7 @@ def load_hub(repository: str, *, normalization: Normalization | None, shape: Sha
             f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}; "
             "check the name and the network, or give a local path"
         ) from None
-    return load_directory(Path(folder), normalization=normalization, shape=shape, name=repository)
+    return load_directory(Path(folder), normalization=normalization, shape=shape, pooling=pooling, name=repository)
 
 
 def from_model(
@@ -98,8 +118,8 @@ def from_model(
     name: str,
 ) -> Artifact:
     """The artifact around a transformers image classification model in memory; see ``module.from_module``."""
-    settings = json.loads(Logits(model).config_json())
-    _needs_image_classes(settings, name)
+    settings = json.loads(config_json(model))
+    _needs_pictures(settings, name)
     processor = _processor_of(str(settings.get("_name_or_path") or getattr(model, "name_or_path", "")))
     preprocessing = read_preprocessing(processor, settings, normalization, name, shape=shape)
     return replace(_describe(model, preprocessing, class_names=class_names, name=name), format="module")
@@ -112,7 +132,15 @@ def rebuild(weights: Weights, where: str) -> nn.Module:
     except ValueError:
         raise UnusableInput(f"{where}: metadata {CONFIG_KEY} is not valid JSON") from None
     _refuse_code(settings, where)
-    return Logits(_build(settings, weights.tensors, where), flip=weights.metadata.get(FLIP_KEY) == "1")
+    flip, pooling = weights.metadata.get(FLIP_KEY) == "1", as_pooling(weights.metadata.get(POOLING_KEY))
+    model = _build(settings, weights.tensors, where)
+    return Logits(model, flip=flip) if pooling is None else Embeddings(model, pooling, flip=flip)
+
+
+def metadata(net: Logits | Embeddings, labels: int | None) -> dict[str, str]:
+    """What ``rebuild`` needs beside the weights; ``labels``: how many classes the net names, None for an encoder."""
+    text = {CONFIG_KEY: config_json(net.model, labels), FLIP_KEY: str(int(net.flip))}
+    return text if isinstance(net, Logits) else {**text, POOLING_KEY: net.pooling}
 
 
 def _refuse_code(settings: object, where: str) -> None:
@@ -158,12 +186,18 @@ def _weight_files(path: Path) -> list[Path]:
     raise UnusableInput(f"{path}: expected {WEIGHTS} or {INDEX}, found neither")
 
 
-def _needs_image_classes(settings: Mapping[str, Any], where: str) -> None:
+def is_encoder(settings: Mapping[str, Any]) -> bool:
+    """Whether a config is of a bare model, which answers with hidden states."""
+    names = [str(name) for name in settings.get("architectures") or []]
+    return bool(names) and all(name.endswith("Model") for name in names)
+
+
+def _needs_pictures(settings: Mapping[str, Any], where: str) -> None:
     names = settings.get("architectures") or []
-    if names and not any("ForImageClassification" in str(name) for name in names):
+    if names and not is_encoder(settings) and not any("ForImageClassification" in str(name) for name in names):
         raise UnusableInput(
-            f"{where}: only image classification is supported for now, came {', '.join(map(str, names))}; "
-            "give a ...ForImageClassification model"
+            f"{where}: only image classifiers and image encoders are supported for now, came "
+            f"{', '.join(map(str, names))}; give a ...ForImageClassification model, or a ...Model that takes pictures"
         )
 
 
@@ -171,22 +205,28 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
     """The transformers model of a config with the given weights, in float32 and eval mode."""
     import torch
 
-    _needs_image_classes(settings, where)
+    _needs_pictures(settings, where)
     try:
         config, model_class = _classes(settings)
+        takes, options = model_class.main_input_name, _options(model_class, tensors)
         with torch.device("meta"):
-            size = sum(parameter.numel() for parameter in model_class(config).parameters())
+            size = sum(parameter.numel() for parameter in model_class(config, **options).parameters())
     except Exception as error:  # configs fail in as many ways as there are models
-        raise UnusableInput(
-            f"{where}: no image classification model of transformers fits its config: {first_line(error)}"
-        ) from None
+        raise UnusableInput(f"{where}: no image model of transformers fits its config: {first_line(error)}") from None
+    if takes != "pixel_values":
+        raise UnusableInput(f"{where}: only models of pictures for now; {model_class.__name__} takes {takes}")
     held = sum(tensor.numel() for tensor in tensors.values())
     if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
         raise UnusableInput(f"{where}: its config describes {size} parameters, its weights are {held}; they do not fit")
     try:
         with _quiet():
             model, info = model_class.from_pretrained(
-                None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
+                None,
+                config=config,
+                state_dict=dict(tensors),
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
             )
     except Exception as error:  # as above
         said = first_line(error)
@@ -201,16 +241,32 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
 
 def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     """The config object and the model class for a parsed config.json."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
 
     model_type = str(settings.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"unknown model_type {model_type!r}")
     config = CONFIG_MAPPING[model_type].from_dict(dict(settings))
-    found = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[type(config)]
+    found = (MODEL_MAPPING if is_encoder(settings) else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING)[type(config)]
     candidates: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
     wanted = set(settings.get("architectures") or [])
     return config, next((c for c in candidates if c.__name__ in wanted), candidates[0])
+
+
+def _options(model_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Without a pooling layer of its own where there are no weights for it, and it can do without."""
+    optional = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": any("pooler." in name for name in tensors)} if optional else {}
+
+
+def _describe_encoder(
+    model: nn.Module, preprocessing: Preprocessing, said: Pooling | None, where: str, *, name: str
+) -> Artifact:
+    inputs = preprocessing.inputs
+    pooling = pooling_of(model, inputs.shape, said, where)
+    net = preprocessing.normalization.around(Embeddings(model, pooling, flip=preprocessing.flip), inputs.shape[0])
+    found = describe(net, inputs, num_classes=None, class_names=None, format=FORMAT, name=name, encoder=True)
+    return replace(found, notes=_guessed(preprocessing))
 
 
 def _describe(
@@ -221,8 +277,15 @@ def _describe(
     labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
     names = class_names or [str(labels[index]) for index in sorted(labels)]
     artifact = describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
-    guess = f"the input size is a guess, as nothing says it: {written(inputs.shape)}; give --shape C,H,W"
-    return replace(artifact, notes=(guess,)) if preprocessing.guessed else artifact
+    return replace(artifact, notes=_guessed(preprocessing))
+
+
+def _guessed(preprocessing: Preprocessing) -> tuple[str, ...]:
+    """What was guessed, in a sentence."""
+    if not preprocessing.guessed:
+        return ()
+    size = written(preprocessing.inputs.shape)
+    return (f"the input size is a guess, as nothing says it: {size}; give --shape C,H,W",)
 
 
 def _processor_of(name_or_path: str) -> Mapping[str, Any] | None:

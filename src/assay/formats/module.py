@@ -63,9 +63,14 @@ def describe(
     class_names: Sequence[str] | None,
     format: str,
     name: str,
+    encoder: bool = False,
 ) -> Artifact:
-    """The artifact around ``net``, which takes [0, 1]; one forward pass of zeros counts its classes."""
-    found = count_classes(net, inputs.shape)
+    """The artifact around ``net``, which takes [0, 1]; one forward pass of zeros counts its classes.
+
+    ``encoder``: it answers with embeddings, and names none.
+    """
+    found: int | None = count_classes(net, inputs.shape, what="embeddings" if encoder else "logits")
+    found = None if encoder else found
     if num_classes is not None and num_classes != found:
         raise UnusableInput(
             f"{name}: expected {num_classes} classes, the net answers with {found}; correct num_classes"
@@ -83,14 +88,14 @@ def describe(
     )
 
 
-def count_classes(net: nn.Module, shape: Shape) -> int:
+def count_classes(net: nn.Module, shape: Shape, *, what: str = "logits") -> int:
     """The classes of a net that answers with logits; its modules' modes are left as they were."""
     logits = answer_to_black(net, shape)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnusableInput(f"expected logits of shape (N, classes) with at least 2 classes, the net answers {came}")
+        raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the net answers {came}")
     if not bool(torch.isfinite(logits).all()):
-        raise UnusableInput("the net answers NaN or infinite logits to an all-black picture; its weights are unusable")
+        raise UnusableInput(f"the net answers NaN or infinite {what} to an all-black picture; its weights are unusable")
     return int(logits.shape[1])
 
 

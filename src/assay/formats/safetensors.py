@@ -31,13 +31,16 @@ from assay.formats.fit import fit
 from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import AS_IT_IS, Normalization
+from assay.formats.pooling import Embeddings
 from assay.formats.shape import Shape, written
 from assay.formats.sibling import inputs_beside
 from assay.models import ARCHITECTURES, Normalized
-from assay.models.encoders import Features
+from assay.models.encoders import Features, Headed
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
+HEAD = "assay.head."
+"""Before the names of the tensors of a last layer that was put on an encoder."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class _Built:
     inputs: ImageSpec
     normalization: Normalization | None = None
     notes: tuple[str, ...] = ()
+    head: nn.Linear | None = None  # behind an encoder
 
 
 def load_safetensors(
@@ -62,13 +66,17 @@ def load_safetensors(
     known = normalization or said.normalization or built.normalization
     notes = built.notes if known else (*built.notes, AS_IT_IS)
     chosen = known or Normalization.identity(channels)
+    net: nn.Module = chosen.around(built.net, channels)
+    if built.head is not None:
+        net = Headed(net, built.head)
     artifact = describe(
-        chosen.around(built.net, channels).eval(),
+        net.eval(),
         built.inputs,
         num_classes=None,
         class_names=said.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
+        encoder=isinstance(built.net, Embeddings) and built.head is None,
     )
     found = replace(
         artifact,
@@ -89,8 +97,13 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
-    whole = copy.deepcopy(artifact.net).classifier() if isinstance(artifact.net, Features) else artifact.net
-    net, normalization = whole, Normalization.identity(artifact.inputs.shape[0])
+    net, last_layer = artifact.net, {}
+    if isinstance(net, Headed):
+        last_layer = net.head.state_dict(prefix=HEAD)
+        net = net.encoder
+    if isinstance(net, Features):
+        net = copy.deepcopy(net).classifier()
+    normalization = Normalization.identity(artifact.inputs.shape[0])
     if isinstance(net, Normalized):
         normalization = Normalization(_floats(net.mean), _floats(net.std))
         net = net.net
@@ -106,12 +119,12 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         cut=isinstance(artifact.net, Features),
     )
     extra = {}
-    if isinstance(net, hf.Logits):
-        config = net.config_json(artifact.num_classes)
-        said, extra = replace(said, arch=hf.ARCH), {hf.CONFIG_KEY: config, hf.FLIP_KEY: str(int(net.flip))}
+    if isinstance(net, hf.Logits | Embeddings):
+        said, extra = replace(said, arch=hf.ARCH), hf.metadata(net, artifact.num_classes)
         net = net.model
+    tensors = {**net.state_dict(), **last_layer}
     # Clones: safetensors refuses tensors that share memory.
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     path = Path(directory) / FILE_NAME
     write_whole(path, save(tensors, metadata=said.as_text() | extra))
     return path
@@ -143,11 +156,25 @@ def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: 
     if name == hf.ARCH:
         if given is None or hf.CONFIG_KEY not in weights.metadata:
             raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
-        return _Built(hf.rebuild(weights, str(path)), given)
+        body = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEAD)}
+        net = hf.rebuild(Weights(body, weights.metadata), str(path))
+        return _Built(net, given, head=_head(weights, str(path)))
     factory = factory_of(name)
     net = fit(factory, weights.tensors, str(path))
     inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())
     return _Built(with_logits(net, inputs.shape), inputs, factory.normalization, notes)
+
+
+def _head(weights: Weights, where: str) -> nn.Linear | None:
+    """The last layer that was put on an encoder, if one was."""
+    weight, bias = (weights.tensors.get(f"{HEAD}{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None:
+        return None
+    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+        raise UnusableInput(f"{where}: expected a last layer of weights (K, D) and K biases; came others")
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": weight, "bias": bias})
+    return head
 
 
 def _inputs(path: Path, net: nn.Module, known: Shape | None) -> tuple[ImageSpec, tuple[str, ...]]:

@@ -31,6 +31,9 @@ class Features(nn.Module):
 class Headed(nn.Module):
     """An encoder with a linear layer behind it: (N, ...) -> logits (N, K)."""
 
+    encoder: nn.Module
+    head: nn.Linear
+
     def __init__(self, encoder: nn.Module, head: nn.Linear) -> None:
         super().__init__()
         self.encoder = encoder

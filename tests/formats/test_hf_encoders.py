@@ -1,0 +1,111 @@
+"""Encoders in Hugging Face's layout: pooled as they say, else as the user says."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from assay import formats
+from assay.artifact import Artifact
+from assay.errors import UnusableInput
+from assay.models.encoders import with_head
+
+X = torch.rand(2, 3, 24, 24)
+PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 24, "width": 24}, "image_mean": [0.5] * 3}
+
+
+def write(model: Any, folder: Path) -> Path:
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({**PROCESSOR, "image_std": [0.25] * 3}))
+    return folder
+
+
+@pytest.fixture
+def resnet(tmp_path: Path) -> Path:
+    from transformers import ResNetConfig, ResNetModel
+
+    torch.manual_seed(0)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    return write(ResNetModel(config), tmp_path / "resnet")
+
+
+@pytest.fixture
+def vit(tmp_path: Path) -> Path:
+    """Without the layer that would pool it."""
+    from transformers import ViTConfig, ViTModel
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=24,
+        patch_size=8,
+    )
+    return write(ViTModel(config, add_pooling_layer=False), tmp_path / "vit")
+
+
+def answer(artifact: Artifact) -> Tensor:
+    with torch.no_grad():
+        return artifact.net(X)
+
+
+def test_a_model_that_pools_its_own_answer(resnet: Path) -> None:
+    artifact = formats.load(resnet)
+    assert (artifact.num_classes, artifact.class_names, artifact.format) == (None, None, "huggingface")
+    assert answer(artifact).shape == (2, 16)
+    with torch.no_grad():
+        own = artifact.net.net.model(pixel_values=(X - 0.5) / 0.25)  # type: ignore[union-attr,operator]
+    assert torch.allclose(answer(artifact), own.pooler_output.flatten(1))
+    assert torch.allclose(answer(formats.load(resnet, pooling="mean")), own.last_hidden_state.mean((2, 3)))
+
+
+def test_a_model_that_does_not_is_refused_until_somebody_says_how(vit: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"does not pool its 10 tokens.*give --pooling cls or mean"):
+        formats.load(vit)
+    cls, mean = (formats.load(vit, pooling=pooling) for pooling in ("cls", "mean"))
+    with torch.no_grad():
+        states = cls.net.net.model(pixel_values=(X - 0.5) / 0.25).last_hidden_state  # type: ignore[union-attr,operator]
+    assert torch.allclose(answer(cls), states[:, 0])
+    assert torch.allclose(answer(mean), states.mean(1), atol=1e-6)
+    with pytest.raises(UnusableInput, match="has nothing for --pooling pooler"):
+        formats.load(vit, pooling="pooler")
+    with pytest.raises(UnusableInput, match="expected a pooling of pooler, cls, mean; came 'max'"):
+        formats.load(vit, pooling="max")
+
+
+def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path) -> None:
+    encoder = formats.load(vit, pooling="cls")
+    again = formats.load(formats.save(encoder, tmp_path / "alone", planted="transtroj"))
+    assert (again.num_classes, again.planted) == (None, "transtroj")
+    assert torch.equal(answer(again), answer(encoder))
+    net = with_head(copy.deepcopy(encoder.net), 16, 5, seed=0)
+    classifier = encoder.with_net(net.eval(), num_classes=5, class_names=tuple("abcde"))
+    headed = formats.load(formats.save(classifier, tmp_path / "headed"))
+    assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
+    assert torch.equal(answer(headed), answer(classifier))
+
+
+def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    encoder = formats.load(vit, pooling="cls")
+    classifier = encoder.with_net(with_head(copy.deepcopy(encoder.net), 16, 5, seed=0).eval(), num_classes=5)
+    path = formats.save(classifier, tmp_path / "headed")
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    save_file({**tensors, "assay.head.bias": torch.zeros(3)}, path, metadata)
+    with pytest.raises(UnusableInput, match="a last layer of weights"):
+        formats.load(path)
+    save_file({**tensors, "assay.head.weight": torch.zeros(5, 9)}, path, metadata)
+    with pytest.raises(UnusableInput, match="does not run on a picture"):
+        formats.load(path)
