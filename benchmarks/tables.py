@@ -168,6 +168,7 @@ MATRICES = {
     "third-party": "Clean CIFAR-10 ResNets that others published, as they are.",
     "first": "Signs and digits, ResNet-8 from scratch, along three chains.",
     "dormant": "Backdoors that sleep in the full-precision file, ResNet-20 (CIFAR-10), three seeds.",
+    "dormant-gtsrb": "Two of them in a ResNet-20 for road signs (GTSRB), three seeds.",
     "dormant-wide": "The same in a half-width ResNet-18 (CIFAR-10), three seeds.",
 }
 """Specs in benchmarks/specs whose records are kept."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from assay import __version__, intake, variants
+from assay import __version__, intake, probing, variants
 from assay.artifact import Artifact
 from assay.calibrate import Null, Reference, cell
 from assay.detectors import CompressionGap, CompressionGapMask
@@ -33,6 +33,8 @@ def audit(
     shape: Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    features: bool = False,
+    pooling: str | None = None,
     labels: bool = True,
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector | str] | str | None = None,
@@ -46,7 +48,8 @@ def audit(
     """Audit a model in every variant with every detector.
 
     ``model``: a path or hub id as on the command line, an Artifact, or a net in memory. ``shape``: the input's
-    (C, H, W), needed for a net in memory. ``data``: a source as on the command line, a Task, a Split, pictures
+    (C, H, W), needed for a net in memory. ``features``: cut a classifier at its features, and audit that encoder;
+    ``pooling``: see ``formats.load``. ``data``: a source as on the command line, a Task, a Split, pictures
     (N, C, H, W) in [0, 1] as a tensor or array, a pair of pictures and labels (N,), or a torch DataLoader or Dataset.
     ``labels`` False: what looks like labels is none. ``variant_names`` and ``detectors``: names, those of
     ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``reference``: the
@@ -55,22 +58,24 @@ def audit(
     the result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
-    artifact = intake.artifact_of(model, arch=arch, shape=shape, mean=mean, std=std)
-    intake.needs_classes(artifact)
+    said = intake.Said(arch, shape, mean, std, features, pooling)
+    artifact = intake.artifact_of(model, said)
+    encoder = artifact.num_classes is None
     if reference is not None:
-        full_model = intake.artifact_of(reference, arch=reference_arch, shape=shape, mean=mean, std=std)
+        full_model = intake.artifact_of(reference, replace(said, arch=reference_arch))
         artifact = intake.beside(artifact, full_model)
     given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
+    if encoder:
+        artifact, given = _as_classifier(artifact, given, seed)
     deadline = Budget(budget)
     names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
     chosen = None if detectors is None else intake.detectors_of(detectors)
     asked = Asked(names, chosen, seed, deadline, progress)
-    result = _judged(artifact, given, asked, intake.reference_of(null))
+    # The shipped reference models are classifiers: what is said of clusters does not compare with them.
+    clean_models = None if encoder and null is None else intake.reference_of(null)
+    result = _judged(artifact, given, asked, clean_models)
     options = {
-        "arch": arch,
-        "shape": None if shape is None else artifact.inputs.shape,
-        "mean": None if mean is None else tuple(map(float, mean)),
-        "std": None if std is None else tuple(map(float, std)),
+        **said.options(artifact),
         "labels": None if labels else False,
         "variant_names": names,
         "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
@@ -83,10 +88,15 @@ def audit(
     path = str(model) if isinstance(model, str | Path) else artifact.name
     return replace(
         result,
-        model=replace(result.model, path=path),
+        model=replace(result.model, path=path, num_classes=None if encoder else result.model.num_classes),
         command=as_call(model, data, options),
         seconds=time.perf_counter() - start,
     )
+
+
+def _as_classifier(encoder: Artifact, given: intake.Clean, seed: int) -> tuple[Artifact, intake.Clean]:
+    artifact, split = probing.probed(encoder, given.split, seed=seed)
+    return artifact, replace(given, split=split, class_names=artifact.class_names)
 
 
 def _judged(artifact: Artifact, given: intake.Clean, asked: Asked, clean_models: Null | None) -> Audit:
@@ -190,8 +200,9 @@ def reference_from(
     family: str = "",
 ) -> Reference:
     """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
-    intake.needs_classes(model)
     clean = intake.clean_samples(data, model, seed=seed).split
+    if model.num_classes is None:
+        model, clean = probing.probed(model, clean, seed=seed)
     chosen = None if detectors is None else tuple(detectors)
     found = examine(model, clean, Asked(variants.parse(tuple(variant_names)), chosen, seed), null=None)
     return Reference(scores_of(found.findings), origin, found.footing.accuracy, family, found.data or ())

@@ -46,34 +46,46 @@ class Clean:
     notes: tuple[str, ...] = ()  # what was guessed when the data was read
 
 
-def artifact_of(
-    model: Model,
-    *,
-    arch: str | None = None,
-    shape: Sequence[int] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Artifact:
+@dataclass(frozen=True)
+class Said:
+    """What whoever asks says about the model; None where nothing."""
+
+    arch: str | None = None
+    shape: Sequence[int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    features: bool = False  # cut a classifier at its features
+    pooling: str | None = None  # of a Hugging Face encoder
+
+    def options(self, artifact: Artifact) -> dict[str, Any]:
+        """The arguments that say it again, of the model that ``artifact`` became."""
+        return {
+            "arch": self.arch,
+            "shape": None if self.shape is None else artifact.inputs.shape,
+            "mean": None if self.mean is None else tuple(map(float, self.mean)),
+            "std": None if self.std is None else tuple(map(float, self.std)),
+            "features": self.features or None,
+            "pooling": self.pooling,
+        }
+
+
+def artifact_of(model: Model, said: Said) -> Artifact:
     """The model as the audit takes it; raises UnusableInput where it cannot be used."""
     from assay import formats
+    from assay.formats.cut import cut
     from assay.formats.module import from_module
 
     if isinstance(model, Artifact):
-        return model
-    if isinstance(model, nn.Module):
-        return from_module(model, shape=shape, mean=mean, std=std)
-    if isinstance(model, str | Path):
-        return formats.load(model, arch=arch, shape=shape, mean=mean, std=std)
-    raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
-
-
-def needs_classes(artifact: Artifact) -> None:
-    """Raises UnusableInput for an encoder."""
-    if artifact.num_classes is None:
-        raise UnusableInput(
-            f"expected a model that names classes; {artifact.name} is an encoder, which audits do not take yet: "
-            "put a last layer on it with `assay stage linear-probe` or fine-tune, and audit that"
+        found = model
+    elif isinstance(model, nn.Module):
+        found = from_module(model, shape=said.shape, mean=said.mean, std=said.std)
+    elif isinstance(model, str | Path):
+        found = formats.load(
+            model, arch=said.arch, shape=said.shape, mean=said.mean, std=said.std, pooling=said.pooling
         )
+    else:
+        raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
+    return cut(found) if said.features else found
 
 
 def beside(artifact: Artifact, reference: Artifact) -> Artifact:
@@ -81,6 +93,10 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
 
     Raises UnusableInput where the two cannot be forms of one model.
     """
+    if artifact.num_classes is None:
+        raise UnusableInput(
+            f"{artifact.name} is an encoder, and a reference is for models that name classes: leave it out"
+        )
     expected, came = ((a.num_classes, a.inputs.shape) for a in (artifact, reference))
     if expected != came:
         raise UnusableInput(

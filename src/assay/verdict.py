@@ -81,7 +81,7 @@ def judge(
     """
     scores = scores_of(findings)
     if null is None:
-        return Verdict("inconclusive", "there are no clean reference models to compare with")
+        return Verdict("inconclusive", "there are no clean reference models to compare with: make some of your own")
     everyone = null.joined(scores)
     compared = everyone.models[-1].scores
     if not compared:

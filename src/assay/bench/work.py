@@ -76,7 +76,7 @@ def _measure(cell: Cell, cache: Cache) -> Result:
         there = {"asleep_success": planted["attack_success"], "asleep_accuracy": planted["clean_accuracy"]}
         planted = _rates(fresh, cell, steps, cache, form=build.secret.wakes_in)
     there |= {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
-    why = _why_invalid(planted, there.get("asleep_success"), cell.valid or Band())
+    why = _why_invalid(planted, there.get("asleep_success"), _band(cell, fresh))
     return {**rates, **there, "valid": not why, "why_invalid": why, "pictures": _planted_pictures(build)}
 
 
@@ -153,6 +153,12 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *,
     )
     measured = planting.measured(own, twin, held_out, secret)
     return planting.document(measured, *planting.controls(twin, held_out, secret))
+
+
+def _band(cell: Cell, planted: Build) -> Band:
+    """What the attack must reach; an encoder's trigger may do as much to the clean one: the attack begins by that."""
+    band = cell.valid or Band()
+    return replace(band, lift=-1.0) if planted.artifact.num_classes is None else band
 
 
 def _why_invalid(rates: Result, asleep: Result | None, band: Band) -> str:

@@ -27,6 +27,8 @@ def audit(
     shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    features: options.Features = False,
+    pooling: options.Pooling = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
@@ -52,8 +54,8 @@ def audit(
         from assay.cli.loading import Described, load_model
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
-        tests, clean_models = intake.detectors_of(detectors), intake.reference_of(null)
-        said = Described(arch, shape, mean, std)
+        tests, clean_models = intake.detectors_of(detectors), None if null is None else intake.reference_of(null)
+        said = Described(arch, shape, mean, std, features, pooling)
         artifact = load_model(model, said)
         full = None if reference is None else load_model(reference, replace(said, arch=reference_arch))
         with screen.progress("reading the data") as step:

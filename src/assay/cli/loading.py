@@ -30,9 +30,10 @@ class Described:
     features: bool = False
     pooling: str | None = None
 
-    def options(self) -> dict[str, str | None]:
+    def options(self) -> dict[str, str | bool | None]:
         """The options that say it."""
-        return {"--arch": self.arch, "--shape": self.shape, "--mean": self.mean, "--std": self.std}
+        numbers = {"--arch": self.arch, "--shape": self.shape, "--mean": self.mean, "--std": self.std}
+        return {**numbers, "--features": self.features or None, "--pooling": self.pooling}
 
 
 def load_model(model: str, said: Described, *, notes: bool = True) -> Artifact:
