@@ -125,13 +125,30 @@ def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_pat
         "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001",
         "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
     }  # fmt: skip
-    assert {"model", "out", "json", *given} == set(inspect.signature(audit).parameters), "an option is left out"
+    of_encoders = {"features", "pooling"}
+    known = {"model", "out", "json", *given, *of_encoders}
+    assert known == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
     options = [text for pair in named for text in pair if text]
     ran = run("audit", model, *options, "--json", "-")
     assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(model), *options])
     ran = run("audit", planted, "--variants", "full", "--budget", "0.001", "--json", "-")
     assert json.loads(ran.out)["command"] == f"assay audit {planted} --variants full --budget 0.001 --seed 0"
+    said = (
+        "--data",
+        "signs:3",
+        "--features",
+        "--pooling",
+        "cls",
+        "--variants",
+        "full",
+        "--budget",
+        "0.001",
+        "--seed",
+        "3",
+    )
+    ran = run("audit", planted, *said, "--json", "-")
+    assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(planted), *said])
 
 
 def test_input_and_guesses_are_on_the_screen(run: Run, planted: Path, tmp_path: Path) -> None:

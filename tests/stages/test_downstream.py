@@ -1,0 +1,55 @@
+"""From an encoder to a task of one's own."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from stages.tiny import tiny_build
+
+from assay.artifact import Build, digest_of_module
+from assay.blobs import Blobs
+from assay.chain import Cache, Chain
+from assay.errors import UnusableInput
+from assay.formats.cut import cut
+from assay.stages.downstream import Downstream
+from assay.stages.train import LinearProbe, Recipe
+
+SIGNS = Downstream(data="signs:5", limit=40)
+
+
+@pytest.fixture
+def build() -> Build:
+    given = tiny_build()
+    return replace(given, artifact=replace(cut(given.artifact), planted="by a test"))
+
+
+def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> None:
+    before = digest_of_module(build.artifact.net)
+    made, again, other = (SIGNS(build, seed=seed) for seed in (1, 1, 2))
+    assert digest_of_module(build.artifact.net) == before
+    assert made.task.num_classes == made.artifact.num_classes == 5
+    assert made.artifact.class_names == made.task.class_names
+    assert made.artifact.planted == "by a test"
+    assert made.history == (*build.history, "downstream")
+    assert made.artifact.digest == again.artifact.digest != other.artifact.digest
+    assert not made.artifact.net.training
+    assert json.loads(json.dumps(SIGNS.spec()))["data"] == "signs:5"
+
+
+def test_what_comes_after_it_is_kept_by_the_new_data(build: Build, tmp_path) -> None:
+    probe = LinearProbe(recipe=Recipe(epochs=1, lr=0.01, batch_size=8))
+    cache = Cache(Blobs(str(tmp_path)))
+    first, again, other = (
+        Chain((Downstream(data=data, limit=40), probe), cache=cache)(build, seed=0)
+        for data in ("signs:5", "signs:5", "signs:6")
+    )
+    assert first.artifact.digest == again.artifact.digest
+    assert other.artifact.num_classes == 6
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_model_that_names_classes_already_is_refused() -> None:
+    with pytest.raises(UnusableInput, match=r"expected an encoder; .* names 4 classes: cut it at its features"):
+        SIGNS(tiny_build(), seed=0)
