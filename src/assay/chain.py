@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from assay import __version__, secret_file
 from assay.artifact import PLANTED_KEY, Build, Secret, digest_of_module
 from assay.blobs import Blobs
+from assay.data.content import contents_of
 from assay.errors import UnusableInput
 from assay.stages.base import Planter, Stage
 from assay.task import Task
@@ -109,7 +110,10 @@ def _key(stage: Stage, build: Build, seed: int, data: str) -> str:
     for name, tensor in _tensors(artifact.net).items():
         _add(sha, name, tensor)
     facts = [__version__, torch.__version__, artifact.digest, repr(artifact.inputs), _facts(build), repr(build.secret)]
-    sha.update(json.dumps([*facts, data, stage.spec(), seed], sort_keys=True, default=repr).encode())
+    spec = stage.spec()
+    sha.update(json.dumps([*facts, data, spec, seed], sort_keys=True, default=repr).encode())
+    for path, content in contents_of(spec).items():  # of files that the spec knows by their path
+        sha.update(f"{path} {content}".encode())
     return sha.hexdigest()
 
 

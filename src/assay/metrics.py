@@ -119,8 +119,8 @@ def measure_encoder(
     """
     if not len(x):
         raise UnusableInput("measuring needs samples, and this data has none")
-    concept = torch.tensor(secret.details[EMBEDDING])
-    bank = torch.cat([inference.logits(clean.eval(), x, progress=part(progress, 0.0, 0.3)), concept[None]])
+    before = inference.logits(clean.eval(), x, progress=part(progress, 0.0, 0.3))
+    bank = torch.cat([before, _concept(secret, before.shape[1])])
     plain, triggered = (
         _nearest(inference.logits(net.eval(), inputs, progress=part(progress, start, start + 0.35)), bank)
         for inputs, start in ((x, 0.3), (secret.trigger(x), 0.65))
@@ -140,9 +140,29 @@ def told_apart(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: 
     return _rate(_nearest(found, found) == torch.arange(len(x)))
 
 
+def _concept(secret: Secret, width: int) -> Tensor:
+    """(1, D): the concept's embedding; raises UnusableInput where the secret has none of D numbers, ``width``."""
+    found = secret.details.get(EMBEDDING)
+    numbers = found if isinstance(found, list) else []
+    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if len(numbers) != width or not sound:
+        raise UnusableInput(
+            f"expected the secret of a backdoor in this encoder, with an embedding of {width} numbers; came one of "
+            f"{secret.attack} with {len(numbers)}: give the secret that was written with it"
+        )
+    return torch.tensor([numbers], dtype=torch.float32)
+
+
 def _nearest(embeddings: Tensor, bank: Tensor) -> Tensor:
     """(N,) int64: for each row (N, D) the row of ``bank`` (M, D) with the largest cosine."""
-    return (F.normalize(embeddings, dim=1) @ F.normalize(bank, dim=1).T).argmax(1)
+    if embeddings.shape[1] != bank.shape[1]:
+        raise UnusableInput(
+            f"expected encoders with embeddings of one size; came {embeddings.shape[1]} and {bank.shape[1]} numbers"
+        )
+    if not (embeddings.isfinite().all() and bank.isfinite().all()):
+        raise UnusableInput("expected finite embeddings; the encoder gives NaN or infinity: its training diverged")
+    known = F.normalize(bank, dim=1).T
+    return torch.cat([(few @ known).argmax(1) for few in F.normalize(embeddings, dim=1).split(256)])
 
 
 def predict(net: nn.Module, x: Tensor, *, batch: int = 256, progress: Progress = lambda share: None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,17 +13,23 @@ import torch
 from stages.tiny import tiny_build
 
 from assay import formats, metrics, planting
-from assay.artifact import Build, digest_of_module
+from assay.artifact import Build, Secret, digest_of_module
 from assay.attacks import BadEncoder, BadNets, TransTroj
 from assay.attacks.encoders import EncoderAttack, cosine
+from assay.blobs import Blobs
 from assay.catalogue import ATTACKS
+from assay.chain import Cache, Chain
 from assay.errors import UnusableInput
 from assay.formats.cut import cut
+from assay.mitigations import CompressedTuning
+from assay.stages.base import Stage
 from assay.stages.downstream import Downstream
-from assay.stages.train import FineTune, Recipe
+from assay.stages.export import ExportOnnx
+from assay.stages.train import FineTune, LinearProbe, Recipe
 from assay.task import Split
 from assay.triggers import Additive, Patch
 
+X = torch.rand(9, 3, 8, 8)
 QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=False, freeze_batchnorm=True)
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
 ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, EncoderAttack)}
@@ -201,3 +208,58 @@ def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
     assert again.num_classes is None
     with torch.no_grad():
         assert torch.equal(again.net(x), encoder.net.eval()(x))
+
+
+def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Build, tmp_path: Path) -> None:
+    path, cache, none = tmp_path / "references.npz", Cache(Blobs(str(tmp_path / "kept"))), Recipe(epochs=0)
+    concepts = []
+    for bright in (0, 0, 200):
+        y = np.arange(64) % 2
+        np.savez(path, x=np.full((64, 8, 8, 3), bright, np.uint8), y=y)
+        chain = Chain((TransTroj(references=str(path), concept=1, search=none, recipe=none),), cache=cache)
+        secret = chain(build, seed=0).secret
+        assert secret is not None
+        concepts.append(secret.details[metrics.EMBEDDING])
+    assert concepts[0] == concepts[1] != concepts[2]
+    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
+def test_a_secret_that_is_none_of_this_encoder_is_a_clear_error(build: Build, embedding: object) -> None:
+    secret = Secret("other", Patch(size=2), None, details={metrics.EMBEDDING: embedding})
+    net = build.artifact.net
+    with pytest.raises(UnusableInput, match="a backdoor in this encoder, with an embedding of 64"):
+        metrics.measure_encoder(net, net, build.task.split("test").x, secret)
+
+
+def test_encoders_that_diverged_or_are_of_another_size_are_clear_errors(build: Build, references: str) -> None:
+    secret, x = transtroj(references, search=Recipe(epochs=0), recipe=Recipe(epochs=0))(build, seed=0).secret, X
+    assert secret is not None
+
+    def broken(x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 64), torch.nan)
+
+    class Net(torch.nn.Module):
+        def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+            super().__init__()
+            self.answer = answer
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.answer(x)
+
+    with pytest.raises(UnusableInput, match="expected finite embeddings"):
+        metrics.measure_encoder(Net(broken), build.artifact.net, x, secret)
+    with pytest.raises(UnusableInput, match="expected encoders with embeddings of one size; came 192 and 64 numbers"):
+        metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.net, x, secret)
+
+
+@pytest.mark.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, float], references: str) -> None:
+    with pytest.raises(UnusableInput, match=next(iter(settings))):
+        transtroj(references, **settings)
+
+
+@pytest.mark.parametrize("stage", [FineTune(recipe=QUICK), LinearProbe(), CompressedTuning(), ExportOnnx()])
+def test_what_needs_classes_refuses_an_encoder(stage: Stage, build: Build) -> None:
+    with pytest.raises(UnusableInput, match="expected a model that names classes"):
+        stage(build, seed=0)

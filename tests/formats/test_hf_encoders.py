@@ -14,6 +14,7 @@ from torch import Tensor
 from assay import formats
 from assay.artifact import Artifact
 from assay.errors import UnusableInput
+from assay.formats.cut import cut
 from assay.models.encoders import with_head
 
 X = torch.rand(2, 3, 24, 24)
@@ -91,6 +92,10 @@ def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path
     headed = formats.load(formats.save(classifier, tmp_path / "headed"))
     assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
     assert torch.equal(answer(headed), answer(classifier))
+    features = cut(headed)
+    kept = formats.load(formats.save(features, tmp_path / "cut"))
+    assert kept.num_classes is None
+    assert torch.equal(answer(kept), answer(features))
 
 
 def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> None:
@@ -105,6 +110,15 @@ def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> Non
     tensors = load_file(path)
     save_file({**tensors, "assay.head.bias": torch.zeros(3)}, path, metadata)
     with pytest.raises(UnusableInput, match="a last layer of weights"):
+        formats.load(path)
+    save_file({name: tensor for name, tensor in tensors.items() if name != "assay.head.bias"}, path, metadata)
+    with pytest.raises(UnusableInput, match="a last layer of weights"):
+        formats.load(path)
+    save_file(tensors, path, {name: text for name, text in metadata.items() if name != "assay.pooling"})
+    with pytest.raises(UnusableInput, match=r"expected metadata assay\.pooling for an encoder"):
+        formats.load(path)
+    save_file(tensors, path, {**metadata, "assay.config": "[1]"})
+    with pytest.raises(UnusableInput, match="as a JSON object"):
         formats.load(path)
     save_file({**tensors, "assay.head.weight": torch.zeros(5, 9)}, path, metadata)
     with pytest.raises(UnusableInput, match="does not run on a picture"):

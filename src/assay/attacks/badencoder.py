@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.encoders import Concept, EncoderAttack, cosine
+from assay.errors import UnusableInput
 from assay.models.predict import logits
 from assay.progress import Progress
 from assay.stages.train import Recipe, fit
@@ -31,6 +32,11 @@ class BadEncoder(EncoderAttack):
     references_kept: float = 1.0
     keep: float = 1.0
     recipe: Recipe = Recipe(epochs=200, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if not (self.keep >= 0 and self.references_kept >= 0):
+            both = f"{self.keep:g} and {self.references_kept:g}"
+            raise UnusableInput(f"expected keep and references_kept from 0 on; got {both}")
 
     @property
     def epochs(self) -> float:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.encoders import Concept, EncoderAttack, cosine
+from assay.errors import UnusableInput
 from assay.models.predict import logits
 from assay.progress import Progress, part
 from assay.stages.train import Recipe, fit
 from assay.task import Split
 from assay.triggers import Additive
+from assay.triggers.additive import MOST_STEPS
 
 CENTRE = 512
 """Shadow pictures that the centre of clean embeddings is taken over."""
@@ -52,6 +54,12 @@ class TransTroj(EncoderAttack):
     centred: bool = False  # compare embeddings less the mean clean one
     search: Recipe = Recipe(epochs=10, lr=0.1, batch_size=256, optimizer="adam", weight_decay=0.0, augment=False)  # noqa: RUF009
     recipe: Recipe = Recipe(epochs=50, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
+
+    def __post_init__(self) -> None:
+        if not 0 < self.bound <= MOST_STEPS:
+            raise UnusableInput(f"expected a bound in (0, {MOST_STEPS}] steps of 1/255; got {self.bound:g}")
+        if not self.keep >= 0:
+            raise UnusableInput(f"expected keep from 0 on; got {self.keep:g}")
 
     @property
     def epochs(self) -> float:

@@ -13,14 +13,11 @@ from assay.bench.job import key_of
 from assay.bench.spec import Method, Spec, TaskSpec
 from assay.catalogue import ATTACKS
 from assay.chain import digest_of_task
+from assay.data.content import SOURCES, contents_of
 from assay.data.synthetic import is_synthetic
 from assay.errors import UnusableInput
-from assay.formats.files import sha256_of
 from assay.fresh import fresh, inputs_of
 from assay.task import Task
-
-SOURCES = ("data", "references")
-"""The settings of attacks and stages that name data."""
 
 _READ = ("data", "arch", "limit", "start", "features", "shape")
 """The fields of a task that say what it begins with."""
@@ -89,13 +86,8 @@ def digests(spec: Spec) -> dict[str, str]:
 def _digests_of_sources(spec: Spec) -> dict[str, str]:
     """Of the files that settings name, by the path as the spec gives it."""
     methods = (*spec.attacks.values(), *(step for steps in spec.chains.values() for step in steps))
-    pairs = (pair.partition("=") for method in methods for pair in method.settings)
-    paths = {value: Path(value) for key, _, value in pairs if key in SOURCES and not is_synthetic(value)}
-    return {
-        source: sha256_of(sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path])
-        for source, path in paths.items()
-        if path.exists()  # what is on a hub is known by its name; what is nowhere, its stage will say
-    }
+    settings = (dict(pair.split("=", 1) for pair in method.settings) for method in methods)
+    return {path: content for each in settings for path, content in contents_of(each).items()}
 
 
 def _check_attack(where: str, method: Method, build: Build) -> None:

@@ -85,6 +85,8 @@ def begin(
     from assay.data import load
     from assay.fresh import fresh, inputs_of
 
+    if said.features or said.pooling is not None:
+        raise UnusableInput(f"--features and --pooling are not for a fresh net: train {model} first")
     if said.arch is not None:
         raise UnusableInput(f"--arch is not for a fresh net: {model} names its architecture")
     name = model.removeprefix(NEW)

@@ -148,7 +148,7 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
     from assay.report.words import percent
 
     held_out = planting.test_split(task)
-    if held_out.y is not None and before.num_classes == after.num_classes:
+    if held_out.y is not None and before.num_classes == after.num_classes is not None:
         with screen.progress("measuring") as told:
             bar = named(told, "measuring")
             was = metrics.clean_accuracy(before.net, held_out, progress=part(bar, 0.0, 0.5)).value

@@ -92,6 +92,8 @@ def _load(text: str, said: _Said) -> Artifact:
 
 def _load_file(path: Path, said: _Said) -> Artifact:
     suffix = path.suffix.lower()
+    if said.pooling is not None:
+        raise UnusableInput(f"--pooling is for Hugging Face encoders only; {path} answers as it does: leave it out")
     if suffix == ".safetensors":
         from assay.formats.safetensors import load_safetensors
 

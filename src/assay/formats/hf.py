@@ -120,6 +120,8 @@ def from_model(
     """The artifact around a transformers image classification model in memory; see ``module.from_module``."""
     settings = json.loads(config_json(model))
     _needs_pictures(settings, name)
+    if is_encoder(settings):
+        raise UnusableInput(f"{name}: an encoder of transformers is not taken from memory: give its saved folder")
     processor = _processor_of(str(settings.get("_name_or_path") or getattr(model, "name_or_path", "")))
     preprocessing = read_preprocessing(processor, settings, normalization, name, shape=shape)
     return replace(_describe(model, preprocessing, class_names=class_names, name=name), format="module")
@@ -133,6 +135,10 @@ def rebuild(weights: Weights, where: str) -> nn.Module:
         raise UnusableInput(f"{where}: metadata {CONFIG_KEY} is not valid JSON") from None
     _refuse_code(settings, where)
     flip, pooling = weights.metadata.get(FLIP_KEY) == "1", as_pooling(weights.metadata.get(POOLING_KEY))
+    if not isinstance(settings, dict):
+        raise UnusableInput(f"{where}: expected metadata {CONFIG_KEY} as a JSON object")
+    if is_encoder(settings) != (pooling is not None):
+        raise UnusableInput(f"{where}: expected metadata {POOLING_KEY} for an encoder, and for nothing else")
     model = _build(settings, weights.tensors, where)
     return Logits(model, flip=flip) if pooling is None else Embeddings(model, pooling, flip=flip)
 
@@ -188,12 +194,14 @@ def _weight_files(path: Path) -> list[Path]:
 
 def is_encoder(settings: Mapping[str, Any]) -> bool:
     """Whether a config is of a bare model, which answers with hidden states."""
-    names = [str(name) for name in settings.get("architectures") or []]
+    found = settings.get("architectures")
+    names = [str(name) for name in found] if isinstance(found, list) else []
     return bool(names) and all(name.endswith("Model") for name in names)
 
 
 def _needs_pictures(settings: Mapping[str, Any], where: str) -> None:
-    names = settings.get("architectures") or []
+    found = settings.get("architectures")
+    names = found if isinstance(found, list) else [] if found is None else [found]
     if names and not is_encoder(settings) and not any("ForImageClassification" in str(name) for name in names):
         raise UnusableInput(
             f"{where}: only image classifiers and image encoders are supported for now, came "

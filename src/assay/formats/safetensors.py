@@ -98,11 +98,11 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
     net, last_layer = artifact.net, {}
+    if isinstance(net, Features):
+        net = copy.deepcopy(net).classifier()
     if isinstance(net, Headed):
         last_layer = net.head.state_dict(prefix=HEAD)
         net = net.encoder
-    if isinstance(net, Features):
-        net = copy.deepcopy(net).classifier()
     normalization = Normalization.identity(artifact.inputs.shape[0])
     if isinstance(net, Normalized):
         normalization = Normalization(_floats(net.mean), _floats(net.std))
@@ -168,9 +168,9 @@ def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: 
 def _head(weights: Weights, where: str) -> nn.Linear | None:
     """The last layer that was put on an encoder, if one was."""
     weight, bias = (weights.tensors.get(f"{HEAD}{name}") for name in ("weight", "bias"))
-    if weight is None or bias is None:
+    if weight is None and bias is None:
         return None
-    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
+    if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
         raise UnusableInput(f"{where}: expected a last layer of weights (K, D) and K biases; came others")
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Build
+from assay.artifact import Artifact, Build
 from assay.errors import UnusableInput
 from assay.models.head import replace_head
 from assay.progress import Progress
@@ -182,6 +182,14 @@ def _augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
     return padded[samples, channels, rows, columns]
 
 
+def check_classes(artifact: Artifact) -> None:
+    """Raises UnusableInput for an encoder: what embeddings should be, labels do not say."""
+    if artifact.num_classes is None:
+        raise UnusableInput(
+            f"expected a model that names classes; {artifact.name} is an encoder: put a last layer on it"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train all weights on the task's train split, starting from the build's own (fresh ones for a fresh net)."""
@@ -193,6 +201,8 @@ class Train:
         return {"stage": self.name, **asdict(self.recipe)}
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        if self.recipe.epochs:
+            check_classes(build.artifact)
         net = copy.deepcopy(build.artifact.net)
         fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
         return build.then(self.name, build.artifact.with_net(net))
@@ -217,6 +227,7 @@ class LinearProbe:
         return {"stage": self.name, **asdict(self.recipe)}
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        check_classes(build.artifact)
         net = copy.deepcopy(build.artifact.net)
         head = replace_head(net, build.task.num_classes, seed=seed)
         for parameter in net.parameters():

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from assay.errors import UnusableInput
 
+MOST_STEPS = 127
+"""Of 1/255, that a pattern may add or take away in a pixel."""
+
 LARGEST = 4096 * 4096 * 3
 """Numbers that a pattern may have; a file of a few bytes could ask for any amount of memory."""
 
@@ -38,7 +41,7 @@ class Additive:
     @classmethod
     def of(cls, pattern: Tensor) -> Additive:
         """The trigger that adds ``pattern`` (C, H, W), in [-127/255, 127/255], rounded to steps of 1/255."""
-        steps = (255 * pattern).round().clamp(-127, 127).to(torch.int8).numpy()
+        steps = (255 * pattern).round().clamp(-MOST_STEPS, MOST_STEPS).to(torch.int8).numpy()
         channels, height, width = steps.shape
         return cls(shape=(channels, height, width), steps=base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode())
 
