@@ -134,21 +134,11 @@ def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_pat
     assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(model), *options])
     ran = run("audit", planted, "--variants", "full", "--budget", "0.001", "--json", "-")
     assert json.loads(ran.out)["command"] == f"assay audit {planted} --variants full --budget 0.001 --seed 0"
-    said = (
-        "--data",
-        "signs:3",
-        "--features",
-        "--pooling",
-        "cls",
-        "--variants",
-        "full",
-        "--budget",
-        "0.001",
-        "--seed",
-        "3",
-    )
+    said = ("--data", "signs:3", "--features", "--variants", "full", "--budget", "0.001", "--seed", "3")
     ran = run("audit", planted, *said, "--json", "-")
     assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(planted), *said])
+    refused = run("audit", planted, "--pooling", "cls")
+    assert (refused.code, "--pooling is for Hugging Face encoders only" in refused.err) == (2, True)
 
 
 def test_input_and_guesses_are_on_the_screen(run: Run, planted: Path, tmp_path: Path) -> None:
