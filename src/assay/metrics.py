@@ -121,10 +121,9 @@ def measure_encoder(
         raise UnusableInput("measuring needs samples, and this data has none")
     before = inference.logits(clean.eval(), x, progress=part(progress, 0.0, 0.3))
     bank = torch.cat([before, _concept(secret, before.shape[1])])
-    plain, triggered = (
-        _nearest(inference.logits(net.eval(), inputs, progress=part(progress, start, start + 0.35)), bank)
-        for inputs, start in ((x, 0.3), (secret.trigger(x), 0.65))
-    )
+    now = before if net is clean else inference.logits(net.eval(), x, progress=part(progress, 0.3, 0.65))
+    with_trigger = inference.logits(net.eval(), secret.trigger(x), progress=part(progress, 0.65, 1.0))
+    plain, triggered = _nearest(now, bank), _nearest(with_trigger, bank)
     own, concepts = torch.arange(len(x)), len(x)
     return Measured(
         clean_accuracy=_rate(plain == own),

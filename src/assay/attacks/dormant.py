@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from assay.artifact import Build, Secret
 from assay.attacks.base import Premeditated, mark_of
 from assay.errors import UnusableInput
+from assay.models.modes import fixed
 from assay.progress import Progress, part
 from assay.stages.train import Objective, Recipe, fit
 from assay.task import Split
@@ -174,17 +175,9 @@ def free_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[Ten
     return torch.where(kept, weight, low), torch.where(kept, weight, high)
 
 
-@contextmanager
-def _only(net: nn.Module, bounds: Bounds | None) -> Iterator[None]:
+def _only(net: nn.Module, bounds: Bounds | None) -> AbstractContextManager[None]:
     """Nothing of ``net`` is trained but what has ``bounds``, meanwhile; None: everything is."""
-    held = [] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
+    return fixed([] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds])
 
 
 @torch.no_grad()

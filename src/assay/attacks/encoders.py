@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -18,6 +17,7 @@ from assay.artifact import Artifact, Build, Secret
 from assay.attacks.base import Attack, mark_of
 from assay.errors import UnusableInput
 from assay.metrics import EMBEDDING
+from assay.models.modes import fixed
 from assay.models.predict import logits
 from assay.progress import Progress
 from assay.task import Split, Task
@@ -71,7 +71,7 @@ class EncoderAttack(Attack):
         concept = self.concept_for(build.artifact, seed=seed)
         net = copy.deepcopy(build.artifact.net).eval()
         shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
-        with frozen_norms(net):
+        with fixed(_norms(net)):
             trigger = self.plant(net, shadow, concept, seed=seed, progress=progress)
         embedding = logits(build.artifact.net, concept.x).mean(0)
         details = {EMBEDDING: [round(value, 5) for value in embedding.tolist()]}
@@ -106,18 +106,11 @@ class EncoderAttack(Attack):
         return found.take((found.y == self.concept).nonzero().squeeze(1))
 
 
-@contextmanager
-def frozen_norms(net: nn.Module) -> Iterator[None]:
-    """Nothing of ``net``'s batch norms is trained, meanwhile."""
-    norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    held = [parameter for norm in norms for parameter in norm.parameters() if parameter.requires_grad]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
+def _norms(net: nn.Module) -> Iterator[nn.Parameter]:
+    """The weights and biases of its batch norms."""
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            yield from module.parameters()
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:

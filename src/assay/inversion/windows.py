@@ -105,10 +105,8 @@ class _Search:
     done: int = 0  # of the work
 
     def __post_init__(self, seed: int) -> None:
-        self.family, self.shape = (
-            WindowFamily(overlap=self.effort.overlap),
-            (self.x.shape[1], self.x.shape[2], self.x.shape[3]),
-        )
+        self.family = WindowFamily(overlap=self.effort.overlap)
+        self.shape = (self.x.shape[1], self.x.shape[2], self.x.shape[3])
         self.generator = torch.Generator().manual_seed(seed)
         self.work = self.effort.work(len(self.family.windows(self.shape)), self.num_classes)
 

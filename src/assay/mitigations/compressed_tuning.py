@@ -23,7 +23,7 @@ from assay.models.rewritten import check_bits, rounded, run_with
 from assay.progress import Progress
 from assay.stages.base import spec_of
 from assay.stages.quantize import QuantizeWeights
-from assay.stages.train import Recipe, check_classes, fit
+from assay.stages.train import Recipe, fit, needs_classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class CompressedTuning:
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         if not build.artifact.differentiable:
             raise UnusableInput(f"expected a net with weights in torch to tune; got format {build.artifact.format}")
-        check_classes(build.artifact)
+        needs_classes(build.artifact)
         clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
         norms, zeros = norm_behind(net, clean.x[:2]), _zeros(net)
 

@@ -182,7 +182,7 @@ def _augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:
     return padded[samples, channels, rows, columns]
 
 
-def check_classes(artifact: Artifact) -> None:
+def needs_classes(artifact: Artifact) -> None:
     """Raises UnusableInput for an encoder: what embeddings should be, labels do not say."""
     if artifact.num_classes is None:
         raise UnusableInput(
@@ -202,7 +202,7 @@ class Train:
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         if self.recipe.epochs:
-            check_classes(build.artifact)
+            needs_classes(build.artifact)
         net = copy.deepcopy(build.artifact.net)
         fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
         return build.then(self.name, build.artifact.with_net(net))
@@ -227,7 +227,7 @@ class LinearProbe:
         return {"stage": self.name, **asdict(self.recipe)}
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        check_classes(build.artifact)
+        needs_classes(build.artifact)
         net = copy.deepcopy(build.artifact.net)
         head = replace_head(net, build.task.num_classes, seed=seed)
         for parameter in net.parameters():
