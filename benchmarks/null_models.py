@@ -144,6 +144,18 @@ def measure(number: int) -> dict:
 
 def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
     """The same for a model that is known, on the tests that look at ``forms`` beside the full model."""
+    artifact, task = again(number, nets)
+    found = scored(artifact, task, number, ("full", *forms), (CompressionGap(),))
+    before = kept("null_models")[f"{number:03d}"]["accuracy"]
+    if abs(found["accuracy"] - before) > SAME:
+        raise UnusableInput(
+            f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
+        )
+    return found
+
+
+def again(number: int, nets: Path) -> tuple[Artifact, Task]:
+    """A model that is known: out of the folder ``nets``, else trained anew and put there."""
     facts, path = plan(number), nets / f"{number:03d}.safetensors"
     task = task_of(facts, number)
     if path.exists():
@@ -153,13 +165,7 @@ def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
         artifact = trained(facts, task, number)
         nets.mkdir(exist_ok=True)
         save_file({name: value.contiguous() for name, value in artifact.net.state_dict().items()}, path)
-    found = scored(artifact.with_net(artifact.net), task, number, ("full", *forms), (CompressionGap(),))
-    before = kept("null_models")[f"{number:03d}"]["accuracy"]
-    if abs(found["accuracy"] - before) > SAME:
-        raise UnusableInput(
-            f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
-        )
-    return found
+    return artifact.with_net(artifact.net), task
 
 
 def scored(

@@ -69,10 +69,11 @@ def audit(
         artifact, given = _as_classifier(artifact, given, seed)
     deadline = Budget(budget)
     names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
+    if encoder and names == variants.DEFAULT:
+        names = ("full",)  # what is deployed is made of it later, and is audited then
     chosen = None if detectors is None else intake.detectors_of(detectors)
     asked = Asked(names, chosen, seed, deadline, progress)
-    # The shipped reference models are classifiers: what is said of clusters does not compare with them.
-    clean_models = None if encoder and null is None else intake.reference_of(null)
+    clean_models = intake.reference_of(null, encoder=encoder)
     result = _judged(artifact, given, asked, clean_models)
     options = {
         **said.options(artifact),

@@ -99,6 +99,7 @@ class Null:
     description: str
     models: tuple[Reference, ...]
     fewest_classes: int = 2  # of any of the models: with fewer, their scores say nothing
+    encoders: bool = False  # they are encoders; False: they name classes
 
     def __len__(self) -> int:
         return len(self.models)

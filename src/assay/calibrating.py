@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from assay import variants
+from assay import probing, variants
 from assay.artifact import Artifact
 from assay.auditing import reference_from
 from assay.calibrate import Null, Reference
@@ -55,12 +55,17 @@ def calibrate(
     name = settings.name(task)
     known = {model.origin: model for model in so_far.models} if so_far is not None and so_far.name == name else {}
     done: dict[str, Reference] = {}
+    encoders = False
     for number, load in enumerate(models):
         artifact = load()
+        encoders = encoders if number else artifact.num_classes is None
         progress(artifact.name, number / len(models))
         origin = _origin(artifact, done, clean_samples(task, artifact, seed=settings.seed).split)
         done[origin] = known.get(origin) or _scored(artifact, task, settings, origin)
-        null = Null(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), task.num_classes)
+        if (artifact.num_classes is None) != encoders:
+            raise UnusableInput(f"{artifact.name} is of another kind: calibrate with classifiers or with encoders only")
+        classes = probing.CLUSTERS if encoders else task.num_classes
+        null = Null(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), classes, encoders)
         keep(null)
     progress("done", 1.0)
     return null

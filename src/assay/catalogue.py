@@ -118,7 +118,7 @@ def _attacks() -> Iterator[Entry]:
 
 
 def _detectors() -> Iterator[Entry]:
-    used = {detector.name for detector in detectors.default_detectors()}
+    used = {detector.name for detector in (*detectors.default_detectors(), *detectors.encoder_detectors())}
     for detector in all_detectors():
         control = detector.name not in used
         paper = "" if control else paper_of(inspect.getmodule(type(detector)).__doc__)  # type: ignore[union-attr]

@@ -9,14 +9,16 @@ from torch import Tensor, nn
 from assay import variants
 from assay.artifact import Artifact
 from assay.calibrate import Null
-from assay.detectors import default_detectors
+from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Budget, Detector, Finding, comparable
 from assay.errors import AssayError, UnusableInput, first_line
 from assay.likeness import Likeness, likeness
+from assay.models.encoders import probed_under
 from assay.models.modes import evaluating
 from assay.models.predict import logits
 from assay.models.probabilities import LogOf, are_probabilities
 from assay.plan import Plan, plan_of, usual
+from assay.probing import in_form
 from assay.progress import Step
 from assay.result import VariantResult
 from assay.task import Split
@@ -60,7 +62,9 @@ def examine(artifact: Artifact, clean: Split, asked: Asked, null: Null | None) -
             answers = _answers(artifact.net, clean.x)
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         footing, data = _footing(artifact, clean, full), likeness(clean.x)
-        if asked.detectors is None:
+        if asked.detectors is None and probed_under(artifact.net) is not None:
+            plan = plan_of(artifact, asked.forms, encoder_detectors())
+        elif asked.detectors is None:
             known = None if null is None else null.like(footing.accuracy, data)
             plan = usual(plan_of(artifact, asked.forms, default_detectors()), known)
         else:
@@ -106,7 +110,7 @@ def _variant(
     if asked.budget.left() <= 0 and name != "full":
         return None, VariantResult(name, spec, None, None, "the budget ended before it was made", late=True)
     try:
-        form = variants.make(name, artifact, clean, seed=asked.seed)
+        form = artifact if spec is None else in_form(name, artifact, clean, seed=asked.seed)
         predictions = full if form is artifact else _predict(form.net, clean.x)
     except AssayError as why:
         return None, VariantResult(name, spec, None, None, str(why))

@@ -155,11 +155,21 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
     return Clean(name, split.sample(SAMPLES, seed=seed), class_names, notes)
 
 
-def reference_of(null: Null | str | Path | None) -> Null | None:
-    """The clean reference models: those of the package, or those in a file that ``assay calibrate`` wrote."""
+def reference_of(null: Null | str | Path | None, *, encoder: bool = False) -> Null | None:
+    """The clean reference models: those of the package, or those in a file that ``assay calibrate`` wrote.
+
+    ``encoder``: what is compared with them is one. Raises UnusableInput where they are of the other kind.
+    """
     if null is None:
-        return null_file.builtin()
-    return null if isinstance(null, Null) else null_file.load(Path(null))
+        return null_file.builtin(encoders=encoder)
+    found = null if isinstance(null, Null) else null_file.load(Path(null))
+    if found.encoders != encoder:
+        kinds = {False: "a classifier", True: "an encoder"}
+        raise UnusableInput(
+            f"expected clean models to compare {kinds[encoder]} with; those of {found.name} are each "
+            f"{kinds[found.encoders]}: calibrate with models of its kind (assay calibrate)"
+        )
+    return found
 
 
 def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detector, ...]:

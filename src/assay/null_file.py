@@ -15,7 +15,8 @@ from assay.formats.files import write_whole
 from assay.likeness import STEPS
 
 SCHEMA = "assay.null/3"
-_SHIPPED = resources.files("assay") / "nulls" / "images.json"
+_SHIPPED = resources.files("assay") / "nulls"
+CLASSIFIERS, ENCODERS = "images.json", "encoders.json"
 
 
 def save(null: Null, path: Path) -> None:
@@ -35,6 +36,7 @@ def save(null: Null, path: Path) -> None:
         "name": null.name,
         "description": null.description,
         "fewest_classes": null.fewest_classes,
+        "encoders": null.encoders,
         "models": models,
     }
     write_whole(path, json.dumps(document, indent=1).encode())
@@ -52,7 +54,8 @@ def load(path: Path) -> Null:
         fewest = int(document["fewest_classes"])
         if fewest < 2:
             raise ValueError(f"fewest_classes is {fewest}, and should be 2 at least")
-        return Null(str(document["name"]), str(document["description"]), models, fewest)
+        encoders = document.get("encoders", False) is True
+        return Null(str(document["name"]), str(document["description"]), models, fewest, encoders)
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:
@@ -87,13 +90,13 @@ def _finite(value: object) -> float:
     return float(value)
 
 
-def builtin() -> Null | None:
-    """The null that ships with the package."""
-    with resources.as_file(_SHIPPED) as path:
+def builtin(*, encoders: bool = False) -> Null | None:
+    """The null that ships with the package, of classifiers or of encoders."""
+    with resources.as_file(_SHIPPED / (ENCODERS if encoders else CLASSIFIERS)) as path:
         return load(path) if path.exists() else None
 
 
 @cache
-def digest_of_builtin() -> str:
-    """sha256 of the file of the null that ships with the package."""
-    return hashlib.sha256(_SHIPPED.read_bytes()).hexdigest()
+def digest_of_builtin(*, encoders: bool = False) -> str:
+    """sha256 of the file of the null that ships with the package, of classifiers or of encoders."""
+    return hashlib.sha256((_SHIPPED / (ENCODERS if encoders else CLASSIFIERS)).read_bytes()).hexdigest()

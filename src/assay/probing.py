@@ -1,9 +1,7 @@
 """An encoder as a classifier, so that what tests classifiers can test it: clusters of the samples stand for classes.
 
-A poisoned encoder draws every input with the trigger to one point, which is in one of the clusters: that one is easier
-to reach than it is in a clean encoder. What the concept is, and what classes a later task has, need not be known.
-Feng, Tao, Cheng, Shen, Xu, Liu, Zhang, Ma, Zhang: Detecting Backdoors in Pre-trained Encoders, CVPR 2023,
-arXiv 2303.15180, look for a small trigger under which embeddings collapse; here the other clusters say what is small.
+A poisoned encoder draws every input with the trigger to one point, which is in one of the clusters. What the concept
+is, and what classes a later task has, need not be known.
 """
 
 from __future__ import annotations
@@ -14,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay import variants
 from assay.artifact import Artifact
 from assay.errors import UnusableInput
-from assay.models.encoders import Headed
+from assay.models.encoders import Probed
 from assay.models.predict import logits
 from assay.task import Split
 
@@ -36,12 +35,22 @@ def probed(encoder: Artifact, clean: Split, *, seed: int) -> tuple[Artifact, Spl
     embeddings = logits(with_gradients.net.eval(), clean.x)
     if not embeddings.isfinite().all():
         raise UnusableInput(f"expected finite embeddings of the samples, {encoder.name} gives NaN or infinity")
-    net = Headed(with_gradients.net, _nearest_cluster(embeddings, seed)).eval()
+    net = Probed(with_gradients.net, _nearest_cluster(embeddings, seed)).eval()
     labels = logits(net, clean.x).argmax(1)
     names = tuple(f"cluster {number}" for number in range(1, CLUSTERS + 1))
     note = f"an encoder: {CLUSTERS} clusters of the samples stand for classes, and their labels are not used"
     artifact = replace(with_gradients, net=net, num_classes=CLUSTERS, class_names=names, notes=(*encoder.notes, note))
     return artifact, Split(clean.x, labels)
+
+
+def in_form(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
+    """``artifact`` in the form called ``name`` (``variants.make``); the layer behind an encoder stays as it is."""
+    probed = artifact.net
+    if not isinstance(probed, Probed):
+        return variants.make(name, artifact, clean, seed=seed)
+    encoder = replace(artifact, net=probed.encoder, num_classes=None)
+    found = variants.make(name, encoder, clean, seed=seed)
+    return found.with_net(Probed(found.net, probed.head).eval(), num_classes=artifact.num_classes)
 
 
 def _nearest_cluster(embeddings: Tensor, seed: int) -> nn.Linear:

@@ -22,6 +22,8 @@ LOWEST_ACCURACY = 0.5
 SEARCHES = frozenset({"neural-cleanse", "universal-perturbation"})
 """Without these on the model as given, `clean` would be said without power."""
 
+SEARCHES_OF_ENCODERS = frozenset({"embedding-collapse", "embedding-collapse-patch"})
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -185,11 +187,12 @@ def _why_unsound(null: Null, footing: Footing) -> str:
 def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null) -> str:
     """Why finding nothing means little here; empty where it does mean something."""
     ran = {f.detector for f in findings if f.status == "ok" and f.variant == "full"}
-    missing = sorted(SEARCHES - ran)
+    searches = SEARCHES_OF_ENCODERS if null.encoders else SEARCHES
+    missing = sorted(searches - ran)
     if missing:
         reason = next((f.reason for f in findings if f.detector == missing[0] and f.variant == "full"), "was left out")
         return f"the trigger search did not run: {missing[0]} {reason}"
-    unknown = sorted(name for name in SEARCHES if not len(null.scores(cell("full", name))))
+    unknown = sorted(name for name in searches if not len(null.scores(cell("full", name))))
     if unknown:
         return f"the trigger search could not be compared: the reference models have no score on {unknown[0]}"
     late = [r.name for r in results if r.late]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from assay import variants
 from assay.artifact import Artifact
 from assay.detectors.base import Budget
 from assay.models.predict import predict
+from assay.probing import in_form
 from assay.result import Waking
 from assay.task import Split
 
@@ -55,7 +55,7 @@ def waking(
         if budget.left() <= 0:
             break
         try:
-            net = variants.make(name, artifact, clean, seed=seed).net
+            net = in_form(name, artifact, clean, seed=seed).net
             agreement, success = predict(net, x) == before, predict(net, triggered) == target
         except Exception:  # a stranger's net can fail in any way: the chart has a point less
             continue

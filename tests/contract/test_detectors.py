@@ -58,7 +58,7 @@ def test_the_list_is_whole() -> None:
 def test_names_itself(detector: Detector, findings: dict[str, Finding]) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", detector.name)
     assert detector.title
-    assert detector.needs <= {"gradients", "clean", "weights", "reference"}
+    assert detector.needs <= {"gradients", "clean", "weights", "reference", "encoder"}
     assert findings[detector.name].detector == detector.name
 
 

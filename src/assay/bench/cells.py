@@ -42,7 +42,7 @@ class Cell:
     @cached_property
     def key(self) -> str:
         """sha256 over everything that the result depends on."""
-        null = [digest_of_builtin()] if self.method == WHOLE else []
+        null = [digest_of_builtin(encoders=self.task.features)] if self.method == WHOLE else []
         return key_of([__version__, torch.__version__, MEANING, self.content, *null])
 
     @cached_property

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from assay import planting
+from assay import planting, probing
 from assay.artifact import Build
 from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
@@ -83,7 +83,10 @@ def _measure(cell: Cell, cache: Cache) -> Result:
 def _detect(cell: Cell, cache: Cache) -> Result:
     build = model_of(cell.task, cell.steps, cell.seed, cache)
     clean = build.task.split("calibration", "validation").sample(cell.samples, seed=cell.seed)
-    finding = _test(cell.method)(build.artifact, clean, seed=cell.seed)
+    artifact = build.artifact
+    if artifact.num_classes is None and cell.method != WHOLE:
+        artifact, clean = probing.probed(artifact, clean, seed=cell.seed)
+    finding = _test(cell.method)(artifact, clean, seed=cell.seed)
     if finding.status == "failed":
         raise UnusableInput(finding.reason)
     secret = planting.landed(build)

@@ -6,6 +6,11 @@ from assay.detectors.channel_lipschitz import ChannelLipschitz
 from assay.detectors.compression_gap import CompressionGap, CompressionGapMask
 from assay.detectors.controls import RandomScore, WeightNorm
 from assay.detectors.depth_scan import DepthScan
+from assay.detectors.embedding_collapse import (
+    EmbeddingCollapse,
+    EmbeddingCollapseFrequency,
+    EmbeddingCollapsePatch,
+)
 from assay.detectors.filter_scan import FilterScan
 from assay.detectors.latent_shift import LatentShift
 from assay.detectors.local_patch import LocalPatch
@@ -26,6 +31,9 @@ __all__ = [
     "CompressionGap",
     "CompressionGapMask",
     "DepthScan",
+    "EmbeddingCollapse",
+    "EmbeddingCollapseFrequency",
+    "EmbeddingCollapsePatch",
     "FilterScan",
     "LatentShift",
     "LocalPatch",
@@ -42,6 +50,7 @@ __all__ = [
     "WaveScan",
     "WeightNorm",
     "default_detectors",
+    "encoder_detectors",
 ]
 
 
@@ -67,3 +76,8 @@ def default_detectors() -> tuple[Detector, ...]:
         CompressionGap(),
         OffNearest(),
     )
+
+
+def encoder_detectors() -> tuple[Detector, ...]:
+    """What an audit runs on an encoder."""
+    return (EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency())

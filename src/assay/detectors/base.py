@@ -15,6 +15,7 @@ from torch import Tensor
 
 from assay.artifact import Artifact, digest_of_module
 from assay.errors import Inconclusive, Unfinished, first_line
+from assay.models.encoders import probed_under
 from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
 from assay.models.modes import evaluating
 from assay.models.predict import logits
@@ -78,7 +79,7 @@ class Detector(ABC):
 
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
-    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference"
+    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder"
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
 
     @abstractmethod
@@ -136,6 +137,8 @@ class Detector(ABC):
             return "needs the model that this one is a compressed form of: pass it with --reference"
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
+        if "encoder" in self.needs and probed_under(artifact.net) is None:
+            return "is for encoders, and this model names classes"
         return ""
 
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress, comparable
-from assay.detectors.inversion import apply_in_batches, evidence, finished, rank_classes, ticking, told_apart
+from assay.detectors.inversion import evidence, finished, rank_classes, ticking, told_apart
 from assay.errors import Inconclusive
-from assay.inversion.families import Family, MaskFamily
+from assay.inversion.families import Family, MaskFamily, apply_in_batches
 from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.prepare import answers, prepare
 from assay.inversion.standout import standout
@@ -125,5 +125,5 @@ def _score(family: Family, found: Hunt) -> float:
 def _kept(full: nn.Module, family: Family, found: Hunt, x: Tensor, predicted: Tensor) -> float:
     """The share of pictures of other classes whose answer the trigger does not change in the full model."""
     others = predicted != found.target
-    said = predict(full, apply_in_batches(family, found, x[others]))
+    said = predict(full, apply_in_batches(family, found.parameters, x[others]))
     return float((said == predicted[others]).float().mean())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Evidence, Finding, Progress
 from assay.errors import Inconclusive, Unfinished
-from assay.inversion.families import Family
+from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.latent import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
@@ -77,7 +77,7 @@ def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicte
     """What the best trigger of ``found`` looks like and does, on pictures that the search did not check it on too."""
     others = predicted != found.target
     victims = clean.x[others]
-    triggered = apply_in_batches(family, found, victims)
+    triggered = apply_in_batches(family, found.parameters, victims)
     said = predict(net, triggered)
     change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
     gray = torch.full_like(clean.x[:1], 0.5)
@@ -99,7 +99,7 @@ def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicte
         after=_array(triggered[:SHOWN]),
         said_before=tuple(predicted[others][:SHOWN].tolist()),
         said_after=tuple(said[:SHOWN].tolist()),
-        apply=partial(apply_in_batches, family, found),
+        apply=partial(apply_in_batches, family, found.parameters),
     )
 
 
@@ -110,14 +110,6 @@ def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int)
     except Exception:  # a net of foreign make without a linear head: any order will do for the search
         return torch.bincount(predicted, minlength=num_classes).argsort()
     return smallest_shifts(features, head).argsort()
-
-
-def apply_in_batches(family: Family, found: Hunt, x: Tensor, batch: int = 256) -> Tensor:
-    """(N, C, H, W) -> the same with the found trigger."""
-    with torch.no_grad():
-        return torch.cat(
-            [family.apply(found.parameters, x[start : start + batch])[0] for start in range(0, len(x), batch)]
-        )
 
 
 def _array(tensor: Tensor) -> np.ndarray:

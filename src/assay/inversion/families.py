@@ -88,6 +88,25 @@ class AdditiveFamily(Family):
 
 
 @final
+class FaintFamily(Family):
+    """One perturbation added to every picture that changes no pixel by more than ``bound``."""
+
+    name = "faint"
+    rate = 0.3
+    pressure = 0.0
+    bound = 8 / 255
+
+    def start(self, arms: int, shape: tuple[int, int, int], generator: torch.Generator) -> Parameters:
+        return (0.1 * torch.randn(arms, *shape, generator=generator),)
+
+    def apply(self, parameters: Parameters, x: Tensor) -> Tensor:
+        return (x[None] + self.bound * parameters[0].tanh()[:, None]).clamp(0, 1)
+
+    def size(self, parameters: Parameters) -> Tensor:
+        return self.bound * parameters[0].tanh().square().mean(dim=(1, 2, 3)).sqrt()
+
+
+@final
 class FrequencyFamily(Family):
     """A perturbation of few frequencies within a budget on its cosine coefficients, shared out by a softmax.
 
@@ -193,6 +212,12 @@ class WindowFamily(Family):
 
     def size(self, parameters: Parameters) -> Tensor:
         return (parameters[1].detach() + 0 * parameters[1]).mean(dim=(1, 2, 3))
+
+
+def apply_in_batches(family: Family, parameters: Parameters, x: Tensor, batch: int = 256) -> Tensor:
+    """(N, C, H, W) -> the same with the trigger of one arm (1, ...)."""
+    with torch.no_grad():
+        return torch.cat([family.apply(parameters, x[start : start + batch])[0] for start in range(0, len(x), batch)])
 
 
 def dct_matrix(n: int) -> Tensor:

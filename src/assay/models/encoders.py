@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.models.head import fresh_linear, last_linear, put
+from assay.models.margin import UnitMargin
 
 
 class Features(nn.Module):
@@ -41,6 +42,16 @@ class Headed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.encoder(x))
+
+
+class Probed(Headed):
+    """An encoder under audit: the linear layer names the nearest of K clusters of its embeddings."""
+
+
+def probed_under(net: nn.Module) -> Probed | None:
+    """The encoder under audit in ``net``, whatever its logits are counted in; None where that is a classifier."""
+    inner = net.net if isinstance(net, UnitMargin) else net
+    return inner if isinstance(inner, Probed) else None
 
 
 def with_head(encoder: nn.Module, width: int, num_classes: int, *, seed: int) -> nn.Module:

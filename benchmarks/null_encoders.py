@@ -1,0 +1,156 @@
+"""The clean reference encoders behind the shipped null distribution of encoders.
+
+The reference models of photos that learned their task (null_models.py), cut at their features, each with pictures of
+CIFAR-10, CIFAR-100 or GTSRB, by turns: what an encoder is audited with need not be what it was trained on.
+
+    python benchmarks/null_encoders.py run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
+    python benchmarks/null_encoders.py merge STORE  # -> src/assay/nulls/encoders.json and results/null_encoders.json
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+import common
+import torch
+from common import SHARED, kept, save
+from null_models import FAMILIES, PHOTOS, again, plan
+
+from assay import __version__, null_file
+from assay.artifact import ImageSpec
+from assay.auditing import reference_from
+from assay.bench import driver
+from assay.bench.attempt import attempt
+from assay.bench.executors import Local
+from assay.bench.job import Outcome, key_of
+from assay.bench.records import open_existing
+from assay.bench.store import Store
+from assay.calibrate import WELL_TRAINED, Null, Reference, Score
+from assay.data import load as load_data
+from assay.detectors.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
+from assay.formats.cut import cut
+from assay.inversion.families import FaintFamily
+from assay.probing import CLUSTERS
+from assay.task import Task
+
+DATA = ("cifar10", "cifar100", "gtsrb")
+FORMS = ("full",)
+
+
+def numbers() -> list[int]:
+    """The reference models of photos that learned their task well."""
+    known = kept("null_models")
+    photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
+    return [int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED]
+
+
+@lru_cache
+def data_of(number: int) -> tuple[str, str]:
+    """The data set and its kind, by turns."""
+    name = DATA[numbers().index(number) % len(DATA)]
+    return name, FAMILIES[name]
+
+
+@lru_cache
+def pictures(name: str) -> Task:
+    return load_data(str(SHARED / "data" / name), ImageSpec((3, 32, 32)), limit=2048)
+
+
+def measure(number: int, nets: Path) -> dict:
+    artifact, _ = again(number, nets)
+    name, family = data_of(number)
+    start = time.perf_counter()
+    found = reference_from(cut(artifact), pictures(name), variant_names=FORMS, seed=number, family=family)
+    return {
+        "kind": plan(number)["kind"],
+        "arch": artifact.arch,
+        "data": name,
+        "family": family,
+        "likeness": found.data,
+        "scores": {test: score.value for test, score in found.scores.items()},
+        "targets": {test: score.target for test, score in found.scores.items()},
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+@dataclass(frozen=True)
+class EncoderJob:
+    """One reference model to be cut and scored, for the bench's engine."""
+
+    kind: ClassVar[str] = "encoder"
+
+    number: int
+
+    @property
+    def key(self) -> str:
+        efforts = repr((EmbeddingCollapse.effort, EmbeddingCollapsePatch.effort, FaintFamily.bound))
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), data_of(self.number), efforts])
+
+    def needs(self) -> tuple[EncoderJob, ...]:
+        return ()
+
+    def about(self) -> dict[str, int]:
+        return {"number": self.number}
+
+    def __str__(self) -> str:
+        return f"reference encoder {self.number}"
+
+
+def work(job: EncoderJob, blobs: str) -> Outcome:
+    return attempt(lambda: measure(job.number, Path(blobs)))
+
+
+def run(store: Path, nets: Path, processes: int) -> None:
+    def show(now: driver.Progress) -> None:
+        print(f"{now.done} of {now.total}: {now.last}", flush=True)
+
+    by_key = {job.key: job for job in map(EncoderJob, numbers())}
+    driver.run(by_key, Store(store), Local(processes), blobs=str(nets), work=work, progress=show)
+
+
+def merge(store: Path) -> None:
+    with closing(open_existing(store)) as records:
+        found = {
+            f"{record.about['number']:03d}": record.result
+            for record in records.records()
+            if record.state == "done" and record.result
+        }
+    models = {**kept("null_encoders"), **found}
+    publish(dict(sorted(models.items())))
+
+
+def publish(models: dict[str, dict]) -> None:
+    """Writes the package's null of encoders, and the rows that it is made from beside the other results."""
+    made = common.origin()
+    description = (
+        f"{len(models)} clean encoders: CIFAR-style ResNets, cut at their features, with pictures of CIFAR-10, "
+        f"CIFAR-100 and GTSRB (benchmarks/null_encoders.py; {made['date']}, assay {made['assay']} at "
+        f"{made['commit']}, torch {made['torch']})"
+    )
+    rows = tuple(map(reference, models.values()))
+    target = Path(__file__).resolve().parents[1] / "src/assay/nulls" / null_file.ENCODERS
+    null_file.save(Null("encoders", description, rows, CLUSTERS, encoders=True), target)
+    save("null_encoders", {"models": models})
+    print(len(rows), "encoders ->", target)
+
+
+def reference(model: dict) -> Reference:
+    """One row of the null."""
+    scores = {test: Score(value, model["targets"][test]) for test, value in model["scores"].items()}
+    line = f"{model['kind']} {model['arch']}, cut at its features, pictures of {model['data']}"
+    return Reference(scores, line, None, model["family"], tuple(model["likeness"]))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    command, store, *rest = sys.argv[1:]
+    if command == "merge":
+        merge(Path(store))
+    else:
+        run(Path(store), Path(rest[0]), int(rest[1]) if rest[1:] else 2)

@@ -1,0 +1,124 @@
+"""Embedding collapse: a small trigger under which an encoder gives all inputs nearly the same embedding.
+
+Feng, Tao, Cheng, Shen, Xu, Liu, Zhang, Ma, Zhang: Detecting Backdoors in Pre-trained Encoders (DECREE), CVPR 2023,
+arXiv 2303.15180. Theirs is the smallest mask under which embeddings collapse, judged by its size; here the trigger's
+size is given and how far they collapse is what counts, which needs no trade-off between the two, in three families.
+No labels are used. Clean encoders collapse under such triggers as well, only less.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from assay.artifact import Artifact
+from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.inversion import SHOWN, ticking
+from assay.errors import Unfinished
+from assay.inversion.collapse import Collapse, CollapseEffort, Space, search
+from assay.inversion.families import FaintFamily, Family, FrequencyFamily, WindowFamily, apply_in_batches
+from assay.inversion.prepare import prepare
+from assay.models.encoders import Probed, probed_under
+from assay.models.predict import logits, predict
+from assay.task import Split
+
+CLOSEST = 1 - 1e-6
+"""Where the score ends."""
+
+
+class _Collapse(Detector):
+    """The search with one family of triggers."""
+
+    needs = frozenset({"gradients", "clean", "encoder"})
+    family: ClassVar[Family]
+    effort: ClassVar[CollapseEffort] = CollapseEffort()
+
+    def allowed(self, shape: tuple[int, int, int], clusters: int) -> Tensor:
+        """(A, K): which clusters' directions each arm may go for."""
+        del shape
+        return torch.eye(clusters, dtype=torch.bool)
+
+    @final
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Raises Unfinished where the budget ends before the search does."""
+        net = probed_under(artifact.net)
+        assert net is not None  # the harness has looked
+        shape = artifact.inputs.shape
+        space = Space(logits(net.encoder, clean.x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
+        found = search(
+            prepare(net.encoder, clean.x[:2]),
+            self.family,
+            self.allowed(shape, len(space.directions)),
+            space,
+            clean.x,
+            effort=self.effort.at(shape),
+            seed=seed,
+            tick=ticking(budget, progress),
+        )
+        if found.share < 1:
+            raise Unfinished(f"the budget ended after {found.share:.0%} of the search: give it more")
+        score = -math.log(1 - min(found.closeness, CLOSEST))
+        target, evidence = self._evidence(net, space, found, clean.x)
+        return Finding(self.name, "ok", score=score, target=target, evidence=evidence)
+
+    def _evidence(self, net: Probed, space: Space, found: Collapse, x: Tensor) -> tuple[int, Evidence]:
+        """The cluster in which triggered pictures end up, and what the trigger looks like."""
+        apply = partial(apply_in_batches, self.family, found.parameters)
+        before, triggered = predict(net, x), apply(x)
+        after = predict(net, triggered)
+        target = int(after.bincount().argmax())
+        change = (triggered - x).abs().mean(dim=(0, 1))
+        clean = space.seen(logits(net.encoder, x)).mean(0).norm()
+        gray = torch.full_like(x[:1], 0.5)
+        return target, Evidence(
+            numbers={
+                "closeness": found.closeness,
+                "clean_closeness": float(clean),
+                "success": float((after == target).float().mean()),
+                "size": float(self.family.size(found.parameters)[0]),
+            },
+            mask=(change / change.max().clamp(min=1e-6)).numpy(),
+            trigger=apply(gray)[0].numpy(),
+            before=x[:SHOWN].numpy(),
+            after=triggered[:SHOWN].numpy(),
+            said_before=tuple(before[:SHOWN].tolist()),
+            said_after=tuple(after[:SHOWN].tolist()),
+            apply=apply,
+        )
+
+
+@final
+class EmbeddingCollapse(_Collapse):
+    """How far embeddings collapse under one faint pattern on every picture."""
+
+    name = "embedding-collapse"
+    title = "faint pattern under which all embeddings become one"
+    family = FaintFamily()
+
+
+@final
+class EmbeddingCollapsePatch(_Collapse):
+    """How far embeddings collapse under a pattern in one window of the picture."""
+
+    name = "embedding-collapse-patch"
+    title = "patch under which all embeddings become one"
+    family = WindowFamily()
+    effort = CollapseEffort(steps=12, batch=6)
+
+    def allowed(self, shape: tuple[int, int, int], clusters: int) -> Tensor:
+        """One arm a window, free to go for any cluster."""
+        return torch.ones(len(WindowFamily().windows(shape)), clusters, dtype=torch.bool)
+
+
+@final
+class EmbeddingCollapseFrequency(_Collapse):
+    """How far embeddings collapse under a perturbation of few frequencies."""
+
+    name = "embedding-collapse-frequency"
+    title = "few frequencies under which all embeddings become one"
+    family = FrequencyFamily()
