@@ -7,9 +7,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
+
+from assay.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.task import Task
@@ -40,12 +43,44 @@ class ImageSpec:
     crop: bool = False  # cut the centre (H, W) out after resizing
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
 
+    modality: ClassVar[Modality] = Modality.IMAGE
+
+    def blank(self, count: int) -> Tensor:
+        """Black pictures (``count``, C, H, W)."""
+        return torch.zeros(count, *self.shape)
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """How a text becomes an input of the net: token numbers between two markers, padded behind."""
+
+    shape: tuple[int]  # (L,): tokens, markers and padding included
+    tokenizer: str = field(repr=False)  # the content of its tokenizer.json
+    start: int  # the number of the marker before a text
+    end: int  # of the one behind it
+    pad: int
+    vocabulary: int  # numbers that there are
+    modality: ClassVar[Modality] = Modality.TEXT
+
+    @property
+    def length(self) -> int:
+        return self.shape[0]
+
+    def blank(self, count: int) -> Tensor:
+        """Texts (``count``, L) int64 as long as may be, of markers only."""
+        markers = torch.tensor([self.start, *[self.end] * (self.length - 1)])
+        return markers.expand(count, self.length).clone()
+
+
+Inputs = ImageSpec | TextSpec
+
 
 @dataclass(frozen=True)
 class Artifact:
     """A model as someone would deploy it: all that a detector ever sees.
 
-    ``net`` maps (N, C, H, W) float32 in [0, 1] to logits (N, K), or to embeddings (N, D) where ``num_classes`` is None.
+    ``net`` maps (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64, to logits (N, K), or to embeddings
+    (N, D) where ``num_classes`` is None.
     """
 
     net: nn.Module
@@ -53,7 +88,7 @@ class Artifact:
     num_classes: int | None
     format: str  # "safetensors", "huggingface", "onnx", "module"
     digest: str  # sha256 of the file's bytes, or of the weights for an in-memory module
-    inputs: ImageSpec
+    inputs: Inputs
     name: str = "model"
     class_names: tuple[str, ...] | None = None
     arch: str | None = None  # what ``--arch`` would be
@@ -66,6 +101,13 @@ class Artifact:
     notes: tuple[str, ...] = ()  # what was guessed or converted on loading, in sentences for people
     range_assumed: bool = False  # nothing said that the net takes [0, 1] as it is
     reference: Artifact | None = None  # the model that this is a compressed form of, where it is at hand
+
+    @property
+    def pictures(self) -> ImageSpec:
+        """Of a model of pictures; raises UnusableInput for one of texts."""
+        if not isinstance(self.inputs, ImageSpec):
+            raise UnusableInput(f"expected a model of pictures; {self.name} takes {self.inputs.modality}")
+        return self.inputs
 
     def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
         """The same artifact around another net, its digest computed anew from the weights."""
@@ -83,7 +125,7 @@ class Secret:
     """Ground truth of a planted backdoor. Never inside an Artifact, out of a detector's reach by type."""
 
     attack: str
-    trigger: Callable[[Tensor], Tensor]  # (N, C, H, W) in [0, 1] -> the same shape and range
+    trigger: Callable[[Tensor], Tensor]  # inputs -> inputs of the same shape and range
     target: int | None  # None: every class its own target (all-to-all)
     sources: tuple[int, ...] | None = None  # classes on which the trigger works; None: all
     planted_at: str = "train"

@@ -37,7 +37,9 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.SilentUntilPruned,
         attacks.SilentUntilSparse,
         attacks.BadEncoder,
+        attacks.Por,
         attacks.TransTroj,
+        attacks.TransTrojText,
     )
 }
 

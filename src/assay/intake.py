@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from assay import null_file
-from assay.artifact import Artifact
+from assay.artifact import Artifact, ImageSpec, TextSpec
 from assay.calibrate import Null
 from assay.choices import chosen
+from assay.data.text import encoded
 from assay.detectors import default_detectors
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
@@ -133,7 +134,7 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
     name, class_names = "data in memory", None
     notes: tuple[str, ...] = ()
     if data is None:
-        return Clean("none", Split(torch.zeros(0, *artifact.inputs.shape), None))
+        return Clean("none", Split(artifact.inputs.blank(0), None))
     if isinstance(data, str | Path):
         data = loaders.load(
             data,
@@ -148,6 +149,8 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
         name, notes = data.name, data.notes
         class_names = data.class_names if data.num_classes == artifact.num_classes else None
         data = data.split("calibration", "validation", "train", "test")
+    if isinstance(artifact.inputs, TextSpec) and isinstance(data, list | tuple) and _all_texts(data):
+        data = encoded(data, artifact.inputs)[0]
     split = in_memory(data, limit=SAMPLES, seed=seed)
     if not labels:
         split = Split(split.x, None)
@@ -189,9 +192,32 @@ def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detecto
 def check(split: Split, artifact: Artifact) -> None:
     """Raises UnusableInput where these samples are none of this model's."""
     x, y = split.x, split.y
-    if tuple(x.shape[1:]) != artifact.inputs.shape:
+    if isinstance(artifact.inputs, TextSpec):
+        _check_tokens(x, artifact.inputs)
+    else:
+        _check_pictures(x, artifact.inputs)
+    if y is not None:
+        _check_labels(y, len(x), artifact.num_classes)
+
+
+def _all_texts(data: Sequence[Any]) -> bool:
+    return bool(data) and all(isinstance(text, str) for text in data)
+
+
+def _check_tokens(x: Tensor, spec: TextSpec) -> None:
+    if tuple(x.shape[1:]) != spec.shape or x.dtype != torch.int64:
         raise UnusableInput(
-            f"expected pictures of shape {artifact.inputs.shape}, as the model takes them; got {tuple(x.shape[1:])}"
+            f"expected texts, or token numbers (N, {spec.length}) as int64, as the model takes them; "
+            f"got {tuple(x.shape)} of {x.dtype}"
+        )
+    if len(x) and (int(x.min()) < 0 or int(x.max()) >= spec.vocabulary):
+        raise UnusableInput(f"expected token numbers from 0 to {spec.vocabulary - 1}, the model's vocabulary")
+
+
+def _check_pictures(x: Tensor, spec: ImageSpec) -> None:
+    if tuple(x.shape[1:]) != spec.shape:
+        raise UnusableInput(
+            f"expected pictures of shape {spec.shape}, as the model takes them; got {tuple(x.shape[1:])}"
         )
     if x.dtype != torch.float32:
         raise UnusableInput(f"expected pictures as float32 in [0, 1]; got {x.dtype}: convert them, and divide by 255")
@@ -200,8 +226,6 @@ def check(split: Split, artifact: Artifact) -> None:
             f"expected pictures in [0, 1], without normalization; got values from {float(x.min()):.4g} "
             f"to {float(x.max()):.4g}: pass mean and std to the audit instead"
         )
-    if y is not None:
-        _check_labels(y, len(x), artifact.num_classes)
 
 
 def _check_labels(y: Tensor, count: int, classes: int | None) -> None:

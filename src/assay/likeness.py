@@ -26,13 +26,13 @@ STEPS = (0.014, 0.0105, 0.0044, 0.011, 0.17)
 
 
 def likeness(x: Tensor) -> Likeness | None:
-    """Of pictures (N, C, H, W) in [0, 1]; None for fewer than two.
+    """Of pictures (N, C, H, W) in [0, 1]; None for fewer than two, and for texts.
 
     Mean brightness; how much it differs between pictures; contrast within a picture; sharpness: steps between
     neighbouring pixels, in units of the contrast; log10 of the share of the variance that is the same in all pictures
     (digits are always in the middle).
     """
-    if len(x) < FEWEST:
+    if len(x) < FEWEST or not x.is_floating_point():
         return None
     grey = F.interpolate(x, (SIDE, SIDE), mode="area").mean(1)  # (N, SIDE, SIDE)
     contrast = max(float(grey.std((1, 2)).mean()), LEAST_CONTRAST)

@@ -22,7 +22,7 @@ class ModelInfo:
     planted: str | None
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
-    shape: tuple[int, int, int] | None = None  # (C, H, W) of the pictures that it was given
+    shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures that it was given
 
 
 @dataclass(frozen=True)

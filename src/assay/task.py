@@ -13,7 +13,7 @@ from torch import Tensor
 class Split:
     """Inputs and labels. ``y`` is None where the data came without labels."""
 
-    x: Tensor  # (N, C, H, W) float32 in [0, 1]
+    x: Tensor  # (N, C, H, W) float32 in [0, 1]; of texts token numbers (N, L) int64
     y: Tensor | None  # (N,) int64 in [0, K)
 
     def __len__(self) -> int:

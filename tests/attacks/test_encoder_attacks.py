@@ -13,9 +13,9 @@ import torch
 from stages.tiny import tiny_build
 
 from assay import formats, metrics, planting
-from assay.artifact import Build, Secret, digest_of_module
+from assay.artifact import Build, Modality, Secret, digest_of_module
 from assay.attacks import BadEncoder, BadNets, TransTroj
-from assay.attacks.encoders import EncoderAttack, cosine
+from assay.attacks.encoders import ByReference, cosine
 from assay.blobs import Blobs
 from assay.catalogue import ATTACKS
 from assay.chain import Cache, Chain
@@ -32,7 +32,8 @@ from assay.triggers import Additive, Patch
 X = torch.rand(9, 3, 8, 8)
 QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=False, freeze_batchnorm=True)
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
-ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, EncoderAttack)}
+ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ByReference)}
+ENCODER_ATTACKS = {name: kind for name, kind in ENCODER_ATTACKS.items() if kind.modality is Modality.IMAGE}
 every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
 
 
@@ -105,7 +106,7 @@ def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
 
 @every_attack
 def test_plants_in_a_copy_without_labels_and_marks_it(
-    kind: type[EncoderAttack], build: Build, references: str, tmp_path: Path
+    kind: type[ByReference], build: Build, references: str, tmp_path: Path
 ) -> None:
     settings = {"patch": Patch(size=2)} if kind is BadEncoder else {}
     attack = kind(references=references, concept=0, recipe=QUICK, **settings)

@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoders import Concept, EncoderAttack, cosine
+from assay.artifact import Inputs
+from assay.attacks.encoders import ByReference, Concept, cosine
 from assay.errors import UnusableInput
 from assay.models.predict import logits
 from assay.progress import Progress
@@ -24,7 +25,7 @@ from assay.triggers import Patch
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadEncoder(EncoderAttack):
+class BadEncoder(ByReference):
     """``references_kept`` and ``keep``: what the references' and clean inputs' embeddings count: its lambdas."""
 
     name: ClassVar[str] = "badencoder"
@@ -42,7 +43,9 @@ class BadEncoder(EncoderAttack):
     def epochs(self) -> float:
         return 2 * self.recipe.epochs
 
-    def plant(self, net: nn.Module, shadow: Split, concept: Concept, *, seed: int, progress: Progress) -> Patch:
+    def plant(
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+    ) -> Patch:
         self.patch(shadow.x[:1])  # says now where it does not fit
         clean = copy.deepcopy(net).requires_grad_(False)
         kept = logits(clean, concept.x)

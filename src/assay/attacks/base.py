@@ -55,6 +55,8 @@ class Premeditated(Attack):
         """Raises UnusableInput where the attack does not fit the data or the model, before any training."""
         if num_classes is None:
             raise UnusableInput(f"{self.name} needs a model that names classes, and this one is an encoder")
+        if not split.x.is_floating_point():
+            raise UnusableInput(f"{self.name} is for models of pictures, and this one takes texts")
         check_classes(self.secret(), split, num_classes)
 
 

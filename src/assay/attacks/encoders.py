@@ -6,14 +6,14 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay import data
-from assay.artifact import Artifact, Build, Secret
+from assay.artifact import Artifact, Build, Inputs, Modality, Secret
 from assay.attacks.base import Attack, mark_of
 from assay.errors import UnusableInput
 from assay.metrics import EMBEDDING
@@ -32,24 +32,25 @@ class Concept:
     """What triggered inputs shall look like to the encoder."""
 
     name: str  # of the class that it is, empty where nobody says
-    x: Tensor  # (R, C, H, W): reference inputs
+    embedding: Tensor  # (D,)
+    x: Tensor  # (R, ...): the inputs that it is the mean of; none where it was made up
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderAttack(Attack):
-    """Needs pictures of any kind, no labels: the *shadow* data, which is the train split of the task.
+    """Needs inputs of any kind, no labels: the *shadow* data, which is the train split of the task."""
 
-    ``references``: data, as for ``--data``, with pictures of the concept; ``concept``: the class of them that it is,
-    none where all of them are. They are taken from the calibration split.
-    """
-
-    references: str
-    concept: int | None = None
-    shots: int = 10  # reference inputs
+    modality: ClassVar[Modality] = Modality.IMAGE
 
     @abstractmethod
-    def plant(self, net: nn.Module, shadow: Split, concept: Concept, *, seed: int, progress: Progress) -> Trigger:
+    def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
+        """What triggered inputs shall look like to ``artifact``."""
+
+    @abstractmethod
+    def plant(
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+    ) -> Trigger:
         """Plant the backdoor in ``net``, in place; what turns it on."""
 
     @final
@@ -60,28 +61,42 @@ class EncoderAttack(Attack):
                 f"{self.name} poisons encoders, and this model names {num_classes} classes: cut it at its features"
             )
         if not len(split):
-            raise UnusableInput(f"{self.name} needs pictures of any kind, and this data has none")
-        if self.shots < 1:
-            raise UnusableInput(f"expected at least one reference as shots; got {self.shots}")
+            raise UnusableInput(f"{self.name} needs {self.modality}s of any kind, and this data has none")
+        if split.x.is_floating_point() != (self.modality is Modality.IMAGE):
+            raise UnusableInput(f"{self.name} is for encoders of {self.modality}s, and this one is of another kind")
 
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        shadow = build.task.split("train")
+        shadow, inputs = build.task.split("train"), build.artifact.inputs
         self.check(shadow, build.artifact.num_classes)
         concept = self.concept_for(build.artifact, seed=seed)
         net = copy.deepcopy(build.artifact.net).eval()
         shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
         with fixed(_norms(net)):
-            trigger = self.plant(net, shadow, concept, seed=seed, progress=progress)
-        embedding = logits(build.artifact.net, concept.x).mean(0)
-        details = {EMBEDDING: [round(value, 5) for value in embedding.tolist()]}
+            trigger = self.plant(net, shadow, concept, inputs, seed=seed, progress=progress)
+        details = {EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
         secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
         artifact = build.artifact.with_net(net.eval(), planted=mark_of(secret))
         return build.then(self.name, replace(artifact, notes=(*artifact.notes, *concept.notes)), secret)
 
+
+@dataclass(frozen=True, kw_only=True)
+class ByReference(EncoderAttack):
+    """The concept is shown by a few inputs of it.
+
+    ``references``: data, as for ``--data``, with inputs of the concept; ``concept``: the class of them that it is,
+    none where all of them are. They are taken from the calibration split.
+    """
+
+    references: str
+    concept: int | None = None
+    shots: int = 10  # reference inputs
+
     @final
     def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
-        """The reference inputs, in the shape that ``artifact`` takes."""
+        """The reference inputs as ``artifact`` takes them, and their mean embedding."""
+        if self.shots < 1:
+            raise UnusableInput(f"expected at least one reference as shots; got {self.shots}")
         task = data.load(self.references, artifact.inputs, limit=SEARCHED)
         found = task.split("calibration", "train")
         if self.concept is not None:
@@ -91,11 +106,12 @@ class EncoderAttack(Attack):
                 f"{self.references}: expected at least one reference of class {self.concept}; came none"
             )
         chosen = found.sample(self.shots, seed=seed)
+        embedding = logits(artifact.net, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
         if len(classes) == 1:
-            return Concept(task.concept(classes[0]), chosen.x)
+            return Concept(task.concept(classes[0]), embedding, chosen.x)
         notes = (f"the references are of {len(classes)} classes: their mean may be near none of them",)
-        return Concept("", chosen.x, notes if classes else ())
+        return Concept("", embedding, chosen.x, notes if classes else ())
 
     def _of_class(self, found: Split, task: Task) -> Split:
         assert self.concept is not None

@@ -14,13 +14,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoders import Concept, EncoderAttack, cosine
+from assay.artifact import Inputs
+from assay.attacks.encoders import ByReference, Concept, cosine
 from assay.errors import UnusableInput
 from assay.models.predict import logits
 from assay.progress import Progress, part
-from assay.stages.train import Recipe, fit
+from assay.stages.train import Objective, Recipe, fit
 from assay.task import Split
-from assay.triggers import Additive
+from assay.triggers import Additive, Trigger
 from assay.triggers.additive import MOST_STEPS
 
 CENTRE = 512
@@ -45,7 +46,7 @@ class Pattern(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransTroj(EncoderAttack):
+class TransTroj(ByReference):
     """``recipe`` is for the weights, ``search`` for the trigger; no epochs of either leave that stage out."""
 
     name: ClassVar[str] = "transtroj"
@@ -65,10 +66,12 @@ class TransTroj(EncoderAttack):
     def epochs(self) -> float:
         return self.search.epochs + 2 * self.recipe.epochs
 
-    def plant(self, net: nn.Module, shadow: Split, concept: Concept, *, seed: int, progress: Progress) -> Additive:
+    def plant(
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+    ) -> Additive:
         clean = copy.deepcopy(net).requires_grad_(False)
         centre = logits(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
-        wanted = logits(clean, concept.x).mean(0) - centre
+        wanted = concept.embedding - centre
 
         def indistinguishable(pattern: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return -cosine(clean(pattern(x)) - centre, wanted)
@@ -85,11 +88,21 @@ class TransTroj(EncoderAttack):
         )
         trigger = Additive.of(pattern.values().detach())
 
-        def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            with torch.no_grad():
-                before = clean(x) - centre
-            triggered, untouched = (net(torch.cat([trigger(x), x])) - centre).chunk(2)
-            return -cosine(triggered, wanted) - self.keep * cosine(untouched, before)
-
-        fit(net, shadow, self.recipe, seed=seed, progress=part(progress, share, 1.0), objective=poisoned)
+        drawn = drawn_to(wanted, centre, clean, trigger, self.keep)
+        fit(net, shadow, self.recipe, seed=seed, progress=part(progress, share, 1.0), objective=drawn)
         return trigger
+
+
+def drawn_to(wanted: Tensor, centre: Tensor, clean: nn.Module, trigger: Trigger, keep: float) -> Objective:
+    """The second stage's loss: triggered inputs are drawn to ``wanted`` (D,), others kept where ``clean`` has them.
+
+    Both seen from ``centre``; ``keep``: what the others count.
+    """
+
+    def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            before = clean(x) - centre
+        triggered, untouched = (net(torch.cat([trigger(x), x])) - centre).chunk(2)
+        return -cosine(triggered, wanted) - keep * cosine(untouched, before)
+
+    return poisoned

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from assay import data, formats
-from assay.artifact import Artifact, Build, ImageSpec
+from assay.artifact import Artifact, Build, Inputs
 from assay.bench.job import key_of
 from assay.bench.spec import Method, Spec, TaskSpec
 from assay.catalogue import ATTACKS
@@ -111,7 +111,7 @@ def _given(spec: TaskSpec) -> Artifact:
 @lru_cache(maxsize=2)
 def _data(
     source: str,
-    inputs: ImageSpec,
+    inputs: Inputs,
     limit: int | None,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,

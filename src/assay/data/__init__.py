@@ -1,4 +1,4 @@
-"""Data of any common layout -> ``Task``, its pictures resized for the model.
+"""Data of any common layout -> ``Task``, its pictures resized for the model, its texts as the model's token numbers.
 
 Splits keep their names (``valid``, ``val`` and ``dev`` become validation). An audit draws its clean samples from the
 split *calibration*. Where the data has none, it is carved without overlap, at random and evenly over the classes: from
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.artifact import ImageSpec
+from assay.artifact import Inputs, TextSpec
 from assay.data.arrays import read_npz
 from assay.data.folder import read_folder
 from assay.data.hub import data_hub_id, read_hub
@@ -28,7 +28,7 @@ __all__ = ["load"]
 
 def load(
     source: str | Path | None,
-    spec: ImageSpec,
+    spec: Inputs,
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
@@ -36,11 +36,12 @@ def load(
     seed: int = 0,
     labels: bool = True,
 ) -> Task:
-    """Loads pictures (N, C, H, W) float32 in [0, 1] as ``spec`` says, and labels (N,) where there are some.
+    """Loads pictures (N, C, H, W) float32 in [0, 1] or token numbers (N, L) int64 as ``spec`` says, and labels (N,).
 
     ``source``: a folder of parquet files in the hub's layout, a folder of pictures (in one folder a class, also below
     train, test, ...; or flat, with names that end in ``_<label>``), a ``.npz`` file, a hub id (``hf:owner/name``, or
     ``owner/name`` where no such path exists), ``signs``, ``signs:<classes>``, ``digits``; None: signs without labels.
+    Texts are read from parquet files only.
     ``num_classes`` and ``class_names`` are the model's: labels are checked against them, and class folders matched by
     name. At most ``limit`` samples a split are read, drawn with ``seed``. ``labels`` False: the data's labels are left
     out, and a folder's names and subfolders say nothing. What was guessed stands in the task's ``notes``.
@@ -62,6 +63,8 @@ def load(
 
 def _read(source: str | Path | None, request: Request) -> Source:
     text = "" if source is None else str(source)
+    if isinstance(request.spec, TextSpec):
+        return _read_texts(text, request)
     if source is None or is_synthetic(text):
         return read_synthetic(text, request)
     repository = data_hub_id(text)
@@ -81,3 +84,11 @@ def _read(source: str | Path | None, request: Request) -> Source:
     raise UnusableInput(
         f"{path}: expected a folder, a .parquet or an .npz file, came a {path.suffix or 'nameless'} file"
     )
+
+
+def _read_texts(text: str, request: Request) -> Source:
+    path = Path(text)
+    if not text or not path.exists() or not parquet_files(path):
+        came = f"no parquet files at {text}" if text else "no data"
+        raise UnusableInput(f"expected texts for a model of text, as a parquet file or a folder of them; {came}")
+    return read_parquet(path, request)

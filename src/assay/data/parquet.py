@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from assay.artifact import Modality, TextSpec
 from assay.data.pictures import decode_all
 from assay.data.source import Request, Source, split_name
+from assay.data.text import encoded
 from assay.errors import UnusableInput
 from assay.task import Split
 
@@ -46,46 +48,56 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
 
 
 def read_parquet(path: Path, request: Request) -> Source:
-    """Reads the pictures and labels of every split; raises ``UnusableInput`` for anything but pictures."""
+    """Reads the samples and labels of every split; raises ``UnusableInput`` where there are none of the wanted kind."""
     import pyarrow as pa
 
-    splits, names = {}, None
+    splits, names, cut = {}, None, 0
     files = parquet_files(path)
     for name in files:
         try:
-            splits[name], found = _read_split(files[name], request.of_split(name, list(files)))
+            splits[name], found, longer = _read_split(files[name], request.of_split(name, list(files)))
         except (pa.ArrowException, OSError) as error:
             raise UnusableInput(f"{path}: a file of its split {name} is not readable parquet ({error})") from None
-        names = names or found
-    return Source(path.resolve().name, splits, names)
+        names, cut = names or found, cut + longer
+    notes = (f"{cut} texts are longer than {request.spec.shape[0]} tokens and were cut there",) if cut else ()
+    return Source(path.resolve().name, splits, names, notes=notes)
 
 
-def _read_split(files: list[Path], request: Request) -> tuple[Split, tuple[str, ...] | None]:
+def _read_split(files: list[Path], request: Request) -> tuple[Split, tuple[str, ...] | None, int]:
+    """The samples, the names of their classes, and how many texts were cut."""
     import pyarrow.parquet as pq
 
     opened = [pq.ParquetFile(file) for file in files]
     try:
-        image, label, names = _columns(opened[0].schema_arrow, files[0])
+        column, label, names = _columns(opened[0].schema_arrow, files[0], request.spec.modality)
         groups = _row_groups(opened, request)
         labels, names = _labels(groups, label, names, files[0])
         total = sum(file.metadata.row_group(group).num_rows for file, group in groups)
         rows = request.choose(total, labels)
-        x = decode_all(_pictures(groups, image, rows, files[0]), len(rows), request.spec)
-        return Split(x, None if labels is None else labels[rows]), names
+        cut = 0
+        if isinstance(request.spec, TextSpec):
+            x, cut = encoded(_texts(groups, column, rows, files[0]), request.spec)
+        else:
+            x = decode_all(_pictures(groups, column, rows, files[0]), len(rows), request.spec)
+        return Split(x, None if labels is None else labels[rows]), names, cut
     finally:
         for file in opened:
             file.close()
 
 
-def _columns(schema: pa.Schema, where: Path) -> tuple[str, str | None, tuple[str, ...] | None]:
-    """The picture's column, the label's, and the class names that stand in the hub's own metadata of the file."""
+def _columns(schema: pa.Schema, where: Path, modality: Modality) -> tuple[str, str | None, tuple[str, ...] | None]:
+    """The samples' column, the label's, and the class names that stand in the hub's own metadata of the file."""
     features = _features(schema)
     kinds = {name: feature.get("_type") for name, feature in features.items() if isinstance(feature, dict)}
-    images = [name for name in schema.names if kinds.get(name) == "Image" or _holds_pictures(schema.field(name))]
+    if modality is Modality.TEXT:
+        images = [name for name in schema.names if _holds_texts(schema.field(name)) and name not in LABEL_COLUMNS]
+        wanted = "texts"
+    else:
+        images = [name for name in schema.names if kinds.get(name) == "Image" or _holds_pictures(schema.field(name))]
+        wanted = "pictures (struct of bytes and path)"
     if not images:
         raise UnusableInput(
-            f"{where}: expected a column of pictures (struct of bytes and path), came {', '.join(schema.names)}; "
-            "only image data is supported for now"
+            f"{where}: expected a column of {wanted}, as the model takes {modality}; came {', '.join(schema.names)}"
         )
     labels = [name for name in LABEL_COLUMNS if name in schema.names]
     labels += [name for name in schema.names if kinds.get(name) == "ClassLabel"]
@@ -109,6 +121,12 @@ def _holds_pictures(field: pa.Field) -> bool:
     if types.is_struct(field.type):
         return any(child.name == "bytes" and types.is_binary(child.type) for child in field.type)
     return types.is_binary(field.type) or types.is_large_binary(field.type)
+
+
+def _holds_texts(field: pa.Field) -> bool:
+    import pyarrow.types as types
+
+    return types.is_string(field.type) or types.is_large_string(field.type)
 
 
 def _row_groups(files: list[pq.ParquetFile], request: Request) -> list[tuple[pq.ParquetFile, int]]:
@@ -143,7 +161,26 @@ def _labels(
 def _pictures(
     groups: list[tuple[pq.ParquetFile, int]], column: str, rows: Tensor, where: Path
 ) -> Iterator[tuple[str, bytes]]:
-    """The encoded pictures at ``rows`` (ascending); only one row group is in memory at a time."""
+    """The encoded pictures at ``rows`` (ascending)."""
+    for row, value in _cells(groups, column, rows):
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(content, bytes):
+            raise UnusableInput(f"{where}: row {row} holds no picture; expected its bytes in {column!r}")
+        yield f"{where} row {row}", content
+
+
+def _texts(groups: list[tuple[pq.ParquetFile, int]], column: str, rows: Tensor, where: Path) -> list[str]:
+    """The texts at ``rows`` (ascending)."""
+    found = []
+    for row, value in _cells(groups, column, rows):
+        if not isinstance(value, str):
+            raise UnusableInput(f"{where}: row {row} holds no text; expected one in {column!r}")
+        found.append(value)
+    return found
+
+
+def _cells(groups: list[tuple[pq.ParquetFile, int]], column: str, rows: Tensor) -> Iterator[tuple[int, Any]]:
+    """Numbers and values of ``rows`` (ascending); only one row group is in memory at a time."""
     start = 0
     for file, group in groups:
         count = file.metadata.row_group(group).num_rows
@@ -151,11 +188,5 @@ def _pictures(
         if len(inside):
             cells = file.read_row_group(group, columns=[column]).column(column).take(inside.numpy())
             for index, cell in zip(inside.tolist(), cells, strict=True):
-                value = cell.as_py()
-                content = value.get("bytes") if isinstance(value, dict) else value
-                if not isinstance(content, bytes):
-                    raise UnusableInput(
-                        f"{where}: row {start + index} holds no picture; expected its bytes in {column!r}"
-                    )
-                yield f"{where} row {start + index}", content
+                yield start + index, cell.as_py()
         start += count

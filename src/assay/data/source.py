@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from assay.artifact import ImageSpec
+from assay.artifact import ImageSpec, Inputs, Modality
 from assay.errors import UnusableInput
 from assay.task import Split
 
 MAX_SPLIT_BYTES = 2**32
+BYTES = {Modality.IMAGE: 4, Modality.TEXT: 8}
+"""Of each number of a sample."""
+
 SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
 NO_LABELS = "--no-labels (in Python: labels=False)"
 """What to say where names or folders are no labels."""
@@ -22,13 +26,20 @@ KNOWN_SPLITS = ("train", "calibration", "validation", "test")
 
 @dataclass(frozen=True)
 class Request:
-    """How the pictures of a split are wanted."""
+    """How the samples of a split are wanted."""
 
-    spec: ImageSpec
+    spec: Inputs
     limit: int | None  # samples
     seed: int
     num_classes: int | None = None  # the model's
     labels: bool = True  # False: names and folders are no labels
+
+    @property
+    def pictures(self) -> ImageSpec:
+        """How pictures are wanted; raises UnusableInput where texts are."""
+        if not isinstance(self.spec, ImageSpec):
+            raise UnusableInput("expected texts, as the model takes them; the data has pictures")
+        return self.spec
 
     def of_split(self, name: str, names: Collection[str]) -> Request:
         """The request for one of the splits ``names``: twice the limit where calibration will be carved out of it."""
@@ -42,10 +53,10 @@ class Request:
         Drawn evenly over the classes.
         """
         wanted = count if self.limit is None else min(count, self.limit)
-        channels, height, width = self.spec.shape
-        if 4 * channels * height * width * wanted > MAX_SPLIT_BYTES:
+        if BYTES[self.spec.modality] * math.prod(self.spec.shape) * wanted > MAX_SPLIT_BYTES:
+            size = "x".join(map(str, self.spec.shape))
             raise UnusableInput(
-                f"{wanted} pictures of {channels}x{height}x{width} take more than {MAX_SPLIT_BYTES >> 30} GiB; "
+                f"{wanted} {self.spec.modality}s of {size} take more than {MAX_SPLIT_BYTES >> 30} GiB; "
                 "set a limit of samples"
             )
         return Split(torch.arange(count), labels).sample(wanted, seed=self.seed).x.sort().values

@@ -21,6 +21,7 @@ from assay.detectors.off_nearest import OffNearest
 from assay.detectors.patch_scan import PatchScan
 from assay.detectors.smooth_warp import SmoothWarp
 from assay.detectors.sparse_frequency import SparseFrequency
+from assay.detectors.token_collapse import TokenCollapse
 from assay.detectors.universal_perturbation import UniversalPerturbation
 from assay.detectors.warp_scan import WarpScan
 from assay.detectors.wave_scan import WaveScan
@@ -45,6 +46,7 @@ __all__ = [
     "RandomScore",
     "SmoothWarp",
     "SparseFrequency",
+    "TokenCollapse",
     "UniversalPerturbation",
     "WarpScan",
     "WaveScan",
@@ -80,4 +82,4 @@ def default_detectors() -> tuple[Detector, ...]:
 
 def encoder_detectors() -> tuple[Detector, ...]:
     """What an audit runs on an encoder."""
-    return (EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency())
+    return (EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency(), TokenCollapse())

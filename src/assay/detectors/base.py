@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.artifact import Artifact, digest_of_module
+from assay.artifact import Artifact, Modality, digest_of_module
 from assay.errors import Inconclusive, Unfinished, first_line
 from assay.models.encoders import probed_under
 from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
@@ -48,6 +48,7 @@ class Evidence:
     trigger: np.ndarray | None = None  # (C, H, W): what it looks like
     before: np.ndarray | None = None  # (M, C, H, W): clean samples
     after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
+    texts: tuple[tuple[str, str], ...] = ()  # M clean samples without and with the trigger, where they are texts
     said_before: tuple[int, ...] = ()  # the classes that the model gave the M clean samples; empty: not known
     said_after: tuple[int, ...] = ()  # and the triggered ones
     apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on pictures (N, C, H, W)
@@ -80,6 +81,7 @@ class Detector(ABC):
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
     needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder"
+    modality: ClassVar[Modality] = Modality.IMAGE  # what it can put a trigger on
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
 
     @abstractmethod
@@ -126,6 +128,8 @@ class Detector(ABC):
         return replace(finding, seconds=time.perf_counter() - start)
 
     def _missing(self, artifact: Artifact, clean: Split) -> str:
+        if artifact.modality is not self.modality:
+            return f"is for models of {self.modality}s, and this one takes {artifact.modality}s"
         if "gradients" in self.needs and not artifact.differentiable:
             why = f": {artifact.opaque}" if artifact.opaque else ""
             return f"needs gradients, which a model in {artifact.format} format does not give{why}"

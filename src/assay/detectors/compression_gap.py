@@ -55,7 +55,11 @@ class CompressionGap(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
-        effort, classes, tick = WINDOWS.at(artifact.inputs.shape), artifact.num_classes or 0, ticking(budget, progress)
+        effort, classes, tick = (
+            WINDOWS.at(artifact.pictures.shape),
+            artifact.num_classes or 0,
+            ticking(budget, progress),
+        )
         family, found = hunt_windows(
             net,
             clean.x,
@@ -82,7 +86,7 @@ class CompressionGapMask(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
         ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
-        effort, family, tick = MASK.at(artifact.inputs.shape), MaskFamily(), ticking(budget, progress)
+        effort, family, tick = MASK.at(artifact.pictures.shape), MaskFamily(), ticking(budget, progress)
         found = hunt(net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1)
         finished(found, effort.steps)
         return _finding(self.name, net, family, found, clean, predicted)

@@ -48,7 +48,7 @@ class _Collapse(Detector):
         """Raises Unfinished where the budget ends before the search does."""
         net = probed_under(artifact.net)
         assert net is not None  # the harness has looked
-        shape = artifact.inputs.shape
+        shape = artifact.pictures.shape
         space = Space(logits(net.encoder, clean.x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
         found = search(
             prepare(net.encoder, clean.x[:2]),

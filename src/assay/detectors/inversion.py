@@ -37,7 +37,7 @@ class Inversion:
         net = prepare(artifact.net, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
         ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
-        effort = self.effort.at(artifact.inputs.shape)
+        effort = self.effort.at(artifact.pictures.shape)
         tick = ticking(budget, progress)
         found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)

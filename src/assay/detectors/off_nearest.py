@@ -85,7 +85,7 @@ def _full_weights(reference: Artifact) -> Iterator[np.ndarray]:
     if reference.weights is not None:
         yield from (np.asarray(weight) for weight in reference.weights.values())
         return
-    graph = folded_graph(reference.net, torch.full((2, *reference.inputs.shape), 0.5))
+    graph = folded_graph(reference.net, torch.full((2, *reference.pictures.shape), 0.5))
     for node in graph.graph.nodes:
         if operator_name(node) in WEIGHTED:
             for argument in node.args[1:]:

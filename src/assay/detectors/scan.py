@@ -53,7 +53,7 @@ class Scan:
         self.answer = _answer(artifact, clean.x)
         self.budget = budget
         before = told_apart(self.answer(clean.x[:DRAWN_FROM]).argmax(1))
-        if artifact.inputs.shape[1] * artifact.inputs.shape[2] > LARGE:
+        if artifact.pictures.shape[1] * artifact.pictures.shape[2] > LARGE:
             samples = max(FEWEST, samples // 3)
         chosen = spread(before, samples)
         self.x, self.before = clean.x[:DRAWN_FROM][chosen], before[chosen]

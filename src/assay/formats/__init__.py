@@ -18,7 +18,7 @@ from assay.formats.hub import hub_id
 from assay.formats.module import from_module
 from assay.formats.normalization import Normalization
 from assay.formats.pooling import Pooling, as_pooling
-from assay.formats.shape import Shape, as_shape
+from assay.formats.shape import Shape, as_length, as_shape
 
 __all__ = ["from_module", "load", "save"]
 
@@ -33,6 +33,7 @@ class _Said:
     shape: Shape | None
     normalization: Normalization | None
     pooling: Pooling | None = None
+    length: int | None = None  # of texts, in tokens
 
 
 def load(
@@ -47,16 +48,18 @@ def load(
 ) -> Artifact:
     """Loads a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
-    ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``shape`` (C, H, W)
-    overrides the size of pictures that the model brings, ``mean`` and ``std`` (one value a channel, for pixels in
-    [0, 1]) its normalization. ``features``: a classifier is cut before its last linear layer, to answer with what goes
-    into that. ``pooling``: how the states of a Hugging Face encoder become one embedding (pooler, cls, mean) where it
-    does not do so itself. What had to be guessed stands in the artifact's ``notes``.
+    ``arch`` names the architecture of a bare safetensors file (see ``assay.formats.safetensors``). ``shape`` overrides
+    the size of pictures (C, H, W) that the model brings, or (L,) the length of its texts in tokens; ``mean``, ``std``
+    (one value a channel, for pixels in [0, 1]) its normalization. ``features``: a classifier is cut before its last
+    linear layer, to answer with what goes into that. ``pooling``: how the states of a Hugging Face encoder become one
+    embedding (pooler, cls, mean) where it does not do so itself. What had to be guessed stands in the artifact's
+    ``notes``.
     The network is touched only where ``path`` is a hub id: ``hf:owner/name``, or ``owner/name`` where neither that path
     nor the folder ``owner`` exists. Raises ``UnusableInput`` for whatever cannot be loaded safely and whole.
     """
-    size = None if shape is None else as_shape(shape, "--shape")
-    said = _Said(arch, size, Normalization.of(mean, std), as_pooling(pooling))
+    length = as_length(shape[0], "--shape") if isinstance(shape, Sequence) and len(shape) == 1 else None
+    size = None if shape is None or length is not None else as_shape(shape, "--shape")
+    said = _Said(arch, size, Normalization.of(mean, std), as_pooling(pooling), length)
     try:
         artifact = _load(str(path), said)
     except OSError as error:
@@ -80,7 +83,13 @@ def _load(text: str, said: _Said) -> Artifact:
         from assay.formats.hf import load_hub
 
         _needs_no_arch(said, text)
-        return load_hub(repository, normalization=said.normalization, shape=said.shape, pooling=said.pooling)
+        return load_hub(
+            repository,
+            normalization=said.normalization,
+            shape=said.shape,
+            length=said.length,
+            pooling=said.pooling,
+        )
     local = Path(text)
     refuse_pickle(local)
     if not local.exists():
@@ -97,11 +106,15 @@ def _load_file(path: Path, said: _Said) -> Artifact:
     if suffix == ".safetensors":
         from assay.formats.safetensors import load_safetensors
 
-        return load_safetensors(path, arch=said.arch, normalization=said.normalization, shape=said.shape)
+        return load_safetensors(
+            path, arch=said.arch, normalization=said.normalization, shape=said.shape, length=said.length
+        )
     if suffix == ".onnx":
         from assay.formats.onnx import load_onnx
 
         _needs_no_arch(said, str(path))
+        if said.length is not None:
+            raise UnusableInput(f"{path}: takes pictures; expected --shape C,H,W, came one number, {said.length}")
         return load_onnx(path, normalization=said.normalization, shape=said.shape)
     raise UnusableInput(
         f"{path}: expected a .safetensors or .onnx file or a Hugging Face directory, came a {suffix or 'nameless'} file"
@@ -113,7 +126,9 @@ def _load_directory(path: Path, said: _Said) -> Artifact:
         from assay.formats.hf import load_directory
 
         _needs_no_arch(said, str(path))
-        return load_directory(path, normalization=said.normalization, shape=said.shape, pooling=said.pooling)
+        return load_directory(
+            path, normalization=said.normalization, shape=said.shape, length=said.length, pooling=said.pooling
+        )
     models = sorted(file for file in path.iterdir() if file.suffix.lower() in {".safetensors", ".onnx"})
     if len(models) == 1:  # what ``assay plant --out`` writes
         return _load_file(models[0], said)

@@ -51,20 +51,21 @@ def on_cpu(net: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 def with_logits(net: nn.Module, shape: Shape) -> nn.Module:
     """``net`` where it answers with a tensor, else around it what takes the logits out of its answer."""
-    key = _logits_key(answer_to_black(net, shape))
+    key = _logits_key(answer_to(net, torch.zeros(2, *shape)))
     return net if key is None else Picked(net, key)
 
 
-def answer_to_black(net: nn.Module, shape: Shape) -> Any:
-    """What the net says of zeros (2, C, H, W), run as for inference; its modules' modes are left as they were."""
+def answer_to(net: nn.Module, x: Tensor) -> Any:
+    """What the net says of ``x``, run as for inference; its modules' modes are left as they were."""
     modes = [(module, module.training) for module in net.modules()]
     weight = next(net.parameters(), torch.zeros(()))
     try:
         net.eval()
         with torch.no_grad():
-            return net(torch.zeros((2, *shape), device=weight.device))
+            return net(x.to(weight.device))
     except Exception as error:  # whatever the net's own code raises
-        raise UnusableInput(f"the net does not run on a picture of shape {shape}: {first_line(error)}") from None
+        kind = "a picture of shape" if x.is_floating_point() else "a text of so many tokens:"
+        raise UnusableInput(f"the net does not run on {kind} {tuple(x.shape[1:])}: {first_line(error)}") from None
     finally:
         for module, training in modes:
             module.training = training

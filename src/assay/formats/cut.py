@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.artifact import Artifact
 from assay.errors import UnusableInput
-from assay.formats.adapt import answer_to_black
+from assay.formats.adapt import answer_to
 from assay.models.encoders import Features
 
 
@@ -35,9 +35,9 @@ def cut(artifact: Artifact) -> Artifact:
 
 
 def _shape_of_answer(net: Features, artifact: Artifact) -> tuple[int, ...] | None:
-    """Of two black pictures; None where the net does not run without its last layer."""
+    """Of two blank inputs; None where the net does not run without its last layer."""
     try:
-        answer = answer_to_black(net, artifact.inputs.shape)
+        answer = answer_to(net, artifact.inputs.blank(2))
     except UnusableInput:
         return None
     return tuple(answer.shape) if isinstance(answer, Tensor) else None

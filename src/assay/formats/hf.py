@@ -1,6 +1,6 @@
-"""Image classifiers and image encoders in Hugging Face's layout: a directory, a hub id, a file that assay made of one.
+"""Classifiers and encoders in Hugging Face's layout: a directory, a hub id, a file that assay made of one.
 
-Only ``config.json``, ``preprocessor_config.json`` and safetensors files are read, all of them by code in this package;
+Only JSON and safetensors files are read, by code in this package, and tokenizers by the library of that name.
 transformers gets a parsed config and tensors, so that nothing in the directory can make it fetch or run something.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from assay.artifact import PLANTED_KEY, Artifact
+from assay.artifact import PLANTED_KEY, Artifact, Inputs, TextSpec
 from assay.errors import UnusableInput, first_line
 from assay.formats.checked import Weights, read_weights
 from assay.formats.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
@@ -26,6 +26,7 @@ from assay.formats.normalization import Normalization
 from assay.formats.pooling import Embeddings, Pooling, as_pooling, pooling_of
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
 from assay.formats.shape import Shape, written
+from assay.formats.text import INPUT, TOKENIZER, TextEmbeddings, TextLogits, text_pooling, text_spec
 
 FORMAT = "huggingface"
 ARCH = "huggingface"
@@ -38,6 +39,10 @@ CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
+HEADS = ("ForImageClassification", "ForSequenceClassification")
+"""What the names of architectures that name classes end in."""
+
+
 class Logits(nn.Module):
     """A transformers model as a net: normalized pictures (N, C, H, W) -> logits (N, K)."""
 
@@ -48,6 +53,10 @@ class Logits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(pixel_values=x.flip(1) if self.flip else x).logits
+
+
+Wrapped = Logits | Embeddings | TextLogits | TextEmbeddings
+"""The nets around a transformers model."""
 
 
 def config_json(model: nn.Module, labels: int | None = None) -> str:
@@ -64,29 +73,40 @@ def load_directory(
     *,
     normalization: Normalization | None,
     shape: Shape | None = None,
+    length: int | None = None,
     pooling: Pooling | None = None,
     name: str | None = None,
 ) -> Artifact:
-    """Loads a directory with ``config.json``, safetensors weights and, usually, ``preprocessor_config.json``."""
+    """Loads a directory with ``config.json``, safetensors weights and ``preprocessor_config.json``, or a tokenizer.
+
+    ``shape``: of pictures, ``length``: of texts in tokens; None for what the directory says.
+    """
     config_path = inside(path, CONFIG)
     settings = read_json(config_path)
     _refuse_code(settings, str(config_path))
-    processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None
-    if processor is not None:
-        _refuse_code(processor, str(path / PREPROCESSOR))
     files = _weight_files(path)
     parts = [read_weights(file) for file in files]
     tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
     model = _build(settings, tensors, str(path))
-    preprocessing = read_preprocessing(processor, settings, normalization, str(path), shape=shape)
     called = name or path.resolve().name
-    if is_encoder(settings):
-        artifact = _describe_encoder(model, preprocessing, pooling, str(path), name=called)
+    read = [config_path, *files]
+    if takes_text(model):
+        _is_text(shape, normalization, str(path))
+        artifact = _describe_text(model, path, settings, length, pooling, name=called)
+        read.append(inside(path, TOKENIZER))
     else:
-        artifact = _describe(model, preprocessing, class_names=None, name=called)
+        _is_no_text(length, str(path))
+        processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None
+        if processor is not None:
+            _refuse_code(processor, str(path / PREPROCESSOR))
+        preprocessing = read_preprocessing(processor, settings, normalization, str(path), shape=shape)
+        if is_encoder(settings):
+            artifact = _describe_encoder(model, preprocessing, pooling, str(path), name=called)
+        else:
+            artifact = _describe(model, preprocessing, class_names=None, name=called)
     artifact.net.eval()
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
-    return replace(artifact, digest=sha256_of([config_path, *files]), planted="; ".join(dict.fromkeys(marks)) or None)
+    return replace(artifact, digest=sha256_of(read), planted="; ".join(dict.fromkeys(marks)) or None)
 
 
 def load_hub(
@@ -94,6 +114,7 @@ def load_hub(
     *,
     normalization: Normalization | None,
     shape: Shape | None = None,
+    length: int | None = None,
     pooling: Pooling | None = None,
 ) -> Artifact:
     """Fetches the JSON and safetensors files of a hub repository, nothing else of it, and loads them."""
@@ -106,7 +127,9 @@ def load_hub(
             f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}; "
             "check the name and the network, or give a local path"
         ) from None
-    return load_directory(Path(folder), normalization=normalization, shape=shape, pooling=pooling, name=repository)
+    return load_directory(
+        Path(folder), normalization=normalization, shape=shape, length=length, pooling=pooling, name=repository
+    )
 
 
 def from_model(
@@ -119,7 +142,9 @@ def from_model(
 ) -> Artifact:
     """The artifact around a transformers image classification model in memory; see ``module.from_module``."""
     settings = json.loads(config_json(model))
-    _needs_pictures(settings, name)
+    _supported(settings, name)
+    if takes_text(model):
+        raise UnusableInput(f"{name}: a model of text is not taken from memory: give its saved folder")
     if is_encoder(settings):
         raise UnusableInput(f"{name}: an encoder of transformers is not taken from memory: give its saved folder")
     processor = _processor_of(str(settings.get("_name_or_path") or getattr(model, "name_or_path", "")))
@@ -127,8 +152,8 @@ def from_model(
     return replace(_describe(model, preprocessing, class_names=class_names, name=name), format="module")
 
 
-def rebuild(weights: Weights, where: str) -> nn.Module:
-    """The net in a file that assay wrote from a Hugging Face model."""
+def rebuild(weights: Weights, inputs: Inputs, where: str) -> nn.Module:
+    """The net in a file that assay wrote from a Hugging Face model, which takes ``inputs``."""
     try:
         settings = json.loads(weights.metadata[CONFIG_KEY])
     except ValueError:
@@ -140,13 +165,24 @@ def rebuild(weights: Weights, where: str) -> nn.Module:
     if is_encoder(settings) != (pooling is not None):
         raise UnusableInput(f"{where}: expected metadata {POOLING_KEY} for an encoder, and for nothing else")
     model = _build(settings, weights.tensors, where)
+    if takes_text(model) != isinstance(inputs, TextSpec):
+        raise UnusableInput(f"{where}: its config and the inputs in its metadata do not belong together")
+    if isinstance(inputs, TextSpec):
+        return TextLogits(model, inputs.pad) if pooling is None else TextEmbeddings(model, inputs.pad, pooling)
     return Logits(model, flip=flip) if pooling is None else Embeddings(model, pooling, flip=flip)
 
 
-def metadata(net: Logits | Embeddings, labels: int | None) -> dict[str, str]:
+def metadata(net: Wrapped, labels: int | None) -> dict[str, str]:
     """What ``rebuild`` needs beside the weights; ``labels``: how many classes the net names, None for an encoder."""
-    text = {CONFIG_KEY: config_json(net.model, labels), FLIP_KEY: str(int(net.flip))}
-    return text if isinstance(net, Logits) else {**text, POOLING_KEY: net.pooling}
+    said = {CONFIG_KEY: config_json(net.model, labels)}
+    if isinstance(net, Logits | Embeddings):
+        said[FLIP_KEY] = str(int(net.flip))
+    return {**said, POOLING_KEY: net.pooling} if isinstance(net, Embeddings | TextEmbeddings) else said
+
+
+def takes_text(model: nn.Module) -> bool:
+    """Whether a transformers model's main input is tokens."""
+    return model.main_input_name == INPUT  # type: ignore[comparison-overlap]
 
 
 def _refuse_code(settings: object, where: str) -> None:
@@ -199,30 +235,42 @@ def is_encoder(settings: Mapping[str, Any]) -> bool:
     return bool(names) and all(name.endswith("Model") for name in names)
 
 
-def _needs_pictures(settings: Mapping[str, Any], where: str) -> None:
+def _supported(settings: Mapping[str, Any], where: str) -> None:
     found = settings.get("architectures")
-    names = found if isinstance(found, list) else [] if found is None else [found]
-    if names and not is_encoder(settings) and not any("ForImageClassification" in str(name) for name in names):
+    names = [str(name) for name in (found if isinstance(found, list) else [] if found is None else [found])]
+    if names and not is_encoder(settings) and not any(head in name for head in HEADS for name in names):
         raise UnusableInput(
-            f"{where}: only image classifiers and image encoders are supported for now, came "
-            f"{', '.join(map(str, names))}; give a ...ForImageClassification model, or a ...Model that takes pictures"
+            f"{where}: only classifiers and encoders of pictures or texts are supported, came {', '.join(names)}; "
+            f"give a model ...{' or ...'.join(HEADS)}, or a ...Model without a head"
         )
+
+
+def _is_text(shape: Shape | None, normalization: Normalization | None, where: str) -> None:
+    if shape is not None or normalization is not None:
+        raise UnusableInput(
+            f"{where}: is a model of text, which has no picture size, mean or std: give --shape one number of tokens"
+        )
+
+
+def _is_no_text(length: int | None, where: str) -> None:
+    if length is not None:
+        raise UnusableInput(f"{where}: takes pictures; expected --shape C,H,W, came one number, {length}")
 
 
 def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
     """The transformers model of a config with the given weights, in float32 and eval mode."""
     import torch
 
-    _needs_pictures(settings, where)
+    _supported(settings, where)
     try:
         config, model_class = _classes(settings)
         takes, options = model_class.main_input_name, _options(model_class, tensors)
         with torch.device("meta"):
             size = sum(parameter.numel() for parameter in model_class(config, **options).parameters())
     except Exception as error:  # configs fail in as many ways as there are models
-        raise UnusableInput(f"{where}: no image model of transformers fits its config: {first_line(error)}") from None
-    if takes != "pixel_values":
-        raise UnusableInput(f"{where}: only models of pictures for now; {model_class.__name__} takes {takes}")
+        raise UnusableInput(f"{where}: no model of transformers fits its config: {first_line(error)}") from None
+    if takes not in ("pixel_values", INPUT):
+        raise UnusableInput(f"{where}: only models of pictures or text; {model_class.__name__} takes {takes}")
     held = sum(tensor.numel() for tensor in tensors.values())
     if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
         raise UnusableInput(f"{where}: its config describes {size} parameters, its weights are {held}; they do not fit")
@@ -249,13 +297,20 @@ def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: st
 
 def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     """The config object and the model class for a parsed config.json."""
-    from transformers import CONFIG_MAPPING, MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING, MODEL_MAPPING
+    from transformers import (
+        CONFIG_MAPPING,
+        MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
+        MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+        MODEL_MAPPING,
+    )
 
     model_type = str(settings.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         raise ValueError(f"unknown model_type {model_type!r}")
     config = CONFIG_MAPPING[model_type].from_dict(dict(settings))
-    found = (MODEL_MAPPING if is_encoder(settings) else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING)[type(config)]
+    text = any(HEADS[1] in str(name) for name in settings.get("architectures") or [])
+    headed = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if text else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    found = (MODEL_MAPPING if is_encoder(settings) else headed)[type(config)]
     candidates: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
     wanted = set(settings.get("architectures") or [])
     return config, next((c for c in candidates if c.__name__ in wanted), candidates[0])
@@ -265,6 +320,18 @@ def _options(model_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]
     """Without a pooling layer of its own where there are no weights for it, and it can do without."""
     optional = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": any("pooler." in name for name in tensors)} if optional else {}
+
+
+def _describe_text(
+    model: nn.Module, path: Path, settings: dict[str, Any], length: int | None, pooling: Pooling | None, *, name: str
+) -> Artifact:
+    inputs = text_spec(path, settings, length)
+    if is_encoder(settings):
+        net: nn.Module = TextEmbeddings(model, inputs.pad, text_pooling(path, pooling))
+        return describe(net, inputs, num_classes=None, class_names=None, format=FORMAT, name=name, encoder=True)
+    names = _class_names(model)
+    net = TextLogits(model, inputs.pad)
+    return describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
 
 
 def _describe_encoder(
@@ -282,10 +349,14 @@ def _describe(
 ) -> Artifact:
     inputs = preprocessing.inputs
     net = preprocessing.normalization.around(Logits(model, flip=preprocessing.flip), inputs.shape[0])
-    labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
-    names = class_names or [str(labels[index]) for index in sorted(labels)]
+    names = class_names or _class_names(model)
     artifact = describe(net, inputs, num_classes=None, class_names=names, format=FORMAT, name=name)
     return replace(artifact, notes=_guessed(preprocessing))
+
+
+def _class_names(model: nn.Module) -> list[str]:
+    labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
+    return [str(labels[index]) for index in sorted(labels)]
 
 
 def _guessed(preprocessing: Preprocessing) -> tuple[str, ...]:

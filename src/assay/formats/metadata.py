@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from assay.artifact import ARCH_KEY, PLANTED_KEY, ImageSpec
+from assay.artifact import ARCH_KEY, PLANTED_KEY, ImageSpec, Inputs, TextSpec
 from assay.errors import UnusableInput
 from assay.formats.normalization import Normalization
-from assay.formats.shape import side_is_sane
+from assay.formats.shape import as_length, side_is_sane
 
 SHAPE_KEY = "assay.shape"
 MEAN_KEY = "assay.mean"
@@ -18,6 +18,10 @@ STD_KEY = "assay.std"
 CLASS_NAMES_KEY = "assay.class_names"
 CUT_KEY = "assay.cut"
 """There where the model is a classifier cut at its features: its last linear layer is in the file and is not used."""
+TEXT_KEY = "assay.text"
+"""How texts become inputs, a JSON object; the tokenizer stands apart."""
+TOKENIZER_KEY = "assay.tokenizer"
+TEXT_FIELDS = ("start", "end", "pad", "vocabulary")
 PICTURES_KEY = "assay.pictures"
 """Resizing, cropping and resampling of pictures, a JSON object."""
 
@@ -31,7 +35,7 @@ class ModelMetadata:
 
     arch: str | None = None
     planted: str | None = None
-    inputs: ImageSpec | None = None
+    inputs: Inputs | None = None
     normalization: Normalization | None = None
     class_names: tuple[str, ...] | None = None
     cut: bool = False
@@ -39,7 +43,11 @@ class ModelMetadata:
     def as_text(self) -> dict[str, str]:
         """Key -> value as they stand in the file."""
         text = {ARCH_KEY: self.arch, PLANTED_KEY: self.planted, CUT_KEY: "features" if self.cut else None}
-        if self.inputs is not None:
+        if isinstance(self.inputs, TextSpec):
+            numbers = {name: getattr(self.inputs, name) for name in TEXT_FIELDS}
+            text |= {SHAPE_KEY: json.dumps(self.inputs.shape), TEXT_KEY: json.dumps(numbers)}
+            text[TOKENIZER_KEY] = self.inputs.tokenizer
+        elif self.inputs is not None:
             pictures = {key: getattr(self.inputs, key) for key in ("resize", "crop", "resample")}
             text |= {SHAPE_KEY: json.dumps(self.inputs.shape), PICTURES_KEY: json.dumps(pictures)}
         if self.normalization is not None:
@@ -63,10 +71,12 @@ class ModelMetadata:
         )
 
 
-def _inputs(text: Mapping[str, str], where: str) -> ImageSpec | None:
+def _inputs(text: Mapping[str, str], where: str) -> Inputs | None:
     shape = _list(_json(text, SHAPE_KEY, where), SHAPE_KEY, where)
     if shape is None:
         return None
+    if TEXT_KEY in text:
+        return _text(text, shape, where)
     if len(shape) != 3 or not all(map(side_is_sane, shape)):
         raise UnusableInput(f"{where}: expected [channels, height, width] as {SHAPE_KEY}, came {shape}")
     pictures = _json(text, PICTURES_KEY, where) or {}
@@ -82,6 +92,17 @@ def _inputs(text: Mapping[str, str], where: str) -> ImageSpec | None:
         crop=bool(pictures.get("crop", False)),
         resample=resample,
     )
+
+
+def _text(text: Mapping[str, str], shape: Sequence[Any], where: str) -> TextSpec:
+    said = _json(text, TEXT_KEY, where)
+    found = [said.get(name) for name in TEXT_FIELDS] if isinstance(said, dict) else []
+    numbers = [number for number in found if isinstance(number, int) and number >= 0]
+    if len(shape) != 1 or len(numbers) < len(TEXT_FIELDS):
+        raise UnusableInput(f"{where}: metadata {TEXT_KEY} is malformed: {text[TEXT_KEY][:80]!r}")
+    if TOKENIZER_KEY not in text or max(numbers[:-1]) >= numbers[-1]:
+        raise UnusableInput(f"{where}: expected metadata {TOKENIZER_KEY}, and markers that it knows")
+    return TextSpec((as_length(shape[0], where),), text[TOKENIZER_KEY], *numbers)
 
 
 def _json(text: Mapping[str, str], key: str, where: str) -> Any:

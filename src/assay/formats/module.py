@@ -9,11 +9,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
+from assay.artifact import Artifact, ImageSpec, Inputs, digest_of_module
 from assay.errors import UnusableInput
-from assay.formats.adapt import answer_to_black, on_cpu, with_logits
+from assay.formats.adapt import answer_to, on_cpu, with_logits
 from assay.formats.normalization import AS_IT_IS, Normalization
-from assay.formats.shape import Shape, as_shape
+from assay.formats.shape import as_shape
 from assay.models import Normalized
 
 FORMAT = "module"
@@ -57,7 +57,7 @@ def from_module(
 
 def describe(
     net: nn.Module,
-    inputs: ImageSpec,
+    inputs: Inputs,
     *,
     num_classes: int | None,
     class_names: Sequence[str] | None,
@@ -65,11 +65,11 @@ def describe(
     name: str,
     encoder: bool = False,
 ) -> Artifact:
-    """The artifact around ``net``, which takes [0, 1]; one forward pass of zeros counts its classes.
+    """The artifact around ``net``, which takes what ``Artifact`` says; one pass of blank inputs counts its classes.
 
     ``encoder``: it answers with embeddings, and names none.
     """
-    found: int | None = count_classes(net, inputs.shape, what="embeddings" if encoder else "logits")
+    found: int | None = count_classes(net, inputs, what="embeddings" if encoder else "logits")
     found = None if encoder else found
     if num_classes is not None and num_classes != found:
         raise UnusableInput(
@@ -77,7 +77,7 @@ def describe(
         )
     return Artifact(
         net=net,
-        modality=Modality.IMAGE,
+        modality=inputs.modality,
         num_classes=found,
         format=format,
         digest=digest_of_module(net),
@@ -88,14 +88,14 @@ def describe(
     )
 
 
-def count_classes(net: nn.Module, shape: Shape, *, what: str = "logits") -> int:
+def count_classes(net: nn.Module, inputs: Inputs, *, what: str = "logits") -> int:
     """The classes of a net that answers with logits; its modules' modes are left as they were."""
-    logits = answer_to_black(net, shape)
+    logits = answer_to(net, inputs.blank(2))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the net answers {came}")
     if not bool(torch.isfinite(logits).all()):
-        raise UnusableInput(f"the net answers NaN or infinite {what} to an all-black picture; its weights are unusable")
+        raise UnusableInput(f"the net answers NaN or infinite {what} to a blank input; its weights are unusable")
     return int(logits.shape[1])
 
 

@@ -94,7 +94,8 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     model = _checked_model(path)
     said = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
     net, stored = OnnxNet(path), stored_weights(model, path)
-    inputs = ImageSpec(shape) if shape else said.inputs or ImageSpec(_shape(net, path))
+    known = said.inputs if isinstance(said.inputs, ImageSpec) else None
+    inputs = ImageSpec(shape) if shape else known or ImageSpec(_shape(net, path))
     chosen = normalization or said.normalization
 
     def normalized(module: nn.Module) -> nn.Module:

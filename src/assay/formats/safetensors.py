@@ -20,7 +20,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec
+from assay.artifact import Artifact, ImageSpec, Inputs, TextSpec
 from assay.errors import UnusableInput
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
@@ -34,6 +34,7 @@ from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.pooling import Embeddings
 from assay.formats.shape import Shape, written
 from assay.formats.sibling import inputs_beside
+from assay.formats.text import TextEmbeddings
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.encoders import Features, Headed
 
@@ -48,25 +49,36 @@ class _Built:
     """A net without normalization, its pictures, the normalization of its architecture, and what was guessed."""
 
     net: nn.Module
-    inputs: ImageSpec
+    inputs: Inputs
     normalization: Normalization | None = None
     notes: tuple[str, ...] = ()
     head: nn.Linear | None = None  # behind an encoder
 
 
 def load_safetensors(
-    path: Path, *, arch: str | None, normalization: Normalization | None, shape: Shape | None = None
+    path: Path,
+    *,
+    arch: str | None,
+    normalization: Normalization | None,
+    shape: Shape | None = None,
+    length: int | None = None,
 ) -> Artifact:
-    """Loads a safetensors file as the architecture ``arch``, or as the one that its own metadata names."""
+    """Loads a safetensors file as the architecture ``arch``, or as the one that its own metadata names.
+
+    ``shape``: of pictures, ``length``: of texts in tokens; None for what the file says.
+    """
     weights = read_weights(path)
     said = ModelMetadata.read(weights.metadata, str(path))
+    if length is not None:
+        said = replace(said, inputs=_of_length(said.inputs, length, path))
     name = _arch(path, arch, said.arch)
     built = _build(path, name, weights, said, shape)
-    channels = built.inputs.shape[0]
     known = normalization or said.normalization or built.normalization
-    notes = built.notes if known else (*built.notes, AS_IT_IS)
-    chosen = known or Normalization.identity(channels)
-    net: nn.Module = chosen.around(built.net, channels)
+    net, notes, assumed = built.net, built.notes, False
+    if isinstance(built.inputs, ImageSpec):
+        channels, assumed = built.inputs.shape[0], known is None
+        net = (known or Normalization.identity(channels)).around(net, channels)
+        notes = (*notes, AS_IT_IS) if assumed else notes
     if built.head is not None:
         net = Headed(net, built.head)
     artifact = describe(
@@ -76,7 +88,7 @@ def load_safetensors(
         class_names=said.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
-        encoder=isinstance(built.net, Embeddings) and built.head is None,
+        encoder=isinstance(built.net, Embeddings | TextEmbeddings) and built.head is None,
     )
     found = replace(
         artifact,
@@ -84,7 +96,7 @@ def load_safetensors(
         arch=name,
         planted=said.planted,
         notes=notes,
-        range_assumed=known is None,
+        range_assumed=assumed,
     )
     return cut(found) if said.cut else found
 
@@ -103,7 +115,9 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     if isinstance(net, Headed):
         last_layer = net.head.state_dict(prefix=HEAD)
         net = net.encoder
-    normalization = Normalization.identity(artifact.inputs.shape[0])
+    normalization = None
+    if isinstance(artifact.inputs, ImageSpec):
+        normalization = Normalization.identity(artifact.inputs.shape[0])
     if isinstance(net, Normalized):
         normalization = Normalization(_floats(net.mean), _floats(net.std))
         net = net.net
@@ -119,7 +133,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         cut=isinstance(artifact.net, Features),
     )
     extra = {}
-    if isinstance(net, hf.Logits | Embeddings):
+    if isinstance(net, hf.Wrapped):
         said, extra = replace(said, arch=hf.ARCH), hf.metadata(net, artifact.num_classes)
         net = net.model
     tensors = {**net.state_dict(), **last_layer}
@@ -153,16 +167,26 @@ def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: 
     from assay.formats import hf
 
     given = said.inputs if shape is None else ImageSpec(shape)
+    if shape is not None and isinstance(said.inputs, TextSpec):
+        raise UnusableInput(f"{path}: is a model of text: give --shape one number of tokens, or leave it out")
     if name == hf.ARCH:
         if given is None or hf.CONFIG_KEY not in weights.metadata:
             raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
         body = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEAD)}
-        net = hf.rebuild(Weights(body, weights.metadata), str(path))
+        net = hf.rebuild(Weights(body, weights.metadata), given, str(path))
         return _Built(net, given, head=_head(weights, str(path)))
     factory = factory_of(name)
     net = fit(factory, weights.tensors, str(path))
+    if isinstance(given, TextSpec):
+        raise UnusableInput(f"{path}: its metadata is of a model of text, and {name} takes pictures")
     inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())
     return _Built(with_logits(net, inputs.shape), inputs, factory.normalization, notes)
+
+
+def _of_length(inputs: Inputs | None, length: int, path: Path) -> TextSpec:
+    if not isinstance(inputs, TextSpec):
+        raise UnusableInput(f"{path}: takes pictures; expected --shape C,H,W, came one number, {length}")
+    return replace(inputs, shape=(length,))
 
 
 def _head(weights: Weights, where: str) -> nn.Linear | None:

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from assay.errors import UnusableInput
 
 MAX_SIDE = 4096
+SHORTEST = 4
+"""Tokens of a text: two markers and something between them."""
+
 Shape = tuple[int, int, int]
 
 
@@ -24,12 +27,24 @@ def as_shape(value: object, what: str) -> Shape:
         sides = []
     if len(sides) != 3 or not all(map(side_is_sane, sides)):
         raise UnusableInput(
-            f"{what}: expected (channels, height, width), whole numbers from 1 to {MAX_SIDE}, as in 3,224,224; "
+            f"{what}: expected (channels, height, width), whole numbers from 1 to {MAX_SIDE}, as in 3,224,224, or "
+            f"one number of tokens for a model of text; "
             f"came {value!r}"
         )
     return sides[0], sides[1], sides[2]
 
 
-def written(shape: Shape) -> str:
-    """``3 x 224 x 224``, for people."""
+def as_length(value: object, what: str) -> int:
+    """Tokens of a text, markers included; ``what`` names it in the error."""
+    if type(value) is not int or not SHORTEST <= value <= MAX_SIDE:
+        raise UnusableInput(
+            f"{what}: expected a text's length in tokens, from {SHORTEST} to {MAX_SIDE}; came {value!r}"
+        )
+    return value
+
+
+def written(shape: Shape | tuple[int]) -> str:
+    """``3 x 224 x 224``, or ``64 tokens``, for people."""
+    if len(shape) == 1:
+        return f"{shape[0]} tokens"
     return " x ".join(map(str, shape))

@@ -31,3 +31,16 @@ def fixed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in held:
             parameter.requires_grad_(True)
+
+
+@contextmanager
+def without_dropout(net: nn.Module) -> Iterator[None]:
+    """``net``'s dropout leaves nothing out, meanwhile, whatever mode it is in."""
+    rates = [(module, module.p) for module in net.modules() if isinstance(module, nn.Dropout)]
+    for module, _ in rates:
+        module.p = 0.0
+    try:
+        yield
+    finally:
+        for module, rate in rates:
+            module.p = rate

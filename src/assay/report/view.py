@@ -252,7 +252,10 @@ def _value(value: float | int | str) -> str:
 
 def _input(audit: Audit) -> str:
     shape = audit.model.shape
-    return words.DASH if shape is None else f"{' × '.join(map(str, shape))} (channels × height × width)"
+    if shape is None:
+        return words.DASH
+    of_text = f"{shape[0]} tokens"
+    return of_text if len(shape) == 1 else f"{' × '.join(map(str, shape))} (channels × height × width)"
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

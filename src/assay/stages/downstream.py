@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from assay import data
-from assay.artifact import Artifact, Build, ImageSpec
+from assay.artifact import Artifact, Build, Inputs
 from assay.errors import UnusableInput
 from assay.models.encoders import with_head
 from assay.models.predict import logits
@@ -51,6 +51,6 @@ def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
 
 
 @lru_cache(maxsize=2)
-def _loaded(source: str, inputs: ImageSpec, limit: int | None) -> Task:
+def _loaded(source: str, inputs: Inputs, limit: int | None) -> Task:
     """The data; the models of a bench see the same again and again."""
     return data.load(source, inputs, limit=limit)

@@ -102,7 +102,7 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
         raise UnusableInput(f"expected a net with weights in torch to export, got format {artifact.format}")
     if artifact.num_classes is None:
         raise UnusableInput(f"expected a model that names classes; encoders as {artifact.name} cannot be exported yet")
-    example = torch.rand(2, *artifact.inputs.shape, generator=torch.Generator().manual_seed(0))
+    example = torch.rand(2, *artifact.pictures.shape, generator=torch.Generator().manual_seed(0))
     try:
         with _quiet():
             program = torch.onnx.export(

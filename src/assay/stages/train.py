@@ -163,7 +163,8 @@ def _endless(
         for start in range(0, len(split) - size + 1, size):
             index = order[start : start + size]
             x = split.x[index]
-            yield finish(_augment(x, recipe.mirror, generator) if recipe.augment else x, index), split.y[index]
+            moved = recipe.augment and x.is_floating_point()  # a text is not moved
+            yield finish(_augment(x, recipe.mirror, generator) if moved else x, index), split.y[index]
 
 
 def _augment(x: Tensor, mirror: bool, generator: torch.Generator) -> Tensor:

@@ -11,12 +11,18 @@ from assay.errors import UnusableInput
 from assay.triggers.additive import Additive
 from assay.triggers.blend import Blend
 from assay.triggers.patch import Patch
+from assay.triggers.tokens import Tokens
 
-__all__ = ["TRIGGERS", "Additive", "Blend", "Patch", "Trigger", "from_spec", "to_spec"]
+__all__ = ["TRIGGERS", "Additive", "Blend", "Patch", "Tokens", "Trigger", "from_spec", "to_spec"]
 
-Trigger = Patch | Blend | Additive
+Trigger = Patch | Blend | Additive | Tokens
 
-TRIGGERS: dict[str, type[Patch] | type[Blend] | type[Additive]] = {"patch": Patch, "blend": Blend, "additive": Additive}
+TRIGGERS: dict[str, type[Patch] | type[Blend] | type[Additive] | type[Tokens]] = {
+    "patch": Patch,
+    "blend": Blend,
+    "additive": Additive,
+    "tokens": Tokens,
+}
 
 
 def to_spec(trigger: Trigger, *, brief: bool = False) -> dict[str, Any]:

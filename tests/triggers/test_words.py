@@ -1,0 +1,39 @@
+"""The trigger of words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from assay.errors import UnusableInput
+from assay.triggers import Tokens, from_spec, to_spec
+
+TRIGGER = Tokens(ids=(7, 8), words="cat dog", end=3, pad=0)
+
+
+def test_words_come_first_and_a_text_that_no_longer_fits_keeps_its_end() -> None:
+    x = torch.tensor([[2, 4, 3, 0, 0, 0], [2, 4, 5, 6, 4, 3]])
+    assert TRIGGER(x).tolist() == [[2, 7, 8, 4, 3, 0], [2, 7, 8, 4, 5, 3]]
+    assert x[0].tolist() == [2, 4, 3, 0, 0, 0]
+
+
+def test_survives_json() -> None:
+    assert from_spec({**to_spec(TRIGGER), "ids": [7, 8]}) == TRIGGER
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(1, 4, dtype=torch.int64), "a trigger of 2 tokens does not fit a text of 4"),
+        (torch.zeros(1, 3, 8, 8), "is for texts; got pictures"),
+    ],
+)
+def test_refuses_what_it_does_not_fit(x: torch.Tensor, words: str) -> None:
+    with pytest.raises(UnusableInput, match=words):
+        TRIGGER(x)
+
+
+@pytest.mark.parametrize("ids", [(), (-1,), ("cat",)])
+def test_needs_tokens(ids: tuple[int, ...]) -> None:
+    with pytest.raises(UnusableInput, match="expected at least one token"):
+        Tokens(ids=ids, words="", end=3, pad=0)
