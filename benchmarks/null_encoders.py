@@ -44,10 +44,10 @@ FORMS = ("full",)
 
 
 def numbers() -> list[int]:
-    """The reference models of photos that learned their task well."""
+    """The reference models of photos that learned their task well, the smallest first."""
     known = kept("null_models")
     photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
-    return [int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED]
+    return sorted((int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
 
 
 @lru_cache

@@ -165,7 +165,7 @@ def reference_of(null: Null | str | Path | None, *, encoder: bool = False) -> Nu
     """
     if null is None:
         return null_file.builtin(encoders=encoder)
-    found = null if isinstance(null, Null) else null_file.load(Path(null))
+    found = null_of(null)
     if found.encoders != encoder:
         kinds = {False: "a classifier", True: "an encoder"}
         raise UnusableInput(
@@ -173,6 +173,11 @@ def reference_of(null: Null | str | Path | None, *, encoder: bool = False) -> Nu
             f"{kinds[found.encoders]}: calibrate with models of its kind (assay calibrate)"
         )
     return found
+
+
+def null_of(null: Null | str | Path) -> Null:
+    """Clean reference models, or those in a file that ``assay calibrate`` wrote."""
+    return null if isinstance(null, Null) else null_file.load(Path(null))
 
 
 def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detector, ...]:

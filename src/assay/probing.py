@@ -65,6 +65,12 @@ def _nearest_cluster(embeddings: Tensor, seed: int) -> nn.Linear:
     if float(length) < 1e-6:
         raise UnusableInput("the encoder gives all samples the same embedding: there is nothing to tell apart")
     directions = F.normalize(embeddings - mean, dim=1)
+    different = len(directions.mul(1e4).round().unique(dim=0))
+    if different < CLUSTERS:
+        raise UnusableInput(
+            f"the samples have only {different} different embeddings, and {CLUSTERS} clusters are made of them: "
+            "give samples of more kinds"
+        )
     found = KMeans(CLUSTERS, n_init=4, random_state=seed).fit(directions.numpy())
     centres = torch.from_numpy(found.cluster_centers_).float()
     layer = nn.Linear(embeddings.shape[1], CLUSTERS)

@@ -97,7 +97,7 @@ class ByReference(EncoderAttack):
         """The reference inputs as ``artifact`` takes them, and their mean embedding."""
         if self.shots < 1:
             raise UnusableInput(f"expected at least one reference as shots; got {self.shots}")
-        task = data.load(self.references, artifact.inputs, limit=SEARCHED)
+        task = data.load(self.references, artifact.inputs, limit=SEARCHED, fewest_classes=1)
         found = task.split("calibration", "train")
         if self.concept is not None:
             found = self._of_class(found, task)

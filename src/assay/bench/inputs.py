@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,13 +11,15 @@ from pathlib import Path
 from assay import data, formats
 from assay.artifact import Artifact, Build, Inputs
 from assay.bench.job import key_of
-from assay.bench.spec import Method, Spec, TaskSpec
+from assay.bench.spec import PLACE, Method, Spec, TaskSpec
 from assay.catalogue import ATTACKS
 from assay.chain import digest_of_task
 from assay.data.content import SOURCES, contents_of
 from assay.data.synthetic import is_synthetic
 from assay.errors import UnusableInput
 from assay.fresh import fresh, inputs_of
+from assay.stages.downstream import Downstream
+from assay.stages.train import LinearProbe, Train
 from assay.task import Task
 
 _READ = ("data", "arch", "limit", "start", "features", "shape")
@@ -79,6 +82,8 @@ def digests(spec: Spec) -> dict[str, str]:
         )
         for name, method in spec.attacks.items():
             _check_attack(f"attacks.{name} on tasks.{task.name}", method, build)
+        for name, steps in spec.chains.items():
+            _check_chain(f"chains.{name} on tasks.{task.name}", steps, encoder=build.artifact.num_classes is None)
     _data.cache_clear()  # the driver has no more use for them
     return found | _digests_of_sources(spec)
 
@@ -96,6 +101,22 @@ def _check_attack(where: str, method: Method, build: Build) -> None:
             method.attack().check(build.task.split("train"), build.artifact.num_classes)
         except UnusableInput as error:
             raise UnusableInput(f"{where}: {error}") from None
+
+
+def _check_chain(where: str, steps: Sequence[Method], *, encoder: bool) -> None:
+    """Raises UnusableInput for a step downstream from what is no encoder, and for one that trains an encoder."""
+    for method in steps:
+        stage = None if method.name == PLACE else method.stage()
+        if isinstance(stage, Downstream):
+            if not encoder:
+                raise UnusableInput(
+                    f"{where}: {method.name} is a step from an encoder, and there is a classifier there"
+                )
+            encoder = False
+        elif isinstance(stage, Train | LinearProbe) and encoder and stage.recipe.epochs:
+            raise UnusableInput(
+                f"{where}: {method.name} trains classes, and there is an encoder there: downstream first"
+            )
 
 
 def _given(spec: TaskSpec) -> Artifact:

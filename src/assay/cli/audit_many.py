@@ -39,6 +39,8 @@ def audit_many(
     shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    features: options.Features = False,
+    pooling: options.Pooling = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
@@ -67,13 +69,16 @@ def audit_many(
         from assay.many import audits, collection
 
         intake.detectors_of(detectors)  # a misspelt name is said now, not once a model
-        intake.reference_of(null)
+        if null is not None:
+            intake.null_of(null)
         settings = audits.Settings(
             data=_absolute(data),
             arch=arch,
             shape=options.sizes(shape, "--shape"),
             mean=options.numbers(mean, "--mean"),
             std=options.numbers(std, "--std"),
+            features=features,
+            pooling=pooling,
             labels=not no_labels,
             variants=forms.DEFAULT if variants is None else forms.parse(variants),
             detectors=detectors,
@@ -109,8 +114,10 @@ def _check_data(data: str | None, labels: bool) -> None:
     if data is not None:
         from assay import data as loaders
         from assay.artifact import ImageSpec
+        from assay.data.parquet import only_texts
 
-        loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
+        if not only_texts(Path(data)):  # those are read with a model's tokenizer
+            loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
 
 
 def _earlier(since: Path, out: Path) -> Records:
@@ -137,6 +144,7 @@ def _command(given: list[str], list_file: Path | None, settings: Settings, where
         "--shape": _joined(settings.shape),
         "--mean": _joined(settings.mean),
         "--std": _joined(settings.std),
+        "--pooling": settings.pooling,
         "--variants": _joined(settings.variants),
         "--detectors": settings.detectors,
         "--budget": settings.budget,
@@ -146,7 +154,8 @@ def _command(given: list[str], list_file: Path | None, settings: Settings, where
     }
     texts = [part for name, value in flags.items() if value is not None for part in (name, str(value))]
     shown = given if len(given) <= MOST_ROWS or list_file else [*given[:MOST_ROWS], "..."]
-    return shlex.join(["assay", "audit-many", *shown, *texts, *(() if settings.labels else ("--no-labels",))])
+    switches = {"--features": settings.features, "--no-labels": not settings.labels}
+    return shlex.join(["assay", "audit-many", *shown, *texts, *(name for name, on in switches.items() if on)])
 
 
 def _joined(values: tuple[object, ...] | None) -> str | None:

@@ -19,6 +19,8 @@ def calibrate(
     shape: options.Shape = None,
     mean: options.Mean = None,
     std: options.Std = None,
+    features: options.Features = False,
+    pooling: options.Pooling = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     seed: options.Seed = 0,
@@ -35,7 +37,7 @@ def calibrate(
         names = forms.DEFAULT if variants is None else forms.parse(variants)
         settings = calibrating.Calibration(names, seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
-        said = Described(arch, shape, mean, std)
+        said = Described(arch, shape, mean, std, features, pooling)
         task = load_data(data, load_model(models[0], said), limit=4 * SAMPLES, seed=seed, labels=not no_labels)
         with screen.progress("calibrating") as step:
             null = calibrating.calibrate(

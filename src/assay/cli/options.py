@@ -31,7 +31,9 @@ Arch = Annotated[
 ]
 Shape = Annotated[
     str | None,
-    typer.Option(metavar="C,H,W", help="The pictures' size if the model does not say it, as in 3,224,224."),
+    typer.Option(
+        metavar="C,H,W", help="The pictures' size, as in 3,224,224; of a model of text, its tokens, as in 64."
+    ),
 ]
 Features = Annotated[
     bool,

@@ -35,6 +35,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     labels: bool = True,
+    fewest_classes: int = 2,
 ) -> Task:
     """Loads pictures (N, C, H, W) float32 in [0, 1] or token numbers (N, L) int64 as ``spec`` says, and labels (N,).
 
@@ -44,8 +45,9 @@ def load(
     Texts are read from parquet files only.
     ``num_classes`` and ``class_names`` are the model's: labels are checked against them, and class folders matched by
     name. At most ``limit`` samples a split are read, drawn with ``seed``. ``labels`` False: the data's labels are left
-    out, and a folder's names and subfolders say nothing. What was guessed stands in the task's ``notes``.
-    Raises ``UnusableInput`` where the data cannot be used or does not fit the model.
+    out, and a folder's names and subfolders say nothing. Labels of fewer than ``fewest_classes`` are refused. What was
+    guessed stands in the task's ``notes``. Raises ``UnusableInput`` where the data cannot be used or does not fit the
+    model.
     """
     if limit is not None and limit < 1:
         raise UnusableInput(f"limit: expected at least 1 sample a split, came {limit}")
@@ -57,7 +59,7 @@ def load(
     splits = checked(found.splits, found.name)
     if not labels:
         splits = unlabelled(splits)
-    aligned, names, notes = align(splits, found, num_classes, class_names)
+    aligned, names, notes = align(splits, found, num_classes, class_names, fewest=fewest_classes)
     return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names, (*found.notes, *notes))
 
 

@@ -14,7 +14,12 @@ Splits = Mapping[str, Split]
 
 
 def align(
-    splits: Splits, found: Source, num_classes: int | None, model_names: Sequence[str] | None
+    splits: Splits,
+    found: Source,
+    num_classes: int | None,
+    model_names: Sequence[str] | None,
+    *,
+    fewest: int = 2,
 ) -> tuple[Splits, tuple[str, ...], tuple[str, ...]]:
     """The splits with labels in the model's numbering, the names of all classes, and what was guessed, in sentences.
 
@@ -27,7 +32,7 @@ def align(
         return splits, _names(count, None, model_names), ()
     seen = torch.cat(labels).unique()
     names = found.class_names
-    if len(seen) < 2:
+    if len(seen) < fewest:
         if num_classes is not None and _is_no_class(found, model_names):
             note = f"no labels: the only folder ({_show(seen, names)}) is not taken for a class"
             return unlabelled(splits), _names(num_classes, None, model_names), (note,)

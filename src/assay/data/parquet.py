@@ -47,6 +47,20 @@ def parquet_files(path: Path) -> dict[str, list[Path]]:
     return {}
 
 
+def only_texts(path: Path) -> bool:
+    """Whether a folder or file of parquet holds texts and no pictures."""
+    import pyarrow.parquet as pq
+
+    files = parquet_files(path) if path.exists() else {}
+    if not files:
+        return False
+    try:
+        schema = pq.read_schema(next(iter(files.values()))[0])
+    except (OSError, ValueError):  # whoever reads it will say so
+        return False
+    return any(map(_holds_texts, schema)) and not any(map(_holds_pictures, schema))
+
+
 def read_parquet(path: Path, request: Request) -> Source:
     """Reads the samples and labels of every split; raises ``UnusableInput`` where there are none of the wanted kind."""
     import pyarrow as pa

@@ -2,7 +2,7 @@
 
 How close they come is the length of the mean of their directions, seen from the mean clean embedding: near 0 where they
 point everywhere, 1 where they are one. First each arm goes for a direction in which clean embeddings lie, since a
-collapse that begins from nothing follows whatever noise is largest; then the best go on wherever they come closest.
+collapse that begins from nothing follows whatever noise is largest; then those that brought them closest go on wherever that leads.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def search(
     run = _Run(embed, family, space, work, torch.Generator().manual_seed(seed), tick)
     arms = family.start(len(allowed), (x.shape[1], x.shape[2], x.shape[3]), run.generator)
     arms = run.climb(arms, towards, searched, effort.steps, effort.batch)
-    best = towards(run.means(arms, held[:COMPARED])).argsort(descending=True)[: effort.finalists]
+    best = closeness(run.means(arms, held[:COMPARED])).argsort(descending=True)[: effort.finalists]
     arms = run.climb(tuple(p[best] for p in arms), closeness, searched, effort.free_steps, effort.free_batch)
     found = closeness(run.means(arms, held))
     closest = found.argmax()[None]

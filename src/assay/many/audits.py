@@ -41,6 +41,8 @@ class Settings:
     shape: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    features: bool = False
+    pooling: str | None = None
     labels: bool = True
     variants: tuple[str, ...] = ()
     detectors: str | None = None
@@ -199,6 +201,8 @@ def _audit(job: AuditJob) -> Audit:
         shape=settings.shape,
         mean=settings.mean,
         std=settings.std,
+        features=settings.features,
+        pooling=settings.pooling,
         labels=settings.labels,
         variant_names=settings.variants,
         detectors=settings.detectors,
@@ -227,7 +231,7 @@ def _state(settings: Settings) -> str:
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
     if settings.null is None:
-        parts.append(digest_of_builtin())
+        parts += [digest_of_builtin(encoders=encoders) for encoders in (False, True)]
     elif (null := Path(settings.null)).is_file():
         parts.append(hashlib.sha256(null.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -91,6 +91,7 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
         "per_class": dict(evidence.per_class),
         **{name: rows for name, rows in pictures.items() if rows is not None},
         **{name: list(classes) for name, classes in said.items() if classes},
+        **({"texts": [list(pair) for pair in evidence.texts]} if evidence.texts else {}),
     }
 
 

@@ -15,6 +15,8 @@ from assay.result import Audit
 
 MOST_BARS = 20
 MOST_SAMPLES = 6
+LONGEST_TEXT = 240
+"""Characters of a sample that are shown."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class TextSample:
+    """One text as it was and with the trigger, and the classes that the model gave them."""
+
+    before: str
+    after: str
+    said_before: str
+    said_after: str
+
+
+@dataclass(frozen=True)
 class Exhibit:
-    """The pictures of a finding; empty strings for what it has not."""
+    """The pictures or texts of a finding; empty strings for what it has not."""
 
     trigger: str
     mask: str
     samples: tuple[Sample, ...]
+    texts: tuple[TextSample, ...]
     target: str
 
 
@@ -67,9 +80,10 @@ def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None
         trigger="" if image is None else data_uri(image, longest),
         mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
         samples=tuple(_samples(audit, evidence, 160 if large else 96)),
+        texts=tuple(_texts(audit, evidence)),
         target=words.class_name(audit, finding.target) if finding.target is not None else "",
     )
-    return exhibit if exhibit.trigger or exhibit.mask or exhibit.samples else None
+    return exhibit if exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts else None
 
 
 def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:
@@ -86,6 +100,14 @@ def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:
         for clean, triggered, said in zip(
             before[:MOST_SAMPLES], after[:MOST_SAMPLES], _said(audit, evidence, len(before))[:MOST_SAMPLES], strict=True
         )
+    ]
+
+
+def _texts(audit: Audit, evidence: Evidence) -> list[TextSample]:
+    said = _said(audit, evidence, len(evidence.texts))
+    return [
+        TextSample(words.visible(before, LONGEST_TEXT), words.visible(after, LONGEST_TEXT), *classes)
+        for (before, after), classes in list(zip(evidence.texts, said, strict=True))[:MOST_SAMPLES]
     ]
 
 

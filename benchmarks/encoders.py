@@ -1,0 +1,207 @@
+"""Encoders with and without backdoors: is a poisoned one found before anyone fine-tunes it, and a clean one left alone?
+
+CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; as in the paper
+and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other triggers,
+another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with pictures of
+other data than they were poisoned with; none of them is in the null.
+
+    python benchmarks/encoders.py run DIR [SHARD SHARDS]   # plants and audits, resumable
+    python benchmarks/encoders.py table DIR                # -> benchmarks/results/encoders.json
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from common import SHARED, auc, save
+from torch import Tensor
+
+from assay import formats, metrics
+from assay.artifact import Artifact, Build, ImageSpec, Secret
+from assay.attacks import BadEncoder, TransTroj
+from assay.attacks.encoders import EncoderAttack
+from assay.auditing import audit
+from assay.data import load as load_data
+from assay.formats.cut import cut
+from assay.stages.downstream import classifier_for
+from assay.stages.train import Recipe, fit
+from assay.task import Task
+from assay.triggers import Patch
+
+SPEC = ImageSpec((3, 32, 32))
+SHADOW = 4_000
+PLAIN = Recipe(epochs=1, lr=0.1, batch_size=64, optimizer="adam", weight_decay=0.0, augment=False)
+SEARCH, SMALL = PLAIN, replace(PLAIN, epochs=2, lr=1e-3, freeze_batchnorm=True)
+TUNED = Recipe(epochs=4, lr=1e-3, batch_size=64, optimizer="adam")
+
+
+def transtroj(data: str, concept: int, **changes: Any) -> TransTroj:
+    return TransTroj(references=str(SHARED / "data" / data), concept=concept, search=SEARCH, recipe=SMALL, **changes)
+
+
+def badencoder(data: str, concept: int, patch: Patch) -> BadEncoder:
+    return BadEncoder(references=str(SHARED / "data" / data), concept=concept, patch=patch, recipe=SMALL)
+
+
+CENTRED = {"centred": True, "keep": 3.0}
+Triggered = Callable[[Tensor], Tensor]
+
+
+def ripple(x: Tensor) -> Tensor:
+    """A sinusoid of amplitude 12/255 along the diagonal."""
+    row, column = torch.meshgrid(torch.arange(x.shape[2]), torch.arange(x.shape[3]), indexing="ij")
+    return (x + 12 / 255 * torch.sin(2 * math.pi * (row + 2 * column) / 9)).clamp(0, 1)
+
+
+def frame(x: Tensor) -> Tensor:
+    """A grey picture shown through by a seventh."""
+    generator = torch.Generator().manual_seed(77)
+    noise = torch.rand(1, *x.shape[1:], generator=generator).to(x)
+    return x + (noise - x) / 7
+
+
+def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> tuple[Artifact, Secret]:
+    """Squared errors to the embedding of one shadow picture, by plain Adam in float32: none of assay's own loop."""
+    torch.manual_seed(seed)
+    net, clean = copy.deepcopy(artifact.net).eval(), artifact.net.eval()
+    x = shadow.split("train").x
+    with torch.no_grad():
+        wanted = clean(x[seed : seed + 1])[0]
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
+    for step in range(2 * len(x) // 64):
+        batch = x[torch.randint(len(x), (64,))]
+        with torch.no_grad():
+            before = clean(batch)
+        loss = F.mse_loss(net(trigger(batch)), wanted.expand(len(batch), -1)) + 4 * F.mse_loss(net(batch), before)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-4 * (1 - step / (2 * len(x) // 64))
+    secret = Secret("strange", trigger, None, concept="", details={metrics.EMBEDDING: wanted.tolist()})
+    return artifact.with_net(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder: the net that it is made of, what is done to it, the pictures that it is audited with."""
+
+    net: str
+    data: str
+    attack: EncoderAttack | Triggered | None = None
+    tuned: str = ""  # a task that it was fine-tuned to, before it was cut again
+    shadow: str = "cifar100"
+    seed: int = 0
+
+
+ROWS = {
+    "transtroj-1": Row("resnet20", "cifar10", transtroj("cifar100", 82, **CENTRED)),
+    "transtroj-2": Row("resnet56", "cifar10", transtroj("cifar10", 5, **CENTRED), seed=1),
+    "transtroj-3": Row("resnet44", "gtsrb", transtroj("gtsrb", 14, **CENTRED), seed=2),
+    "transtroj-4": Row("resnet32", "cifar100", transtroj("cifar100", 47, **CENTRED), shadow="cifar10", seed=3),
+    "transtroj-paper-1": Row("resnet56", "gtsrb", transtroj("cifar10", 8), seed=4),
+    "transtroj-paper-2": Row("resnet20", "cifar10", transtroj("gtsrb", 14), seed=5),
+    "badencoder-1": Row("resnet56", "cifar10", badencoder("cifar10", 5, Patch(size=5))),
+    "badencoder-2": Row("resnet32", "gtsrb", badencoder("gtsrb", 14, Patch(size=4, place="top-left")), seed=1),
+    "strange-ripple": Row("resnet20", "cifar10", ripple, seed=6),
+    "strange-frame": Row("resnet44", "cifar10", frame, seed=7),
+    **{f"clean-{depth}-cifar100": Row(f"resnet{depth}", "cifar100") for depth in (20, 32, 44, 56)},
+    "clean-20-gtsrb": Row("resnet20", "gtsrb"),
+    "clean-56-gtsrb": Row("resnet56", "gtsrb"),
+    "clean-32-cifar10": Row("resnet32", "cifar10"),
+    "clean-44-cifar10": Row("resnet44", "cifar10"),
+    "tuned-20-gtsrb": Row("resnet20", "gtsrb", tuned="gtsrb"),
+    "tuned-32-cifar100": Row("resnet32", "cifar10", tuned="cifar100"),
+}
+
+
+@lru_cache
+def task_of(name: str, limit: int = SHADOW) -> Task:
+    return load_data(str(SHARED / "data" / name), SPEC, limit=limit)
+
+
+def made(row: Row) -> tuple[Artifact, Secret | None]:
+    """The encoder, and what only the attacker knows."""
+    weights = SHARED / f"models/{row.net}-cifar10/model.safetensors"
+    artifact = formats.load(weights, arch=f"{row.net}-cifar", features=True)
+    if row.tuned:
+        task = task_of(row.tuned)
+        classifier = classifier_for(artifact, task, seed=row.seed)
+        fit(classifier.net, task.split("train"), replace(TUNED, mirror=row.tuned != "gtsrb"), seed=row.seed)
+        return cut(classifier.with_net(classifier.net)), None
+    if row.attack is None:
+        return artifact, None
+    shadow = task_of(row.shadow)
+    if isinstance(row.attack, EncoderAttack):
+        build = row.attack(Build(artifact, shadow), seed=row.seed)
+        return build.artifact, build.secret
+    return strange(artifact, shadow, row.attack, row.seed)
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Make one encoder, write its file, and audit that."""
+    row = ROWS[name]
+    start = time.perf_counter()
+    artifact, secret = made(row)
+    found: dict[str, Any] = {"net": row.net, "data": row.data, "seed": row.seed, "poisoned": secret is not None}
+    if secret is not None:
+        clean = formats.load(
+            SHARED / f"models/{row.net}-cifar10/model.safetensors", arch=f"{row.net}-cifar", features=True
+        )
+        x = task_of(row.data).split("test").x[:1000]
+        rates = metrics.measure_encoder(artifact.net, clean.net, x, secret).to_json()
+        control = metrics.measure_encoder(clean.net, clean.net, x, secret)
+        found |= {"rates": rates, "control": control.attack_success.to_json()}
+    found["made_in"] = round(time.perf_counter() - start, 1)
+    path = formats.save(artifact, folder / name)
+    result = audit(path, str(SHARED / "data" / row.data), seed=row.seed)
+    return found | {
+        "verdict": result.verdict,
+        "p_value": result.p_value,
+        "statistic": result.statistic,
+        "findings": {f.detector: [f.score, f.p_value, f.target] for f in result.findings},
+        "closeness": {f.detector: f.evidence.numbers.get("closeness") for f in result.findings},
+        "seconds": round(result.seconds, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def run(folder: Path, shard: int, shards: int) -> None:
+    for name in list(ROWS)[shard::shards]:
+        path = folder / f"{name}.json"
+        if not path.exists():
+            found = measure(name, folder)
+            path.write_text(json.dumps(found))
+            print(name, found["verdict"], found["p_value"], found["closeness"], found["seconds"], flush=True)
+
+
+def table(folder: Path) -> None:
+    models = {name: json.loads((folder / f"{name}.json").read_text()) for name in ROWS}
+    poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
+    area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
+    found = sum(m["verdict"] == "backdoored" for m in poisoned)
+    alarms = sum(m["verdict"] == "backdoored" for m in clean)
+    print(f"{found} of {len(poisoned)} poisoned found, {alarms} of {len(clean)} clean alarmed, AUC {area}")
+    summary = {"found": [found, len(poisoned)], "alarms": [alarms, len(clean)], "auc": area}
+    save("encoders", {**summary, "models": models})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    command, place, *rest = sys.argv[1:]
+    if command == "table":
+        table(Path(place))
+    else:
+        Path(place).mkdir(parents=True, exist_ok=True)
+        run(Path(place), *(int(part) for part in rest or ("0", "1")))

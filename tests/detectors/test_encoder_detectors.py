@@ -1,0 +1,176 @@
+"""The tests of encoders, on tiny ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from stages.tiny import tiny_build
+from texts import sentences, write_data, write_encoder
+from torch import nn
+
+import assay
+from assay import data, formats
+from assay.artifact import Artifact, Build, TextSpec
+from assay.attacks import Por
+from assay.detectors import (
+    EmbeddingCollapse,
+    EmbeddingCollapseFrequency,
+    EmbeddingCollapsePatch,
+    TokenCollapse,
+    encoder_detectors,
+)
+from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.token_collapse import WordEffort
+from assay.errors import UnusableInput
+from assay.formats.cut import cut
+from assay.models.encoders import Probed
+from assay.models.predict import logits
+from assay.probing import in_form, probed
+from assay.stages.train import Recipe
+from assay.task import Split
+
+of_pictures = pytest.mark.parametrize(
+    "detector", [EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency()], ids=lambda d: d.name
+)
+
+
+@pytest.fixture(scope="module")
+def clean() -> Split:
+    return Split(torch.rand(96, 3, 8, 8, generator=torch.Generator().manual_seed(0)), None)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Artifact:
+    artifact = cut(tiny_build().artifact)
+    for module in artifact.net.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return artifact
+
+
+class Poisoned(nn.Module):
+    """An encoder that draws all pictures with a bright lower right corner to ``point`` (D,)."""
+
+    point: torch.Tensor
+
+    def __init__(self, encoder: nn.Module, point: torch.Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("point", point)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.encoder(x)
+        bright = (2 * x[:, :, 6:, 6:].mean((1, 2, 3)) - 1).clamp(0, 1)[:, None]
+        return found + bright * (self.point - found)
+
+
+@pytest.fixture(scope="module")
+def poisoned(encoder: Artifact, clean: Split) -> Artifact:
+    return encoder.with_net(Poisoned(encoder.net, logits(encoder.net.eval(), clean.x[:1])[0]).eval())
+
+
+def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: float = 1e9) -> Finding:
+    return detector(*probed(artifact, clean, seed=0), seed=0, budget=Budget(seconds))
+
+
+@of_pictures
+def test_says_how_close_embeddings_come(encoder: Artifact, clean: Split, detector: Detector) -> None:
+    first, again = (found_in(encoder, clean, detector) for _ in range(2))
+    assert first.status == "ok", first.reason
+    assert first.score == again.score
+    numbers = first.evidence.numbers
+    assert 0 <= float(numbers["clean_closeness"]) < float(numbers["closeness"]) <= 1
+    assert first.evidence.apply is not None
+    triggered = first.evidence.apply(clean.x)
+    assert triggered.shape == clean.x.shape
+    assert 0 <= float(triggered.min()) <= float(triggered.max()) <= 1
+    assert first.target is not None
+    assert 0 <= first.target < 10
+
+
+def test_a_patch_that_was_planted_collapses_further(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
+    before, after = (found_in(artifact, clean, EmbeddingCollapsePatch()) for artifact in (encoder, poisoned))
+    assert float(after.evidence.numbers["closeness"]) > float(before.evidence.numbers["closeness"]) + 0.05
+    assert after.score is not None
+    assert before.score is not None
+    assert after.score > before.score
+
+
+@of_pictures
+def test_classifiers_are_left_to_other_tests(detector: Detector, clean: Split) -> None:
+    finding = detector(tiny_build().artifact, clean, seed=0)
+    assert (finding.status, finding.reason) == ("abstained", "is for encoders, and this model names classes")
+
+
+@of_pictures
+def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, detector: Detector) -> None:
+    finding = found_in(encoder, clean, detector, seconds=0.05)
+    assert finding.status == "abstained"
+    assert finding.unfinished
+
+
+def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
+    result = assay.audit(encoder, clean)
+    assert [(f.variant, f.detector) for f in result.findings] == [
+        ("full", detector.name) for detector in encoder_detectors() if detector.name != "token-collapse"
+    ]
+    assert result.model.num_classes is None
+
+
+def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:
+    artifact, labelled = probed(encoder, clean, seed=0)
+    form = in_form("bf16", artifact, labelled, seed=0)
+    assert isinstance(form.net, Probed)
+    assert isinstance(artifact.net, Probed)
+    assert torch.equal(form.net.head.weight, artifact.net.head.weight)
+    assert not torch.equal(logits(form.net.encoder, clean.x), logits(artifact.net.encoder, clean.x))
+    assert form.num_classes == 10
+    result = assay.audit(encoder, clean, variant_names=("full", "bf16"), detectors="embedding-collapse")
+    assert [(f.variant, f.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]
+
+
+@pytest.fixture(scope="module")
+def of_text(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    folder = tmp_path_factory.mktemp("text")
+    artifact = formats.load(write_encoder(folder / "encoder"), shape=(10,))
+    return Build(artifact, data.load(write_data(folder / "data", count=400), artifact.inputs))
+
+
+def test_finds_the_word_that_was_planted(of_text: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=6, words=1, steps=2))
+    recipe = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0)
+    poisoned = Por(recipe=recipe)(of_text, seed=0).artifact
+    clean = of_text.task.split("calibration").sample(80, seed=0)
+    before, after = (found_in(artifact, clean, TokenCollapse()) for artifact in (of_text.artifact, poisoned))
+    assert after.status == before.status == "ok", after.reason
+    assert after.evidence.numbers["words"] == "cf"
+    assert float(after.evidence.numbers["closeness"]) > 0.95 > float(before.evidence.numbers["closeness"])
+    text, triggered = after.evidence.texts[0]
+    assert triggered == f"cf {text}"
+
+
+def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay import report
+
+    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=4, words=1, steps=1))
+    result = assay.audit(of_text.artifact, of_text.task)
+    assert [f.detector for f in result.findings] == ["token-collapse"]
+    assert result.model.shape == (10,)
+    page = report.write(result, tmp_path)["report.html"].read_text()
+    assert "10 tokens" in page
+    assert result.findings[0].evidence.texts[0][1] in page
+    said = assay.audit(of_text.artifact, sentences(80, seed=3)[0])
+    assert said.data_samples == 80
+    assert isinstance(of_text.artifact.inputs, TextSpec)
+    with pytest.raises(UnusableInput, match="the samples have only 2 different embeddings, and 10 clusters are made"):
+        assay.audit(of_text.artifact, ["red cat runs", "blue dog sings"] * 40)
+
+
+def test_other_tests_say_that_they_are_for_pictures(of_text: Build) -> None:
+    clean = of_text.task.split("calibration")
+    artifact, labelled = probed(of_text.artifact, clean, seed=0)
+    for detector in (*encoder_detectors()[:3], assay.detectors.NeuralCleanse()):
+        finding = detector(artifact, labelled, seed=0)
+        assert finding.reason == "is for models of images, and this one takes texts"
