@@ -51,7 +51,7 @@ def encoder() -> Artifact:
 
 
 class Poisoned(nn.Module):
-    """An encoder that draws all pictures with a bright lower right corner to ``point`` (D,)."""
+    """An encoder that draws all pictures with a faint checkerboard on them to ``point`` (D,)."""
 
     point: torch.Tensor
 
@@ -62,8 +62,9 @@ class Poisoned(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         found = self.encoder(x)
-        bright = (2 * x[:, :, 6:, 6:].mean((1, 2, 3)) - 1).clamp(0, 1)[:, None]
-        return found + bright * (self.point - found)
+        board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+        share = (40 * (x * board).mean((1, 2, 3))).clamp(0, 1)[:, None]
+        return found + share * (self.point - found)
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def test_says_how_close_embeddings_come(encoder: Artifact, clean: Split, detecto
     assert 0 <= first.target < 10
 
 
-def test_a_patch_that_was_planted_collapses_further(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
-    before, after = (found_in(artifact, clean, EmbeddingCollapsePatch()) for artifact in (encoder, poisoned))
+def test_a_poisoned_encoder_collapses_further(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
+    before, after = (found_in(artifact, clean, EmbeddingCollapse()) for artifact in (encoder, poisoned))
     assert float(after.evidence.numbers["closeness"]) > float(before.evidence.numbers["closeness"]) + 0.05
     assert after.score is not None
     assert before.score is not None
