@@ -90,27 +90,27 @@ def artifact_of(model: Model, said: Said) -> Artifact:
 
 
 def beside(artifact: Artifact, reference: Artifact) -> Artifact:
-    """``artifact`` with the full-precision model that it was made from, which stands in its notes.
+    """``artifact`` with the full-precision model that it was made from, or a trusted encoder; it stands in its notes.
 
-    Raises UnusableInput where the two cannot be forms of one model.
+    Raises UnusableInput where the two cannot be forms of one model; encoders need only take the same inputs.
     """
-    if artifact.num_classes is None:
-        raise UnusableInput(
-            f"{artifact.name} is an encoder, and a reference is for models that name classes: leave it out"
-        )
     expected, came = ((a.num_classes, a.inputs.shape) for a in (artifact, reference))
     if expected != came:
+        (classes, shape), (others_classes, others_shape) = (
+            ("an encoder" if count is None else f"{count} classes", written(shape)) for count, shape in (expected, came)
+        )
         raise UnusableInput(
-            f"expected a reference of {expected[0]} classes and pictures {written(expected[1])}, as {artifact.name} "
-            f"has; {reference.name} has {came[0]} classes and pictures {written(came[1])}: it is another model"
+            f"expected a reference that is like {artifact.name}: {classes}, inputs {shape}; {reference.name} is "
+            f"another model: {others_classes}, inputs {others_shape}"
         )
     sizes, others = _sizes_of_weights(artifact), _sizes_of_weights(reference)
-    if sizes != others:
+    if artifact.num_classes is not None and sizes != others:
         raise UnusableInput(
             f"expected a reference whose layers are those of {artifact.name} ({len(sizes)} with weights); "
             f"{reference.name} has {len(others)} of other sizes: it is another architecture"
         )
-    note = f"compared with the full-precision model {reference.name} (sha256 {reference.digest[:12]}...)"
+    kind = "full-precision model" if artifact.num_classes is not None else "encoder"
+    note = f"compared with the {kind} {reference.name} (sha256 {reference.digest[:12]}...)"
     return replace(artifact, reference=reference, notes=(*artifact.notes, note))
 
 

@@ -99,6 +99,22 @@ def test_a_poisoned_encoder_collapses_further(encoder: Artifact, poisoned: Artif
     assert after.score > before.score
 
 
+def test_a_trusted_encoder_beside_it(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
+    drift = "embedding-drift"
+    same, other = (
+        assay.audit(artifact, clean, reference=encoder, detectors=drift).findings[0] for artifact in (encoder, poisoned)
+    )
+    assert same.score == pytest.approx(0, abs=0.1), "two of the same drift apart by rounding only"
+    assert same.evidence.numbers["drift_of_clean_samples"] == pytest.approx(0, abs=1e-5)
+    assert other.score is not None
+    assert other.score > 1
+    numbers = other.evidence.numbers
+    assert float(numbers["closeness"]) > float(numbers["reference_closeness"])
+    result = assay.audit(poisoned, clean, reference=encoder)
+    assert drift in {finding.detector for finding in result.findings}
+    assert any(note.startswith("compared with the encoder") for note in result.notes)
+
+
 @of_pictures
 def test_classifiers_are_left_to_other_tests(detector: Detector, clean: Split) -> None:
     finding = detector(tiny_build().artifact, clean, seed=0)
@@ -115,7 +131,7 @@ def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, d
 def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
     result = assay.audit(encoder, clean)
     assert [(f.variant, f.detector) for f in result.findings] == [
-        ("full", detector.name) for detector in encoder_detectors() if detector.name != "token-collapse"
+        ("full", f"embedding-collapse{family}") for family in ("", "-patch", "-frequency")
     ]
     assert result.model.num_classes is None
 

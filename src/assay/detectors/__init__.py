@@ -11,6 +11,7 @@ from assay.detectors.embedding_collapse import (
     EmbeddingCollapseFrequency,
     EmbeddingCollapsePatch,
 )
+from assay.detectors.embedding_drift import EmbeddingDrift
 from assay.detectors.filter_scan import FilterScan
 from assay.detectors.latent_shift import LatentShift
 from assay.detectors.local_patch import LocalPatch
@@ -35,6 +36,7 @@ __all__ = [
     "EmbeddingCollapse",
     "EmbeddingCollapseFrequency",
     "EmbeddingCollapsePatch",
+    "EmbeddingDrift",
     "FilterScan",
     "LatentShift",
     "LocalPatch",
@@ -82,4 +84,10 @@ def default_detectors() -> tuple[Detector, ...]:
 
 def encoder_detectors() -> tuple[Detector, ...]:
     """What an audit runs on an encoder."""
-    return (EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency(), TokenCollapse())
+    return (
+        EmbeddingCollapse(),
+        EmbeddingCollapsePatch(),
+        EmbeddingCollapseFrequency(),
+        TokenCollapse(),
+        EmbeddingDrift(),
+    )

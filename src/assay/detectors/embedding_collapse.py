@@ -9,6 +9,7 @@ No labels are used. Clean encoders collapse under such triggers as well, only le
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, final
 
@@ -48,48 +49,68 @@ class _Collapse(Detector):
         """Raises Unfinished where the budget ends before the search does."""
         net = probed_under(artifact.net)
         assert net is not None  # the harness has looked
-        shape = artifact.pictures.shape
-        space = Space(logits(net.encoder, clean.x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
-        found = search(
-            prepare(net.encoder, clean.x[:2]),
-            self.family,
-            self.allowed(shape, len(space.directions)),
-            space,
-            clean.x,
-            effort=self.effort.at(shape),
-            seed=seed,
-            tick=ticking(budget, progress),
-        )
-        if found.share < 1:
-            raise Unfinished(f"the budget ended after {found.share:.0%} of the search: give it more")
-        score = -math.log(1 - min(found.closeness, CLOSEST))
-        target, evidence = self._evidence(net, space, found, clean.x)
-        return Finding(self.name, "ok", score=score, target=target, evidence=evidence)
+        space = space_of(net, clean.x)
+        allowed = self.allowed(artifact.pictures.shape, len(space.directions))
+        tick = ticking(budget, progress)
+        found = searched(net, self.family, allowed, space, clean.x, effort=self.effort, seed=seed, tick=tick)
+        target, evidence = shown(net, self.family, space, found, clean.x)
+        return Finding(self.name, "ok", score=surprise(found.closeness), target=target, evidence=evidence)
 
-    def _evidence(self, net: Probed, space: Space, found: Collapse, x: Tensor) -> tuple[int, Evidence]:
-        """The cluster in which triggered pictures end up, and what the trigger looks like."""
-        apply = partial(apply_in_batches, self.family, found.parameters)
-        before, triggered = predict(net, x), apply(x)
-        after = predict(net, triggered)
-        target = int(after.bincount().argmax())
-        change = (triggered - x).abs().mean(dim=(0, 1))
-        clean = space.seen(logits(net.encoder, x)).mean(0).norm()
-        gray = torch.full_like(x[:1], 0.5)
-        return target, Evidence(
-            numbers={
-                "closeness": found.closeness,
-                "clean_closeness": float(clean),
-                "success": float((after == target).float().mean()),
-                "size": float(self.family.size(found.parameters)[0]),
-            },
-            mask=(change / change.max().clamp(min=1e-6)).numpy(),
-            trigger=apply(gray)[0].numpy(),
-            before=x[:SHOWN].numpy(),
-            after=triggered[:SHOWN].numpy(),
-            said_before=tuple(before[:SHOWN].tolist()),
-            said_after=tuple(after[:SHOWN].tolist()),
-            apply=apply,
-        )
+
+def space_of(net: Probed, x: Tensor) -> Space:
+    """Where the embeddings of clean inputs ``x`` lie, and the directions of their clusters."""
+    return Space(logits(net.encoder, x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
+
+
+def surprise(closeness: float) -> float:
+    """The score of a closeness in [0, 1]: from 0 on, and 1 more for every e times nearer to 1."""
+    return -math.log(1 - min(closeness, CLOSEST))
+
+
+def searched(
+    net: Probed,
+    family: Family,
+    allowed: Tensor,
+    space: Space,
+    x: Tensor,
+    *,
+    effort: CollapseEffort,
+    seed: int,
+    tick: Callable[[float], bool],
+) -> Collapse:
+    """``search`` on the encoder in ``net``; raises Unfinished where the budget ends before it does."""
+    shape = (x.shape[1], x.shape[2], x.shape[3])
+    encoder = prepare(net.encoder, x[:2])
+    found = search(encoder, family, allowed, space, x, effort=effort.at(shape), seed=seed, tick=tick)
+    if found.share < 1:
+        raise Unfinished(f"the budget ended after {found.share:.0%} of the search: give it more")
+    return found
+
+
+def shown(net: Probed, family: Family, space: Space, found: Collapse, x: Tensor) -> tuple[int, Evidence]:
+    """The cluster in which triggered pictures end up, and what the trigger looks like."""
+    apply = partial(apply_in_batches, family, found.parameters)
+    before, triggered = predict(net, x), apply(x)
+    after = predict(net, triggered)
+    target = int(after.bincount().argmax())
+    change = (triggered - x).abs().mean(dim=(0, 1))
+    clean = space.seen(logits(net.encoder, x)).mean(0).norm()
+    gray = torch.full_like(x[:1], 0.5)
+    return target, Evidence(
+        numbers={
+            "closeness": found.closeness,
+            "clean_closeness": float(clean),
+            "success": float((after == target).float().mean()),
+            "size": float(family.size(found.parameters)[0]),
+        },
+        mask=(change / change.max().clamp(min=1e-6)).numpy(),
+        trigger=apply(gray)[0].numpy(),
+        before=x[:SHOWN].numpy(),
+        after=triggered[:SHOWN].numpy(),
+        said_before=tuple(before[:SHOWN].tolist()),
+        said_after=tuple(after[:SHOWN].tolist()),
+        apply=apply,
+    )
 
 
 @final

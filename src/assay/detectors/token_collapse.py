@@ -7,18 +7,16 @@ so every word of the vocabulary is tried first, alone, on a few short texts; the
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.artifact import Artifact, Modality, TextSpec
 from assay.data.text import decoded
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
-from assay.detectors.embedding_collapse import CLOSEST
+from assay.detectors.embedding_collapse import space_of, surprise
 from assay.detectors.inversion import SHOWN, ticking
 from assay.errors import Unfinished
 from assay.inversion.collapse import Space
@@ -57,7 +55,7 @@ class TokenCollapse(Detector):
         net, spec = probed_under(artifact.net), artifact.inputs
         assert net is not None  # the harness has looked
         assert isinstance(spec, TextSpec)
-        space = Space(logits(net.encoder, clean.x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
+        space = space_of(net, clean.x)
         half = len(clean) // 2
         run = _Words(net.encoder, space, spec, clean.x[:half], self.effort, budget)
         best = run.shortlist(part(progress, 0.0, 0.7))
@@ -95,8 +93,7 @@ class TokenCollapse(Detector):
             said_after=tuple(triggered[:SHOWN].tolist()),
             apply=trigger,
         )
-        score = -math.log(1 - min(found, CLOSEST))
-        return Finding(self.name, "ok", score=score, target=target, evidence=evidence)
+        return Finding(self.name, "ok", score=surprise(found), target=target, evidence=evidence)
 
 
 @dataclass

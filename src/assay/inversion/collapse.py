@@ -2,7 +2,7 @@
 
 How close they come is the length of the mean of their directions, seen from the mean clean embedding: near 0 where they
 point everywhere, 1 where they are one. First each arm goes for a direction in which clean embeddings lie, since a
-collapse that begins from nothing follows whatever noise is largest; then those that brought them closest go on wherever that leads.
+collapse that begins from nothing follows whatever noise is largest; then those that brought them closest go on.
 """
 
 from __future__ import annotations
