@@ -28,6 +28,14 @@ def test_a_classifier_is_its_features_and_a_linear_layer() -> None:
     assert not any("head" in name for name in left)
 
 
+def test_dropout_before_the_last_layer_goes_with_it_and_comes_back_with_it() -> None:
+    features = Features(TinyNet()).train()
+    assert not any(isinstance(module, nn.Dropout) for module in features.modules())
+    assert isinstance(copy.deepcopy(features).classifier().head[0], nn.Dropout)  # type: ignore[union-attr,index]
+    fresh = with_head(features, 64, 7, seed=0)
+    assert isinstance(fresh.head[0], nn.Identity), "a layer of one's own has none"  # type: ignore[union-attr,index]
+
+
 def test_a_fresh_head_depends_on_the_seed_and_stands_in_the_old_place() -> None:
     one, same, other = (with_head(Features(TinyNet()), 64, 7, seed=seed) for seed in (1, 1, 2))
     assert isinstance(one, TinyNet)
