@@ -17,7 +17,7 @@ from assay import __version__
 from assay.artifact import Artifact
 from assay.auditing import audit
 from assay.bench import statistics
-from assay.calibrate import detector_of
+from assay.calibrate import Null, detector_of
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
 from assay.intake import clean_samples
@@ -82,7 +82,11 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
 
 def judged(row: dict) -> dict:
     """``row`` with its verdict made anew from its scores on the tests that an audit runs now, against today's null."""
-    row = row | {"findings": {t: f for t, f in row["findings"].items() if runs_now(t)}}
+    return against(builtin(), row | {"findings": {t: f for t, f in row["findings"].items() if runs_now(t)}})
+
+
+def against(null: Null | None, row: dict) -> dict:
+    """``row`` with its verdict made anew from its scores, against ``null``."""
     findings = tuple(
         Finding(
             detector_of(test),
@@ -101,7 +105,7 @@ def judged(row: dict) -> dict:
     )
     accuracy = next(form.accuracy for form in forms if form.name == "full")
     footing = Footing(row["samples"], row["classes"], accuracy=accuracy)
-    verdict, null = decide(findings, forms, builtin(), footing, row["data"])
+    verdict, null = decide(findings, forms, null, footing, row["data"])
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]
         for test, (score, _, target) in row["findings"].items()

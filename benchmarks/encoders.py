@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import SHARED, auc, save
+from common import SHARED, against, auc, save
 from torch import Tensor
 
 from assay import formats, metrics
@@ -32,8 +32,13 @@ from assay.artifact import Artifact, Build, ImageSpec, Secret
 from assay.attacks import BadEncoder, TransTroj
 from assay.attacks.encoders import EncoderAttack
 from assay.auditing import audit
+from assay.calibrate import Null
 from assay.data import load as load_data
 from assay.formats.cut import cut
+from assay.intake import clean_samples
+from assay.likeness import likeness
+from assay.null_file import builtin
+from assay.probing import CLUSTERS
 from assay.stages.downstream import classifier_for
 from assay.stages.train import Recipe, fit
 from assay.task import Task
@@ -165,13 +170,13 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         found |= {"rates": rates, "control": control.attack_success.to_json()}
     found["made_in"] = round(time.perf_counter() - start, 1)
     path = formats.save(artifact, folder / name)
-    result = audit(path, str(SHARED / "data" / row.data), seed=row.seed)
+    task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
+    result = audit(path, task, seed=row.seed)
     return found | {
-        "verdict": result.verdict,
-        "p_value": result.p_value,
-        "statistic": result.statistic,
-        "findings": {f.detector: [f.score, f.p_value, f.target] for f in result.findings},
+        "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
         "closeness": {f.detector: f.evidence.numbers.get("closeness") for f in result.findings},
+        "data_is_like": likeness(clean_samples(task, artifact, seed=row.seed).split.x),
+        "samples": result.data_samples,
         "seconds": round(result.seconds, 1),
         "threads": torch.get_num_threads(),
     }
@@ -183,11 +188,12 @@ def run(folder: Path, shard: int, shards: int) -> None:
         if not path.exists():
             found = measure(name, folder)
             path.write_text(json.dumps(found))
-            print(name, found["verdict"], found["p_value"], found["closeness"], found["seconds"], flush=True)
+            print(name, found["closeness"], found["seconds"], flush=True)
 
 
 def table(folder: Path) -> None:
-    models = {name: json.loads((folder / f"{name}.json").read_text()) for name in ROWS}
+    null = builtin(encoders=True)
+    models = {name: judged(json.loads((folder / f"{name}.json").read_text()), null) for name in ROWS}
     poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
     area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
     found = sum(m["verdict"] == "backdoored" for m in poisoned)
@@ -195,6 +201,13 @@ def table(folder: Path) -> None:
     print(f"{found} of {len(poisoned)} poisoned found, {alarms} of {len(clean)} clean alarmed, AUC {area}")
     summary = {"found": [found, len(poisoned)], "alarms": [alarms, len(clean)], "auc": area}
     save("encoders", {**summary, "models": models})
+
+
+def judged(row: dict[str, Any], null: Null | None) -> dict[str, Any]:
+    """``row`` with the verdict of its audit, against the shipped null as it is now."""
+    known = {"variants": {"full": 1.0}, "classes": CLUSTERS, "data": row["data_is_like"]}
+    new = against(null, {**row, **known})
+    return {**row, **{key: new[key] for key in ("verdict", "p_value", "statistic", "findings")}}
 
 
 if __name__ == "__main__":
