@@ -47,6 +47,8 @@ MITIGATIONS: dict[str, type[Stage]] = {
     "compressed-tuning": mitigations.CompressedTuning,
     "efrap": mitigations.Efrap,
     "random-rounding": mitigations.RandomRounding,
+    "super-fine-tuning": mitigations.SuperFineTuning,
+    "trigger-unlearning": mitigations.TriggerUnlearning,
 }
 """Stages that are made against backdoors; others defend by the way."""
 

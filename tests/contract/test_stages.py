@@ -16,7 +16,7 @@ from torch import nn
 
 from assay import formats, mitigations, stages
 from assay.artifact import Build, digest_of_module
-from assay.mitigations import CompressedTuning, Efrap, RandomRounding
+from assay.mitigations import CompressedTuning, Efrap, RandomRounding, SuperFineTuning, TriggerUnlearning
 from assay.stages.base import Stage
 from assay.stages.downstream import Downstream
 from assay.stages.export import ExportInt8, ExportOnnx
@@ -41,6 +41,8 @@ STAGES: dict[str, Make] = {
     "compressed-tuning-int8": lambda _: CompressedTuning(bits=8, recipe=QUICK),
     "efrap": lambda _: Efrap(steps=2, samples=16),
     "random-rounding": lambda _: RandomRounding(samples=16),
+    "super-fine-tuning": lambda _: SuperFineTuning(recipe=QUICK, forget=1, restore=1),
+    "trigger-unlearning": lambda _: TriggerUnlearning(rounds=1, recipe=QUICK),
     "onnx": lambda folder: ExportOnnx(directory=str(folder)),
     "onnx-int8": lambda folder: ExportInt8(directory=str(folder), samples=16),
 }

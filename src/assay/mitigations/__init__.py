@@ -3,5 +3,7 @@
 from assay.mitigations.compressed_tuning import CompressedTuning
 from assay.mitigations.efrap import Efrap
 from assay.mitigations.random_rounding import RandomRounding
+from assay.mitigations.super_fine_tuning import SuperFineTuning
+from assay.mitigations.trigger_unlearning import TriggerUnlearning
 
-__all__ = ["CompressedTuning", "Efrap", "RandomRounding"]
+__all__ = ["CompressedTuning", "Efrap", "RandomRounding", "SuperFineTuning", "TriggerUnlearning"]

@@ -1,0 +1,99 @@
+"""Mitigations that train: super-fine-tuning, and unlearning of what a search found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from stages.tiny import tiny_build
+
+from assay.artifact import Build, digest_of_module
+from assay.detectors import UniversalPerturbation
+from assay.errors import UnusableInput
+from assay.formats.cut import cut
+from assay.mitigations import SuperFineTuning, TriggerUnlearning
+from assay.mitigations.trigger_unlearning import _trigger
+from assay.models.predict import logits, predict
+from assay.stages.train import Recipe, Train
+from assay.task import Split
+
+QUICK = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    recipe = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", augment=False)
+    return Train(recipe=recipe)(tiny_build(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Build:
+    given = tiny_build()
+    x = torch.rand(96, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    task = replace(given.task, splits={"calibration": Split(x, None)})
+    return Build(cut(given.artifact), task)
+
+
+def accuracy(build: Build) -> float:
+    test = build.task.split("test")
+    assert test.y is not None
+    return float((predict(build.artifact.net, test.x) == test.y).float().mean())
+
+
+def test_super_fine_tuning_goes_far_and_comes_back(build: Build) -> None:
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=16, augment=False)
+    before = digest_of_module(build.artifact.net)
+    first, again = (SuperFineTuning(recipe=recipe, low=0.01)(build, seed=0) for _ in range(2))
+    assert digest_of_module(build.artifact.net) == before
+    assert first.artifact.digest == again.artifact.digest != before
+    assert first.artifact.planted == build.artifact.planted
+    assert accuracy(first) > 0.6
+    forgot = SuperFineTuning(recipe=replace(recipe, lr=2.0), restore=0)(build, seed=0)
+    assert accuracy(forgot) < accuracy(first)
+    assert SuperFineTuning(forget=0, restore=0)(build, seed=0).artifact.digest == before
+
+
+def test_unlearning_makes_the_found_trigger_of_a_classifier_do_nothing(build: Build) -> None:
+    clean = build.task.split("train")
+    found = _trigger(build.artifact, clean, 0)
+    finding = UniversalPerturbation()(build.artifact, clean, seed=0)
+    cured = TriggerUnlearning(rounds=1, recipe=QUICK)(build, seed=0)
+
+    def obey(net: torch.nn.Module) -> float:
+        others = clean.y != finding.target
+        return float((predict(net, found(clean.x[others])) == finding.target).float().mean())
+
+    assert obey(cured.artifact.net) < 0.5 < obey(build.artifact.net)
+    assert accuracy(cured) >= accuracy(build) - 0.1
+
+
+def test_unlearning_puts_the_embeddings_of_an_encoder_back(encoder: Build) -> None:
+    clean = encoder.task.split("calibration")
+    found = _trigger(encoder.artifact, clean, 0)
+    cured = TriggerUnlearning(rounds=1, recipe=replace(QUICK, epochs=20, lr=0.001, freeze_batchnorm=True))(
+        encoder, seed=0
+    )
+    wanted = logits(encoder.artifact.net, clean.x)
+    centre = wanted.mean(0)
+
+    def near(net: torch.nn.Module, x: torch.Tensor) -> float:
+        return float(torch.nn.functional.cosine_similarity(logits(net, x) - centre, wanted - centre).mean())
+
+    assert near(cured.artifact.net, found(clean.x)) > near(encoder.artifact.net, found(clean.x))
+    assert near(cured.artifact.net, clean.x) > 0.8
+    assert cured.artifact.num_classes is None
+
+
+def test_what_cannot_be_cured_is_said(encoder: Build, build: Build) -> None:
+    with pytest.raises(UnusableInput, match="expected a model that names classes"):
+        SuperFineTuning()(encoder, seed=0)
+    with pytest.raises(UnusableInput, match="at least one round"):
+        TriggerUnlearning(rounds=0)
+    with pytest.raises(UnusableInput, match="expected numbers of cycles"):
+        SuperFineTuning(low=0)
+    opaque = replace(build, artifact=replace(build.artifact, differentiable=False))
+    with pytest.raises(UnusableInput, match="weights in torch to tune"):
+        SuperFineTuning()(opaque, seed=0)
+    with pytest.raises(UnusableInput, match="no trigger to unlearn: universal-perturbation needs gradients"):
+        TriggerUnlearning()(opaque, seed=0)
