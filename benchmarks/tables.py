@@ -11,6 +11,7 @@ from itertools import groupby
 
 from common import RESULTS, ROOT
 from matrices import PLACE, found, stages_run
+from encoders_table import encoders_table
 from matrix_table import counted, matrix_table
 from sleepers_table import deployers_table, gap_table, paper_table
 
@@ -170,6 +171,14 @@ MATRICES = {
     "dormant": "Backdoors that sleep in the full-precision file, ResNet-20 (CIFAR-10), three seeds.",
     "dormant-gtsrb": "Two of them in a ResNet-20 for road signs (GTSRB), three seeds.",
     "dormant-wide": "The same in a half-width ResNet-18 (CIFAR-10), three seeds.",
+    "transtroj-mobilenet": (
+        "TransTroj in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one seed, small. Made "
+        "at commit 1270b13, with dropout of 80 % left before the embeddings. On the chain `encoder` by nearest embedding."
+    ),
+    "transtroj-minilm": (
+        "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain `encoder` "
+        "by nearest embedding."
+    ),
 }
 """Specs in benchmarks/specs whose records are kept."""
 
@@ -185,6 +194,7 @@ TABLES = {
     "paper_scale": (paper_table, "Backdoors that sleep until the model is quantized, beside the published rows."),
     "compression_gap": (gap_table, "Backdoors that sleep in full precision, and the gap detector (CIFAR-10)."),
     "deployers": (deployers_table, "What of them wakes in forms that no attack was made for (docs/results.md)."),
+    "encoders": (encoders_table, "Encoders before anyone fine-tunes them: CIFAR ResNets cut at their features."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
