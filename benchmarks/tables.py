@@ -10,8 +10,8 @@ import re
 from itertools import groupby
 
 from common import RESULTS, ROOT
-from matrices import PLACE, found, stages_run
 from encoders_table import encoders_table
+from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
 from sleepers_table import deployers_table, gap_table, paper_table
 
