@@ -172,12 +172,13 @@ MATRICES = {
     "dormant-gtsrb": "Two of them in a ResNet-20 for road signs (GTSRB), three seeds.",
     "dormant-wide": "The same in a half-width ResNet-18 (CIFAR-10), three seeds.",
     "transtroj-mobilenet": (
-        "TransTroj in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one seed, small. Made "
-        "at commit 1270b13, with dropout of 80 % left before the embeddings. On the chain `encoder` by nearest embedding."
+        "TransTroj in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one seed, small. "
+        "Made at commit 1270b13, with dropout of 80 % left before the embeddings. On the chain `encoder` by nearest "
+        "embedding."
     ),
     "transtroj-minilm": (
-        "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain `encoder` "
-        "by nearest embedding."
+        "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain "
+        "`encoder` by nearest embedding."
     ),
 }
 """Specs in benchmarks/specs whose records are kept."""

@@ -94,7 +94,7 @@ def test_survives_json(trigger: Trigger) -> None:
 
 
 def test_every_kind_is_covered_here() -> None:
-    assert set(TRIGGERS.values()) == {Patch, Blend, Additive, Tokens}  # the last in test_words.py
+    assert set(TRIGGERS.values()) == {Patch, Blend, Additive, Tokens}  # the last in test_trigger_of_words.py
 
 
 @pytest.mark.parametrize(
