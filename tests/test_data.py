@@ -104,7 +104,7 @@ def test_words_as_labels_and_labels_held_back(tmp_path: Path) -> None:
 
 def test_text_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
-    with pytest.raises(UnusableInput, match=r"expected a column of pictures .* came text, label; only image data"):
+    with pytest.raises(UnusableInput, match=r"expected a column of pictures .*, as the model takes image; came text"):
         data.load(tmp_path, SPEC)
 
 

@@ -93,6 +93,6 @@ def test_the_recipe_of_a_task_is_that_of_its_attacks_and_of_their_control() -> N
 def test_other_reference_scores_make_another_audit(monkeypatch: pytest.MonkeyPatch) -> None:
     audit, scan = (Cell("detect", SPEC.tasks[0], (Method("none"),), 0, method=name) for name in ("audit", "patch-scan"))
     before = audit.key, scan.key
-    monkeypatch.setattr("assay.bench.cells.digest_of_builtin", lambda: "another")
+    monkeypatch.setattr("assay.bench.cells.digest_of_builtin", lambda *, encoders: f"another {encoders}")
     after = replace(audit).key, replace(scan).key
     assert (after[0] != before[0], after[1] == before[1]) == (True, True)

@@ -48,10 +48,10 @@ class Evidence:
     trigger: np.ndarray | None = None  # (C, H, W): what it looks like
     before: np.ndarray | None = None  # (M, C, H, W): clean samples
     after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
-    texts: tuple[tuple[str, str], ...] = ()  # M clean samples without and with the trigger, where they are texts
     said_before: tuple[int, ...] = ()  # the classes that the model gave the M clean samples; empty: not known
     said_after: tuple[int, ...] = ()  # and the triggered ones
-    apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on pictures (N, C, H, W)
+    apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on inputs
+    texts: tuple[tuple[str, str], ...] = ()  # M clean samples without and with the trigger, where they are texts
 
 
 @dataclass(frozen=True)

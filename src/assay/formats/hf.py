@@ -310,7 +310,10 @@ def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     config = CONFIG_MAPPING[model_type].from_dict(dict(settings))
     text = any(HEADS[1] in str(name) for name in settings.get("architectures") or [])
     headed = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if text else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    found = (MODEL_MAPPING if is_encoder(settings) else headed)[type(config)]
+    known = MODEL_MAPPING if is_encoder(settings) else headed
+    if type(config) not in known:
+        raise ValueError(f"it has no {' or '.join(settings.get('architectures') or ['classifier'])} of {model_type}")
+    found = known[type(config)]
     candidates: tuple[Any, ...] = found if isinstance(found, tuple) else (found,)
     wanted = set(settings.get("architectures") or [])
     return config, next((c for c in candidates if c.__name__ in wanted), candidates[0])
