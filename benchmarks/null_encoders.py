@@ -1,7 +1,7 @@
 """The clean reference encoders behind the shipped null distribution of encoders.
 
 The reference models of photos that learned their task (null_models.py), cut at their features, each with pictures of
-CIFAR-10, CIFAR-100 or GTSRB, by turns: what an encoder is audited with need not be what it was trained on.
+CIFAR-10, CIFAR-100 or GTSRB: what an encoder is audited with need not be what it was trained on.
 
     python benchmarks/null_encoders.py run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
     python benchmarks/null_encoders.py merge STORE  # -> src/assay/nulls/encoders.json and results/null_encoders.json
@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import common
 import torch
@@ -31,7 +31,7 @@ from assay.bench.executors import Local
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import WELL_TRAINED, Null, Reference, Score
+from assay.calibrate import ENOUGH, FEWEST_MODELS, WELL_TRAINED, Null, Reference, Score
 from assay.data import load as load_data
 from assay.detectors.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
 from assay.formats.cut import cut
@@ -43,18 +43,23 @@ DATA = ("cifar10", "cifar100", "gtsrb")
 FORMS = ("full",)
 
 
-def numbers() -> list[int]:
-    """The reference models of photos that learned their task well, the smallest first."""
+@lru_cache
+def rows() -> list[tuple[int, str]]:
+    """Which reference model, and with which pictures: by turns first.
+
+    Then as many with pictures of objects as a verdict on those needs, and with road signs: the same models again, where
+    there are no others.
+    """
     known = kept("null_models")
     photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
-    return sorted((int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
-
-
-@lru_cache
-def data_of(number: int) -> tuple[str, str]:
-    """The data set and its kind, by turns."""
-    name = DATA[numbers().index(number) % len(DATA)]
-    return name, FAMILIES[name]
+    numbers = sorted((int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
+    first, rest = numbers[:FEWEST_MODELS], numbers[FEWEST_MODELS:]
+    made = [(number, DATA[turn % len(DATA)]) for turn, number in enumerate(first)]
+    again_with_objects = [number for number, data in made if data == "gtsrb"]
+    more = [(number, DATA[turn % 2]) for turn, number in enumerate([*rest, *again_with_objects])]
+    objects = sum(data != "gtsrb" for _, data in made)
+    signs = [(number, "gtsrb") for number, data in made if data != "gtsrb"]
+    return [*made, *more[: FEWEST_MODELS - objects], *signs[: ENOUGH - (len(made) - objects)]]
 
 
 @lru_cache
@@ -62,9 +67,8 @@ def pictures(name: str) -> Task:
     return load_data(str(SHARED / "data" / name), ImageSpec((3, 32, 32)), limit=2048)
 
 
-def measure(number: int, nets: Path) -> dict:
-    artifact, _ = again(number, nets)
-    name, family = data_of(number)
+def measure(number: int, name: str, nets: Path) -> dict:
+    (artifact, _), family = again(number, nets), FAMILIES[name]
     start = time.perf_counter()
     found = reference_from(cut(artifact), pictures(name), variant_names=FORMS, seed=number, family=family)
     return {
@@ -86,38 +90,40 @@ class EncoderJob:
     kind: ClassVar[str] = "encoder"
 
     number: int
+    data: str
 
     @property
     def key(self) -> str:
         efforts = repr((EmbeddingCollapse.effort, EmbeddingCollapsePatch.effort, FaintFamily.bound))
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), data_of(self.number), efforts])
+        data = (self.data, FAMILIES[self.data])
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), data, efforts])
 
     def needs(self) -> tuple[EncoderJob, ...]:
         return ()
 
-    def about(self) -> dict[str, int]:
-        return {"number": self.number}
+    def about(self) -> dict[str, Any]:
+        return {"number": self.number, "data": self.data}
 
     def __str__(self) -> str:
-        return f"reference encoder {self.number}"
+        return f"reference encoder {self.number} with {self.data}"
 
 
 def work(job: EncoderJob, blobs: str) -> Outcome:
-    return attempt(lambda: measure(job.number, Path(blobs)))
+    return attempt(lambda: measure(job.number, job.data, Path(blobs)))
 
 
 def run(store: Path, nets: Path, processes: int) -> None:
     def show(now: driver.Progress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
-    by_key = {job.key: job for job in map(EncoderJob, numbers())}
+    by_key = {job.key: job for job in (EncoderJob(*row) for row in rows())}
     driver.run(by_key, Store(store), Local(processes), blobs=str(nets), work=work, progress=show)
 
 
 def merge(store: Path) -> None:
     with closing(open_existing(store)) as records:
         found = {
-            f"{record.about['number']:03d}": record.result
+            f"{record.about['number']:03d} {record.result['data']}": record.result
             for record in records.records()
             if record.state == "done" and record.result
         }
@@ -129,15 +135,15 @@ def publish(models: dict[str, dict]) -> None:
     """Writes the package's null of encoders, and the rows that it is made from beside the other results."""
     made = common.origin()
     description = (
-        f"{len(models)} clean encoders: CIFAR-style ResNets, cut at their features, with pictures of CIFAR-10, "
-        f"CIFAR-100 and GTSRB (benchmarks/null_encoders.py; {made['date']}, assay {made['assay']} at "
+        f"{len(models)} clean encoders (some twice): CIFAR-style ResNets, cut at their features, with pictures of "
+        f"CIFAR-10, CIFAR-100 and GTSRB (benchmarks/null_encoders.py; {made['date']}, assay {made['assay']} at "
         f"{made['commit']}, torch {made['torch']})"
     )
-    rows = tuple(map(reference, models.values()))
+    references = tuple(map(reference, models.values()))
     target = Path(__file__).resolve().parents[1] / "src/assay/nulls" / null_file.ENCODERS
-    null_file.save(Null("encoders", description, rows, CLUSTERS, encoders=True), target)
+    null_file.save(Null("encoders", description, references, CLUSTERS, encoders=True), target)
     save("null_encoders", {"models": models})
-    print(len(rows), "encoders ->", target)
+    print(len(references), "encoders ->", target)
 
 
 def reference(model: dict) -> Reference:
