@@ -47,8 +47,7 @@ FORMS = ("full",)
 def rows() -> list[tuple[int, str]]:
     """Which reference model, and with which pictures: by turns first.
 
-    Then as many with pictures of objects as a verdict on those needs, and with road signs: the same models again, where
-    there are no others.
+    Then the small ones again, until there are as many with pictures of objects, and with road signs, as a verdict needs.
     """
     known = kept("null_models")
     photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
@@ -56,7 +55,7 @@ def rows() -> list[tuple[int, str]]:
     first, rest = numbers[:FEWEST_MODELS], numbers[FEWEST_MODELS:]
     made = [(number, DATA[turn % len(DATA)]) for turn, number in enumerate(first)]
     again_with_objects = [number for number, data in made if data == "gtsrb"]
-    more = [(number, DATA[turn % 2]) for turn, number in enumerate([*rest, *again_with_objects])]
+    more = [(number, DATA[turn % 2]) for turn, number in enumerate([*again_with_objects, *rest])]
     objects = sum(data != "gtsrb" for _, data in made)
     signs = [(number, "gtsrb") for number, data in made if data != "gtsrb"]
     return [*made, *more[: FEWEST_MODELS - objects], *signs[: ENOUGH - (len(made) - objects)]]
