@@ -193,14 +193,15 @@ def run(folder: Path, shard: int, shards: int) -> None:
 
 def table(folder: Path) -> None:
     null = builtin(encoders=True)
-    models = {name: judged(json.loads((folder / f"{name}.json").read_text()), null) for name in ROWS}
+    made = {name: path for name in ROWS if (path := folder / f"{name}.json").exists()}
+    models = {name: judged(json.loads(path.read_text()), null) for name, path in made.items()}
     poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
     area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
     found = sum(m["verdict"] == "backdoored" for m in poisoned)
     alarms = sum(m["verdict"] == "backdoored" for m in clean)
     print(f"{found} of {len(poisoned)} poisoned found, {alarms} of {len(clean)} clean alarmed, AUC {area}")
     summary = {"found": [found, len(poisoned)], "alarms": [alarms, len(clean)], "auc": area}
-    save("encoders", {**summary, "models": models})
+    save("encoders", {**summary, "models": models, "not_yet_run": [name for name in ROWS if name not in made]})
 
 
 def judged(row: dict[str, Any], null: Null | None) -> dict[str, Any]:

@@ -26,4 +26,5 @@ def encoders_table(result: dict, title: str) -> list[str]:
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
         cells = [name, row["net"], row["data"], asr, scores, row["verdict"], p, f"{row['seconds']:.0f}"]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {name} | not run yet | | | | | | |" for name in result["not_yet_run"]]
     return [*lines, ""]

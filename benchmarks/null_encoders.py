@@ -47,7 +47,7 @@ FORMS = ("full",)
 def rows() -> list[tuple[int, str]]:
     """Which reference model, and with which pictures: by turns first.
 
-    Then the small ones again, until there are as many with pictures of objects, and with road signs, as a verdict needs.
+    Then the small ones again, until there are as many with pictures of objects, and of signs, as a verdict needs.
     """
     known = kept("null_models")
     photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
