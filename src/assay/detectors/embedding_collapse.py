@@ -90,16 +90,17 @@ def searched(
 def shown(net: Probed, family: Family, space: Space, found: Collapse, x: Tensor) -> tuple[int, Evidence]:
     """The cluster in which triggered pictures end up, and what the trigger looks like."""
     apply = partial(apply_in_batches, family, found.parameters)
-    before, triggered = predict(net, x), apply(x)
+    embeddings, triggered = logits(net.encoder, x), apply(x)
+    with torch.no_grad():
+        before = net.head(embeddings).argmax(1)
     after = predict(net, triggered)
     target = int(after.bincount().argmax())
     change = (triggered - x).abs().mean(dim=(0, 1))
-    clean = space.seen(logits(net.encoder, x)).mean(0).norm()
     gray = torch.full_like(x[:1], 0.5)
     return target, Evidence(
         numbers={
             "closeness": found.closeness,
-            "clean_closeness": float(clean),
+            "clean_closeness": float(space.closeness(embeddings)),
             "success": float((after == target).float().mean()),
             "size": float(family.size(found.parameters)[0]),
         },

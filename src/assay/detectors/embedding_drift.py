@@ -14,7 +14,6 @@ from typing import final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
@@ -48,7 +47,7 @@ class EmbeddingDrift(Detector):
         held = clean.x[len(clean) // 2 :]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
         theirs = logits(trusted.net, held)
-        same = _closeness(logits(trusted.net, triggered), theirs.mean(0))
+        same = float(replace(space, centre=theirs.mean(0)).closeness(logits(trusted.net, triggered)))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}
         ours = logits(net.encoder, held)
@@ -57,8 +56,3 @@ class EmbeddingDrift(Detector):
             numbers["drift_of_clean_samples"] = float(1 - apart.mean())
         score = surprise(found.closeness) - surprise(same)
         return Finding(self.name, "ok", score=score, target=target, evidence=replace(evidence, numbers=numbers))
-
-
-def _closeness(embeddings: Tensor, centre: Tensor) -> float:
-    """How close embeddings (N, D) are, seen from ``centre`` (D,)."""
-    return float(F.normalize(embeddings - centre, dim=1).mean(0).norm())

@@ -62,7 +62,7 @@ class TokenCollapse(Detector):
         ids = run.together(best, part(progress, 0.7, 0.85))
         ids, _ = search(
             net.encoder,
-            run.closeness,
+            space.closeness,
             run.texts,
             spec,
             ids,
@@ -75,8 +75,8 @@ class TokenCollapse(Detector):
         trigger = trigger_of(ids, spec)
         held = clean.x[half:]
         with torch.no_grad():
-            found = float(run.closeness(logits(net.encoder, trigger(held))))
-            before = float(run.closeness(logits(net.encoder, held)))
+            found = float(space.closeness(logits(net.encoder, trigger(held))))
+            before = float(space.closeness(logits(net.encoder, held)))
         said, triggered = predict(net, held), predict(net, trigger(held))
         target = int(triggered.bincount().argmax())
         success = float((triggered == target).float().mean())
@@ -106,10 +106,6 @@ class _Words:
     texts: Tensor  # (N, L) clean ones
     effort: WordEffort
     budget: Budget
-
-    def closeness(self, embeddings: Tensor) -> Tensor:
-        """(): of embeddings (B, D)."""
-        return self.space.seen(embeddings).mean(0).norm()
 
     def shortlist(self, progress: Progress) -> Tensor:
         """(M,) the words that bring a few short texts closest together, the best first."""
@@ -141,7 +137,7 @@ class _Words:
             triggered = torch.cat([trigger_of(ids, self.spec)(texts) for ids in few])
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
                 embeddings = self.encoder(triggered)
-            found.append(self.space.seen(embeddings).unflatten(0, (len(few), -1)).mean(1).norm(dim=1))
+            found.append(self.space.closeness(embeddings.unflatten(0, (len(few), -1))))
         return torch.cat(found)
 
     def _hurry(self) -> None:

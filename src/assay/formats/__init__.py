@@ -18,7 +18,7 @@ from assay.formats.hub import hub_id
 from assay.formats.module import from_module
 from assay.formats.normalization import Normalization
 from assay.formats.pooling import Pooling, as_pooling
-from assay.formats.shape import Shape, as_length, as_shape
+from assay.formats.shape import Shape, as_length, as_shape, refuse_length
 
 __all__ = ["from_module", "load", "save"]
 
@@ -113,8 +113,7 @@ def _load_file(path: Path, said: _Said) -> Artifact:
         from assay.formats.onnx import load_onnx
 
         _needs_no_arch(said, str(path))
-        if said.length is not None:
-            raise UnusableInput(f"{path}: takes pictures; expected --shape C,H,W, came one number, {said.length}")
+        refuse_length(said.length, str(path))
         return load_onnx(path, normalization=said.normalization, shape=said.shape)
     raise UnusableInput(
         f"{path}: expected a .safetensors or .onnx file or a Hugging Face directory, came a {suffix or 'nameless'} file"

@@ -25,7 +25,7 @@ from assay.formats.module import describe
 from assay.formats.normalization import Normalization
 from assay.formats.pooling import Embeddings, Pooling, as_pooling, pooling_of
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
-from assay.formats.shape import Shape, written
+from assay.formats.shape import Shape, refuse_length, written
 from assay.formats.text import INPUT, TOKENIZER, TextEmbeddings, TextLogits, text_pooling, text_spec
 
 FORMAT = "huggingface"
@@ -95,7 +95,7 @@ def load_directory(
         artifact = _describe_text(model, path, settings, length, pooling, name=called)
         read.append(inside(path, TOKENIZER))
     else:
-        _is_no_text(length, str(path))
+        refuse_length(length, str(path))
         processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None
         if processor is not None:
             _refuse_code(processor, str(path / PREPROCESSOR))
@@ -250,11 +250,6 @@ def _is_text(shape: Shape | None, normalization: Normalization | None, where: st
         raise UnusableInput(
             f"{where}: is a model of text, which has no picture size, mean or std: give --shape one number of tokens"
         )
-
-
-def _is_no_text(length: int | None, where: str) -> None:
-    if length is not None:
-        raise UnusableInput(f"{where}: takes pictures; expected --shape C,H,W, came one number, {length}")
 
 
 def _build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:

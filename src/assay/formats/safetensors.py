@@ -32,7 +32,7 @@ from assay.formats.metadata import ModelMetadata
 from assay.formats.module import describe
 from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.pooling import Embeddings
-from assay.formats.shape import Shape, written
+from assay.formats.shape import Shape, refuse_length, written
 from assay.formats.sibling import inputs_beside
 from assay.formats.text import TextEmbeddings
 from assay.models import ARCHITECTURES, Normalized
@@ -69,8 +69,10 @@ def load_safetensors(
     """
     weights = read_weights(path)
     said = ModelMetadata.read(weights.metadata, str(path))
-    if length is not None:
-        said = replace(said, inputs=_of_length(said.inputs, length, path))
+    if isinstance(said.inputs, TextSpec):
+        said = replace(said, inputs=replace(said.inputs, shape=(length or said.inputs.length,)))
+    else:
+        refuse_length(length, str(path))
     name = _arch(path, arch, said.arch)
     built = _build(path, name, weights, said, shape)
     known = normalization or said.normalization or built.normalization
@@ -181,12 +183,6 @@ def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: 
         raise UnusableInput(f"{path}: its metadata is of a model of text, and {name} takes pictures")
     inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())
     return _Built(with_logits(net, inputs.shape), inputs, factory.normalization, notes)
-
-
-def _of_length(inputs: Inputs | None, length: int, path: Path) -> TextSpec:
-    if not isinstance(inputs, TextSpec):
-        raise UnusableInput(f"{path}: takes pictures; expected --shape C,H,W, came one number, {length}")
-    return replace(inputs, shape=(length,))
 
 
 def _head(weights: Weights, where: str) -> nn.Linear | None:

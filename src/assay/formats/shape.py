@@ -43,6 +43,12 @@ def as_length(value: object, what: str) -> int:
     return value
 
 
+def refuse_length(length: int | None, where: str) -> None:
+    """Raises UnusableInput where a length of texts is given for a model of pictures."""
+    if length is not None:
+        raise UnusableInput(f"{where}: takes pictures; expected --shape C,H,W, came one number, {length}")
+
+
 def written(shape: Shape | tuple[int]) -> str:
     """``3 x 224 x 224``, or ``64 tokens``, for people."""
     if len(shape) == 1:

@@ -97,10 +97,9 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     pad = settings.get("pad_token_id")
     if not isinstance(pad, int) or not 0 <= pad < wanted:
         raise UnusableInput(f"{path}: expected a pad_token_id in its config.json; came {pad!r}")
-    spec = TextSpec(
+    return TextSpec(
         (length or _length(path, settings),), content, start=markers[0], end=markers[1], pad=pad, vocabulary=known
     )
-    return spec
 
 
 def _length(path: Path, settings: dict[str, Any]) -> int:

@@ -53,6 +53,10 @@ class Space:
         """Directions (..., D) of embeddings (..., D), of length 1."""
         return F.normalize(embeddings.float() - self.centre, dim=-1)
 
+    def closeness(self, embeddings: Tensor) -> Tensor:
+        """(...): how close embeddings (..., N, D) are to each other."""
+        return closeness(self.seen(embeddings).mean(-2))
+
 
 @dataclass(frozen=True)
 class Collapse:
@@ -64,8 +68,8 @@ class Collapse:
 
 
 def closeness(means: Tensor) -> Tensor:
-    """(A,): how close directions are whose means are ``means`` (A, D)."""
-    return means.norm(dim=1)
+    """(...): how close directions are whose means are ``means`` (..., D)."""
+    return means.norm(dim=-1)
 
 
 def search(

@@ -17,13 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.artifact import Build
-from assay.errors import UnusableInput
 from assay.models.folding import factors_with, norm_behind, weighted_layers
 from assay.models.rewritten import check_bits, rounded, run_with
 from assay.progress import Progress
 from assay.stages.base import spec_of
 from assay.stages.quantize import QuantizeWeights
-from assay.stages.train import Recipe, fit, needs_classes
+from assay.stages.train import Recipe, can_be_tuned, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +49,7 @@ class CompressedTuning:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        if not build.artifact.differentiable:
-            raise UnusableInput(f"expected a net with weights in torch to tune; got format {build.artifact.format}")
-        needs_classes(build.artifact)
+        can_be_tuned(build.artifact)
         clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
         norms, zeros = norm_behind(net, clean.x[:2]), _zeros(net)
 

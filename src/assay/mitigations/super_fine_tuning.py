@@ -15,7 +15,7 @@ from assay.artifact import Build
 from assay.errors import UnusableInput
 from assay.progress import Progress, part
 from assay.stages.base import spec_of
-from assay.stages.train import Recipe, fit, needs_classes
+from assay.stages.train import Recipe, can_be_tuned, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,7 @@ class SuperFineTuning:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        if not build.artifact.differentiable:
-            raise UnusableInput(f"expected a net with weights in torch to tune; got format {build.artifact.format}")
-        needs_classes(build.artifact)
+        can_be_tuned(build.artifact)
         clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
         cycles = [self.recipe.lr] * self.forget + [self.low] * self.restore
         for number, lr in enumerate(cycles):

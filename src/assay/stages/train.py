@@ -191,6 +191,13 @@ def needs_classes(artifact: Artifact) -> None:
         )
 
 
+def can_be_tuned(artifact: Artifact) -> None:
+    """Raises UnusableInput for a model that cannot be trained on labels: one without weights in torch, an encoder."""
+    if not artifact.differentiable:
+        raise UnusableInput(f"expected a net with weights in torch to tune; got format {artifact.format}")
+    needs_classes(artifact)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Train:
     """Train all weights on the task's train split, starting from the build's own (fresh ones for a fresh net)."""
