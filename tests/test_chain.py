@@ -132,6 +132,19 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
     assert calls.names == ["noise", "noise"]
 
 
+def test_figures_are_computed_once_and_anew_where_their_file_is_damaged(tmp_path: Path) -> None:
+    cache, calls = Cache(Blobs(str(tmp_path))), []
+
+    def compute() -> dict[str, Any]:
+        calls.append(1)
+        return {"share": 0.25, "calls": len(calls)}
+
+    assert cache.figures("a", compute) == cache.figures("a", compute) == {"share": 0.25, "calls": 1}
+    assert cache.figures("b", compute)["calls"] == 2
+    (tmp_path / "a.json").write_text("{")
+    assert cache.figures("a", compute)["calls"] == 3
+
+
 def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path: Path) -> None:
     calls = Calls()
     chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(Blobs(str(tmp_path))))

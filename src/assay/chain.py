@@ -53,6 +53,16 @@ class Cache:
         # What was just written, so that a first and a second run give the same net down to its memory layout.
         return _read(self.place.local(name), stage, build) or result
 
+    def figures(self, key: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What ``compute()`` gives, in plain JSON types, once for each ``key``: whatever it depends on is in that."""
+        name = f"{key}.json"
+        try:
+            return dict(json.loads(self.place.local(name).read_text()))
+        except (OSError, ValueError):  # none yet, or damaged
+            found = compute()
+            self.place.put(name, json.dumps(found).encode())
+            return found
+
     def through(
         self,
         stages: Iterable[Stage],

@@ -164,9 +164,9 @@ def _nearest(embeddings: Tensor, bank: Tensor) -> Tensor:
     return torch.cat([(few @ known).argmax(1) for few in F.normalize(embeddings, dim=1).split(256)])
 
 
-def predict(net: nn.Module, x: Tensor, *, batch: int = 256, progress: Progress = lambda share: None) -> Tensor:
+def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Tensor:
     """(N,) int64: the classes that ``net``, in eval mode, names for ``x`` (N, C, H, W) in [0, 1]."""
-    return inference.predict(net.eval(), x, batch=batch, progress=progress)
+    return inference.predict(net.eval(), x, progress=progress)
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:

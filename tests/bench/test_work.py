@@ -91,14 +91,14 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
     monkeypatch.setattr(work, "model_of", model)
     monkeypatch.setattr(work.planting, "in_form", in_form)
     woken = [0.9, 0.0]
-    good = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    good = measured((asleep,), tmp_path / "good", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
     assert good["valid"], good["why_invalid"]
     assert good["asleep_success"]["value"] <= 0.1 < 0.8 < good["planted_success"]["value"]
     woken = [0.9, 0.0]
-    awake = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0, asleep=0.01)).result
+    awake = measured((asleep,), tmp_path / "awake", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0, asleep=0.01)).result
     assert "where it should sleep" in awake["why_invalid"]
     woken = [0.1, 0.0]
-    still = measured((asleep,), tmp_path, Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    still = measured((asleep,), tmp_path / "still", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
     assert "in the form in which it should wake" in still["why_invalid"]
 
 

@@ -13,12 +13,12 @@ from assay.artifact import Build
 from assay.bench.attempt import attempt
 from assay.bench.cells import Cell, as_planted, clean_twin
 from assay.bench.inputs import begun, located, with_whole_paths
-from assay.bench.job import Outcome
+from assay.bench.job import Outcome, key_of
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.bench.whole import WHOLE, whole
 from assay.blobs import Blobs
 from assay.catalogue import all_detectors
-from assay.chain import Cache
+from assay.chain import Cache, digest_of_task
 from assay.detectors.base import Evidence, Finding
 from assay.errors import Unreachable, UnusableInput
 from assay.report.pictures import data_uri, picture
@@ -65,16 +65,16 @@ def _measure(cell: Cell, cache: Cache) -> Result:
     with those that survived it.
     """
     build = model_of(cell.task, cell.steps, cell.seed, cache)
-    rates = _rates(build, cell, cell.steps, cache)
+    rates = _known_rates(build, cell, cell.steps, cache)
     if build.secret is None:
         return rates
     steps = as_planted(cell.steps)
     fresh = build if steps == cell.steps else model_of(cell.task, steps, cell.seed, cache)
-    planted = rates if steps == cell.steps else _rates(fresh, cell, steps, cache)
+    planted = rates if steps == cell.steps else _known_rates(fresh, cell, steps, cache)
     there: Result = {}
     if build.secret.wakes_in is not None:
         there = {"asleep_success": planted["attack_success"], "asleep_accuracy": planted["clean_accuracy"]}
-        planted = _rates(fresh, cell, steps, cache, form=build.secret.wakes_in)
+        planted = _known_rates(fresh, cell, steps, cache, form=build.secret.wakes_in)
     there |= {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
     why = _why_invalid(planted, there.get("asleep_success"), _band(cell, fresh))
     return {**rates, **there, "valid": not why, "why_invalid": why, "pictures": _planted_pictures(build)}
@@ -140,6 +140,13 @@ def model_of(
     except UnusableInput as error:  # the driver has read it: it is this worker that cannot
         raise Unreachable(f"{socket.gethostname()} cannot read what {spec.name} begins with: {error}") from None
     return cache.through((method.stage() for method in steps), build, seed=seed, data=digest, ran=ran)
+
+
+def _known_rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, form: str = "full") -> Result:
+    """``_rates``, once for a model: the one right after planting is judged along every chain that begins with it."""
+    same = Cell("measure", cell.task, steps, cell.seed).key
+    key = key_of([same, form, build.artifact.digest, repr(build.secret), digest_of_task(build.task)])
+    return cache.figures(key, lambda: _rates(build, cell, steps, cache, form=form))
 
 
 def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, form: str = "full") -> Result:
