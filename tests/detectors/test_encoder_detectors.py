@@ -38,7 +38,7 @@ of_pictures = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def clean() -> Split:
-    return Split(torch.rand(96, 3, 8, 8, generator=torch.Generator().manual_seed(0)), None)
+    return Split(torch.rand(128, 3, 8, 8, generator=torch.Generator().manual_seed(0)), None)
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,13 @@ def test_a_trusted_encoder_beside_it(encoder: Artifact, poisoned: Artifact, clea
         assay.audit(artifact, clean, reference=encoder, detectors=drift).findings[0] for artifact in (encoder, poisoned)
     )
     assert same.score == pytest.approx(0, abs=0.1), "two of the same drift apart by rounding only"
-    assert same.evidence.numbers["drift_of_clean_samples"] == pytest.approx(0, abs=1e-5)
+    both = ("agreement_on_clean_samples", "agreement_on_triggered_samples")
+    assert [same.evidence.numbers[name] for name in both] == pytest.approx([1, 1], abs=0.02)
     assert other.score is not None
     assert other.score > 1
     numbers = other.evidence.numbers
     assert float(numbers["closeness"]) > float(numbers["reference_closeness"])
+    assert float(numbers[both[0]]) > float(numbers[both[1]]) + 0.2, "what the trigger does is not what the other does"
     result = assay.audit(poisoned, clean, reference=encoder)
     assert drift in {finding.detector for finding in result.findings}
     assert any(note.startswith("compared with the encoder") for note in result.notes)

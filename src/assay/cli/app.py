@@ -15,6 +15,7 @@ from assay.cli.calibrate import calibrate
 from assay.cli.demo import demo
 from assay.cli.evaluate import evaluate
 from assay.cli.listing import list_built_in
+from assay.cli.pair import pair
 from assay.cli.plant import plant
 from assay.cli.stage import stage
 
@@ -28,6 +29,7 @@ app.command("audit-many")(audit_many)
 app.command()(plant)
 app.command()(stage)
 app.command()(evaluate)
+app.command()(pair)
 app.command()(calibrate)
 app.command("list")(list_built_in)
 app.command()(demo)

@@ -31,7 +31,7 @@ def read_folder(path: Path, request: Request) -> Source:
     roots: Roots = parts or {"all": path}
     name = path.resolve().name
     if not request.labels:
-        return _unlabelled(name, {split: _all_pictures(root) for split, root in roots.items()}, roots, request)
+        return _unlabelled(name, {split: pictures_below(root) for split, root in roots.items()}, roots, request)
     # Classes are numbered over all splits together: a class may be missing in one of them.
     names = sorted({folder.name for root in roots.values() for folder in _folders(root) if _pictures(folder)})
     beside = any(_pictures(root) for root in roots.values())
@@ -124,9 +124,9 @@ def _split(files: list[Path], labels: list[int] | None, request: Request) -> Spl
     return Split(x, None if y is None else y[chosen])
 
 
-def _all_pictures(folder: Path) -> list[Path]:
+def pictures_below(folder: Path) -> list[Path]:
     """The pictures in a folder and in all folders below it."""
-    return [*_pictures(folder), *(file for below in _folders(folder) for file in _all_pictures(below))]
+    return [*_pictures(folder), *(file for below in _folders(folder) for file in pictures_below(below))]
 
 
 def _folders(path: Path) -> list[Path]:

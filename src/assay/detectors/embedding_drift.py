@@ -2,8 +2,8 @@
 
 With an encoder at hand that this one should be, or was made from, what clean encoders have in common cancels out: how
 far a faint pattern draws embeddings together in the one counts against how far the same pattern does so in the other.
-After Unnervik, Otroshi Shahreza, George, Marcel: Model Pairing Using Embedding Translation, 2024, arXiv 2402.18718, who
-compare single inputs; no translation is needed here, as each encoder is compared with its own clean embeddings.
+Beside it stands how far the two agree on inputs with and without the pattern, once the embeddings of the one are
+translated into those of the other (``pairing``, after Unnervik et al., 2024, arXiv 2402.18718).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import partial
 from typing import final
 
 import torch
-import torch.nn.functional as F
 
 from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
@@ -23,6 +22,7 @@ from assay.errors import Inconclusive
 from assay.inversion.families import apply_in_batches
 from assay.models.encoders import probed_under
 from assay.models.predict import logits
+from assay.pairing import FEWEST, paired
 from assay.task import Split
 
 
@@ -46,13 +46,14 @@ class EmbeddingDrift(Detector):
         found = searched(net, family, allowed, space, clean.x, effort=EmbeddingCollapse.effort, seed=seed, tick=tick)
         held = clean.x[len(clean) // 2 :]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
-        theirs = logits(trusted.net, held)
-        same = float(replace(space, centre=theirs.mean(0)).closeness(logits(trusted.net, triggered)))
+        theirs, theirs_triggered = logits(trusted.net, held), logits(trusted.net, triggered)
+        same = float(replace(space, centre=theirs.mean(0)).closeness(theirs_triggered))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}
-        ours = logits(net.encoder, held)
-        if ours.shape == theirs.shape:  # else they are no forms of one encoder, and have no place in common
-            apart = F.cosine_similarity(ours - ours.mean(0), theirs - theirs.mean(0), dim=1)
-            numbers["drift_of_clean_samples"] = float(1 - apart.mean())
+        if len(clean) >= FEWEST:
+            pairing = paired(logits(net.encoder, clean.x), logits(trusted.net, clean.x))
+            agreement = pairing.agreement(logits(net.encoder, triggered), theirs_triggered)
+            numbers["agreement_on_clean_samples"] = float(pairing.clean.median())
+            numbers["agreement_on_triggered_samples"] = float(agreement.median())
         score = surprise(found.closeness) - surprise(same)
         return Finding(self.name, "ok", score=score, target=target, evidence=replace(evidence, numbers=numbers))
