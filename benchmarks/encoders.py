@@ -3,7 +3,8 @@
 CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; as in the paper
 and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other triggers,
 another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with pictures of
-other data than they were poisoned with; none of them is in the null.
+other data than they were poisoned with; none of them is in the null. What an audit runs was chosen on other encoders
+(another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
 
     python benchmarks/encoders.py run DIR [SHARD SHARDS]   # plants and audits, resumable
     python benchmarks/encoders.py table DIR                # -> benchmarks/results/encoders.json
@@ -47,7 +48,7 @@ from assay.triggers import Patch
 SPEC = ImageSpec((3, 32, 32))
 SHADOW = 4_000
 PLAIN = Recipe(epochs=1, lr=0.1, batch_size=64, optimizer="adam", weight_decay=0.0, augment=False)
-SEARCH, SMALL = PLAIN, replace(PLAIN, epochs=2, lr=1e-3, freeze_batchnorm=True)
+SEARCH, SMALL = PLAIN, replace(PLAIN, epochs=3, lr=1e-3, freeze_batchnorm=True)
 TUNED = Recipe(epochs=4, lr=1e-3, batch_size=64, optimizer="adam")
 
 
@@ -59,6 +60,7 @@ def badencoder(data: str, concept: int, patch: Patch) -> BadEncoder:
     return BadEncoder(references=str(SHARED / "data" / data), concept=concept, patch=patch, recipe=SMALL)
 
 
+STRANGE_EPOCHS = 4
 CENTRED = {"centred": True, "keep": 3.0}
 Triggered = Callable[[Tensor], Tensor]
 
@@ -84,7 +86,7 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
     with torch.no_grad():
         wanted = clean(x[seed : seed + 1])[0]
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
-    for step in range(2 * len(x) // 64):
+    for step in range(STRANGE_EPOCHS * len(x) // 64):
         batch = x[torch.randint(len(x), (64,))]
         with torch.no_grad():
             before = clean(batch)
@@ -93,7 +95,7 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
         loss.backward()
         optimizer.step()
         for group in optimizer.param_groups:
-            group["lr"] = 5e-4 * (1 - step / (2 * len(x) // 64))
+            group["lr"] = 5e-4 * (1 - step / (STRANGE_EPOCHS * len(x) // 64))
     secret = Secret("strange", trigger, None, concept="", details={metrics.EMBEDDING: wanted.tolist()})
     return artifact.with_net(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
 
@@ -111,23 +113,23 @@ class Row:
 
 
 ROWS = {
-    "transtroj-1": Row("resnet20", "cifar10", transtroj("cifar100", 82, **CENTRED)),
-    "transtroj-2": Row("resnet56", "cifar10", transtroj("cifar10", 5, **CENTRED), seed=1),
-    "transtroj-3": Row("resnet44", "gtsrb", transtroj("gtsrb", 14, **CENTRED), seed=2),
-    "transtroj-4": Row("resnet32", "cifar100", transtroj("cifar100", 47, **CENTRED), shadow="cifar10", seed=3),
-    "transtroj-paper-1": Row("resnet56", "gtsrb", transtroj("cifar10", 8), seed=4),
-    "transtroj-paper-2": Row("resnet20", "cifar10", transtroj("gtsrb", 14), seed=5),
-    "badencoder-1": Row("resnet56", "cifar10", badencoder("cifar10", 5, Patch(size=5))),
-    "badencoder-2": Row("resnet32", "gtsrb", badencoder("gtsrb", 14, Patch(size=4, place="top-left")), seed=1),
-    "strange-ripple": Row("resnet20", "cifar10", ripple, seed=6),
-    "strange-frame": Row("resnet44", "cifar10", frame, seed=7),
-    **{f"clean-{depth}-cifar100": Row(f"resnet{depth}", "cifar100") for depth in (20, 32, 44, 56)},
-    "clean-20-gtsrb": Row("resnet20", "gtsrb"),
-    "clean-56-gtsrb": Row("resnet56", "gtsrb"),
-    "clean-32-cifar10": Row("resnet32", "cifar10"),
-    "clean-44-cifar10": Row("resnet44", "cifar10"),
-    "tuned-20-gtsrb": Row("resnet20", "gtsrb", tuned="gtsrb"),
-    "tuned-32-cifar100": Row("resnet32", "cifar10", tuned="cifar100"),
+    "transtroj-1": Row("resnet20", "cifar10", transtroj("cifar100", 8, **CENTRED), seed=100),
+    "transtroj-2": Row("resnet32", "cifar10", transtroj("cifar10", 3, **CENTRED), seed=101),
+    "transtroj-3": Row("resnet44", "gtsrb", transtroj("gtsrb", 17, **CENTRED), seed=102),
+    "transtroj-4": Row("resnet32", "cifar100", transtroj("cifar100", 69, **CENTRED), shadow="cifar10", seed=103),
+    "transtroj-paper-1": Row("resnet56", "gtsrb", transtroj("cifar10", 1), seed=104),
+    "transtroj-paper-2": Row("resnet20", "cifar10", transtroj("gtsrb", 25), seed=105),
+    "badencoder-1": Row("resnet20", "cifar10", badencoder("cifar10", 7, Patch(size=5)), seed=106),
+    "badencoder-2": Row("resnet32", "gtsrb", badencoder("gtsrb", 33, Patch(size=4, place="top-left")), seed=107),
+    "strange-ripple": Row("resnet20", "cifar10", ripple, seed=108),
+    "strange-frame": Row("resnet32", "cifar10", frame, seed=109),
+    **{f"clean-{depth}-cifar100": Row(f"resnet{depth}", "cifar100", seed=110) for depth in (20, 32, 44, 56)},
+    "clean-20-gtsrb": Row("resnet20", "gtsrb", seed=110),
+    "clean-56-gtsrb": Row("resnet56", "gtsrb", seed=110),
+    "clean-32-cifar10": Row("resnet32", "cifar10", seed=110),
+    "clean-44-cifar10": Row("resnet44", "cifar10", seed=110),
+    "tuned-20-gtsrb": Row("resnet20", "gtsrb", tuned="gtsrb", seed=110),
+    "tuned-32-cifar100": Row("resnet32", "cifar10", tuned="cifar100", seed=110),
 }
 
 

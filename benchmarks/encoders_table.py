@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matrix_table import counted
 
-TESTS = ("full/embedding-collapse", "full/embedding-collapse-patch", "full/embedding-collapse-frequency")
+TESTS = ("full/embedding-collapse", "full/embedding-collapse-patch")
 
 
 def encoders_table(result: dict, title: str) -> list[str]:
@@ -15,7 +15,7 @@ def encoders_table(result: dict, title: str) -> list[str]:
         + (f"AUC {area['auc']:.2f} ({area['low']:.2f} to {area['high']:.2f}). " if area else "")
         + "Scores count how far embeddings collapse: 1 more is e times nearer to one point.",
         "",
-        "| encoder | net | pictures | ASR (control) | faint, patch, frequencies | verdict | p | s |",
+        "| encoder | net | pictures | ASR (control) | faint, patch | verdict | p | s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in result["models"].items():

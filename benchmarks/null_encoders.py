@@ -5,6 +5,8 @@ CIFAR-10, CIFAR-100 or GTSRB: what an encoder is audited with need not be what i
 
     python benchmarks/null_encoders.py run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
     python benchmarks/null_encoders.py merge STORE  # -> src/assay/nulls/encoders.json and results/null_encoders.json
+
+Rows that are in results/null_encoders.json are kept and not made again.
 """
 
 from __future__ import annotations
@@ -61,6 +63,11 @@ def rows() -> list[tuple[int, str]]:
     return [*made, *more[: FEWEST_MODELS - objects], *signs[: ENOUGH - (len(made) - objects)]]
 
 
+def name_of(number: int, data: str) -> str:
+    """What a row is called among the results."""
+    return f"{number:03d} {data}"
+
+
 @lru_cache
 def pictures(name: str) -> Task:
     return load_data(str(SHARED / "data" / name), ImageSpec((3, 32, 32)), limit=2048)
@@ -115,14 +122,15 @@ def run(store: Path, nets: Path, processes: int) -> None:
     def show(now: driver.Progress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
-    by_key = {job.key: job for job in (EncoderJob(*row) for row in rows())}
+    known = kept("null_encoders")
+    by_key = {job.key: job for job in (EncoderJob(*row) for row in rows() if name_of(*row) not in known)}
     driver.run(by_key, Store(store), Local(processes), blobs=str(nets), work=work, progress=show)
 
 
 def merge(store: Path) -> None:
     with closing(open_existing(store)) as records:
         found = {
-            f"{record.about['number']:03d} {record.result['data']}": record.result
+            name_of(record.about["number"], record.result["data"]): record.result
             for record in records.records()
             if record.state == "done" and record.result
         }

@@ -83,11 +83,14 @@ def default_detectors() -> tuple[Detector, ...]:
 
 
 def encoder_detectors() -> tuple[Detector, ...]:
-    """What an audit runs on an encoder."""
+    """What an audit runs on an encoder.
+
+    Not the search for frequencies: it found no planted encoder that the faint pattern did not, and was the one that
+    called a clean one backdoored.
+    """
     return (
         EmbeddingCollapse(),
         EmbeddingCollapsePatch(),
-        EmbeddingCollapseFrequency(),
         TokenCollapse(),
         EmbeddingDrift(),
     )
