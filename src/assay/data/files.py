@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from assay.artifact import Inputs, TextSpec
+from assay.artifact import ImageSpec, Inputs, TextSpec
 from assay.data.folder import SUFFIXES, pictures_below
 from assay.data.pictures import decode_all
 from assay.data.text import encoded
@@ -33,7 +33,7 @@ def read_inputs(paths: Sequence[Path], spec: Inputs) -> tuple[list[str], Tensor]
     return names, x
 
 
-def _pictures(paths: Sequence[Path], spec: Inputs) -> tuple[list[str], Tensor]:
+def _pictures(paths: Sequence[Path], spec: ImageSpec) -> tuple[list[str], Tensor]:
     files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
     _count(files, f"pictures ({', '.join(sorted(SUFFIXES))})")
     names = [str(file) for file in files]
