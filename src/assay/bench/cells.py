@@ -17,7 +17,7 @@ from assay.null_file import digest_of_builtin
 
 Kind = Literal["build", "measure", "detect", "mitigate"]
 
-MEANING = 2
+MEANING = 3
 """Counted up where cells come to compute something else within one version of assay, so that no old result is taken."""
 
 
@@ -51,7 +51,7 @@ class Cell:
         fields = asdict(self)
         fields["task"].pop("name")
         fields["task"].pop("recipe")  # it is in the steps
-        for name in ("start", "features", "shape"):  # what older records do not say
+        for name in ("start", "features", "shape", "pooling"):  # what older records do not say
             if not fields["task"][name]:
                 fields["task"].pop(name)
         if self.valid is not None and self.valid.asleep == Band.asleep:

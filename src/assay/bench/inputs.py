@@ -22,7 +22,7 @@ from assay.stages.downstream import Downstream
 from assay.stages.train import LinearProbe, Train
 from assay.task import Task
 
-_READ = ("data", "arch", "limit", "start", "features", "shape")
+_READ = ("data", "arch", "limit", "start", "features", "shape", "pooling")
 """The fields of a task that say what it begins with."""
 
 
@@ -121,7 +121,7 @@ def _check_chain(where: str, steps: Sequence[Method], *, encoder: bool) -> None:
 
 def _given(spec: TaskSpec) -> Artifact:
     assert spec.start is not None
-    artifact = formats.load(spec.start, arch=spec.arch, shape=spec.shape, features=spec.features)
+    artifact = formats.load(spec.start, arch=spec.arch, shape=spec.shape, features=spec.features, pooling=spec.pooling)
     if not artifact.differentiable:
         raise UnusableInput(
             f"{spec.start}: planting needs weights in torch, which a model in {artifact.format} format does not have"

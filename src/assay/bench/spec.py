@@ -88,6 +88,7 @@ class TaskSpec:
     start: str | None = None  # a model, as ``assay plant`` takes it; None: fresh weights
     features: bool = False  # cut ``start``, a classifier, at its features
     shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures for ``start``; None: it says it
+    pooling: str | None = None  # of ``start``, an encoder; None: its own
     recipe: tuple[str, ...] = ()  # how attacks and their control train here, where they do not say otherwise
 
 
@@ -158,15 +159,17 @@ def _detectors(value: Any) -> tuple[str, ...]:
 
 def _task(name: str, value: Any) -> TaskSpec:
     where = f"tasks.{name}"
-    known = ("data", "arch", "limit", "start", "features", "shape", "recipe")
+    known = ("data", "arch", "limit", "start", "features", "shape", "pooling", "recipe")
     fields = _mapping(value, where, known, needed=("data",))
     if not {"arch", "start"} & set(fields):
         raise UnusableInput(
             f"{where}: expected `arch`, for a fresh net, or `start`, a model to begin with; came neither"
         )
     arch, start = (_text(fields[key], f"{where}.{key}") if key in fields else None for key in ("arch", "start"))
-    if start is None and {"features", "shape"} & set(fields):
-        raise UnusableInput(f"{where}: `features` and `shape` are for a model to begin with: expected `start`")
+    if start is None and {"features", "shape", "pooling"} & set(fields):
+        raise UnusableInput(
+            f"{where}: `features`, `shape` and `pooling` are for a model to begin with: expected `start`"
+        )
     limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
     if not isinstance(features, bool | None):
         raise UnusableInput(f"{where}.features: expected true or false; came {reprlib.repr(features)}")
@@ -178,6 +181,7 @@ def _task(name: str, value: Any) -> TaskSpec:
         start,
         bool(features),
         None if shape is None else tuple(_whole(side, f"{where}.shape", least=1) for side in _list(shape, where)),
+        _text(fields["pooling"], f"{where}.pooling") if "pooling" in fields else None,
         _method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
     )
     if arch is not None:

@@ -162,13 +162,19 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *,
         for model in (build, model_of(cell.task, clean_twin(steps), cell.seed, cache))
     )
     measured = planting.measured(own, twin, held_out, secret)
-    return planting.document(measured, *planting.controls(twin, held_out, secret))
+    theirs = planting.landed(replace(build, artifact=twin))  # a class that only the trigger finds, it finds there too
+    assert theirs is not None
+    return planting.document(measured, *planting.controls(twin, held_out, theirs))
 
 
 def _band(cell: Cell, planted: Build) -> Band:
-    """What the attack must reach; an encoder's trigger may do as much to the clean one: the attack begins by that."""
+    """What the attack must reach.
+
+    An encoder's trigger may do as much to the clean one: the attack begins by that. And its clean embeddings may be
+    others than they were: what that costs, the accuracy of what is made of it says.
+    """
     band = cell.valid or Band()
-    return replace(band, lift=-1.0) if planted.artifact.num_classes is None else band
+    return replace(band, lift=-1.0, drop=1.0) if planted.artifact.num_classes is None else band
 
 
 def _why_invalid(rates: Result, asleep: Result | None, band: Band) -> str:
