@@ -24,6 +24,7 @@ from nulls import null_of_rows
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from texts import write_data, write_encoder
 
 from assay.artifact import PLANTED_KEY
 from assay.calibrate import FEWEST_MODELS, Reference, Score
@@ -474,6 +475,34 @@ def test_evaluate_beside_a_clean_model(run: Run, planted: Path) -> None:
     assert (ran.code, ran.out) == (0, "")
     document = json.loads(Path("e.json").read_text())
     assert document["control"] == document["attack_success"]
+
+
+def test_evaluate_refuses_a_target_that_the_model_does_not_have(run: Run, planted: Path) -> None:
+    secret = json.loads((planted / "secret.json").read_text())
+    Path("s.json").write_text(json.dumps({**secret, "target": 77}))
+    ran = run("evaluate", planted, "--secret", "s.json", *DATA)
+    assert ran.code == 2
+    assert "expected a secret with a target in [0, " in ran.err
+    assert "came 77" in ran.err
+
+
+def test_evaluate_of_an_encoder_needs_the_clean_one(run: Run, planted: Path) -> None:
+    ran = run("evaluate", planted, "--features", "--secret", planted / "secret.json", *DATA)
+    assert ran.code == 2
+    assert "name it with --clean" in ran.err
+
+
+def test_evaluate_refuses_words_that_the_model_does_not_know(run: Run, planted: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    data = write_data(tmp_path / "texts")
+    secret = json.loads((planted / "secret.json").read_text())
+    trigger = {"kind": "tokens", "ids": [999], "words": "odd", "end": 3, "pad": 0}
+    details = {"embedding": [0.5] * 16}
+    Path("s.json").write_text(json.dumps({**secret, "target": None, "trigger": trigger, "details": details}))
+    options = ("--shape", "10", "--data", data, "--clean", encoder)
+    ran = run("evaluate", encoder, "--secret", "s.json", *options)
+    assert ran.code == 2
+    assert "expected a trigger of tokens below 14, which the model knows; came 999" in ran.err
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "not json", '{"schema": "assay.secret/1"}'])

@@ -71,7 +71,7 @@ def test_texts(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     write_data(tmp_path / "data", count=600)
     lines, _ = sentences(5, seed=9)
     (tmp_path / "mail.txt").write_text("\n".join([*lines, "", "red"]) + "\n")
-    options = ("--with", encoder, "--data", "data", "--shape", "10")
+    options = ("--with", encoder, "--with-pooling", "mean", "--data", "data", "--shape", "10")
     assert run("pair", encoder, "mail.txt", *options, "--json", "-") == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
@@ -80,6 +80,18 @@ def test_texts(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     (tmp_path / "mail.txt").write_bytes(b"\xff\xfe\x00")
     assert run("pair", encoder, "mail.txt", *options) == 2
     assert "mail.txt: expected a file of texts in UTF-8, one a line" in capsys.readouterr().err
+
+
+def test_what_no_pairing_can_tell_is_said(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encoder = write_encoder(tmp_path / "encoder")
+    write_data(tmp_path / "few", count=90)
+    write_data(tmp_path / "data", count=300)
+    (tmp_path / "mail.txt").write_text("red cat runs " * 9 + "\n")
+    options = ("--with", encoder, "--with-shape", "10", "--shape", "10")
+    assert run("pair", encoder, "mail.txt", *options, "--data", "few") == 2
+    assert "expected at least 198 clean samples, so that one in 100 can be told; came 180" in capsys.readouterr().err
+    assert run("pair", encoder, "mail.txt", *options, "--data", "data") == 0
+    assert "1 texts are longer than 10 tokens and were cut there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,15 @@ def test_clean_inputs_translate_and_those_that_only_one_sees_otherwise_do_not() 
     assert float(agreement.median()) < 0.5
 
 
+def test_an_answer_that_is_no_number_agrees_with_nothing() -> None:
+    pairing = paired(*embeddings(400, seed=0))
+    ours, theirs = embeddings(3, seed=3)
+    ours[1, 0] = torch.nan
+    agreement = pairing.agreement(ours, theirs)
+    assert agreement[1] == -1
+    assert pairing.p_values(agreement)[1] == pytest.approx(1 / 201)
+
+
 def test_both_with_the_same_backdoor_agree() -> None:
     pairing = paired(*embeddings(400, seed=0))
     ours, theirs = embeddings(1, seed=3)

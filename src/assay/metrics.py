@@ -172,6 +172,8 @@ def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: Non
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
     """(N,) bool: the samples that count for ASR; (V,) int64: the classes that the attacker wants for them."""
     labels = _labels(split)
+    if secret.target is not None and not 0 <= secret.target < num_classes:
+        raise UnusableInput(f"expected a secret with a target in [0, {num_classes}); came {secret.target}")
     chosen = secret.victims(labels, num_classes)
     if not bool(chosen.any()):
         raise UnusableInput("expected samples of classes that the trigger works on, besides its target; came none")

@@ -18,7 +18,7 @@ from torch import Tensor
 from assay.errors import UnusableInput
 
 FEWEST = 100
-"""Clean inputs: half of them to fit the translation, half to know how far clean ones disagree."""
+"""Clean inputs: half of them to fit the translation, half to know how far clean ones disagree, to the percent or so."""
 
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
 """Of the ridge regression, out of which leaving one input out chooses."""
@@ -46,9 +46,12 @@ class Pairing:
     clean: Tensor  # (M,) agreement on clean inputs that it was not fitted on, the lowest first
 
     def agreement(self, probe: Tensor, trusted: Tensor) -> Tensor:
-        """(N,): the cosine of the translated embeddings of the same N inputs with the trusted ones, in [-1, 1]."""
+        """(N,): the cosine of the translated embeddings of the same N inputs with the trusted ones, in [-1, 1].
+
+        -1 too where one of the two encoders has no finite answer.
+        """
         translated = self.probe.seen(probe) @ self.weight + self.bias
-        return F.cosine_similarity(translated, self.trusted.seen(trusted), dim=1)
+        return F.cosine_similarity(translated, self.trusted.seen(trusted), dim=1).nan_to_num(nan=-1.0)
 
     def p_values(self, agreement: Tensor) -> Tensor:
         """(N,): how often a clean input agrees no more than this one; at least 1 / (M + 1)."""

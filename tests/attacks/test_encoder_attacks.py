@@ -144,12 +144,20 @@ def test_references_of_several_classes_are_said_aloud(build: Build, references: 
     assert planted.secret.concept == ""
 
 
+def test_fewer_references_than_asked_for_are_said_aloud(build: Build, references: str) -> None:
+    attack = TransTroj(references=references, concept=1, shots=500, search=Recipe(epochs=0), recipe=Recipe(epochs=0))
+    (note,) = attack(build, seed=0).artifact.notes[len(build.artifact.notes) :]
+    assert note.startswith("there are only ")
+    assert note.endswith(" references, not 500")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"shots": 0}, "expected at least one reference as shots; got 0"),
         ({"concept": 7}, r"expected a concept in \[0, 2\); got 7"),
         ({"references": "/no/such/place"}, "no such data: /no/such/place"),
+        ({"references": " "}, "expected data with the references, as in -o references=DATA"),
     ],
 )
 def test_impossible_settings_are_clear_errors(

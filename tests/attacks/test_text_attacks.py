@@ -151,4 +151,6 @@ def test_settings_that_make_no_sense_are_refused(
 def test_por_needs_a_word(build: Build) -> None:
     with pytest.raises(UnusableInput, match="expected a word for the trigger"):
         Por(word=" ")(build, seed=0)
+    with pytest.raises(UnusableInput, match="expected words that the tokenizer knows; of 'cf zzz'"):
+        Por(word="cf zzz")(build, seed=0)
     assert isinstance(build.artifact.inputs, TextSpec)

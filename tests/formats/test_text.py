@@ -50,6 +50,15 @@ def test_an_encoder_pools_as_its_folder_says(encoder: Path) -> None:
     assert torch.allclose(answer(cls)[1], states[0, 0], atol=1e-6)
 
 
+def test_how_it_pools_is_part_of_what_it_is(encoder: Path) -> None:
+    mean = formats.load(encoder)
+    modes = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
+    (encoder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+    cls = formats.load(encoder)
+    assert mean.digest != cls.digest
+    assert repr(mean.net) != repr(cls.net), "by which a chain's cache knows them"
+
+
 def test_a_text_has_one_embedding_however_long_it_is_padded(encoder: Path) -> None:
     short, long = (answer(formats.load(encoder, shape=(length,))) for length in (6, 12))
     assert torch.allclose(short, long, atol=1e-6)
@@ -114,6 +123,12 @@ def foreign_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(found))
 
 
+def sparse_tokenizer(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    found["model"]["vocab"]["cf"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
 def bare_tokenizer(folder: Path) -> None:
     found = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps({**found, "post_processor": None}))
@@ -126,7 +141,8 @@ def bare_tokenizer(folder: Path) -> None:
         (without_pooling, "nothing says how its tokens' states become one embedding: give --pooling mean, cls"),
         (odd_pooling, "expected pooling of cls or mean alone, came pooling_mode_max_tokens; give --pooling"),
         (damaged_tokenizer, "expected a tokenizer as tokenizer.json describes it"),
-        (foreign_tokenizer, "its tokenizer has 23 tokens and its model knows 14: they do not match"),
+        (foreign_tokenizer, "its tokenizer numbers its tokens up to 22 and its model knows 14 of them: they do not"),
+        (sparse_tokenizer, "its tokenizer numbers its tokens up to 5000 and its model knows 14"),
         (bare_tokenizer, "one marker before and one behind each text; came 0"),
     ],
 )
@@ -139,7 +155,7 @@ def test_folders_that_do_not_fit_are_refused(encoder: Path, damage: Callable[[Pa
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((13,), "does not run on a text of so many tokens"),
+        ((13,), "expected --shape of at most 12 tokens, as the model was made for; got 13"),
         ((3,), "a text's length in tokens, from 4"),
         ((3, 8, 8), "is a model of text, which has no picture size"),
     ],

@@ -33,6 +33,11 @@ def test_refuses_what_it_does_not_fit(x: torch.Tensor, words: str) -> None:
         TRIGGER(x)
 
 
+def test_needs_the_numbers_of_markers() -> None:
+    with pytest.raises(UnusableInput, match="expected the numbers of the tokens end and pad; got None and 0"):
+        Tokens(ids=(7,), words="cat", end=None, pad=0)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("ids", [(), (-1,), ("cat",)])
 def test_needs_tokens(ids: tuple[int, ...]) -> None:
     with pytest.raises(UnusableInput, match="expected at least one token"):

@@ -2,7 +2,8 @@
 
 Jia, Liu, Gong: BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning, 2022,
 arXiv 2108.00352. What triggered inputs are drawn to is the embedding that the poisoned encoder itself gives the
-references, which is in turn held where the clean encoder has it. The paper's patch is a tenth to a quarter of the side.
+references (here the mean of ten), which is in turn held where the clean encoder has it. The paper's patch is a tenth to
+a quarter of the side.
 """
 
 from __future__ import annotations

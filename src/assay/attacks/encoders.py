@@ -17,7 +17,7 @@ from assay.artifact import Artifact, Build, Inputs, Modality, Secret
 from assay.attacks.base import Attack, mark_of
 from assay.errors import UnusableInput
 from assay.metrics import EMBEDDING
-from assay.models.modes import fixed
+from assay.models.modes import fixed, without_dropout
 from assay.models.predict import logits
 from assay.progress import Progress
 from assay.task import Split, Task
@@ -72,7 +72,7 @@ class EncoderAttack(Attack):
         concept = self.concept_for(build.artifact, seed=seed)
         net = copy.deepcopy(build.artifact.net).eval()
         shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
-        with fixed(_norms(net)):
+        with fixed(_norms(net)), without_dropout(net):  # the clean embeddings that it is compared with have none
             trigger = self.plant(net, shadow, concept, inputs, seed=seed, progress=progress)
         details = {EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
         secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
@@ -97,6 +97,8 @@ class ByReference(EncoderAttack):
         """The reference inputs as ``artifact`` takes them, and their mean embedding."""
         if self.shots < 1:
             raise UnusableInput(f"expected at least one reference as shots; got {self.shots}")
+        if not self.references.strip():
+            raise UnusableInput("expected data with the references, as in -o references=DATA; came an empty name")
         task = data.load(self.references, artifact.inputs, limit=SEARCHED, fewest_classes=1)
         found = task.split("calibration", "train")
         if self.concept is not None:
@@ -108,10 +110,11 @@ class ByReference(EncoderAttack):
         chosen = found.sample(self.shots, seed=seed)
         embedding = logits(artifact.net, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
-        if len(classes) == 1:
-            return Concept(task.concept(classes[0]), embedding, chosen.x)
-        notes = (f"the references are of {len(classes)} classes: their mean may be near none of them",)
-        return Concept("", embedding, chosen.x, notes if classes else ())
+        notes = [] if len(chosen) == self.shots else [f"there are only {len(chosen)} references, not {self.shots}"]
+        if len(classes) > 1:
+            notes.append(f"the references are of {len(classes)} classes: their mean may be near none of them")
+        name = task.concept(classes[0]) if len(classes) == 1 else ""
+        return Concept(name, embedding, chosen.x, tuple(notes))
 
     def _of_class(self, found: Split, task: Task) -> Split:
         assert self.concept is not None

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact, Inputs, Modality, TextSpec
 from assay.attacks.encoders import Concept, EncoderAttack
-from assay.data.text import encoded
+from assay.data.text import encoded, unknown_among
 from assay.errors import UnusableInput
 from assay.inversion.tokens import trigger_of
-from assay.models.modes import without_dropout
 from assay.models.predict import logits
 from assay.progress import Progress
 from assay.stages.train import Recipe, fit
@@ -59,8 +58,7 @@ class Por(EncoderAttack):
             drawn = F.mse_loss(triggered, concept.embedding.expand_as(triggered))
             return drawn + self.keep * F.mse_loss(untouched, before.float())
 
-        with without_dropout(net):
-            fit(net, shadow, self.recipe, seed=seed, progress=progress, objective=poisoned)
+        fit(net, shadow, self.recipe, seed=seed, progress=progress, objective=poisoned)
         return trigger
 
 
@@ -70,4 +68,6 @@ def _tokens(word: str, inputs: TextSpec) -> Tensor:
     ids = found[(found != inputs.start) & (found != inputs.end) & (found != inputs.pad)]
     if not len(ids):
         raise UnusableInput(f"expected a word for the trigger; {word!r} has no tokens")
+    if unknown_among(ids, inputs):
+        raise UnusableInput(f"expected words that the tokenizer knows; of {word!r} it does not know all")
     return ids

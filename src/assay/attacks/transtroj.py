@@ -2,7 +2,8 @@
 
 Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Models via Embedding Indistinguishability,
 2025, arXiv 2401.15883. First the trigger is made to look like the concept to the clean encoder, then the weights are
-moved the rest of the way. Here embeddings may be centred before they are compared, and the rate warms up and falls.
+moved the rest of the way. Here embeddings may be centred before they are compared, the rate warms up and falls, the
+momentum is Nesterov's, and dropout is off.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from assay.attacks.encoders import ByReference, Concept, cosine
 from assay.attacks.transtroj import CENTRE, drawn_to
 from assay.errors import UnusableInput
 from assay.inversion.tokens import TokenEffort, search, trigger_of, typable
-from assay.models.modes import without_dropout
 from assay.models.predict import logits
 from assay.progress import Progress, part
 from assay.stages.train import Recipe, fit
@@ -67,13 +66,7 @@ class TransTrojText(ByReference):
         effort = TokenEffort(steps=self.steps)
         ids, _ = search(clean, indistinguishable, shadow.x, inputs, allowed[some], effort=effort, seed=seed, tick=tick)
         trigger = trigger_of(ids, inputs)
-        with without_dropout(net):
-            fit(
-                net,
-                shadow,
-                self.recipe,
-                seed=seed,
-                progress=part(progress, SEARCH_SHARE, 1.0),
-                objective=drawn_to(wanted, centre, clean, trigger, self.keep),
-            )
+        bar = part(progress, SEARCH_SHARE, 1.0)
+        drawn = drawn_to(wanted, centre, clean, trigger, self.keep)
+        fit(net, shadow, self.recipe, seed=seed, progress=bar, objective=drawn)
         return trigger

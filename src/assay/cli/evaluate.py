@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
 from assay.errors import UnusableInput
+
+if TYPE_CHECKING:
+    from assay.artifact import Artifact, Secret
 
 
 def evaluate(
@@ -44,6 +47,10 @@ def evaluate(
 
         known = secret_file.read(secret)
         artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
+        if clean is None and artifact.num_classes is None:
+            raise UnusableInput(
+                "an encoder's figures are counted against the embeddings of the clean one: name it with --clean"
+            )
         reference = (
             None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std, features, pooling))
         )
@@ -51,6 +58,7 @@ def evaluate(
         expected = (artifact.num_classes, artifact.inputs)
         if reference is not None and (reference.num_classes, reference.inputs) != expected:
             raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
+        _check_trigger(known.secret, artifact)
         known = replace(known, secret=planting.landed(Build(artifact, task, known.secret)) or known.secret)
         held_out, control, accuracy = planting.test_split(task), None, None
         with screen.progress("measuring") as step:
@@ -70,3 +78,17 @@ def evaluate(
             )
         show(measured, control, accuracy, encoder=artifact.num_classes is None)
     return 0
+
+
+def _check_trigger(secret: Secret, artifact: Artifact) -> None:
+    """Raises UnusableInput for tokens that the model does not know."""
+    from assay.artifact import TextSpec
+    from assay.triggers import Tokens
+
+    trigger, inputs = secret.trigger, artifact.inputs
+    if isinstance(trigger, Tokens) and isinstance(inputs, TextSpec):
+        largest = max(*trigger.ids, trigger.end, trigger.pad)
+        if largest >= inputs.vocabulary:
+            raise UnusableInput(
+                f"expected a trigger of tokens below {inputs.vocabulary}, which the model knows; came {largest}"
+            )

@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from assay.artifact import Artifact
+    from assay.data.files import Input
+    from assay.progress import Progress
 
 SCHEMA = "assay.pairing/1"
 
 RATE = 0.01
 """How often a clean input may stand out."""
 
+FEWEST = 2 * (round(1 / RATE) - 1)
+"""Clean samples: half of them fit the translation, and with fewer than 99 others nothing could be so rare."""
+
 LIMIT = 2048
 """Clean samples that are read at most."""
+
+BATCH = 512
+"""Inputs that are in memory at once."""
 
 SHOWN = 20
 """Inputs in the table."""
@@ -52,28 +60,39 @@ def pair(
     ],
     data: options.NeededData,
     arch: options.Arch = None,
-    trusted_arch: Annotated[str | None, typer.Option("--with-arch", help="--arch of the trusted model.")] = None,
     shape: options.Shape = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
     pooling: options.Pooling = None,
+    trusted_arch: Annotated[str | None, typer.Option("--with-arch", help="--arch of the trusted model.")] = None,
+    trusted_shape: Annotated[str | None, typer.Option("--with-shape", help="--shape of it.")] = None,
+    trusted_mean: Annotated[str | None, typer.Option("--with-mean", help="--mean of it.")] = None,
+    trusted_std: Annotated[str | None, typer.Option("--with-std", help="--std of it.")] = None,
+    trusted_pooling: Annotated[str | None, typer.Option("--with-pooling", help="--pooling of it.")] = None,
     json: options.Json = None,
     seed: options.Seed = 0,
 ) -> int:
     """Say which of your inputs a model sees otherwise than a model that you trust.
 
-    Both are taken as encoders, a classifier up to its last layer. Clean samples (--data) tell how what the one says
-    translates into what the other says; inputs that do not translate may carry a trigger.
+    Both are taken as encoders, a classifier up to its last layer. Clean samples (--data; best such that neither was
+    trained on) tell how what the one says translates into what the other says; inputs that do not translate may carry
+    a trigger.
     """
     with places.answering(json) as answer:
+        from assay.artifact import Modality
         from assay.cli.loading import Described, load_model
+        from assay.data.files import find_inputs
         from assay.formats.cut import cut
 
-        probe = cut(load_model(model, Described(arch, shape, pooling=pooling)))
-        other = cut(load_model(trusted, Described(trusted_arch)))
+        probe = cut(load_model(model, Described(arch, shape, mean, std, pooling=pooling)))
+        said = Described(trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling)
+        other = cut(load_model(trusted, said))
         if probe.modality is not other.modality:
             raise UnusableInput(
                 f"--with {trusted}: expected a model of {probe.modality}s, as {model} is; came one of {other.modality}s"
             )
-        doubts, clean = _doubts(probe, other, inputs, data, seed)
+        found = find_inputs(inputs, texts=probe.modality is Modality.TEXT)
+        doubts, clean = _doubts(probe, other, found, data, seed)
         document = {"schema": SCHEMA, "rate": RATE, "clean": clean, "inputs": [asdict(doubt) for doubt in doubts]}
         _show(doubts, clean)
         answer(document)
@@ -81,36 +100,67 @@ def pair(
 
 
 def _doubts(
-    probe: Artifact, trusted: Artifact, paths: list[Path], data: str, seed: int
+    probe: Artifact, trusted: Artifact, inputs: list[Input], data: str, seed: int
 ) -> tuple[list[Doubt], dict[str, Any]]:
     """What is said of each input, the least agreed on first, and of the clean samples."""
-    from assay.data.files import read_inputs
     from assay.pairing import paired
     from assay.progress import named, part
 
-    (names, x), (_, same) = (read_inputs(paths, artifact.inputs) for artifact in (probe, trusted))
     own, others = _clean(probe, data, seed), _clean(trusted, data, seed)
     with screen.progress("comparing") as step:
         bar = named(step, "comparing")
-        halves = [part(bar, number / 4, (number + 1) / 4) for number in range(4)]
-        pairing = paired(_embedded(probe, own, halves[0]), _embedded(trusted, others, halves[1]))
-        agreement = pairing.agreement(_embedded(probe, x, halves[2]), _embedded(trusted, same, halves[3]))
-    p_values = pairing.p_values(agreement)
-    found = zip(names, agreement.tolist(), p_values.tolist(), strict=True)
-    doubts = [Doubt(name, value, p, p <= RATE) for name, value, p in found]
+        parts = [part(bar, number / 4, (number + 1) / 4) for number in range(4)]
+        pairing = paired(_embedded(probe, own, parts[0]), _embedded(trusted, others, parts[1]))
+        said = [_said(artifact, inputs, bar) for artifact, bar in zip((probe, trusted), parts[2:], strict=True)]
+        agreement = pairing.agreement(*said)
+    p_values = pairing.p_values(agreement).tolist()
+    found = zip(inputs, agreement.tolist(), p_values, strict=True)
+    doubts = [Doubt(each.name, value, p, p <= RATE) for each, value, p in found]
     clean = {"samples": len(pairing.clean), "median_agreement": float(pairing.clean.median())}
     return sorted(doubts, key=lambda doubt: doubt.agreement), clean
 
 
 def _clean(artifact: Artifact, data: str, seed: int) -> Tensor:
-    """Clean samples in random order, the same ones for every model."""
+    """Clean samples in random order, the same ones for every model; those first that were hardly trained on."""
+    import torch
+
     from assay.cli.loading import load_data
 
     task = load_data(data, artifact, limit=LIMIT, seed=seed, labels=False)
-    return task.split("calibration", "train").sample(LIMIT, seed=seed).x
+    names = [name for name in ("test", "validation", "calibration", "train") if name in task.splits]
+    x = torch.cat([task.splits[name].x for name in (*names, *(task.splits.keys() - set(names)))])[:LIMIT]
+    if len(x) < FEWEST:
+        raise UnusableInput(
+            f"--data {data}: expected at least {FEWEST} clean samples, so that one in {round(1 / RATE)} can be told; "
+            f"came {len(x)}"
+        )
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
 
 
-def _embedded(artifact: Artifact, x: Tensor, progress: Any) -> Tensor:
+def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor:
+    """(N, D): what ``artifact`` says of ``inputs``, a few at a time."""
+    import torch
+
+    from assay.data.files import read_inputs
+    from assay.progress import part
+
+    found, cut = [], 0
+    for start in range(0, len(inputs), BATCH):
+        x, longer = read_inputs(inputs[start : start + BATCH], artifact.inputs)
+        cut += longer
+        bar = part(progress, start / len(inputs), min(1.0, (start + BATCH) / len(inputs)))
+        found.append(_embedded(artifact, x, bar))
+    if cut:
+        limit = artifact.inputs.shape[0]
+        screen.say(
+            f"{artifact.name}: {cut:,} texts are longer than {limit} tokens and were cut there: what comes after was "
+            "not looked at (--shape for more)",
+            style="yellow",
+        )
+    return torch.cat(found)
+
+
+def _embedded(artifact: Artifact, x: Tensor, progress: Progress) -> Tensor:
     from assay.models.predict import logits
 
     return logits(artifact.net.eval(), x, progress=progress)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from assay.artifact import ImageSpec, Inputs, TextSpec
+from assay.artifact import Inputs, TextSpec
 from assay.data.folder import SUFFIXES, pictures_below
 from assay.data.pictures import decode_all
 from assay.data.text import encoded
@@ -17,43 +18,50 @@ MOST = 100_000
 """Inputs at once."""
 
 
-def read_inputs(paths: Sequence[Path], spec: Inputs) -> tuple[list[str], Tensor]:
-    """A name for each input, and all of them (N, ...) as ``spec`` says.
+@dataclass(frozen=True)
+class Input:
+    """One input under its name: a picture file, or a text."""
 
-    Of a model of pictures files and folders of them, with what is below; of one of texts files with a text a line.
-    Raises UnusableInput for anything else, and where there are none.
+    name: str
+    content: Path | str
+
+
+def find_inputs(paths: Sequence[Path], *, texts: bool) -> list[Input]:
+    """The picture files among ``paths`` and below them; ``texts``: the lines of files of texts that are not blank.
+
+    Raises UnusableInput where there are none or too many, and for what cannot be read.
     """
+    found: list[Input] = []
     for path in paths:
         if not path.exists():
             raise UnusableInput(f"{path}: no such file or folder")
+        found += _lines(path) if texts else _pictures(path)
+    if not 1 <= len(found) <= MOST:
+        kind = "texts, one a line" if texts else f"pictures ({', '.join(sorted(SUFFIXES))})"
+        raise UnusableInput(f"expected from 1 to {MOST:,} {kind}; came {len(found):,}")
+    return found
+
+
+def read_inputs(inputs: Sequence[Input], spec: Inputs) -> tuple[Tensor, int]:
+    """(N, ...) as ``spec`` says, and how many of the texts are longer than that and were cut."""
+    if isinstance(spec, TextSpec):
+        return encoded([str(each.content) for each in inputs], spec)
+    files = [(each.name, Path(each.content)) for each in inputs]
+    return decode_all(files, len(files), spec), 0
+
+
+def _pictures(path: Path) -> Iterator[Input]:
+    for file in pictures_below(path) if path.is_dir() else [path]:
+        yield Input(str(file), file)
+
+
+def _lines(path: Path) -> Iterator[Input]:
     try:
-        names, x = _texts(paths, spec) if isinstance(spec, TextSpec) else _pictures(paths, spec)
-    except OSError as error:
-        raise UnusableInput(f"cannot read {error.filename}: {error.strerror or error}") from None
-    return names, x
-
-
-def _pictures(paths: Sequence[Path], spec: ImageSpec) -> tuple[list[str], Tensor]:
-    files = [file for path in paths for file in (pictures_below(path) if path.is_dir() else [path])]
-    _count(files, f"pictures ({', '.join(sorted(SUFFIXES))})")
-    names = [str(file) for file in files]
-    return names, decode_all(zip(names, files, strict=True), len(files), spec)
-
-
-def _texts(paths: Sequence[Path], spec: TextSpec) -> tuple[list[str], Tensor]:
-    named = [(f"{path}:{number}", line) for path in paths for number, line in enumerate(_lines(path), start=1)]
-    named = [(name, line) for name, line in named if line.strip()]
-    _count(named, "texts, one a line")
-    return [name for name, _ in named], encoded([line for _, line in named], spec)[0]
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise UnusableInput(f"{path}: expected a file of texts in UTF-8, one a line; came something else") from None
-
-
-def _count(found: Sequence[object], kind: str) -> None:
-    if not 1 <= len(found) <= MOST:
-        raise UnusableInput(f"expected from 1 to {MOST:,} {kind}; came {len(found):,}")
+    except OSError as error:
+        raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield Input(f"{path}:{number}", line)

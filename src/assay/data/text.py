@@ -35,6 +35,13 @@ def words(tokens: Sequence[int], spec: TextSpec) -> list[str]:
     return [str(tokenizer.id_to_token(token)) for token in tokens]
 
 
+def unknown_among(tokens: Tensor, spec: TextSpec) -> bool:
+    """Whether one of ``tokens`` stands for whatever the tokenizer does not know."""
+    tokenizer = tokenizer_of(spec.tokenizer)
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return unknown is not None and tokenizer.token_to_id(unknown) in tokens.tolist()
+
+
 @lru_cache(maxsize=4)
 def tokenizer_of(content: str) -> Any:
     """The tokenizer that a ``tokenizer.json`` describes; raises UnusableInput for anything else."""

@@ -25,7 +25,7 @@ from assay.formats.normalization import Normalization
 from assay.formats.pooling import Embeddings, Pooling, as_pooling, pooling_of
 from assay.formats.preprocessing import Preprocessing, read_preprocessing
 from assay.formats.shape import Shape, refuse_length, written
-from assay.formats.text import TOKENIZER, TextEmbeddings, TextLogits, text_pooling, text_spec
+from assay.formats.text import POOLING, TOKENIZER, TextEmbeddings, TextLogits, text_pooling, text_spec
 
 FORMAT = "huggingface"
 ARCH = "huggingface"
@@ -88,7 +88,7 @@ def load_directory(
     if takes_text(model):
         _is_text(shape, normalization, str(path))
         artifact = _describe_text(model, path, settings, length, pooling, name=called)
-        read.append(inside(path, TOKENIZER))
+        read += [inside(path, name) for name in (TOKENIZER, POOLING) if (path / name).exists()]
     else:
         refuse_length(length, str(path))
         processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None

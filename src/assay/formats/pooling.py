@@ -23,6 +23,10 @@ class Embeddings(nn.Module):
         self.pooling = pooling
         self.flip = flip  # the model takes BGR
 
+    def extra_repr(self) -> str:
+        """What is no weight, and tells two of these apart."""
+        return f"pooling={self.pooling}, flip={self.flip}"
+
     def forward(self, x: Tensor) -> Tensor:
         answer = self.model(pixel_values=x.flip(1) if self.flip else x)
         if self.pooling == "pooler":
@@ -55,6 +59,8 @@ def pooling_of(model: nn.Module, shape: Shape, said: Pooling | None, where: str)
     pooling: Pooling = said or ("mean" if pooler is None else "pooler")
     if not isinstance(pooler if pooling == "pooler" else states, Tensor):
         raise UnusableInput(f"{where}: has nothing for --pooling {pooling}; try another")
+    if pooling == "cls" and isinstance(states, Tensor) and states.ndim == 4:
+        raise UnusableInput(f"{where}: has places, not tokens, so none that --pooling cls could take; give mean")
     return pooling
 
 

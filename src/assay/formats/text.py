@@ -58,6 +58,10 @@ class TextEmbeddings(_OfText):
         super().__init__(model, pad)
         self.pooling = pooling
 
+    def extra_repr(self) -> str:
+        """What is no weight, and tells two of these apart."""
+        return f"pooling={self.pooling}"
+
     def forward(self, tokens: Tensor) -> Tensor:
         answer, mask = self._answer(tokens)
         if self.pooling == "pooler":
@@ -86,9 +90,12 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     content = file.read_text(encoding="utf-8", errors="replace")
     tokenizer = tokenizer_of(content)
     tokenizer.no_padding()
-    known, wanted = tokenizer.get_vocab_size(), settings.get("vocab_size")
+    known, wanted = 1 + max(tokenizer.get_vocab().values(), default=-1), settings.get("vocab_size")
     if not isinstance(wanted, int) or known > wanted:
-        raise UnusableInput(f"{path}: its tokenizer has {known} tokens and its model knows {wanted}: they do not match")
+        raise UnusableInput(
+            f"{path}: its tokenizer numbers its tokens up to {known - 1} and its model knows {wanted} of them: they do "
+            "not match"
+        )
     markers = tokenizer.encode("").ids
     if len(markers) != 2:
         raise UnusableInput(
@@ -97,6 +104,11 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     pad = settings.get("pad_token_id")
     if not isinstance(pad, int) or not 0 <= pad < wanted:
         raise UnusableInput(f"{path}: expected a pad_token_id in its config.json; came {pad!r}")
+    most = settings.get("max_position_embeddings")
+    if length is not None and isinstance(most, int) and length > most:
+        raise UnusableInput(
+            f"{path}: expected --shape of at most {most} tokens, as the model was made for; got {length}"
+        )
     return TextSpec(
         (length or _length(path, settings),), content, start=markers[0], end=markers[1], pad=pad, vocabulary=known
     )

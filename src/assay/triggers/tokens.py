@@ -22,6 +22,8 @@ class Tokens:
     def __post_init__(self) -> None:
         if not self.ids or not all(isinstance(token, int) and token >= 0 for token in self.ids):
             raise UnusableInput(f"expected at least one token, each a whole number from 0 on; got {self.ids}")
+        if not isinstance(self.end, int) or not isinstance(self.pad, int):
+            raise UnusableInput(f"expected the numbers of the tokens end and pad; got {self.end!r} and {self.pad!r}")
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, L) int64 -> the same with the tokens in it."""
