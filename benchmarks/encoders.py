@@ -184,19 +184,31 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
+def key_of(row: Row) -> str:
+    """All that an encoder is made by, so that none is taken for another of its name."""
+    attack = row.attack.spec() if isinstance(row.attack, EncoderAttack) else getattr(row.attack, "__name__", None)
+    return json.dumps([row.net, row.data, attack, STRANGE_EPOCHS, row.tuned, row.shadow, row.seed], default=repr)
+
+
+def known(name: str, folder: Path) -> dict[str, Any] | None:
+    """What was measured of the encoder of that name as it is now."""
+    path = folder / f"{name}.json"
+    found = json.loads(path.read_text()) if path.exists() else {}
+    return found if found.get("key") == key_of(ROWS[name]) else None
+
+
 def run(folder: Path, shard: int, shards: int) -> None:
     for name in list(ROWS)[shard::shards]:
-        path = folder / f"{name}.json"
-        if not path.exists():
-            found = measure(name, folder)
-            path.write_text(json.dumps(found))
+        if known(name, folder) is None:
+            found = {"key": key_of(ROWS[name]), **measure(name, folder)}
+            (folder / f"{name}.json").write_text(json.dumps(found))
             print(name, found["closeness"], found["seconds"], flush=True)
 
 
 def table(folder: Path) -> None:
     null = builtin(encoders=True)
-    made = {name: path for name in ROWS if (path := folder / f"{name}.json").exists()}
-    models = {name: judged(json.loads(path.read_text()), null) for name, path in made.items()}
+    made = {name: row for name in ROWS if (row := known(name, folder)) is not None}
+    models = {name: judged(row, null) for name, row in made.items()}
     poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
     area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
     found = sum(m["verdict"] == "backdoored" for m in poisoned)
