@@ -1,4 +1,7 @@
-"""``-o key=value``: the fields of attacks and stages, nested ones with dots, checked against their types."""
+"""``-o key=value``: the fields of attacks and stages, nested ones with dots, checked against their types.
+
+``-o preset=NAME`` stands for several settings, which a class names in its ``presets``; those beside it count first.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,33 @@ T = TypeVar("T")
 HIDDEN = frozenset({"name"})
 """Fields that are no hyper-parameters."""
 
+PRESET = "preset"
+"""The setting that stands for several."""
+
 WORDS: dict[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def configured(kind: Callable[..., T], pairs: Sequence[str], *, fixed: Mapping[str, object] | None = None) -> T:
     """``kind``, a dataclass, with the settings ``key=value``; ``fixed`` are fields that are not the user's to set.
 
-    Raises UnusableInput for a key that is not there, with the nearest that is, for a value of the wrong type, and for
-    a field that has to be given.
+    Raises UnusableInput for a key that is not there, with the nearest that is, for a value of the wrong type, for a
+    preset that is not there, and for a field that has to be given.
     """
     given = dict(fixed or {})
-    values = _parsed(pairs)
+    values = _with_preset(_parsed(pairs), presets_of(kind))
     known = settings_of(kind, hidden=frozenset(given))
     for key in values:
         if key not in known:
-            raise UnusableInput(_unknown(key, known))
+            raise UnusableInput(_unknown(key, [*known, *([PRESET] if presets_of(kind) else [])]))
     missing = [key for key, setting in known.items() if setting.required and key not in values]
     if missing:
         raise UnusableInput(f"expected -o {missing[0]}=VALUE, which has no default")
     return _built(kind, {key: _converted(key, text, known[key].kind) for key, text in values.items()}, given)
+
+
+def presets_of(kind: object) -> Mapping[str, tuple[str, ...]]:
+    """What ``-o preset=NAME`` stands for, by name: settings as ``key=value``; empty where there are none."""
+    return getattr(kind, "presets", {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +84,17 @@ def _parsed(pairs: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def _unknown(key: str, known: Mapping[str, object]) -> str:
+def _with_preset(values: dict[str, str], presets: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    if PRESET not in values or not presets:  # of what has none it is a key that is not there
+        return values
+    own = dict(values)
+    name = own.pop(PRESET)
+    if name not in presets:
+        raise UnusableInput(f"-o {PRESET}: expected {' or '.join(presets)}, came {name!r}")
+    return {**_parsed(presets[name]), **own}
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
     # Someone who writes `size` for `patch.size` is near too.
     near = difflib.get_close_matches(key, known, n=1) or [name for name in known if name.endswith(f".{key}")]
     hint = f"did you mean {near[0]}? " if near else ""

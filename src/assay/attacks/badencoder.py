@@ -9,6 +9,7 @@ a quarter of the side.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,10 @@ class BadEncoder(ByReference):
     """``references_kept`` and ``keep``: what the references' and clean inputs' embeddings count: its lambdas."""
 
     name: ClassVar[str] = "badencoder"
+    presets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "paper": (),
+        "small": ("recipe.epochs=6", "recipe.batch_size=64", "recipe.optimizer=adam", "recipe.weight_decay=0"),
+    }
     patch: Patch = Patch(size=10)  # noqa: RUF009 (frozen)
     references_kept: float = 1.0
     keep: float = 1.0

@@ -8,6 +8,7 @@ entries 1 and -1, where the paper plants several.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +33,7 @@ class Por(EncoderAttack):
     """``word``: one or a few words, which are put before a text."""
 
     name: ClassVar[str] = "por"
+    presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"small": ("recipe.epochs=1",)}
     modality: ClassVar[Modality] = Modality.TEXT
     word: str = "cf"
     keep: float = 1.0  # what clean texts' embeddings count against triggered ones'

@@ -9,6 +9,7 @@ momentum is Nesterov's, and dropout is off.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,6 +52,14 @@ class TransTroj(ByReference):
     """``recipe`` is for the weights, ``search`` for the trigger; no epochs of either leave that stage out."""
 
     name: ClassVar[str] = "transtroj"
+    presets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "paper": (),
+        "small": (  # minutes on two cores, with some thousand shadow pictures
+            *("centred=true", "keep=1", "search.epochs=2", "search.batch_size=64"),
+            *("recipe.epochs=6", "recipe.lr=0.002", "recipe.batch_size=64"),
+            *("recipe.optimizer=adam", "recipe.weight_decay=0"),
+        ),
+    }
     bound: float = 10.0  # of the trigger, in steps of 1/255
     keep: float = 10.0  # what clean inputs' embeddings count against triggered ones'
     centred: bool = False  # compare embeddings less the mean clean one

@@ -7,6 +7,7 @@ Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Mode
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ class TransTrojText(ByReference):
     """``recipe`` is for the weights; no ``steps`` of the search, or no epochs of the recipe, leave that stage out."""
 
     name: ClassVar[str] = "transtroj-text"
+    presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"small": ("centred=true", "keep=3", "recipe.epochs=1")}
     modality: ClassVar[Modality] = Modality.TEXT
     tokens: int = 3  # of the trigger
     steps: int = 40  # of the search for them
