@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from texts import write_data, write_encoder
 
+from assay import formats
 from assay.artifact import PLANTED_KEY
 from assay.calibrate import FEWEST_MODELS, Reference, Score
 from assay.cli import main
@@ -532,6 +533,15 @@ def test_stages_keep_the_mark(run: Run, planted: Path, stage: str, options: Sequ
     ran = run("evaluate", f"made/{file}", "--secret", planted / "secret.json", *DATA)
     assert ran.code == 0, ran.err
     assert "mark of a planted backdoor" in ran.err
+
+
+def test_downstream_takes_its_data_as_every_stage_does(run: Run, planted: Path) -> None:
+    options = ("--features", "--data", "signs:4", "--limit", "40", "--out", "made")
+    ran = run("stage", "downstream", planted, *options)
+    assert ran.code == 0, ran.err
+    assert formats.load(Path("made/model.safetensors")).num_classes == 4
+    assert "the data once" in one_line(run("stage", "downstream", planted, *options, "-o", "data=signs:5").err)
+    assert "data=VALUE" in run("stage", "downstream", planted, "--features", "--out", "o").err
 
 
 def test_a_stage_asks_for_what_it_needs(run: Run, planted: Path) -> None:

@@ -50,7 +50,8 @@ def stage(
         from assay.catalogue import FILES
         from assay.cli.loading import NEW, Described, begin, load_model, shown
 
-        step, said = _stage(stage, setting or [], out), Described(arch, shape, mean, std, features, pooling)
+        settings, data = _settings(stage, setting or [], data, limit)
+        step, said = _stage(stage, settings, out), Described(arch, shape, mean, std, features, pooling)
         if model.startswith(NEW):
             if stage != "train" or data is None:
                 raise UnusableInput(f"{model}: a fresh net has to be trained first: assay stage train, with --data")
@@ -73,6 +74,16 @@ def stage(
             _show_twin(step, Build(artifact, task), made, seed)
         screen.say(f"Written: {shown(path)}")
     return 0
+
+
+def _settings(name: str, settings: list[str], data: str | None, limit: int | None) -> tuple[list[str], str | None]:
+    """The settings and the data: a stage that goes on to other data gets those of --data and --limit as its own."""
+    if name != "downstream" or data is None:
+        return settings, data
+    if any(pair.split("=")[0].strip() == "data" for pair in settings):
+        raise UnusableInput("expected the data once: --data or -o data=...; came both")
+    own = [f"data={data}", *([] if limit is None else [f"limit={limit}"])]
+    return [*settings, *own], None
 
 
 def _stage(name: str, settings: list[str], out: Path) -> Stage:
