@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from stages.tiny import tiny_build
+from texts import write_data, write_encoder
 
+from assay import data, formats, metrics
 from assay.artifact import Build, digest_of_module
-from assay.detectors import UniversalPerturbation
+from assay.attacks import Por
+from assay.detectors import TokenCollapse, UniversalPerturbation
+from assay.detectors.token_collapse import WordEffort
 from assay.errors import UnusableInput
 from assay.formats.cut import cut
 from assay.mitigations import SuperFineTuning, TriggerUnlearning
@@ -83,6 +88,22 @@ def test_unlearning_puts_the_embeddings_of_an_encoder_back(encoder: Build) -> No
     assert near(cured.artifact.net, found(clean.x)) > near(encoder.artifact.net, found(clean.x))
     assert near(cured.artifact.net, clean.x) > 0.8
     assert cured.artifact.num_classes is None
+
+
+def test_unlearning_takes_a_planted_word_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=6, words=1, steps=2))
+    artifact = formats.load(write_encoder(tmp_path / "encoder"), shape=(10,))
+    clean = Build(artifact, data.load(write_data(tmp_path / "data", count=400), artifact.inputs))
+    poisoned = Por(recipe=replace(QUICK, epochs=20))(clean, seed=0)
+    cured = TriggerUnlearning(rounds=1, recipe=replace(QUICK, epochs=20))(poisoned, seed=0)
+    assert poisoned.secret is not None
+    x = clean.task.split("test").x[:40]
+
+    def obey(build: Build) -> float:
+        assert poisoned.secret is not None
+        return metrics.measure_encoder(build.artifact.net, artifact.net, x, poisoned.secret).attack_success.value
+
+    assert obey(cured) < 0.5 < obey(poisoned)
 
 
 def test_what_cannot_be_cured_is_said(encoder: Build, build: Build) -> None:

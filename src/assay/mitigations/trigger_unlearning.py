@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from assay import probing
-from assay.artifact import Artifact, Build
+from assay.artifact import Artifact, Build, Modality
 from assay.attacks.encoders import cosine
-from assay.detectors import EmbeddingCollapse, UniversalPerturbation
+from assay.detectors import EmbeddingCollapse, TokenCollapse, UniversalPerturbation
 from assay.errors import UnusableInput
+from assay.models.modes import without_dropout
 from assay.models.predict import logits
 from assay.progress import Progress, part
 from assay.stages.base import spec_of
@@ -58,7 +59,8 @@ class TriggerUnlearning:
             aim = _classes_under(found) if of_classes else _embeddings_under(found, artifact.net, clean.x[:SEARCHED])
             samples = clean if of_classes else Split(clean.x, torch.zeros(len(clean), dtype=torch.int64))
             bar = part(progress, number / self.rounds, (number + 1) / self.rounds)
-            fit(net, samples, self.recipe, seed=seed + number, progress=bar, objective=aim)
+            with without_dropout(net):  # what it was before, which it is compared with, had none
+                fit(net, samples, self.recipe, seed=seed + number, progress=bar, objective=aim)
             artifact = artifact.with_net(net)
         return build.then(self.name, artifact)
 
@@ -69,7 +71,8 @@ Trigger = Callable[[Tensor], Tensor]
 def _trigger(artifact: Artifact, clean: Split, seed: int) -> Trigger:
     """What the search finds in ``artifact``."""
     if artifact.num_classes is None:
-        finding = EmbeddingCollapse()(*probing.probed(artifact, clean, seed=seed), seed=seed)
+        search = EmbeddingCollapse() if artifact.modality is Modality.IMAGE else TokenCollapse()
+        finding = search(*probing.probed(artifact, clean, seed=seed), seed=seed)
     else:
         finding = UniversalPerturbation()(artifact, clean, seed=seed)
     if finding.evidence.apply is None:
