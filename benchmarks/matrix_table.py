@@ -48,7 +48,48 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
     for (attack, chain), group in groupby(sorted(found, key=key), key):
         lines.append(_row(attack, chain, list(group)))
+    return [*lines, "", *_repairs_table(found), *([] if audits else _detectors_table(found))]
+
+
+def _repairs_table(found: Found) -> list[str]:
+    """What mitigations leave of an attack, beside what it was before; nothing where there are none."""
+    repairs = _by(found, "mitigate")
+    if not repairs:
+        return []
+    before = {key[:2]: _results(group) for key, group in _by(found, "measure").items()}
+    lines = [
+        "| attack | chain | mitigation | models | CA before, after | ASR before, after |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (attack, chain, method), group in repairs.items():
+        was, now = before[attack, chain], _results(group)
+        rates = [f"{_mean(was, rate)}, {_mean(now, rate)}" for rate in ("clean_accuracy", "attack_success")]
+        lines.append(f"| {attack} | {chain} | {method} | {len(now)} | {' | '.join(rates)} |")
     return [*lines, ""]
+
+
+def _detectors_table(found: Found) -> list[str]:
+    """What single detectors say; nothing where there are none."""
+    tests = _by(found, "detect")
+    if not tests:
+        return []
+    lines = ["| attack | chain | detector | models | scores | names the target |", "|---|---|---|---|---|---|"]
+    for (attack, chain, method), group in tests.items():
+        results = _results(group)
+        scores = ", ".join("-" if r["score"] is None else f"{r['score']:.2f}" for r in results)
+        right = sum(r["target"] == r["planted_target"] for r in results)
+        named = f"{right} of {len(results)}" if results and results[0]["backdoored"] else ""
+        lines.append(f"| {attack} | {chain} | {method} | {len(results)} | {scores} | {named} |")
+    return [*lines, ""]
+
+
+def _by(found: Found, kind: str) -> dict[tuple[str, str, str], Found]:
+    """The cells of one kind by attack, chain and method."""
+    groups: dict[tuple[str, str, str], Found] = {}
+    for entry, record in found:
+        if entry.cell.kind == kind:
+            groups.setdefault((entry.attack, entry.chain, entry.cell.method), []).append((entry, record))
+    return dict(sorted(groups.items()))
 
 
 def _row(attack: str, chain: str, group: Found) -> str:

@@ -172,14 +172,21 @@ MATRICES = {
     "dormant-gtsrb": "Two of them in a ResNet-20 for road signs (GTSRB), three seeds.",
     "dormant-wide": "The same in a half-width ResNet-18 (CIFAR-10), three seeds.",
     "transtroj-mobilenet": (
-        "TransTroj in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one seed, small. "
-        "Made at commit 1270b13, with dropout of 80 % left before the embeddings. On the chain `encoder` by nearest "
-        "embedding."
+        "TransTroj and BadEncoder in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one "
+        "seed, small. On the chain `encoder` by nearest embedding."
     ),
+    "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
     "transtroj-minilm": (
         "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain "
-        "`encoder` by nearest embedding."
+        "`encoder` by nearest embedding. Where a task has no class for the concept, the control is the clean twin's "
+        "share in the class that the poisoned one gives most."
     ),
+    "transtroj-inherited": (
+        "TransTroj in ResNet-20-CIFAR10 and in the classifiers of CIFAR-10 fine-tuned from it, two seeds, small: what "
+        "the audit's search for a faint pattern says of them."
+    ),
+    "transtroj-mended": "What removes it from such a classifier.",
+    "transtroj-survival": "What it survives on the way, one seed.",
 }
 """Specs in benchmarks/specs whose records are kept."""
 
