@@ -155,6 +155,21 @@ def times(result: Result, title: str) -> list[str]:
     ]
 
 
+def pairs(result: Result, title: str) -> list[str]:
+    lines = [
+        f"**{title}**",
+        "",
+        "| paired with | AUC, mean (least) | clean ones that stand out | triggered |",
+        "|---|---|---|---|",
+    ]
+    for kind, mean_area in result["mean_auc"].items():
+        rows = [encoder[kind] for encoder in result["encoders"].values()]
+        least = min(row["auc"]["auc"] for row in rows)
+        clean, triggered = (sum(row["stand_out"][side] for row in rows) / len(rows) for side in (0, 1))
+        lines.append(f"| {kind} | {mean_area:.2f} ({least:.2f}) | {percent(clean)} | {percent(triggered)} |")
+    return [*lines, ""]
+
+
 def transfer(result: Result, title: str) -> list[str]:
     lines = [f"**{title}**", "", "| left out | models | judged | alarms |", "|---|---|---|---|"]
     rows = {"each by itself": result["one_left_out"]}
@@ -202,6 +217,10 @@ TABLES = {
     "paper_scale": (paper_table, "Backdoors that sleep until the model is quantized, beside the published rows."),
     "compression_gap": (gap_table, "Backdoors that sleep in full precision, and the gap detector (CIFAR-10)."),
     "deployers": (deployers_table, "What of them wakes in forms that no attack was made for (docs/results.md)."),
+    "pairing": (
+        pairs,
+        "Model pairing: triggered inputs told from clean ones where a poisoned ResNet-20 and another encoder disagree.",
+    ),
     "encoders": (encoders_table, "Encoders before anyone fine-tunes them: CIFAR ResNets cut at their features."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
