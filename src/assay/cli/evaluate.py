@@ -59,7 +59,8 @@ def evaluate(
         if reference is not None and (reference.num_classes, reference.inputs) != expected:
             raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
         _check_trigger(known.secret, artifact)
-        known = replace(known, secret=planting.landed(Build(artifact, task, known.secret)) or known.secret)
+        planted = known.secret
+        known = replace(known, secret=planting.landed(Build(artifact, task, planted)) or planted)
         held_out, control, accuracy = planting.test_split(task), None, None
         with screen.progress("measuring") as step:
             bar = named(step, "measuring")
@@ -67,7 +68,8 @@ def evaluate(
             measured = planting.measured(artifact, reference or artifact, held_out, known.secret, progress=own)
             if reference is not None:
                 rest = part(bar, 0.5, 1.0)
-                control, accuracy = planting.controls(reference, held_out, known.secret, progress=rest)
+                theirs = planting.landed(Build(reference, task, planted)) or planted  # by the same rule
+                control, accuracy = planting.controls(reference, held_out, theirs, progress=rest)
         same = known.model_digest == artifact.digest
         answer({**planting.document(measured, control, accuracy), "same_file": same})
         if not same:
