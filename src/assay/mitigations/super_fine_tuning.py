@@ -25,7 +25,7 @@ class SuperFineTuning:
     ``recipe``: one cycle, at its largest learning rate; ``forget`` cycles of it, then ``restore`` at ``low``.
     """
 
-    recipe: Recipe = Recipe(epochs=1, lr=0.1, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
+    recipe: Recipe = Recipe(epochs=1, lr=0.1)  # noqa: RUF009 (frozen)
     low: float = 0.001  # learning rate at the peak of the cycles that restore
     forget: int = 4
     restore: int = 4
