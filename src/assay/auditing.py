@@ -87,6 +87,8 @@ def audit(
         "seed": seed,
     }
     path = str(model) if isinstance(model, str | Path) else artifact.name
+    if encoder:  # how often it names the nearest cluster says nothing of it
+        result = replace(result, variants=tuple(replace(form, accuracy=None) for form in result.variants))
     return replace(
         result,
         model=replace(result.model, path=path, num_classes=None if encoder else result.model.num_classes),

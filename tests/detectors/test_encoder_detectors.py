@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from assay.formats.cut import cut
 from assay.models.encoders import Probed
 from assay.models.predict import logits
 from assay.probing import in_form, probed
+from assay.report.view import page_of
 from assay.stages.train import Recipe
 from assay.task import Split
 
@@ -136,6 +138,9 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
         ("full", f"embedding-collapse{family}") for family in ("", "-patch")
     ]
     assert result.model.num_classes is None
+    assert result.variants[0].accuracy is None, "clusters are no classes that it could be right about"
+    sentence = page_of(replace(result, verdict="backdoored", target=3)).sentence
+    assert sentence.endswith("draws whatever has the trigger to one point, in cluster 4.")
 
 
 def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:

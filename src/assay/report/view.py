@@ -130,7 +130,12 @@ def _sentence(audit: Audit) -> str:
         return "This audit cannot say whether the model carries a backdoor."
     if audit.target is None:
         return "This model very likely carries a backdoor."
-    return f"This model very likely carries a backdoor that makes it answer “{words.class_name(audit, audit.target)}”."
+    name = words.class_name(audit, audit.target)
+    if audit.model.num_classes is None:
+        return (
+            f"This encoder very likely carries a backdoor that draws whatever has the trigger to one point, in {name}."
+        )
+    return f"This model very likely carries a backdoor that makes it answer “{name}”."
 
 
 def _meaning(audit: Audit) -> list[str]:
