@@ -201,7 +201,8 @@ MATRICES = {
         "the audit's search for a faint pattern says of them."
     ),
     "transtroj-mended": "What removes it from such a classifier.",
-    "transtroj-survival": "What it survives on the way, one seed.",
+    "transtroj-survival": "What it survives on the way (pruning, int8, unlearning in the encoder), one seed.",
+    "transtroj-tuned": "And fine-tuning: epochs and learning rates, one seed.",
 }
 """Specs in benchmarks/specs whose records are kept."""
 
