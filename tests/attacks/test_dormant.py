@@ -214,9 +214,10 @@ def trained() -> Build:
 
 STEADY = Recipe(epochs=12, lr=0.05, batch_size=32, augment=False, freeze_batchnorm=True)
 HIDDEN = replace(STEADY, weight_decay=0.0)
+BOLD = Patch(size=6)  # so plain that a small net learns it from few pictures on every processor: they round differently
 SLEEPERS = [
-    SilentUntilSparse(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
-    SilentUntilMagnitude(patch=PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=24), hiding=HIDDEN),
+    SilentUntilSparse(patch=BOLD, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=HIDDEN),
+    SilentUntilMagnitude(patch=BOLD, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=HIDDEN),
     PruningArtifact(patch=PATCH, target=1, low=0.3, high=0.3, alpha=0.7, recipe=STEADY),
 ]
 
