@@ -86,7 +86,8 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
     with torch.no_grad():
         wanted = clean(x[seed : seed + 1])[0]
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
-    for step in range(STRANGE_EPOCHS * len(x) // 64):
+    steps = STRANGE_EPOCHS * len(x) // 64
+    for step in range(steps):
         batch = x[torch.randint(len(x), (64,))]
         with torch.no_grad():
             before = clean(batch)
@@ -95,7 +96,7 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
         loss.backward()
         optimizer.step()
         for group in optimizer.param_groups:
-            group["lr"] = 5e-4 * (1 - step / (STRANGE_EPOCHS * len(x) // 64))
+            group["lr"] = 5e-4 * (1 - step / steps)
     secret = Secret("strange", trigger, None, concept="", details={metrics.EMBEDDING: wanted.tolist()})
     return artifact.with_net(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
 

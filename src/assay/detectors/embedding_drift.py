@@ -44,14 +44,15 @@ class EmbeddingDrift(Detector):
         space, family, tick = space_of(net, clean.x), EmbeddingCollapse.family, ticking(budget, progress)
         allowed = torch.eye(len(space.directions), dtype=torch.bool)
         found = searched(net, family, allowed, space, clean.x, effort=EmbeddingCollapse.effort, seed=seed, tick=tick)
-        held = clean.x[len(clean) // 2 :]
+        half = len(clean) // 2
+        held = clean.x[half:]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
-        theirs, theirs_triggered = logits(trusted.net, held), logits(trusted.net, triggered)
-        same = float(replace(space, centre=theirs.mean(0)).closeness(theirs_triggered))
+        theirs, theirs_triggered = logits(trusted.net, clean.x), logits(trusted.net, triggered)
+        same = float(replace(space, centre=theirs[half:].mean(0)).closeness(theirs_triggered))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}
         if len(clean) >= FEWEST:
-            pairing = paired(logits(net.encoder, clean.x), logits(trusted.net, clean.x))
+            pairing = paired(logits(net.encoder, clean.x), theirs)
             agreement = pairing.agreement(logits(net.encoder, triggered), theirs_triggered)
             numbers["agreement_on_clean_samples"] = float(pairing.clean.median())
             numbers["agreement_on_triggered_samples"] = float(agreement.median())
