@@ -95,6 +95,15 @@ def test_each_stage_can_be_left_out(build: Build, references: str) -> None:
     assert untrained.secret == replace(noise.secret, details=untrained.secret.details)  # type: ignore[union-attr,type-var]
 
 
+def test_a_whole_map_before_the_pooling_can_be_compared(build: Build, references: str) -> None:
+    embedding, whole = (transtroj(references, layer=layer)(build, seed=0) for layer in ("", "conv"))
+    assert embedding.artifact.digest != whole.artifact.digest
+    assert drawn(whole, whole) > drawn(whole, build)
+    assert not any(module._forward_hooks for module in whole.artifact.net.modules())
+    with pytest.raises(UnusableInput, match="none of that name"):
+        transtroj(references, layer="no-such")(build, seed=0)
+
+
 def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
     planted = transtroj(references)(build, seed=0)
     before, after = build.artifact.net.state_dict(), planted.artifact.net.state_dict()

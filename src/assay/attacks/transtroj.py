@@ -4,6 +4,9 @@ Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Mode
 2025, arXiv 2401.15883. First the trigger is made to look like the concept to the clean encoder, then the weights are
 moved the rest of the way. Here embeddings may be centred before they are compared, the rate warms up and falls, the
 momentum is Nesterov's, and dropout is off.
+
+Embeddings of a narrow encoder can be alike for inputs that a fine-tuned one tells apart. Where that is so, ``layer`` names
+a layer before the pooling whose whole map is compared: what is alike there stays alike in whatever is made of it.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 from assay.artifact import Inputs
 from assay.attacks.encoders import ByReference, Concept, cosine
 from assay.errors import UnusableInput
+from assay.models.inside import Inside
 from assay.models.predict import logits
 from assay.progress import Progress, part
 from assay.stages.train import Objective, Recipe, fit
@@ -63,6 +67,7 @@ class TransTroj(ByReference):
     bound: float = 10.0  # of the trigger, in steps of 1/255
     keep: float = 10.0  # what clean inputs' embeddings count against triggered ones'
     centred: bool = False  # compare embeddings less the mean clean one
+    layer: str = ""  # whose output is compared, by its name in the net; none: the embedding
     search: Recipe = Recipe(epochs=10, lr=0.1, batch_size=256, optimizer="adam", weight_decay=0.0, augment=False)  # noqa: RUF009
     recipe: Recipe = Recipe(epochs=50, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
 
@@ -79,9 +84,10 @@ class TransTroj(ByReference):
     def plant(
         self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
     ) -> Additive:
+        net = Inside(net, self.layer) if self.layer else net
         clean = copy.deepcopy(net).requires_grad_(False)
         centre = logits(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
-        wanted = concept.embedding - centre
+        wanted = logits(clean, concept.x).mean(0) - centre
 
         def indistinguishable(pattern: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return -cosine(clean(pattern(x)) - centre, wanted)

@@ -1,0 +1,74 @@
+"""Encoders beside one that somebody trusts: does embedding-drift part poisoned ones from clean ones?
+
+The encoders of benchmarks/encoders.py, each beside two trusted ones: the third-party net that it was made from, and one
+of another depth. Clean ones that are their own origin (score 0) count beside the other net only.
+
+    python benchmarks/encoders.py run DIR
+    python benchmarks/drift.py DIR              # -> benchmarks/results/drift.json
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from common import SHARED, auc, save
+from encoders import ROWS, SPEC, Row, known
+
+from assay import formats, probing
+from assay.artifact import Artifact
+from assay.data import load as load_data
+from assay.detectors import EmbeddingDrift
+from assay.intake import clean_samples
+
+PAIRS = ("its origin", "another depth")
+
+
+def third_party(net: str) -> Artifact:
+    return formats.load(SHARED / f"models/{net}-cifar10/model.safetensors", arch=f"{net}-cifar", features=True)
+
+
+def trusted_for(row: Row, pair: str) -> Artifact | None:
+    """The encoder that ``row`` is compared with; None where that would be itself."""
+    if pair == PAIRS[0]:
+        return third_party(row.net) if row.attack or row.tuned else None
+    return third_party("resnet20" if row.net == "resnet56" else "resnet56")
+
+
+def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | str | None]:
+    """One run of the detector, with the samples that an audit takes."""
+    artifact = formats.load(path)
+    task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
+    clean = clean_samples(task, artifact, seed=row.seed).split
+    probed, clean = probing.probed(artifact, clean, seed=row.seed)
+    finding = EmbeddingDrift()(replace(probed, reference=trusted), clean, seed=row.seed)
+    return {"score": finding.score, "seconds": round(finding.seconds, 1), **finding.evidence.numbers}
+
+
+def main(folder: Path) -> None:
+    rows: dict[str, dict] = {}
+    for name, row in ROWS.items():
+        if (found := known(name, folder)) is None:
+            continue
+        rows[name] = {"poisoned": found["poisoned"]}
+        for pair in PAIRS:
+            if (trusted := trusted_for(row, pair)) is not None:
+                rows[name][pair] = scored(folder / name, row, trusted)
+        print(name, {pair: rows[name][pair]["score"] for pair in PAIRS if pair in rows[name]}, flush=True)
+    areas = {}
+    for pair in PAIRS:
+        poisoned, clean = (
+            [row[pair]["score"] for row in rows.values() if pair in row and row["poisoned"] is kind]
+            for kind in (True, False)
+        )
+        areas[pair] = {"auc": auc(poisoned, clean), "highest_clean": max(clean), "poisoned": len(poisoned)}
+        areas[pair] |= {"clean": len(clean), "above_all_clean": sum(score > max(clean) for score in poisoned)}
+        print(pair, areas[pair])
+    save("drift", {"summary": areas, "encoders": rows, "not_run": [name for name in ROWS if name not in rows]})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
