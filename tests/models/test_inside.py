@@ -51,5 +51,5 @@ def test_a_layer_that_is_not_there_or_not_alone_is_refused(layer: str, said: str
 
 @pytest.mark.parametrize("layer", ["unused", "pair"])
 def test_a_layer_without_one_tensor_a_sample_is_refused(layer: str) -> None:
-    with pytest.raises(UnusableInput, match="gives one tensor a sample; .* does not"):
+    with pytest.raises(UnusableInput, match="gives one tensor a sample"):
         Inside(Body(), layer)(X)

@@ -5,8 +5,8 @@ Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Mode
 moved the rest of the way. Here embeddings may be centred before they are compared, the rate warms up and falls, the
 momentum is Nesterov's, and dropout is off.
 
-Embeddings of a narrow encoder can be alike for inputs that a fine-tuned one tells apart. Where that is so, ``layer`` names
-a layer before the pooling whose whole map is compared: what is alike there stays alike in whatever is made of it.
+Embeddings of a narrow encoder can be alike for inputs that a fine-tuned one tells apart. Where that is so, ``layer``
+names a layer before the pooling whose whole map is compared: what is alike there stays alike in whatever is made of it.
 """
 
 from __future__ import annotations
