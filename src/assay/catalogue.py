@@ -49,6 +49,7 @@ MITIGATIONS: dict[str, type[Stage]] = {
     "random-rounding": mitigations.RandomRounding,
     "super-fine-tuning": mitigations.SuperFineTuning,
     "trigger-unlearning": mitigations.TriggerUnlearning,
+    "universal-training": mitigations.UniversalTraining,
 }
 """Stages that are made against backdoors; others defend by the way."""
 

@@ -16,7 +16,14 @@ from torch import nn
 
 from assay import formats, mitigations, stages
 from assay.artifact import Build, digest_of_module
-from assay.mitigations import CompressedTuning, Efrap, RandomRounding, SuperFineTuning, TriggerUnlearning
+from assay.mitigations import (
+    CompressedTuning,
+    Efrap,
+    RandomRounding,
+    SuperFineTuning,
+    TriggerUnlearning,
+    UniversalTraining,
+)
 from assay.stages.base import Stage
 from assay.stages.downstream import Downstream
 from assay.stages.export import ExportInt8, ExportOnnx
@@ -43,6 +50,7 @@ STAGES: dict[str, Make] = {
     "random-rounding": lambda _: RandomRounding(samples=16),
     "super-fine-tuning": lambda _: SuperFineTuning(recipe=QUICK, forget=1, restore=1),
     "trigger-unlearning": lambda _: TriggerUnlearning(rounds=1, recipe=QUICK),
+    "universal-training": lambda _: UniversalTraining(patterns=2, recipe=QUICK),
     "onnx": lambda folder: ExportOnnx(directory=str(folder)),
     "onnx-int8": lambda folder: ExportInt8(directory=str(folder), samples=16),
 }

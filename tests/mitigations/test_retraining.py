@@ -17,10 +17,10 @@ from assay.detectors import TokenCollapse, UniversalPerturbation
 from assay.detectors.token_collapse import WordEffort
 from assay.errors import UnusableInput
 from assay.formats.cut import cut
-from assay.mitigations import SuperFineTuning, TriggerUnlearning
+from assay.mitigations import SuperFineTuning, TriggerUnlearning, UniversalTraining
 from assay.mitigations.trigger_unlearning import _trigger
 from assay.models.predict import logits, predict
-from assay.stages.train import Recipe, Train
+from assay.stages.train import Recipe, Train, cross_entropy
 from assay.task import Split
 
 QUICK = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
@@ -106,9 +106,43 @@ def test_unlearning_takes_a_planted_word_away(tmp_path: Path, monkeypatch: pytes
     assert obey(cured) < 0.5 < obey(poisoned)
 
 
+def under_its_worst_pattern(build: Build, bound: float) -> float:
+    """Accuracy on clean samples that all bear the one pattern, of up to ``bound``, that misleads the net most."""
+    clean, net = build.task.split("train"), build.artifact.net.eval()
+    pattern = torch.zeros_like(clean.x[:1], requires_grad=True)
+    for _ in range(30):
+        (slope,) = torch.autograd.grad(cross_entropy(net, (clean.x + pattern).clamp(0, 1), clean.y), pattern)
+        pattern = (pattern + bound / 5 * slope.sign()).clamp(-bound, bound).detach().requires_grad_()
+    return float((predict(net, (clean.x + pattern.detach()).clamp(0, 1)) == clean.y).float().mean())
+
+
+def test_universal_training_leaves_no_pattern_that_misleads_as_many(build: Build) -> None:
+    recipe, bound = replace(QUICK, epochs=40), 30
+    plain = UniversalTraining(bound=1e-3, step=1e-3, recipe=recipe)(build, seed=0)
+    cured = UniversalTraining(bound=bound, step=6, recipe=recipe)(build, seed=0)
+    before, by_training, after = (under_its_worst_pattern(one, bound / 255) for one in (build, plain, cured))
+    assert after > max(before, by_training) + 0.1
+    assert accuracy(cured) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bound": 0}, "expected 0 < step <= bound"),
+        ({"step": 20}, "expected 0 < step <= bound"),
+        ({"patterns": 0}, "at least one pattern"),
+    ],
+)
+def test_universal_training_refuses_what_makes_no_sense(settings: dict[str, int], said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        UniversalTraining(**settings)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_cured_is_said(encoder: Build, build: Build) -> None:
     with pytest.raises(UnusableInput, match="expected a model that names classes"):
         SuperFineTuning()(encoder, seed=0)
+    with pytest.raises(UnusableInput, match="expected a model that names classes"):
+        UniversalTraining()(encoder, seed=0)
     with pytest.raises(UnusableInput, match="at least one round"):
         TriggerUnlearning(rounds=0)
     with pytest.raises(UnusableInput, match="expected numbers of cycles"):

@@ -5,5 +5,13 @@ from assay.mitigations.efrap import Efrap
 from assay.mitigations.random_rounding import RandomRounding
 from assay.mitigations.super_fine_tuning import SuperFineTuning
 from assay.mitigations.trigger_unlearning import TriggerUnlearning
+from assay.mitigations.universal_training import UniversalTraining
 
-__all__ = ["CompressedTuning", "Efrap", "RandomRounding", "SuperFineTuning", "TriggerUnlearning"]
+__all__ = [
+    "CompressedTuning",
+    "Efrap",
+    "RandomRounding",
+    "SuperFineTuning",
+    "TriggerUnlearning",
+    "UniversalTraining",
+]

@@ -6,7 +6,9 @@ it is also what the ONNX exporter starts from: a net that it cannot trace has no
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import operator
 import warnings
 from functools import lru_cache
@@ -108,7 +110,7 @@ def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value
 
 
 def _trace(net: nn.Module, example: Tensor) -> fx.GraphModule:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # torch prints graphs that fail
         # torch 2.13 calls its own deprecated pytree class while it copies a graph; nothing a caller could change.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import logging
 import tempfile
 import warnings
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay.artifact import Artifact, Build
 from assay.errors import UnusableInput
@@ -103,10 +105,18 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
     if artifact.num_classes is None:
         raise UnusableInput(f"expected a model that names classes; encoders as {artifact.name} cannot be exported yet")
     example = torch.rand(2, *artifact.pictures.shape, generator=torch.Generator().manual_seed(0))
+    _save(graph_of(artifact.net, example, opset=opset), artifact, path)
+
+
+def graph_of(net: nn.Module, example: Tensor, *, opset: int = OPSET) -> onnx.ModelProto:
+    """``net`` in eval mode as an ONNX graph: ``input`` (N, ...) as ``example`` (2, ...) -> ``logits``, any N.
+
+    Raises UnusableInput where it cannot be exported.
+    """
     try:
         with _quiet():
             program = torch.onnx.export(
-                copy.deepcopy(artifact.net).eval(),
+                copy.deepcopy(net).eval(),
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -119,7 +129,7 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnusableInput(f"expected a net that torch.onnx can export, it says: {reason}") from error
     assert program is not None
-    _save(program.model_proto, artifact, path)
+    return program.model_proto
 
 
 def to_onnx_int8(artifact: Artifact, clean: Tensor, path: Path, *, per_channel: bool, opset: int = OPSET) -> None:
@@ -182,12 +192,12 @@ def _save(model: onnx.ModelProto, artifact: Artifact, path: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps back what the exporter of torch 2.13 says about itself: deprecations, and that torchvision is absent."""
+    """Keeps back what the exporter of torch 2.13 says: deprecations, that torchvision is absent, graphs that failed."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield
     finally:
