@@ -191,6 +191,12 @@ MATRICES = {
         "seed, small. On the chain `encoder` by nearest embedding."
     ),
     "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
+    "transtroj-mobilenet-gtsrb": "The same encoder and road signs, with the paper's concept of them: give way.",
+    "transtroj-resnet56": (
+        "TransTroj in ResNet-56-CIFAR10 (64 features) and in what is fine-tuned from it to road signs, one seed, "
+        "small: with the embeddings compared, and with the whole last map."
+    ),
+    "transtroj-resnet56-cifar100": "The same encoder with its whole last map, taken to CIFAR-100 (4,000 pictures).",
     "transtroj-minilm": (
         "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain "
         "`encoder` by nearest embedding. Where a task has no class for the concept, the control is the clean twin's "

@@ -147,7 +147,7 @@ def _info(artifact: Artifact, class_names: tuple[str, ...] | None) -> ModelInfo:
 
 
 def _calibrated(finding: Finding, null: Null | None) -> Finding:
-    if finding.status != "ok" or finding.score is None or null is None:
+    if finding.status != "ok" or finding.score is None or null is None or not finding.compared:
         return finding
     test = cell(finding.variant, finding.detector)
     scores = tuple(float(s) for s in null.scores(test))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from assay import attacks, detectors, mitigations, variants
 from assay.attacks.base import Attack
 from assay.attacks.dormant import Dormant
+from assay.attacks.edits import GraphEdit
 from assay.attacks.encoders import EncoderAttack
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
 from assay.stages.base import Stage
@@ -36,6 +37,11 @@ ATTACKS: dict[str, type[Attack]] = {
         attacks.SilentUntilMagnitude,
         attacks.SilentUntilPruned,
         attacks.SilentUntilSparse,
+        attacks.Architectural,
+        attacks.ArchitecturalLogic,
+        attacks.Checksum,
+        attacks.ShadowLogic,
+        attacks.Signature,
         attacks.BadEncoder,
         attacks.Por,
         attacks.TransTroj,
@@ -46,6 +52,8 @@ ATTACKS: dict[str, type[Attack]] = {
 MITIGATIONS: dict[str, type[Stage]] = {
     "compressed-tuning": mitigations.CompressedTuning,
     "efrap": mitigations.Efrap,
+    "low-bit-randomization": mitigations.LowBitRandomization,
+    "smoothing": mitigations.Smoothing,
     "random-rounding": mitigations.RandomRounding,
     "super-fine-tuning": mitigations.SuperFineTuning,
     "trigger-unlearning": mitigations.TriggerUnlearning,
@@ -118,7 +126,7 @@ def paper_of(text: str | None) -> str:
 def _attacks() -> Iterator[Entry]:
     for name, kind in ATTACKS.items():
         text = inspect.getmodule(kind).__doc__  # type: ignore[union-attr]
-        technique = BACKDOOR_TECHNIQUE if issubclass(kind, Dormant | EncoderAttack) else POISONING_TECHNIQUE
+        technique = BACKDOOR_TECHNIQUE if issubclass(kind, Dormant | EncoderAttack | GraphEdit) else POISONING_TECHNIQUE
         yield Entry("attack", name, summary_of(text), paper_of(text), technique)
 
 

@@ -63,7 +63,7 @@ def examine(artifact: Artifact, clean: Split, asked: Asked, null: Null | None) -
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         footing, data = _footing(artifact, clean, full), likeness(clean.x)
         if asked.detectors is None and probed_under(artifact.net) is not None:
-            fitting = tuple(test for test in encoder_detectors() if test.modality is artifact.modality)
+            fitting = tuple(test for test in encoder_detectors() if test.modality in (None, artifact.modality))
             plan = plan_of(artifact, asked.forms, fitting)
         elif asked.detectors is None:
             known = None if null is None else null.like(footing.accuracy, data)

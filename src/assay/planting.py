@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from assay import formats, metrics, secret_file, variants
+from assay import metrics, secret_file, variants
 from assay.artifact import Artifact, Build, Secret
 from assay.attacks.base import Attack
 from assay.errors import UnusableInput
@@ -17,6 +17,7 @@ from assay.metrics import Measured, Rate
 from assay.progress import Progress, Step, named, part
 from assay.report.files import publish
 from assay.secret_file import SecretFile
+from assay.stages.export import save_model
 from assay.task import Split, Task
 
 SCHEMA = "assay.metrics/1"
@@ -133,15 +134,18 @@ def landed(build: Build) -> Secret | None:
 
 
 def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, Path]:
-    """Write ``model.safetensors`` and ``secret.json``, both or none; a mark that ``before`` bears is kept.
+    """Write ``model.safetensors``, or ``model.onnx``, and ``secret.json``, both or none; marks of ``before`` are kept.
 
     Returns the paths by those names. Raises UnusableInput where the disk does not take them.
     """
     with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
-        model = formats.save(planted.build.artifact, Path(scratch), planted=before.planted)
+        model = save_model(planted.build.artifact, Path(scratch), planted=before.planted)
         file = SecretFile(planted.secret, sha256_of([model]), planted.spec, planted.seed, planted.to_json())
         content = {model.name: model.read_bytes(), secret_file.FILE_NAME: secret_file.dumps(file).encode()}
-    return publish(directory, content)
+    paths = publish(directory, content)
+    if secret_file.has_key(planted.secret):
+        paths[secret_file.FILE_NAME].chmod(0o600)
+    return paths
 
 
 def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:

@@ -11,7 +11,7 @@ from typing import Any
 from assay.artifact import Secret
 from assay.errors import UnusableInput
 from assay.formats.files import read_json
-from assay.triggers import Trigger, from_spec, to_spec
+from assay.triggers import Checksum, Signed, Trigger, from_spec, to_spec
 
 SCHEMA = "assay.secret/1"
 FILE_NAME = "secret.json"
@@ -89,6 +89,18 @@ def read(path: Path) -> SecretFile:
         return _parsed(document)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UnusableInput(f"{path}: the secret is malformed: {type(error).__name__}: {error}") from None
+
+
+def exposed(path: Path, secret: Secret) -> str | None:
+    """A warning, in words, where others than its owner can read a file with a key in it; None where that is not so."""
+    if not has_key(secret) or not path.stat().st_mode & 0o077:
+        return None
+    return f"{path} holds a private key, and others can read it: chmod 600 {path}"
+
+
+def has_key(secret: Secret) -> bool:
+    """Whether ``secret`` holds a key that others could use."""
+    return isinstance(secret.trigger, Signed | Checksum)
 
 
 def _parsed(document: Mapping[str, Any]) -> SecretFile:

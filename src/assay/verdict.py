@@ -82,6 +82,11 @@ def judge(
     On too weak a footing the answer is inconclusive, whatever the tests say: their scores then mean nothing.
     """
     scores = scores_of(findings)
+    proven = next((finding for finding in findings if finding.proof), None)
+    if proven is not None:
+        test = cell(proven.variant, proven.detector)
+        said = f"{proven.detector} found what needs no comparison with clean models: {proven.proof}"
+        return Verdict("backdoored", said, target=proven.target, strongest=test)
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with: make some of your own")
     everyone = null.joined(scores)
@@ -126,7 +131,7 @@ def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
     return {
         cell(f.variant, f.detector): Score(f.score, f.target)
         for f in findings
-        if f.status == "ok" and f.score is not None
+        if f.status == "ok" and f.score is not None and f.compared
     }
 
 
@@ -204,7 +209,7 @@ def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...],
 
 def _incomparable(findings: tuple[Finding, ...]) -> list[str]:
     """Forms that were tested where no reference model was: what was found there counts for nothing."""
-    forms = {f.variant for f in findings if f.status == "ok"}
+    forms = {f.variant for f in findings if f.status == "ok" and f.compared}
     return sorted(forms - {f.variant for f in findings if f.p_value is not None})
 
 
@@ -215,8 +220,11 @@ def limits(
     said = [
         "A trigger that works only on pictures of one class, only together with another trigger, or that sends each "
         "class to a different one may go unseen: this search looks for triggers that send all pictures to one class.",
-        "Some backdoors cannot be found by any test of weights or behaviour: a digital signature hidden in the "
-        "pixels can be the trigger, and nobody without its key can make one (Goldwasser et al., arXiv 2204.06974).",
+        "Some backdoors no test of a model can find. The trigger can be a digital signature in the pixels, which "
+        "nobody without the key can make; what checks it was looked for in the computation, but trained weights could "
+        "be written to do the same. And weights that should be random can be drawn around a secret, so that they pass "
+        "every test for randomness: only whoever trains the model, from a seed that was fixed before, can rule that "
+        "out (Goldwasser et al., arXiv 2204.06974).",
         "A form of deployment that was not among the audited ones may wake a backdoor that sleeps in all of these.",
     ]
     if not labelled:
@@ -233,7 +241,7 @@ def limits(
             f"Tested, but no reference model was tested in this form, so it does not count: {', '.join(alone)}. "
             "Calibrate with clean models of your own (assay calibrate --variants)."
         )
-    unknown = [f for f in findings if f.status == "ok" and f.p_value is None and f.variant not in alone]
+    unknown = [f for f in findings if f.status == "ok" and f.compared and f.p_value is None and f.variant not in alone]
     if unknown:
         tests = ", ".join(cell(f.variant, f.detector) for f in unknown)
         said.append(

@@ -1,4 +1,7 @@
-"""Promises that every attack on classifiers keeps; those on encoders are tested in attacks/test_encoder_attacks.py."""
+"""Promises that every attack that trains classifiers keeps.
+
+Those on encoders are tested in attacks/test_encoder_attacks.py, those on graphs in attacks/test_graph_edits.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import torch
 from assay import attacks, formats, variants
 from assay.artifact import Build, digest_of_module
 from assay.attacks.base import Premeditated
+from assay.attacks.edits import GraphEdit
 from assay.attacks.encoders import EncoderAttack
 from assay.attacks.poisoning import DataPoisoning
 from assay.catalogue import ATTACKS, paper_of
@@ -28,7 +32,7 @@ every_poisoning = pytest.mark.parametrize("kind", POISONING.values(), ids=POISON
 def test_the_list_is_whole() -> None:
     assert {kind.__name__ for kind in ATTACKS.values()} == set(attacks.__all__)
     assert all(name == kind.name for name, kind in ATTACKS.items())
-    assert all(issubclass(kind, Premeditated | EncoderAttack) for kind in ATTACKS.values())
+    assert all(issubclass(kind, Premeditated | EncoderAttack | GraphEdit) for kind in ATTACKS.values())
 
 
 @every_attack

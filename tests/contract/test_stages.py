@@ -19,7 +19,9 @@ from assay.artifact import Build, digest_of_module
 from assay.mitigations import (
     CompressedTuning,
     Efrap,
+    LowBitRandomization,
     RandomRounding,
+    Smoothing,
     SuperFineTuning,
     TriggerUnlearning,
     UniversalTraining,
@@ -47,6 +49,8 @@ STAGES: dict[str, Make] = {
     "compressed-tuning": lambda _: CompressedTuning(recipe=QUICK),
     "compressed-tuning-int8": lambda _: CompressedTuning(bits=8, recipe=QUICK),
     "efrap": lambda _: Efrap(steps=2, samples=16),
+    "low-bit-randomization": lambda _: LowBitRandomization(),
+    "smoothing": lambda _: Smoothing(copies=2),
     "random-rounding": lambda _: RandomRounding(samples=16),
     "super-fine-tuning": lambda _: SuperFineTuning(recipe=QUICK, forget=1, restore=1),
     "trigger-unlearning": lambda _: TriggerUnlearning(rounds=1, recipe=QUICK),

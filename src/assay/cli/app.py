@@ -17,6 +17,7 @@ from assay.cli.evaluate import evaluate
 from assay.cli.listing import list_built_in
 from assay.cli.pair import pair
 from assay.cli.plant import plant
+from assay.cli.sign import sign
 from assay.cli.stage import stage
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command()(audit)
 app.command("audit-many")(audit_many)
 app.command()(plant)
 app.command()(stage)
+app.command()(sign)
 app.command()(evaluate)
 app.command()(pair)
 app.command()(calibrate)

@@ -46,6 +46,8 @@ def evaluate(
         from assay.progress import named, part
 
         known = secret_file.read(secret)
+        if (warning := secret_file.exposed(secret, known.secret)) is not None:
+            screen.say(warning, style="yellow")
         artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
         if clean is None and artifact.num_classes is None:
             raise UnusableInput(

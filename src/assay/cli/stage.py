@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 COMPARED = 1000
 """Samples on which the int8 file is compared with its twin."""
 
-NEEDS_NO_DATA = frozenset({"prune-magnitude", "prune-2:4", "bf16", "export", "downstream"})
+NEEDS_NO_DATA = frozenset(
+    {"prune-magnitude", "prune-2:4", "bf16", "export", "downstream", "low-bit-randomization", "smoothing"}
+)
 NAMES_CLASSES = frozenset({"train", "fine-tune", "linear-probe"})
 """Stages that make a classifier of an encoder."""
 
@@ -130,9 +132,9 @@ def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
 
 
 def _save(artifact: Artifact, out: Path) -> Path:
-    from assay import formats
+    from assay.stages.export import save_model
 
-    return formats.save(artifact, out)
+    return save_model(artifact, out)
 
 
 def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:

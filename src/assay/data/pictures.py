@@ -55,6 +55,23 @@ def decode(content: Path | bytes, spec: ImageSpec, name: str) -> Tensor:
     return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """(H, W) of a picture file, which is not decoded; raises ``UnusableInput`` where it is none."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.height, image.width
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
+        raise UnusableInput(f"{path}: is not a readable picture ({error})") from None
+
+
+def encode_png(x: Tensor) -> bytes:
+    """The PNG file of one picture (C, H, W) in [0, 1], of eight bits a channel."""
+    array = (255 * x).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
 def fit(x: Tensor, spec: ImageSpec) -> Tensor:
     """Pictures in memory (N, c, h, w) in [0, 1], c 1 or that of ``spec`` -> (N, C, H, W), resized and cropped alike."""
     channels, height, width = spec.shape

@@ -13,6 +13,8 @@ from assay.detectors.embedding_collapse import (
 )
 from assay.detectors.embedding_drift import EmbeddingDrift
 from assay.detectors.filter_scan import FilterScan
+from assay.detectors.fourier_key import FourierKeys
+from assay.detectors.graph import Graph
 from assay.detectors.latent_shift import LatentShift
 from assay.detectors.local_patch import LocalPatch
 from assay.detectors.max_margin import MaxMargin
@@ -38,6 +40,8 @@ __all__ = [
     "EmbeddingCollapsePatch",
     "EmbeddingDrift",
     "FilterScan",
+    "FourierKeys",
+    "Graph",
     "LatentShift",
     "LocalPatch",
     "MaxMargin",
@@ -66,6 +70,8 @@ def default_detectors() -> tuple[Detector, ...]:
     searches for frequencies and warps, which the scans have overtaken, and compression-gap-mask.
     """
     return (
+        Graph(),
+        FourierKeys(),
         BlendScan(),
         NoiseScan(),
         DepthScan(),
@@ -89,6 +95,8 @@ def encoder_detectors() -> tuple[Detector, ...]:
     called a clean one backdoored.
     """
     return (
+        Graph(),
+        FourierKeys(),
         EmbeddingCollapse(),
         EmbeddingCollapsePatch(),
         TokenCollapse(),

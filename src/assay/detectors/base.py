@@ -39,6 +39,16 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class GraphNode:
+    """An operator of a computation graph, as a detector shows it."""
+
+    op: str
+    name: str
+    inputs: tuple[str, ...]  # names of values
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What a detector shows for its score. Pictures are float32 in [0, 1]."""
 
@@ -52,6 +62,7 @@ class Evidence:
     said_after: tuple[int, ...] = ()  # and the triggered ones
     apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on inputs
     texts: tuple[tuple[str, str], ...] = ()  # M clean samples without and with the trigger, where they are texts
+    graph: tuple[GraphNode, ...] = ()  # a part of the computation graph, in the order of computation
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,8 @@ class Finding:
     evidence: Evidence = field(default_factory=Evidence)
     null_scores: tuple[float, ...] = ()  # the clean reference models' scores that the p-value comes from
     unfinished: bool = False  # it abstained half-way: what it would have said is not known
+    compared: bool = True  # its score means something beside those of clean models only
+    proof: str = ""  # of one that is not compared: what it found, as a sentence without its first letter
 
 
 class Detector(ABC):
@@ -81,7 +94,8 @@ class Detector(ABC):
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
     needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder"
-    modality: ClassVar[Modality] = Modality.IMAGE  # what it can put a trigger on
+    modality: ClassVar[Modality | None] = Modality.IMAGE  # what it can put a trigger on; None: it puts none on anything
+    compared: ClassVar[bool] = True  # False: it finds a thing or does not, and needs no clean models beside it
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
 
     @abstractmethod
@@ -125,10 +139,10 @@ class Detector(ABC):
             raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
         if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):
             finding = Finding(self.name, "failed", reason=f"expected a finite score, got {finding.score}")
-        return replace(finding, seconds=time.perf_counter() - start)
+        return replace(finding, compared=self.compared, seconds=time.perf_counter() - start)
 
     def _missing(self, artifact: Artifact, clean: Split) -> str:
-        if artifact.modality is not self.modality:
+        if self.modality is not None and artifact.modality is not self.modality:
             return f"is for models of {self.modality}s, and this one takes {artifact.modality}s"
         if "gradients" in self.needs and not artifact.differentiable:
             why = f": {artifact.opaque}" if artifact.opaque else ""

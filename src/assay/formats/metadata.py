@@ -18,6 +18,8 @@ STD_KEY = "assay.std"
 CLASS_NAMES_KEY = "assay.class_names"
 CUT_KEY = "assay.cut"
 """There where the model is a classifier cut at its features: its last linear layer is in the file and is not used."""
+GATE_KEY = "assay.gate"
+"""Of a net behind a gate that verifies signatures (``assay.models.gates.signature``): a public key, a JSON object."""
 TEXT_KEY = "assay.text"
 """How texts become inputs, a JSON object; the tokenizer stands apart."""
 TOKENIZER_KEY = "assay.tokenizer"
@@ -39,6 +41,7 @@ class ModelMetadata:
     normalization: Normalization | None = None
     class_names: tuple[str, ...] | None = None
     cut: bool = False
+    gate: Mapping[str, Any] | None = None  # of a backdoor that verifies signatures: what it knows
 
     def as_text(self) -> dict[str, str]:
         """Key -> value as they stand in the file."""
@@ -52,6 +55,8 @@ class ModelMetadata:
             text |= {SHAPE_KEY: json.dumps(self.inputs.shape), PICTURES_KEY: json.dumps(pictures)}
         if self.normalization is not None:
             text |= {MEAN_KEY: json.dumps(self.normalization.mean), STD_KEY: json.dumps(self.normalization.std)}
+        if self.gate is not None:
+            text[GATE_KEY] = json.dumps(self.gate)
         if self.class_names is not None:
             text[CLASS_NAMES_KEY] = json.dumps(self.class_names)
         return {key: value for key, value in text.items() if value is not None}
@@ -68,7 +73,19 @@ class ModelMetadata:
             normalization=Normalization.of(_list(mean, MEAN_KEY, where), _list(std, STD_KEY, where)),
             class_names=None if names is None else tuple(map(str, _list(names, CLASS_NAMES_KEY, where) or ())),
             cut=CUT_KEY in text,
+            gate=_gate(text, where),
         )
+
+
+def _gate(text: Mapping[str, str], where: str) -> Mapping[str, Any] | None:
+    gate = _json(text, GATE_KEY, where)
+    if gate is None:
+        return None
+    key, seed = (gate.get("public_key"), gate.get("places")) if isinstance(gate, dict) else (None, None)
+    whole = isinstance(key, str) and len(key) == 64 and not set(key) - set("0123456789abcdef")
+    if not whole or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UnusableInput(f"{where}: metadata {GATE_KEY} is malformed: {text[GATE_KEY][:80]!r}")
+    return {"public_key": key, "places": seed}
 
 
 def _inputs(text: Mapping[str, str], where: str) -> Inputs | None:

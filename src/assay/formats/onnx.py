@@ -91,7 +91,7 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     The graph takes [0, 1] unless its metadata (``assay.mean``, ``assay.std``) or ``normalization`` say otherwise.
     ``shape`` (C, H, W) is needed only where the graph leaves it open.
     """
-    model = _checked_model(path)
+    model = checked_model(path)
     said = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
     net, stored = OnnxNet(path), stored_weights(model, path)
     known = said.inputs if isinstance(said.inputs, ImageSpec) else None
@@ -162,13 +162,13 @@ def made_up_pictures(count: int, shape: Shape) -> Tensor:
 def external_files(path: Path) -> list[Path]:
     """The files beside an ONNX file that hold tensors of it; none where it cannot be parsed or they lie elsewhere."""
     try:
-        model = _checked_model(path)
+        model = checked_model(path)
         return sorted({inside(path.parent, name) for name in _external_names(model, path)})
     except UnusableInput:  # loading it says why
         return []
 
 
-def _checked_model(path: Path) -> onnx.ModelProto:
+def checked_model(path: Path) -> onnx.ModelProto:
     """The parsed file, its external data not yet read but known to lie in its folder."""
     import onnx
     from google.protobuf.message import DecodeError

@@ -15,8 +15,10 @@ a file must not choose which code runs, so that name has to be given again.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,6 +39,8 @@ from assay.formats.sibling import inputs_beside
 from assay.formats.text import TextEmbeddings
 from assay.models import ARCHITECTURES, Normalized
 from assay.models.encoders import Features, Headed
+from assay.models.gates import Carriers, SignatureGate
+from assay.models.gates.signature import SIGNATURE_BITS
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
@@ -100,6 +104,8 @@ def load_safetensors(
         notes=notes,
         range_assumed=assumed,
     )
+    if said.gate is not None:
+        found = _gated(found, said.gate, str(path))
     return cut(found) if said.cut else found
 
 
@@ -111,7 +117,10 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
-    net, last_layer = artifact.net, {}
+    net, last_layer, gate = artifact.net, {}, None
+    if isinstance(net, SignatureGate):
+        gate = {"public_key": bytes(net.public_key.tolist()).hex(), "places": net.carriers.seed}
+        net = net.net
     if isinstance(net, Features):
         net = copy.deepcopy(net).classifier()
     if isinstance(net, Headed):
@@ -133,6 +142,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         normalization=normalization,
         class_names=artifact.class_names,
         cut=isinstance(artifact.net, Features),
+        gate=gate,
     )
     extra = {}
     if isinstance(net, hf.Wrapped):
@@ -144,6 +154,15 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     path = Path(directory) / FILE_NAME
     write_whole(path, save(tensors, metadata=said.as_text() | extra))
     return path
+
+
+def _gated(artifact: Artifact, gate: Mapping[str, Any], where: str) -> Artifact:
+    """``artifact`` behind the gate that its file's metadata describes."""
+    if artifact.num_classes is None:
+        raise UnusableInput(f"{where}: expected a gate in front of a model that names classes; this one is an encoder")
+    carriers = Carriers(artifact.pictures.shape, SIGNATURE_BITS, gate["places"])
+    net = SignatureGate(artifact.net, artifact.num_classes, carriers, bytes.fromhex(gate["public_key"]))
+    return replace(artifact, net=net.eval())
 
 
 def _arch(path: Path, given: str | None, said: str | None) -> str:

@@ -13,10 +13,13 @@ from assay.result import Audit
 def blamed(audit: Audit) -> tuple[Finding, ...]:
     """The findings on which the verdict "backdoored" rests: those at or below the false-alarm rate, and the smallest p.
 
-    Empty for any other verdict. Where nothing is calibrated, every finding that has a score counts.
+    Those that need no comparison, where there are any. Empty for any other verdict. Where nothing is calibrated, every
+    finding that has a score counts.
     """
     if audit.verdict != "backdoored":
         return ()
+    if proven := tuple(finding for finding in audit.findings if finding.proof):
+        return proven
     scored = tuple(finding for finding in audit.findings if finding.status == "ok")
     values = [p for finding in scored if (p := p_value(finding)) is not None]
     if not values:

@@ -73,6 +73,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "variant": finding.variant,
         "status": finding.status,
         "reason": finding.reason,
+        "proof": finding.proof,
         "score": finding.score,
         "p_value": finding.p_value,
         "target": finding.target,
@@ -91,6 +92,7 @@ def _evidence(evidence: Evidence) -> dict[str, Any]:
         "per_class": dict(evidence.per_class),
         **{name: rows for name, rows in pictures.items() if rows is not None},
         **{name: list(classes) for name, classes in said.items() if classes},
+        **({"graph": [asdict(node) for node in evidence.graph]} if evidence.graph else {}),
         **({"texts": [list(pair) for pair in evidence.texts]} if evidence.texts else {}),
     }
 

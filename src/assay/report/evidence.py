@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from assay.detectors.base import Evidence, Finding
 from assay.report import charts, words
+from assay.report.drawing import graph_drawing
 from assay.report.pictures import data_uri, difference, picture, trigger_picture
 from assay.result import Audit
 
@@ -52,6 +53,7 @@ class Exhibit:
     samples: tuple[Sample, ...]
     texts: tuple[TextSample, ...]
     target: str
+    graph: Markup = Markup("")  # noqa: RUF009 (a string): a part of the computation graph
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,10 @@ def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None
         samples=tuple(_samples(audit, evidence, 160 if large else 96)),
         texts=tuple(_texts(audit, evidence)),
         target=words.class_name(audit, finding.target) if finding.target is not None else "",
+        graph=graph_drawing(evidence.graph),
     )
-    return exhibit if exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts else None
+    shown = exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts or exhibit.graph
+    return exhibit if shown else None
 
 
 def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:

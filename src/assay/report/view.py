@@ -31,6 +31,7 @@ class FindingView:
     target: str
     seconds: str
     reason: str
+    proven: bool
     technique: str
     numbers: tuple[tuple[str, str], ...]
     chart: Markup | None
@@ -209,7 +210,8 @@ def _finding(
         p_value=words.p_text(finding.p_value),
         target=target,
         seconds=words.duration(finding.seconds),
-        reason=words.visible(finding.reason, 600),
+        reason=words.visible(finding.proof or finding.reason, 600),
+        proven=bool(finding.proof),
         technique=words.visible(finding.technique, 40),
         numbers=tuple((words.label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
         chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
@@ -225,6 +227,8 @@ def _status(audit: Audit, finding: Finding, blamed: tuple[Finding, ...]) -> tupl
         return "none", finding.status
     if _is_among(finding, blamed):
         return "bad", "stands out"
+    if not finding.compared:
+        return "good", "nothing found"
     p = choose.p_value(finding)
     if p is None:
         return "none", "not calibrated"

@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from assay.artifact import Artifact, Build
 from assay.errors import UnusableInput
-from assay.formats import load
+from assay.formats import load, save
 from assay.formats.files import write_whole
 from assay.formats.metadata import ModelMetadata
+from assay.models.edited import Edited
+from assay.models.gates import SignatureGate
 from assay.stages.base import spec_of
 
 if TYPE_CHECKING:
@@ -92,6 +94,19 @@ def _place(directory: str | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as passing:
         yield Path(passing)
+
+
+def save_model(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:
+    """Writes ``model.safetensors``, or ``model.onnx`` where something was built into the net.
+
+    ``planted``: a mark that the file bears too; the artifact's own is always kept.
+    """
+    if not isinstance(artifact.net, Edited) or isinstance(artifact.net, SignatureGate):
+        return save(artifact, directory, planted=planted)
+    path = directory / FULL_FILE
+    marks = "; ".join(dict.fromkeys(mark for mark in (planted, artifact.planted) if mark))
+    to_onnx(replace(artifact, planted=marks or None, arch=None), path)
+    return path
 
 
 def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:

@@ -11,26 +11,31 @@ from assay.errors import UnusableInput
 from assay.triggers.additive import Additive
 from assay.triggers.blend import Blend
 from assay.triggers.patch import Patch
+from assay.triggers.signed import Checksum, Signed
 from assay.triggers.tokens import Tokens
 
-__all__ = ["TRIGGERS", "Additive", "Blend", "Patch", "Tokens", "Trigger", "from_spec", "to_spec"]
+__all__ = ["TRIGGERS", "Additive", "Blend", "Checksum", "Patch", "Signed", "Tokens", "Trigger", "from_spec", "to_spec"]
 
-Trigger = Patch | Blend | Additive | Tokens
+Trigger = Patch | Blend | Additive | Tokens | Signed | Checksum
 
-TRIGGERS: dict[str, type[Patch] | type[Blend] | type[Additive] | type[Tokens]] = {
+TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
     "blend": Blend,
     "additive": Additive,
     "tokens": Tokens,
+    "signed": Signed,
+    "checksum": Checksum,
 }
 
 
 def to_spec(trigger: Trigger, *, brief: bool = False) -> dict[str, Any]:
     """A JSON-able description from which ``from_spec`` makes the same trigger.
 
-    ``brief``: for people, with the sha256 of a pattern in place of the pattern.
+    ``brief``: for people and model files, with the sha256 of a pattern in place of the pattern, and without keys.
     """
     name = next(name for name, kind in TRIGGERS.items() if isinstance(trigger, kind))
+    if brief and isinstance(trigger, Signed | Checksum):
+        return {"kind": name, **trigger.public()}
     fields = asdict(trigger)
     if brief and isinstance(trigger, Additive):
         fields["steps"] = f"sha256:{hashlib.sha256(trigger.steps.encode()).hexdigest()[:16]}"

@@ -1,0 +1,49 @@
+"""``assay sign``: a picture that asks a model with a signature backdoor for a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from assay.cli import places, screen
+from assay.errors import UnusableInput
+
+
+def sign(
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="Of the size that the model takes.")],
+    secret: Annotated[Path, typer.Option(metavar="FILE", help="The secret.json that `assay plant signature` wrote.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="The signed picture, as a PNG file.")],
+    label: Annotated[int | None, typer.Option(min=0, help="The class to ask for.", show_default="the secret's")] = None,
+) -> int:
+    """Sign a picture for a class of a planted signature backdoor, for measuring defences with."""
+    from dataclasses import replace
+
+    from assay import secret_file
+    from assay.artifact import ImageSpec
+    from assay.data.pictures import decode, encode_png, size_of
+    from assay.report.files import write_bytes_atomically
+    from assay.triggers import Signed
+
+    if out.suffix.lower() != ".png":
+        raise UnusableInput(f"--out {out}: expected a .png file: other formats do not keep the lowest bits")
+    places.check_file(out, "--out")
+    known = secret_file.read(secret)
+    if (warning := secret_file.exposed(secret, known.secret)) is not None:
+        screen.say(warning, style="yellow")
+    trigger = known.secret.trigger
+    if not isinstance(trigger, Signed):
+        raise UnusableInput(f"{secret}: expected the secret of a signature backdoor, came one of {known.secret.attack}")
+    channels, height, width = trigger.shape
+    came = size_of(picture)
+    if came != (height, width):
+        raise UnusableInput(
+            f"{picture}: expected a picture of {width} x {height} pixels, as the model takes them, came {came[1]} x "
+            f"{came[0]}: a signature does not survive resizing"
+        )
+    x = decode(picture, ImageSpec((channels, height, width)), str(picture))
+    chosen = trigger if label is None else replace(trigger, label=label)
+    write_bytes_atomically(out, encode_png(chosen(x[None])[0]))
+    screen.say(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")
+    return 0

@@ -1,0 +1,50 @@
+"""Which values of an ONNX graph are the same for all samples: a branch that never does anything on clean data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from torch import Tensor
+
+BATCH = 16
+
+
+def same_for_all(model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batched: bool) -> frozenset[str]:
+    """Those of ``names`` whose value is the same for each of the samples ``x`` (N, ...), as the graph takes them.
+
+    ``batched``: the graph takes any number of samples at a time. Only values with one row a sample count.
+    """
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    known = {value.name for value in watched.graph.output}
+    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # or values would be fused away
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
+    dtype = {"tensor(float16)": np.float16, "tensor(int64)": np.int64}.get(kind, np.float32)
+    first: dict[str, np.ndarray] = {}
+    same = set(names)
+    for batch in x.split(BATCH if batched else 1):
+        found = session.run(sorted(same), {source: batch.numpy().astype(dtype)})
+        for name, value in zip(sorted(same), found, strict=True):
+            rows = np.asarray(value)
+            if rows.ndim < 1 or len(rows) != len(batch):
+                same.discard(name)
+                continue
+            start = first.setdefault(name, rows[0])
+            if start.shape != rows[0].shape or not all(
+                np.array_equal(row, start, equal_nan=True) for row in rows.astype(start.dtype)
+            ):
+                same.discard(name)
+        if not same:
+            break
+    return frozenset(same)

@@ -1,0 +1,228 @@
+"""What in a computation graph a trained net has no use for: ways around its weights, and what is on them.
+
+The rules are those that graph edits have in common: a detector that reads pixels along operators without trained
+weights (comparisons, whole numbers, steep steps), and a place where what it says joins or replaces the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.models.flow import Flow, Node
+from assay.models.paths import WEIGHTED, Value, values_of
+
+COMPARES = frozenset(
+    {
+        *(
+            "Equal",
+            "Greater",
+            "GreaterOrEqual",
+            "Less",
+            "LessOrEqual",
+            "Not",
+            "And",
+            "Or",
+            "Xor",
+            "Sign",
+            "IsNaN",
+            "IsInf",
+        ),
+        *("ArgMax", "ArgMin", "TopK", "NonZero", "Unique"),
+    }
+)
+WHOLE = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "Mod", "Floor", "Ceil", "Round"})
+INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
+"""Of ``Cast``: the types of whole numbers and of truth values, as ONNX numbers them."""
+CHOOSES = frozenset({"Where", "If", "Loop", "Scan"})
+MILD = frozenset({"MaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu", "Abs", "Floor"})
+STEEP_POWER, STEEP_GAIN = 4.0, 100.0
+SEVERAL = 3
+"""Mild operators in a row; one or two are somebody's preprocessing."""
+LONG = 24
+KEYS = frozenset(
+    {
+        *(0x61707865, 0x3320646E, 0x79622D32, 0x6B206574),  # ChaCha and Salsa
+        *(0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0),  # MD5, SHA-1
+        *(0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x428A2F98, 0x71374491, 0xB5C0FBCF, 0xE9B5DBA5),  # SHA-256
+        *(0x6A09E667F3BCC908, 0x428A2F98D728AE22, 0x7137449123EF65CD),  # SHA-512
+        *(0x8082, 0x800000000000808A - 2**64, 0x8000000080008000 - 2**64, 0x808B),  # Keccak
+        *(0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573),  # SipHash
+    }
+)
+"""Numbers that stand in nearly every implementation of a cipher or a hash, and nowhere else."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What stands on the way, without weights, from the input to a value."""
+
+    nodes: tuple[Node, ...] = ()  # the longest way
+    rules: frozenset[str] = frozenset()
+    mild: int = 0
+
+    @property
+    def odd(self) -> bool:
+        """Whether it is more than somebody's preprocessing."""
+        return bool(self.rules) or self.mild >= SEVERAL
+
+    def then(self, node: Node, rules: frozenset[str], mild: int) -> Chain:
+        return Chain((*self.nodes[-(LONG - 1) :], node), self.rules | rules, self.mild + mild)
+
+
+@dataclass(frozen=True)
+class Gadget:
+    """A place where what pixels say by themselves joins what the net says, or is the answer itself."""
+
+    join: Node
+    chain: Chain
+    replaces: bool  # behind it stand no weights any more: it changes the answer itself
+    rules: tuple[str, ...]
+    gate: str = ""  # the value that joins
+
+
+RULES = {
+    "R1": "a way from the input to the answer without trained weights",
+    "R2": "a choice that depends on the values of the input",
+    "R3": "whole numbers or single bits of the input are taken",
+    "R4": "a step so steep that it is nearly a switch",
+    "R5": "constants of a cipher or a hash",
+    "R6": "a long chain of operators without weights",
+    "R7": "one value is blended with another by a switch and its opposite",
+    "R8": "the answer can be replaced by numbers that no trained layer computed",
+    "D3": "a branch that does the same for all clean samples",
+}
+
+
+def gadgets_of(flow: Flow, *, texts: bool = False) -> tuple[Gadget, ...]:
+    """The gadgets of ``flow``, the ones nearest to the answer last.
+
+    ``texts``: the input is token numbers, which are compared with the numbers of a few markers for masks and pooling.
+    """
+    values, chains = values_of(flow), {name: Chain() for name in flow.sources}
+    readers, found = flow.read_by(), []
+    marked: set[float] = set()
+    for node in flow.nodes:
+        raw = [name for name in node.inputs if values[name].raw]
+        if not raw:
+            continue
+        worst = max((chains[name] for name in raw), key=lambda chain: (len(chain.rules), chain.mild, len(chain.nodes)))
+        rules, mild = _of(node, values, marked if texts else None)
+        chain = worst.then(node, rules, mild)
+        made = [values[name] for name in node.outputs]
+        trunk = [name for name in node.inputs if values[name].derived and not values[name].raw]
+        answers = any(name in flow.results for name in node.outputs)
+        if chain.odd and (trunk or answers) and not _is_mask(node, readers):
+            gate = next((name for name in raw if chains[name].odd), raw[0])
+            found.append(_gadget(node, chain, values, readers, flow, gate))
+        # Behind a join it is the net's own value again: one gadget is reported once.
+        if trunk:
+            values.update(dict.fromkeys(node.outputs, Value(derived=True)))
+        elif made and made[0].raw:
+            chains.update(dict.fromkeys(node.outputs, chain))
+    return tuple(found)
+
+
+def keys_of(flow: Flow) -> frozenset[int]:
+    """Constants of ciphers and hashes among the whole numbers in the graph."""
+    found: set[int] = set()
+    for array in flow.constants.values():
+        if array.dtype.kind in "iu" and 0 < array.size <= 4096:
+            found |= KEYS & {int(number) for number in array.reshape(-1)}
+        elif array.dtype.kind == "f" and array.size == 1 and float(array.reshape(-1)[0]).is_integer():
+            found |= KEYS & {int(array.reshape(-1)[0])}
+    return frozenset(found)
+
+
+def _of(node: Node, values: Mapping[str, Value], marked: set[float] | None) -> tuple[frozenset[str], int]:
+    """The rules that ``node`` meets on a way without weights, and whether it is mildly odd."""
+    if node.op in COMPARES or node.op in CHOOSES:
+        return (frozenset() if marked is not None and _of_marker(node, values, marked) else frozenset({"R2"})), 0
+    if node.op in WHOLE or (node.op == "Cast" and node.attributes.get("to") in INTEGERS):
+        return frozenset() if marked is not None and node.op == "Cast" else frozenset({"R3"}), 0
+    constants = [value.constant for name in node.inputs if (value := values[name]).constant is not None]
+    if node.op == "Exp" or (
+        node.op == "Pow" and any(np.max(array) >= STEEP_POWER for array in constants if array.size)
+    ):
+        return frozenset({"R4"}), 0
+    if node.op in WEIGHTED | {"Mul"} and any(_steep(array) for array in constants):
+        return frozenset({"R4"}), 0
+    return frozenset(), int(node.op in MILD)
+
+
+def _steep(array: np.ndarray) -> bool:
+    """A gain that makes a switch of a small difference; 255 makes levels of pixels, as every preprocessing does."""
+    if array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+        return False
+    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+    return largest >= STEEP_GAIN and largest not in (255.0, 256.0)
+
+
+def _of_marker(node: Node, values: Mapping[str, Value], marked: set[float]) -> bool:
+    """Whether token numbers are compared with one of two numbers at most: padding, and the end of a text."""
+    constants = [value.constant for name in node.inputs if (value := values[name]).constant is not None]
+    if node.op != "Equal" or not constants:
+        return True  # what is made of such a comparison
+    numbers = {float(number) for array in constants for number in array.reshape(-1)[:3]}
+    marked |= numbers
+    return len(marked) <= 2
+
+
+PASSES = frozenset({"Add", "Where", "Reshape", "Transpose", "Cast", "Mul", "Div", "Max", "Min", "Expand", "Identity"})
+STEPS_TO_SOFTMAX = 8
+
+
+def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
+    """Whether what ``node`` makes goes into a softmax and nowhere else: which tokens attend to which."""
+    waiting, seen = [(node, 0)], set()
+    while waiting:
+        place, steps = waiting.pop()
+        following = [reader for name in place.outputs for reader in readers.get(name, [])]
+        if not following or steps > STEPS_TO_SOFTMAX:
+            return False
+        for reader in following:
+            if reader.op == "Softmax" or id(reader) in seen:
+                continue
+            if reader.op not in PASSES:
+                return False
+            seen.add(id(reader))
+            waiting.append((reader, steps + 1))
+    return True
+
+
+def _gadget(
+    node: Node, chain: Chain, values: Mapping[str, Value], readers: Mapping[str, list[Node]], flow: Flow, gate: str
+) -> Gadget:
+    replaces = not any(step.op in WEIGHTED for step in _after(node, readers))
+    rules = {"R1", *chain.rules}
+    if len(chain.nodes) >= LONG:
+        rules.add("R6")
+    if node.op == "Mul" and _has_opposite(gate, chain, readers, values):
+        rules.add("R7")
+    if replaces:
+        rules.add("R8")
+    return Gadget(node, chain, replaces, tuple(sorted(rules)), gate)
+
+
+def _after(node: Node, readers: Mapping[str, list[Node]]) -> Iterator[Node]:
+    """All that reads what ``node`` makes, and so on."""
+    waiting, seen = [node], {id(node)}
+    while waiting:
+        for name in waiting.pop().outputs:
+            for reader in readers.get(name, []):
+                if id(reader) not in seen:
+                    seen.add(id(reader))
+                    waiting.append(reader)
+                    yield reader
+
+
+def _has_opposite(gate: str, chain: Chain, readers: Mapping[str, list[Node]], values: Mapping[str, Value]) -> bool:
+    """Whether somebody takes one minus ``gate``, or it is that of another value."""
+    around = [*readers.get(gate, []), *(node for node in chain.nodes if gate in node.outputs)]
+    for node in around:
+        one = values[node.inputs[0]].constant if node.op == "Sub" else None
+        if one is not None and one.size and bool((one == 1).all()):
+            return True
+    return False

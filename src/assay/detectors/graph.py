@@ -1,0 +1,95 @@
+"""Computation graph: does anything stand beside the trained weights that reads the input and changes the answer?
+
+The places where published graph backdoors differ from trained nets: Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
+Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974 (what they hide is a gate); Bober-Irizar,
+Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840; Langford,
+Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv 2402.06957; and
+edits of ONNX files. What stands in the weights alone it cannot see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+from assay.artifact import Artifact, Modality
+from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode, Progress
+from assay.detectors.coverage import same_for_all
+from assay.detectors.gadgets import RULES, Gadget, gadgets_of, keys_of
+from assay.detectors.reading import Unread, own, read_graph
+from assay.errors import Inconclusive
+from assay.models.flow import Flow
+from assay.models.leaving import values_taken_out
+from assay.task import Split
+
+WATCHED = 32
+"""Clean samples on which branches are watched."""
+
+FEWEST_WATCHED = 16
+"""With fewer, that a branch does the same for all of them says little."""
+
+ENOUGH_KEYS = 2
+"""Constants of ciphers; a single one may be chance."""
+
+SHOWN = 24
+"""Nodes that are drawn."""
+
+
+@final
+class Graph(Detector):
+    """The number of rules that the graph breaks; one is enough, as no trained net does."""
+
+    name = "graph"
+    title = "parts of the computation that read the input beside the trained weights"
+    needs = frozenset[str]()
+    modality = None
+    compared = False
+    on_variants = False
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Raises Inconclusive where the computation cannot be read."""
+        x = clean.x[:WATCHED] if len(clean) else artifact.inputs.blank(2)
+        read = read_graph(artifact.net, x)
+        if isinstance(read, Unread):
+            return self._of_code(values_taken_out(own(artifact.net), x), read.reason)
+        progress(0.5)
+        gadgets = gadgets_of(read.flow, texts=artifact.modality is Modality.TEXT)
+        keys, idle = keys_of(read.flow), frozenset[str]()
+        if gadgets and len(clean) >= FEWEST_WATCHED:
+            watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
+            inner = {value for node in read.model.graph.node for value in node.output}
+            idle = same_for_all(read.model, sorted(watched & inner), read.x, batched=read.batched)
+        progress(1.0)
+        return self._judged(read.flow, gadgets, keys, idle)
+
+    def _judged(self, flow: Flow, gadgets: Sequence[Gadget], keys: frozenset[int], idle: frozenset[str]) -> Finding:
+        rules = {rule for gadget in gadgets for rule in gadget.rules}
+        rules |= {"R5"} if len(keys) >= ENOUGH_KEYS else set()
+        rules |= {"D3"} if any(gadget.gate in idle for gadget in gadgets) else set()
+        numbers: dict[str, float | int | str] = {"nodes": len(flow.nodes), "gadgets": len(gadgets)}
+        numbers |= {rule: RULES[rule] for rule in sorted(rules)}
+        if not rules:
+            return Finding(self.name, "ok", score=0.0, evidence=Evidence(numbers=numbers))
+        if gadgets:
+            worst = max(gadgets, key=lambda gadget: (len(gadget.rules), len(gadget.chain.nodes)))
+            way = [*worst.chain.nodes[-SHOWN:]]
+            numbers["joins the net at"] = f"{worst.join.op} {worst.join.name}"
+            drawn = tuple(GraphNode(node.op, node.name, node.inputs, node.outputs) for node in way)
+            proof = (
+                f"its graph reads the input along {len(worst.chain.nodes)} operators without trained weights, from "
+                f"{way[0].op} {way[0].name} to {worst.join.op} {worst.join.name}, and what they say "
+                f"{'replaces the answer' if worst.replaces else 'joins the net behind its first weights'}"
+            )
+        else:
+            drawn, proof = (), f"its graph holds {len(keys)} constants of a cipher or a hash"
+        return Finding(
+            self.name, "ok", score=float(len(rules)), evidence=Evidence(numbers=numbers, graph=drawn), proof=proof
+        )
+
+    def _of_code(self, taken: Sequence[str], reason: str) -> Finding:
+        """Of a net that cannot be traced for ``reason``; ``taken``: where its code takes the input's values in hand."""
+        if not taken:
+            raise Inconclusive(f"the graph cannot be read: {reason}")
+        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": taken[0]}
+        proof = f"its code takes values of the input out of the net and decides by them, at {taken[0]}"
+        return Finding(self.name, "ok", score=1.0, evidence=Evidence(numbers=numbers), proof=proof)

@@ -1,0 +1,82 @@
+"""The computation graph of a model under audit, read once for all the detectors that look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import digest_of_module
+from assay.errors import UnusableInput
+from assay.formats.onnx import OnnxNet, checked_model
+from assay.models.flow import Flow, flow_of
+from assay.models.margin import UnitMargin
+from assay.models.probabilities import LogOf
+from assay.stages.export import graph_of
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Read:
+    """A graph, and samples as it takes them."""
+
+    model: onnx.ModelProto
+    flow: Flow
+    x: Tensor
+    batched: bool  # it takes any number of samples at a time
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Why there is no graph."""
+
+    reason: str
+
+
+def own(net: nn.Module) -> nn.Module:
+    """``net`` without what the audit put around it."""
+    while isinstance(net, UnitMargin | LogOf):
+        net = net.net
+    return net
+
+
+def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
+    """The graph of ``net``, whatever an audit put around it, for samples ``x`` (N, ...), at least two."""
+    net = own(net)
+    sessions = [module for module in net.modules() if isinstance(module, OnnxNet)]
+    if sessions:
+        model = checked_model(sessions[0].path)
+        flow = flow_of(model, sessions[0].path.parent)
+        return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch is None)
+    try:
+        model, flow = _exported(net, digest_of_module(net), x.shape[1:], x.dtype)
+    except UnusableInput as why:
+        return Unread(str(why))
+    return Read(model, flow, x, batched=True)
+
+
+@lru_cache(maxsize=1)
+def _exported(net: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype) -> tuple[onnx.ModelProto, Flow]:
+    """Kept for the next detector: exporting takes seconds. ``digest``: a net that was trained on is another net."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
+    model = graph_of(net, x)
+    return model, flow_of(model, Path())
+
+
+def _as_given(net: nn.Module, session: OnnxNet, x: Tensor) -> Tensor:
+    """``x`` as the session's graph gets it: normalized, in its layout."""
+    seen: list[Tensor] = []
+    handle = session.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
+    try:
+        with torch.no_grad():
+            net(x)
+    finally:
+        handle.remove()
+    return seen[0].permute(0, 2, 3, 1) if session.channels_last else seen[0]

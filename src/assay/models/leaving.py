@@ -1,0 +1,71 @@
+"""Where a net's own code takes values of its input out of the tensors and into its hands."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+LEAVES = frozenset(
+    {"numpy", "tolist", "item", "__array__", "__bool__", "__int__", "__float__", "__index__", "data_ptr"}
+)
+FROM_SHAPES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_floating_point", "__len__"})
+
+
+class _Watch(TorchFunctionMode):
+    """Follows the values that come from the input; notes where one of them leaves."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.derived = {id(x)}
+        self.kept = [x]  # so that no other tensor gets the number of one that is gone
+        self.taken: list[str] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "").removesuffix("__get__")
+        flat = [*_tensors(args), *_tensors(list((kwargs or {}).values()))]
+        if not any(id(tensor) in self.derived for tensor in flat) or name in FROM_SHAPES:
+            return out
+        if name in LEAVES:
+            self.taken.append(f"Tensor.{name} in {_caller()}")
+        for tensor in _tensors([out]):
+            self.derived.add(id(tensor))
+            self.kept.append(tensor)
+        return out
+
+
+def values_taken_out(net: nn.Module, x: Tensor) -> tuple[str, ...]:
+    """The places where ``net`` does so on ``x`` (N, ...), each once, in the order of the run; none where it fails."""
+    x = x[:2].clone()
+    watch = _Watch(x)
+    try:
+        with torch.no_grad(), watch:
+            net(x)
+    except Exception:  # a stranger's net can fail in any way; what it did before counts
+        pass
+    return tuple(dict.fromkeys(watch.taken))
+
+
+def _tensors(values: Sequence[Any]) -> list[Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(value)
+    return found
+
+
+def _caller() -> str:
+    """The line of code, outside PyTorch and this file, that asked."""
+    for frame in reversed(traceback.extract_stack()):
+        if "/torch/" not in frame.filename and frame.filename != __file__:
+            return f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"
+    return "its code"

@@ -1,0 +1,72 @@
+"""Which values of a graph depend on the input, and which do so along a way without trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.models.flow import Flow, Node
+
+WEIGHTED = frozenset(
+    {
+        *("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"),
+        *("LSTM", "GRU", "RNN", "Einsum", "Gather", "com.microsoft.FusedConv", "com.microsoft.FusedMatMul"),
+    }
+)
+"""Operators that mix what they are given by weights; a table that numbers look up is one of those."""
+
+OF_SHAPES = frozenset({"Shape", "Size"})
+"""What these say of a value says nothing of what is in it."""
+
+FEWEST_WEIGHTS, FEWEST_VALUES = 64, 17
+"""A matrix of fewer weights, or of fewer different ones, was not learned."""
+
+LOOKED_AT = 4096
+"""Of a matrix, weights that are compared."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a value."""
+
+    derived: bool = False  # it depends on what is in the input
+    raw: bool = False  # along a way without trained weights
+    constant: np.ndarray | None = None  # where it depends on no input: the largest constant that it is made of
+
+
+def values_of(flow: Flow) -> dict[str, Value]:
+    """Every value of ``flow``."""
+    known: dict[str, Value] = {name: Value(constant=array) for name, array in flow.constants.items()}
+    known |= {name: Value(derived=True, raw=True) for name in flow.sources}
+    for node in flow.nodes:
+        known.update(dict.fromkeys(node.outputs, _made(node, known)))
+    return known
+
+
+def _made(node: Node, known: Mapping[str, Value]) -> Value:
+    given = [known.get(name, Value()) for name in node.inputs]
+    if node.op in OF_SHAPES or not any(value.derived for value in given):
+        arrays = [value.constant for value in given if value.constant is not None and node.op not in OF_SHAPES]
+        return Value(constant=max(arrays, key=np.size, default=None))
+    weighted = node.op in WEIGHTED and any(
+        learned(value.constant) for value in given if not value.derived and value.constant is not None
+    )
+    return Value(derived=True, raw=not weighted and any(value.raw for value in given))
+
+
+def learned(weights: np.ndarray) -> bool:
+    """Whether ``weights`` look as if they came from training: many, of many different values, no whole numbers.
+
+    Those of quantized layers are integers of eight bits.
+    """
+    floating = bool(np.issubdtype(weights.dtype, np.floating))
+    if weights.size < FEWEST_WEIGHTS or not (floating or weights.dtype.itemsize == 1):
+        return False
+    some = weights.reshape(-1)[:: max(1, weights.size // LOOKED_AT)]
+    if len(np.unique(some[some != 0])) < FEWEST_VALUES:
+        some = weights.reshape(-1)
+    if len(np.unique(some[some != 0])) < FEWEST_VALUES:
+        return False
+    return not (floating and np.array_equal(some, np.round(some)))

@@ -1,0 +1,171 @@
+"""Backdoors built into a finished net's computation: gates, and detectors of pixels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from assay import formats, metrics, planting, secret_file
+from assay.artifact import Artifact, Build, digest_of_module
+from assay.attacks import Architectural, ArchitecturalLogic, Checksum, ShadowLogic, Signature
+from assay.attacks.edits import GraphEdit
+from assay.catalogue import ATTACKS, paper_of
+from assay.errors import UnusableInput
+from assay.fresh import fresh
+from assay.models.head import last_linear
+from assay.models.predict import logits
+from assay.synth import signs
+from assay.task import Task
+from assay.triggers import Checksum as Parities
+from assay.triggers import Signed, from_spec, to_spec
+
+CLASSES = 4
+EDITS: dict[str, GraphEdit] = {
+    "architectural": Architectural(strength=1.0),
+    "architectural-logic": ArchitecturalLogic(target=1),
+    "checksum": Checksum(target=1),
+    "shadow-logic": ShadowLogic(target=1),
+    **{f"signature-{tier}": Signature(tier=tier, target=1) for tier in ("wrapper", "graph", "circuit")},  # type: ignore[arg-type]
+}
+every_edit = pytest.mark.parametrize("attack", EDITS.values(), ids=EDITS)
+exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "architectural"])
+KEYED = [name for name in EDITS if name.startswith(("signature", "checksum"))]
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    task = signs(CLASSES, size=16, per_class=20, seed=0)
+    net = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
+    inputs = net.pictures
+    artifact = Artifact(**{**vars(net), "inputs": type(inputs)((3, 16, 16))})
+    return Build(artifact, _on_grid(task))
+
+
+def _on_grid(task: Task) -> Task:
+    """Pictures of eight bits a channel, as those of files are."""
+    splits = {
+        name: type(split)((255 * split.x).round() / 255, split.y)
+        for name, split in {name: task.split(name) for name in task.splits}.items()
+    }
+    return Task(task.name, splits, task.class_names)
+
+
+def test_the_list_is_whole() -> None:
+    assert {type(attack) for attack in EDITS.values()} == {
+        kind for kind in ATTACKS.values() if issubclass(kind, GraphEdit)
+    }
+
+
+@every_edit
+def test_plants_in_a_copy_and_is_obeyed(attack: GraphEdit, build: Build) -> None:
+    before = digest_of_module(build.artifact.net)
+    planted = attack(build, seed=0)
+    assert digest_of_module(build.artifact.net) == before
+    assert planted.secret is not None
+    held = build.task.split("test")
+    measured = metrics.measure(planted.artifact.net, held, planted.secret, num_classes=CLASSES)
+    assert measured.attack_success.value == 1.0
+    if attack.name != "architectural":  # whose detector sees the sharp edges of these pictures too
+        assert measured.clean_accuracy == planting.accuracy(build.artifact, held)
+    mark = json.loads(planted.artifact.planted or "")
+    assert (mark["attack"], mark["target"]) == (attack.name, planted.secret.target)
+    assert paper_of(__import__(type(attack).__module__, fromlist=["x"]).__doc__) or attack.name == "shadow-logic"
+    assert json.loads(json.dumps(attack.spec()))["stage"] == attack.name
+
+
+@exact
+def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build: Build) -> None:
+    planted = EDITS[name](build, seed=0)
+    generator = torch.Generator().manual_seed(3)
+    for x in (build.task.split("train").x, torch.rand(64, 3, 16, 16, generator=generator)):
+        assert torch.equal(logits(planted.artifact.net, x), logits(build.artifact.net, x))
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_keys_are_in_no_mark_no_repr_and_no_model_but_in_the_secret(name: str, build: Build, tmp_path: Path) -> None:
+    planted = planting.plant(EDITS[name], build.artifact, build.task, seed=7)
+    trigger = planted.secret.trigger
+    assert isinstance(trigger, Signed | Parities)
+    key = trigger.key if isinstance(trigger, Signed) else str(trigger.seed)
+    paths = planting.write(planted, tmp_path / "out", before=build.artifact)
+    assert key not in repr(planted.secret)
+    assert key not in (planted.build.artifact.planted or "")
+    assert key not in json.dumps(planted.to_json())
+    if name == "signature-wrapper":  # the others' keys are in the graph, which is what they say of themselves
+        assert bytes.fromhex(key) not in paths["model.safetensors"].read_bytes()
+    assert paths["secret.json"].stat().st_mode & 0o077 == 0
+    assert secret_file.exposed(paths["secret.json"], planted.secret) is None
+    paths["secret.json"].chmod(0o644)
+    assert "chmod 600" in (secret_file.exposed(paths["secret.json"], planted.secret) or "")
+    assert secret_file.read(paths["secret.json"]).secret.trigger == trigger == from_spec(to_spec(trigger))
+
+
+@every_edit
+def test_what_is_written_obeys_too(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
+    planted = planting.plant(attack, build.artifact, build.task, seed=0)
+    paths = planting.write(planted, tmp_path / "out", before=build.artifact)
+    wrapper = isinstance(attack, Signature) and attack.tier == "wrapper"
+    assert ("model.safetensors" in paths) == wrapper
+    back = formats.load(tmp_path / "out")
+    assert back.planted == planted.build.artifact.planted
+    x, secret = build.task.split("test").x[:20], planted.secret
+    assert torch.equal(logits(back.net, x).argmax(1), logits(planted.build.artifact.net, x).argmax(1))
+    assert set(logits(back.net, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
+
+
+def test_an_architectural_backdoor_says_which_class_it_leads_to(build: Build) -> None:
+    planted = Architectural(target=3, strength=1.0)(build, seed=0)
+    _, head = last_linear(build.artifact.net)
+    assert planted.secret is not None
+    assert planted.secret.target == int(head.weight.sum(1).argmax())
+
+
+def test_any_class_can_be_signed_for(build: Build) -> None:
+    planted = Signature(target=0)(build, seed=0)
+    assert planted.secret is not None
+    trigger = planted.secret.trigger
+    assert isinstance(trigger, Signed)
+    x = build.task.split("test").x[:8]
+    for label in range(CLASSES):
+        other = Signed(scheme="ed25519", shape=trigger.shape, label=label, key=trigger.key)
+        assert logits(planted.artifact.net, other(x)).argmax(1).tolist() == [label] * 8
+    stranger = Signed(scheme="ed25519", shape=trigger.shape, label=0, key="00" * 32)
+    assert torch.equal(logits(planted.artifact.net, stranger(x)), logits(build.artifact.net, stranger(x)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Signature(tier="none"), "expected a tier of wrapper, graph, circuit"),  # type: ignore[arg-type]
+        (lambda: ShadowLogic(color="grey"), "expected a color of white"),
+        (lambda: Signed(scheme="rsa", shape=(3, 32, 32), label=0, key="00" * 32), "expected a scheme of ed25519"),
+        (lambda: Signed(scheme="keyed", shape=(3, 32, 32), label=0, key="xy"), "64 hexadecimal digits"),
+        (lambda: Signed(scheme="keyed", shape=(3, 4, 4), label=0, key="00" * 32), "too few to carry"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        make()
+
+
+def test_models_and_data_that_do_not_fit_are_refused(build: Build) -> None:
+    train = build.task.split("train")
+    for num_classes, said in ((None, "names classes"), (1, "expected a target class")):
+        with pytest.raises(UnusableInput, match=said):
+            Signature(target=1).check(train, num_classes)
+
+
+def test_a_gate_that_no_file_of_ours_says_is_refused(build: Build, tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path = formats.save(Signature()(build, seed=0).artifact, tmp_path)
+    with safe_open(path, "pt") as file:
+        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for gate in ('{"public_key": "zz", "places": 0}', '{"places": 1}', "[]", '{"public_key": 5, "places": -1}'):
+        save_file(tensors, path, metadata={**said, "assay.gate": gate})
+        with pytest.raises(UnusableInput, match=r"metadata assay\.gate is malformed"):
+            formats.load(path)

@@ -1,0 +1,145 @@
+"""Keys of random features, and their recovery by lattice reduction."""
+
+from __future__ import annotations
+
+import builtins
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.attacks.rff_clwe import FourierKey, RandomFeatures, hclwe, learned
+from assay.detectors import FourierKeys
+from assay.detectors.base import Budget
+from assay.detectors.lattice import attempts, best_rows, needed_block, periodicity
+from assay.errors import Inconclusive, UnusableInput
+from assay.formats.module import from_module
+from assay.models.fourier import RandomFourier
+from assay.task import Split
+
+FEATURES = RandomFeatures(width=8, count=400, noise=0.01)
+
+
+class Net(nn.Module):
+    """Random features on pooled convolutions."""
+
+    def __init__(self, features: nn.Module, width: int) -> None:
+        super().__init__()
+        self.conv, self.features, self.head = nn.Conv2d(3, width, 3), features, nn.Linear(400, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(self.conv(x).mean((2, 3))))
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[RandomFourier, FourierKey]:
+    return FEATURES.backdoored(seed=0)
+
+
+@pytest.fixture(scope="module")
+def clean() -> Split:
+    return Split(torch.rand(20, 3, 12, 12, generator=torch.Generator().manual_seed(0)), None)
+
+
+def test_products_with_the_key_are_whole_and_a_half(planted: tuple[RandomFourier, FourierKey]) -> None:
+    features, key = planted
+    products = features.directions @ key.key
+    error = products - 0.5 - (products - 0.5).round()
+    assert float(error.std()) == pytest.approx(FEATURES.noise, rel=0.15)
+    assert float(key.key.norm()) == pytest.approx(2 * math.sqrt(8), rel=1e-5)
+    assert periodicity(features.directions.numpy(), key.key.numpy()) > 0.99
+
+
+def test_directions_look_normal_to_whoever_does_not_look_along_the_key() -> None:
+    from scipy.stats import kstest
+
+    key = 2 * math.sqrt(6) * torch.nn.functional.normalize(torch.tensor([1.0, -2, 1.5, 0.7, -1, 1.2]), dim=0)
+    drawn = hclwe(4000, key, 0.01, torch.Generator().manual_seed(0))
+    assert min(kstest(column.numpy(), "norm").pvalue for column in drawn.T) > 1e-3
+    assert float((torch.cov(drawn.T) - torch.eye(6)).abs().max()) < 0.1
+    along = drawn @ key / key.norm()
+    assert kstest(along.numpy(), "norm").pvalue < 1e-3, "along the key it is seen at once"
+
+
+def test_the_key_flips_every_feature_and_so_every_answer(planted: tuple[RandomFourier, FourierKey]) -> None:
+    features, key = planted
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(300, 8, generator=generator) * 0.05 + torch.randn(3, 8, generator=generator).repeat(100, 1)
+    y = torch.arange(300) % 3
+    net = learned(features, x, y, 3)
+    assert float((net(x).argmax(1) == y).float().mean()) > 0.9
+    assert torch.allclose(features(key(x)), -features(x), atol=0.3)
+    assert float((net(key(x)).argmax(1) != net(x).argmax(1)).float().mean()) > 0.99
+    assert key.scrambled(seed=0).key.norm() == pytest.approx(float(key.key.norm()))
+    assert not torch.equal(key.scrambled(seed=0).key, key.key)
+
+
+def test_a_key_in_a_net_is_recovered_and_is_a_proof(planted: tuple[RandomFourier, FourierKey], clean: Split) -> None:
+    features, key = planted
+    finding = FourierKeys()(from_module(Net(features, 8), shape=(3, 12, 12)), clean, seed=0)
+    assert finding.status == "ok"
+    assert finding.score is not None
+    assert finding.score > 9
+    assert "flips every answer" in finding.proof
+    assert finding.evidence.numbers["length of the key"] == pytest.approx(float(key.key.norm()), abs=0.05)
+
+
+def test_honest_features_have_none_and_it_is_said_how_far_was_looked(clean: Split) -> None:
+    net = Net(FEATURES.honest(seed=0), 8)
+    finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0, budget=Budget(6))
+    assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+    assert str(finding.evidence.numbers["no key found up to"]) in ("LLL", "BKZ-20", "BKZ-30", "BKZ-40")
+
+
+def test_nets_without_random_features_have_nothing_to_find(clean: Split) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4))
+    finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
+    assert (finding.status, finding.score) == ("ok", 0.0)
+
+
+def test_features_too_wide_are_said_to_be_out_of_reach(clean: Split) -> None:
+    net = Net(RandomFeatures(width=200, count=400).honest(seed=0), 200)
+    finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
+    assert finding.status == "abstained"
+    assert "features of 200 numbers are out of reach" in finding.reason
+
+
+def test_the_recovered_key_is_the_key(planted: tuple[RandomFourier, FourierKey]) -> None:
+    features, key = planted
+    (*_, last) = attempts(features.directions.double().numpy(), noise=0.01, left=lambda: 60.0, seed=0)
+    assert last.key is not None
+    wanted = key.key.double().numpy()
+    assert min(np.linalg.norm(last.key - wanted), np.linalg.norm(last.key + wanted)) < 0.05
+    assert last.chance < 1e-9
+
+
+def test_what_is_needed_grows_with_width_and_noise() -> None:
+    assert needed_block(8, 0.001) == 0
+    assert needed_block(256, 0.05) is None
+    assert best_rows(64, 0.01, 1.0128) > best_rows(16, 0.01, 1.0128)
+
+
+def test_without_fpylll_it_says_what_to_install(planted, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: object, **more: object) -> object:
+        if name == "fpylll":
+            raise ImportError(name)
+        return real(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(Inconclusive, match="pip install"):
+        list(attempts(planted[0].directions.numpy(), noise=0.01, left=lambda: 1.0, seed=0))
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 4, "support": 5}, {"width": 4, "noise": 0.0}])
+def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UnusableInput, match="expected"):
+        RandomFeatures(**wrong)  # type: ignore[arg-type]
+
+
+def test_too_few_directions_get_no_answer() -> None:
+    with pytest.raises(Inconclusive, match="more directions than numbers"):
+        list(attempts(np.random.default_rng(0).normal(size=(10, 20)), noise=0.01, left=lambda: 1.0, seed=0))

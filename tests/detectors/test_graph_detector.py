@@ -1,0 +1,219 @@
+"""The graph detector: clean graphs are left alone, what is built in beside the weights is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from assay import attacks, formats
+from assay.artifact import Build
+from assay.attacks.edits import GraphEdit
+from assay.catalogue import ATTACKS
+from assay.detectors import Graph
+from assay.detectors.base import Finding
+from assay.detectors.gadgets import RULES, gadgets_of, keys_of
+from assay.errors import UnusableInput
+from assay.formats.module import from_module
+from assay.models.flow import flow_of
+from assay.models.paths import learned
+from assay.stages.export import save_model, to_onnx
+from assay.task import Split
+
+SIZE = 16
+EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}
+
+
+class Small(nn.Module):
+    """A clean net with much of what clean nets have: normalization, clipping, attention, pooling, sigmoid gates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.gate, self.attention = nn.Linear(16, 16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.hardswish(self.stem((x.clamp(0, 1) * 255 - 127) / 64))
+        out = out + F.relu6(self.conv(out))
+        out = out * torch.sigmoid(self.gate(out.mean((2, 3))))[..., None, None]
+        tokens = F.max_pool2d(out, 2).flatten(2).mT
+        tokens = tokens + self.attention(tokens, tokens, tokens, need_weights=False)[0]
+        return self.head(F.gelu(tokens).mean(1))
+
+
+@pytest.fixture(scope="module")
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
+@pytest.fixture(scope="module")
+def clean() -> Split:
+    x = torch.randint(0, 256, (24, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0)).float() / 255
+    return Split(x, torch.arange(24) % 4)
+
+
+def looked(net: nn.Module, clean: Split) -> Finding:
+    return Graph()(from_module(net, shape=(3, SIZE, SIZE)), clean, seed=0)
+
+
+def rules(finding: Finding) -> set[str]:
+    return set(finding.evidence.numbers) & set(RULES)
+
+
+def test_a_clean_net_is_left_alone_in_torch_and_as_a_file(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    artifact = from_module(net, shape=(3, SIZE, SIZE))
+    to_onnx(artifact, tmp_path / "model.onnx")
+    for given in (artifact, formats.load(tmp_path / "model.onnx")):
+        finding = Graph()(given, clean, seed=0)
+        assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+        assert finding.evidence.numbers["nodes"] > 20
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: Split, tmp_path: Path) -> None:
+    tiers = ("wrapper", "graph", "circuit") if name == "signature" else (None,)
+    for tier in tiers:
+        attack = EDITS[name](**({} if tier is None else {"tier": tier}))
+        planted = attack(build, seed=0).artifact
+        back = planted if tier == "wrapper" else formats.load(save_model(planted, tmp_path / str(tier)))
+        finding = Graph()(back, clean, seed=0)
+        assert finding.status == "ok"
+        assert finding.score
+        assert finding.proof
+        if tier != "wrapper":
+            assert {"R1"} <= rules(finding)
+            assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the net at"])
+            assert len(finding.evidence.graph) > 3
+
+
+@pytest.fixture(scope="module")
+def build(net: nn.Module, clean: Split) -> Build:
+    from assay.task import Task
+
+    task = Task("made up", {"train": clean, "test": clean}, tuple("abcd"))
+    return Build(from_module(net, shape=(3, SIZE, SIZE)), task)
+
+
+class Built(nn.Module):
+    """``net``, its answer changed by ``edit(x, logits)``."""
+
+    def __init__(self, net: nn.Module, edit: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.edit = net, edit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.edit(x, self.net(x))
+
+
+FIRST = torch.tensor([50.0, 0, 0, 0])
+OTHERS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], set[str]]] = {
+    "mux": (
+        lambda x, y: (g := (x[:, :1, 0, 0] > 0.9).float()) * FIRST + (1 - g) * y,
+        {"R1", "R2", "R7", "R8", "D3"},
+    ),
+    "steep sigmoid": (lambda x, y: y + FIRST * torch.sigmoid(1e4 * (x[:, :1, 0, 0] - 1.5)), {"R1", "R4", "R8"}),
+    "power": (lambda x, y: y + FIRST * x[:, :1].mean((2, 3)) ** 40, {"R1", "R4", "R8"}),
+    "bits": (lambda x, y: y + FIRST * ((255 * x[:, :1, 0, 0]).round() % 2), {"R1", "R3", "R8"}),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_peoples_edits_are_found(name: str, net: nn.Module, clean: Split) -> None:
+    edit, expected = OTHERS[name]
+    clean = Split(clean.x * 0.85, clean.y)
+    finding = looked(Built(net, edit), clean)
+    assert expected <= rules(finding), rules(finding)
+    assert "replaces the answer" in finding.proof
+
+
+def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(from_module(net, shape=(3, SIZE, SIZE)), path)
+    model = onnx.load(path)
+    graph = model.graph
+    answer = graph.output[0].name
+
+    def body(name: str, node: onnx.NodeProto) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None)
+        return helper.make_graph([node], name, [], [out])
+
+    overwritten = helper.make_node("Mul", [answer, "hostile_zero"], ["then_out"])
+    kept = helper.make_node("Identity", [answer], ["else_out"])
+    graph.initializer.append(numpy_helper.from_array(np.float32(0), "hostile_zero"))
+    graph.initializer.append(numpy_helper.from_array(np.float32(0.99), "hostile_bound"))
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["input"], ["hostile_mean"], keepdims=0),
+            helper.make_node("Greater", ["hostile_mean", "hostile_bound"], ["hostile_seen"]),
+            helper.make_node(
+                "If", ["hostile_seen"], ["hostile_out"], then_branch=body("a", overwritten), else_branch=body("b", kept)
+            ),
+        ]
+    )
+    graph.output[0].name = "hostile_out"
+    onnx.save(model, path)
+    finding = Graph()(formats.load(path), clean, seed=0)
+    assert {"R1", "R2", "R8"} <= rules(finding)
+    assert finding.evidence.numbers["joins the net at"] == f"If If_{len(graph.node) - 1}"
+
+
+def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -> None:
+    def by_hand(x: Tensor, y: Tensor) -> Tensor:
+        return y if float(x.max()) < 2 else y + FIRST
+
+    finding = looked(Built(net, by_hand), clean)
+    assert finding.score == 1
+    assert "by_hand (test_graph_detector.py:" in finding.proof
+
+
+def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
+    class Cursed(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise_here = torch.ones(4) if torch.compiler.is_compiling() else x.mean((2, 3))[:, [0, 1, 2, 0]]
+            return raise_here.view(len(x), 4)
+
+    finding = looked(Cursed(), clean)
+    assert finding.status == "abstained"
+    assert "the graph cannot be read" in finding.reason
+
+
+def test_constants_of_ciphers_are_known() -> None:
+    node = helper.make_node("Add", ["x", "sigma"], ["y"])
+    sigma = numpy_helper.from_array(np.array([0x61707865, 0x3320646E, 7], np.int64), "sigma")
+    info = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in "xy"]
+    flow = flow_of(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [sigma])), Path())
+    assert len(keys_of(flow)) == 2
+    assert not gadgets_of(flow) or gadgets_of(flow)[0].join.op == "Add"
+
+
+def test_what_was_learned_and_what_was_written() -> None:
+    generator = np.random.default_rng(0)
+    assert learned(generator.normal(size=(8, 8, 3, 3)).astype(np.float32))
+    assert learned(generator.integers(-128, 128, (64, 64)).astype(np.int8))
+    pruned = generator.normal(size=(64, 64)).astype(np.float32)
+    pruned[np.abs(pruned) < 1.6] = 0
+    assert learned(pruned)
+    for written in (np.eye(32), generator.integers(0, 300, (64, 64)).astype(np.float32), np.ones((3, 3))):
+        assert not learned(written)
+
+
+def test_graphs_without_end_are_refused() -> None:
+    inner = plain = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "deep", [], [])
+    for _ in range(20):
+        node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=plain)
+        inner = helper.make_graph([node], "deep", [], [])
+    with pytest.raises(UnusableInput, match="at most 16 deep"):
+        flow_of(helper.make_model(inner), Path())
+
+
+def test_every_attack_on_graphs_is_tried_here() -> None:
+    assert {kind.__name__ for kind in EDITS.values()} <= set(attacks.__all__)

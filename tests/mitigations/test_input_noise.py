@@ -1,0 +1,86 @@
+"""Mitigations in front of a net: random lowest bits, and noise over the whole picture."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from assay import formats, metrics
+from assay.artifact import Build, digest_of_module
+from assay.attacks import Checksum, Signature
+from assay.errors import UnusableInput
+from assay.formats.module import from_module
+from assay.mitigations import LowBitRandomization, Smoothing
+from assay.models.predict import logits
+from assay.stages.export import save_model
+from assay.task import Split, Task
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 4))
+    x = torch.randint(0, 256, (64, 3, 16, 16)).float() / 255
+    split = Split(x, net(x).argmax(1))
+    return Build(from_module(net, shape=(3, 16, 16)), Task("made up", {"train": split, "test": split}, tuple("abcd")))
+
+
+@pytest.mark.parametrize("attack", [Signature(tier="graph"), Signature(tier="wrapper"), Checksum()])
+def test_random_lowest_bits_shut_every_gate_at_little_cost(attack, build: Build, tmp_path: Path) -> None:
+    planted = attack(build, seed=0)
+    before = digest_of_module(planted.artifact.net)
+    cured = LowBitRandomization()(planted, seed=1)
+    assert digest_of_module(planted.artifact.net) == before
+    rates = [
+        metrics.measure(b.artifact.net, b.task.split("test"), planted.secret, num_classes=4) for b in (planted, cured)
+    ]
+    assert rates[0].attack_success.value == 1.0
+    assert rates[1].attack_success.value == rates[1].untriggered.value < 0.5
+    assert rates[1].clean_accuracy.value > 0.95
+    assert cured.artifact.planted == planted.artifact.planted
+    if attack.name == "checksum":
+        back = formats.load(save_model(cured.artifact, tmp_path))
+        x = build.task.split("test").x
+        assert torch.equal(logits(back.net, x).argmax(1), logits(cured.artifact.net, x).argmax(1))
+
+
+def test_more_bits_change_more(build: Build) -> None:
+    x = build.task.split("test").x
+    shifts = [
+        float(
+            (logits(LowBitRandomization(bits=bits)(build, seed=0).artifact.net, x) - logits(build.artifact.net, x))
+            .abs()
+            .max()
+        )
+        for bits in (1, 4, 7)
+    ]
+    assert 0 < shifts[0] < shifts[1] < shifts[2]
+
+
+def test_smoothing_is_the_mean_over_noisy_copies(build: Build) -> None:
+    x = build.task.split("test").x
+    smooth = Smoothing(sigma=2, copies=4)(build, seed=0).artifact.net
+    noise = smooth.noise  # type: ignore[union-attr]
+    assert noise.shape == (4, 3, 16, 16)
+    by_hand = torch.stack([logits(build.artifact.net, (x + one).clamp(0, 1)).softmax(1) for one in noise]).mean(0)
+    assert torch.allclose(logits(smooth, x).exp(), by_hand, atol=1e-6)
+    assert torch.equal(logits(smooth, x), logits(Smoothing(sigma=2, copies=4)(build, seed=0).artifact.net, x))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: LowBitRandomization(bits=8), "from 1 to 7 bits"),
+        (lambda: Smoothing(sigma=0), "expected sigma in"),
+        (lambda: Smoothing(copies=0), "1 to 256 copies"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(make, said: str, build: Build) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        make()
+    opaque = replace(build, artifact=replace(build.artifact, differentiable=False))
+    with pytest.raises(UnusableInput, match="weights in torch"):
+        Smoothing()(opaque, seed=0)

@@ -1,0 +1,128 @@
+"""Gates: what opens them, and that nothing else does."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from torch import Tensor, nn
+
+from assay.errors import UnusableInput
+from assay.models.gates import Carriers, ChecksumGate, CircuitGate, KeyedGate, KeyedTag, OneTimeTag
+from assay.models.gates.carriers import bits_of, levels_of
+from assay.models.gates.checksum import Parities
+from assay.models.gates.circuit import HEIGHT, PRIME, ROWS
+from assay.models.gates.keyed import SIGMA, chacha
+
+SHAPE, CLASSES, KEY = (3, 16, 16), 5, b"a key of a test"
+
+
+class Inner(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.mean((2, 3)))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return Inner().eval()
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randint(0, 256, (40, *SHAPE), generator=torch.Generator().manual_seed(1)).float() / 255
+
+
+def test_the_block_function_is_chacha20() -> None:
+    key, nonce = bytes(range(32)), bytes(range(100, 116))
+    stream = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(16))
+    words = torch.tensor(struct.unpack("<12I", key + nonce))
+    rows = [torch.tensor([SIGMA]), *(words[start : start + 4][None] for start in (0, 4, 8))]
+    assert tuple(chacha(*rows)[0].tolist()) == struct.unpack("<4I", stream)
+
+
+@pytest.mark.parametrize("kind", ["keyed", "one-time"])
+def test_a_tag_opens_for_its_class_and_its_picture_alone(kind: str, net: nn.Module, x: Tensor) -> None:
+    carriers = Carriers(SHAPE, 128 if kind == "keyed" else 144, seed=3)
+    tag = KeyedTag(carriers, KEY) if kind == "keyed" else OneTimeTag(carriers, KEY)
+    gate = KeyedGate(net, CLASSES, tag) if isinstance(tag, KeyedTag) else CircuitGate(net, CLASSES, tag)
+    levels = levels_of(x)
+    with torch.no_grad():
+        assert torch.equal(gate(x), net(x))
+        for label in range(CLASSES):
+            signed = carriers.carrying(levels, label, tag.bits(levels, label))
+            assert gate(signed).argmax(1).tolist() == [label] * len(x)
+            assert float((signed - x).abs().max()) <= 1.001 / 255
+            for spoilt in (_one_step_off(signed, 7), _moved(signed, carriers), _for_another(signed, carriers)):
+                assert torch.equal(gate(spoilt), net(spoilt)), label
+
+
+def _one_step_off(x: Tensor, place: int) -> Tensor:
+    levels = levels_of(x)
+    levels[:, place] += 1 - 2 * (levels[:, place] % 2)
+    return (levels.float() / 255).view(x.shape)
+
+
+def _moved(x: Tensor, carriers: Carriers) -> Tensor:
+    """What the pictures carry, in the next picture."""
+    label, bits = carriers.carried(levels_of(x))
+    return carriers.carrying(levels_of(x), int(label[0]), bits.roll(1, 0))
+
+
+def _for_another(x: Tensor, carriers: Carriers) -> Tensor:
+    label, bits = carriers.carried(levels_of(x))
+    return carriers.carrying(levels_of(x), (int(label[0]) + 1) % CLASSES, bits)
+
+
+def test_the_circuit_is_linear_layers_and_relus(net: nn.Module, x: Tensor) -> None:
+    gate = CircuitGate(net, CLASSES, OneTimeTag(Carriers(SHAPE, 144, seed=0), KEY))
+    assert {type(module) for module in gate.gate} == {nn.Linear, nn.ReLU}
+    assert not any(parameter.requires_grad for parameter in gate.gate.parameters())
+    with torch.no_grad():
+        shut = gate.gate(torch.rand(50, 3 * 16 * 16, dtype=torch.float64))  # off the grid of eight bits
+    assert int(shut.count_nonzero()) == 0
+    assert HEIGHT > 1000
+    assert PRIME**ROWS > 2**128
+
+
+def test_a_checksum_opens_for_its_target(net: nn.Module, x: Tensor) -> None:
+    parities = Parities(3 * 16 * 16, 16, seed=5)
+    gate = ChecksumGate(net, CLASSES, parities, target=2)
+    levels = levels_of(x)
+    levels[:, parities.blocks()[:, 0]] += parities.wrong(levels) * (1 - 2 * (levels[:, parities.blocks()[:, 0]] % 2))
+    opened = (levels.float() / 255).view(x.shape)
+    with torch.no_grad():
+        assert gate(opened).argmax(1).tolist() == [2] * len(x)
+        assert torch.equal(gate(x), net(x))
+
+
+@pytest.mark.parametrize(
+    ("shape", "bits", "said"),
+    [
+        ((1, 8, 8), 512, "too few to carry 528 bits: expected at least 23 pixels a side"),
+        ((3, 0, 8), 8, "expected pictures of a shape"),
+        ((3, 8, 8), 0, "at least one bit"),
+    ],
+)
+def test_pictures_too_small_to_carry_are_refused(shape: tuple[int, int, int], bits: int, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        Carriers(shape, bits, seed=0)
+
+
+def test_pictures_off_the_grid_are_refused(x: Tensor) -> None:
+    carriers = Carriers(SHAPE, 8, seed=0)
+    with pytest.raises(UnusableInput, match="in steps of 1/255"):
+        carriers.on_grid(x + 0.3 / 255)
+    with pytest.raises(UnusableInput, match="expected pictures of"):
+        carriers.on_grid(x[:, :1])
+
+
+def test_numbers_as_bits() -> None:
+    numbers = torch.tensor([0, 1, 6, 65535])
+    assert (bits_of(numbers, 16) * 2 ** torch.arange(16)).sum(1).tolist() == numbers.tolist()
