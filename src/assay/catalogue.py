@@ -15,8 +15,10 @@ from assay.attacks.edits import GraphEdit
 from assay.attacks.encoders import EncoderAttack
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
 from assay.stages.base import Stage
+from assay.stages.distil import Distil
 from assay.stages.downstream import Downstream
 from assay.stages.export import FULL_FILE, INT8_FILE, ExportInt8, ExportOnnx
+from assay.stages.persist import Persist
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeWeights
 from assay.stages.train import FineTune, LinearProbe, Train
@@ -73,6 +75,8 @@ STAGES: dict[str, type[Stage]] = {
     "weights": QuantizeWeights,
     "int8": ExportInt8,
     "export": ExportOnnx,
+    "persist": Persist,
+    "distil": Distil,
     **MITIGATIONS,
 }
 """The stages of ``assay stage`` and of a bench."""

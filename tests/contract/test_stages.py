@@ -27,8 +27,10 @@ from assay.mitigations import (
     UniversalTraining,
 )
 from assay.stages.base import Stage
+from assay.stages.distil import Distil
 from assay.stages.downstream import Downstream
-from assay.stages.export import ExportInt8, ExportOnnx
+from assay.stages.export import ExportInt8, ExportOnnx, save_model
+from assay.stages.persist import Persist
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8, QuantizeWeights
 from assay.stages.train import FineTune, LinearProbe, Recipe, Train
@@ -49,6 +51,8 @@ STAGES: dict[str, Make] = {
     "compressed-tuning": lambda _: CompressedTuning(recipe=QUICK),
     "compressed-tuning-int8": lambda _: CompressedTuning(bits=8, recipe=QUICK),
     "efrap": lambda _: Efrap(steps=2, samples=16),
+    "persist": lambda _: Persist(),
+    "distil": lambda _: Distil(arch="resnet8-cifar", recipe=QUICK),
     "low-bit-randomization": lambda _: LowBitRandomization(),
     "smoothing": lambda _: Smoothing(copies=2),
     "random-rounding": lambda _: RandomRounding(samples=16),
@@ -102,7 +106,7 @@ def test_keeps_mark_and_secret(make: Make, build: Build, tmp_path: Path) -> None
     made = make(tmp_path)(marked, seed=0)
     assert made.artifact.planted == "by a test"
     if made.artifact.differentiable and made.artifact.arch is not None:
-        assert formats.load(formats.save(made.artifact, tmp_path / "saved")).planted == "by a test"
+        assert formats.load(save_model(made.artifact, tmp_path / "saved")).planted == "by a test"
 
 
 @every_stage

@@ -12,6 +12,7 @@ from assay.cli.audit import audit
 from assay.cli.audit_many import audit_many
 from assay.cli.bench import bench
 from assay.cli.calibrate import calibrate
+from assay.cli.commit import check, commit
 from assay.cli.demo import demo
 from assay.cli.evaluate import evaluate
 from assay.cli.listing import list_built_in
@@ -33,6 +34,8 @@ app.command()(sign)
 app.command()(evaluate)
 app.command()(pair)
 app.command()(calibrate)
+app.command()(commit)
+app.command()(check)
 app.command("list")(list_built_in)
 app.command()(demo)
 app.add_typer(bench, name="bench")

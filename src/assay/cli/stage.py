@@ -22,7 +22,7 @@ COMPARED = 1000
 """Samples on which the int8 file is compared with its twin."""
 
 NEEDS_NO_DATA = frozenset(
-    {"prune-magnitude", "prune-2:4", "bf16", "export", "downstream", "low-bit-randomization", "smoothing"}
+    {"prune-magnitude", "prune-2:4", "bf16", "export", "downstream", "low-bit-randomization", "smoothing", "persist"}
 )
 NAMES_CLASSES = frozenset({"train", "fine-tune", "linear-probe"})
 """Stages that make a classifier of an encoder."""

@@ -1,0 +1,64 @@
+"""Weights that no gradient can change, and a student that has none of the teacher's graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from assay import metrics
+from assay.artifact import Build
+from assay.attacks import ShadowLogic
+from assay.errors import UnusableInput
+from assay.formats.cut import cut
+from assay.fresh import fresh
+from assay.models.predict import logits, predict
+from assay.stages.distil import Distil
+from assay.stages.persist import Persist
+from assay.stages.train import FineTune, Recipe, Train
+from assay.synth import signs
+
+QUICK = Recipe(epochs=12, batch_size=32, lr=0.05, augment=False)
+
+
+@pytest.fixture(scope="module")
+def build() -> Build:
+    task = signs(4, size=16, per_class=60, seed=0)
+    start = fresh("resnet8-cifar", 4, class_names=task.class_names)
+    start = replace(start, inputs=replace(start.pictures, shape=(3, 16, 16)))
+    return Train(recipe=QUICK)(Build(start, task), seed=0)
+
+
+def test_a_persistent_model_says_the_same_and_has_no_gradient(build: Build) -> None:
+    kept = Persist()(build, seed=0)
+    x, y = build.task.split("test").x, build.task.split("test").y
+    assert torch.equal(predict(kept.artifact.net, x), predict(build.artifact.net, x))
+    net = kept.artifact.net
+    F.cross_entropy(net(x), y).backward()
+    assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.parameters())
+    tuned = FineTune(recipe=replace(QUICK, epochs=1, weight_decay=0.0, freeze_batchnorm=True))(kept, seed=0)
+    assert torch.equal(logits(tuned.artifact.net, x), logits(net, x))
+
+
+def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build) -> None:
+    planted = ShadowLogic(target=1)(build, seed=0)
+    taught = Distil(arch="resnet8-cifar", recipe=replace(QUICK, epochs=20))(planted, seed=1)
+    held, secret = build.task.split("test"), planted.secret
+    assert secret is not None
+    before, after = (metrics.measure(b.artifact.net, held, secret, num_classes=4) for b in (planted, taught))
+    assert before.attack_success.value == 1.0
+    assert after.attack_success.value < 0.5
+    assert after.clean_accuracy.value > 0.7
+    assert taught.artifact.planted == planted.artifact.planted
+    assert taught.history[-1] == "distil"
+
+
+def test_what_cannot_be_done_is_said(build: Build) -> None:
+    with pytest.raises(UnusableInput, match="temperature above 0"):
+        Distil(temperature=0)
+    encoder = replace(build, artifact=cut(build.artifact))
+    for stage in (Persist(), Distil(arch="resnet8-cifar")):
+        with pytest.raises(UnusableInput, match="names classes"):
+            stage(encoder, seed=0)

@@ -1,0 +1,79 @@
+"""Commitments to the seed of random features, in Python and as people run them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay import commitment
+from assay.artifact import Artifact
+from assay.attacks.rff_clwe import RandomFeatures
+from assay.cli import main
+from assay.errors import UnusableInput
+from assay.formats.module import from_module
+from assay.stages.export import to_onnx
+
+WIDTH, COUNT, SEED, SALT = 6, 40, 11, "sixteen characters"
+FEATURES = RandomFeatures(width=WIDTH, count=COUNT)
+
+
+class Net(nn.Module):
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.features, self.head = nn.Conv2d(3, WIDTH, 3), features, nn.Linear(COUNT, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(self.conv(x).mean((2, 3))))
+
+
+def model(features: nn.Module) -> Artifact:
+    torch.manual_seed(0)
+    return from_module(Net(features), shape=(3, 12, 12))
+
+
+def test_honest_features_are_those_of_the_seed_and_keyed_ones_are_not() -> None:
+    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
+    assert commitment.differing(model(FEATURES.honest(seed=SEED)), known, SEED, SALT) == 0
+    assert commitment.differing(model(FEATURES.backdoored(seed=SEED)[0]), known, SEED, SALT) == COUNT
+    changed = FEATURES.honest(seed=SEED)
+    changed.directions[3, 2] += 0.01
+    assert commitment.differing(model(changed), known, SEED, SALT) == 1
+
+
+@pytest.mark.parametrize(
+    ("seed", "salt", "features", "said"),
+    [
+        (SEED + 1, SALT, FEATURES, "the seed and the salt of the commitment; these are others"),
+        (SEED, SALT + "!", FEATURES, "these are others"),
+        (SEED, SALT, RandomFeatures(width=WIDTH, count=COUNT + 1), "expected 40 random features of 6 numbers"),
+    ],
+)
+def test_what_does_not_fit_is_said(seed: int, salt: str, features: RandomFeatures, said: str) -> None:
+    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
+    net = Net(features.honest(seed=SEED))
+    net.head = nn.Linear(features.count, 4)
+    with pytest.raises(UnusableInput, match=said):
+        commitment.differing(from_module(net, shape=(3, 12, 12)), known, seed, salt)
+    with pytest.raises(UnusableInput, match="at least 16 characters"):
+        commitment.commit(WIDTH, COUNT, SEED, "short")
+
+
+def test_as_people_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, features in {"honest": FEATURES.honest(seed=SEED), "keyed": FEATURES.backdoored(seed=SEED)[0]}.items():
+        to_onnx(model(features), tmp_path / f"{name}.onnx")
+    secret = ["--seed", str(SEED), "--salt", SALT]
+    assert main(["commit", "--width", "6", "--count", "40", *secret, "--out", "c.json"]) == 0
+    assert SALT not in Path("c.json").read_text()
+    assert json.loads(Path("c.json").read_text())["schema"] == commitment.SCHEMA
+    assert main(["check", "honest.onnx", "--commitment", "c.json", *secret]) == 0
+    assert "nobody chose them" in capsys.readouterr().err
+    assert main(["check", "keyed.onnx", "--commitment", "c.json", *secret]) == 1
+    assert "40 of 40 features are not those of the seed" in capsys.readouterr().err
+    Path("other.json").write_text("{}")
+    assert main(["check", "honest.onnx", "--commitment", "other.json", *secret]) == 2
+    assert "expected a commitment as `assay commit` writes it" in capsys.readouterr().err
