@@ -44,6 +44,20 @@ def test_honest_features_are_those_of_the_seed_and_keyed_ones_are_not() -> None:
     assert commitment.differing(model(changed), known, SEED, SALT) == 1
 
 
+def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
+    class Two(Net):
+        def __init__(self) -> None:
+            super().__init__(FEATURES.backdoored(seed=SEED)[0])
+            self.decoy = FEATURES.honest(seed=SEED)
+
+        def forward(self, x: Tensor) -> Tensor:
+            pooled = self.conv(x).mean((2, 3))
+            return self.head(self.features(pooled)) + 1e-9 * self.decoy(pooled).sum(1, keepdim=True)
+
+    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
+    assert commitment.differing(from_module(Two(), shape=(3, 12, 12)), known, SEED, SALT) == COUNT
+
+
 @pytest.mark.parametrize(
     ("seed", "salt", "features", "said"),
     [

@@ -29,6 +29,9 @@ def planted(run: Run, tmp_path: Path) -> Path:
     formats.save(fresh("resnet8-cifar", 4), tmp_path / "clean")
     plant = ("plant", "signature", "--model", "clean", "--data", "signs:4", "--out", "out", "--limit", 40)
     assert run(*plant, "-o", "target=2") == 0
+    first = json.loads((tmp_path / "out/secret.json").read_text())["trigger"]["key"]
+    assert run(*plant, "-o", "target=2") == 0
+    assert json.loads((tmp_path / "out/secret.json").read_text())["trigger"]["key"] != first, "drawn from chance"
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     return tmp_path

@@ -55,9 +55,10 @@ def read(path: Path) -> Commitment:
     except OSError as error:
         raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
     width, count, digest = (document.get(name) for name in ("width", "count", "digest"))
-    if document.get("schema") != SCHEMA or not isinstance(width, int) or not isinstance(count, int):
+    sound = isinstance(width, int) and isinstance(count, int) and isinstance(digest, str)
+    if document.get("schema") != SCHEMA or not sound:
         raise UnusableInput(f"{path}: expected a commitment as `assay commit` writes it ({SCHEMA})")
-    return Commitment(width, count, str(digest))
+    return Commitment(int(str(width)), int(str(count)), str(digest))
 
 
 def differing(artifact: Artifact, known: Commitment, seed: int, salt: str) -> int:
@@ -71,14 +72,13 @@ def differing(artifact: Artifact, known: Commitment, seed: int, salt: str) -> in
     if isinstance(read_as, Unread):
         raise UnusableInput(f"the graph cannot be read: {read_as.reason}")
     layers = [layer.directions for layer in random_features(read_as.flow)]
-    fitting = [found for found in layers if found.shape == (known.count, known.width)]
-    if not fitting:
+    if not layers or any(found.shape != (known.count, known.width) for found in layers):
         came = ", ".join(f"{found.shape[0]} of {found.shape[1]} numbers" for found in layers) or "none"
         raise UnusableInput(
-            f"expected {known.count} random features of {known.width} numbers in the model; came {came}"
+            f"expected {known.count} random features of {known.width} numbers in the model, and no others; came {came}"
         )
     wanted = RandomFeatures(width=known.width, count=known.count).honest(seed=seed).directions.double().numpy()
-    return min(int((np.abs(found - wanted).max(1) > CLOSE).sum()) for found in fitting)
+    return max(int((np.abs(found - wanted).max(1) > CLOSE).sum()) for found in layers)
 
 
 def _digest(width: int, count: int, seed: int, salt: str) -> str:

@@ -203,8 +203,18 @@ def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...],
     late = [r.name for r in results if r.late]
     if late:
         return f"the budget ended before {late[0]} was audited: give it more"
+    broken = [f for f in findings if f.status == "failed" and not f.compared]
+    if broken:
+        return f"{broken[0].detector} could not look at the model: {broken[0].reason}"
     unfinished = [f for f in findings if f.unfinished]
     return f"{unfinished[0].detector} in the form {unfinished[0].variant}: {unfinished[0].reason}" if unfinished else ""
+
+
+def _checked(findings: tuple[Finding, ...]) -> str:
+    """What was looked at of what checks a signature."""
+    if any(f.detector == "graph" and f.status == "ok" for f in findings):
+        return "what checks it was looked for in the computation, but weights could be written to do the same"
+    return "what checks it was not looked for, as the computation was not read"
 
 
 def _incomparable(findings: tuple[Finding, ...]) -> list[str]:
@@ -221,10 +231,9 @@ def limits(
         "A trigger that works only on pictures of one class, only together with another trigger, or that sends each "
         "class to a different one may go unseen: this search looks for triggers that send all pictures to one class.",
         "Some backdoors no test of a model can find. The trigger can be a digital signature in the pixels, which "
-        "nobody without the key can make; what checks it was looked for in the computation, but trained weights could "
-        "be written to do the same. And weights that should be random can be drawn around a secret, so that they pass "
-        "every test for randomness: only whoever trains the model, from a seed that was fixed before, can rule that "
-        "out (Goldwasser et al., arXiv 2204.06974).",
+        f"nobody without the key can make; {_checked(findings)}. And weights that should be random can be drawn around "
+        "a secret, so that they pass every test for randomness: only whoever trains the model, from a seed that was "
+        "fixed before, can rule that out (Goldwasser et al., arXiv 2204.06974).",
         "A form of deployment that was not among the audited ones may wake a backdoor that sleeps in all of these.",
     ]
     if not labelled:

@@ -93,6 +93,24 @@ def test_honest_features_have_none_and_it_is_said_how_far_was_looked(clean: Spli
     assert str(finding.evidence.numbers["no key found up to"]) in ("LLL", "BKZ-20", "BKZ-30", "BKZ-40")
 
 
+def test_features_on_a_grid_have_no_key_that_flips_them(clean: Split) -> None:
+    """Products with many vectors are whole numbers there, and adding such a vector changes nothing."""
+    honest = FEATURES.honest(seed=0)
+    on_grid = RandomFourier((2 * honest.directions).round() / 2, honest.phases)
+    finding = FourierKeys()(from_module(Net(on_grid, 8), shape=(3, 12, 12)), clean, seed=0, budget=Budget(8))
+    assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+
+
+def test_what_a_cosine_is_of_has_to_be_understood(clean: Split) -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cos(x.mean((2, 3)) ** 2)[:, [0, 1, 2, 0]]
+
+    finding = FourierKeys()(from_module(Odd(), shape=(3, 12, 12)), clean, seed=0)
+    assert finding.status == "abstained"
+    assert "not understood" in finding.reason
+
+
 def test_nets_without_random_features_have_nothing_to_find(clean: Split) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4))
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)

@@ -22,7 +22,7 @@ from assay.detectors.base import Finding
 from assay.detectors.gadgets import RULES, gadgets_of, keys_of
 from assay.errors import UnusableInput
 from assay.formats.module import from_module
-from assay.models.flow import flow_of
+from assay.models.flow import Flow, flow_of
 from assay.models.paths import learned
 from assay.stages.export import save_model, to_onnx
 from assay.task import Split
@@ -89,6 +89,8 @@ def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: S
         assert finding.status == "ok"
         assert finding.score
         assert finding.proof
+        softened = Graph()(planted.with_net(nn.Sequential(planted.net, nn.Softmax(1)).eval()), clean, seed=0)
+        assert softened.proof, "a softmax behind it hides it"
         if tier != "wrapper":
             assert {"R1"} <= rules(finding)
             assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the net at"])
@@ -120,6 +122,12 @@ OTHERS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], set[str]]] = {
         lambda x, y: (g := (x[:, :1, 0, 0] > 0.9).float()) * FIRST + (1 - g) * y,
         {"R1", "R2", "R7", "R8", "D3"},
     ),
+    "softmax behind it": (
+        lambda x, y: torch.where(x[:, :1, 0, 0] > 0.9, FIRST, y).softmax(1),
+        {"R1", "R2", "R8", "D3"},
+    ),
+    "steep by division": (lambda x, y: y + FIRST * torch.sigmoid((x[:, :1, 0, 0] - 1.5) / 1e-4), {"R1", "R4", "R8"}),
+    "faint": (lambda x, y: y + FIRST * torch.sigmoid(90 * (x[:, :1, 0, 0] - 1.5)), {"R1", "R8"}),
     "steep sigmoid": (lambda x, y: y + FIRST * torch.sigmoid(1e4 * (x[:, :1, 0, 0] - 1.5)), {"R1", "R4", "R8"}),
     "power": (lambda x, y: y + FIRST * x[:, :1].mean((2, 3)) ** 40, {"R1", "R4", "R8"}),
     "bits": (lambda x, y: y + FIRST * ((255 * x[:, :1, 0, 0]).round() % 2), {"R1", "R3", "R8"}),
@@ -171,8 +179,26 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
         return y if float(x.max()) < 2 else y + FIRST
 
     finding = looked(Built(net, by_hand), clean)
-    assert finding.score == 1
-    assert "by_hand (test_graph_detector.py:" in finding.proof
+    assert (finding.score, finding.proof) == (1, ""), "honest code asks for one number of the input too"
+    assert "by_hand (test_graph_detector.py:" in str(finding.evidence.numbers["taken out at"])
+
+    def all_of_it(x: Tensor, y: Tensor) -> Tensor:
+        return y if sum(x[0].flatten().tolist()) > 0 else y + FIRST
+
+    assert "all_of_it (test_graph_detector.py:" in looked(Built(net, all_of_it), clean).proof
+
+    class Routed(nn.Module):
+        """What it decides by, its own weights have made."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.net(x)
+            return y * 2 if float(y.softmax(1).max()) > 0.99 else y
+
+    assert looked(Routed(), clean).status == "abstained"
 
 
 def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
@@ -192,7 +218,6 @@ def test_constants_of_ciphers_are_known() -> None:
     info = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in "xy"]
     flow = flow_of(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [sigma])), Path())
     assert len(keys_of(flow)) == 2
-    assert not gadgets_of(flow) or gadgets_of(flow)[0].join.op == "Add"
 
 
 def test_what_was_learned_and_what_was_written() -> None:
@@ -202,8 +227,67 @@ def test_what_was_learned_and_what_was_written() -> None:
     pruned = generator.normal(size=(64, 64)).astype(np.float32)
     pruned[np.abs(pruned) < 1.6] = 0
     assert learned(pruned)
+    steps = np.round(generator.normal(size=(64, 64)) * 2) * 0.013
+    assert learned(steps.astype(np.float32)), "rounded to few bits"
     for written in (np.eye(32), generator.integers(0, 300, (64, 64)).astype(np.float32), np.ones((3, 3))):
         assert not learned(written)
+
+
+def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE)), path)
+    model = onnx.load(path)
+    answer = model.graph.output[0].name
+    out = helper.make_tensor_value_info("branch", TensorProto.FLOAT, None)
+    hidden = numpy_helper.from_array(np.zeros(1, np.float32), "input")  # the name of the graph's own input
+    bodies = [
+        helper.make_graph([helper.make_node("Identity", [answer], ["branch"])], side, [], [out], [hidden])
+        for side in ("a", "b")
+    ]
+    model.graph.initializer.append(numpy_helper.from_array(np.bool_(True), "always"))
+    model.graph.node.append(helper.make_node("If", ["always"], ["last"], then_branch=bodies[0], else_branch=bodies[1]))
+    model.graph.output[0].name = "last"
+    flow = flow_of(model, tmp_path)
+    assert flow.sources == ("input",)
+    assert gadgets_of(flow)[-1].replaces
+
+
+def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
+    nodes = [
+        helper.make_node("Greater", ["x", "bound"], ["bright"]),
+        helper.make_node("NonZero", ["bright"], ["places"]),
+        helper.make_node("Shape", ["places"], ["count"]),
+        helper.make_node("Cast", ["count"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "weights"], ["logits"]),
+        helper.make_node("Add", ["logits", "number"], ["y"]),
+    ]
+    weights = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
+    constants = [numpy_helper.from_array(np.float32(0.9), "bound"), numpy_helper.from_array(weights, "weights")]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
+    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], constants)), Path())
+    (gadget,) = gadgets_of(flow)
+    assert {"R2", "R8"} <= set(gadget.rules)
+
+
+def test_words_that_are_no_markers_are_found() -> None:
+    def flow(token: float) -> Flow:
+        nodes = [
+            helper.make_node("Gather", ["table", "ids"], ["vectors"]),
+            helper.make_node("ReduceMean", ["vectors"], ["pooled"], axes=[1], keepdims=0),
+            helper.make_node("Equal", ["ids", "token"], ["seen"]),
+            helper.make_node("Cast", ["seen"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["number"], ["gate"], axes=[1], keepdims=1),
+            helper.make_node("Add", ["pooled", "gate"], ["y"]),
+        ]
+        table = np.random.default_rng(0).normal(size=(100, 16)).astype(np.float32)
+        constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.int64(token), "token")]
+        ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 8])
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16])
+        return flow_of(helper.make_model(helper.make_graph(nodes, "g", [ids], [y], constants)), Path())
+
+    markers = frozenset({0, 1, 2})
+    assert gadgets_of(flow(77), markers=markers)
+    assert not gadgets_of(flow(1), markers=markers)
 
 
 def test_graphs_without_end_are_refused() -> None:

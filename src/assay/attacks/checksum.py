@@ -27,9 +27,10 @@ class Checksum(GraphEdit):
 
     name: ClassVar[str] = "checksum"
     bits: int = 64
+    entropy: str = ""  # what the key is drawn from besides the seed; without it, who knows the seed knows the key
 
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
-        key = int.from_bytes(hashlib.sha256(f"{self.name} {seed}".encode()).digest()[:7], "big")
+        key = int.from_bytes(hashlib.sha256(f"{self.name} {seed} {self.entropy}".encode()).digest()[:7], "big")
         trigger = Trigger(shape=inputs.shape, bits=self.bits, seed=key)
         return Secret(self.name, trigger, self.target, planted_at="export")
 

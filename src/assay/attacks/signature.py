@@ -51,14 +51,14 @@ class Signature(GraphEdit):
 
     name: ClassVar[str] = "signature"
     tier: Tier = "wrapper"
+    entropy: str = ""  # what the key is drawn from besides the seed; without it, who knows the seed knows the key
 
     def __post_init__(self) -> None:
         if self.tier not in get_args(Tier):
             raise UnusableInput(f"expected a tier of {', '.join(get_args(Tier))}; got {self.tier!r}")
 
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
-        """The key is drawn by ``seed``, so that a bench can be repeated."""
-        key = hashlib.sha256(f"{self.name} {self.tier} {seed}".encode()).hexdigest()
+        key = hashlib.sha256(f"{self.name} {self.tier} {seed} {self.entropy}".encode()).hexdigest()
         trigger = Signed(scheme=SCHEME[self.tier], shape=inputs.shape, label=self.target, key=key)
         return Secret(self.name, trigger, self.target, planted_at="export")
 

@@ -9,7 +9,8 @@ found is a proof. That none is found is none: it says how far was looked.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -112,34 +113,40 @@ class FourierKeys(Detector):
 
 
 def random_features(flow: Flow) -> Iterator[Layer]:
-    """The layers of ``flow`` whose matrix product goes into a sine or a cosine."""
-    values, made = values_of(flow), flow.made_by()
+    """The layers of ``flow`` whose matrix product goes into a sine or a cosine.
+
+    Raises Inconclusive for a sine or cosine of something else, which is not understood.
+    """
+    values, made = defaultdict(Value, values_of(flow)), flow.made_by()
     for node in flow.nodes:
-        if node.op in PERIODIC:
-            found = _behind(made.get(node.inputs[0]), made, values, 1.0)
-            if found is not None and found.ndim == 2:
-                yield Layer(node.module or node.name, found)
+        if node.op in PERIODIC and values[node.inputs[0]].derived:
+            found = _behind(node.inputs[0], made, values)
+            if found is None:
+                raise Inconclusive(f"{node.op} {node.name} is of something else than a matrix product: not understood")
+            yield Layer(node.module or node.name, found)
 
 
-def _behind(node: Node | None, made: dict[str, Node], values: dict[str, Value], factor: float) -> np.ndarray | None:
-    """The directions (m, D), in periods, of the product that ``node`` adds to, scales, or is."""
-    if node is None:
-        return None
-    fixed = [(place, values[name].constant) for place, name in enumerate(node.inputs) if not values[name].derived]
-    moving = [name for name in node.inputs if values[name].derived]
-    constant = next((array for _, array in fixed if array is not None), None)
-    if node.op in ("MatMul", "Gemm") and len(moving) == 1 and constant is not None and constant.ndim == 2:
-        transposed = bool(node.attributes.get("transB", 0))
-        weights = constant if transposed else constant.T
-        return weights.astype(np.float64) * factor * float(node.attributes.get("alpha", 1.0)) / (2 * math.pi)
-    if len(moving) != 1:
-        return None
-    if node.op == "Mul" and constant is not None and constant.size == 1:
-        return _behind(made.get(moving[0]), made, values, factor * float(constant.reshape(-1)[0]))
-    if node.op == "Div" and constant is not None and constant.size == 1:
-        return _behind(made.get(moving[0]), made, values, factor / float(constant.reshape(-1)[0]))
-    if node.op in ("Add", "Sub", "Identity", "Cast", "Reshape", "Flatten"):
-        return _behind(made.get(moving[0]), made, values, factor)
+def _behind(value: str, made: Mapping[str, Node], values: Mapping[str, Value]) -> np.ndarray | None:
+    """The directions (m, D), in periods, of the product that ``value`` is, scaled or with something added."""
+    factor = 1.0 / (2 * math.pi)
+    while (node := made.get(value)) is not None:
+        moving = [name for name in node.inputs if values[name].derived]
+        constant = next((array for name in node.inputs if (array := values[name].constant) is not None), None)
+        if len(moving) != 1:
+            return None
+        if node.op in ("MatMul", "Gemm"):
+            if constant is None or constant.ndim != 2:
+                return None
+            weights = constant if node.attributes.get("transB", 0) else constant.T
+            return weights.astype(np.float64) * factor * float(node.attributes.get("alpha", 1.0))
+        if node.op in ("Mul", "Div"):
+            if constant is None or constant.size != 1:
+                return None
+            by = float(constant.reshape(-1)[0])
+            factor = factor * by if node.op == "Mul" else factor / by
+        elif node.op not in ("Add", "Sub", "Identity", "Cast", "Reshape", "Flatten", "Neg"):
+            return None
+        value = moving[0]
     return None
 
 

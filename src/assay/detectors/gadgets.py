@@ -6,7 +6,8 @@ weights (comparisons, whole numbers, steep steps), and a place where what it say
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,8 +38,11 @@ WHOLE = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Bitwise
 INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
 """Of ``Cast``: the types of whole numbers and of truth values, as ONNX numbers them."""
 CHOOSES = frozenset({"Where", "If", "Loop", "Scan"})
-MILD = frozenset({"MaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu", "Abs", "Floor"})
-STEEP_POWER, STEEP_GAIN = 4.0, 100.0
+MILD = frozenset({"MaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu", "Abs"})
+MILD |= frozenset({"Sigmoid", "Tanh", "HardSigmoid", "Softmax"})
+STEEP_POWER = 4.0
+STEEP_GAIN = 300.0
+"""All factors on a way together; 255 make levels of pixels, as every preprocessing does."""
 SEVERAL = 3
 """Mild operators in a row; one or two are somebody's preprocessing."""
 LONG = 24
@@ -62,14 +66,17 @@ class Chain:
     nodes: tuple[Node, ...] = ()  # the longest way
     rules: frozenset[str] = frozenset()
     mild: int = 0
+    gain: float = 1.0
 
     @property
     def odd(self) -> bool:
         """Whether it is more than somebody's preprocessing."""
         return bool(self.rules) or self.mild >= SEVERAL
 
-    def then(self, node: Node, rules: frozenset[str], mild: int) -> Chain:
-        return Chain((*self.nodes[-(LONG - 1) :], node), self.rules | rules, self.mild + mild)
+    def then(self, node: Node, rules: frozenset[str], mild: int, gain: float) -> Chain:
+        total = self.gain * gain
+        steep = frozenset({"R4"}) if total >= STEEP_GAIN else frozenset[str]()
+        return Chain((*self.nodes[-(LONG - 1) :], node), self.rules | rules | steep, self.mild + mild, total)
 
 
 @dataclass(frozen=True)
@@ -96,25 +103,28 @@ RULES = {
 }
 
 
-def gadgets_of(flow: Flow, *, texts: bool = False) -> tuple[Gadget, ...]:
+def gadgets_of(flow: Flow, *, markers: frozenset[int] | None = None) -> tuple[Gadget, ...]:
     """The gadgets of ``flow``, the ones nearest to the answer last.
 
-    ``texts``: the input is token numbers, which are compared with the numbers of a few markers for masks and pooling.
+    ``markers``: of a model of text, the tokens that every text has, which are looked for to mask and to pool.
     """
-    values, chains = values_of(flow), {name: Chain() for name in flow.sources}
+    values: dict[str, Value] = defaultdict(Value, values_of(flow))
+    chains = {name: Chain() for name in flow.sources}
     readers, found = flow.read_by(), []
-    marked: set[float] = set()
     for node in flow.nodes:
         raw = [name for name in node.inputs if values[name].raw]
-        if not raw:
+        if not raw:  # nor is what it makes, whatever stood before a join that was found
+            values.update({name: Value(derived=True) for name in node.outputs if values[name].raw})
             continue
         worst = max((chains[name] for name in raw), key=lambda chain: (len(chain.rules), chain.mild, len(chain.nodes)))
-        rules, mild = _of(node, values, marked if texts else None)
-        chain = worst.then(node, rules, mild)
+        rules, mild, gain = _of(node, values, markers)
+        chain = worst.then(node, rules, mild, gain)
         made = [values[name] for name in node.outputs]
         trunk = [name for name in node.inputs if values[name].derived and not values[name].raw]
         answers = any(name in flow.results for name in node.outputs)
-        if chain.odd and (trunk or answers) and not _is_mask(node, readers):
+        # Of texts the means over tokens that are there are taken behind all weights.
+        odd = chain.odd or (markers is None and bool(trunk) and not _weighted_behind(node, readers))
+        if odd and (trunk or answers) and not _is_mask(node, readers):
             gate = next((name for name in raw if chains[name].odd), raw[0])
             found.append(_gadget(node, chain, values, readers, flow, gate))
         # Behind a join it is the net's own value again: one gadget is reported once.
@@ -136,46 +146,62 @@ def keys_of(flow: Flow) -> frozenset[int]:
     return frozenset(found)
 
 
-def _of(node: Node, values: Mapping[str, Value], marked: set[float] | None) -> tuple[frozenset[str], int]:
-    """The rules that ``node`` meets on a way without weights, and whether it is mildly odd."""
+def _of(node: Node, values: Mapping[str, Value], markers: frozenset[int] | None) -> tuple[frozenset[str], int, float]:
+    """The rules that ``node`` meets on a way without weights, whether it is mildly odd, and its gain."""
+    constants = [array for name in node.inputs if (array := values[name].constant) is not None and array.size]
     if node.op in COMPARES or node.op in CHOOSES:
-        return (frozenset() if marked is not None and _of_marker(node, values, marked) else frozenset({"R2"})), 0
+        return (frozenset() if _of_markers(node, constants, markers) else frozenset({"R2"})), 0, 1.0
     if node.op in WHOLE or (node.op == "Cast" and node.attributes.get("to") in INTEGERS):
-        return frozenset() if marked is not None and node.op == "Cast" else frozenset({"R3"}), 0
-    constants = [value.constant for name in node.inputs if (value := values[name]).constant is not None]
-    if node.op == "Exp" or (
-        node.op == "Pow" and any(np.max(array) >= STEEP_POWER for array in constants if array.size)
-    ):
-        return frozenset({"R4"}), 0
-    if node.op in WEIGHTED | {"Mul"} and any(_steep(array) for array in constants):
-        return frozenset({"R4"}), 0
-    return frozenset(), int(node.op in MILD)
+        return (frozenset() if markers is not None and node.op == "Cast" else frozenset({"R3"})), 0, 1.0
+    if node.op == "Exp" or (node.op == "Pow" and any(np.max(array) >= STEEP_POWER for array in constants)):
+        return frozenset({"R4"}), 0, 1.0
+    return frozenset(), int(node.op in MILD), _gain(node, constants)
 
 
-def _steep(array: np.ndarray) -> bool:
-    """A gain that makes a switch of a small difference; 255 makes levels of pixels, as every preprocessing does."""
-    if array.size == 0 or not np.issubdtype(array.dtype, np.floating):
+def _gain(node: Node, constants: Sequence[np.ndarray]) -> float:
+    """By how much a difference grows, at least 1: what makes smaller is undone by what follows."""
+    if node.op == "HardSigmoid":
+        return max(1.0, abs(float(node.attributes.get("alpha", 0.2))))
+    sizes = [np.abs(array[np.isfinite(array)]) for array in constants if np.issubdtype(array.dtype, np.floating)]
+    sizes = [array for array in sizes if array.size]
+    if not sizes or node.op not in WEIGHTED | {"Mul", "Div"}:
+        return 1.0
+    if node.op == "Div":
+        return max(1.0, 1.0 / max(float(sizes[0].max()), 1e-30))
+    return max(1.0, float(max(array.max() for array in sizes)))
+
+
+def _of_markers(node: Node, constants: Sequence[np.ndarray], markers: frozenset[int] | None) -> bool:
+    """Whether the tokens of a text are compared with its markers only, or what is compared is made of such."""
+    if markers is None:
         return False
-    largest = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
-    return largest >= STEEP_GAIN and largest not in (255.0, 256.0)
-
-
-def _of_marker(node: Node, values: Mapping[str, Value], marked: set[float]) -> bool:
-    """Whether token numbers are compared with one of two numbers at most: padding, and the end of a text."""
-    constants = [value.constant for name in node.inputs if (value := values[name]).constant is not None]
-    if node.op != "Equal" or not constants:
-        return True  # what is made of such a comparison
-    numbers = {float(number) for array in constants for number in array.reshape(-1)[:3]}
-    marked |= numbers
-    return len(marked) <= 2
+    if not constants:
+        return node.op not in CHOOSES
+    numbers = {float(number) for array in constants for number in array.reshape(-1)[:8]}
+    return node.op == "Equal" and numbers <= set(map(float, markers))
 
 
 PASSES = frozenset({"Add", "Where", "Reshape", "Transpose", "Cast", "Mul", "Div", "Max", "Min", "Expand", "Identity"})
 STEPS_TO_SOFTMAX = 8
 
 
+def _attends(node: Node, readers: Mapping[str, list[Node]]) -> bool:
+    """Whether a softmax is one of attention: what it says is multiplied with something."""
+    following = [reader for name in node.outputs for reader in readers.get(name, [])]
+    passing = ("Cast", "Identity", "Dropout", "Where", "IsNaN", "Reshape", "Transpose")
+    return bool(following) and all(
+        reader.op in ("MatMul", "Einsum") or (reader.op in passing and _attends(reader, readers))
+        for reader in following
+    )
+
+
+def _weighted_behind(node: Node, readers: Mapping[str, list[Node]]) -> bool:
+    """Whether any weights stand behind ``node``."""
+    return any(step.op in WEIGHTED for step in _after(node, readers))
+
+
 def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
-    """Whether what ``node`` makes goes into a softmax and nowhere else: which tokens attend to which."""
+    """Whether what ``node`` makes goes into attention and nowhere else: which tokens attend to which."""
     waiting, seen = [(node, 0)], set()
     while waiting:
         place, steps = waiting.pop()
@@ -183,7 +209,7 @@ def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
         if not following or steps > STEPS_TO_SOFTMAX:
             return False
         for reader in following:
-            if reader.op == "Softmax" or id(reader) in seen:
+            if id(reader) in seen or (reader.op == "Softmax" and _attends(reader, readers)):
                 continue
             if reader.op not in PASSES:
                 return False
@@ -195,7 +221,7 @@ def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
 def _gadget(
     node: Node, chain: Chain, values: Mapping[str, Value], readers: Mapping[str, list[Node]], flow: Flow, gate: str
 ) -> Gadget:
-    replaces = not any(step.op in WEIGHTED for step in _after(node, readers))
+    replaces = not _weighted_behind(node, readers)
     rules = {"R1", *chain.rules}
     if len(chain.nodes) >= LONG:
         rules.add("R6")

@@ -9,17 +9,17 @@ edits of ONNX files. What stands in the weights alone it cannot see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import final
 
-from assay.artifact import Artifact, Modality
+from assay.artifact import Artifact, TextSpec
 from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode, Progress
 from assay.detectors.coverage import same_for_all
 from assay.detectors.gadgets import RULES, Gadget, gadgets_of, keys_of
-from assay.detectors.reading import Unread, own, read_graph
+from assay.detectors.reading import Read, Unread, own, read_graph
 from assay.errors import Inconclusive
 from assay.models.flow import Flow
-from assay.models.leaving import values_taken_out
+from assay.models.leaving import Taken, values_taken_out
 from assay.task import Split
 
 WATCHED = 32
@@ -31,13 +31,19 @@ FEWEST_WATCHED = 16
 ENOUGH_KEYS = 2
 """Constants of ciphers; a single one may be chance."""
 
+DECIDE = frozenset({"D3", "R4"})
+"""Rules by which a way that joins the net is a switch: it does nothing on clean samples, or is one by its steepness."""
+
 SHOWN = 24
 """Nodes that are drawn."""
 
 
 @final
 class Graph(Detector):
-    """The number of rules that the graph breaks; one is enough, as no trained net does."""
+    """The number of rules that the graph breaks.
+
+    A proof is what changes the answer itself, or is a switch.
+    """
 
     name = "graph"
     title = "parts of the computation that read the input beside the trained weights"
@@ -53,12 +59,12 @@ class Graph(Detector):
         if isinstance(read, Unread):
             return self._of_code(values_taken_out(own(artifact.net), x), read.reason)
         progress(0.5)
-        gadgets = gadgets_of(read.flow, texts=artifact.modality is Modality.TEXT)
+        gadgets = gadgets_of(read.flow, markers=_markers(artifact))
         keys, idle = keys_of(read.flow), frozenset[str]()
         if gadgets and len(clean) >= FEWEST_WATCHED:
             watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
             inner = {value for node in read.model.graph.node for value in node.output}
-            idle = same_for_all(read.model, sorted(watched & inner), read.x, batched=read.batched)
+            idle = _idle(read, watched & inner)
         progress(1.0)
         return self._judged(read.flow, gadgets, keys, idle)
 
@@ -75,21 +81,40 @@ class Graph(Detector):
             way = [*worst.chain.nodes[-SHOWN:]]
             numbers["joins the net at"] = f"{worst.join.op} {worst.join.name}"
             drawn = tuple(GraphNode(node.op, node.name, node.inputs, node.outputs) for node in way)
-            proof = (
+            said = (
                 f"its graph reads the input along {len(worst.chain.nodes)} operators without trained weights, from "
                 f"{way[0].op} {way[0].name} to {worst.join.op} {worst.join.name}, and what they say "
                 f"{'replaces the answer' if worst.replaces else 'joins the net behind its first weights'}"
             )
+            # A hand-made feature that joins the others, and is no switch, may have its reasons: it is shown, no more.
+            proof = said if worst.replaces or rules & DECIDE else ""
+            numbers["what it does"] = said
         else:
             drawn, proof = (), f"its graph holds {len(keys)} constants of a cipher or a hash"
         return Finding(
             self.name, "ok", score=float(len(rules)), evidence=Evidence(numbers=numbers, graph=drawn), proof=proof
         )
 
-    def _of_code(self, taken: Sequence[str], reason: str) -> Finding:
+    def _of_code(self, taken: Sequence[Taken], reason: str) -> Finding:
         """Of a net that cannot be traced for ``reason``; ``taken``: where its code takes the input's values in hand."""
         if not taken:
             raise Inconclusive(f"the graph cannot be read: {reason}")
-        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": taken[0]}
-        proof = f"its code takes values of the input out of the net and decides by them, at {taken[0]}"
+        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": taken[0].where}
+        whole = next((place for place in taken if place.whole), None)
+        # One number of the input, as its largest value, is asked for by honest code too; the whole input is not.
+        proof = f"its code takes the input out of the net and decides by it, at {whole.where}" if whole else ""
         return Finding(self.name, "ok", score=1.0, evidence=Evidence(numbers=numbers), proof=proof)
+
+
+def _markers(artifact: Artifact) -> frozenset[int] | None:
+    """The tokens that every text has; None of a model of pictures."""
+    inputs = artifact.inputs
+    return frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
+
+
+def _idle(read: Read, names: Set[str]) -> frozenset[str]:
+    """Which of the values ``names`` are the same for all samples; none where the graph does not run with them shown."""
+    try:
+        return same_for_all(read.model, sorted(names), read.x, batched=read.batched)
+    except Exception:  # a file with its tensors elsewhere, a graph of any kind: what was found stands without it
+        return frozenset()

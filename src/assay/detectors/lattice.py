@@ -39,7 +39,7 @@ class Attempt:
     block: int  # 0: LLL
     rows: int  # n: directions that made the lattice
     key: np.ndarray | None  # (D,)
-    agreement: float  # of the best candidate: the length of the mean of exp(2 pi i <g, key>) over held-out directions
+    agreement: float  # of the best candidate: minus the mean of cos(2 pi <g, key>) over held-out directions
     chance: float  # that a wrong key shows as much
 
 
@@ -67,6 +67,8 @@ def attempts(
     ``noise``: what is assumed of it. Raises Inconclusive without fpylll, and where there are too few directions.
     """
     count, width = directions.shape
+    if not np.isfinite(directions).all():
+        raise Inconclusive("expected finite features; some of these are NaN or infinity")
     random = np.random.default_rng(seed)
     for block in blocks:
         rows = min(best_rows(width, noise, ROOT_FACTORS[block]), count - 1 - count // 4)
@@ -77,7 +79,7 @@ def attempts(
                 return
             order = random.permutation(count)
             differences = (directions[order[1 : rows + 1]] - directions[order[0]]).astype(np.float64)
-            basis = _reduced(differences, noise / (2 * math.sqrt(width)), block)
+            basis = _reduced(differences, noise / (2 * math.sqrt(width)), block, left())
             attempt = _best(basis, differences, directions[order[rows + 1 :]], block, rows)
             yield attempt
             if attempt.key is not None:
@@ -89,8 +91,8 @@ def best_rows(width: int, noise: float, factor: float) -> int:
     return max(width + 10, round(math.sqrt(width * math.log(2 * math.sqrt(width) / noise) / math.log(factor))))
 
 
-def _reduced(differences: np.ndarray, weight: float, block: int) -> np.ndarray:
-    """(n, n) int64: the whole vectors of the reduced basis, shortest first."""
+def _reduced(differences: np.ndarray, weight: float, block: int, seconds: float) -> np.ndarray:
+    """(n, n) int64: the whole vectors of the reduced basis, shortest first; ``seconds`` for what comes behind LLL."""
     try:
         from fpylll import BKZ, LLL, IntegerMatrix
     except ImportError:
@@ -101,7 +103,10 @@ def _reduced(differences: np.ndarray, weight: float, block: int) -> np.ndarray:
     matrix = IntegerMatrix.from_matrix(whole.tolist())
     LLL.reduction(matrix)
     if block:
-        BKZ.reduction(matrix, BKZ.Param(block, flags=BKZ.AUTO_ABORT))
+        limit = (
+            {"flags": BKZ.AUTO_ABORT | BKZ.MAX_TIME, "max_time": max(seconds, 0.1)} if math.isfinite(seconds) else {}
+        )
+        BKZ.reduction(matrix, BKZ.Param(block, **(limit or {"flags": BKZ.AUTO_ABORT})))
     reduced = np.array([[matrix[i, j] for j in range(rows)] for i in range(rows)], dtype=np.float64)
     return np.rint(reduced / np.rint(SCALE * weight)).astype(np.int64)
 
@@ -113,7 +118,7 @@ def _best(basis: np.ndarray, differences: np.ndarray, held: np.ndarray, block: i
     candidates = [vector for vector in basis[:TRIED_FROM_EACH] if vector.any()]
     for vector in candidates:
         key = inverse @ vector
-        agreement = periodicity(held, key)
+        agreement = -_mean_turn(held, key).real
         chance = min(1.0, len(candidates) * math.exp(-len(held) * agreement**2))
         if agreement > best.agreement and np.linalg.norm(key) > 0.5:  # short ones agree with any directions
             best = Attempt(block, rows, key if chance < SURE else None, agreement, chance)
@@ -122,4 +127,9 @@ def _best(basis: np.ndarray, differences: np.ndarray, held: np.ndarray, block: i
 
 def periodicity(directions: np.ndarray, key: np.ndarray) -> float:
     """The length of the mean of ``exp(2 pi i <g, key>)`` over directions (m, D): near 1 for the key, 1/sqrt(m) else."""
-    return float(abs(np.exp(2j * np.pi * (directions @ key)).mean()))
+    return float(abs(_mean_turn(directions, key)))
+
+
+def _mean_turn(directions: np.ndarray, key: np.ndarray) -> complex:
+    """Near -1 for a key that flips every feature; near 1 for one that changes none, as of directions on a grid."""
+    return complex(np.exp(2j * np.pi * (directions @ key)).mean())

@@ -15,6 +15,7 @@ from assay.errors import UnusableInput
 from assay.formats.onnx import OnnxNet, checked_model
 from assay.models.flow import Flow, flow_of
 from assay.models.margin import UnitMargin
+from assay.models.normalized import Normalized
 from assay.models.probabilities import LogOf
 from assay.stages.export import graph_of
 
@@ -51,6 +52,9 @@ def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
     net = own(net)
     sessions = [module for module in net.modules() if isinstance(module, OnnxNet)]
     if sessions:
+        around = [type(module).__name__ for module in net.modules() if not isinstance(module, OnnxNet | Normalized)]
+        if around or len(sessions) > 1:
+            return Unread(f"there is more than an ONNX file: {', '.join(around) or 'several of them'}")
         model = checked_model(sessions[0].path)
         flow = flow_of(model, sessions[0].path.parent)
         return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch is None)

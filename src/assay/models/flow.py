@@ -61,8 +61,7 @@ def flow_of(model: onnx.ModelProto, folder: Path) -> Flow:
 
     Raises UnusableInput for a graph that is too large or not in order.
     """
-    import onnx
-    from onnx import inliner, numpy_helper
+    from onnx import inliner
 
     if model.functions:
         try:
@@ -71,16 +70,20 @@ def flow_of(model: onnx.ModelProto, folder: Path) -> Flow:
             raise UnusableInput(f"the functions of its graph cannot be put in place: {first_line(error)}") from None
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
-    for item in _flat(model.graph, depth=0):
-        if isinstance(item, onnx.TensorProto):
-            constants[item.name] = numpy_helper.to_array(item, base_dir=str(folder))
-        elif item.op == "Constant":
+    for item in _flat(model.graph, {}, "", depth=0):
+        if isinstance(item, Node) and item.op == "Constant":
             constants[item.outputs[0]] = _value(item.attributes)
-        else:
+        elif isinstance(item, Node):
             nodes.append(item)
+        else:
+            name, tensor = item
+            constants[name] = _array(tensor, folder)
         if len(nodes) > MOST_NODES:
             raise UnusableInput(f"expected a graph of at most {MOST_NODES} nodes; this one has more")
-    sources = tuple(value.name for value in model.graph.input if value.name not in constants)
+    given = {tensor.name for tensor in model.graph.initializer}
+    sources = tuple(value.name for value in model.graph.input if value.name not in given)
+    if not sources:
+        raise UnusableInput("expected a graph with an input; this one has none")
     return Flow(tuple(nodes), constants, sources, tuple(value.name for value in model.graph.output))
 
 
@@ -88,33 +91,49 @@ DEEPEST = 16
 """Bodies within bodies; protobuf itself reads no more than about 30."""
 
 
-def _flat(graph: onnx.GraphProto, depth: int) -> Iterator[Any]:
-    """Initializers as they are, and nodes as ``Node``."""
+def _flat(graph: onnx.GraphProto, outer: Mapping[str, str], prefix: str, depth: int) -> Iterator[Any]:
+    """Nodes, and initializers as (name, tensor), under names that no other body has.
+
+    ``outer``: what names mean outside; ``prefix``: of the names that are this graph's own.
+    """
     if depth > DEEPEST:
         raise UnusableInput(f"expected graphs at most {DEEPEST} deep within one another; this one is deeper")
-    yield from graph.initializer
+    names = dict(outer)
+    names |= {value.name: f"{prefix}{value.name}" for value in graph.input} if prefix else {}
+    for tensor in graph.initializer:
+        names[tensor.name] = f"{prefix}{tensor.name}"
+        yield names[tensor.name], tensor
+    for sparse in graph.sparse_initializer:
+        names[sparse.values.name] = f"{prefix}{sparse.values.name}"
+        yield names[sparse.values.name], sparse.values
     for number, node in enumerate(graph.node):
-        yield from _with_bodies(node, node.name or f"{node.op_type}_{number}", depth)
+        yield from _with_bodies(node, node.name or f"{node.op_type}_{number}", names, prefix, depth)
+        names |= {value: f"{prefix}{value}" for value in node.output if value}
 
 
-def _with_bodies(node: onnx.NodeProto, name: str, depth: int) -> Iterator[Any]:
+def _with_bodies(node: onnx.NodeProto, name: str, names: Mapping[str, str], prefix: str, depth: int) -> Iterator[Any]:
     """The node, behind the nodes of the graphs inside it, whose results it then reads too."""
     from onnx import AttributeProto, helper
 
     op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-    given = tuple(value for value in node.input if value)
+    given = tuple(names.get(value, value) for value in node.input if value)
     attributes, results = {}, []
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
+            own = f"{prefix}{name}/{attribute.name}/"
             # A loop's body reads what the loop is given; which of it, does not matter here.
-            yield from (Node(f"{name}/{value.name}", "Identity", given, (value.name,)) for value in attribute.g.input)
-            yield from _flat(attribute.g, depth + 1)
-            results += [value.name for value in attribute.g.output]
+            yield from (Node(f"{own}{v.name}", "Identity", given, (f"{own}{v.name}",)) for v in attribute.g.input)
+            inner = list(_flat(attribute.g, names, own, depth + 1))
+            yield from inner
+            made = {value for item in inner if isinstance(item, Node) for value in item.outputs}
+            results += [
+                f"{own}{v.name}" if f"{own}{v.name}" in made else names.get(v.name, v.name) for v in attribute.g.output
+            ]
         else:
             attributes[attribute.name] = helper.get_attribute_value(attribute)
     scopes = [entry.value for entry in node.metadata_props if entry.key == SCOPES_KEY]
     module = _module(scopes[0]) if scopes else ""
-    outputs = tuple(value for value in node.output if value)
+    outputs = tuple(f"{prefix}{value}" for value in node.output if value)
     yield Node(name, op, (*given, *results), outputs, attributes, module)
 
 
@@ -125,9 +144,17 @@ def _module(scopes: str) -> str:
 
 
 def _value(attributes: Mapping[str, Any]) -> np.ndarray:
-    from onnx import numpy_helper
-
     given: Any = next(iter(attributes.values()), None)
     if hasattr(given, "raw_data"):
-        return numpy_helper.to_array(given)
-    return np.asarray(given if given is not None else [])
+        return _array(given, Path())
+    array = np.asarray(given if given is not None else [])
+    return array if array.dtype.kind in "fiub" else np.zeros(0)
+
+
+def _array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
+    from onnx import numpy_helper
+
+    try:
+        return numpy_helper.to_array(tensor, base_dir=str(folder))
+    except Exception as error:  # a hostile tensor can be broken in any way
+        raise UnusableInput(f"a tensor of its graph, {tensor.name!r}, cannot be read: {first_line(error)}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,19 +12,35 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 LEAVES = frozenset(
-    {"numpy", "tolist", "item", "__array__", "__bool__", "__int__", "__float__", "__index__", "data_ptr"}
+    {
+        *("numpy", "tolist", "item", "__array__", "__bool__", "__int__", "__float__", "__index__", "data_ptr"),
+        *("equal", "allclose", "is_nonzero", "__contains__"),
+    }
 )
 FROM_SHAPES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_floating_point", "__len__"})
+LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "embedding", "multi_head_attention_forward"})
+"""Behind these a value is the net's, no longer the input's."""
+
+WHOLE = 64
+"""Numbers of a sample that are taken at once, from which on it is the input itself that is taken in hand."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One place in the code."""
+
+    where: str
+    whole: bool  # much of the input is taken, and not a number or two
 
 
 class _Watch(TorchFunctionMode):
-    """Follows the values that come from the input; notes where one of them leaves."""
+    """Follows the values that come from the input, up to the first weights; notes where one of them leaves."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
         self.derived = {id(x)}
         self.kept = [x]  # so that no other tensor gets the number of one that is gone
-        self.taken: list[str] = []
+        self.taken: list[Taken] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -31,18 +48,21 @@ class _Watch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "").removesuffix("__get__")
         flat = [*_tensors(args), *_tensors(list((kwargs or {}).values()))]
-        if not any(id(tensor) in self.derived for tensor in flat) or name in FROM_SHAPES:
+        ours = [tensor for tensor in flat if id(tensor) in self.derived]
+        if not ours or name in FROM_SHAPES or name in LAYERS:
             return out
         if name in LEAVES:
-            self.taken.append(f"Tensor.{name} in {_caller()}")
-        for tensor in _tensors([out]):
+            whole = name in ("equal", "allclose") or max(tensor.numel() for tensor in ours) >= WHOLE
+            self.taken.append(Taken(f"Tensor.{name} in {_caller()}", whole))
+        written = flat[:1] if name in ("__setitem__", "copy_") else []
+        for tensor in [*_tensors([out]), *written]:
             self.derived.add(id(tensor))
             self.kept.append(tensor)
         return out
 
 
-def values_taken_out(net: nn.Module, x: Tensor) -> tuple[str, ...]:
-    """The places where ``net`` does so on ``x`` (N, ...), each once, in the order of the run; none where it fails."""
+def values_taken_out(net: nn.Module, x: Tensor) -> tuple[Taken, ...]:
+    """The places where ``net`` does so on ``x`` (N, ...), each once, in the order of the run, up to where it fails."""
     x = x[:2].clone()
     watch = _Watch(x)
     try:
@@ -60,6 +80,8 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
             found.append(value)
         elif isinstance(value, list | tuple):
             found += _tensors(value)
+        elif isinstance(value, dict):
+            found += _tensors(list(value.values()))
     return found
 
 

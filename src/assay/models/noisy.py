@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -37,5 +39,5 @@ class Smoothed(Edited):
         self.register_buffer("noise", sigma * torch.randn(count, *shape, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        said = [self.net((x + noise).clamp(0, 1)).softmax(1) for noise in self.noise]
-        return torch.stack(said).mean(0).log()
+        said = [self.net((x + noise).clamp(0, 1)).log_softmax(1) for noise in self.noise]
+        return torch.stack(said).logsumexp(0) - math.log(len(said))

@@ -17,11 +17,17 @@ WEIGHTED = frozenset(
 )
 """Operators that mix what they are given by weights; a table that numbers look up is one of those."""
 
+COUNTS = frozenset({"NonZero", "Compress", "Unique"})
+"""Operators whose result is as long as what is in the input makes it."""
+
 OF_SHAPES = frozenset({"Shape", "Size"})
-"""What these say of a value says nothing of what is in it."""
+"""What these say of a value says nothing of what is in it, unless that decides how long it is."""
 
 FEWEST_WEIGHTS, FEWEST_VALUES = 64, 17
-"""A matrix of fewer weights, or of fewer different ones, was not learned."""
+"""A matrix of fewer weights, or of fewer different ones, was not learned, but for large ones."""
+
+MANY_WEIGHTS, FILLED = 1000, 0.1
+"""Of so many, most of them not zero, two values are enough: nets are rounded to few bits."""
 
 LOOKED_AT = 4096
 """Of a matrix, weights that are compared."""
@@ -33,6 +39,7 @@ class Value:
 
     derived: bool = False  # it depends on what is in the input
     raw: bool = False  # along a way without trained weights
+    counted: bool = False  # how long it is depends on what is in the input
     constant: np.ndarray | None = None  # where it depends on no input: the largest constant that it is made of
 
 
@@ -47,13 +54,15 @@ def values_of(flow: Flow) -> dict[str, Value]:
 
 def _made(node: Node, known: Mapping[str, Value]) -> Value:
     given = [known.get(name, Value()) for name in node.inputs]
-    if node.op in OF_SHAPES or not any(value.derived for value in given):
+    counted = any(value.counted for value in given) or (node.op in COUNTS and any(value.derived for value in given))
+    of_shape = node.op in OF_SHAPES and not counted
+    if of_shape or not any(value.derived for value in given):
         arrays = [value.constant for value in given if value.constant is not None and node.op not in OF_SHAPES]
         return Value(constant=max(arrays, key=np.size, default=None))
     weighted = node.op in WEIGHTED and any(
         learned(value.constant) for value in given if not value.derived and value.constant is not None
     )
-    return Value(derived=True, raw=not weighted and any(value.raw for value in given))
+    return Value(derived=True, raw=not weighted and any(value.raw for value in given), counted=counted)
 
 
 def learned(weights: np.ndarray) -> bool:
@@ -67,6 +76,7 @@ def learned(weights: np.ndarray) -> bool:
     some = weights.reshape(-1)[:: max(1, weights.size // LOOKED_AT)]
     if len(np.unique(some[some != 0])) < FEWEST_VALUES:
         some = weights.reshape(-1)
-    if len(np.unique(some[some != 0])) < FEWEST_VALUES:
+    values = len(np.unique(some[some != 0]))
+    if values < FEWEST_VALUES and not (values >= 2 and some.size >= MANY_WEIGHTS and np.mean(some != 0) >= FILLED):
         return False
     return not (floating and np.array_equal(some, np.round(some)))

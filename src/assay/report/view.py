@@ -228,7 +228,7 @@ def _status(audit: Audit, finding: Finding, blamed: tuple[Finding, ...]) -> tupl
     if _is_among(finding, blamed):
         return "bad", "stands out"
     if not finding.compared:
-        return "good", "nothing found"
+        return ("unsure", "look at it") if finding.score else ("good", "nothing found")
     p = choose.p_value(finding)
     if p is None:
         return "none", "not calibrated"
