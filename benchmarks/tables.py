@@ -14,6 +14,14 @@ from encoders_table import encoders_table
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
 from sleepers_table import deployers_table, gap_table, paper_table
+from undetectable_tables import (
+    clean_graphs_table,
+    concepts_table,
+    drift_table,
+    lattice_table,
+    rff_table,
+    signature_table,
+)
 
 Result = dict
 
@@ -229,6 +237,12 @@ TABLES = {
         "Model pairing: triggered inputs told from clean ones where a poisoned ResNet-20 and another encoder disagree.",
     ),
     "encoders": (encoders_table, "Encoders before anyone fine-tunes them: CIFAR ResNets cut at their features."),
+    "drift": (drift_table, "The same encoders beside a trusted one (`embedding-drift`)."),
+    "concepts": (concepts_table, "What frozen encoders tell apart: a linear probe on 4,000 pictures."),
+    "signature": (signature_table, "The signature backdoor: unsigned, signed and forged pictures, and the remedy."),
+    "clean_graphs": (clean_graphs_table, "The graph detector on clean graphs of transformers (random weights)."),
+    "rff": (rff_table, "Random Fourier features with a key, on the features of ResNet-56-CIFAR10."),
+    "lattice": (lattice_table, "Keys of random features, recovered by lattice reduction."),
     "null_transfer": (transfer, "Clean reference models, judged by those that remain."),
     "strangers": (audits, "Nets that are like no reference model, on data like theirs."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),

@@ -1,0 +1,150 @@
+"""What the results say of backdoors in the computation and in random features, and of what encoders tell apart."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from statistics import mean
+
+SHOWN_CLASSES = 3
+"""Of each task, those that the probe tells from the others best."""
+
+
+def signature_table(result: dict, title: str) -> list[str]:
+    """A row for each model and tier."""
+    lines = [
+        f"**{title}** Forgeries: pictures that carry another one's bits, have one bit flipped, ask for another class, "
+        "or are random.",
+        "",
+        "| model, tier | same logits, unsigned | signed: obey | after PNG | largest change | PSNR | forged "
+        "| ms a picture (clean) | low bits random: ASR (control), CA |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["models"].items():
+        same = [sum(pair[place] for pair in row["identical"].values()) for place in (0, 1)]
+        forged = [sum(pair[place] for pair in row["forgeries"].values()) for place in (0, 1)]
+        low, times = row["low_bits"], row["milliseconds"]
+        cells = [
+            name,
+            f"{same[0]:,} of {same[1]:,}",
+            *(f"{row[key][0]} of {row[key][1]}" for key in ("obey", "obey_after_png")),
+            f"{row['largest_change']:g} / 255",
+            f"{row['psnr'][0]:.1f} dB and more",
+            f"{forged[0]} of {forged[1]:,}",
+            f"{times['gated'][0]:.1f} ({times['clean'][0]:.1f})",
+            f"{_percent(low['attack_success'])} ({_percent(low['untriggered'])}), {_percent(low['clean_accuracy'])} -> "
+            f"{_percent(low['clean_accuracy_after'])}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _percent(rate: dict) -> str:
+    return f"{100 * rate['value']:.1f} %"
+
+
+def rff_table(result: dict, title: str) -> list[str]:
+    """A row for each kind of key, means over seeds."""
+    lines = [
+        f"**{title}** Means over three seeds. A key is many times as long as the inputs: see there.",
+        "",
+        "| classes | key over | noise | CA honest, keyed | flips: key | scrambled key | random direction "
+        "| after random low bits | smoothed | key / input |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (classes, key, noise), group in groupby(result["rows"], key=lambda r: (r["classes"], r["key"], r["noise"])):
+        rows = list(group)
+        shown = [
+            100 * mean(row[name] for row in rows)
+            for name in (
+                *("accuracy_honest", "accuracy", "flips_key", "flips_scrambled", "flips_random"),
+                *("flips_key_after_low_bits", "flips_key_smoothed"),
+            )
+        ]
+        cells = [str(classes), f"{key} of 64", f"{noise:g}", f"{shown[0]:.1f}, {shown[1]:.1f} %"]
+        cells += [f"{value:.1f} %" for value in shown[2:]]
+        lines.append(f"| {' | '.join([*cells, format(rows[0]['key_to_input'], '.0f')])} |")
+    lines += [
+        "",
+        "| random ReLUs: spike | move | honest net: key, other | keyed net: key, other |",
+        "|---|---|---|---|",
+    ]
+    for (spike, length), group in groupby(result["relus"], key=lambda r: (r["spike"], r["length"])):
+        rows = list(group)
+        honest, keyed = (
+            ", ".join(f"{100 * mean(row[f'{net}_{move}'] for row in rows):.0f} %" for move in ("key", "other"))
+            for net in ("honest", "keyed")
+        )
+        lines.append(f"| {spike:g} | {length:g} | {honest} | {keyed} |")
+    return [*lines, ""]
+
+
+def lattice_table(result: dict, title: str) -> list[str]:
+    """A row for each cell; and the power of tests of distributions."""
+    broken, harder = result["broken"], result["harder"]
+    lines = [
+        f"**{title}** {broken[0]} of {broken[1]} cells of the notes' list broken. Not tried: {harder['cell'][0]} "
+        f"numbers at noise {harder['cell'][2]:g}, which would need {harder['needed']}.",
+        "",
+        "| numbers | key over | noise | features | keys found | by | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["cells"]:
+        tries = row["tries"]
+        by = {"LLL" if t["block"] == 0 else f"BKZ-{t['block']}" for t in tries if t["found"]}
+        cells = [
+            *(f"{row[name]:g}" for name in ("width", "key", "noise", "directions")),
+            f"{row['found']} of {len(tries)}" + ("" if row["broken_in_notes"] else " (not in the notes' list)"),
+            ", ".join(sorted(by)) or "-",
+            f"{min(t['seconds'] for t in tries):.0f} to {max(t['seconds'] for t in tries):.0f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    tests = [name for name in result["power"][0] if name not in ("width", "length", "directions")]
+    lines += [
+        "",
+        "Generic tests at a level of 5 %: the share of keyed layers of 16 numbers that they see, by the key's length. "
+        "The construction's own key has length 8.",
+        "",
+        f"| length | {' | '.join(tests)} |",
+        "|---|" + "---|" * len(tests),
+    ]
+    lines += [
+        f"| {row['length']:g} | {' | '.join(f'{100 * row[t]:.0f} %' for t in tests)} |" for row in result["power"]
+    ]
+    return [*lines, ""]
+
+
+def clean_graphs_table(result: dict, title: str) -> list[str]:
+    """What was read, and what could not be."""
+    alarms, read = result["alarms"]
+    unread = [f"{name} ({row['reason']})" for name, row in result["models"].items() if row["status"] != "ok"]
+    names = ", ".join(name for name, row in result["models"].items() if row["status"] == "ok")
+    more = f" Not read: {'; '.join(unread)}." if unread else ""
+    return [f"**{title}** False alarms: {alarms} of {read}. {names}.{more}", ""]
+
+
+def drift_table(result: dict, title: str) -> list[str]:
+    """A row for each trusted encoder."""
+    lines = [
+        f"**{title}**",
+        "",
+        "| trusted encoder | poisoned | clean | AUC | poisoned above all clean |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["summary"].items():
+        area = row["auc"]
+        figure = f"{area['auc']:.2f} ({area['low']:.2f} to {area['high']:.2f})"
+        lines.append(f"| {name} | {row['poisoned']} | {row['clean']} | {figure} | {row['above_all_clean']} |")
+    return [*lines, ""]
+
+
+def concepts_table(result: dict, title: str) -> list[str]:
+    """The classes that each frozen encoder tells best."""
+    lines = [f"**{title}**", "", "| encoder | task | probe | best classes (recall) |", "|---|---|---|---|"]
+    for encoder, tasks in result["encoders"].items():
+        for task, rows in tasks.items():
+            pictures = sum(row["pictures"] for row in rows)
+            probe = sum(row["recall"] * row["pictures"] for row in rows) / pictures
+            best = sorted(rows, key=lambda row: -row["recall"])[:SHOWN_CLASSES]
+            named = ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in best)
+            lines.append(f"| {encoder} | {task} | {100 * probe:.0f} % | {named} |")
+    return [*lines, ""]
