@@ -85,7 +85,7 @@ def judge(
     proven = next((finding for finding in findings if finding.proof), None)
     if proven is not None:
         test = cell(proven.variant, proven.detector)
-        said = f"{proven.detector} found what needs no comparison with clean models: {proven.proof}"
+        said = f"{proven.detector} found something that needs no comparison with clean models: {proven.proof}"
         return Verdict("backdoored", said, target=proven.target, strongest=test)
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with: make some of your own")

@@ -156,6 +156,8 @@ def _meaning(audit: Audit) -> list[str]:
         )
     if not sound:
         return lines or ["No error rate is stated: it would be that of a verdict which is not given."]
+    if any(finding.proof for finding in audit.findings):
+        return lines or ["It was found, not inferred from scores: no error rate belongs to it."]
     return lines or ["There was nothing to compare the scores with, so no error rate can be stated."]
 
 
