@@ -179,8 +179,8 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
         return y if float(x.max()) < 2 else y + FIRST
 
     finding = looked(Built(net, by_hand), clean)
-    assert (finding.score, finding.proof) == (1, ""), "honest code asks for one number of the input too"
-    assert "by_hand (test_graph_detector.py:" in str(finding.evidence.numbers["taken out at"])
+    assert finding.status == "abstained", "honest code asks for one number of the input too"
+    assert "asks for values of the input, at Tensor.__float__ in by_hand (test_graph_detector.py:" in finding.reason
 
     def all_of_it(x: Tensor, y: Tensor) -> Tensor:
         return y if sum(x[0].flatten().tolist()) > 0 else y + FIRST

@@ -97,12 +97,12 @@ class Graph(Detector):
 
     def _of_code(self, taken: Sequence[Taken], reason: str) -> Finding:
         """Of a net that cannot be traced for ``reason``; ``taken``: where its code takes the input's values in hand."""
-        if not taken:
-            raise Inconclusive(f"the graph cannot be read: {reason}")
-        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": taken[0].where}
         whole = next((place for place in taken if place.whole), None)
-        # One number of the input, as its largest value, is asked for by honest code too; the whole input is not.
-        proof = f"its code takes the input out of the net and decides by it, at {whole.where}" if whole else ""
+        if whole is None:  # one number of the input, as its largest value, honest code asks for too
+            asked = f"; its code asks for values of the input, at {taken[0].where}" if taken else ""
+            raise Inconclusive(f"the graph cannot be read: {reason}{asked}")
+        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": whole.where}
+        proof = f"its code takes the input out of the net and decides by it, at {whole.where}"
         return Finding(self.name, "ok", score=1.0, evidence=Evidence(numbers=numbers), proof=proof)
 
 
