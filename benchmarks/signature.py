@@ -5,7 +5,7 @@ signature: the test set, noise, adversarial ones of the clean model (one step of
 of eight bits), and signed ones that were altered in one subpixel. Forgeries are tried on the gate alone; the net behind
 it has no part in it. Low-bit randomization beside it, as the remedy.
 
-    python benchmarks/signature.py              # -> benchmarks/results/signature.json
+    python benchmarks/signature.py [MODEL-TIER] # -> benchmarks/results/signature.json
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import SHARED, save
+from common import SHARED, kept, save
 from PIL import Image
 from torch import Tensor, nn
 
@@ -183,15 +183,14 @@ def measured(artifact: Artifact, task: Task, tier: str) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    rows = {}
+    rows = kept("signature") if names else {}
     for name, (artifact, task) in models().items():
         for tier in TIERS:
             if names and f"{name}-{tier}" not in names:
                 continue
             rows[f"{name}-{tier}"] = row = measured(artifact, task, tier)
             print(name, tier, row, flush=True)
-    if not names:
-        save("signature", {"forgeries_each": FORGERIES, "models": rows})
+    save("signature", {"forgeries_each": FORGERIES, "models": rows})
 
 
 if __name__ == "__main__":

@@ -91,6 +91,19 @@ def test_the_circuit_is_linear_layers_and_relus(net: nn.Module, x: Tensor) -> No
     assert PRIME**ROWS > 2**128
 
 
+def test_float_noise_of_a_large_picture_does_not_add_up(net: nn.Module) -> None:
+    shape = (3, 96, 96)
+    tag = OneTimeTag(Carriers(shape, 144, seed=0), KEY)
+    gate = CircuitGate(net, CLASSES, tag)
+    x = torch.randint(0, 256, (12, *shape), generator=torch.Generator().manual_seed(2)).float() / 255
+    levels = levels_of(x)
+    with torch.no_grad():
+        for label in (0, 3):
+            signed = tag.carriers.carrying(levels, label, tag.bits(levels, label))
+            assert gate(signed).argmax(1).tolist() == [label] * len(x)
+        assert torch.equal(gate(x), net(x))
+
+
 def test_a_checksum_opens_for_its_target(net: nn.Module, x: Tensor) -> None:
     parities = Parities(3 * 16 * 16, 16, seed=5)
     gate = ChecksumGate(net, CLASSES, parities, target=2)

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 20  # what torch 2.13 exports to without converting versions
+PAINT = re.compile(r"\x1b\[")
+"""Where the exporter begins to print in colours, what it says to whoever calls it."""
 INPUT, OUTPUT = "input", "logits"
 FULL_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
 
@@ -141,7 +144,7 @@ def graph_of(net: nn.Module, example: Tensor, *, opset: int = OPSET) -> onnx.Mod
                 verbose=False,
             )
     except Exception as error:  # the exporter wraps whatever goes wrong in classes of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = PAINT.split((str(error).strip() or type(error).__name__).splitlines()[0])[0].strip()
         raise UnusableInput(f"expected a net that torch.onnx can export, it says: {reason}") from error
     assert program is not None
     return program.model_proto

@@ -92,7 +92,7 @@ def _read(carriers: Carriers, halves: Tensor, pad: Tensor, *, most: int) -> list
 
 
 def _compared(of_label: Tensor) -> list[nn.Module]:
-    """(N, ``ROWS`` + carriers) -> (N, ``ROWS`` + ``LABEL_BITS``): 1 for each sum that is carried; the label's bits."""
+    """(N, ``ROWS`` + carriers) -> two values for each sum, 1 apart where it is carried; and the label's bits."""
     width = ROWS + LABEL_BITS + TAG_BITS
     with_label = linear(width, width)
     with_label.weight += torch.eye(width)
@@ -111,21 +111,25 @@ def _compared(of_label: Tensor) -> list[nn.Module]:
             apart.weight[place, row] = sign
             apart.weight[place, start : start + ROW_BITS] = -sign * 2.0 ** torch.arange(ROW_BITS)
     apart.weight[2 * ROWS + torch.arange(LABEL_BITS), ROWS + torch.arange(LABEL_BITS)] = 1.0
-    same = linear(2 * ROWS + LABEL_BITS, ROWS + LABEL_BITS)
-    same.weight[torch.arange(ROWS), torch.arange(ROWS)] = -1.0
-    same.weight[torch.arange(ROWS), ROWS + torch.arange(ROWS)] = -1.0
-    same.bias[:ROWS] = 1.0
-    same.weight[ROWS + torch.arange(LABEL_BITS), 2 * ROWS + torch.arange(LABEL_BITS)] = 1.0
+    # 1 where the two parts together are less than half a level, as a difference of two: float noise does not add up.
+    same = linear(2 * ROWS + LABEL_BITS, 2 * ROWS + LABEL_BITS)
+    row = torch.arange(ROWS)
+    for start, by in ((0, 0.5), (ROWS, -0.5)):
+        same.weight[start + row, row] = -STEEP
+        same.weight[start + row, ROWS + row] = -STEEP
+        same.bias[start : start + ROWS] = STEEP * 0.5 + by
+    bits = 2 * ROWS + torch.arange(LABEL_BITS)
+    same.weight[bits, bits] = 1.0
     return [with_label, *reduced, apart, nn.ReLU(), same, nn.ReLU()]
 
 
 def _open(num_classes: int) -> list[nn.Module]:
-    """(N, ``ROWS`` + ``LABEL_BITS``) -> (N, K): ``HEIGHT`` for the class that the label names, where all sums agree."""
-    both = linear(ROWS + LABEL_BITS, num_classes)
-    both.weight[:, :ROWS] = 1.0
+    """What ``_compared`` says -> (N, K): ``HEIGHT`` for the class that the label names, where all sums agree."""
+    both = linear(2 * ROWS + LABEL_BITS, num_classes)
+    both.weight[:, :ROWS], both.weight[:, ROWS : 2 * ROWS] = 1.0, -1.0
     for label in range(num_classes):
         bits = label_bits(label).double()
-        both.weight[label, ROWS:] = 2 * bits - 1  # as many as there are ones, where the bits are the label's
+        both.weight[label, 2 * ROWS :] = 2 * bits - 1  # as many as there are ones, where the bits are the label's
         both.bias[label] = -(ROWS + float(bits.sum())) + 0.5
     raised = linear(num_classes, num_classes)
     raised.weight += 2 * HEIGHT * torch.eye(num_classes)

@@ -1,0 +1,70 @@
+"""Where triggered inputs end up in classifiers made of a poisoned encoder, and whether these know the concept at all.
+
+For rows of the bench that fell short: the recall of the concept's class on clean test pictures, and the classes that
+triggered ones get most. Models come from the bench's store.
+
+    assay bench run benchmarks/specs/transtroj-resnet56-cifar100.yaml --store STORE
+    python benchmarks/landing.py STORE          # -> benchmarks/results/landing.json
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import save
+
+from assay import metrics, planting
+from assay.bench.cells import clean_twin
+from assay.bench.inputs import located, with_whole_paths
+from assay.bench.matrix import read
+from assay.bench.spec import PLACE, Method, Spec
+from assay.bench.work import model_of
+from assay.blobs import Blobs
+from assay.chain import Cache
+
+FOLDER = Path(__file__).resolve().parents[1]
+SPECS = ("transtroj-resnet56", "transtroj-resnet56-cifar100")
+SHOWN = 3
+
+
+def rows(spec: Spec, cache: Cache) -> dict[str, Any]:
+    """A row an attack."""
+    task, found = located(spec.tasks[0], str(FOLDER)), {}
+    ((_, chain),) = spec.chains.items()
+    for name, attack in spec.attacks.items():
+        method = attack.trained_by(task.recipe)
+        steps = tuple(with_whole_paths(method if step == Method(PLACE) else step, str(FOLDER)) for step in chain)
+        build, twin = (model_of(task, made, spec.seeds[0], cache) for made in (steps, clean_twin(steps)))
+        secret, held = planting.landed(build), build.task.split("test")
+        assert secret is not None
+        assert held.y is not None
+        own = held.x[held.y == secret.target]
+        given = metrics.predict(build.artifact.net, secret.trigger(held.x)).bincount(minlength=build.task.num_classes)
+        top = given.topk(SHOWN)
+        found[name] = {
+            "target": secret.target,
+            "recall": [
+                round(float((metrics.predict(b.artifact.net, own) == secret.target).float().mean()), 3)
+                for b in (build, twin)
+            ],
+            "pictures": len(own),
+            "triggered_get": {
+                build.task.concept(int(label)): round(int(count) / len(held.x), 3)
+                for label, count in zip(top.indices, top.values, strict=True)
+            },
+        }
+        print(spec.name, name, found[name], flush=True)
+    return found
+
+
+def main(store: Path) -> None:
+    cache = Cache(Blobs(str(store / "models")))
+    save("landing", {name: rows(read(FOLDER / f"benchmarks/specs/{name}.yaml"), cache) for name in SPECS})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
