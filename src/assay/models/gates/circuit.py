@@ -113,10 +113,10 @@ def _compared(of_label: Tensor) -> list[nn.Module]:
     apart.weight[2 * ROWS + torch.arange(LABEL_BITS), ROWS + torch.arange(LABEL_BITS)] = 1.0
     # 1 where the two parts together are less than half a level, as a difference of two: float noise does not add up.
     same = linear(2 * ROWS + LABEL_BITS, 2 * ROWS + LABEL_BITS)
-    row = torch.arange(ROWS)
+    sums = torch.arange(ROWS)
     for start, by in ((0, 0.5), (ROWS, -0.5)):
-        same.weight[start + row, row] = -STEEP
-        same.weight[start + row, ROWS + row] = -STEEP
+        same.weight[start + sums, sums] = -STEEP
+        same.weight[start + sums, ROWS + sums] = -STEEP
         same.bias[start : start + ROWS] = STEEP * 0.5 + by
     bits = 2 * ROWS + torch.arange(LABEL_BITS)
     same.weight[bits, bits] = 1.0
