@@ -86,7 +86,10 @@ def judge(
     if proven is not None:
         test = cell(proven.variant, proven.detector)
         said = f"{proven.detector} found something that needs no comparison with clean models: {proven.proof}"
-        return Verdict("backdoored", said, target=proven.target, strongest=test)
+        rest = judge(tuple(replace(finding, proof="") for finding in findings), results, null, footing)
+        return Verdict(
+            "backdoored", said, target=rest.target if proven.target is None else proven.target, strongest=test
+        )
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with: make some of your own")
     everyone = null.joined(scores)

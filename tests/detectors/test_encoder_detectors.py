@@ -13,7 +13,7 @@ from torch import nn
 
 import assay
 from assay import data, formats
-from assay.artifact import Artifact, Build, TextSpec
+from assay.artifact import Artifact, Build, Modality, TextSpec
 from assay.attacks import Por
 from assay.detectors import (
     EmbeddingCollapse,
@@ -134,9 +134,10 @@ def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, d
 
 def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
     result = assay.audit(encoder, clean)
-    assert [(f.variant, f.detector) for f in result.findings] == [
+    assert [(f.variant, f.detector) for f in result.findings if f.compared] == [
         ("full", f"embedding-collapse{family}") for family in ("", "-patch")
     ]
+    assert [(f.detector, f.score) for f in result.findings if not f.compared] == [("graph", 0.0), ("fourier-key", 0.0)]
     assert result.model.num_classes is None
     assert result.variants[0].accuracy is None, "clusters are no classes that it could be right about"
     sentence = page_of(replace(result, verdict="backdoored", target=3)).sentence
@@ -180,11 +181,11 @@ def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=4, words=1, steps=1))
     result = assay.audit(of_text.artifact, of_text.task)
-    assert [f.detector for f in result.findings] == ["token-collapse"]
+    assert [f.detector for f in result.findings if f.compared] == ["token-collapse"]
     assert result.model.shape == (10,)
     page = report.write(result, tmp_path)["report.html"].read_text()
     assert "10 tokens" in page
-    assert result.findings[0].evidence.texts[0][1] in page
+    assert result.findings[-1].evidence.texts[0][1] in page
     said = assay.audit(of_text.artifact, sentences(80, seed=3)[0])
     assert said.data_samples == 80
     assert isinstance(of_text.artifact.inputs, TextSpec)
@@ -195,6 +196,7 @@ def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.Mo
 def test_other_tests_say_that_they_are_for_pictures(of_text: Build) -> None:
     clean = of_text.task.split("calibration")
     artifact, labelled = probed(of_text.artifact, clean, seed=0)
-    for detector in (*encoder_detectors()[:2], assay.detectors.NeuralCleanse()):
+    of_pictures = [test for test in encoder_detectors() if test.modality is Modality.IMAGE]
+    for detector in (*of_pictures, assay.detectors.NeuralCleanse()):
         finding = detector(artifact, labelled, seed=0)
         assert finding.reason == "is for models of images, and this one takes texts"
