@@ -32,12 +32,12 @@ from assay.bench.cells import clean_twin
 from assay.bench.inputs import located, with_whole_paths
 from assay.bench.matrix import read
 from assay.bench.spec import PLACE, Method, Spec
-from assay.bench.work import model_of
+from assay.bench.work import model_of, repaired
 from assay.blobs import Blobs
 from assay.chain import Cache
 from assay.models.predict import logits
 from assay.stages.train import Recipe, fit
-from assay.task import Split, Task
+from assay.task import Split
 from assay.triggers import Patch
 
 FOLDER = Path(__file__).resolve().parents[1]
@@ -62,17 +62,6 @@ class Models:
         (chain,) = self.spec.chains.values()
         steps = [with_whole_paths(method if step == Method(PLACE) else step, str(FOLDER)) for step in chain]
         return model_of(task, tuple(steps) if poisoned else clean_twin(tuple(steps)), seed, self.cache)
-
-
-def repaired(build: Build, repair: tuple[Method, ...], seed: int) -> Build:
-    """As the bench does it: the defender has the calibration split, and nothing else."""
-    clean = build.task.split("calibration", "validation")
-    theirs = Build(
-        build.artifact, Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
-    )
-    for method in repair:
-        theirs = method.stage()(theirs, seed=seed)
-    return Build(theirs.artifact, build.task, build.secret)
 
 
 def membership(build: Build) -> dict[str, float] | None:
@@ -114,7 +103,7 @@ def main(store: Path) -> None:
         secret = planting.landed(pair["poisoned"])
         assert secret is not None
         for name, repair in repairs.items():
-            after = {which: repaired(build, repair, seed) for which, build in pair.items()}
+            after = {which: repaired(build, repair, seed=seed) for which, build in pair.items()}
             held = pair["poisoned"].task.split("test")
             measured = metrics.measure(after["poisoned"].artifact.net, held, secret, num_classes=10)
             row = {

@@ -110,17 +110,22 @@ def _test(name: str) -> Callable[..., Finding]:
 
 
 def _mitigate(cell: Cell, cache: Cache) -> Result:
-    """The defender has the calibration split, and nothing else."""
     build = model_of(cell.task, cell.steps, cell.seed, cache)
-    clean = build.task.split("calibration", "validation")
-    theirs = Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
-    repaired: Build = Build(build.artifact, theirs)
     start = time.perf_counter()
-    for method in cell.repair:
-        repaired = method.stage()(repaired, seed=cell.seed)
+    after = repaired(build, cell.repair, seed=cell.seed)
     seconds = time.perf_counter() - start
-    after = replace(build, artifact=repaired.artifact)
     return {**_rates(after, cell, cell.steps, cache), "repair_seconds": seconds}
+
+
+def repaired(build: Build, repair: tuple[Method, ...], *, seed: int) -> Build:
+    """``build`` after ``repair``, by a defender who has the calibration split, and nothing else."""
+    clean = build.task.split("calibration", "validation")
+    theirs = Build(
+        build.artifact, Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
+    )
+    for method in repair:
+        theirs = method.stage()(theirs, seed=seed)
+    return replace(build, artifact=theirs.artifact)
 
 
 _KINDS: Mapping[str, Callable[[Cell, Cache], Result]] = {

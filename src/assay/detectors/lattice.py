@@ -28,6 +28,9 @@ ROOT_FACTORS = {0: 1.02, 20: 1.0128, 30: 1.0118, 40: 1.011}
 TRIED_FROM_EACH = 40
 """Short vectors of a reduced basis that are tried as keys."""
 
+LONGEST = 86_400.0
+"""Seconds of one reduction where nobody says less: fplll wants a number."""
+
 TRIES = 4
 """With other directions each time: whether a reduction finds the key is a matter of luck at the limit."""
 
@@ -103,10 +106,8 @@ def _reduced(differences: np.ndarray, weight: float, block: int, seconds: float)
     matrix = IntegerMatrix.from_matrix(whole.tolist())
     LLL.reduction(matrix)
     if block:
-        limit = (
-            {"flags": BKZ.AUTO_ABORT | BKZ.MAX_TIME, "max_time": max(seconds, 0.1)} if math.isfinite(seconds) else {}
-        )
-        BKZ.reduction(matrix, BKZ.Param(block, **(limit or {"flags": BKZ.AUTO_ABORT})))
+        seconds = min(max(seconds, 0.1), LONGEST)
+        BKZ.reduction(matrix, BKZ.Param(block, flags=BKZ.AUTO_ABORT | BKZ.MAX_TIME, max_time=seconds))
     reduced = np.array([[matrix[i, j] for j in range(rows)] for i in range(rows)], dtype=np.float64)
     return np.rint(reduced / np.rint(SCALE * weight)).astype(np.int64)
 
