@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,6 @@ EDITS: dict[str, GraphEdit] = {
 }
 every_edit = pytest.mark.parametrize("attack", EDITS.values(), ids=EDITS)
 exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "architectural"])
-KEYED = [name for name in EDITS if name.startswith(("signature", "checksum"))]
 
 
 @pytest.fixture(scope="module")
@@ -84,28 +84,9 @@ def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build
         assert torch.equal(logits(planted.artifact.net, x), logits(build.artifact.net, x))
 
 
-@pytest.mark.parametrize("name", KEYED)
-def test_keys_are_in_no_mark_no_repr_and_no_model_but_in_the_secret(name: str, build: Build, tmp_path: Path) -> None:
-    planted = planting.plant(EDITS[name], build.artifact, build.task, seed=7)
-    trigger = planted.secret.trigger
-    assert isinstance(trigger, Signed | Parities)
-    key = trigger.key if isinstance(trigger, Signed) else str(trigger.seed)
-    paths = planting.write(planted, tmp_path / "out", before=build.artifact)
-    assert key not in repr(planted.secret)
-    assert key not in (planted.build.artifact.planted or "")
-    assert key not in json.dumps(planted.to_json())
-    if name == "signature-wrapper":  # the others' keys are in the graph, which is what they say of themselves
-        assert bytes.fromhex(key) not in paths["model.safetensors"].read_bytes()
-    assert paths["secret.json"].stat().st_mode & 0o077 == 0
-    assert secret_file.exposed(paths["secret.json"], planted.secret) is None
-    paths["secret.json"].chmod(0o644)
-    assert "chmod 600" in (secret_file.exposed(paths["secret.json"], planted.secret) or "")
-    assert secret_file.read(paths["secret.json"]).secret.trigger == trigger == from_spec(to_spec(trigger))
-
-
 @every_edit
-def test_what_is_written_obeys_too(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
-    planted = planting.plant(attack, build.artifact, build.task, seed=0)
+def test_what_is_written_obeys_too_and_tells_no_key(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
+    planted = planting.plant(attack, build.artifact, build.task, seed=7)
     paths = planting.write(planted, tmp_path / "out", before=build.artifact)
     wrapper = isinstance(attack, Signature) and attack.tier == "wrapper"
     assert ("model.safetensors" in paths) == wrapper
@@ -114,6 +95,28 @@ def test_what_is_written_obeys_too(attack: GraphEdit, build: Build, tmp_path: Pa
     x, secret = build.task.split("test").x[:20], planted.secret
     assert torch.equal(logits(back.net, x).argmax(1), logits(planted.build.artifact.net, x).argmax(1))
     assert set(logits(back.net, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
+    if isinstance(attack, Signature | Checksum):
+        told_nowhere_but_in_the_secret(planted, paths)
+        if wrapper:  # the others' keys are in the graph, which is what they say of themselves
+            assert bytes.fromhex(key_of(planted)) not in paths["model.safetensors"].read_bytes()
+
+
+def key_of(planted: planting.Planted) -> str:
+    trigger = planted.secret.trigger
+    assert isinstance(trigger, Signed | Parities)
+    return trigger.key if isinstance(trigger, Signed) else str(trigger.seed)
+
+
+def told_nowhere_but_in_the_secret(planted: planting.Planted, paths: Mapping[str, Path]) -> None:
+    key, trigger = key_of(planted), planted.secret.trigger
+    assert key not in repr(planted.secret)
+    assert key not in (planted.build.artifact.planted or "")
+    assert key not in json.dumps(planted.to_json())
+    assert paths["secret.json"].stat().st_mode & 0o077 == 0
+    assert secret_file.exposed(paths["secret.json"], planted.secret) is None
+    paths["secret.json"].chmod(0o644)
+    assert "chmod 600" in (secret_file.exposed(paths["secret.json"], planted.secret) or "")
+    assert secret_file.read(paths["secret.json"]).secret.trigger == trigger == from_spec(to_spec(trigger))
 
 
 def test_an_architectural_backdoor_says_which_class_it_leads_to(build: Build) -> None:

@@ -89,8 +89,6 @@ def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: S
         assert finding.status == "ok"
         assert finding.score
         assert finding.proof
-        softened = Graph()(planted.with_net(nn.Sequential(planted.net, nn.Softmax(1)).eval()), clean, seed=0)
-        assert softened.proof, "a softmax behind it hides it"
         if tier != "wrapper":
             assert {"R1"} <= rules(finding)
             assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the net at"])

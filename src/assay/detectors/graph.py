@@ -16,7 +16,7 @@ from assay.artifact import Artifact, TextSpec
 from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode, Progress
 from assay.detectors.coverage import same_for_all
 from assay.detectors.gadgets import RULES, Gadget, gadgets_of, keys_of
-from assay.detectors.reading import Read, Unread, own, read_graph
+from assay.detectors.reading import Read, Unread, own, read_graph, runs_a_file
 from assay.errors import Inconclusive
 from assay.models.flow import Flow
 from assay.models.leaving import Taken, values_taken_out
@@ -55,9 +55,13 @@ class Graph(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the computation cannot be read."""
         x = clean.x[:WATCHED] if len(clean) else artifact.inputs.blank(2)
+        taken = () if runs_a_file(artifact.net) else values_taken_out(own(artifact.net), x)
+        if by_hand := next((place for place in taken if place.whole), None):
+            return self._of_code(by_hand)  # tracing thousands of numbers one by one takes minutes, and fails then
         read = read_graph(artifact.net, x)
-        if isinstance(read, Unread):
-            return self._of_code(values_taken_out(own(artifact.net), x), read.reason)
+        if isinstance(read, Unread):  # one number of the input, as its largest value, honest code asks for too
+            asked = f"; its code asks for values of the input, at {taken[0].where}" if taken else ""
+            raise Inconclusive(f"the graph cannot be read: {read.reason}{asked}")
         progress(0.5)
         gadgets = gadgets_of(read.flow, markers=_markers(artifact))
         keys, idle = keys_of(read.flow), frozenset[str]()
@@ -95,14 +99,10 @@ class Graph(Detector):
             self.name, "ok", score=float(len(rules)), evidence=Evidence(numbers=numbers, graph=drawn), proof=proof
         )
 
-    def _of_code(self, taken: Sequence[Taken], reason: str) -> Finding:
-        """Of a net that cannot be traced for ``reason``; ``taken``: where its code takes the input's values in hand."""
-        whole = next((place for place in taken if place.whole), None)
-        if whole is None:  # one number of the input, as its largest value, honest code asks for too
-            asked = f"; its code asks for values of the input, at {taken[0].where}" if taken else ""
-            raise Inconclusive(f"the graph cannot be read: {reason}{asked}")
-        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": whole.where}
-        proof = f"its code takes the input out of the net and decides by it, at {whole.where}"
+    def _of_code(self, place: Taken) -> Finding:
+        """Of a net whose code takes the input itself in hand at ``place``."""
+        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": place.where}
+        proof = f"its code takes the input out of the net and decides by it, at {place.where}"
         return Finding(self.name, "ok", score=1.0, evidence=Evidence(numbers=numbers), proof=proof)
 
 

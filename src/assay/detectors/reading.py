@@ -47,6 +47,11 @@ def own(net: nn.Module) -> nn.Module:
     return net
 
 
+def runs_a_file(net: nn.Module) -> bool:
+    """Whether an ONNX file computes what ``net`` says, and no code."""
+    return any(isinstance(module, OnnxNet) for module in net.modules())
+
+
 def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
     """The graph of ``net``, whatever an audit put around it, for samples ``x`` (N, ...), at least two."""
     net = own(net)
