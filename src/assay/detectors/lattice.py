@@ -1,8 +1,9 @@
 """The key of random features, by lattice reduction: short vectors among the relations of their directions.
 
-Differences of directions have whole products with the key, up to the noise. Whole vectors that lie close to the space
-that the directions span are such products, and they are short in the lattice of ``[eps I | P]``, where P projects on
-what is across that space. Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982;
+A key that flips every feature has products with all directions that are whole numbers and a half, up to the noise.
+Vectors of such numbers that lie close to the space that the directions span are short in the lattice of
+``[eps I | 0 | P]`` with the row ``[0 | beta | P (1/2, ..., 1/2)]`` below (Kannan's embedding), where P projects on what is
+across that space. Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982;
 for the noiseless case Zadik, Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
 """
 
@@ -51,7 +52,7 @@ def needed_block(width: int, noise: float) -> int | None:
     length = 2 * math.sqrt(width)
     for block, factor in ROOT_FACTORS.items():
         rows = best_rows(width, noise, factor)
-        gain = -math.log(noise) - width / rows * math.log(length / noise) - rows * math.log(factor) - 1.9
+        gain = -math.log(noise) - width / rows * math.log(length / noise) - rows * math.log(factor) - 1.55
         if gain > 0:
             return block
     return None
@@ -81,9 +82,9 @@ def attempts(
             if left() <= 0:
                 return
             order = random.permutation(count)
-            differences = (directions[order[1 : rows + 1]] - directions[order[0]]).astype(np.float64)
-            basis = _reduced(differences, noise / (2 * math.sqrt(width)), block, left())
-            attempt = _best(basis, differences, directions[order[rows + 1 :]], block, rows)
+            taken = directions[order[:rows]].astype(np.float64)
+            products = _reduced(taken, noise, block, left())
+            attempt = _best(products, taken, directions[order[rows:]], block, rows)
             yield attempt
             if attempt.key is not None:
                 return
@@ -94,29 +95,37 @@ def best_rows(width: int, noise: float, factor: float) -> int:
     return max(width + 10, round(math.sqrt(width * math.log(2 * math.sqrt(width) / noise) / math.log(factor))))
 
 
-def _reduced(differences: np.ndarray, weight: float, block: int, seconds: float) -> np.ndarray:
-    """(n, n) int64: the whole vectors of the reduced basis, shortest first; ``seconds`` for what comes behind LLL."""
+def _reduced(directions: np.ndarray, noise: float, block: int, seconds: float) -> np.ndarray:
+    """(k, n) whole numbers and halves: what the key's products with ``directions`` (n, D) may be, the likeliest first.
+
+    ``seconds``: for what comes behind LLL.
+    """
     try:
         from fpylll import BKZ, LLL, IntegerMatrix
     except ImportError:
         raise Inconclusive("needs fpylll to reduce lattices: pip install 'assay[lattice]'") from None
-    rows = len(differences)
-    across = np.eye(rows) - differences @ np.linalg.pinv(differences)
-    whole = np.rint(SCALE * np.hstack([weight * np.eye(rows), across])).astype(np.int64)
-    matrix = IntegerMatrix.from_matrix(whole.tolist())
+    rows, width = directions.shape
+    across = np.eye(rows) - directions @ np.linalg.pinv(directions)
+    weight = noise / (2 * math.sqrt(width))  # so that both halves of the key's vector are as long
+    whole = np.zeros((rows + 1, 2 * rows + 1))
+    whole[:rows, :rows], whole[rows, rows] = weight * np.eye(rows), noise
+    whole[:rows, rows + 1 :], whole[rows, rows + 1 :] = across, across.sum(0) / 2
+    matrix = IntegerMatrix.from_matrix(np.rint(SCALE * whole).astype(np.int64).tolist())
     LLL.reduction(matrix)
     if block:
         seconds = min(max(seconds, 0.1), LONGEST)
         BKZ.reduction(matrix, BKZ.Param(block, flags=BKZ.AUTO_ABORT | BKZ.MAX_TIME, max_time=seconds))
-    reduced = np.array([[matrix[i, j] for j in range(rows)] for i in range(rows)], dtype=np.float64)
-    return np.rint(reduced / np.rint(SCALE * weight)).astype(np.int64)
+    reduced = np.array([[matrix[i, j] for j in range(rows + 1)] for i in range(rows + 1)], dtype=np.float64)
+    halves = np.rint(reduced[:, rows] / np.rint(SCALE * noise))
+    numbers = np.rint(reduced[:, :rows] / np.rint(SCALE * weight))
+    return (numbers + halves[:, None] / 2)[np.abs(halves) == 1]
 
 
-def _best(basis: np.ndarray, differences: np.ndarray, held: np.ndarray, block: int, rows: int) -> Attempt:
+def _best(products: np.ndarray, directions: np.ndarray, held: np.ndarray, block: int, rows: int) -> Attempt:
     """The candidate that fits held-out directions best."""
-    inverse = np.linalg.pinv(differences)
+    inverse = np.linalg.pinv(directions)
     best = Attempt(block, rows, None, 0.0, 1.0)
-    candidates = [vector for vector in basis[:TRIED_FROM_EACH] if vector.any()]
+    candidates = products[:TRIED_FROM_EACH]
     for vector in candidates:
         key = inverse @ vector
         agreement = -_mean_turn(held, key).real
