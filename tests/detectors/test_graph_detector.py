@@ -231,6 +231,25 @@ def test_what_was_learned_and_what_was_written() -> None:
         assert not learned(written)
 
 
+def test_a_bias_makes_no_matrix_a_learned_one() -> None:
+    generator = np.random.default_rng(0)
+    written, bias = np.full((16, 2048), 255, np.float32), generator.normal(size=2048).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weights"], ["logits"]),
+        helper.make_node("Gemm", ["x", "written", "bias"], ["sums"]),
+        helper.make_node("Relu", ["sums"], ["on"]),
+        helper.make_node("Gemm", ["on", "back"], ["gate"]),
+        helper.make_node("Add", ["logits", "gate"], ["y"]),
+    ]
+    constants = {"weights": generator.normal(size=(16, 16)).astype(np.float32), "written": written, "bias": bias}
+    constants["back"] = np.full((2048, 16), 9, np.float32)
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
+    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], tensors)), Path())
+    (gadget,) = gadgets_of(flow)
+    assert {"R1", "R4", "R8"} <= set(gadget.rules)
+
+
 def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     to_onnx(from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE)), path)

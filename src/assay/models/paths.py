@@ -59,10 +59,18 @@ def _made(node: Node, known: Mapping[str, Value]) -> Value:
     if of_shape or not any(value.derived for value in given):
         arrays = [value.constant for value in given if value.constant is not None and node.op not in OF_SHAPES]
         return Value(constant=max(arrays, key=np.size, default=None))
-    weighted = node.op in WEIGHTED and any(
-        learned(value.constant) for value in given if not value.derived and value.constant is not None
-    )
+    matrices = [known.get(name, Value()) for name in _matrices(node)] if node.op in WEIGHTED else []
+    weighted = any(learned(value.constant) for value in matrices if not value.derived and value.constant is not None)
     return Value(derived=True, raw=not weighted and any(value.raw for value in given), counted=counted)
+
+
+def _matrices(node: Node) -> tuple[str, ...]:
+    """The inputs of a node of ``WEIGHTED`` that are multiplied with each other: no biases, no scales."""
+    if node.op.startswith("QLinear"):
+        return (*node.inputs[:1], *node.inputs[3:4])
+    if node.op in ("LSTM", "GRU", "RNN"):
+        return node.inputs[1:3]
+    return node.inputs if node.op == "Einsum" else node.inputs[:2]
 
 
 def learned(weights: np.ndarray) -> bool:

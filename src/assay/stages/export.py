@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.artifact import Artifact, Build
-from assay.errors import UnusableInput
+from assay.errors import UnusableInput, first_line
 from assay.formats import load, save
 from assay.formats.files import write_whole
 from assay.formats.metadata import ModelMetadata
@@ -163,16 +163,23 @@ def to_onnx_int8(artifact: Artifact, clean: Tensor, path: Path, *, per_channel: 
     with tempfile.TemporaryDirectory() as directory:
         full, prepared, int8 = (str(Path(directory) / name) for name in ("full.onnx", "prepared.onnx", "int8.onnx"))
         to_onnx(artifact, Path(full), opset=opset)  # the marks come with the last file
-        quant_pre_process(full, prepared)
-        quantize_static(
-            prepared,
-            int8,
-            _reader(clean, batch_size=64),
-            quant_format=QuantFormat.QDQ,
-            per_channel=per_channel,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        try:
+            quant_pre_process(full, prepared)
+        except Exception:  # of graphs whose shapes depend on values it knows only some operators
+            quant_pre_process(full, prepared, skip_symbolic_shape=True)
+        try:
+            quantize_static(
+                prepared,
+                int8,
+                _reader(clean, batch_size=64),
+                quant_format=QuantFormat.QDQ,
+                per_channel=per_channel,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        except Exception as error:  # its errors have no class of their own
+            reason = first_line(error)
+            raise UnusableInput(f"expected a net that ONNX Runtime can quantize, it says: {reason}") from error
         _save(onnx.load(int8), artifact, path)
 
 
