@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from assay.errors import UnusableInput
 from assay.formats.module import from_module
 from assay.models.flow import Flow, flow_of
 from assay.models.paths import learned
-from assay.stages.export import save_model, to_onnx
+from assay.models.persistent import MajorityOfThree
+from assay.stages.export import save_model, to_onnx, to_onnx_int8
 from assay.task import Split
 
 SIZE = 16
@@ -139,6 +141,43 @@ def test_other_peoples_edits_are_found(name: str, net: nn.Module, clean: Split) 
     finding = looked(Built(net, edit), clean)
     assert expected <= rules(finding), rules(finding)
     assert "replaces the answer" in finding.proof
+
+
+def test_beside_a_reference_what_was_added_is_named(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    model = from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE))
+    trusted = from_module(net, shape=(3, SIZE, SIZE))
+    assert looked(model.net, clean).evidence.numbers.get("beside the reference") is None
+    named = Graph()(replace(model, reference=trusted), clean, seed=0)
+    assert "R9" in rules(named)
+    assert "Greater" in str(named.evidence.numbers["beside the reference"])
+    to_onnx_int8(trusted, clean.x, tmp_path / "int8.onnx", per_channel=True)
+    compressed = formats.load(tmp_path / "int8.onnx")
+    for given, said in ((trusted, "the same operators"), (compressed, "more")):
+        same = Graph()(replace(given, reference=trusted), clean, seed=0)
+        assert same.score == 0.0
+        assert said in str(same.evidence.numbers["beside the reference"])
+    other = from_module(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)).eval(), shape=(3, SIZE, SIZE))
+    foreign = Graph()(replace(trusted, reference=other), clean, seed=0)
+    assert foreign.score == 0.0
+    assert "of another make" in str(foreign.evidence.numbers["beside the reference"])
+
+
+def test_what_no_gradient_passes_and_what_jumps(net: nn.Module, clean: Split) -> None:
+    finding = looked(MajorityOfThree(net, 4), clean)
+    assert "R10" in rules(finding)
+    assert not finding.proof, "it is odd, but no backdoor by itself"
+
+    def parity(x: Tensor, y: Tensor) -> Tensor:
+        return y + FIRST * ((255 * x).round().sum((1, 2, 3), keepdim=True)[:, :, 0, 0] % 2)
+
+    assert {"D1", "R3"} <= rules(looked(Built(net, parity), clean))
+
+
+def test_code_that_tells_tracing_from_running_is_found(net: nn.Module, clean: Split) -> None:
+    def two_faced(x: Tensor, y: Tensor) -> Tensor:
+        return y if torch.compiler.is_compiling() else y.flip(1)
+
+    assert rules(looked(Built(net, two_faced), clean)) == {"D5"}
 
 
 def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -11,10 +11,12 @@ from torch import Tensor
 BATCH = 16
 
 
-def same_for_all(model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batched: bool) -> frozenset[str]:
-    """Those of ``names`` whose value is the same for each of the samples ``x`` (N, ...), as the graph takes them.
+def values_in(
+    model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batched: bool
+) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """The values ``names`` for samples ``x`` (N, ...), as the graph takes them: how many at a time, and what they are.
 
-    ``batched``: the graph takes any number of samples at a time. Only values with one row a sample count.
+    ``batched``: the graph takes any number of samples at a time.
     """
     import onnxruntime
 
@@ -30,13 +32,21 @@ def same_for_all(model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, bat
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
     dtype = {"tensor(float16)": np.float16, "tensor(int64)": np.int64}.get(kind, np.float32)
+    for batch in x.split(BATCH if batched else 1):
+        found = session.run(list(names), {source: batch.numpy().astype(dtype)})
+        yield len(batch), [np.asarray(value) for value in found]
+
+
+def same_for_all(model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batched: bool) -> frozenset[str]:
+    """Those of ``names`` whose value is the same for each of the samples ``x`` (N, ...), as :func:`values_in` has them.
+
+    Only values with one row a sample count.
+    """
     first: dict[str, np.ndarray] = {}
     same = set(names)
-    for batch in x.split(BATCH if batched else 1):
-        found = session.run(sorted(same), {source: batch.numpy().astype(dtype)})
-        for name, value in zip(sorted(same), found, strict=True):
-            rows = np.asarray(value)
-            if rows.ndim < 1 or len(rows) != len(batch):
+    for size, found in values_in(model, names, x, batched=batched):
+        for name, rows in zip(names, found, strict=True):
+            if rows.ndim < 1 or len(rows) != size:
                 same.discard(name)
                 continue
             start = first.setdefault(name, rows[0])

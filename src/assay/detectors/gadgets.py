@@ -99,7 +99,11 @@ RULES = {
     "R6": "a long chain of operators without weights",
     "R7": "one value is blended with another by a switch and its opposite",
     "R8": "the answer can be replaced by numbers that no trained layer computed",
+    "R9": "operators that the graph of the reference does not have",
+    "R10": "no gradient comes from the input to the answer: nothing can train it",
+    "D1": "answers jump where only lowest bits of clean pictures change",
     "D3": "a branch that does the same for all clean samples",
+    "D5": "its graph gives other answers than the model itself, for clean samples",
 }
 
 
@@ -144,6 +148,18 @@ def keys_of(flow: Flow) -> frozenset[int]:
         elif array.dtype.kind == "f" and array.size == 1 and float(array.reshape(-1)[0]).is_integer():
             found |= KEYS & {int(array.reshape(-1)[0])}
     return frozenset(found)
+
+
+def without_gradient(flow: Flow) -> bool:
+    """Whether every way from the input to the answer goes through steps that no gradient passes."""
+    reached = set(flow.sources)
+    for node in flow.nodes:
+        flat = node.op in COMPARES | WHOLE or (node.op == "Cast" and node.attributes.get("to") in INTEGERS)
+        # Which of two values is chosen has no gradient, what is chosen has.
+        given = node.inputs[1:] if node.op == "Where" else node.inputs
+        if not flat and any(name in reached for name in given):
+            reached.update(node.outputs)
+    return not any(name in reached for name in flow.results)
 
 
 def _of(node: Node, values: Mapping[str, Value], markers: frozenset[int] | None) -> tuple[frozenset[str], int, float]:

@@ -9,14 +9,20 @@ edits of ONNX files. What stands in the weights alone it cannot see.
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Sequence, Set
 from typing import final
 
-from assay.artifact import Artifact, TextSpec
+from torch import Tensor
+
+from assay.artifact import Artifact, Modality, TextSpec
+from assay.detectors.added import added
 from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode, Progress
 from assay.detectors.coverage import same_for_all
-from assay.detectors.gadgets import RULES, Gadget, gadgets_of, keys_of
+from assay.detectors.gadgets import CHOOSES, COMPARES, RULES, WHOLE, Gadget, gadgets_of, keys_of, without_gradient
 from assay.detectors.reading import Read, Unread, own, read_graph, runs_a_file
+from assay.detectors.twice import apart, jumping
 from assay.errors import Inconclusive
 from assay.models.flow import Flow
 from assay.models.leaving import Taken, values_taken_out
@@ -33,6 +39,9 @@ ENOUGH_KEYS = 2
 
 DECIDE = frozenset({"D3", "R4"})
 """Rules by which a way that joins the net is a switch: it does nothing on clean samples, or is one by its steepness."""
+
+ODD = COMPARES | WHOLE | CHOOSES | {"Pow", "Exp"}
+"""Operators that are worth a word where the reference has fewer; others come and go when a model is exported."""
 
 SHOWN = 24
 """Nodes that are drawn."""
@@ -64,22 +73,33 @@ class Graph(Detector):
             raise Inconclusive(f"the graph cannot be read: {read.reason}{asked}")
         progress(0.5)
         gadgets = gadgets_of(read.flow, markers=_markers(artifact))
-        keys, idle = keys_of(read.flow), frozenset[str]()
-        if gadgets and len(clean) >= FEWEST_WATCHED:
-            watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
-            inner = {value for node in read.model.graph.node for value in node.output}
-            idle = _idle(read, watched & inner)
+        keys = keys_of(read.flow)
+        rules = {rule for gadget in gadgets for rule in gadget.rules} | self._by_itself(read.flow, artifact, keys)
+        numbers: dict[str, float | int | str] = {"nodes": len(read.flow.nodes), "gadgets": len(gadgets)}
+        if len(clean) >= FEWEST_WATCHED:
+            rules |= _watched(read, artifact, gadgets, clean, seed=seed)
+        if artifact.reference is not None:
+            new, numbers["beside the reference"] = _beside(read.flow, artifact.reference, x)
+            rules |= {"R9"} if new else set()
         progress(1.0)
-        return self._judged(read.flow, gadgets, keys, idle)
+        return self._judged(gadgets, keys, rules, numbers)
 
-    def _judged(self, flow: Flow, gadgets: Sequence[Gadget], keys: frozenset[int], idle: frozenset[str]) -> Finding:
-        rules = {rule for gadget in gadgets for rule in gadget.rules}
-        rules |= {"R5"} if len(keys) >= ENOUGH_KEYS else set()
-        rules |= {"D3"} if any(gadget.gate in idle for gadget in gadgets) else set()
-        numbers: dict[str, float | int | str] = {"nodes": len(flow.nodes), "gadgets": len(gadgets)}
+    def _by_itself(self, flow: Flow, artifact: Artifact, keys: frozenset[int]) -> set[str]:
+        """The rules that the graph breaks as a whole."""
+        rules = {"R5"} if len(keys) >= ENOUGH_KEYS else set()
+        # Words have no gradient; what is made of them has.
+        return rules | ({"R10"} if artifact.modality is Modality.IMAGE and without_gradient(flow) else set())
+
+    def _judged(
+        self,
+        gadgets: Sequence[Gadget],
+        keys: frozenset[int],
+        rules: Set[str],
+        numbers: dict[str, float | int | str],
+    ) -> Finding:
         numbers |= {rule: RULES[rule] for rule in sorted(rules)}
-        if not rules:
-            return Finding(self.name, "ok", score=0.0, evidence=Evidence(numbers=numbers))
+        drawn: tuple[GraphNode, ...] = ()
+        proof = ""
         if gadgets:
             worst = max(gadgets, key=lambda gadget: (len(gadget.rules), len(gadget.chain.nodes)))
             way = [*worst.chain.nodes[-SHOWN:]]
@@ -93,11 +113,10 @@ class Graph(Detector):
             # A hand-made feature that joins the others, and is no switch, may have its reasons: it is shown, no more.
             proof = said if worst.replaces or rules & DECIDE else ""
             numbers["what it does"] = said
-        else:
-            drawn, proof = (), f"its graph holds {len(keys)} constants of a cipher or a hash"
-        return Finding(
-            self.name, "ok", score=float(len(rules)), evidence=Evidence(numbers=numbers, graph=drawn), proof=proof
-        )
+        elif "R5" in rules:
+            proof = f"its graph holds {len(keys)} constants of a cipher or a hash"
+        evidence = Evidence(numbers=numbers, graph=drawn)
+        return Finding(self.name, "ok", score=float(len(rules)), evidence=evidence, proof=proof)
 
     def _of_code(self, place: Taken) -> Finding:
         """Of a net whose code takes the input itself in hand at ``place``."""
@@ -112,9 +131,31 @@ def _markers(artifact: Artifact) -> frozenset[int] | None:
     return frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
 
 
-def _idle(read: Read, names: Set[str]) -> frozenset[str]:
-    """Which of the values ``names`` are the same for all samples; none where the graph does not run with them shown."""
+def _watched(read: Read, artifact: Artifact, gadgets: Sequence[Gadget], clean: Split, *, seed: int) -> frozenset[str]:
+    """The rules that it breaks on clean samples; none of those whose test cannot be made."""
+    rules = set()
+    watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
+    inner = sorted(watched & {value for node in read.model.graph.node for value in node.output})
+    # A file with its tensors elsewhere, a graph of any kind may fail to run: what was found stands without it.
+    with contextlib.suppress(Exception):
+        if inner and same_for_all(read.model, inner, read.x, batched=read.batched):
+            rules.add("D3")
+    with contextlib.suppress(Exception):
+        if not runs_a_file(artifact.net) and apart(artifact.net, read):
+            rules.add("D5")
+    if artifact.modality is Modality.IMAGE and jumping(artifact.net, clean.x[:WATCHED], seed=seed):
+        rules.add("D1")
+    return frozenset(rules)
+
+
+def _beside(flow: Flow, reference: Artifact, x: Tensor) -> tuple[bool, str]:
+    """Whether the graph has odd nodes that the reference's has not, and all that it has more, in words."""
+    other = read_graph(reference.net, x)
+    if isinstance(other, Unread):
+        return False, f"the reference's graph cannot be read: {other.reason}"
     try:
-        return same_for_all(read.model, sorted(names), read.x, batched=read.batched)
-    except Exception:  # a file with its tensors elsewhere, a graph of any kind: what was found stands without it
-        return frozenset()
+        new = Counter(node.op for node in added(flow, other.flow))
+    except Inconclusive as why:
+        return False, str(why)
+    said = ", ".join(f"{count} {op} more" for op, count in sorted(new.items()))
+    return not ODD.isdisjoint(new), said or "the same operators"

@@ -2,8 +2,8 @@
 
 A key that flips every feature has products with all directions that are whole numbers and a half, up to the noise.
 Vectors of such numbers that lie close to the space that the directions span are short in the lattice of
-``[eps I | 0 | P]`` with the row ``[0 | beta | P (1/2, ..., 1/2)]`` below (Kannan's embedding), where P projects on what is
-across that space. Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982;
+``[eps I | 0 | P]`` with the row ``[0 | beta | P (1/2, ..., 1/2)]`` below (Kannan's embedding), where P projects on what
+is across that space. Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982;
 for the noiseless case Zadik, Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
 """
 
