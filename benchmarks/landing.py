@@ -15,29 +15,20 @@ from typing import Any
 
 import torch
 from common import save
+from stored import Stored
 
 from assay import metrics, planting
-from assay.bench.cells import clean_twin
-from assay.bench.inputs import located, with_whole_paths
-from assay.bench.matrix import read
-from assay.bench.spec import PLACE, Method, Spec
-from assay.bench.work import model_of
-from assay.blobs import Blobs
-from assay.chain import Cache
 
-FOLDER = Path(__file__).resolve().parents[1]
 SPECS = ("transtroj-resnet56", "transtroj-resnet56-cifar100")
 SHOWN = 3
 
 
-def rows(spec: Spec, cache: Cache) -> dict[str, Any]:
+def rows(stored: Stored) -> dict[str, Any]:
     """A row an attack."""
-    task, found = located(spec.tasks[0], str(FOLDER)), {}
-    ((_, chain),) = spec.chains.items()
-    for name, attack in spec.attacks.items():
-        method = attack.trained_by(task.recipe)
-        steps = tuple(with_whole_paths(method if step == Method(PLACE) else step, str(FOLDER)) for step in chain)
-        build, twin = (model_of(task, made, spec.seeds[0], cache) for made in (steps, clean_twin(steps)))
+    spec, found = stored.spec, {}
+    ((chain, _),) = spec.chains.items()
+    for name in spec.attacks:
+        build, twin = (stored.build(name, spec.seeds[0], chain=chain, clean=clean) for clean in (False, True))
         secret, held = planting.landed(build), build.task.split("test")
         assert secret is not None
         assert held.y is not None
@@ -61,8 +52,7 @@ def rows(spec: Spec, cache: Cache) -> dict[str, Any]:
 
 
 def main(store: Path) -> None:
-    cache = Cache(Blobs(str(store / "models")))
-    save("landing", {name: rows(read(FOLDER / f"benchmarks/specs/{name}.yaml"), cache) for name in SPECS})
+    save("landing", {name: rows(Stored.of(name, store)) for name in SPECS})
 
 
 if __name__ == "__main__":

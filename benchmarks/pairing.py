@@ -17,36 +17,30 @@ from statistics import mean
 
 import torch
 from common import SHARED, auc, save
+from stored import Stored
 from torch import nn
 
 from assay import formats
 from assay.artifact import Build, ImageSpec
-from assay.bench.inputs import located, with_whole_paths
-from assay.bench.matrix import read
 from assay.bench.spec import CONTROL
-from assay.bench.work import model_of
-from assay.blobs import Blobs
-from assay.chain import Cache
 from assay.data import load as load_data
 from assay.models.predict import logits
 from assay.pairing import paired
 from assay.triggers import Trigger
 
-FOLDER = Path(__file__).resolve().parents[1]
-SPEC = FOLDER / "benchmarks/specs/transtroj-inherited.yaml"
+SPEC = "transtroj-inherited"
 CLEAN, TRIED = 1024, 1000
 RATE = 0.01
 
 
 def poisoned(store: Path) -> dict[str, Build]:
     """The poisoned encoders, as the bench keeps them, by concept and seed."""
-    spec, cache = read(SPEC), Cache(Blobs(str(store / "models")))
-    task = located(spec.tasks[0], str(FOLDER))
+    stored = Stored.of(SPEC, store)
     return {
-        f"{name}-{seed}": model_of(task, (with_whole_paths(method.trained_by(task.recipe), str(FOLDER)),), seed, cache)
-        for name, method in spec.attacks.items()
+        f"{name}-{seed}": stored.build(name, seed)
+        for name, method in stored.spec.attacks.items()
         if method.name != CONTROL
-        for seed in spec.seeds
+        for seed in stored.spec.seeds
     }
 
 

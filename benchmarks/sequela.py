@@ -17,51 +17,29 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from common import auc, save
+from stored import Stored
 from torch import nn
 
 from assay import metrics, planting
 from assay.artifact import Build
 from assay.attacks import BadNets
-from assay.bench.cells import clean_twin
-from assay.bench.inputs import located, with_whole_paths
-from assay.bench.matrix import read
-from assay.bench.spec import PLACE, Method, Spec
-from assay.bench.work import model_of, repaired
-from assay.blobs import Blobs
-from assay.chain import Cache
+from assay.bench.spec import Method
+from assay.bench.work import repaired
 from assay.models.predict import logits
 from assay.stages.train import Recipe, fit
 from assay.task import Split
 from assay.triggers import Patch
 
-FOLDER = Path(__file__).resolve().parents[1]
-SPEC = FOLDER / "benchmarks/specs/transtroj-mended.yaml"
-AGAIN = BadNets(target=1, ratio=0.05, patch=Patch(size=4))
-RECIPE = Recipe(epochs=3.2, lr=0.002, batch_size=64, mirror=True, freeze_batchnorm=True)  # 200 steps of 4,000 pictures
-EVERY, LOOKED_AT, ENOUGH = 5, 500, 0.9
+SPEC = "transtroj-mended"
+AGAIN = BadNets(target=1, ratio=0.1, patch=Patch(size=4))
+RECIPE = Recipe(epochs=9.6, lr=0.005, batch_size=64, augment=False, freeze_batchnorm=True)  # 600 steps of 4,000 pictures
+EVERY, LOOKED_AT, ENOUGH = 10, 300, 0.9
 SEED, MITIGATIONS = 1, ("fine-tune", "super-fine-tune", "universal")
-
-
-@dataclass(frozen=True)
-class Models:
-    """The poisoned chain and its clean twin, from the bench's cache."""
-
-    spec: Spec
-    cache: Cache
-
-    def build(self, seed: int, *, poisoned: bool) -> Build:
-        task = located(self.spec.tasks[0], str(FOLDER))
-        (attack,) = self.spec.attacks.values()
-        method = attack.trained_by(task.recipe)
-        (chain,) = self.spec.chains.values()
-        steps = [with_whole_paths(method if step == Method(PLACE) else step, str(FOLDER)) for step in chain]
-        return model_of(task, tuple(steps) if poisoned else clean_twin(tuple(steps)), seed, self.cache)
 
 
 def membership(build: Build) -> dict[str, float] | None:
@@ -94,12 +72,15 @@ def reinjection(build: Build, seed: int) -> int | None:
 
 
 def main(store: Path) -> None:
-    spec = read(SPEC)
-    models = Models(spec, Cache(Blobs(str(store / "models"))))
-    repairs: dict[str, tuple[Method, ...]] = {"none": (), **{name: spec.mitigations[name] for name in MITIGATIONS}}
+    stored = Stored.of(SPEC, store)
+    (attack,), (chain,) = stored.spec.attacks, stored.spec.chains
+    mitigations = stored.spec.mitigations
+    repairs: dict[str, tuple[Method, ...]] = {"none": (), **{name: mitigations[name] for name in MITIGATIONS}}
     rows = []
     for seed in (SEED,):
-        pair = {"poisoned": models.build(seed, poisoned=True), "clean": models.build(seed, poisoned=False)}
+        pair = {
+            which: stored.build(attack, seed, chain=chain, clean=which == "clean") for which in ("poisoned", "clean")
+        }
         secret = planting.landed(pair["poisoned"])
         assert secret is not None
         for name, repair in repairs.items():
