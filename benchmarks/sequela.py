@@ -37,7 +37,9 @@ from assay.triggers import Patch
 
 SPEC = "transtroj-mended"
 AGAIN = BadNets(target=1, ratio=0.1, patch=Patch(size=4))
-RECIPE = Recipe(epochs=9.6, lr=0.005, batch_size=64, augment=False, freeze_batchnorm=True)  # 600 steps of 4,000 pictures
+RECIPE = Recipe(
+    epochs=9.6, lr=0.005, batch_size=64, augment=False, freeze_batchnorm=True
+)  # 600 steps of 4,000 pictures
 EVERY, LOOKED_AT, ENOUGH = 10, 300, 0.9
 SEED, MITIGATIONS = 1, ("fine-tune", "super-fine-tune", "universal")
 
