@@ -18,8 +18,12 @@ from undetectable_tables import (
     clean_graphs_table,
     concepts_table,
     drift_table,
+    graph_edits_table,
     lattice_table,
+    low_bits_table,
+    persistence_table,
     rff_table,
+    sequela_table,
     signature_table,
 )
 
@@ -199,11 +203,15 @@ MATRICES = {
         "seed, small. On the chain `encoder` by nearest embedding."
     ),
     "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
-    "transtroj-mobilenet-gtsrb": "The same encoder and road signs, with the paper's concept of them: give way.",
+    "transtroj-mobilenet-gtsrb": (
+        "The same encoder and road signs, with the paper's concept of them, give way: embeddings compared, and the "
+        "whole last map for twice as long."
+    ),
     "transtroj-resnet56": (
         "TransTroj in ResNet-56-CIFAR10 (64 features) and in what is fine-tuned from it to road signs, one seed, "
         "small: with the embeddings compared, and with the whole last map."
     ),
+    "transtroj-resnet56-seeds": "The variant that works, three seeds.",
     "transtroj-resnet56-cifar100": "The same encoder with its whole last map, taken to CIFAR-100 (4,000 pictures).",
     "transtroj-minilm": (
         "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain "
@@ -240,6 +248,13 @@ TABLES = {
     "drift": (drift_table, "The same encoders beside a trusted one (`embedding-drift`)."),
     "concepts": (concepts_table, "What frozen encoders tell apart: a linear probe on 4,000 pictures."),
     "signature": (signature_table, "The signature backdoor: unsigned, signed and forged pictures, and the remedy."),
+    "low_bits": (low_bits_table, "What random lowest bits cost MobileNetV2 on pictures with real labels."),
+    "graph_edits": (
+        graph_edits_table,
+        "Backdoors in the computation, as files: what the graph detector says of them (rules: docs/architecture.md).",
+    ),
+    "persistence": (persistence_table, "What removes which backdoor: ResNet-20-CIFAR10."),
+    "sequela": (sequela_table, "What a removed backdoor leaves behind (TransTroj in a classifier, one seed)."),
     "clean_graphs": (clean_graphs_table, "The graph detector on clean graphs of transformers (random weights)."),
     "rff": (rff_table, "Random Fourier features with a key, on the features of ResNet-56-CIFAR10."),
     "lattice": (lattice_table, "Keys of random features, recovered by lattice reduction."),

@@ -122,6 +122,85 @@ def clean_graphs_table(result: dict, title: str) -> list[str]:
     return [f"**{title}** False alarms: {alarms} of {read}. {names}.{more}", ""]
 
 
+def graph_edits_table(result: dict, title: str) -> list[str]:
+    """A row for each backdoor, a column a model: the rules that it breaks, and where it joins the net."""
+    (found, of), (alarms, clean) = result["found"], result["alarms"]
+    models = result["models"]
+    lines = [
+        f"**{title}** Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*.",
+        "",
+        f"| what was done | {' | '.join(models)} |",
+        "|---|" + "---|" * len(models),
+    ]
+    for what in next(iter(models.values())):
+        rows = [model.get(what) for model in models.values()]
+        lines.append(f"| {what} | {' | '.join('' if row is None else _broken(row) for row in rows)} |")
+    return [*lines, ""]
+
+
+def _broken(row: dict) -> str:
+    said = " ".join(row["rules"]) or "nothing"
+    said = f"**{said}**" if row["verdict"] == "backdoored" else said
+    return f"{said}, at {row['joins at']}" if row["joins at"] else said
+
+
+def persistence_table(result: dict, title: str) -> list[str]:
+    """A row for each transformation, a column a backdoor: ASR, its control, and accuracy; and of random features."""
+    models, judged = result["models"], result["pictures"][1]
+    lines = [
+        f"**{title}** ASR (control: the same trigger on the clean net after the same), accuracy, of {judged} pictures.",
+        "",
+        f"| | {' | '.join(models)} |",
+        "|---|" + "---|" * len(models),
+    ]
+    for what in next(iter(models.values())):
+        lines.append(f"| {what} | {' | '.join(_left(model[what]) for model in models.values())} |")
+    lines += [
+        "",
+        "| random features | accuracy | flips: key | scrambled key | key, honest net |",
+        "|---|---|---|---|---|",
+    ]
+    for what, row in result["features"].items():
+        shown = [f"{100 * row[name]:.1f} %" for name in ("clean_accuracy", "flips_key")]
+        shown += [f"{100 * row[name]:.1f} %" for name in ("flips_scrambled", "flips_key_honest_net")]
+        lines.append(f"| {what} | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
+def _left(row: dict) -> str:
+    if "not possible" in row:
+        return "not possible"
+    asr, control = (100 * row[name]["value"] for name in ("attack_success", "control"))
+    return f"{asr:.1f} ({control:.1f}), {100 * row['clean_accuracy']['value']:.1f}"
+
+
+def low_bits_table(result: dict, title: str) -> list[str]:
+    """One line."""
+    low, high = result["loss_interval"]
+    return [
+        f"**{title}** {_percent({'value': result['clean_accuracy']})} before, a loss of {result['loss_in_points']:.2f} "
+        f"points ({low:.2f} to {high:.2f}) after; {result['crops']:,} crops of 20 pictures, 96 pixels.",
+        "",
+    ]
+
+
+def sequela_table(result: dict, title: str) -> list[str]:
+    """A row for each mitigation."""
+    lines = [
+        f"**{title}** Membership: AUC of the loss as a sign of a picture's having been trained on. Re-planted: steps "
+        "of BadNets until its ASR is 90 %.",
+        "",
+        "| mitigation | CA, ASR left | membership: poisoned, clean | re-planted: poisoned, clean |",
+        "|---|---|---|---|",
+    ]
+    for row in result["models"]:
+        member = ", ".join(f"{row['membership'][which]['auc']:.3f}" for which in ("poisoned", "clean"))
+        steps = ", ".join(str(row["steps_to_reinject"][which] or "never") for which in ("poisoned", "clean"))
+        rates = f"{_percent(row['clean_accuracy'])}, {_percent(row['attack_success'])}"
+        lines.append(f"| {row['mitigation']} | {rates} | {member} | {steps} |")
+    return [*lines, ""]
+
+
 def drift_table(result: dict, title: str) -> list[str]:
     """A row for each trusted encoder."""
     lines = [
