@@ -92,10 +92,14 @@ def artifact_of(model: Model, said: Said) -> Artifact:
 def beside(artifact: Artifact, reference: Artifact) -> Artifact:
     """``artifact`` with the full-precision model that it was made from, or a trusted encoder; it stands in its notes.
 
+    What names other classes than a classifier is cut at its features: the encoder that the classifier comes from.
     Raises UnusableInput where the two cannot be forms of one model; encoders need only take the same inputs.
     """
+    from assay.formats.cut import cut
+
     expected, came = ((a.num_classes, a.inputs.shape) for a in (artifact, reference))
-    if expected != came:
+    comes_from = artifact.num_classes is not None and artifact.num_classes != reference.num_classes
+    if expected[1] != came[1] or (expected[0] != came[0] and not comes_from):
         (classes, shape), (others_classes, others_shape) = (
             ("an encoder" if count is None else f"{count} classes", written(shape)) for count, shape in (expected, came)
         )
@@ -103,13 +107,15 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
             f"expected a reference that is like {artifact.name}: {classes}, inputs {shape}; {reference.name} is "
             f"another model: {others_classes}, inputs {others_shape}"
         )
+    if comes_from and reference.num_classes is not None:
+        reference = cut(reference)
+    kind = "encoder" if reference.num_classes is None else "full-precision model"
     sizes, others = _sizes_of_weights(artifact), _sizes_of_weights(reference)
-    if artifact.num_classes is not None and sizes != others:
+    if reference.num_classes is not None and sizes != others:
         raise UnusableInput(
             f"expected a reference whose layers are those of {artifact.name} ({len(sizes)} with weights); "
             f"{reference.name} has {len(others)} of other sizes: it is another architecture"
         )
-    kind = "full-precision model" if artifact.num_classes is not None else "encoder"
     note = f"compared with the {kind} {reference.name} (sha256 {reference.digest[:12]}...)"
     return replace(artifact, reference=reference, notes=(*artifact.notes, note))
 

@@ -57,4 +57,4 @@ def looks_at(form: str, detector: Detector) -> bool:
 
 
 def _is_beside(detector: Detector) -> bool:
-    return "reference" in detector.needs
+    return not detector.needs.isdisjoint({"reference", "trusted-encoder"})

@@ -69,7 +69,7 @@ Null = Annotated[
 ]
 Reference = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="The full-precision model that MODEL was made from: the two are compared."),
+    typer.Option(metavar="MODEL", help="The full-precision model that MODEL was made from, or a trusted encoder."),
 ]
 ReferenceArch = Annotated[str | None, typer.Option(help="--arch of the reference.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder for what is written.")]

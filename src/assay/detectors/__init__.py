@@ -15,6 +15,7 @@ from assay.detectors.embedding_drift import EmbeddingDrift
 from assay.detectors.filter_scan import FilterScan
 from assay.detectors.fourier_key import FourierKeys
 from assay.detectors.graph import Graph
+from assay.detectors.inherited_trigger import InheritedTrigger
 from assay.detectors.latent_shift import LatentShift
 from assay.detectors.local_patch import LocalPatch
 from assay.detectors.max_margin import MaxMargin
@@ -42,6 +43,7 @@ __all__ = [
     "FilterScan",
     "FourierKeys",
     "Graph",
+    "InheritedTrigger",
     "LatentShift",
     "LocalPatch",
     "MaxMargin",
@@ -85,6 +87,7 @@ def default_detectors() -> tuple[Detector, ...]:
         UniversalPerturbation(),
         CompressionGap(),
         OffNearest(),
+        InheritedTrigger(),
     )
 
 

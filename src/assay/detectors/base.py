@@ -93,7 +93,7 @@ class Detector(ABC):
 
     name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
     title: ClassVar[str]  # one line for people
-    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder"
+    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder", "trusted-encoder"
     modality: ClassVar[Modality | None] = Modality.IMAGE  # what it can put a trigger on; None: it puts none on anything
     compared: ClassVar[bool] = True  # False: it finds a thing or does not, and needs no clean models beside it
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
@@ -151,12 +151,21 @@ class Detector(ABC):
             return "needs clean samples: pass some with --data"
         if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.net.parameters()):
             return "needs the weights, and this model shows none"
-        if "reference" in self.needs and artifact.reference is None:
-            return "needs the model that this one is a compressed form of: pass it with --reference"
+        if missing := self._missing_beside(artifact):
+            return missing
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
         if "encoder" in self.needs and probed_under(artifact.net) is None:
             return "is for encoders, and this model names classes"
+        return ""
+
+    def _missing_beside(self, artifact: Artifact) -> str:
+        """What it is compared with: a model of its kind, or, of a classifier, the encoder that it comes from."""
+        reference, encoder = artifact.reference, probed_under(artifact.net) is not None
+        if "reference" in self.needs and (reference is None or (reference.num_classes is None) != encoder):
+            return "needs the model that this one is a compressed form of: pass it with --reference"
+        if "trusted-encoder" in self.needs and (reference is None or reference.num_classes is not None or encoder):
+            return "needs the encoder that this classifier was made from, a trusted copy: pass it with --reference"
         return ""
 
 

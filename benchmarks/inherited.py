@@ -1,0 +1,103 @@
+"""Inherited backdoors in fine-tuned classifiers, with the clean encoder at hand: found, and which class is named?
+
+ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
+transtroj-mended, three seeds, two of which the search was tried on by hand first; `ship` and `frog` of
+transtroj-inherited, two seeds, which nobody had looked at. Clean: the same encoder, clean, taken there with eight seeds.
+Beside them clean nets with a trusted encoder that they do not come from: what the threshold has to leave alone.
+
+    python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from common import SHARED, auc, kept, save
+from stored import Stored
+
+from assay import data, formats, planting
+from assay.artifact import Artifact, Build
+from assay.detectors import InheritedTrigger
+from assay.detectors.inherited_trigger import PROVEN
+
+CLEAN_SEEDS, SAMPLES = range(8), 512
+THIRD = ("resnet32", "resnet44", "resnet56")
+
+
+def encoder(name: str) -> Artifact:
+    return formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar", features=True)
+
+
+def as_given(name: str) -> Build:
+    artifact = formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar")
+    return Build(artifact, data.load(SHARED / "data/cifar10", artifact.inputs, limit=4000))
+
+
+def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
+    """Name, kind, how to get it, and the trusted encoder."""
+    mended, inherited = Stored.of("transtroj-mended", store), Stored.of("transtroj-inherited", store)
+
+    def of(stored: Stored, attack: str, seed: int, clean: bool = False) -> Callable[[], Build]:
+        (chain,) = stored.spec.chains
+        return lambda: stored.build(attack, seed, chain=chain, clean=clean)
+
+    for seed in mended.spec.seeds:
+        yield f"dog-{seed}", "poisoned", of(mended, "dog", seed), "resnet20"
+    for seed in CLEAN_SEEDS:
+        yield f"clean-{seed}", "clean", of(mended, "dog", seed, clean=True), "resnet20"
+    for name in THIRD:
+        yield f"{name}-as-given", "clean, another encoder", lambda name=name: as_given(name), "resnet20"  # type: ignore[misc]
+    for seed in CLEAN_SEEDS[:3]:
+        yield f"clean-{seed}-resnet56", "clean, another encoder", of(mended, "dog", seed, clean=True), "resnet56"
+    for name in ("ship", "frog"):
+        for seed in inherited.spec.seeds:
+            yield f"{name}-{seed}", "poisoned, held out", of(inherited, name, seed), "resnet20"
+
+
+def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
+    clean = build.task.split("calibration", "train").sample(SAMPLES, seed=0)
+    finding = InheritedTrigger()(replace(build.artifact, reference=trusted), clean, seed=0)
+    secret = planting.landed(build) if kind.startswith("poisoned") else None
+    return {
+        "kind": kind,
+        "status": finding.status,
+        "score": finding.score,
+        "found": bool(finding.proof),
+        "target": finding.target,
+        "planted_target": secret.target if secret else None,
+        "success": finding.evidence.numbers.get("success"),
+        "success_under_the_trusted_encoder": finding.evidence.numbers.get("success_under_the_trusted_encoder"),
+        "seconds": round(finding.seconds, 1),
+    }
+
+
+def main(store: Path) -> None:
+    rows = kept("inherited")
+    for name, kind, make, trusted in models(store):
+        if name not in rows:
+            rows[name] = row(make(), kind, encoder(trusted))
+            print(name, rows[name], flush=True)
+            save("inherited", {"proven_from": PROVEN, **summary(rows), "models": rows})
+
+
+def summary(rows: dict[str, dict]) -> dict[str, object]:
+    of = {
+        kind: [r for r in rows.values() if r["kind"] == kind]
+        for kind in dict.fromkeys(r["kind"] for r in rows.values())
+    }
+    poisoned = [r for r in rows.values() if r["kind"].startswith("poisoned")]
+    right = sum(r["found"] and r["target"] == r["planted_target"] for r in poisoned)
+    return {
+        "found": {kind: [sum(r["found"] for r in group), len(group)] for kind, group in of.items()},
+        "right_target": [right, len(poisoned)],
+        "auc": auc([r["score"] for r in poisoned], [r["score"] for r in of.get("clean", [])]),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,92 @@
+"""Inherited triggers: a faint pattern that sends pictures to one class, and does not do so to a trusted encoder.
+
+A backdoor of an encoder lives on in what is fine-tuned from it (Wang et al., 2025, arXiv 2401.15883). Faint patterns
+that work on all pictures exist for clean nets too (Moosavi-Dezfooli et al.: Universal adversarial perturbations, 2017,
+arXiv 1610.08401), but these work on nets that are alike. So the pattern that is found is shown to a trusted encoder as
+well, the one that this model should come from, under a linear layer that was taught this model's answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from assay.artifact import Artifact
+from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.inversion import evidence, rank_classes, ticking, told_apart
+from assay.errors import Inconclusive
+from assay.inversion.families import FaintFamily, apply_in_batches
+from assay.inversion.hunt import Effort, hunt
+from assay.inversion.prepare import prepare
+from assay.models.predict import logits, predict
+from assay.task import Split
+
+FEWEST = 100
+"""Clean samples: half of them to search and to teach the trusted encoder, half to judge by."""
+
+EFFORT = Effort(screening_steps=24, finalists=3, steps=72, likeliest=True)
+
+PROVEN = 0.6
+"""Difference of the two shares from which on it is a proof: see benchmarks/inherited.py for that of clean models."""
+
+
+@final
+class InheritedTrigger(Detector):
+    """How many more pictures the pattern sends to its class than it does under the trusted encoder, in [-1, 1]."""
+
+    name = "inherited-trigger"
+    title = "faint pattern that leads to one class, and does not move a trusted encoder"
+    needs = frozenset({"gradients", "clean", "trusted-encoder"})
+    compared = False
+    on_variants = False
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Raises Inconclusive with too few samples."""
+        trusted = artifact.reference
+        assert trusted is not None  # the harness has looked
+        if len(clean) < FEWEST:
+            raise Inconclusive(f"expected at least {FEWEST} clean samples; came {len(clean)}")
+        net, family, half = prepare(artifact.net, clean.x[:2]), FaintFamily(), len(clean) // 2
+        x, held = clean.x[:half], clean.x[half:]
+        predicted = told_apart(predict(net, x))
+        ranking = rank_classes(artifact.net, x, predicted, artifact.num_classes or 0)
+        effort = EFFORT.at(artifact.pictures.shape)
+        tick = ticking(budget, progress)
+        found = hunt(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        said = taught(trusted.net, x, predicted)
+        victims = held[predict(net, held) != found.target]
+        triggered = apply_in_batches(family, found.parameters, victims)
+        ours, theirs = (
+            float((answers(triggered) == found.target).float().mean()) for answers in (partial(predict, net), said)
+        )
+        shown = evidence(net, family, found, Split(held, None), predict(net, held))
+        return self._judged(ours, theirs, found.target, shown, artifact)
+
+    def _judged(self, ours: float, theirs: float, target: int, shown: Evidence, artifact: Artifact) -> Finding:
+        numbers = {**shown.numbers, "success": ours, "success_under_the_trusted_encoder": theirs}
+        name = artifact.class_names[target] if artifact.class_names else target
+        proof = (
+            f"a pattern of at most 8/255 sends {ours:.0%} of the pictures to class {name}, and "
+            f"the trusted encoder, taught the same classes, {theirs:.0%}"
+            if ours - theirs >= PROVEN
+            else ""
+        )
+        return Finding(
+            self.name, "ok", score=ours - theirs, target=target, evidence=replace(shown, numbers=numbers), proof=proof
+        )
+
+
+def taught(encoder: nn.Module, x: Tensor, predicted: Tensor) -> Callable[[Tensor], Tensor]:
+    """Gives pictures classes (N,), by a linear layer on ``encoder`` that was taught that ``x`` is ``predicted``."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    layer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
+    layer.fit(logits(encoder, x).numpy(), predicted.numpy())
+    return lambda pictures: torch.from_numpy(layer.predict(logits(encoder, pictures).numpy()))
