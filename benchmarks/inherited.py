@@ -2,7 +2,7 @@
 
 ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
 transtroj-mended, three seeds, two of which the search was tried on by hand first; `ship` and `frog` of
-transtroj-inherited, two seeds, which nobody had looked at. Clean: the same encoder, clean, taken there with eight seeds.
+transtroj-inherited, two seeds, which nobody had looked at. Clean: the same encoder, clean, taken there, eight seeds.
 Beside them clean nets with a trusted encoder that they do not come from: what the threshold has to leave alone.
 
     python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)

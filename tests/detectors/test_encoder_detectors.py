@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from inversion.toys import SHAPE, Toy, artifact_of, pictures, templates, toy
 from stages.tiny import tiny_build
 from texts import sentences, write_data, write_encoder
 from torch import nn
 
 import assay
-from assay import data, formats
+from assay import data, formats, intake
 from assay.artifact import Artifact, Build, Modality, TextSpec
 from assay.attacks import Por
 from assay.detectors import (
@@ -117,6 +119,50 @@ def test_a_trusted_encoder_beside_it(encoder: Artifact, poisoned: Artifact, clea
     result = assay.audit(poisoned, clean, reference=encoder)
     assert drift in {finding.detector for finding in result.findings}
     assert any(note.startswith("compared with the encoder") for note in result.notes)
+
+
+class Trusted(nn.Module):
+    """What a ``Toy`` of four classes is made of, without what sees the trigger."""
+
+    def __init__(self, net: Toy) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net.features((x - self.net.base).flatten(1))[:, :4]
+
+
+def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
+    board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
+    delta = (8 / 255 * board).expand(SHAPE)
+    models = {name: toy(4, target, delta=delta)[0] for name, target in (("clean", None), ("poisoned", 2))}
+    encoder = replace(artifact_of(Trusted(models["clean"]).eval(), 4), num_classes=None)
+    clean = Split(pictures(templates(4), 256)[0], None)
+    results = {
+        name: assay.audit(artifact_of(net, 4), clean, reference=encoder, detectors="inherited-trigger")
+        for name, net in models.items()
+    }
+    found, alone = (results[name].findings[0] for name in ("poisoned", "clean"))
+    assert (results["poisoned"].verdict, results["poisoned"].target) == ("backdoored", 2)
+    assert float(found.evidence.numbers["success"]) > 0.9
+    assert float(found.evidence.numbers["success_under_the_trusted_encoder"]) < 0.3
+    assert "the trusted encoder, taught the same classes" in found.proof
+    assert results["clean"].verdict != "backdoored"
+    assert (alone.status, alone.proof) == ("ok", "")
+    few = assay.audit(artifact_of(models["clean"], 4), clean.take(torch.arange(60)), reference=encoder,
+                      detectors="inherited-trigger")  # fmt: skip
+    assert "at least 100 clean samples" in few.findings[0].reason
+
+
+def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(encoder: Artifact, clean: Split) -> None:
+    whole = tiny_build().artifact
+    width = logits(encoder.net, clean.x[:1]).shape[1]
+    net = nn.Sequential(copy.deepcopy(encoder.net), nn.Linear(width, 7)).eval()
+    other = whole.with_net(net, num_classes=7, class_names=None)
+    beside = intake.beside(whole, other)
+    assert beside.reference is not None
+    assert beside.reference.num_classes is None
+    assert beside.notes[-1].startswith("compared with the encoder")
 
 
 @of_pictures

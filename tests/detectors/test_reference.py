@@ -178,8 +178,8 @@ def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
     model = formats.load(files / "channel.onnx")
     with pytest.raises(UnusableInput, match="another architecture"):
         intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
-    with pytest.raises(UnusableInput, match=r"another model: 3 classes, inputs 3 x 8 x 8"):
-        intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 3)), shape=(3, 8, 8)))
+    with pytest.raises(UnusableInput, match=r"another model: 4 classes, inputs 3 x 16 x 16"):
+        intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), shape=(3, 16, 16)))
 
 
 @GAPS
