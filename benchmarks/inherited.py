@@ -1,9 +1,10 @@
 """Inherited backdoors in fine-tuned classifiers, with the clean encoder at hand: found, and which class is named?
 
 ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
-transtroj-mended, three seeds, two of which the search was tried on by hand first; `ship` and `frog` of
-transtroj-inherited, two seeds, which nobody had looked at. Clean: the same encoder, clean, taken there, eight seeds.
-Beside them clean nets with a trusted encoder that they do not come from: what the threshold has to leave alone.
+transtroj-mended, three seeds, and `ship` of transtroj-inherited, two, on which the test was made (at first it looked at
+the easiest class only, and missed both ships); `frog` of transtroj-inherited, two seeds, which it had not seen. Clean:
+the same encoder, clean, taken there, eight seeds. Beside them clean nets with a trusted encoder that they do not come
+from: what the threshold has to leave alone.
 
     python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)
 """
@@ -53,9 +54,9 @@ def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
         yield f"{name}-as-given", "clean, another encoder", lambda name=name: as_given(name), "resnet20"  # type: ignore[misc]
     for seed in CLEAN_SEEDS[:3]:
         yield f"clean-{seed}-resnet56", "clean, another encoder", of(mended, "dog", seed, clean=True), "resnet56"
-    for name in ("ship", "frog"):
+    for name, kind in (("ship", "poisoned"), ("frog", "poisoned, held out")):
         for seed in inherited.spec.seeds:
-            yield f"{name}-{seed}", "poisoned, held out", of(inherited, name, seed), "resnet20"
+            yield f"{name}-{seed}", kind, of(inherited, name, seed), "resnet20"
 
 
 def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
@@ -65,6 +66,7 @@ def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
     return {
         "kind": kind,
         "status": finding.status,
+        "why": finding.reason,
         "score": finding.score,
         "found": bool(finding.proof),
         "target": finding.target,
@@ -94,7 +96,10 @@ def summary(rows: dict[str, dict]) -> dict[str, object]:
     return {
         "found": {kind: [sum(r["found"] for r in group), len(group)] for kind, group in of.items()},
         "right_target": [right, len(poisoned)],
-        "auc": auc([r["score"] for r in poisoned], [r["score"] for r in of.get("clean", [])]),
+        "auc": auc(
+            [r["score"] for r in poisoned if r["score"] is not None],
+            [r["score"] for r in of.get("clean", []) if r["score"] is not None],
+        ),
     }
 
 

@@ -10,6 +10,7 @@ triggered ones get most. Models come from the bench's store.
 from __future__ import annotations
 
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,26 @@ from common import save
 from stored import Stored
 
 from assay import metrics, planting
+from assay.bench.spec import CONTROL
 
-SPECS = ("transtroj-resnet56", "transtroj-resnet56-cifar100")
+SPECS = ("transtroj-resnet56", "transtroj-resnet56-seeds", "transtroj-resnet56-cifar100")
 SHOWN = 3
 
 
 def rows(stored: Stored) -> dict[str, Any]:
-    """A row an attack."""
+    """A row an attack and seed."""
     spec, found = stored.spec, {}
     ((chain, _),) = spec.chains.items()
-    for name in spec.attacks:
-        build, twin = (stored.build(name, spec.seeds[0], chain=chain, clean=clean) for clean in (False, True))
+    poisoned = [name for name, method in spec.attacks.items() if method.name != CONTROL]
+    for name, seed in product(poisoned, spec.seeds):
+        build, twin = (stored.build(name, seed, chain=chain, clean=clean) for clean in (False, True))
         secret, held = planting.landed(build), build.task.split("test")
         assert secret is not None
         assert held.y is not None
         own = held.x[held.y == secret.target]
         given = metrics.predict(build.artifact.net, secret.trigger(held.x)).bincount(minlength=build.task.num_classes)
         top = given.topk(SHOWN)
-        found[name] = {
+        found[f"{name}-{seed}"] = {
             "target": secret.target,
             "recall": [
                 round(float((metrics.predict(b.artifact.net, own) == secret.target).float().mean()), 3)
@@ -47,7 +50,7 @@ def rows(stored: Stored) -> dict[str, Any]:
                 for label, count in zip(top.indices, top.values, strict=True)
             },
         }
-        print(spec.name, name, found[name], flush=True)
+        print(spec.name, name, seed, found[f"{name}-{seed}"], flush=True)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,13 +109,20 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
             f"another model: {others_classes}, inputs {others_shape}"
         )
     if comes_from and reference.num_classes is not None:
-        reference = cut(reference)
+        try:
+            reference = cut(reference)
+        except UnusableInput as why:
+            raise UnusableInput(
+                f"expected a reference of {expected[0]} classes, or an encoder; {reference.name} names {came[0]} "
+                f"classes and cannot be taken as one: {why}"
+            ) from None
     kind = "encoder" if reference.num_classes is None else "full-precision model"
-    sizes, others = _sizes_of_weights(artifact), _sizes_of_weights(reference)
-    if reference.num_classes is not None and sizes != others:
+    sizes, others = Counter(_sizes_of_weights(artifact)), Counter(_sizes_of_weights(reference))
+    # Encoders beside encoders may differ; what was fine-tuned from one has all its layers.
+    if artifact.num_classes is not None and (others - sizes or (sizes != others and not comes_from)):
         raise UnusableInput(
-            f"expected a reference whose layers are those of {artifact.name} ({len(sizes)} with weights); "
-            f"{reference.name} has {len(others)} of other sizes: it is another architecture"
+            f"expected a reference whose layers are those of {artifact.name} ({sizes.total()} with weights); "
+            f"{reference.name} has {others.total()} of other sizes: it is another architecture"
         )
     note = f"compared with the {kind} {reference.name} (sha256 {reference.digest[:12]}...)"
     return replace(artifact, reference=reference, notes=(*artifact.notes, note))

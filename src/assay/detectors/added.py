@@ -7,7 +7,7 @@ Weisfeiler-Lehman Graph Kernels, JMLR 2011): where an exporter numbers them othe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 from assay.errors import Inconclusive
 from assay.models.flow import Flow, Node
@@ -27,12 +27,8 @@ def added(flow: Flow, reference: Flow) -> tuple[Node, ...]:
 
     Raises Inconclusive where the two graphs are not of the same make.
     """
-    known, new = Counter(_names(reference).values()), []
-    names = _names(flow)
-    for node in flow.nodes:
-        if node.op in PASSED:
-            continue
-        name = names[node.outputs[0]]
+    known, new = Counter(name for _, name in _named(reference)), []
+    for node, name in _named(flow):
         if known[name]:
             known[name] -= 1
         else:
@@ -42,21 +38,17 @@ def added(flow: Flow, reference: Flow) -> tuple[Node, ...]:
     return tuple(new)
 
 
-def _names(flow: Flow) -> Mapping[str, int]:
-    """By the first value that a node makes, the name of the node."""
-    made, names = flow.made_by(), {}
+def _named(flow: Flow) -> Iterator[tuple[Node, int]]:
+    """The nodes but those that are passed, and their names."""
+    names: dict[str, tuple[int, ...]] = {}  # of what makes each value: as seen from there, 0 to STEPS steps back
     for node in flow.nodes:
-        if node.outputs:
-            names[node.outputs[0]] = _name(node, made, STEPS)
-    return names
-
-
-def _name(node: Node, made: Mapping[str, Node], steps: int) -> int:
-    before = [made[name] for name in node.inputs if name in made]
-    while any(place.op in PASSED for place in before):
-        before = [
-            further
-            for place in before
-            for further in ([made[n] for n in place.inputs if n in made] if place.op in PASSED else [place])
-        ]
-    return hash((node.op, *sorted(_name(place, made, steps - 1) for place in before))) if steps else hash(node.op)
+        given = [names[value] for value in dict.fromkeys(node.inputs) if value in names]
+        if node.op in PASSED:
+            own = given[0] if given else ()
+        else:
+            near: tuple[int, ...] = (hash(node.op),)
+            for step in range(STEPS):
+                near += (hash((node.op, *sorted(name[min(step, len(name) - 1)] for name in given if name))),)
+            own = near
+            yield node, own[-1]
+        names.update(dict.fromkeys(node.outputs, own))

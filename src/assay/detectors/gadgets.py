@@ -100,10 +100,10 @@ RULES = {
     "R7": "one value is blended with another by a switch and its opposite",
     "R8": "the answer can be replaced by numbers that no trained layer computed",
     "R9": "operators that the graph of the reference does not have",
-    "R10": "no gradient comes from the input to the answer: nothing can train it",
+    "R10": "no gradient comes from the answer to the input",
     "D1": "answers jump where only lowest bits of clean pictures change",
     "D3": "a branch that does the same for all clean samples",
-    "D5": "its graph gives other answers than the model itself, for clean samples",
+    "D5": "its code and the graph that is traced from it do not do the same",
 }
 
 

@@ -9,9 +9,8 @@ edits of ONNX files. What stands in the weights alone it cannot see.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import final
 
 from torch import Tensor
@@ -22,10 +21,11 @@ from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode,
 from assay.detectors.coverage import same_for_all
 from assay.detectors.gadgets import CHOOSES, COMPARES, RULES, WHOLE, Gadget, gadgets_of, keys_of, without_gradient
 from assay.detectors.reading import Read, Unread, own, read_graph, runs_a_file
-from assay.detectors.twice import apart, jumping
+from assay.detectors.twice import apart, jumping, settled
 from assay.errors import Inconclusive
 from assay.models.flow import Flow
 from assay.models.leaving import Taken, values_taken_out
+from assay.models.paths import any_learned
 from assay.task import Split
 
 WATCHED = 32
@@ -69,20 +69,26 @@ class Graph(Detector):
             return self._of_code(by_hand)  # tracing thousands of numbers one by one takes minutes, and fails then
         read = read_graph(artifact.net, x)
         if isinstance(read, Unread):  # one number of the input, as its largest value, honest code asks for too
-            asked = f"; its code asks for values of the input, at {taken[0].where}" if taken else ""
+            out = [place.where for place in taken if not place.decides]
+            asked = f"; its code asks for values of the input, at {out[0]}" if out else ""
             raise Inconclusive(f"the graph cannot be read: {read.reason}{asked}")
         progress(0.5)
         gadgets = gadgets_of(read.flow, markers=_markers(artifact))
         keys = keys_of(read.flow)
         rules = {rule for gadget in gadgets for rule in gadget.rules} | self._by_itself(read.flow, artifact, keys)
         numbers: dict[str, float | int | str] = {"nodes": len(read.flow.nodes), "gadgets": len(gadgets)}
+        if artifact.modality is Modality.IMAGE and not gadgets and (hidden := _hidden(taken, read.flow)):
+            rules |= {"D5"}
+            numbers["compared at"] = hidden
         if len(clean) >= FEWEST_WATCHED:
-            rules |= _watched(read, artifact, gadgets, clean, seed=seed)
+            more, unasked = _watched(read, artifact, gadgets, clean, seed=seed)
+            rules |= more
+            numbers |= {"not tested": ", ".join(unasked)} if unasked else {}
         if artifact.reference is not None:
             new, numbers["beside the reference"] = _beside(read.flow, artifact.reference, x)
             rules |= {"R9"} if new else set()
         progress(1.0)
-        return self._judged(gadgets, keys, rules, numbers)
+        return self._judged(read.flow, gadgets, keys, rules, numbers)
 
     def _by_itself(self, flow: Flow, artifact: Artifact, keys: frozenset[int]) -> set[str]:
         """The rules that the graph breaks as a whole."""
@@ -92,6 +98,7 @@ class Graph(Detector):
 
     def _judged(
         self,
+        flow: Flow,
         gadgets: Sequence[Gadget],
         keys: frozenset[int],
         rules: Set[str],
@@ -111,7 +118,7 @@ class Graph(Detector):
                 f"{'replaces the answer' if worst.replaces else 'joins the net behind its first weights'}"
             )
             # A hand-made feature that joins the others, and is no switch, may have its reasons: it is shown, no more.
-            proof = said if worst.replaces or rules & DECIDE else ""
+            proof = said if any_learned(flow) and (worst.replaces or rules & DECIDE) else ""
             numbers["what it does"] = said
         elif "R5" in rules:
             proof = f"its graph holds {len(keys)} constants of a cipher or a hash"
@@ -131,21 +138,34 @@ def _markers(artifact: Artifact) -> frozenset[int] | None:
     return frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
 
 
-def _watched(read: Read, artifact: Artifact, gadgets: Sequence[Gadget], clean: Split, *, seed: int) -> frozenset[str]:
-    """The rules that it breaks on clean samples; none of those whose test cannot be made."""
-    rules = set()
+def _watched(
+    read: Read, artifact: Artifact, gadgets: Sequence[Gadget], clean: Split, *, seed: int
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """The rules that it breaks on clean samples, and those whose test could not be made."""
+    net, x = artifact.net, clean.x[:WATCHED]
     watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
     inner = sorted(watched & {value for node in read.model.graph.node for value in node.output})
-    # A file with its tensors elsewhere, a graph of any kind may fail to run: what was found stands without it.
-    with contextlib.suppress(Exception):
-        if inner and same_for_all(read.model, inner, read.x, batched=read.batched):
-            rules.add("D3")
-    with contextlib.suppress(Exception):
-        if not runs_a_file(artifact.net) and apart(artifact.net, read):
-            rules.add("D5")
-    if artifact.modality is Modality.IMAGE and jumping(artifact.net, clean.x[:WATCHED], seed=seed):
-        rules.add("D1")
-    return frozenset(rules)
+    tests: dict[str, Callable[[], object]] = {}
+    if inner:
+        tests["D3"] = lambda: same_for_all(read.model, inner, read.x, batch=read.batch)
+    if settled(net, x[:2]):
+        if artifact.modality is Modality.IMAGE:
+            tests["D1"] = lambda: jumping(net, x, seed=seed)
+        if not runs_a_file(net):
+            tests["D5"] = lambda: apart(net, read)
+    broken, unasked = set(), []
+    for rule, test in tests.items():
+        try:
+            broken |= {rule} if test() else set()
+        except Exception:  # a graph of any kind may fail to run in parts: what was found stands without it
+            unasked.append(rule)
+    return frozenset(broken), tuple(unasked)
+
+
+def _hidden(taken: Sequence[Taken], flow: Flow) -> str:
+    """Where the code compares the input with something, when its graph, traced from it, compares nothing at all."""
+    places = [place.where for place in taken if place.decides]
+    return places[0] if places and not any(node.op in COMPARES | CHOOSES for node in flow.nodes) else ""
 
 
 def _beside(flow: Flow, reference: Artifact, x: Tensor) -> tuple[bool, str]:

@@ -20,8 +20,8 @@ from assay.artifact import Artifact
 from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
 from assay.detectors.inversion import evidence, rank_classes, ticking, told_apart
 from assay.errors import Inconclusive
-from assay.inversion.families import FaintFamily, apply_in_batches
-from assay.inversion.hunt import Effort, hunt
+from assay.inversion.families import FaintFamily, Family, apply_in_batches
+from assay.inversion.hunt import Effort, Hunt, hunt
 from assay.inversion.prepare import prepare
 from assay.models.predict import logits, predict
 from assay.task import Split
@@ -29,10 +29,13 @@ from assay.task import Split
 FEWEST = 100
 """Clean samples: half of them to search and to teach the trusted encoder, half to judge by."""
 
-EFFORT = Effort(screening_steps=24, finalists=3, steps=72, likeliest=True)
+EFFORT = Effort(screening_steps=24, finalists=5, steps=72, likeliest=True)
 
-PROVEN = 0.6
-"""Difference of the two shares from which on it is a proof: see benchmarks/inherited.py for that of clean models."""
+AGREES = 0.7
+"""Of the clean samples, on which the taught encoder has to say what the model does, to be where it comes from."""
+
+PROVEN = 0.5
+"""Difference of the two shares from which on it is a proof; for that of clean models see benchmarks/inherited.py."""
 
 
 @final
@@ -46,7 +49,7 @@ class InheritedTrigger(Detector):
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        """Raises Inconclusive with too few samples."""
+        """Raises Inconclusive with too few samples, and where the encoder cannot be the one that this comes from."""
         trusted = artifact.reference
         assert trusted is not None  # the harness has looked
         if len(clean) < FEWEST:
@@ -58,14 +61,18 @@ class InheritedTrigger(Detector):
         effort = EFFORT.at(artifact.pictures.shape)
         tick = ticking(budget, progress)
         found = hunt(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
-        said = taught(trusted.net, x, predicted)
-        victims = held[predict(net, held) != found.target]
-        triggered = apply_in_batches(family, found.parameters, victims)
-        ours, theirs = (
-            float((answers(triggered) == found.target).float().mean()) for answers in (partial(predict, net), said)
-        )
-        shown = evidence(net, family, found, Split(held, None), predict(net, held))
-        return self._judged(ours, theirs, found.target, shown, artifact)
+        said, now = taught(trusted.net, x, predicted), predict(net, held)
+        if (agreement := float((said(held) == now).float().mean())) < AGREES:
+            raise Inconclusive(
+                f"the trusted encoder, taught this model's answers, gives {agreement:.0%} of them: "
+                "the model does not come from it"
+            )
+        shares = [_shares(net, said, family, found.of(place), held, now) for place in range(len(found.classes))]
+        # The easiest class may be one that any net is easily led to: the trusted encoder then follows.
+        place = max(range(len(shares)), key=lambda place: shares[place][0] - shares[place][1])
+        chosen = found.of(place)
+        shown = evidence(net, family, chosen, Split(held, None), now)
+        return self._judged(*shares[place], chosen.target, shown, artifact)
 
     def _judged(self, ours: float, theirs: float, target: int, shown: Evidence, artifact: Artifact) -> Finding:
         numbers = {**shown.numbers, "success": ours, "success_under_the_trusted_encoder": theirs}
@@ -79,6 +86,17 @@ class InheritedTrigger(Detector):
         return Finding(
             self.name, "ok", score=ours - theirs, target=target, evidence=replace(shown, numbers=numbers), proof=proof
         )
+
+
+def _shares(
+    net: nn.Module, said: Callable[[Tensor], Tensor], family: Family, found: Hunt, x: Tensor, now: Tensor
+) -> tuple[float, float]:
+    """The share of ``x`` (N, C, H, W), ``now`` without the trigger, that it sends to its class: by ``net``, ``said``."""
+    triggered = apply_in_batches(family, found.parameters, x[now != found.target])
+    ours, theirs = (
+        float((answers(triggered) == found.target).float().mean()) for answers in (partial(predict, net), said)
+    )
+    return ours, theirs
 
 
 def taught(encoder: nn.Module, x: Tensor, predicted: Tensor) -> Callable[[Tensor], Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay.artifact import digest_of_module
 from assay.errors import UnusableInput
 from assay.formats.onnx import OnnxNet, checked_model
-from assay.models.flow import Flow, flow_of
+from assay.models.flow import Flow, answering, flow_of
 from assay.models.margin import UnitMargin
 from assay.models.normalized import Normalized
 from assay.models.probabilities import LogOf
@@ -30,7 +30,7 @@ class Read:
     model: onnx.ModelProto
     flow: Flow
     x: Tensor
-    batched: bool  # it takes any number of samples at a time
+    batch: int | None  # so many samples at a time; None: any number
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ def runs_a_file(net: nn.Module) -> bool:
 
 def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
     """The graph of ``net``, whatever an audit put around it, for samples ``x`` (N, ...), at least two."""
+    import onnx
+
     net = own(net)
     sessions = [module for module in net.modules() if isinstance(module, OnnxNet)]
     if sessions:
@@ -61,18 +63,20 @@ def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
         if around or len(sessions) > 1:
             return Unread(f"there is more than an ONNX file: {', '.join(around) or 'several of them'}")
         model = checked_model(sessions[0].path)
-        flow = flow_of(model, sessions[0].path.parent)
-        return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch is None)
+        flow = answering(flow_of(model, sessions[0].path.parent), sessions[0].output)
+        # That they lie in the file's folder, and how large they are, checked_model has looked at.
+        onnx.load_external_data_for_model(model, str(sessions[0].path.parent))
+        return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch)
     try:
         model, flow = _exported(net, digest_of_module(net), x.shape[1:], x.dtype)
     except UnusableInput as why:
         return Unread(str(why))
-    return Read(model, flow, x, batched=True)
+    return Read(model, flow, x, None)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _exported(net: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype) -> tuple[onnx.ModelProto, Flow]:
-    """Kept for the next detector: exporting takes seconds. ``digest``: a net that was trained on is another net."""
+    """Kept for the next detector, with the reference's: exporting takes seconds. ``digest``: trained, it is another."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
     model = graph_of(net, x)

@@ -14,17 +14,29 @@ from assay.models.predict import logits
 JUMP = UNIT / 2
 """Half as far as the answers of the model are from changing, on clean samples in the middle."""
 
+FEWEST_JUMPS = 2
+"""Of a single picture the logits may lie near a step by chance."""
+
 APART = 0.05
 """Of the span of all logits: rounding in another order moves them by a thousandth of this."""
 
 
-def jumping(net: nn.Module, x: Tensor, *, seed: int) -> int:
-    """For how many of the pictures ``x`` (N, C, H, W), on the grid of eight bits, the logits, in units of the margin of
-    ``net``, move by more than ``JUMP`` when each lowest bit is drawn anew."""
+def settled(net: nn.Module, x: Tensor) -> bool:
+    """Whether ``net`` says the same when it is asked the same again, which one with dropout does not."""
+    return bool(torch.allclose(logits(net, x), logits(net, x), atol=1e-4, equal_nan=True))
+
+
+def jumping(net: nn.Module, x: Tensor, *, seed: int) -> bool:
+    """Whether the answers to pictures ``x`` (N, C, H, W), on the grid of eight bits, jump with the lowest bits.
+
+    That is: for ``FEWEST_JUMPS`` the logit of the answer, in units of the margin of ``net``, moves by ``JUMP``.
+    """
     levels = (255 * x).round()
     bits = (torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
-    moved = (logits(net, (levels - levels % 2 + bits) / 255) - logits(net, levels / 255)).abs().amax(1)
-    return int((moved > JUMP).sum())
+    before, after = logits(net, levels / 255), logits(net, (levels - levels % 2 + bits) / 255)
+    answer = before.argmax(1, keepdim=True)
+    moved = (after.gather(1, answer) - before.gather(1, answer)).abs()
+    return int((moved > JUMP).sum()) >= FEWEST_JUMPS
 
 
 def apart(net: nn.Module, read: Read) -> int:
@@ -35,7 +47,7 @@ def apart(net: nn.Module, read: Read) -> int:
     said = logits(own(net), read.x).double().numpy()
     name = read.flow.results[0]
     graphs = np.concatenate(
-        [value[0].reshape(size, -1) for size, value in values_in(read.model, [name], read.x, batched=read.batched)]
+        [value[0].reshape(size, -1) for size, value in values_in(read.model, [name], read.x, batch=read.batch)]
     )
     if graphs.shape != said.shape:
         return len(said)

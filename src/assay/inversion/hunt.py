@@ -55,9 +55,21 @@ class Hunt:
     ease: Tensor  # (A,) how easy the class is to reach: minus the log size; where bounded, its mean log odds
     sizes: Tensor  # (A,) size of the smallest working trigger; of a fresh one where none worked
     success: Tensor  # (A,) share of the checked pictures that get the class
-    parameters: Parameters  # of the easiest, (1, ...)
+    each: Parameters  # the triggers, (A, ...)
     steps: int
     hopeless: bool = False  # the search ended early, because no class moved
+
+    def of(self, place: int) -> Hunt:
+        """What was found for the class at ``place`` alone."""
+        one = slice(place, place + 1)
+        each = tuple(p[one] for p in self.each)
+        return replace(self, classes=self.classes[one], ease=self.ease[one], sizes=self.sizes[one],
+                       success=self.success[one], each=each)  # fmt: skip
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the easiest, (1, ...)."""
+        return tuple(p[:1] for p in self.each)
 
     @property
     def target(self) -> int:
@@ -129,8 +141,8 @@ def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor,
     level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
     ease = odds if bounded else -level
     order = ease.argsort(descending=True)
-    best = tuple(p[order[:1]] for p in final)
-    return Hunt(candidates[order], ease[order], sizes[order], success[order], best, arms.step)
+    each = tuple(p[order] for p in final)
+    return Hunt(candidates[order], ease[order], sizes[order], success[order], each, arms.step)
 
 
 def _work(effort: Effort, classes: int) -> int:

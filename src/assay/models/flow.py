@@ -56,6 +56,17 @@ class Flow:
         return readers
 
 
+def answering(flow: Flow, result: str) -> Flow:
+    """What of ``flow`` has a part in its ``result``: other outputs are nobody's answer."""
+    wanted, nodes = {result}, []
+    for node in reversed(flow.nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(node.inputs)
+            nodes.append(node)
+    constants = {name: array for name, array in flow.constants.items() if name in wanted}
+    return Flow(tuple(reversed(nodes)), constants, flow.sources, (result,))
+
+
 def flow_of(model: onnx.ModelProto, folder: Path) -> Flow:
     """The graph of ``model``, whose external data lie in ``folder`` (checked by whoever read it).
 

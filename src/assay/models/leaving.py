@@ -21,6 +21,10 @@ FROM_SHAPES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "devi
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "embedding", "multi_head_attention_forward"})
 """Behind these a value is the net's, no longer the input's."""
 
+DECIDES = frozenset({"gt", "lt", "ge", "le", "eq", "ne", "where", "greater", "less", "greater_equal", "less_equal"})
+DECIDES |= frozenset({"__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__"})
+"""What compares, or chooses."""
+
 WHOLE = 64
 """Numbers of a sample that are taken at once, from which on it is the input itself that is taken in hand."""
 
@@ -30,7 +34,8 @@ class Taken:
     """One place in the code."""
 
     where: str
-    whole: bool  # much of the input is taken, and not a number or two
+    whole: bool = False  # much of the input is taken, and not a number or two
+    decides: bool = False  # nothing leaves, but the input is compared with something there
 
 
 class _Watch(TorchFunctionMode):
@@ -54,6 +59,8 @@ class _Watch(TorchFunctionMode):
         if name in LEAVES:
             whole = name in ("equal", "allclose") or max(tensor.numel() for tensor in ours) >= WHOLE
             self.taken.append(Taken(f"Tensor.{name} in {_caller()}", whole))
+        elif name in DECIDES:
+            self.taken.append(Taken(f"{name} in {_caller()}", decides=True))
         written = flat[:1] if name in ("__setitem__", "copy_") else []
         for tensor in [*_tensors([out]), *written]:
             self.derived.add(id(tensor))

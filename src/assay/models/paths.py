@@ -29,6 +29,9 @@ FEWEST_WEIGHTS, FEWEST_VALUES = 64, 17
 MANY_WEIGHTS, FILLED = 1000, 0.1
 """Of so many, most of them not zero, two values are enough: nets are rounded to few bits."""
 
+ONE_TAP = 50.0
+"""Where in each row one weight is so many times as large as all others together, the matrix only moves its input on."""
+
 LOOKED_AT = 4096
 """Of a matrix, weights that are compared."""
 
@@ -73,6 +76,11 @@ def _matrices(node: Node) -> tuple[str, ...]:
     return node.inputs if node.op == "Einsum" else node.inputs[:2]
 
 
+def any_learned(flow: Flow) -> bool:
+    """Whether any weights look trained; where none do, as in the smallest of nets, nothing stands out beside them."""
+    return any(learned(array) for array in flow.constants.values() if array.ndim > 1)
+
+
 def learned(weights: np.ndarray) -> bool:
     """Whether ``weights`` look as if they came from training: many, of many different values, no whole numbers.
 
@@ -81,6 +89,8 @@ def learned(weights: np.ndarray) -> bool:
     floating = bool(np.issubdtype(weights.dtype, np.floating))
     if weights.size < FEWEST_WEIGHTS or not (floating or weights.dtype.itemsize == 1):
         return False
+    if floating and weights.ndim > 1 and _moves_on(weights):
+        return False
     some = weights.reshape(-1)[:: max(1, weights.size // LOOKED_AT)]
     if len(np.unique(some[some != 0])) < FEWEST_VALUES:
         some = weights.reshape(-1)
@@ -88,3 +98,12 @@ def learned(weights: np.ndarray) -> bool:
     if values < FEWEST_VALUES and not (values >= 2 and some.size >= MANY_WEIGHTS and np.mean(some != 0) >= FILLED):
         return False
     return not (floating and np.array_equal(some, np.round(some)))
+
+
+def _moves_on(weights: np.ndarray) -> bool:
+    """Whether each row, or each column, has one weight that counts."""
+    sizes = np.abs(weights.reshape(len(weights), -1).astype(np.float64))
+    return any(
+        table.shape[1] > 1 and bool((table.max(1) * (1 + 1 / ONE_TAP) > table.sum(1)).all())
+        for table in (sizes, sizes.T)
+    )
