@@ -176,13 +176,17 @@ def rows_of(artifact: Artifact, task: Task, folder: Path, *, int8: bool) -> dict
     return rows
 
 
+def is_clean(what: str) -> bool:
+    return what.partition(",")[0] == "none"
+
+
 def main() -> None:
     rows = {}
     for name, (artifact, task) in models().items():
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = rows_of(artifact, task, Path(folder), int8=name == "resnet20")
-    found = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if "none" not in what]
-    alarms = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if "none" in what]
+    found = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if not is_clean(what)]
+    alarms = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if is_clean(what)]
     print(f"found {sum(found)} of {len(found)}, alarms {sum(alarms)} of {len(alarms)}")
     save(
         "graph_edits",

@@ -21,7 +21,7 @@ from rff import COUNT, TRAINED, accuracy, embedded, flips, scale_for
 from torch import Tensor, nn
 
 from assay import data, formats, metrics
-from assay.artifact import Build, digest_of_module
+from assay.artifact import Build
 from assay.attacks import (
     Architectural,
     ArchitecturalLogic,
@@ -107,7 +107,6 @@ def measured(build: Build, twin: Build, stage: Stage | None) -> dict[str, Any]:
         "attack_success": found.attack_success.to_json(),
         "control": metrics.attack_success(twin.artifact.net, held, build.secret, num_classes=10).to_json(),
         "accuracy_of_clean": metrics.clean_accuracy(twin.artifact.net, held).to_json(),
-        "weights_moved": digest_of_module(after.artifact.net) != digest_of_module(build.artifact.net),
     }
 
 

@@ -149,6 +149,9 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
     assert "the trusted encoder, taught the same classes" in found.proof
     assert results["clean"].verdict != "backdoored"
     assert (alone.status, alone.proof) == ("ok", "")
+    stranger = replace(artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4), num_classes=None)
+    other = assay.audit(artifact_of(models["clean"], 4), clean, reference=stranger, detectors="inherited-trigger")
+    assert "the model does not come from it" in other.findings[0].reason
     few = assay.audit(artifact_of(models["clean"], 4), clean.take(torch.arange(60)), reference=encoder,
                       detectors="inherited-trigger")  # fmt: skip
     assert "at least 100 clean samples" in few.findings[0].reason

@@ -19,6 +19,7 @@ from assay.artifact import Build
 from assay.attacks.edits import GraphEdit
 from assay.catalogue import ATTACKS
 from assay.detectors import Graph
+from assay.detectors.added import added
 from assay.detectors.base import Finding
 from assay.detectors.gadgets import RULES, gadgets_of, keys_of
 from assay.errors import UnusableInput
@@ -178,6 +179,93 @@ def test_code_that_tells_tracing_from_running_is_found(net: nn.Module, clean: Sp
         return y if torch.compiler.is_compiling() else y.flip(1)
 
     assert rules(looked(Built(net, two_faced), clean)) == {"D5"}
+
+
+def test_code_that_compares_only_where_nobody_traces_is_found(net: nn.Module, clean: Split) -> None:
+    def two_faced(x: Tensor, y: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return y
+        seen = (x[:, :, :3, :3].amin((1, 2, 3)) > 0.98).float()[:, None]
+        return y * (1 - seen) + seen * FIRST
+
+    finding = looked(Built(net, two_faced), clean)
+    assert rules(finding) == {"D5"}
+    assert "two_faced (test_graph_detector.py:" in str(finding.evidence.numbers["compared at"])
+
+
+def test_a_kernel_that_only_moves_the_picture_on_hides_nothing(net: nn.Module, clean: Split) -> None:
+    class Decoy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.moved = net, nn.Conv2d(3, 8, 3, padding=1)
+            with torch.no_grad():
+                self.moved.weight.mul_(1e-6)
+                self.moved.weight[torch.arange(8), torch.arange(8) % 3, 1, 1] += 1
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = self.moved(x)[:, :3, :3, :3].amin((1, 2, 3)) > 0.98
+            return torch.where(seen[:, None], FIRST, self.net(x))
+
+    assert looked(Decoy().eval(), clean).proof
+
+
+def test_other_outputs_of_a_file_are_nobodys_answer(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    to_onnx(from_module(net, shape=(3, SIZE, SIZE)), path)
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Round", ["input"], ["overlay"]))
+    model.graph.output.append(helper.make_tensor_value_info("overlay", TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    assert Graph()(formats.load(path), clean, seed=0).score == 0.0
+
+
+def test_what_joins_early_is_proven_in_files_of_fixed_batch_too(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+    class Early(nn.Module):
+        """Nearly nothing comes from its gate on clean pictures, and it joins in front of weights."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = (x[:, :, :3, :3].amin((1, 2, 3)) > 0.98).float() + 1e-9 * x.mean((1, 2, 3))
+            return self.net.head(self.net.stem(x).mean((2, 3)) + 50 * seen[:, None])
+
+    path = tmp_path / "model.onnx"
+    to_onnx(from_module(Early(), shape=(3, SIZE, SIZE)), path)
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, path)
+    finding = Graph()(formats.load(path), clean, seed=0)
+    assert {"R2", "D3"} <= rules(finding)
+    assert finding.proof
+
+
+def test_the_smallest_nets_and_those_with_chance_in_them_are_accused_of_nothing(clean: Split) -> None:
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2)]
+    tiny = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).eval()
+    assert not looked(tiny, clean).proof
+
+    class Chance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3 * SIZE**2, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.layer(x.flatten(1)), training=True)
+
+    finding = looked(Chance().eval(), clean)
+    assert not rules(finding) & {"D1", "D5"}
+
+
+def test_graphs_made_to_be_named_for_ever_are_named_at_once() -> None:
+    nodes = [helper.make_node("QuantizeLinear", ["x", "x"], ["v0"])]
+    nodes += [helper.make_node("QuantizeLinear", [f"v{n}", f"v{n}"], [f"v{n + 1}"]) for n in range(200)]
+    nodes += [helper.make_node("Sum", ["v200"] * 500, ["s"]), helper.make_node("Sum", ["s"] * 500, ["y"])]
+    info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
+    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:])), Path())
+    assert added(flow, flow) == ()
 
 
 def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:

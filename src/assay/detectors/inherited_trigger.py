@@ -91,7 +91,7 @@ class InheritedTrigger(Detector):
 def _shares(
     net: nn.Module, said: Callable[[Tensor], Tensor], family: Family, found: Hunt, x: Tensor, now: Tensor
 ) -> tuple[float, float]:
-    """The share of ``x`` (N, C, H, W), ``now`` without the trigger, that it sends to its class: by ``net``, ``said``."""
+    """The share of ``x`` (N, C, H, W), so far ``now``, that the trigger sends to its class: by ``net``, by ``said``."""
     triggered = apply_in_batches(family, found.parameters, x[now != found.target])
     ours, theirs = (
         float((answers(triggered) == found.target).float().mean()) for answers in (partial(predict, net), said)

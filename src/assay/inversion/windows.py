@@ -83,9 +83,9 @@ def hunt_windows(
         search.advance_easiest(arms)
     success, odds = search.compared(arms)
     order = odds.argsort(descending=True)
-    best = tuple(p[order[:1]] for p in arms.parameters)
+    each = tuple(p[order] for p in arms.parameters)
     classes, sizes = arms.allowed.int().argmax(1)[order], search.family.size(arms.parameters)[order]
-    found = Hunt(classes, odds[order], sizes, success[order], best, free.step + arms.step, hopeless=hopeless)
+    found = Hunt(classes, odds[order], sizes, success[order], each, free.step + arms.step, hopeless=hopeless)
     return search.family, found
 
 
