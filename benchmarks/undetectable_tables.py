@@ -201,6 +201,29 @@ def sequela_table(result: dict, title: str) -> list[str]:
     return [*lines, ""]
 
 
+def inherited_table(result: dict, title: str) -> list[str]:
+    """A row for each model."""
+    found = ", ".join(f"{a} of {b} {kind}" for kind, (a, b) in result["found"].items())
+    right, of = result["right_target"]
+    figure = result["auc"]
+    area = f" AUC {figure['auc']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})." if figure else ""
+    lines = [
+        f"**{title}** Called backdoored: {found}. Right class: {right} of {of}.{area}",
+        "",
+        "| model | kind | sent to a class: by the model, by the trusted encoder | class, planted | proof | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in result["models"].items():
+        if row["score"] is None:
+            lines.append(f"| {name} | {row['kind']} | {row['why']} | | | |")
+            continue
+        shares = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
+        planted = "" if row["planted_target"] is None else f", {row['planted_target']}"
+        cells = [name, row["kind"], f"{shares[0]:.1f} %, {shares[1]:.1f} %", f"{row['target']}{planted}"]
+        lines.append(f"| {' | '.join([*cells, 'yes' if row['found'] else 'no', format(row['seconds'], '.0f')])} |")
+    return [*lines, ""]
+
+
 def drift_table(result: dict, title: str) -> list[str]:
     """A row for each trusted encoder."""
     lines = [
