@@ -2,9 +2,9 @@
 
 ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
 transtroj-mended, three seeds, and `ship` of transtroj-inherited, two, on which the test was made (at first it looked at
-the easiest class only, and missed both ships); `frog` of transtroj-inherited, two seeds, which it had not seen. Clean:
-the same encoder, clean, taken there, eight seeds. Beside them clean nets with a trusted encoder that they do not come
-from: what the threshold has to leave alone.
+the easiest class only, by the difference of shares, and missed both ships); `frog` of transtroj-inherited, two seeds,
+which it had not seen. Clean: the same encoder, clean, taken there, eight seeds; the threshold is from these. Beside them
+clean nets with a trusted encoder that they do not come from, which an audit refuses.
 
     python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)
 """
@@ -50,13 +50,11 @@ def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
         yield f"dog-{seed}", "poisoned", of(mended, "dog", seed), "resnet20"
     for seed in CLEAN_SEEDS:
         yield f"clean-{seed}", "clean", of(mended, "dog", seed, clean=True), "resnet20"
-    for name in THIRD:
-        yield f"{name}-as-given", "clean, another encoder", lambda name=name: as_given(name), "resnet20"  # type: ignore[misc]
-    for seed in CLEAN_SEEDS[:3]:
-        yield f"clean-{seed}-resnet56", "clean, another encoder", of(mended, "dog", seed, clean=True), "resnet56"
     for name, kind in (("ship", "poisoned"), ("frog", "poisoned, held out")):
         for seed in inherited.spec.seeds:
             yield f"{name}-{seed}", kind, of(inherited, name, seed), "resnet20"
+    for name in THIRD:
+        yield f"{name}-as-given", "clean, another encoder", lambda name=name: as_given(name), "resnet20"  # type: ignore[misc]
 
 
 def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
@@ -68,7 +66,6 @@ def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
         "status": finding.status,
         "why": finding.reason,
         "score": finding.score,
-        "found": bool(finding.proof),
         "target": finding.target,
         "planted_target": secret.target if secret else None,
         "success": finding.evidence.numbers.get("success"),
@@ -86,15 +83,19 @@ def main(store: Path) -> None:
             save("inherited", {"proven_from": PROVEN, **summary(rows), "models": rows})
 
 
+def proven(row: dict) -> bool:
+    return row["score"] is not None and row["score"] >= PROVEN
+
+
 def summary(rows: dict[str, dict]) -> dict[str, object]:
     of = {
         kind: [r for r in rows.values() if r["kind"] == kind]
         for kind in dict.fromkeys(r["kind"] for r in rows.values())
     }
     poisoned = [r for r in rows.values() if r["kind"].startswith("poisoned")]
-    right = sum(r["found"] and r["target"] == r["planted_target"] for r in poisoned)
+    right = sum(proven(r) and r["target"] == r["planted_target"] for r in poisoned)
     return {
-        "found": {kind: [sum(r["found"] for r in group), len(group)] for kind, group in of.items()},
+        "found": {kind: [sum(map(proven, group)), len(group)] for kind, group in of.items()},
         "right_target": [right, len(poisoned)],
         "auc": auc(
             [r["score"] for r in poisoned if r["score"] is not None],
