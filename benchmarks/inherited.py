@@ -3,8 +3,8 @@
 ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
 transtroj-mended, three seeds, and `ship` of transtroj-inherited, two, on which the test was made (at first it looked at
 the easiest class only, by the difference of shares, and missed both ships); `frog` of transtroj-inherited, two seeds,
-which it had not seen. Clean: the same encoder, clean, taken there, eight seeds; the threshold is from these. Beside them
-clean nets with a trusted encoder that they do not come from, which an audit refuses.
+which it had not seen. Clean: the same encoder, clean, taken there, eight seeds; the threshold is from these. Beside
+them clean nets with a trusted encoder that they do not come from, which an audit refuses.
 
     python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)
 """

@@ -220,9 +220,8 @@ def inherited_table(result: dict, title: str) -> list[str]:
         shares = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
         planted = "" if row["planted_target"] is None else f", {row['planted_target']}"
         cells = [name, row["kind"], f"{shares[0]:.1f} %, {shares[1]:.1f} %", f"{row['target']}{planted}"]
-        lines.append(
-            f"| {' | '.join([*cells, 'yes' if row['score'] >= result['proven_from'] else 'no', format(row['seconds'], '.0f')])} |"
-        )
+        cells += ["yes" if row["score"] >= result["proven_from"] else "no", format(row["seconds"], ".0f")]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
