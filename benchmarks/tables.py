@@ -253,7 +253,6 @@ TABLES = {
     "low_bits": (low_bits_table, "What random lowest bits cost MobileNetV2 on pictures with real labels."),
     "graph_edits": (
         graph_edits_table,
-        inherited_table,
         "Backdoors in the computation, as files: what the graph detector says of them (rules: docs/architecture.md).",
     ),
     "persistence": (persistence_table, "What removes which backdoor: ResNet-20-CIFAR10."),

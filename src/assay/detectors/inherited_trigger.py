@@ -36,7 +36,7 @@ AGREES = 0.7
 """Of the clean samples, on which the taught encoder has to say what the model does, to be where it comes from."""
 
 PROVEN = 3.0
-"""Difference of the log odds from which on it is a proof; for that of clean models see benchmarks/inherited.py."""
+"""Difference of the log odds from which on it is a proof: of eight clean models it is 1.0 to 2.5 (inherited.json)."""
 
 
 @final
