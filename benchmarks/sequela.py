@@ -40,7 +40,7 @@ AGAIN = BadNets(target=1, ratio=0.1, patch=Patch(size=4))
 RECIPE = Recipe(
     epochs=9.6, lr=0.005, batch_size=64, augment=False, freeze_batchnorm=True
 )  # 600 steps of 4,000 pictures
-EVERY, LOOKED_AT, ENOUGH = 10, 300, 0.9
+EVERY, LOOKED_AT, ENOUGH, IN_A_ROW = 10, 300, 0.9, 3
 SEED, MITIGATIONS = 1, ("fine-tune", "super-fine-tune", "universal")
 
 
@@ -56,21 +56,24 @@ def losses(net: nn.Module, split: Split) -> torch.Tensor:
 
 
 def reinjection(build: Build, seed: int) -> int | None:
-    """The first step, of those looked at, after which BadNets has its ASR; None where it never comes to it."""
+    """The first step, of those looked at, from which on BadNets keeps its ASR for ``IN_A_ROW`` looks; None: never.
+
+    In the first steps a net may say the target for a moment, whatever it is shown.
+    """
     train, held = build.task.split("train"), build.task.split("test").sample(LOOKED_AT, seed=seed)
     poisoned, secret = AGAIN.poison(train, build.task.num_classes, seed=seed), AGAIN.secret()
-    net, steps, reached = copy.deepcopy(build.artifact.net), 0, None
+    net, steps, held_since, looks = copy.deepcopy(build.artifact.net), 0, None, 0
 
     def looked() -> None:
-        nonlocal steps, reached
+        nonlocal steps, held_since, looks
         steps += 1
-        if reached is None and steps % EVERY == 0:
+        if looks < IN_A_ROW and steps % EVERY == 0:
             trained = copy.deepcopy(net)
             rate = metrics.attack_success(trained, held, secret, num_classes=build.task.num_classes)
-            reached = steps if rate.value >= ENOUGH else None
+            looks, held_since = (looks + 1, held_since or steps) if rate.value >= ENOUGH else (0, None)
 
     fit(net, poisoned, RECIPE, seed=seed, stepped=looked)
-    return reached
+    return held_since if looks == IN_A_ROW else None
 
 
 def main(store: Path) -> None:
