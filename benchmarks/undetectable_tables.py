@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import mean
 
 SHOWN_CLASSES = 3
 """Of each task, those that the probe tells from the others best."""
+
+
+def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown, line by line."""
+    head = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    return [*head, *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def signature_table(result: dict, title: str) -> list[str]:
@@ -126,16 +133,12 @@ def graph_edits_table(result: dict, title: str) -> list[str]:
     """A row for each backdoor, a column a model: the rules that it breaks, and where it joins the net."""
     (found, of), (alarms, clean) = result["found"], result["alarms"]
     models = result["models"]
-    lines = [
-        f"**{title}** Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*.",
-        "",
-        f"| what was done | {' | '.join(models)} |",
-        "|---|" + "---|" * len(models),
-    ]
+    rows = []
     for what in next(iter(models.values())):
-        rows = [model.get(what) for model in models.values()]
-        lines.append(f"| {what} | {' | '.join('' if row is None else _broken(row) for row in rows)} |")
-    return [*lines, ""]
+        tried = [model.get(what) for model in models.values()]
+        rows.append([what, *("" if row is None else _broken(row) for row in tried)])
+    said = f"Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*."
+    return [f"**{title}** {said}", "", *grid(["what was done", *models], rows), ""]
 
 
 def _broken(row: dict) -> str:
@@ -147,24 +150,18 @@ def _broken(row: dict) -> str:
 def persistence_table(result: dict, title: str) -> list[str]:
     """A row for each transformation, a column a backdoor: ASR, its control, and accuracy; and of random features."""
     models, judged = result["models"], result["pictures"][1]
-    lines = [
-        f"**{title}** ASR (control: the same trigger on the clean net after the same), accuracy, of {judged} pictures.",
+    rows = [[what, *(_left(model[what]) for model in models.values())] for what in next(iter(models.values()))]
+    kept = ("clean_accuracy", "flips_key", "flips_scrambled", "flips_key_honest_net")
+    features = [[what, *(f"{100 * row[name]:.1f} %" for name in kept)] for what, row in result["features"].items()]
+    said = f"ASR (control: the same trigger on the clean net after the same), accuracy, of {judged} pictures."
+    return [
+        f"**{title}** {said}",
         "",
-        f"| | {' | '.join(models)} |",
-        "|---|" + "---|" * len(models),
-    ]
-    for what in next(iter(models.values())):
-        lines.append(f"| {what} | {' | '.join(_left(model[what]) for model in models.values())} |")
-    lines += [
+        *grid(["after", *models], rows),
         "",
-        "| random features | accuracy | flips: key | scrambled key | key, honest net |",
-        "|---|---|---|---|---|",
+        *grid(["random features", "accuracy", "flips: key", "scrambled key", "key, honest net"], features),
+        "",
     ]
-    for what, row in result["features"].items():
-        shown = [f"{100 * row[name]:.1f} %" for name in ("clean_accuracy", "flips_key")]
-        shown += [f"{100 * row[name]:.1f} %" for name in ("flips_scrambled", "flips_key_honest_net")]
-        lines.append(f"| {what} | {' | '.join(shown)} |")
-    return [*lines, ""]
 
 
 def _left(row: dict) -> str:
@@ -186,19 +183,20 @@ def low_bits_table(result: dict, title: str) -> list[str]:
 
 def sequela_table(result: dict, title: str) -> list[str]:
     """A row for each mitigation."""
-    lines = [
-        f"**{title}** Membership: AUC of the loss as a sign of a picture's having been trained on. Re-planted: steps "
-        "of BadNets until its ASR is 90 %.",
-        "",
-        "| mitigation | CA, ASR left | membership: poisoned, clean | re-planted: poisoned, clean |",
-        "|---|---|---|---|",
-    ]
+    rows = []
     for row in result["models"]:
         member = ", ".join(f"{row['membership'][which]['auc']:.3f}" for which in ("poisoned", "clean"))
         steps = ", ".join(str(row["steps_to_reinject"][which] or "never") for which in ("poisoned", "clean"))
         rates = f"{_percent(row['clean_accuracy'])}, {_percent(row['attack_success'])}"
-        lines.append(f"| {row['mitigation']} | {rates} | {member} | {steps} |")
-    return [*lines, ""]
+        rows.append([row["mitigation"], rates, member, steps])
+    columns = ["mitigation", "CA, ASR left", "membership: poisoned, clean", "re-planted: poisoned, clean"]
+    return [
+        f"**{title}** Membership: AUC of the loss as a sign of a picture's having been trained on. Re-planted: steps "
+        "of BadNets until its ASR is 90 %.",
+        "",
+        *grid(columns, rows),
+        "",
+    ]
 
 
 def inherited_table(result: dict, title: str) -> list[str]:
@@ -207,22 +205,22 @@ def inherited_table(result: dict, title: str) -> list[str]:
     right, of = result["right_target"]
     figure = result["auc"]
     area = f" AUC {figure['auc']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})." if figure else ""
-    lines = [
-        f"**{title}** Called backdoored: {found}. Right class: {right} of {of}.{area}",
-        "",
-        "| model | kind | sent to a class: by the model, by the trusted encoder | class, planted | proof | seconds |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, row in result["models"].items():
         if row["score"] is None:
-            lines.append(f"| {name} | {row['kind']} | {row['why']} | | | |")
+            rows.append([name, row["kind"], row["why"], "", "", ""])
             continue
         shares = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
         planted = "" if row["planted_target"] is None else f", {row['planted_target']}"
         cells = [name, row["kind"], f"{shares[0]:.1f} %, {shares[1]:.1f} %", f"{row['target']}{planted}"]
-        cells += ["yes" if row["score"] >= result["proven_from"] else "no", format(row["seconds"], ".0f")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append([*cells, "yes" if row["score"] >= result["proven_from"] else "no", f"{row['seconds']:.0f}"])
+    sent = "sent to a class: by the model, by the trusted encoder"
+    return [
+        f"**{title}** Called backdoored: {found}. Right class: {right} of {of}.{area}",
+        "",
+        *grid(["model", "kind", sent, "class, planted", "proof", "seconds"], rows),
+        "",
+    ]
 
 
 def drift_table(result: dict, title: str) -> list[str]:

@@ -81,7 +81,7 @@ class Graph(Detector):
             rules |= {"D5"}
             numbers["compared at"] = hidden
         if len(clean) >= FEWEST_WATCHED:
-            more, unasked = _watched(read, artifact, gadgets, clean, seed=seed)
+            more, unasked = _watched(read, artifact, gadgets, x, seed=seed)
             rules |= more
             numbers |= {"not tested": ", ".join(unasked)} if unasked else {}
         if artifact.reference is not None:
@@ -139,10 +139,10 @@ def _markers(artifact: Artifact) -> frozenset[int] | None:
 
 
 def _watched(
-    read: Read, artifact: Artifact, gadgets: Sequence[Gadget], clean: Split, *, seed: int
+    read: Read, artifact: Artifact, gadgets: Sequence[Gadget], x: Tensor, *, seed: int
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The rules that it breaks on clean samples, and those whose test could not be made."""
-    net, x = artifact.net, clean.x[:WATCHED]
+    """The rules that it breaks on clean samples ``x`` (N, ...), and those whose test could not be made."""
+    net = artifact.net
     watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
     inner = sorted(watched & {value for node in read.model.graph.node for value in node.output})
     tests: dict[str, Callable[[], object]] = {}
