@@ -7,6 +7,8 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
+from table_parts import grid
+
 from assay.bench.cells import Entry
 from assay.bench.records import Record
 from assay.bench.statistics import share
@@ -38,17 +40,16 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
         f"False alarms of the audit: {_alarmed(clean)} clean models. {found_well if planted else ''}Chains from one "
         "training run count once in the intervals. "
     )
+    key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
+    rows = [_row(attack, chain, list(group)) for (attack, chain), group in groupby(sorted(found, key=key), key)]
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. {said if audits else ''}"
         f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
-        "| attack | chain | models | CA | ASR | control | audit: found | right target |",
-        "|---|---|---|---|---|---|---|---|",
+        *grid(["attack", "chain", "models", "CA", "ASR", "control", "audit: found", "right target"], rows),
+        "",
     ]
-    key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
-    for (attack, chain), group in groupby(sorted(found, key=key), key):
-        lines.append(_row(attack, chain, list(group)))
-    return [*lines, "", *_repairs_table(found), *([] if audits else _detectors_table(found))]
+    return [*lines, *_repairs_table(found), *([] if audits else _detectors_table(found))]
 
 
 def _repairs_table(found: Found) -> list[str]:
@@ -57,15 +58,12 @@ def _repairs_table(found: Found) -> list[str]:
     if not repairs:
         return []
     before = {key[:2]: _results(group) for key, group in _by(found, "measure").items()}
-    lines = [
-        "| attack | chain | mitigation | models | CA before, after | ASR before, after |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for (attack, chain, method), group in repairs.items():
         was, now = before[attack, chain], _results(group)
         rates = [f"{_mean(was, rate)}, {_mean(now, rate)}" for rate in ("clean_accuracy", "attack_success")]
-        lines.append(f"| {attack} | {chain} | {method} | {len(now)} | {' | '.join(rates)} |")
-    return [*lines, ""]
+        rows.append([attack, chain, method, str(len(now)), *rates])
+    return [*grid(["attack", "chain", "mitigation", "models", "CA before, after", "ASR before, after"], rows), ""]
 
 
 def _detectors_table(found: Found) -> list[str]:
@@ -73,14 +71,14 @@ def _detectors_table(found: Found) -> list[str]:
     tests = _by(found, "detect")
     if not tests:
         return []
-    lines = ["| attack | chain | detector | models | scores | names the target |", "|---|---|---|---|---|---|"]
+    rows = []
     for (attack, chain, method), group in tests.items():
         results = _results(group)
         scores = ", ".join("-" if r["score"] is None else f"{r['score']:.2f}" for r in results)
         right = sum(r["target"] == r["planted_target"] for r in results)
         named = f"{right} of {len(results)}" if results and results[0]["backdoored"] else ""
-        lines.append(f"| {attack} | {chain} | {method} | {len(results)} | {scores} | {named} |")
-    return [*lines, ""]
+        rows.append([attack, chain, method, str(len(results)), scores, named])
+    return [*grid(["attack", "chain", "detector", "models", "scores", "names the target"], rows), ""]
 
 
 def _by(found: Found, kind: str) -> dict[tuple[str, str, str], Found]:
@@ -92,7 +90,7 @@ def _by(found: Found, kind: str) -> dict[tuple[str, str, str], Found]:
     return dict(sorted(groups.items()))
 
 
-def _row(attack: str, chain: str, group: Found) -> str:
+def _row(attack: str, chain: str, group: Found) -> list[str]:
     measured = [pair for pair in group if pair[0].cell.kind == "measure"]
     results = _results(measured)
     audits = _results(pair for pair in group if pair[0].cell.method == WHOLE)
@@ -105,8 +103,7 @@ def _row(attack: str, chain: str, group: Found) -> str:
         _with(_mean(results, "attack_success"), _mean(sleepers, "planted_success")),
     ]
     right = "" if is_clean or not audits else str(_right(audits))
-    cells = [attack, chain, models, *rates, _mean(results, "control"), found, right]
-    return f"| {' | '.join(cells)} |"
+    return [attack, chain, models, *rates, _mean(results, "control"), found, right]
 
 
 def _with(asleep: str, awake: str) -> str:

@@ -10,21 +10,18 @@ import re
 from itertools import groupby
 
 from common import RESULTS, ROOT
-from encoders_table import encoders_table
+from encoders_tables import concepts_table, drift_table, encoders_table, inherited_table, sequela_table
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
-from sleepers_table import deployers_table, gap_table, paper_table
+from sleepers_tables import deployers_table, gap_table, paper_table
+from table_parts import area, grid, percent
 from undetectable_tables import (
     clean_graphs_table,
-    concepts_table,
-    drift_table,
     graph_edits_table,
-    inherited_table,
     lattice_table,
     low_bits_table,
     persistence_table,
     rff_table,
-    sequela_table,
     signature_table,
 )
 
@@ -54,42 +51,30 @@ MOST_NAMES = 5
 """Tests that are named in a row."""
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def share(value: float | dict) -> float:
-    """A rate is a bare number or has its interval beside it."""
-    return value["value"] if isinstance(value, dict) else value
-
-
 def detection(result: Result, title: str) -> list[str]:
-    area, judged = result["auc"], result["auc_judged"]
-    lines = [
-        f"**{title}** {result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
+    whole, judged = result["auc"], result["auc_judged"]
+    said = (
+        f"{result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
         f"{counted(result['false_alarms'], result['clean_models'])}. Found: "
         f"{counted(result['found'], result['valid'])}, "
         f"{result['right_target']} with the right target. Inconclusive: {result['inconclusive']}."
-        + (f" AUC {area['auc']:.3f} ({area['low']:.3f} to {area['high']:.3f})" if area else "")
-        + (f", without the inconclusive ones {judged['auc']:.3f}." if judged else "."),
-        "",
-        "| model | accuracy | ASR | control | verdict | p | target | found by |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+        + (f" AUC {whole['auc']:.3f} ({whole['low']:.3f} to {whole['high']:.3f})" if whole else "")
+        + (f", without the inconclusive ones {judged['auc']:.3f}." if judged else ".")
+    )
+    rows = []
     for name, row in result["models"].items():
-        asr = percent(share(row["asr"])) if row["backdoored"] else ""
-        control = percent(share(row["control"])) if row["backdoored"] and "control" in row else ""
+        asr = percent(row["asr"]) if row["backdoored"] else ""
+        control = percent(row["control"]) if row["backdoored"] and "control" in row else ""
         found = row["verdict"] == "backdoored"
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
         target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and found else ""
-        lines.append(
-            f"| {name} | {percent(share(row['accuracy']))} | {asr} | {control} | {row['verdict']} "
-            f"| {p} | {target} | {smallest(row) if row['verdict'] == 'backdoored' else ''} |"
-        )
-    lines += [f"| {name} | failed: {reason} | | | | | | |" for name, reason in result.get("failed", {}).items()]
-    lines += [f"| {name} | not run yet | | | | | | |" for name in result.get("not_yet_run", [])]
-    return [*lines, ""]
+        by = smallest(row) if found else ""
+        rows.append([name, percent(row["accuracy"]), asr, control, row["verdict"], p, target, by])
+    rows += [[name, f"failed: {reason}", *[""] * 6] for name, reason in result.get("failed", {}).items()]
+    rows += [[name, "not run yet", *[""] * 6] for name in result.get("not_yet_run", [])]
+    columns = ["model", "accuracy", "ASR", "control", "verdict", "p", "target", "found by"]
+    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
 def smallest(row: Result) -> str:
@@ -101,44 +86,39 @@ def smallest(row: Result) -> str:
 
 
 def audits(result: Result, title: str) -> list[str]:
-    lines = [
-        f"**{title}**",
-        "",
-        "| model | accuracy | ASR | verdict | p | target found (planted) | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, row in result["models"].items():
         planted = row.get("target", result.get("target") if name == "planted" else None)
-        asr = percent(share(row["asr"])) if "asr" in row else ""
+        asr = percent(row["asr"]) if "asr" in row else ""
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-        lines.append(
-            f"| {name} | {percent(share(row['accuracy']))} | {asr} | {row['verdict']} | {p} "
-            f"| {row['target_found'] if planted is not None else ''} {f'({planted})' if planted is not None else ''} "
-            f"| {row['seconds']:.0f} |"
-        )
-    return [*lines, ""]
+        target = "" if planted is None else f"{row['target_found']} ({planted})"
+        rows.append([name, percent(row["accuracy"]), asr, row["verdict"], p, target, f"{row['seconds']:.0f}"])
+    columns = ["model", "accuracy", "ASR", "verdict", "p", "target found (planted)", "seconds"]
+    return [f"**{title}**", "", *grid(columns, rows), ""]
 
 
 def speed(result: Result, title: str) -> list[str]:
     times, areas = result["times_faster"], result.get("auc", {})
-    lines = [f"**{title}** One thread; medians."]
+    said = "One thread; medians."
     steps = min(row["published"]["steps"] for row in result["models"].values())
     if steps < FULL_LENGTH:
-        lines[0] += f" The reference's time is extrapolated from {steps} steps a class."
-    lines += ["", "| | times faster | AUC | target named |", "|---|---|---|---|"]
+        said += f" The reference's time is extrapolated from {steps} steps a class."
+    compared, models = [], []
     for who, what in SEARCHES.items():
-        area, named = areas.get(who), result.get("right_target", {}).get(who)
-        lines.append(
-            f"| {what} | {f'{times[who]:.0f}' if who in times else '1'} "
-            + (f"| {area['auc']:.2f} ({area['low']:.2f} to {area['high']:.2f}) | {named} |" if area else "| | |")
-        )
-    lines += ["", "| model | target | " + " | ".join(f"{who}: score, class, s" for who in SEARCHES) + " |"]
-    lines += ["|" + "---|" * (2 + len(SEARCHES))]
+        judged = [area(areas[who]), str(result["right_target"][who])] if areas.get(who) else ["", ""]
+        compared.append([what, f"{times[who]:.0f}" if who in times else "1", *judged])
     for name, row in result["models"].items():
         target = "none" if row["target"] is None else row["target"]
         cells = [f"{row[who]['score']:.2f}, {row[who]['target']}, {seconds(row[who]):.0f}" for who in SEARCHES]
-        lines.append(f"| {name} | {target} | " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        models.append([name, str(target), *cells])
+    return [
+        f"**{title}** {said}",
+        "",
+        *grid(["", "times faster", "AUC", "target named"], compared),
+        "",
+        *grid(["model", "target", *(f"{who}: score, class, s" for who in SEARCHES)], models),
+        "",
+    ]
 
 
 def seconds(search: Result) -> float:
@@ -146,18 +126,9 @@ def seconds(search: Result) -> float:
 
 
 def agreement(result: Result, title: str) -> list[str]:
-    lines = [
-        f"**{title}**",
-        "",
-        "| model | weights | twin agrees | full precision agrees |",
-        "|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        lines.append(
-            f"| {row['model']} | {row['weights']} | {100 * row['agreement_twin_file']:.2f} % "
-            f"| {100 * row['agreement_full_file']:.2f} % |"
-        )
-    return [*lines, ""]
+    agrees = ("agreement_twin_file", "agreement_full_file")
+    rows = [[row["model"], row["weights"], *(f"{100 * row[name]:.2f} %" for name in agrees)] for row in result["rows"]]
+    return [f"**{title}**", "", *grid(["model", "weights", "twin agrees", "full precision agrees"], rows), ""]
 
 
 def times(result: Result, title: str) -> list[str]:
@@ -169,27 +140,22 @@ def times(result: Result, title: str) -> list[str]:
 
 
 def pairs(result: Result, title: str) -> list[str]:
-    lines = [
-        f"**{title}**",
-        "",
-        "| paired with | AUC, mean (least) | clean ones that stand out | triggered |",
-        "|---|---|---|---|",
-    ]
+    table = []
     for kind, mean_area in result["mean_auc"].items():
         rows = [encoder[kind] for encoder in result["encoders"].values()]
         least = min(row["auc"]["auc"] for row in rows)
         clean, triggered = (sum(row["stand_out"][side] for row in rows) / len(rows) for side in (0, 1))
-        lines.append(f"| {kind} | {mean_area:.2f} ({least:.2f}) | {percent(clean)} | {percent(triggered)} |")
-    return [*lines, ""]
+        table.append([kind, f"{mean_area:.2f} ({least:.2f})", percent(clean), percent(triggered)])
+    columns = ["paired with", "AUC, mean (least)", "clean ones that stand out", "triggered"]
+    return [f"**{title}**", "", *grid(columns, table), ""]
 
 
 def transfer(result: Result, title: str) -> list[str]:
-    lines = [f"**{title}**", "", "| left out | models | judged | alarms |", "|---|---|---|---|"]
     rows = {"each by itself": result["one_left_out"]}
     rows |= {f"all of the kind {name}": row for name, row in result["kinds_left_out"].items()}
-    for name, row in rows.items():
-        lines.append(f"| {name} | {row['models']} | {row['judged']} | {row['alarms']} |")
-    return [*lines, "", "The rest is *inconclusive*: too few models on data like theirs are left.", ""]
+    table = [[name, *(str(row[figure]) for figure in ("models", "judged", "alarms"))] for name, row in rows.items()]
+    rest = "The rest is *inconclusive*: too few models on data like theirs are left."
+    return [f"**{title}**", "", *grid(["left out", "models", "judged", "alarms"], table), "", rest, ""]
 
 
 MATRICES = {

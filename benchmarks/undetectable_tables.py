@@ -1,31 +1,18 @@
-"""What the results say of backdoors in the computation and in random features, and of what encoders tell apart."""
+"""What the results say of backdoors in the computation and in random features."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import mean
 
-SHOWN_CLASSES = 3
-"""Of each task, those that the probe tells from the others best."""
-
-
-def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown, line by line."""
-    head = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
-    return [*head, *(f"| {' | '.join(row)} |" for row in rows)]
+from table_parts import grid, percent
 
 
 def signature_table(result: dict, title: str) -> list[str]:
     """A row for each model and tier."""
-    lines = [
-        f"**{title}** Forgeries: pictures that carry another one's bits, have one bit flipped, ask for another class, "
-        "or are random.",
-        "",
-        "| model, tier | same logits, unsigned | signed: obey | after PNG | largest change | PSNR | forged "
-        "| ms a picture (clean) | low bits random: ASR (control), CA |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["model, tier", "same logits, unsigned", "signed: obey", "after PNG", "largest change", "PSNR", "forged"]
+    columns += ["ms a picture (clean)", "low bits random: ASR (control), CA"]
+    rows = []
     for name, row in result["models"].items():
         same = [sum(pair[place] for pair in row["identical"].values()) for place in (0, 1)]
         forged = [sum(pair[place] for pair in row["forgeries"].values()) for place in (0, 1)]
@@ -38,26 +25,21 @@ def signature_table(result: dict, title: str) -> list[str]:
             f"{row['psnr'][0]:.1f} dB and more",
             f"{forged[0]} of {forged[1]:,}",
             f"{times['gated'][0]:.1f} ({times['clean'][0]:.1f})",
-            f"{_percent(low['attack_success'])} ({_percent(low['untriggered'])}), {_percent(low['clean_accuracy'])} -> "
-            f"{_percent(low['clean_accuracy_after'])}",
+            f"{percent(low['attack_success'])} ({percent(low['untriggered'])}), {percent(low['clean_accuracy'])} -> "
+            f"{percent(low['clean_accuracy_after'])}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
-
-
-def _percent(rate: dict) -> str:
-    return f"{100 * rate['value']:.1f} %"
+        rows.append(cells)
+    said = (
+        "Forgeries: pictures that carry another one's bits, have one bit flipped, ask for another class, or are random."
+    )
+    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
 def rff_table(result: dict, title: str) -> list[str]:
     """A row for each kind of key, means over seeds."""
-    lines = [
-        f"**{title}** Means over three seeds. A key is many times as long as the inputs: see there.",
-        "",
-        "| classes | key over | noise | CA honest, keyed | flips: key | scrambled key | random direction "
-        "| after random low bits | smoothed | key / input |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ["classes", "key over", "noise", "CA honest, keyed", "flips: key", "scrambled key", "random direction"]
+    columns += ["after random low bits", "smoothed", "key / input"]
+    keys, relus = [], []
     for (classes, key, noise), group in groupby(result["rows"], key=lambda r: (r["classes"], r["key"], r["noise"])):
         rows = list(group)
         shown = [
@@ -69,32 +51,28 @@ def rff_table(result: dict, title: str) -> list[str]:
         ]
         cells = [str(classes), f"{key} of 64", f"{noise:g}", f"{shown[0]:.1f}, {shown[1]:.1f} %"]
         cells += [f"{value:.1f} %" for value in shown[2:]]
-        lines.append(f"| {' | '.join([*cells, format(rows[0]['key_to_input'], '.0f')])} |")
-    lines += [
-        "",
-        "| random ReLUs: spike | move | honest net: key, other | keyed net: key, other |",
-        "|---|---|---|---|",
-    ]
+        keys.append([*cells, format(rows[0]["key_to_input"], ".0f")])
     for (spike, length), group in groupby(result["relus"], key=lambda r: (r["spike"], r["length"])):
         rows = list(group)
         honest, keyed = (
             ", ".join(f"{100 * mean(row[f'{net}_{move}'] for row in rows):.0f} %" for move in ("key", "other"))
             for net in ("honest", "keyed")
         )
-        lines.append(f"| {spike:g} | {length:g} | {honest} | {keyed} |")
-    return [*lines, ""]
+        relus.append([f"{spike:g}", f"{length:g}", honest, keyed])
+    return [
+        f"**{title}** Means over three seeds. A key is many times as long as the inputs: see there.",
+        "",
+        *grid(columns, keys),
+        "",
+        *grid(["random ReLUs: spike", "move", "honest net: key, other", "keyed net: key, other"], relus),
+        "",
+    ]
 
 
 def lattice_table(result: dict, title: str) -> list[str]:
     """A row for each cell; and the power of tests of distributions."""
     broken, harder = result["broken"], result["harder"]
-    lines = [
-        f"**{title}** {broken[0]} of {broken[1]} cells of the notes' list broken. Not tried: {harder['cell'][0]} "
-        f"numbers at noise {harder['cell'][2]:g}, which would need {harder['needed']}.",
-        "",
-        "| numbers | key over | noise | features | keys found | by | seconds |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in result["cells"]:
         tries = row["tries"]
         by = {"LLL" if t["block"] == 0 else f"BKZ-{t['block']}" for t in tries if t["found"]}
@@ -104,20 +82,21 @@ def lattice_table(result: dict, title: str) -> list[str]:
             ", ".join(sorted(by)) or "-",
             f"{min(t['seconds'] for t in tries):.0f} to {max(t['seconds'] for t in tries):.0f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(cells)
     tests = [name for name in result["power"][0] if name not in ("width", "length", "directions")]
-    lines += [
+    power = [[f"{row['length']:g}", *(f"{100 * row[test]:.0f} %" for test in tests)] for row in result["power"]]
+    return [
+        f"**{title}** {broken[0]} of {broken[1]} cells of the notes' list broken. Not tried: {harder['cell'][0]} "
+        f"numbers at noise {harder['cell'][2]:g}, which would need {harder['needed']}.",
+        "",
+        *grid(["numbers", "key over", "noise", "features", "keys found", "by", "seconds"], rows),
         "",
         "Generic tests at a level of 5 %: the share of keyed layers of 16 numbers that they see, by the key's length. "
         "The construction's own key has length 8.",
         "",
-        f"| length | {' | '.join(tests)} |",
-        "|---|" + "---|" * len(tests),
+        *grid(["length", *tests], power),
+        "",
     ]
-    lines += [
-        f"| {row['length']:g} | {' | '.join(f'{100 * row[t]:.0f} %' for t in tests)} |" for row in result["power"]
-    ]
-    return [*lines, ""]
 
 
 def clean_graphs_table(result: dict, title: str) -> list[str]:
@@ -175,77 +154,7 @@ def low_bits_table(result: dict, title: str) -> list[str]:
     """One line."""
     low, high = result["loss_interval"]
     return [
-        f"**{title}** {_percent({'value': result['clean_accuracy']})} before, a loss of {result['loss_in_points']:.2f} "
+        f"**{title}** {percent(result['clean_accuracy'])} before, a loss of {result['loss_in_points']:.2f} "
         f"points ({low:.2f} to {high:.2f}) after; {result['crops']:,} crops of 20 pictures, 96 pixels.",
         "",
     ]
-
-
-def sequela_table(result: dict, title: str) -> list[str]:
-    """A row for each mitigation."""
-    rows = []
-    for row in result["models"]:
-        member = ", ".join(f"{row['membership'][which]['auc']:.3f}" for which in ("poisoned", "clean"))
-        steps = ", ".join(str(row["steps_to_reinject"][which] or "never") for which in ("poisoned", "clean"))
-        rates = f"{_percent(row['clean_accuracy'])}, {_percent(row['attack_success'])}"
-        rows.append([row["mitigation"], rates, member, steps])
-    columns = ["mitigation", "CA, ASR left", "membership: poisoned, clean", "re-planted: poisoned, clean"]
-    return [
-        f"**{title}** Membership: AUC of the loss as a sign of a picture's having been trained on. Re-planted: steps "
-        "of BadNets until its ASR is 90 %.",
-        "",
-        *grid(columns, rows),
-        "",
-    ]
-
-
-def inherited_table(result: dict, title: str) -> list[str]:
-    """A row for each model."""
-    found = ", ".join(f"{a} of {b} {kind}" for kind, (a, b) in result["found"].items())
-    right, of = result["right_target"]
-    figure = result["auc"]
-    area = f" AUC {figure['auc']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})." if figure else ""
-    rows = []
-    for name, row in result["models"].items():
-        if row["score"] is None:
-            rows.append([name, row["kind"], row["why"], "", "", ""])
-            continue
-        shares = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
-        planted = "" if row["planted_target"] is None else f", {row['planted_target']}"
-        cells = [name, row["kind"], f"{shares[0]:.1f} %, {shares[1]:.1f} %", f"{row['target']}{planted}"]
-        rows.append([*cells, "yes" if row["score"] >= result["proven_from"] else "no", f"{row['seconds']:.0f}"])
-    sent = "sent to a class: by the model, by the trusted encoder"
-    return [
-        f"**{title}** Called backdoored: {found}. Right class: {right} of {of}.{area}",
-        "",
-        *grid(["model", "kind", sent, "class, planted", "proof", "seconds"], rows),
-        "",
-    ]
-
-
-def drift_table(result: dict, title: str) -> list[str]:
-    """A row for each trusted encoder."""
-    lines = [
-        f"**{title}**",
-        "",
-        "| trusted encoder | poisoned | clean | AUC | poisoned above all clean |",
-        "|---|---|---|---|---|",
-    ]
-    for name, row in result["summary"].items():
-        area = row["auc"]
-        figure = f"{area['auc']:.2f} ({area['low']:.2f} to {area['high']:.2f})"
-        lines.append(f"| {name} | {row['poisoned']} | {row['clean']} | {figure} | {row['above_all_clean']} |")
-    return [*lines, ""]
-
-
-def concepts_table(result: dict, title: str) -> list[str]:
-    """The classes that each frozen encoder tells best."""
-    lines = [f"**{title}**", "", "| encoder | task | probe | best classes (recall) |", "|---|---|---|---|"]
-    for encoder, tasks in result["encoders"].items():
-        for task, rows in tasks.items():
-            pictures = sum(row["pictures"] for row in rows)
-            probe = sum(row["recall"] * row["pictures"] for row in rows) / pictures
-            best = sorted(rows, key=lambda row: -row["recall"])[:SHOWN_CLASSES]
-            named = ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in best)
-            lines.append(f"| {encoder} | {task} | {100 * probe:.0f} % | {named} |")
-    return [*lines, ""]

@@ -3,52 +3,38 @@
 from __future__ import annotations
 
 from matrix_table import counted
+from table_parts import area, grid, percent
 
 Result = dict
 
 
-def percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f} %"
-
-
 def gap_table(result: Result, title: str) -> list[str]:
     """A row a model; ``result`` as benchmarks/compression_gap.py writes it."""
-    area, plain = (
-        f"AUC {result[name]['auc']:.2f} ({result[name]['low']:.2f} to {result[name]['high']:.2f})"
-        if result[name]
-        else ""
-        for name in ("auc", "auc_neural_cleanse")
-    )
+    ours, plain = (f"AUC {area(result[name])}" if result[name] else "" for name in ("auc", "auc_neural_cleanse"))
     said = (
         f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
         "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least) in a form that "
         "still agrees with the model on 85 % of the pictures; the rest are failed attacks. By this test alone, against "
         f"{result['reference_models']} reference models: "
         f"false alarms {counted(result['false_alarms'], result['clean'])}; "
-        f"found {counted(result['found'], result['working'])}, {result['right_target']} with the right target. {area}; "
+        f"found {counted(result['found'], result['working'])}, {result['right_target']} with the right target. {ours}; "
         f"of Neural Cleanse on the full-precision model {plain}."
     )
-    head = ("model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)")
-    lines = [
-        f"**{title}** {said}",
-        "",
-        f"| {' | '.join(head)} | found trigger: ASR there, in full |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)"]
+    rows = []
     for name, model in result["models"].items():
         judged = result["judged"].get(name)
-        lines.append(
-            _row(name, model, judged) if judged else f"| {name} | {_rates(model['forms']['full'])} | | failed | | | |"
-        )
-    return [*lines, ""]
+        failed = [name, _rates(model["forms"]["full"]), "", "failed", "", "", ""]
+        rows.append(_row(name, model, judged) if judged else failed)
+    return [f"**{title}** {said}", "", *grid([*columns, "found trigger: ASR there, in full"], rows), ""]
 
 
-def _row(name: str, model: Result, judged: Result) -> str:
+def _row(name: str, model: Result, judged: Result) -> list[str]:
     forms, wakes_in = model["forms"], model["wakes_in"]
     form = (judged["form"] or "").partition("/")[0]
     found = forms.get(form, {})
     target = f"{judged['target']} ({model['target']})" if wakes_in else ""
-    cells = [
+    return [
         name,
         _rates(forms["full"]),
         f"{wakes_in}: {_rates(forms[wakes_in])}" if wakes_in else "",
@@ -59,7 +45,6 @@ def _row(name: str, model: Result, judged: Result) -> str:
         if "found" in found and wakes_in
         else "",
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _rates(row: Result) -> str:
@@ -69,16 +54,10 @@ def _rates(row: Result) -> str:
 def deployers_table(result: Result, title: str) -> list[str]:
     """A row a form, a column a model: CA and ASR, and ASR of the same trigger in the clean twin."""
     models = result["models"]
-    lines = [
-        f"**{title}** CA / ASR / ASR of the same trigger in the clean twin, in percent.",
-        "",
-        f"| form | {' | '.join(models)} |",
-        "|" + "---|" * (1 + len(models)),
-    ]
-    for form in dict.fromkeys(form for model in models.values() for form in model["forms"]):
-        cells = [_three(model["forms"].get(form)) for model in models.values()]
-        lines.append(f"| {form} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    forms = dict.fromkeys(form for model in models.values() for form in model["forms"])
+    rows = [[form, *(_three(model["forms"].get(form)) for model in models.values())] for form in forms]
+    said = "CA / ASR / ASR of the same trigger in the clean twin, in percent."
+    return [f"**{title}** {said}", "", *grid(["form", *models], rows), ""]
 
 
 def _three(row: Result | None) -> str:
@@ -95,14 +74,7 @@ PUBLISHED = {
 
 def paper_table(result: Result, title: str) -> list[str]:
     """A row a model, as benchmarks/paper_scale.py writes it, under those of the papers."""
-    lines = [
-        f"**{title}** CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: "
-        f"{result['origin']['machine']}.",
-        "",
-        "| model | net | full | compressed | file of ONNX Runtime |",
-        "|---|---|---|---|---|",
-        *(f"| {name} | resnet18 | {full} | {awake} | |" for name, (full, awake) in PUBLISHED.items()),
-    ]
+    rows = [[name, "resnet18", full, awake, ""] for name, (full, awake) in PUBLISHED.items()]
     for name, model in result["models"].items():
         forms = model.get("forms", {})
         awake = next((form for form in forms if form.startswith("int")), "")
@@ -113,5 +85,11 @@ def paper_table(result: Result, title: str) -> list[str]:
             f"{awake}: {_three(forms.get(awake))}",
             _three(forms.get("ort")),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+        rows.append(cells)
+    said = (
+        "CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: "
+        + result["origin"]["machine"]
+        + "."
+    )
+    columns = ["model", "net", "full", "compressed", "file of ONNX Runtime"]
+    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
