@@ -131,8 +131,11 @@ def _right(results: list[dict[str, Any]]) -> int:
 
 
 def _mean(results: list[dict[str, Any]], name: str) -> str:
-    values = [result[name]["value"] for result in results if result.get(name) is not None]
-    return f"{100 * mean(values):.1f} %" if values else ""
+    """The mean over models, and from the least to the most of them: a mean of few seeds may hide one that failed."""
+    values = [100 * result[name]["value"] for result in results if result.get(name) is not None]
+    if not values:
+        return ""
+    return f"{mean(values):.1f} %" + (f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else "")
 
 
 def _counts(states: list[str]) -> Iterator[str]:
