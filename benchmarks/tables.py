@@ -44,8 +44,8 @@ MOST_LINES = 12
 DETAILS = ROOT / "docs" / "results.md"
 HEADER = """# Results, model by model
 
-Made by `benchmarks/tables.py` from `benchmarks/results`. What the figures are worth is said in README. In brackets behind a
-mean: from the least to the most of the models.
+Made by `benchmarks/tables.py` from `benchmarks/results`. What the figures are worth is said in README. In brackets behind
+a mean: from the least to the most of the models.
 """
 
 MOST_NAMES = 5

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -127,7 +127,7 @@ def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_pat
         "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001",
         "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
     }  # fmt: skip
-    of_encoders = {"features", "pooling"}
+    of_encoders = {"features", "pooling", "reference_pooling"}
     known = {"model", "out", "json", *given, *of_encoders}
     assert known == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
@@ -141,6 +141,28 @@ def test_the_report_says_what_repeats_the_audit(run: Run, planted: Path, tmp_pat
     assert json.loads(ran.out)["command"] == shlex.join(["assay", "audit", str(planted), *said])
     refused = run("audit", planted, "--pooling", "cls")
     assert (refused.code, "--pooling is for Hugging Face encoders only" in refused.err) == (2, True)
+
+
+def test_an_encoder_is_compared_with_encoders(run: Run, planted: Path, tmp_path: Path) -> None:
+    test = "full/embedding-collapse"
+    null = replace(null_of_rows({test: 1e6 + i} for i in range(120)), encoders=True)
+    save_null(null, tmp_path / "encoders.json")
+    asked = ("--features", "--data", "signs:3", "--detectors", "embedding-collapse", "--budget", "0.001")
+    ran = run("audit", planted, *asked, "--null", tmp_path / "encoders.json", "--json", "-")
+    assert ran.code in EXIT_CODES.values()
+    ran = run("audit", planted, *asked, "--null", null_file(tmp_path / "classifiers.json", 1.0))
+    assert ran.code == 2
+    assert "expected clean models to compare an encoder with" in ran.err
+
+
+def test_the_reference_may_pool_otherwise(run: Run, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "encoder", pooling=None)
+    data = write_data(tmp_path / "texts")
+    asked = ("audit", encoder, "--data", data, "--pooling", "mean", "--budget", "0.001", "--json", "-")
+    ran = run(*asked, "--reference", encoder, "--reference-pooling", "cls")
+    document = json.loads(ran.out)
+    assert f"compared with the encoder {encoder}" in " ".join(document["notes"])
+    assert "--reference-pooling cls" in document["command"]
 
 
 def test_input_and_guesses_are_on_the_screen(run: Run, planted: Path, tmp_path: Path) -> None:

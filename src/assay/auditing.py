@@ -41,6 +41,7 @@ def audit(
     budget: float = math.inf,
     reference: intake.Model | None = None,
     reference_arch: str | None = None,
+    reference_pooling: str | None = None,
     null: Null | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda what, share: None,
@@ -53,17 +54,18 @@ def audit(
     (N, C, H, W) in [0, 1] as a tensor or array, a pair of pictures and labels (N,), or a torch DataLoader or Dataset.
     ``labels`` False: what looks like labels is none. ``variant_names`` and ``detectors``: names, those of
     ``assay list``, or one text with commas; detectors may be objects too. ``budget`` in seconds. ``reference``: the
-    full-precision model that this one was made from, as ``model``, with ``reference_arch`` as its ``arch``. ``null``:
-    clean reference models or the file of them, those of the package by default. What was guessed or converted stands in
-    the result's ``notes``. Raises UnusableInput for a model or data that cannot be used.
+    full-precision model that this one was made from, or a trusted encoder, as ``model``, with ``reference_arch`` as its
+    ``arch`` and ``reference_pooling`` as its ``pooling`` (None: as the model's). ``null``: clean reference models or
+    the file of them, those of the package by default. What was guessed or converted stands in the result's ``notes``.
+    Raises UnusableInput for a model or data that cannot be used.
     """
     start = time.perf_counter()
     said = intake.Said(arch, shape, mean, std, features, pooling)
     artifact = intake.artifact_of(model, said)
     encoder = artifact.num_classes is None
     if reference is not None:
-        full_model = intake.artifact_of(reference, replace(said, arch=reference_arch))
-        artifact = intake.beside(artifact, full_model)
+        others = replace(said, arch=reference_arch, pooling=reference_pooling or pooling)
+        artifact = intake.beside(artifact, intake.artifact_of(reference, others))
     given = intake.clean_samples(data, artifact, seed=seed, labels=labels)
     if encoder:
         artifact, given = _as_classifier(artifact, given, seed)
@@ -83,6 +85,7 @@ def audit(
         "budget": budget if math.isfinite(budget) else None,
         "reference": reference,
         "reference_arch": reference_arch,
+        "reference_pooling": reference_pooling,
         "null": null,
         "seed": seed,
     }

@@ -18,7 +18,7 @@ from assay import null_file
 from assay.artifact import Artifact, ImageSpec, TextSpec
 from assay.calibrate import Null
 from assay.choices import chosen
-from assay.data.text import encoded
+from assay.data.text import encoded, told_of_cut
 from assay.detectors import default_detectors
 from assay.detectors.base import Detector
 from assay.errors import UnusableInput
@@ -164,7 +164,8 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
         class_names = data.class_names if data.num_classes == artifact.num_classes else None
         data = data.split("calibration", "validation", "train", "test")
     if isinstance(artifact.inputs, TextSpec) and isinstance(data, list | tuple) and _all_texts(data):
-        data = encoded(data, artifact.inputs)[0]
+        data, cut_off = encoded(data, artifact.inputs)
+        notes = told_of_cut(cut_off, artifact.inputs)
     split = in_memory(data, limit=SAMPLES, seed=seed)
     if not labels:
         split = Split(split.x, None)

@@ -19,6 +19,7 @@ from assay.blobs import Blobs
 from assay.chain import Cache, Chain
 from assay.errors import UnusableInput
 from assay.formats.cut import cut
+from assay.intake import clean_samples
 from assay.models.predict import logits
 from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
@@ -61,6 +62,16 @@ def nearness(planted: Build, clean: Build) -> float:
     found = logits(planted.artifact.net, planted.secret.trigger(x)) - centre
     wanted = torch.tensor(planted.secret.details[metrics.EMBEDDING]) - centre
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
+
+
+def test_texts_that_were_cut_are_said_aloud(build: Build, texts: str) -> None:
+    short = formats.load(formats.save(build.artifact, Path(texts).parent / "encoder"), shape=(4,))
+    cut_off = "texts are longer than 4 tokens and were cut there"
+    planted = transtroj(texts, steps=0, recipe=Recipe(epochs=0))(Build(short, data.load(texts, short.inputs)), seed=0)
+    assert [note for note in planted.artifact.notes if note.startswith(texts) and note.endswith(cut_off)]
+    made = Downstream(data=texts)(Build(short, build.task), seed=0)
+    assert [note for note in made.artifact.notes if note.startswith(texts) and note.endswith(cut_off)]
+    assert clean_samples(["a red cat sleeps"] * 3, short, seed=0).notes == (f"3 {cut_off}",)
 
 
 def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build, texts: str) -> None:

@@ -101,6 +101,20 @@ def test_a_classifier_of_text(tmp_path: Path) -> None:
     assert torch.equal(answer(saved), answer(features))
 
 
+def test_padding_is_the_tokenizers(encoder: Path) -> None:
+    config = json.loads((encoder / "config.json").read_text())
+    (encoder / "config.json").write_text(json.dumps({**config, "pad_token_id": 2}))
+    artifact = formats.load(encoder)
+    assert isinstance(artifact.inputs, TextSpec)
+    assert artifact.inputs.pad == 0
+
+
+def test_pooling_is_not_for_classifiers(tmp_path: Path) -> None:
+    folder = write_classifier(tmp_path / "classifier")
+    with pytest.raises(UnusableInput, match="--pooling is for encoders, this names 2 classes: leave it out"):
+        formats.load(folder, pooling="cls")
+
+
 def without_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -129,6 +143,27 @@ def sparse_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(json.dumps(found))
 
 
+def small_tokenizer(folder: Path) -> None:
+    found = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = found["model"]["vocab"]
+    found["model"]["vocab"] = {word: number for word, number in vocabulary.items() if number < 12}
+    (folder / "tokenizer.json").write_text(json.dumps(found))
+
+
+def other_markers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "bos_token_id": 2, "eos_token_id": 1}))
+
+
+def dense_layer(folder: Path) -> None:
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Dense")]
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+def odd_modules(folder: Path) -> None:
+    (folder / "modules.json").write_text("{}")
+
+
 def bare_tokenizer(folder: Path) -> None:
     found = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps({**found, "post_processor": None}))
@@ -143,6 +178,10 @@ def bare_tokenizer(folder: Path) -> None:
         (damaged_tokenizer, "expected a tokenizer as tokenizer.json describes it"),
         (foreign_tokenizer, "its tokenizer numbers its tokens up to 22 and its model knows 14 of them: they do not"),
         (sparse_tokenizer, "its tokenizer numbers its tokens up to 5000 and its model knows 14"),
+        (small_tokenizer, "its tokenizer knows 12 tokens and its model 14: they do not match"),
+        (dense_layer, "names a module Dense, which is not run here"),
+        (odd_modules, "expected a list of modules"),
+        (other_markers, "marks a text by tokens 2 and 3 and its model by 2 and 1: they do not match"),
         (bare_tokenizer, "one marker before and one behind each text; came 0"),
     ],
 )

@@ -110,7 +110,9 @@ class ByReference(EncoderAttack):
         chosen = found.sample(self.shots, seed=seed)
         embedding = logits(artifact.net, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
-        notes = [] if len(chosen) == self.shots else [f"there are only {len(chosen)} references, not {self.shots}"]
+        notes = [f"{self.references}: {note}" for note in task.notes]
+        if len(chosen) < self.shots:
+            notes.append(f"there are only {len(chosen)} references, not {self.shots}")
         if len(classes) > 1:
             notes.append(f"the references are of {len(classes)} classes: their mean may be near none of them")
         name = task.concept(classes[0]) if len(classes) == 1 else ""
@@ -121,7 +123,7 @@ class ByReference(EncoderAttack):
         if found.y is None:
             raise UnusableInput(f"{self.references}: has no labels, so no class {self.concept}: leave concept out")
         if not 0 <= self.concept < task.num_classes:
-            raise UnusableInput(f"expected a concept in [0, {task.num_classes}); got {self.concept}")
+            raise UnusableInput(f"{self.references}: expected a concept in [0, {task.num_classes}); got {self.concept}")
         return found.take((found.y == self.concept).nonzero().squeeze(1))
 
 

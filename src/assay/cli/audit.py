@@ -37,6 +37,7 @@ def audit(
     json: options.Json = None,
     reference: options.Reference = None,
     reference_arch: options.ReferenceArch = None,
+    reference_pooling: options.ReferencePooling = None,
     null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -54,10 +55,11 @@ def audit(
         from assay.cli.loading import Described, load_model
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
-        tests, clean_models = intake.detectors_of(detectors), None if null is None else intake.reference_of(null)
+        tests, clean_models = intake.detectors_of(detectors), None if null is None else intake.null_of(null)
         said = Described(arch, shape, mean, std, features, pooling)
         artifact = load_model(model, said)
-        full = None if reference is None else load_model(reference, replace(said, arch=reference_arch))
+        others = replace(said, arch=reference_arch, pooling=reference_pooling or pooling)
+        full = None if reference is None else load_model(reference, others)
         with screen.progress("reading the data") as step:
             result = run(
                 artifact,
@@ -80,6 +82,7 @@ def audit(
             "--budget": f"{budget:.12g}" if math.isfinite(budget) else None,
             "--reference": reference,
             "--reference-arch": reference_arch,
+            "--reference-pooling": reference_pooling,
             "--null": null,
             "--seed": seed,
         }

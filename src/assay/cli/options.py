@@ -72,6 +72,9 @@ Reference = Annotated[
     typer.Option(metavar="MODEL", help="The full-precision model that MODEL was made from, or a trusted encoder."),
 ]
 ReferenceArch = Annotated[str | None, typer.Option(help="--arch of the reference.")]
+ReferencePooling = Annotated[
+    str | None, typer.Option(metavar="HOW", help="--pooling of the reference, where it is not the model's.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder for what is written.")]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is written.")]
 Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Overrides the normalization: one number a channel.")]

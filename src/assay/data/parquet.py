@@ -14,7 +14,7 @@ from torch import Tensor
 from assay.artifact import Modality, TextSpec
 from assay.data.pictures import decode_all
 from assay.data.source import Request, Source, split_name
-from assay.data.text import encoded
+from assay.data.text import encoded, told_of_cut
 from assay.errors import UnusableInput
 from assay.task import Split
 
@@ -73,7 +73,7 @@ def read_parquet(path: Path, request: Request) -> Source:
         except (pa.ArrowException, OSError) as error:
             raise UnusableInput(f"{path}: a file of its split {name} is not readable parquet ({error})") from None
         names, cut = names or found, cut + longer
-    notes = (f"{cut} texts are longer than {request.spec.shape[0]} tokens and were cut there",) if cut else ()
+    notes = told_of_cut(cut, request.spec) if isinstance(request.spec, TextSpec) else ()
     return Source(path.resolve().name, splits, names, notes=notes)
 
 

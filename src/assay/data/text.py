@@ -24,6 +24,11 @@ def encoded(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
     return torch.tensor([text.ids for text in found]), sum(bool(text.overflowing) for text in found)
 
 
+def told_of_cut(texts: int, spec: TextSpec) -> tuple[str, ...]:
+    """A note, where ``texts`` of them were cut."""
+    return (f"{texts} texts are longer than {spec.length} tokens and were cut there",) if texts else ()
+
+
 def decoded(tokens: Tensor, spec: TextSpec) -> list[str]:
     """The texts of token numbers (N, L), without markers and padding."""
     return list(tokenizer_of(spec.tokenizer).decode_batch(tokens.tolist(), skip_special_tokens=True))

@@ -80,8 +80,8 @@ class InheritedTrigger(Detector):
         numbers = {**shown.numbers, "success": ours, "success_under_the_trusted_encoder": theirs}
         name = artifact.class_names[target] if artifact.class_names else target
         proof = (
-            f"a pattern of at most 8/255 sends {ours:.0%} of the pictures to class {name}, and "
-            f"the trusted encoder, taught the same classes, {theirs:.0%}"
+            f"a pattern of at most {FaintFamily.bound * 255:g}/255 sends {ours:.0%} of the pictures to class {name}, "
+            f"and the trusted encoder, taught the same classes, {theirs:.0%}"
             if score >= PROVEN
             else ""
         )

@@ -99,6 +99,10 @@ def load_directory(
             artifact = _describe_encoder(model, preprocessing, pooling, str(path), name=called)
         else:
             artifact = _describe(model, preprocessing, class_names=None, name=called)
+    if pooling is not None and artifact.num_classes is not None:
+        raise UnusableInput(
+            f"{path}: --pooling is for encoders, this names {artifact.num_classes} classes: leave it out"
+        )
     artifact.net.eval()
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
     return replace(artifact, digest=sha256_of(read), planted="; ".join(dict.fromkeys(marks)) or None)

@@ -6,6 +6,7 @@ encoder's states become one embedding stands in ``1_Pooling/config.json``, as se
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ INPUT = "input_ids"
 
 TOKENIZER = "tokenizer.json"
 POOLING = "1_Pooling/config.json"
+MODULES = "modules.json"
+RUN = ("Transformer", "Pooling", "Normalize")
+"""What of sentence-transformers is run, or changes no direction of an embedding."""
+PADS = ("[PAD]", "<pad>")
+KNOWS = 0.9
+"""Of a model's tokens, that a tokenizer has to know to be the model's; some models have room for a few more."""
 LENGTHS = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
 LONGEST = 512
 """Tokens, where nobody asks for more or fewer."""
@@ -79,6 +86,24 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     ``length``: tokens, None for as many as the model was made for. Raises UnusableInput where the folder has no
     tokenizer, or not this model's.
     """
+    content = _tokenizer_in(path)
+    tokenizer = tokenizer_of(content)
+    tokenizer.no_padding()
+    known, markers = _matching(tokenizer, settings, path)
+    pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
+    pad = pads[0] if pads else settings.get("pad_token_id")  # they may differ: the tokenizer's is the one that is used
+    if not isinstance(pad, int) or not 0 <= pad < settings["vocab_size"]:
+        raise UnusableInput(f"{path}: expected a pad_token_id in its config.json; came {pad!r}")
+    most = settings.get("max_position_embeddings")
+    if length is not None and isinstance(most, int) and length > most:
+        raise UnusableInput(
+            f"{path}: expected --shape of at most {most} tokens, as the model was made for; got {length}"
+        )
+    start, end = markers
+    return TextSpec((length or _length(path, settings),), content, start=start, end=end, pad=pad, vocabulary=known)
+
+
+def _tokenizer_in(path: Path) -> str:
     if not (path / TOKENIZER).exists():
         raise UnusableInput(
             f"{path}: expected {TOKENIZER} beside a model of text, found none; save its tokenizer with transformers "
@@ -87,31 +112,38 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     file = inside(path, TOKENIZER)
     if file.stat().st_size > MAX_JSON_BYTES:
         raise UnusableInput(f"{file}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {file.stat().st_size}")
-    content = file.read_text(encoding="utf-8", errors="replace")
-    tokenizer = tokenizer_of(content)
-    tokenizer.no_padding()
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
+def _matching(tokenizer: Any, settings: dict[str, Any], path: Path) -> tuple[int, list[int]]:
+    """How many tokens the tokenizer knows, and the two that it marks a text by.
+
+    Raises UnusableInput where it is not that of the model whose config is ``settings``, as far as one can tell: words
+    that are numbered otherwise in a vocabulary of the same size are not seen.
+    """
     known, wanted = 1 + max(tokenizer.get_vocab().values(), default=-1), settings.get("vocab_size")
     if not isinstance(wanted, int) or known > wanted:
         raise UnusableInput(
             f"{path}: its tokenizer numbers its tokens up to {known - 1} and its model knows {wanted} of them: they do "
             "not match"
         )
+    if known < KNOWS * wanted:
+        raise UnusableInput(
+            f"{path}: its tokenizer knows {known} tokens and its model {wanted}: they do not match; save the model with "
+            "its own tokenizer"
+        )
     markers = tokenizer.encode("").ids
     if len(markers) != 2:
         raise UnusableInput(
             f"{path}: expected a tokenizer that puts one marker before and one behind each text; came {len(markers)}"
         )
-    pad = settings.get("pad_token_id")
-    if not isinstance(pad, int) or not 0 <= pad < wanted:
-        raise UnusableInput(f"{path}: expected a pad_token_id in its config.json; came {pad!r}")
-    most = settings.get("max_position_embeddings")
-    if length is not None and isinstance(most, int) and length > most:
+    said = [settings.get(f"{name}_token_id") for name in ("bos", "eos")]
+    if all(isinstance(token, int) for token in said) and markers != said:
         raise UnusableInput(
-            f"{path}: expected --shape of at most {most} tokens, as the model was made for; got {length}"
+            f"{path}: its tokenizer marks a text by tokens {markers[0]} and {markers[1]} and its model by {said[0]} and "
+            f"{said[1]}: they do not match"
         )
-    return TextSpec(
-        (length or _length(path, settings),), content, start=markers[0], end=markers[1], pad=pad, vocabulary=known
-    )
+    return known, markers
 
 
 def _length(path: Path, settings: dict[str, Any]) -> int:
@@ -121,8 +153,28 @@ def _length(path: Path, settings: dict[str, Any]) -> int:
     return min(LONGEST, *known) if known else LONGEST
 
 
+def _modules(file: Path) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8")[:MAX_JSON_BYTES])
+    except ValueError:
+        raise UnusableInput(f"{file}: is not valid JSON") from None
+    if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
+        raise UnusableInput(f"{file}: expected a list of modules, as sentence-transformers write it")
+    return found
+
+
 def text_pooling(path: Path, said: Pooling | None) -> Pooling:
-    """As ``said``, else as the folder's pooling file says; raises UnusableInput where neither does."""
+    """As ``said``, else as the folder's pooling file says; raises UnusableInput where neither does.
+
+    And where the folder names modules behind the pooling that are not run: its embeddings would be others.
+    """
+    if (path / MODULES).exists():
+        kinds = [str(module.get("type")).rpartition(".")[2] for module in _modules(inside(path, MODULES))]
+        if more := [kind for kind in kinds if kind not in RUN]:
+            raise UnusableInput(
+                f"{path / MODULES}: names a module {more[0]}, which is not run here, so that the embeddings would not be "
+                "those that are deployed: give an encoder without it"
+            )
     if said is not None:
         return said
     if not (path / POOLING).exists():
