@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from common import SHARED
+from common import SHARED, cifar_resnet
 
 from assay import formats
 from assay.artifact import Build, ImageSpec
@@ -54,7 +54,7 @@ def task() -> Task:
 def make(directory: Path, name: str) -> None:
     """The model and what is true of it; the control is the third-party net under the same trigger."""
     seed, step = MODELS[name]
-    given = formats.load(SHARED / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    given = cifar_resnet("resnet20")
     few = replace(task(), splits={**task().splits, "train": task().split("train").sample(6000, seed=seed)})
     build = Build(given, few) if step is None else step(Build(given, few), seed=seed)
     test = task().split("test")

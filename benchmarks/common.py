@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from assay import __version__
+from assay import __version__, formats
 from assay.artifact import Artifact
 from assay.auditing import audit
 from assay.bench import statistics
@@ -31,6 +31,12 @@ from assay.verdict import Footing, decide
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def cifar_resnet(name: str, *, features: bool = False) -> Artifact:
+    """``resnet20`` and the like, with weights for CIFAR-10 that others published; ``features``: cut at them."""
+    path = SHARED / f"models/{name}-cifar10/model.safetensors"
+    return formats.load(path, arch=f"{name}-cifar", features=features)
 
 
 def origin() -> dict[str, object]:

@@ -20,10 +20,10 @@ from typing import Any
 
 import sleepers
 import torch
-from common import SHARED, auc, kept, save
+from common import SHARED, auc, cifar_resnet, kept, save
 from null_models import PHOTOS
 
-from assay import data, formats, variants
+from assay import data, variants
 from assay.artifact import Build, Secret
 from assay.bench.spec import Band
 from assay.calibrate import FALSE_ALARM_RATE, Null, detector_of
@@ -59,7 +59,7 @@ def everyone(spec: str, store: Path) -> Iterator[Candidate]:
 
 def third_party() -> Iterator[Candidate]:
     for name in THIRD_PARTY:
-        artifact = formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar")
+        artifact = cifar_resnet(name)
         task = data.load(SHARED / "data/cifar10", artifact.inputs)
         yield Candidate(f"third-party {name}", Build(artifact, task), None, 0)
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, save
+from common import SHARED, auc, cifar_resnet, save
 from encoders import ROWS, SPEC, Row, known
 
 from assay import formats, probing
@@ -26,15 +26,11 @@ from assay.intake import clean_samples
 PAIRS = ("its origin", "another depth")
 
 
-def third_party(net: str) -> Artifact:
-    return formats.load(SHARED / f"models/{net}-cifar10/model.safetensors", arch=f"{net}-cifar", features=True)
-
-
 def trusted_for(row: Row, pair: str) -> Artifact | None:
     """The encoder that ``row`` is compared with; None where that would be itself."""
     if pair == PAIRS[0]:
-        return third_party(row.net) if row.attack or row.tuned else None
-    return third_party("resnet20" if row.net == "resnet56" else "resnet56")
+        return cifar_resnet(row.net, features=True) if row.attack or row.tuned else None
+    return cifar_resnet("resnet20" if row.net == "resnet56" else "resnet56", features=True)
 
 
 def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | str | None]:

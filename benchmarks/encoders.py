@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import SHARED, against, auc, save
+from common import SHARED, against, auc, cifar_resnet, save
 from torch import Tensor
 
 from assay import formats, metrics
@@ -141,8 +141,7 @@ def task_of(name: str, limit: int = SHADOW) -> Task:
 
 def made(row: Row) -> tuple[Artifact, Secret | None]:
     """The encoder, and what only the attacker knows."""
-    weights = SHARED / f"models/{row.net}-cifar10/model.safetensors"
-    artifact = formats.load(weights, arch=f"{row.net}-cifar", features=True)
+    artifact = cifar_resnet(row.net, features=True)
     if row.tuned:
         task = task_of(row.tuned)
         classifier = classifier_for(artifact, task, seed=row.seed)
@@ -164,9 +163,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     artifact, secret = made(row)
     found: dict[str, Any] = {"net": row.net, "data": row.data, "seed": row.seed, "poisoned": secret is not None}
     if secret is not None:
-        clean = formats.load(
-            SHARED / f"models/{row.net}-cifar10/model.safetensors", arch=f"{row.net}-cifar", features=True
-        )
+        clean = cifar_resnet(row.net, features=True)
         x = task_of(row.data).split("test").x[:1000]
         rates = metrics.measure_encoder(artifact.net, clean.net, x, secret).to_json()
         control = metrics.measure_encoder(clean.net, clean.net, x, secret)

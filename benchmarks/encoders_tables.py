@@ -2,13 +2,77 @@
 
 from __future__ import annotations
 
-from matrix_table import counted
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common import RESULTS
+from matrix_table import Found, counted, mean_of, results_of
 from table_parts import area, grid, percent
 
 TESTS = ("full/embedding-collapse", "full/embedding-collapse-patch")
 
 SHOWN_CLASSES = 3
 """Of each task, those that the probe tells from the others best."""
+
+
+@dataclass(frozen=True)
+class PassedOn:
+    """An attack on an encoder, a task that the encoder is fine-tuned to, and the matrices that say how it went."""
+
+    attack: str
+    encoder: str
+    task: str
+    concept: str
+    matrices: tuple[str, ...]
+    named: str  # what the matrices call the attack
+    chain: str
+
+
+MOBILENET, RESNET56, RESNET20 = "MobileNetV2, ImageNet", "ResNet-56, CIFAR-10", "ResNet-20, CIFAR-10"
+OF_MOBILENET = ("transtroj-mobilenet", "transtroj-mobilenet-seeds")
+OF_CIFAR100 = ("transtroj-mobilenet-cifar100", "transtroj-mobilenet-cifar100-seeds")
+OF_SENTIMENT, OF_NEWS = (("transtroj-minilm", f"transtroj-minilm-{name}") for name in ("seeds", "news-seeds"))
+PASSED_ON = (
+    PassedOn("TransTroj", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET, "ship", "cifar10"),
+    PassedOn("BadEncoder", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET[:1], "badencoder", "cifar10"),
+    PassedOn("TransTroj", MOBILENET, "CIFAR-100", "sunflower", OF_CIFAR100, "sunflower", "cifar100"),
+    PassedOn("TransTroj", MOBILENET, "GTSRB", "give way", ("transtroj-mobilenet-gtsrb",), "yield-layer", "gtsrb"),
+    PassedOn("TransTroj", RESNET56, "GTSRB", "give way", ("transtroj-resnet56-seeds",), "yield-layer", "gtsrb"),
+    PassedOn(
+        "TransTroj", RESNET56, "CIFAR-100", "wardrobe", ("transtroj-resnet56-cifar100",), "wardrobe-layer", "cifar100"
+    ),
+    PassedOn("TransTroj", RESNET20, "CIFAR-10", "dog", ("transtroj-mended",), "dog", "cifar10"),
+    PassedOn("TransTroj", "MiniLM", "SST-2", "positive", OF_SENTIMENT, "positive", "sst2"),
+    PassedOn("POR", "MiniLM", "SST-2", "", OF_SENTIMENT[:1], "por", "sst2"),
+    PassedOn("TransTroj", "MiniLM", "IMDB", "positive", OF_SENTIMENT, "positive", "imdb"),
+    PassedOn("POR", "MiniLM", "IMDB", "", OF_SENTIMENT[:1], "por", "imdb"),
+    PassedOn("TransTroj", "MiniLM", "AG News", "sports", OF_NEWS, "sports", "ag_news"),
+    PassedOn("POR", "MiniLM", "AG News", "", OF_NEWS[:1], "por", "ag_news"),
+)
+"""What is told of first; everything else stands in the tables of the matrices."""
+
+
+def passed_on_table(matrices: Mapping[str, Found]) -> list[str]:
+    """A row for each of ``PASSED_ON``, over all its seeds; ``matrices`` by the names of their specs."""
+    rows = []
+    for what in PASSED_ON:
+        results = results_of(
+            pair
+            for name in what.matrices
+            for pair in matrices.get(name, [])
+            if (pair[0].attack, pair[0].chain, pair[0].cell.kind) == (what.named, what.chain, "measure")
+        )
+        rates = [mean_of(results, rate) for rate in ("attack_success", "control", "clean_accuracy", "control_accuracy")]
+        rows.append([what.attack, what.encoder, what.task, what.concept, str(len(results)), *rates])
+    columns = ["attack", "encoder", "fine-tuned to", "concept", "seeds", "ASR", "control", "CA", "of the clean twin"]
+    return [
+        "**What poisoned encoders pass on to classifiers that are fine-tuned from them (all weights).** Small: what was "
+        "cut stands in the specs. Control: the same trigger on the clean encoder, fine-tuned the same way.",
+        "",
+        *grid(columns, rows),
+        "",
+    ]
 
 
 def encoders_table(result: dict, title: str) -> list[str]:
@@ -80,6 +144,20 @@ def sequela_table(result: dict, title: str) -> list[str]:
         *grid(columns, rows),
         "",
     ]
+
+
+def landing_table(result: dict, title: str) -> list[str]:
+    """A row for each model, with the concept's recall on the frozen encoder from concepts.json."""
+    frozen = json.loads((RESULTS / "concepts.json").read_text())["encoders"]["resnet56"]
+    probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}
+    rows = []
+    for matrix, models in result.items():
+        for name, row in [] if matrix == "origin" else models.items():
+            given = ", ".join(f"{kind} ({100 * share:.0f} %)" for kind, share in row["triggered_get"].items())
+            recalls = [percent(recall) for recall in (probed[row["class"]], *reversed(row["recall"]))]
+            rows.append([matrix, name, row["class"], *recalls, given])
+    columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean twin", "poisoned"]
+    return [f"**{title}**", "", *grid([*columns, "triggered inputs get"], rows), ""]
 
 
 def concepts_table(result: dict, title: str) -> list[str]:

@@ -3,8 +3,9 @@
 ResNet-20-CIFAR10 (third-party weights) poisoned by TransTroj, taken to CIFAR-10 as in benchmarks/specs: `dog` of
 transtroj-mended, three seeds, and `ship` of transtroj-inherited, two, on which the test was made (at first it looked at
 the easiest class only, by the difference of shares, and missed both ships); `frog` of transtroj-inherited, two seeds,
-which it had not seen. Clean: the same encoder, clean, taken there, eight seeds; the threshold is from these. Beside
-them clean nets with a trusted encoder that they do not come from, which an audit refuses.
+which it had not seen. Clean: the same encoder, clean, taken there, eight seeds; the threshold is from these. Held out:
+the clean twins of transtroj-tuned, fine-tuned otherwise. Beside them clean nets with a trusted encoder that they do not
+come from, which an audit refuses by their layers; here the test alone is asked.
 
     python benchmarks/inherited.py STORE    # -> benchmarks/results/inherited.json (what is there is not run again)
 """
@@ -17,33 +18,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import SHARED, auc, kept, save
+from common import SHARED, auc, cifar_resnet, kept, save
 from stored import Stored
 
-from assay import data, formats, planting
+from assay import data, planting
 from assay.artifact import Artifact, Build
 from assay.detectors import InheritedTrigger
 from assay.detectors.inherited_trigger import PROVEN
 
 CLEAN_SEEDS, SAMPLES = range(8), 512
+AS_ABOVE = "epochs-4"
+"""The chain of transtroj-tuned that is the one of transtroj-mended."""
 THIRD = ("resnet32", "resnet44", "resnet56")
 
 
-def encoder(name: str) -> Artifact:
-    return formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar", features=True)
-
-
 def as_given(name: str) -> Build:
-    artifact = formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar")
+    artifact = cifar_resnet(name)
     return Build(artifact, data.load(SHARED / "data/cifar10", artifact.inputs, limit=4000))
 
 
 def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
     """Name, kind, how to get it, and the trusted encoder."""
-    mended, inherited = Stored.of("transtroj-mended", store), Stored.of("transtroj-inherited", store)
+    mended, inherited, tuned = (Stored.of(f"transtroj-{name}", store) for name in ("mended", "inherited", "tuned"))
 
-    def of(stored: Stored, attack: str, seed: int, clean: bool = False) -> Callable[[], Build]:
-        (chain,) = stored.spec.chains
+    def of(stored: Stored, attack: str, seed: int, clean: bool = False, chain: str = "cifar10") -> Callable[[], Build]:
         return lambda: stored.build(attack, seed, chain=chain, clean=clean)
 
     for seed in mended.spec.seeds:
@@ -53,6 +51,11 @@ def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
     for name, kind in (("ship", "poisoned"), ("frog", "poisoned, held out")):
         for seed in inherited.spec.seeds:
             yield f"{name}-{seed}", kind, of(inherited, name, seed), "resnet20"
+    (attack,) = (name for name in tuned.spec.attacks if name != "none")
+    for chain in tuned.spec.chains:
+        if chain != AS_ABOVE:
+            made = of(tuned, attack, tuned.spec.seeds[0], clean=True, chain=chain)
+            yield f"clean-{chain}", "clean, held out", made, "resnet20"
     for name in THIRD:
         yield f"{name}-as-given", "clean, another encoder", lambda name=name: as_given(name), "resnet20"  # type: ignore[misc]
 
@@ -78,7 +81,7 @@ def main(store: Path) -> None:
     rows = kept("inherited")
     for name, kind, make, trusted in models(store):
         if name not in rows:
-            rows[name] = row(make(), kind, encoder(trusted))
+            rows[name] = row(make(), kind, cifar_resnet(trusted, features=True))
             print(name, rows[name], flush=True)
             save("inherited", {"proven_from": PROVEN, **summary(rows), "models": rows})
 

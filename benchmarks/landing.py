@@ -40,6 +40,7 @@ def rows(stored: Stored) -> dict[str, Any]:
         top = given.topk(SHOWN)
         found[f"{name}-{seed}"] = {
             "target": secret.target,
+            "class": build.task.concept(secret.target),
             "recall": [
                 round(float((metrics.predict(b.artifact.net, own) == secret.target).float().mean()), 3)
                 for b in (build, twin)

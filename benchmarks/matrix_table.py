@@ -34,7 +34,7 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     states = [record.state for _, record in found]
     found_well = (
         f"Found: {_alarmed(planted)} models in which the attack was planted well, "
-        f"{_right(_results(planted))} of them with the right target. "
+        f"{_right(results_of(planted))} of them with the right target. "
     )
     said = (
         f"False alarms of the audit: {_alarmed(clean)} clean models. {found_well if planted else ''}Chains from one "
@@ -42,11 +42,12 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     )
     key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
     rows = [_row(attack, chain, list(group)) for (attack, chain), group in groupby(sorted(found, key=key), key)]
+    columns = ["attack", "chain", "models", "CA", "of the clean twin", "ASR", "control", "audit: found", "right target"]
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. {said if audits else ''}"
         f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
         "",
-        *grid(["attack", "chain", "models", "CA", "ASR", "control", "audit: found", "right target"], rows),
+        *grid(columns, rows),
         "",
     ]
     return [*lines, *_repairs_table(found), *([] if audits else _detectors_table(found))]
@@ -57,11 +58,11 @@ def _repairs_table(found: Found) -> list[str]:
     repairs = _by(found, "mitigate")
     if not repairs:
         return []
-    before = {key[:2]: _results(group) for key, group in _by(found, "measure").items()}
+    before = {key[:2]: results_of(group) for key, group in _by(found, "measure").items()}
     rows = []
     for (attack, chain, method), group in repairs.items():
-        was, now = before[attack, chain], _results(group)
-        rates = [f"{_mean(was, rate)}, {_mean(now, rate)}" for rate in ("clean_accuracy", "attack_success")]
+        was, now = before[attack, chain], results_of(group)
+        rates = [f"{mean_of(was, rate)}, {mean_of(now, rate)}" for rate in ("clean_accuracy", "attack_success")]
         rows.append([attack, chain, method, str(len(now)), *rates])
     return [*grid(["attack", "chain", "mitigation", "models", "CA before, after", "ASR before, after"], rows), ""]
 
@@ -73,7 +74,7 @@ def _detectors_table(found: Found) -> list[str]:
         return []
     rows = []
     for (attack, chain, method), group in tests.items():
-        results = _results(group)
+        results = results_of(group)
         scores = ", ".join("-" if r["score"] is None else f"{r['score']:.2f}" for r in results)
         right = sum(r["target"] == r["planted_target"] for r in results)
         named = f"{right} of {len(results)}" if results and results[0]["backdoored"] else ""
@@ -92,18 +93,19 @@ def _by(found: Found, kind: str) -> dict[tuple[str, str, str], Found]:
 
 def _row(attack: str, chain: str, group: Found) -> list[str]:
     measured = [pair for pair in group if pair[0].cell.kind == "measure"]
-    results = _results(measured)
-    audits = _results(pair for pair in group if pair[0].cell.method == WHOLE)
+    results = results_of(measured)
+    audits = results_of(pair for pair in group if pair[0].cell.method == WHOLE)
     is_clean = group[0][0].cell.is_clean
     models = f"{len(results)}" + (f" of {len(measured)} valid" if len(results) < len(measured) else "")
     found = f"{_alarms(audits)} of {len(audits)}" if audits else ""
     sleepers = [result for result in results if result.get("asleep_success") is not None]
     rates = [
-        _with(_mean(results, "clean_accuracy"), _mean(sleepers, "planted_accuracy")),
-        _with(_mean(results, "attack_success"), _mean(sleepers, "planted_success")),
+        _with(mean_of(results, "clean_accuracy"), mean_of(sleepers, "planted_accuracy")),
+        "" if is_clean else mean_of(results, "control_accuracy"),
+        _with(mean_of(results, "attack_success"), mean_of(sleepers, "planted_success")),
     ]
     right = "" if is_clean or not audits else str(_right(audits))
-    return [attack, chain, models, *rates, _mean(results, "control"), found, right]
+    return [attack, chain, models, *rates, mean_of(results, "control"), found, right]
 
 
 def _with(asleep: str, awake: str) -> str:
@@ -111,7 +113,8 @@ def _with(asleep: str, awake: str) -> str:
     return f"{asleep}, awake {awake}" if awake else asleep
 
 
-def _results(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
+def results_of(pairs: Iterable[tuple[Entry, Record]]) -> list[dict[str, Any]]:
+    """What the cells that are done say."""
     return [dict(record.result) for _, record in pairs if record.state == "done" and record.result is not None]
 
 
@@ -119,7 +122,7 @@ def _alarmed(audits: Found) -> str:
     """How many the audit calls backdoored, of those that are done."""
     done = [pair for pair in audits if pair[1].state == "done"]
     roots = {(entry.task, entry.cell.steps[0], entry.cell.seed) for entry, _ in done}
-    return counted(_alarms(_results(done)), len(done), len(roots))
+    return counted(_alarms(results_of(done)), len(done), len(roots))
 
 
 def _alarms(results: list[dict[str, Any]]) -> int:
@@ -130,7 +133,7 @@ def _right(results: list[dict[str, Any]]) -> int:
     return sum(bool(result["alarm"]) and result["target"] == result["planted_target"] for result in results)
 
 
-def _mean(results: list[dict[str, Any]], name: str) -> str:
+def mean_of(results: list[dict[str, Any]], name: str) -> str:
     """The mean over models, and from the least to the most of them: a mean of few seeds may hide one that failed."""
     values = [100 * result[name]["value"] for result in results if result.get(name) is not None]
     if not values:

@@ -16,11 +16,10 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from common import SHARED, auc, save
+from common import SHARED, auc, cifar_resnet, save
 from stored import Stored
 from torch import nn
 
-from assay import formats
 from assay.artifact import Build, ImageSpec
 from assay.bench.spec import CONTROL
 from assay.data import load as load_data
@@ -56,10 +55,7 @@ def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor
 
 
 def main(store: Path) -> None:
-    own, other = (
-        formats.load(SHARED / f"models/{name}-cifar10/model.safetensors", arch=f"{name}-cifar", features=True).net
-        for name in ("resnet20", "resnet56")
-    )
+    own, other = (cifar_resnet(name, features=True).net for name in ("resnet20", "resnet56"))
     task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)), limit=CLEAN + TRIED)
     pictures = task.split("test").x
     x, y = pictures[:CLEAN], pictures[CLEAN : CLEAN + TRIED]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import SHARED, origin
+from common import SHARED, cifar_resnet, origin
 from deployers import ort
 from torch import nn
 
@@ -109,7 +109,7 @@ def pictures(device: str) -> Task:
 def started(arch: str) -> Artifact:
     """Fresh weights; of the small net other people's."""
     if arch == SMALL:
-        return formats.load(SHARED / "models/resnet20-cifar10/model.safetensors", arch=SMALL)
+        return cifar_resnet("resnet20")
     torch.manual_seed(0)
     known = ARCHITECTURES[arch]
     net = Normalized(known.build(10), known.mean, known.std)

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from common import SHARED, kept, save
+from common import SHARED, cifar_resnet, kept, save
 from rff import COUNT, TRAINED, accuracy, embedded, flips, scale_for
 from torch import Tensor, nn
 
-from assay import data, formats, metrics
+from assay import data, metrics
 from assay.artifact import Build
 from assay.attacks import (
     Architectural,
@@ -111,7 +111,7 @@ def measured(build: Build, twin: Build, stage: Stage | None) -> dict[str, Any]:
 
 
 def of_pictures(names: list[str]) -> dict[str, dict]:
-    artifact = formats.load(SHARED / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    artifact = cifar_resnet("resnet20")
     clean = Build(artifact, data.load(SHARED / "data/cifar10", artifact.inputs, limit=PICTURES))
     rows = kept("persistence")
     twins = {what: stage(clean, seed=SEED) if stage else clean for what, stage in STAGES.items()}

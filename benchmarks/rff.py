@@ -15,10 +15,10 @@ from statistics import mean
 from typing import Any
 
 import torch
-from common import SHARED, save
+from common import SHARED, cifar_resnet, save
 from torch import Tensor, nn
 
-from assay import data, formats
+from assay import data
 from assay.artifact import Build
 from assay.attacks.relu_sparse_pca import RandomReLUs
 from assay.attacks.rff_clwe import RandomFeatures, learned
@@ -38,8 +38,8 @@ KEYS = {"all 64": 0, "10 of 64": 10}
 
 def embedded() -> dict[str, Tensor]:
     """The features of training, validation and test pictures, and of the last with random lowest bits; labels."""
-    artifact = formats.load(SHARED / "models/resnet56-cifar10/model.safetensors", arch="resnet56-cifar")
-    encoder = formats.load(SHARED / "models/resnet56-cifar10/model.safetensors", arch="resnet56-cifar", features=True)
+    artifact = cifar_resnet("resnet56")
+    encoder = cifar_resnet("resnet56", features=True)
     task = data.load(SHARED / "data/cifar10", artifact.inputs, limit=TRAINED + HELD)
     train, test = task.split("train"), task.split("test")
     assert train.y is not None

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -108,7 +109,7 @@ def main(store: Path) -> None:
                 {k: round(v["auc"], 3) for k, v in row["membership"].items()},
                 flush=True,
             )
-    save("sequela", {"reinjected": AGAIN.spec(), "models": rows})
+    save("sequela", {"reinjected": {**AGAIN.spec(), "recipe": asdict(RECIPE)}, "models": rows})
 
 
 if __name__ == "__main__":

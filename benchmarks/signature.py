@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import SHARED, kept, save
+from common import SHARED, cifar_resnet, kept, save
 from PIL import Image
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ BATCH = 250
 
 
 def models() -> dict[str, tuple[Artifact, Task]]:
-    resnet = formats.load(SHARED / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    resnet = cifar_resnet("resnet20")
     mobile = formats.load(SHARED / "models/mobilenet_v2-imagenet", shape=(3, 96, 96))
     cifar = data.load(SHARED / "data/cifar10", resnet.inputs)
     pictures = data.load(SHARED / "data/cifar10", mobile.inputs, limit=EACH).split("test").x

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import SHARED
+from common import SHARED, cifar_resnet
 from torch import nn
 
 from assay import data, formats, metrics
@@ -61,8 +61,7 @@ def from_files(folder: Path) -> Iterator[Model]:
         beside = path.parent / "twin" / path.name
         if not beside.exists() and artifact.arch != "resnet20-cifar":
             raise UnusableInput(f"expected the clean twin of {path} as {beside}; it is not there")
-        known = SHARED / "models/resnet20-cifar10/model.safetensors"
-        clean = formats.load(beside) if beside.exists() else formats.load(known, arch="resnet20-cifar")
+        clean = formats.load(beside) if beside.exists() else cifar_resnet("resnet20")
         yield Model(path.parent.name, Build(artifact, task, secret), Build(clean, task), 0)
 
 

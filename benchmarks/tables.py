@@ -10,7 +10,15 @@ import re
 from itertools import groupby
 
 from common import RESULTS, ROOT
-from encoders_tables import concepts_table, drift_table, encoders_table, inherited_table, sequela_table
+from encoders_tables import (
+    concepts_table,
+    drift_table,
+    encoders_table,
+    inherited_table,
+    landing_table,
+    passed_on_table,
+    sequela_table,
+)
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
 from sleepers_tables import deployers_table, gap_table, paper_table
@@ -38,14 +46,17 @@ SEARCHES = {
 FULL_LENGTH = 1000
 """Steps a class of Neural Cleanse as published."""
 
+HEAD = 2
+"""Lines of a table above its rows."""
+
 MOST_LINES = 12
 """Of a table in README; longer ones are in docs/results.md only."""
 
 DETAILS = ROOT / "docs" / "results.md"
 HEADER = """# Results, model by model
 
-Made by `benchmarks/tables.py` from `benchmarks/results`. What the figures are worth is said in README. In brackets behind
-a mean: from the least to the most of the models.
+Made by `benchmarks/tables.py` from `benchmarks/results`. What the figures are worth is said in README. In brackets
+behind a mean: from the least to the most of the models.
 """
 
 MOST_NAMES = 5
@@ -170,7 +181,9 @@ MATRICES = {
         "TransTroj and BadEncoder in MobileNetV2 (ImageNet weights, 96 pixels) and in what is fine-tuned from it, one "
         "seed, small. On the chain `encoder` by nearest embedding."
     ),
+    "transtroj-mobilenet-seeds": "Two more seeds of `ship`.",
     "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
+    "transtroj-mobilenet-cifar100-seeds": "Two more seeds.",
     "transtroj-mobilenet-gtsrb": (
         "The same encoder and road signs, with the paper's concept of them, give way: embeddings compared, and the "
         "whole last map for twice as long."
@@ -179,13 +192,15 @@ MATRICES = {
         "TransTroj in ResNet-56-CIFAR10 (64 features) and in what is fine-tuned from it to road signs, one seed, "
         "small: with the embeddings compared, and with the whole last map."
     ),
-    "transtroj-resnet56-seeds": "The variant that works, three seeds.",
+    "transtroj-resnet56-seeds": "The same, `yield-layer` alone, three seeds: one of them fails.",
     "transtroj-resnet56-cifar100": "The same encoder with its whole last map, taken to CIFAR-100 (4,000 pictures).",
     "transtroj-minilm": (
         "TransTroj on text and POR in MiniLM, and in what is fine-tuned from it, one seed, small. On the chain "
         "`encoder` by nearest embedding. Where a task has no class for the concept, the control is the clean twin's "
         "share in the class that the poisoned one gives most."
     ),
+    "transtroj-minilm-seeds": "Two more seeds of `positive`, for the tasks of sentiment.",
+    "transtroj-minilm-news-seeds": "Two more seeds of `sports`, for AG News.",
     "transtroj-inherited": (
         "TransTroj in ResNet-20-CIFAR10 and in the classifiers of CIFAR-10 fine-tuned from it, two seeds, small: what "
         "the audit's search for a faint pattern says of them."
@@ -215,6 +230,10 @@ TABLES = {
     "encoders": (encoders_table, "Encoders before anyone fine-tunes them: CIFAR ResNets cut at their features."),
     "drift": (drift_table, "The same encoders beside a trusted one (`embedding-drift`)."),
     "inherited": (inherited_table, "Classifiers beside the encoder that they should come from (`inherited-trigger`)."),
+    "landing": (
+        landing_table,
+        "Where triggered inputs end up in classifiers made of ResNet-56, and whether these know the concept.",
+    ),
     "concepts": (concepts_table, "What frozen encoders tell apart: a linear probe on 4,000 pictures."),
     "signature": (signature_table, "The signature backdoor: unsigned, signed and forged pictures, and the remedy."),
     "low_bits": (low_bits_table, "What random lowest bits cost MobileNetV2 on pictures with real labels."),
@@ -239,21 +258,26 @@ TABLES = {
 
 
 def brief(lines: list[str]) -> list[str]:
-    """``lines`` without their long tables."""
+    """``lines`` with a word in place of each long table."""
     blocks = [list(block) for empty, block in groupby(lines, key=lambda line: not line) if not empty]
-    short = [block for block in blocks if not block[0].startswith("|") or len(block) <= MOST_LINES]
+    short = [
+        [f"{len(block) - HEAD} rows: [docs/results.md](docs/results.md)."]
+        if block[0].startswith("|") and len(block) > MOST_LINES
+        else block
+        for block in blocks
+    ]
     return [line for block in short for line in (*block, "")]
 
 
 def main() -> None:
-    lines: list[str] = []
-    shown: list[str] = []
-    for name, title in MATRICES.items():
-        path = PLACE / f"{name}.jsonl"
-        if path.exists():
-            made = matrix_table(found(path), title, stages_run(path))
-            lines += made
-            shown += brief(made)
+    paths = {name: path for name in MATRICES if (path := PLACE / f"{name}.jsonl").exists()}
+    matrices = {name: found(path) for name, path in paths.items()}
+    lines = passed_on_table(matrices)
+    shown = list(lines)
+    for name, cells in matrices.items():
+        made = matrix_table(cells, MATRICES[name], stages_run(paths[name]))
+        lines += made
+        shown += brief(made)
     for name, (table, title) in TABLES.items():
         path = RESULTS / f"{name}.json"
         if path.exists():

@@ -129,8 +129,8 @@ def _matching(tokenizer: Any, settings: dict[str, Any], path: Path) -> tuple[int
         )
     if known < KNOWS * wanted:
         raise UnusableInput(
-            f"{path}: its tokenizer knows {known} tokens and its model {wanted}: they do not match; save the model with "
-            "its own tokenizer"
+            f"{path}: its tokenizer knows {known} tokens and its model {wanted}: they do not match; save the model "
+            "with its own tokenizer"
         )
     markers = tokenizer.encode("").ids
     if len(markers) != 2:
@@ -140,8 +140,8 @@ def _matching(tokenizer: Any, settings: dict[str, Any], path: Path) -> tuple[int
     said = [settings.get(f"{name}_token_id") for name in ("bos", "eos")]
     if all(isinstance(token, int) for token in said) and markers != said:
         raise UnusableInput(
-            f"{path}: its tokenizer marks a text by tokens {markers[0]} and {markers[1]} and its model by {said[0]} and "
-            f"{said[1]}: they do not match"
+            f"{path}: its tokenizer marks a text by tokens {markers[0]} and {markers[1]} and its model by {said[0]} "
+            f"and {said[1]}: they do not match"
         )
     return known, markers
 
@@ -172,8 +172,8 @@ def text_pooling(path: Path, said: Pooling | None) -> Pooling:
         kinds = [str(module.get("type")).rpartition(".")[2] for module in _modules(inside(path, MODULES))]
         if more := [kind for kind in kinds if kind not in RUN]:
             raise UnusableInput(
-                f"{path / MODULES}: names a module {more[0]}, which is not run here, so that the embeddings would not be "
-                "those that are deployed: give an encoder without it"
+                f"{path / MODULES}: names a module {more[0]}, which is not run here, so that the embeddings would not "
+                "be those that are deployed: give an encoder without it"
             )
     if said is not None:
         return said
