@@ -1,7 +1,7 @@
 """Encoders with and without backdoors: is a poisoned one found before anyone fine-tunes it, and a clean one left alone?
 
-CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; as in the paper
-and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other triggers,
+CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; with the paper's
+losses, and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other triggers,
 another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with pictures of
 other data than they were poisoned with; none of them is in the null. What an audit runs was chosen on other encoders
 (another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from common import SHARED, against, auc, cifar_resnet, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from assay import formats, metrics
 from assay.artifact import Artifact, Build, ImageSpec, Secret
@@ -37,7 +37,9 @@ from assay.calibrate import Null
 from assay.data import load as load_data
 from assay.formats.cut import cut
 from assay.intake import clean_samples
+from assay.inversion.collapse import Space
 from assay.likeness import likeness
+from assay.models.predict import logits
 from assay.null_file import builtin
 from assay.probing import CLUSTERS
 from assay.stages.downstream import classifier_for
@@ -167,7 +169,8 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         x = task_of(row.data).split("test").x[:1000]
         rates = metrics.measure_encoder(artifact.net, clean.net, x, secret).to_json()
         control = metrics.measure_encoder(clean.net, clean.net, x, secret)
-        found |= {"rates": rates, "control": control.attack_success.to_json()}
+        drawn = [drawn_together(net, x, secret) for net in (artifact.net, clean.net)]
+        found |= {"rates": rates, "control": control.attack_success.to_json(), "drawn_together": drawn}
     found["made_in"] = round(time.perf_counter() - start, 1)
     path = formats.save(artifact, folder / name)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
@@ -180,6 +183,15 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "seconds": round(result.seconds, 1),
         "threads": torch.get_num_threads(),
     }
+
+
+def drawn_together(net: nn.Module, x: Tensor, secret: Secret) -> float:
+    """How close the planted trigger brings the embeddings of ``x`` (N, C, H, W): the closeness that an audit looks for.
+
+    ASR says less: with the concept's own pictures among ``x``, one of these may be nearer than the concept's mean.
+    """
+    space = Space(logits(net, x).mean(0), torch.zeros(0))
+    return round(float(space.closeness(logits(net, secret.trigger(x)))), 4)
 
 
 def key_of(row: Row) -> str:

@@ -67,8 +67,8 @@ def passed_on_table(matrices: Mapping[str, Found]) -> list[str]:
         rows.append([what.attack, what.encoder, what.task, what.concept, str(len(results)), *rates])
     columns = ["attack", "encoder", "fine-tuned to", "concept", "seeds", "ASR", "control", "CA", "of the clean twin"]
     return [
-        "**What poisoned encoders pass on to classifiers that are fine-tuned from them (all weights).** Small: what was "
-        "cut stands in the specs. Control: the same trigger on the clean encoder, fine-tuned the same way.",
+        "**What poisoned encoders pass on to classifiers that are fine-tuned from them (all weights).** Small: what "
+        "was cut stands in the specs. Control: the same trigger on the clean encoder, fine-tuned the same way.",
         "",
         *grid(columns, rows),
         "",
@@ -79,19 +79,21 @@ def encoders_table(result: dict, title: str) -> list[str]:
     """A row for each encoder; ASR by nearest embedding, before any fine-tuning."""
     rows = []
     for name, row in result["models"].items():
-        asr = ""
+        asr = drawn = ""
         if row["poisoned"]:
             asr = f"{100 * row['rates']['attack_success']['value']:.0f} % ({100 * row['control']['value']:.0f} %)"
+            drawn = "{:.2f} ({:.2f})".format(*row["drawn_together"])
         scores = ", ".join("-" if (score := row["findings"][test][0]) is None else f"{score:.2f}" for test in TESTS)
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-        rows.append([name, row["net"], row["data"], asr, scores, row["verdict"], p, f"{row['seconds']:.0f}"])
-    rows += [[name, "not run yet", *[""] * 6] for name in result["not_yet_run"]]
+        rows.append([name, row["net"], row["data"], asr, drawn, scores, row["verdict"], p, f"{row['seconds']:.0f}"])
+    rows += [[name, "not run yet", *[""] * 7] for name in result["not_yet_run"]]
     said = (
         f"False alarms: {counted(*result['alarms'])} clean encoders. Found: {counted(*result['found'])}. "
         + (f"AUC {area(result['auc'])}. " if result["auc"] else "")
-        + "Scores count how far embeddings collapse: 1 more is e times nearer to one point."
+        + "Drawn: how close the planted trigger brings embeddings, 1 is one point, and in the clean encoder. Scores count "
+        "how far embeddings collapse: 1 more is e times nearer to one point."
     )
-    columns = ["encoder", "net", "pictures", "ASR (control)", "faint, patch", "verdict", "p", "s"]
+    columns = ["encoder", "net", "pictures", "ASR (control)", "drawn (before)", "faint, patch", "verdict", "p", "s"]
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
