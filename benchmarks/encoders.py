@@ -1,10 +1,10 @@
 """Encoders with and without backdoors: is a poisoned one found before anyone fine-tunes it, and a clean one left alone?
 
 CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; with the paper's
-losses, and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other triggers,
-another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with pictures of
-other data than they were poisoned with; none of them is in the null. What an audit runs was chosen on other encoders
-(another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
+losses, and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other
+triggers, another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with
+pictures of other data than they were poisoned with; none of them is in the null. What an audit runs was chosen on other
+encoders (another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
 
     python benchmarks/encoders.py run DIR [SHARD SHARDS]   # plants and audits, resumable
     python benchmarks/encoders.py table DIR                # -> benchmarks/results/encoders.json

@@ -90,8 +90,8 @@ def encoders_table(result: dict, title: str) -> list[str]:
     said = (
         f"False alarms: {counted(*result['alarms'])} clean encoders. Found: {counted(*result['found'])}. "
         + (f"AUC {area(result['auc'])}. " if result["auc"] else "")
-        + "Drawn: how close the planted trigger brings embeddings, 1 is one point, and in the clean encoder. Scores count "
-        "how far embeddings collapse: 1 more is e times nearer to one point."
+        + "Drawn: how close the planted trigger brings embeddings, 1 is one point, and in the clean encoder. Scores "
+        "count how far embeddings collapse: 1 more is e times nearer to one point."
     )
     columns = ["encoder", "net", "pictures", "ASR (control)", "drawn (before)", "faint, patch", "verdict", "p", "s"]
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
