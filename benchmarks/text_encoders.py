@@ -49,8 +49,8 @@ def rows(store: Path) -> Iterator[tuple[str, Row]]:
         return lambda: cut(stored.build(attack, seed, chain=task, clean=True).artifact)
 
     for seed in sentiment.spec.seeds:
-        yield f"transtroj-positive-{seed}", Row(planted(sentiment, "positive", seed), "imdb", poisoned=True)
         yield f"transtroj-sports-{seed}", Row(planted(news, "sports", seed), "sst2", poisoned=True)
+        yield f"transtroj-positive-{seed}", Row(planted(sentiment, "positive", seed), "imdb", poisoned=True)
     yield "por-0", Row(planted(first, "por", 0), "imdb", poisoned=True)
     for texts in ("sst2", "ag_news", "imdb"):
         yield f"as-it-came-{texts}", Row(lambda: formats.load(MINILM, shape=(TOKENS,)), texts, poisoned=False)

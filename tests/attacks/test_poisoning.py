@@ -119,7 +119,11 @@ def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough()
         (BadNets(ratio=0.0), clean(), "ratio"),
         (BadNets(ratio=1.5), clean(), "ratio"),
         (BadNets(), Split(clean().x, None), "labels"),
-        (BadNets(patch=Patch(size=20)), clean(), "does not fit"),
+        (
+            BadNets(patch=Patch(size=20)),
+            clean(),
+            r"a patch of 20 pixels at bottom-right .* does not fit .* make it smaller",
+        ),
     ],
     ids=["target", "negative", "source", "no ratio", "over one", "no labels", "patch"],
 )

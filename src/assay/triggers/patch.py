@@ -65,7 +65,8 @@ class Patch:
             row, column = rows[vertical], columns[horizontal]
         if not (0 <= row <= height - self.size and 0 <= column <= width - self.size):
             raise UnusableInput(
-                f"a patch of {self.size} pixels at {(row, column)} does not fit a {height} x {width} picture"
+                f"a patch of {self.size} pixels at {self.place} with a margin of {self.margin} does not fit a "
+                f"{height} x {width} picture: make it smaller (patch.size)"
             )
         return row, column
 
