@@ -122,7 +122,7 @@ def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough()
         (
             BadNets(patch=Patch(size=20)),
             clean(),
-            r"a patch of 20 pixels at bottom-right .* does not fit .* make it smaller",
+            r"a patch of 20 pixels at bottom-right .* make it smaller",
         ),
     ],
     ids=["target", "negative", "source", "no ratio", "over one", "no labels", "patch"],
