@@ -183,7 +183,7 @@ MATRICES = {
     ),
     "transtroj-mobilenet-seeds": "Two more seeds of `ship`.",
     "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
-    "transtroj-mobilenet-cifar100-seeds": "Two more seeds.",
+    "transtroj-mobilenet-cifar100-seeds": "One more seed.",
     "transtroj-mobilenet-gtsrb": (
         "The same encoder and road signs, with the paper's concept of them, give way: embeddings compared, and the "
         "whole last map for twice as long."
