@@ -97,6 +97,25 @@ def encoders_table(result: dict, title: str) -> list[str]:
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
+def text_encoders_table(result: dict, title: str) -> list[str]:
+    """A row for each encoder of text."""
+    above, of = result["above_all_clean"]
+    figure = f" AUC {area(result['auc'])}, {above} of {of} poisoned above all clean." if result["auc"] else ""
+    rows = [
+        [
+            name,
+            row["texts"],
+            f"{row['score']:.2f}",
+            f"`{row['words']}`",
+            percent(row["success"]),
+            f"{row['seconds']:.0f}",
+        ]
+        for name, row in result["models"].items()
+    ]
+    columns = ["encoder", "audited with", "score", "words found", "texts that they send to one cluster", "s"]
+    return [f"**{title}**{figure}", "", *grid(columns, rows), ""]
+
+
 def drift_table(result: dict, title: str) -> list[str]:
     """A row for each trusted encoder."""
     rows = [

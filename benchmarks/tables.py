@@ -18,6 +18,7 @@ from encoders_tables import (
     landing_table,
     passed_on_table,
     sequela_table,
+    text_encoders_table,
 )
 from matrices import PLACE, found, stages_run
 from matrix_table import counted, matrix_table
@@ -228,6 +229,10 @@ TABLES = {
         "Model pairing: triggered inputs told from clean ones where a poisoned ResNet-20 and another encoder disagree.",
     ),
     "encoders": (encoders_table, "Encoders before anyone fine-tunes them: CIFAR ResNets cut at their features."),
+    "text_encoders": (
+        text_encoders_table,
+        "Encoders of text, all made of MiniLM: the search for words (`token-collapse`).",
+    ),
     "drift": (drift_table, "The same encoders beside a trusted one (`embedding-drift`)."),
     "inherited": (inherited_table, "Classifiers beside the encoder that they should come from (`inherited-trigger`)."),
     "landing": (
