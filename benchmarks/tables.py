@@ -233,7 +233,7 @@ TABLES = {
         text_encoders_table,
         "Encoders of text, all made of MiniLM: the search for words (`token-collapse`).",
     ),
-    "drift": (drift_table, "The same encoders beside a trusted one (`embedding-drift`)."),
+    "drift": (drift_table, "The CIFAR ResNets beside a trusted one (`embedding-drift`)."),
     "inherited": (inherited_table, "Classifiers beside the encoder that they should come from (`inherited-trigger`)."),
     "landing": (
         landing_table,
