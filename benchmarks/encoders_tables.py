@@ -31,12 +31,13 @@ class PassedOn:
 
 MOBILENET, RESNET56, RESNET20 = "MobileNetV2, ImageNet", "ResNet-56, CIFAR-10", "ResNet-20, CIFAR-10"
 OF_MOBILENET = ("transtroj-mobilenet", "transtroj-mobilenet-seeds")
-OF_CIFAR100 = ("transtroj-mobilenet-cifar100", "transtroj-mobilenet-cifar100-seeds")
 OF_SENTIMENT, OF_NEWS = (("transtroj-minilm", f"transtroj-minilm-{name}") for name in ("seeds", "news-seeds"))
 PASSED_ON = (
     PassedOn("TransTroj", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET, "ship", "cifar10"),
     PassedOn("BadEncoder", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET[:1], "badencoder", "cifar10"),
-    PassedOn("TransTroj", MOBILENET, "CIFAR-100", "sunflower", OF_CIFAR100, "sunflower", "cifar100"),
+    PassedOn(
+        "TransTroj", MOBILENET, "CIFAR-100", "sunflower", ("transtroj-mobilenet-cifar100",), "sunflower", "cifar100"
+    ),
     PassedOn("TransTroj", MOBILENET, "GTSRB", "give way", ("transtroj-mobilenet-gtsrb",), "yield-layer", "gtsrb"),
     PassedOn("TransTroj", RESNET56, "GTSRB", "give way", ("transtroj-resnet56-seeds",), "yield-layer", "gtsrb"),
     PassedOn(
@@ -170,15 +171,18 @@ def sequela_table(result: dict, title: str) -> list[str]:
 def landing_table(result: dict, title: str) -> list[str]:
     """A row for each model, with the concept's recall on the frozen encoder from concepts.json."""
     frozen = json.loads((RESULTS / "concepts.json").read_text())["encoders"]["resnet56"]
-    probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}
+    probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}  # of pictures only
     rows = []
     for matrix, models in result.items():
         for name, row in [] if matrix == "origin" else models.items():
             given = ", ".join(f"{kind} ({100 * share:.0f} %)" for kind, share in row["triggered_get"].items())
-            recalls = [percent(recall) for recall in (probed[row["class"]], *reversed(row["recall"]))]
-            rows.append([matrix, name, row["class"], *recalls, given])
+            recalls = [percent(recall) for recall in (probed.get(row["class"]), *reversed(row["recall"]))]
+            near = ", ".join(f"{row[name]:.2f}" for name in ("cosine", "cosine_from_the_tasks_centre"))
+            rows.append([matrix, name, row["class"], *recalls, near, given])
     columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean twin", "poisoned"]
-    return [f"**{title}**", "", *grid([*columns, "triggered inputs get"], rows), ""]
+    columns += ["cosine, from the task's centre", "triggered inputs get"]
+    said = "The cosines are those of triggered inputs' embeddings with the concept's, before the fine-tuning."
+    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
 def concepts_table(result: dict, title: str) -> list[str]:

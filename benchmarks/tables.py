@@ -184,7 +184,6 @@ MATRICES = {
     ),
     "transtroj-mobilenet-seeds": "Two more seeds of `ship`.",
     "transtroj-mobilenet-cifar100": "The same encoder, taken to CIFAR-100 (100 classes, 4,000 pictures).",
-    "transtroj-mobilenet-cifar100-seeds": "One more seed.",
     "transtroj-mobilenet-gtsrb": (
         "The same encoder and road signs, with the paper's concept of them, give way: embeddings compared, and the "
         "whole last map for twice as long."
@@ -237,7 +236,7 @@ TABLES = {
     "inherited": (inherited_table, "Classifiers beside the encoder that they should come from (`inherited-trigger`)."),
     "landing": (
         landing_table,
-        "Where triggered inputs end up in classifiers made of ResNet-56, and whether these know the concept.",
+        "Where the attack fell short on a seed: where triggered inputs end up, and whether the nets know the concept.",
     ),
     "concepts": (concepts_table, "What frozen encoders tell apart: a linear probe on 4,000 pictures."),
     "signature": (signature_table, "The signature backdoor: unsigned, signed and forged pictures, and the remedy."),
