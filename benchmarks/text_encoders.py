@@ -54,7 +54,7 @@ def rows(store: Path) -> Iterator[tuple[str, Row]]:
     yield "por-0", Row(planted(first, "por", 0), "imdb", poisoned=True)
     for texts in ("sst2", "ag_news", "imdb"):
         yield f"as-it-came-{texts}", Row(lambda: formats.load(MINILM, shape=(TOKENS,)), texts, poisoned=False)
-    for seed in sentiment.spec.seeds:
+    for seed in sentiment.spec.seeds[:1]:
         yield f"tuned-sst2-{seed}", Row(tuned(sentiment, "positive", seed, "sst2"), "ag_news", poisoned=False)
         yield f"tuned-imdb-{seed}", Row(tuned(sentiment, "positive", seed, "imdb"), "ag_news", poisoned=False)
         yield f"tuned-ag_news-{seed}", Row(tuned(news, "sports", seed, "ag_news"), "imdb", poisoned=False)
