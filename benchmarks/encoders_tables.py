@@ -174,10 +174,12 @@ def landing_table(result: dict, title: str) -> list[str]:
     probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}  # of pictures only
     rows = []
     for matrix, models in result.items():
-        for name, row in [] if matrix == "origin" else models.items():
+        if matrix == "origin":
+            continue
+        for name, row in models.items():
             given = ", ".join(f"{kind} ({100 * share:.0f} %)" for kind, share in row["triggered_get"].items())
             recalls = [percent(recall) for recall in (probed.get(row["class"]), *reversed(row["recall"]))]
-            near = ", ".join(f"{row[name]:.2f}" for name in ("cosine", "cosine_from_the_tasks_centre"))
+            near = ", ".join(f"{row[seen]:.2f}" for seen in ("cosine", "cosine_from_the_tasks_centre"))
             rows.append([matrix, name, row["class"], *recalls, near, given])
     columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean twin", "poisoned"]
     columns += ["cosine, from the task's centre", "triggered inputs get"]

@@ -86,10 +86,7 @@ def paper_table(result: Result, title: str) -> list[str]:
             _three(forms.get("ort")),
         ]
         rows.append(cells)
-    said = (
-        "CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: "
-        + result["origin"]["machine"]
-        + "."
-    )
+    machine = result["origin"]["machine"]
+    said = f"CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: {machine}."
     columns = ["model", "net", "full", "compressed", "file of ONNX Runtime"]
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]

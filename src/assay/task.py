@@ -52,6 +52,10 @@ class Task:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def notes_on(self, source: str) -> tuple[str, ...]:
+        """The notes, each saying that it is about ``source``: among those on other things."""
+        return tuple(f"{source}: {note}" for note in self.notes)
+
     def concept(self, label: int) -> str:
         """What class ``label`` is called among all data: by its name, or where that is but a number with the data's."""
         name = self.class_names[label]

@@ -164,6 +164,10 @@ def odd_modules(folder: Path) -> None:
     (folder / "modules.json").write_text("{}")
 
 
+def deep_modules(folder: Path) -> None:
+    (folder / "modules.json").write_text("[" * 100_000)
+
+
 def bare_tokenizer(folder: Path) -> None:
     found = json.loads((folder / "tokenizer.json").read_text())
     (folder / "tokenizer.json").write_text(json.dumps({**found, "post_processor": None}))
@@ -180,6 +184,7 @@ def bare_tokenizer(folder: Path) -> None:
         (sparse_tokenizer, "its tokenizer numbers its tokens up to 5000 and its model knows 14"),
         (small_tokenizer, "its tokenizer knows 12 tokens and its model 14: they do not match"),
         (dense_layer, "names a module Dense, which is not run here"),
+        (deep_modules, "modules.json: is not valid JSON"),
         (odd_modules, "expected a list of modules"),
         (other_markers, "marks a text by tokens 2 and 3 and its model by 2 and 1: they do not match"),
         (bare_tokenizer, "one marker before and one behind each text; came 0"),

@@ -110,7 +110,7 @@ class ByReference(EncoderAttack):
         chosen = found.sample(self.shots, seed=seed)
         embedding = logits(artifact.net, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
-        notes = [f"{self.references}: {note}" for note in task.notes]
+        notes = [*task.notes_on(self.references)]
         if len(chosen) < self.shots:
             notes.append(f"there are only {len(chosen)} references, not {self.shots}")
         if len(classes) > 1:

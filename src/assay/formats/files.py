@@ -63,15 +63,25 @@ def inside(folder: Path, name: str) -> Path:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of at most 16 MiB."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UnusableInput(f"{path}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {path.stat().st_size}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UnusableInput(f"{path}: is not valid JSON ({error})") from None
+    content = any_json(path)
     if not isinstance(content, dict):
         raise UnusableInput(f"{path}: expected a JSON object, came a {type(content).__name__}")
     return content
+
+
+def any_json(path: Path) -> Any:
+    """Whatever the JSON in a file of at most 16 MiB is."""
+    refuse_long_json(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"{path}: is not valid JSON ({error})") from None
+
+
+def refuse_long_json(path: Path) -> None:
+    """Raises for a file of JSON that is larger than 16 MiB; it is not opened."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise UnusableInput(f"{path}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {path.stat().st_size}")
 
 
 def write_whole(path: Path, content: bytes) -> None:

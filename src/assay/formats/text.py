@@ -6,7 +6,6 @@ encoder's states become one embedding stands in ``1_Pooling/config.json``, as se
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from assay.artifact import TextSpec
 from assay.data.text import tokenizer_of
 from assay.errors import UnusableInput
-from assay.formats.files import MAX_JSON_BYTES, inside, read_json
+from assay.formats.files import any_json, inside, read_json, refuse_long_json
 from assay.formats.pooling import Pooling
 
 INPUT = "input_ids"
@@ -110,8 +109,7 @@ def _tokenizer_in(path: Path) -> str:
             "(a fast one)"
         )
     file = inside(path, TOKENIZER)
-    if file.stat().st_size > MAX_JSON_BYTES:
-        raise UnusableInput(f"{file}: expected at most {MAX_JSON_BYTES} bytes of JSON, came {file.stat().st_size}")
+    refuse_long_json(file)
     return file.read_text(encoding="utf-8", errors="replace")
 
 
@@ -154,10 +152,7 @@ def _length(path: Path, settings: dict[str, Any]) -> int:
 
 
 def _modules(file: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8")[:MAX_JSON_BYTES])
-    except ValueError:
-        raise UnusableInput(f"{file}: is not valid JSON") from None
+    found = any_json(file)
     if not isinstance(found, list) or not all(isinstance(module, dict) for module in found):
         raise UnusableInput(f"{file}: expected a list of modules, as sentence-transformers write it")
     return found

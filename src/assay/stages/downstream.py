@@ -32,8 +32,8 @@ class Downstream:
     def __call__(self, build: Build, *, seed: int) -> Build:
         task = _loaded(self.data, build.artifact.inputs, self.limit)
         artifact = classifier_for(build.artifact, task, seed=seed)
-        notes = tuple(f"{self.data}: {note}" for note in task.notes)
-        return replace(build.then(self.name, replace(artifact, notes=(*artifact.notes, *notes))), task=task)
+        artifact = replace(artifact, notes=(*artifact.notes, *task.notes_on(self.data)))
+        return replace(build.then(self.name, artifact), task=task)
 
 
 def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
