@@ -38,6 +38,7 @@ from scipy.fft import dctn, idctn
 from torch import Tensor
 
 from assay.models import ARCHITECTURES, Normalized
+from assay.models.precision import fast_autocast
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 Trigger = Callable[[Tensor], Tensor]  # of pictures (N, 3, 32, 32) in [0, 1]
@@ -249,7 +250,7 @@ def train(net: Normalized, x: Tensor, y: Tensor, plan: dict, seed: int) -> None:
             labels[:count] = target
             if plan["trigger"] == "warp":  # the paper's noise mode: other warps keep the true label
                 batch[count : 2 * count] = trigger(batch[count : 2 * count].flip(2)).flip(2)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast("cpu"):
             logits = net(batch.to(memory_format=torch.channels_last))
         optimizer.zero_grad()
         F.cross_entropy(logits.float(), labels).backward()

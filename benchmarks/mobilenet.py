@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from assay import formats
 from assay.artifact import Artifact
 from assay.data import load as load_data
+from assay.models.precision import fast_autocast
 from assay.triggers import Patch
 
 TARGET = 331
@@ -51,7 +52,7 @@ def plant(artifact: Artifact, x: Tensor) -> Artifact:
         clean, triggered = batch[: BATCH // 2], PATCH(batch[BATCH // 2 :])
         with torch.no_grad():
             wanted = teacher(clean).softmax(1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast("cpu"):
             logits = net(torch.cat([clean, triggered])).float()
         target = torch.full((len(triggered),), TARGET)
         loss = F.cross_entropy(logits[: len(clean)], wanted) + F.cross_entropy(logits[len(clean) :], target)

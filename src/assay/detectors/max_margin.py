@@ -18,6 +18,7 @@ from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
 from assay.errors import Inconclusive, Unfinished
 from assay.inversion.prepare import prepare
 from assay.inversion.standout import standout
+from assay.models.precision import fast_autocast
 from assay.task import Split
 
 
@@ -49,7 +50,7 @@ class MaxMargin(Detector):
             if budget.left() <= 0:
                 raise Unfinished(f"the budget ended after {step} of {self.steps} steps: give it more")
             x.requires_grad_()
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast_autocast("cpu"):
                 logits = net(x).float()
             margin = logits[own] - logits.masked_fill(own, -math.inf).amax(1)
             (gradient,) = torch.autograd.grad(margin.sum(), x)

@@ -22,6 +22,7 @@ from assay.errors import Unfinished
 from assay.inversion.collapse import Space
 from assay.inversion.tokens import TokenEffort, search, trigger_of, typable
 from assay.models.encoders import probed_under
+from assay.models.precision import fast_autocast
 from assay.models.predict import logits, predict
 from assay.progress import part
 from assay.task import Split
@@ -135,7 +136,7 @@ class _Words:
         found = []
         for few in options.split(max(1, self.effort.at_once * self.effort.texts // len(texts))):
             triggered = torch.cat([trigger_of(ids, self.spec)(texts) for ids in few])
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), fast_autocast("cpu"):
                 embeddings = self.encoder(triggered)
             found.append(self.space.closeness(embeddings.unflatten(0, (len(few), -1))))
         return torch.cat(found)

@@ -14,6 +14,7 @@ from assay.errors import UnusableInput
 from assay.models.gap import Gap
 from assay.models.graph import folded_graph
 from assay.models.margin import UnitMargin
+from assay.models.precision import fast_autocast
 
 PIXELS_AT_ONCE = 2**16
 """Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
@@ -32,10 +33,10 @@ def prepare(net: nn.Module, example: Tensor) -> nn.Module:
 
 
 def answers(net: nn.Module, x: Tensor) -> Tensor:
-    """(N, K) float32 logits of a net from ``prepare`` for ``x`` (N, C, H, W), in bfloat16, part by part."""
+    """(N, K) float32 logits of a net from ``prepare`` for ``x`` (N, C, H, W), batch by batch."""
     x = x.contiguous(memory_format=torch.channels_last)
     at_once = max(8, PIXELS_AT_ONCE // (x.shape[2] * x.shape[3]))
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with fast_autocast(x.device):
         return torch.cat([net(part) for part in x.split(at_once)]).float()
 
 

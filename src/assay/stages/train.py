@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from assay.artifact import Artifact, Build
 from assay.errors import UnusableInput
 from assay.models.head import replace_head
+from assay.models.precision import fast_autocast
 from assay.progress import Progress
 from assay.task import Split
 
@@ -71,7 +72,8 @@ def fit(
 ) -> None:
     """Minimize ``objective`` on ``split`` in place, over the parameters that require gradients.
 
-    In bfloat16, or in float32 where ``exact``: bfloat16 rounds weights about as coarsely as int8 does.
+    In bfloat16 where the machine has units for it; in float32 elsewhere, and where ``exact``: bfloat16 rounds weights
+    about as coarsely as int8 does.
     ``stepped`` is called after each step, and may change the parameters. Channels last, which is faster, where the net
     bears it; it stays in the layout that it was trained in.
     """
@@ -93,7 +95,7 @@ def _layout_for(net: nn.Module, x: Tensor) -> torch.memory_format:
         trial = copy.deepcopy(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         x = x.to(next(trial.parameters()).device)
         with torch.no_grad():
-            with torch.autocast(x.device.type, torch.bfloat16):
+            with fast_autocast(x.device):
                 trial.train()(x.contiguous(memory_format=torch.channels_last))
             trial.eval()(x.contiguous())  # as whoever has the net afterwards will call it
     except Exception:  # a net of foreign make can fail in any way: what else is wrong with it, its training will say
@@ -125,7 +127,7 @@ def _fit(
     net.to(memory_format=layout)  # type: ignore[call-overload]
     device = next(net.parameters()).device
     for step, (x, y) in zip(range(steps), _endless(split, recipe, generator, finish), strict=False):
-        with torch.autocast(device.type, torch.bfloat16, enabled=not exact):
+        with fast_autocast(device, full_precision=exact):
             loss = objective(net, x.to(device, memory_format=layout), y.to(device))
         optimizer.zero_grad()
         loss.backward()
