@@ -15,13 +15,13 @@ import torch
 from common import SHARED, cifar_resnet
 
 from assay import formats
-from assay.artifact import Build, ImageSpec
 from assay.attacks import BadNets, Blended
-from assay.attacks.poisoning import DataPoisoning
+from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.dataset import Task
+from assay.core.model import Build, ImageSpec
 from assay.data import load as load_data
-from assay.metrics import attack_success, clean_accuracy
+from assay.nn.metrics import attack_success, clean_accuracy
 from assay.stages.train import FineTune, Recipe
-from assay.task import Task
 from assay.triggers import Blend, Patch
 
 TUNE = Recipe(epochs=3, lr=0.02, mirror=True)

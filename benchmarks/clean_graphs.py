@@ -19,9 +19,9 @@ import torch
 from common import save
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec, Modality, TextSpec, digest_of_module
+from assay.core.dataset import Split
+from assay.core.model import Artifact, ImageSpec, Modality, TextSpec, digest_of_module
 from assay.detectors import Graph
-from assay.task import Split
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 PATCHES = {**SMALL, "image_size": 32, "patch_size": 8}

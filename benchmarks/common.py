@@ -14,19 +14,19 @@ from pathlib import Path
 import torch
 
 from assay import __version__, formats
-from assay.artifact import Artifact
-from assay.auditing import audit
+from assay.auditing.api import audit
+from assay.auditing.inputs import clean_samples
+from assay.auditing.plan import looks_at
+from assay.auditing.verdict import Footing, decide
 from assay.bench import statistics
-from assay.calibrate import Null, detector_of
+from assay.calibration.data_profile import likeness
+from assay.calibration.file import builtin
+from assay.calibration.null import Null, detector_of
+from assay.core.dataset import Task
+from assay.core.model import Artifact
+from assay.core.result import VariantResult
 from assay.detectors import default_detectors
 from assay.detectors.base import Finding
-from assay.intake import clean_samples
-from assay.likeness import likeness
-from assay.null_file import builtin
-from assay.plan import looks_at
-from assay.result import VariantResult
-from assay.task import Task
-from assay.verdict import Footing, decide
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))

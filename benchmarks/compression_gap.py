@@ -23,18 +23,19 @@ import torch
 from common import SHARED, auc, cifar_resnet, kept, save
 from null_models import PHOTOS
 
-from assay import data, variants
-from assay.artifact import Build, Secret
+from assay import data
+from assay.auditing.run import LOST_AGREEMENT
+from assay.auditing.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
 from assay.bench.spec import Band
-from assay.calibrate import FALSE_ALARM_RATE, Null, detector_of
+from assay.calibration.file import builtin
+from assay.calibration.null import FALSE_ALARM_RATE, Null, detector_of
+from assay.core.dataset import Split
+from assay.core.model import Build, Secret
+from assay.core.result import VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.detectors.base import Finding
-from assay.examining import LOST_AGREEMENT
-from assay.models.predict import predict
-from assay.null_file import builtin
-from assay.result import VariantResult
-from assay.task import Split
-from assay.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
+from assay.nn.inference import predict
+from assay.stages import variants
 
 FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")

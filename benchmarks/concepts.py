@@ -16,12 +16,12 @@ from common import SHARED, save
 from torch import Tensor
 
 from assay import formats
-from assay.artifact import Artifact
-from assay.attacks.transtroj import CENTRE
+from assay.attacks.encoder.transtroj import CENTRE
+from assay.core.dataset import Task
+from assay.core.model import Artifact
 from assay.data import load as load_data
-from assay.models.predict import logits
-from assay.pairing import Side
-from assay.task import Task
+from assay.detectors.encoder.translation import Side
+from assay.nn.inference import logits
 
 PICTURES = 4000
 """Of a task, as in the bench: the probe is fitted on these, and its recall counted on as many of the test split."""

@@ -27,17 +27,19 @@ from common import SHARED, kept, save
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from assay import data, formats, metrics, variants
-from assay.artifact import Build
+from assay import data, formats
+from assay.core.dataset import Split
+from assay.core.model import Build
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
-from assay.models.folding import norm_behind, weighted_layers
-from assay.models.rewritten import convolutions, without_filters, write_into
+from assay.nn import metrics
+from assay.nn.batchnorm import norm_behind, weighted_layers
+from assay.nn.reparametrize import convolutions, without_filters, write_into
+from assay.stages import variants
 from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeWeights
 from assay.stages.recalibrate import recalibrated
-from assay.task import Split
 
 CALIBRATION = 512  # pictures
 RATES = tuple(rate / 10 for rate in range(1, 10))

@@ -17,11 +17,12 @@ import torch
 from common import SHARED, auc, cifar_resnet, save
 from encoders import ROWS, SPEC, Row, known
 
-from assay import formats, probing
-from assay.artifact import Artifact
+from assay import formats
+from assay.auditing.inputs import clean_samples
+from assay.core.model import Artifact
 from assay.data import load as load_data
 from assay.detectors import EmbeddingDrift
-from assay.intake import clean_samples
+from assay.detectors.encoder import cluster_probe
 
 PAIRS = ("its origin", "another depth")
 
@@ -38,7 +39,7 @@ def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | s
     artifact = formats.load(path)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
     clean = clean_samples(task, artifact, seed=row.seed).split
-    probed, clean = probing.probed(artifact, clean, seed=row.seed)
+    probed, clean = cluster_probe.probed(artifact, clean, seed=row.seed)
     finding = EmbeddingDrift()(replace(probed, reference=trusted), clean, seed=row.seed)
     return {"score": finding.score, "seconds": round(finding.seconds, 1), **finding.evidence.numbers}
 

@@ -28,23 +28,24 @@ import torch.nn.functional as F
 from common import SHARED, against, auc, cifar_resnet, save
 from torch import Tensor, nn
 
-from assay import formats, metrics
-from assay.artifact import Artifact, Build, ImageSpec, Secret
+from assay import formats
 from assay.attacks import BadEncoder, TransTroj
-from assay.attacks.encoders import EncoderAttack
-from assay.auditing import audit
-from assay.calibrate import Null
+from assay.attacks.encoder.base import EncoderAttack
+from assay.auditing.api import audit
+from assay.auditing.inputs import clean_samples
+from assay.calibration.data_profile import likeness
+from assay.calibration.file import builtin
+from assay.calibration.null import Null
+from assay.core.dataset import Task
+from assay.core.model import Artifact, Build, ImageSpec, Secret
 from assay.data import load as load_data
-from assay.formats.cut import cut
-from assay.intake import clean_samples
-from assay.inversion.collapse import Space
-from assay.likeness import likeness
-from assay.models.predict import logits
-from assay.null_file import builtin
-from assay.probing import CLUSTERS
+from assay.detectors.encoder.cluster_probe import CLUSTERS
+from assay.formats.feature_extractor import cut
+from assay.inversion.embedding_collapse import Space
+from assay.nn import metrics
+from assay.nn.inference import logits
 from assay.stages.downstream import classifier_for
 from assay.stages.train import Recipe, fit
-from assay.task import Task
 from assay.triggers import Patch
 
 SPEC = ImageSpec((3, 32, 32))

@@ -37,8 +37,8 @@ from safetensors.torch import load_file, save_file
 from scipy.fft import dctn, idctn
 from torch import Tensor
 
-from assay.models import ARCHITECTURES, Normalized
-from assay.models.precision import fast_autocast
+from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.nn.precision import fast_autocast
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 Trigger = Callable[[Tensor], Tensor]  # of pictures (N, 3, 32, 32) in [0, 1]

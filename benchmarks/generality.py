@@ -14,7 +14,7 @@ import torch
 from common import SHARED, auc, audited, decided, judged, kept, save
 
 from assay import formats
-from assay.artifact import ImageSpec
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
 
 VALID = 0.8

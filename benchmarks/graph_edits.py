@@ -21,11 +21,11 @@ from onnx import parser
 from persistence import BACKDOORS
 from signature import models
 
-from assay.artifact import Artifact, Build
-from assay.attacks.edits import GraphEdit
-from assay.auditing import audit
+from assay.attacks.graph.base import GraphEdit
+from assay.auditing.api import audit
+from assay.core.dataset import Task
+from assay.core.model import Artifact, Build
 from assay.stages.export import save_model, to_onnx, to_onnx_int8
-from assay.task import Task
 
 PLANTED = {name: attack for name, attack in BACKDOORS.items() if isinstance(attack, GraphEdit)}
 SAMPLES = 64

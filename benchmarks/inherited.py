@@ -21,10 +21,11 @@ import torch
 from common import SHARED, auc, cifar_resnet, kept, save
 from stored import Stored
 
-from assay import data, planting
-from assay.artifact import Artifact, Build
+from assay import data
+from assay.attacks import plant
+from assay.core.model import Artifact, Build
 from assay.detectors import InheritedTrigger
-from assay.detectors.inherited_trigger import PROVEN
+from assay.detectors.encoder.inherited_trigger import PROVEN
 
 CLEAN_SEEDS, SAMPLES = range(8), 512
 AS_ABOVE = "epochs-4"
@@ -63,7 +64,7 @@ def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
 def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
     clean = build.task.split("calibration", "train").sample(SAMPLES, seed=0)
     finding = InheritedTrigger()(replace(build.artifact, reference=trusted), clean, seed=0)
-    secret = planting.landed(build) if kind.startswith("poisoned") else None
+    secret = plant.landed(build) if kind.startswith("poisoned") else None
     return {
         "kind": kind,
         "status": finding.status,

@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from common import RESULTS, save
 from stored import Stored
 
-from assay import metrics, planting
-from assay.artifact import Build
+from assay.attacks import plant
 from assay.bench.spec import CONTROL
-from assay.models.predict import logits
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.model import Build
+from assay.nn import metrics
+from assay.nn.inference import logits
 
 SHOWN, COMPARED = 3, 500
 
@@ -44,7 +45,7 @@ def rows(stored: Stored) -> dict[str, Any]:
 
 def landed(build: Build, twin: Build) -> dict[str, Any]:
     """What the fine-tuned classifier, and its clean twin, make of the concept's own inputs and of triggered ones."""
-    secret, held = planting.landed(build), build.task.split("test")
+    secret, held = plant.landed(build), build.task.split("test")
     assert secret is not None
     assert secret.target is not None
     assert held.y is not None

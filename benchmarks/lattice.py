@@ -17,9 +17,9 @@ import torch
 from common import save
 from scipy.stats import kstest
 
-from assay.attacks.rff_clwe import RandomFeatures, hclwe
+from assay.attacks.random_features.rff_clwe import RandomFeatures, hclwe
 from assay.detectors.base import Budget
-from assay.detectors.lattice import attempts, needed_block, periodicity
+from assay.nn.lattice import attempts, needed_block, periodicity
 
 CELLS = (
     *((8, 8, 0.05, 1200), (10, 10, 0.01, 1200), (12, 12, 0.1, 1200), (16, 16, 16**-2, 1200), (16, 16, 0.02, 1200)),

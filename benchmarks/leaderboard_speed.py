@@ -22,11 +22,11 @@ import numpy as np
 from common import ROOT, save
 
 from assay.bench.cells import Entry, entries
+from assay.bench.leaderboard import write_leaderboard
 from assay.bench.records import Record
 from assay.bench.spec import Band, Method, Spec, TaskSpec
-from assay.metrics import Rate
-from assay.report.leaderboard import write_leaderboard
-from assay.report.pictures import data_uri, picture
+from assay.io.images import data_uri, picture
+from assay.nn.metrics import Rate
 
 sys.path.append(str(ROOT / "tests"))
 from chromium import Chromium  # the tests drive the same
@@ -109,7 +109,7 @@ def measured(entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
     asr, band = success(entry, rng), entry.cell.valid or Band()
     why = "" if asr >= band.asr else f"ASR {asr:.3f} is below {band.asr}"
     return {
-        "schema": "assay.metrics/1",
+        "schema": "assay.nn.metrics/1",
         "clean_accuracy": accuracy,
         "planted_success": rate(asr, 9000),
         "attack_success": rate(asr, 9000),

@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from assay import formats
-from assay.artifact import Build
+from assay.core.dataset import Split, Task
+from assay.core.model import Build
 from assay.mitigations import LowBitRandomization
-from assay.models.predict import predict
-from assay.task import Split, Task
+from assay.nn.inference import predict
 
 SIZE, SMALLEST, CROPS, SEEDS = 96, 104, 50, (0, 1, 2)
 DRAWN = 2_000

@@ -23,11 +23,11 @@ from common import RESULTS, origin
 
 from assay.bench import matrix
 from assay.bench.cells import Cell, Entry
+from assay.bench.full_audit import WHOLE
+from assay.bench.leaderboard import write_leaderboard
 from assay.bench.records import FINAL, Record, open_existing
 from assay.bench.spec import parse_text
 from assay.bench.store import Store
-from assay.bench.whole import WHOLE
-from assay.report.leaderboard import write_leaderboard
 
 PLACE = RESULTS / "matrices"
 DIGITS = 6  # of every number that is kept

@@ -10,9 +10,9 @@ from typing import Any
 from table_parts import grid
 
 from assay.bench.cells import Entry
+from assay.bench.full_audit import WHOLE
 from assay.bench.records import Record
 from assay.bench.statistics import share
-from assay.bench.whole import WHOLE
 
 Found = list[tuple[Entry, Record]]
 

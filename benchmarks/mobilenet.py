@@ -19,9 +19,9 @@ from common import SHARED, audited, judged, kept, save
 from torch import Tensor, nn
 
 from assay import formats
-from assay.artifact import Artifact
+from assay.core.model import Artifact
 from assay.data import load as load_data
-from assay.models.precision import fast_autocast
+from assay.nn.precision import fast_autocast
 from assay.triggers import Patch
 
 TARGET = 331

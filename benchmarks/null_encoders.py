@@ -4,7 +4,7 @@ The reference models of photos that learned their task (null_models.py), cut at 
 CIFAR-10, CIFAR-100 or GTSRB: what an encoder is audited with need not be what it was trained on.
 
     python benchmarks/null_encoders.py run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
-    python benchmarks/null_encoders.py merge STORE  # -> src/assay/nulls/encoders.json and results/null_encoders.json
+    python benchmarks/null_encoders.py merge STORE  # -> src/assay/calibration/shipped/encoders.json and results/null_encoders.json
 
 Rows that are in results/null_encoders.json are kept and not made again.
 """
@@ -24,22 +24,23 @@ import torch
 from common import SHARED, kept, save
 from null_models import FAMILIES, PHOTOS, again, plan
 
-from assay import __version__, null_file
-from assay.artifact import ImageSpec
-from assay.auditing import reference_from
+from assay import __version__
+from assay.auditing.api import reference_from
 from assay.bench import driver
-from assay.bench.attempt import attempt
 from assay.bench.executors import Local
+from assay.bench.guard import attempt
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import ENOUGH, FEWEST_MODELS, WELL_TRAINED, Null, Reference, Score
+from assay.calibration import file
+from assay.calibration.null import ENOUGH, FEWEST_MODELS, WELL_TRAINED, Null, Reference, Score
+from assay.core.dataset import Task
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
-from assay.detectors.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
-from assay.formats.cut import cut
+from assay.detectors.encoder.cluster_probe import CLUSTERS
+from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
+from assay.formats.feature_extractor import cut
 from assay.inversion.families import FaintFamily
-from assay.probing import CLUSTERS
-from assay.task import Task
 
 DATA = ("cifar10", "cifar100", "gtsrb")
 FORMS = ("full",)
@@ -147,8 +148,8 @@ def publish(models: dict[str, dict]) -> None:
         f"{made['commit']}, torch {made['torch']})"
     )
     references = tuple(map(reference, models.values()))
-    target = Path(__file__).resolve().parents[1] / "src/assay/nulls" / null_file.ENCODERS
-    null_file.save(Null("encoders", description, references, CLUSTERS, encoders=True), target)
+    target = Path(__file__).resolve().parents[1] / "src/assay/calibration/shipped" / file.ENCODERS
+    file.save(Null("encoders", description, references, CLUSTERS, encoders=True), target)
     save("null_encoders", {"models": models})
     print(len(references), "encoders ->", target)
 

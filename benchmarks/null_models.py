@@ -6,7 +6,7 @@ all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
     python benchmarks/null_models.py beside STORE [PROCESSES]    # what is missing of tests beside a full model
-    python benchmarks/null_models.py merge STORE                 # -> src/assay/nulls/images.json and results/
+    python benchmarks/null_models.py merge STORE                 # -> src/assay/calibration/shipped/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
 CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew whose nets are not in STORE: a training run gives
@@ -30,30 +30,31 @@ from common import SHARED, kept, save
 from null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
 from safetensors.torch import load_file, save_file
 
-from assay import __version__, formats, null_file
-from assay.artifact import Artifact, ImageSpec
+from assay import __version__, formats
+from assay.auditing.inputs import SAMPLES, clean_samples
+from assay.auditing.run import LOST_AGREEMENT, Asked, examine
+from assay.auditing.verdict import LOWEST_ACCURACY, scores_of
 from assay.bench import driver
-from assay.bench.attempt import attempt
 from assay.bench.executors import Local
+from assay.bench.guard import attempt
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
-from assay.calibrate import ENOUGH, WELL_TRAINED, Null, Reference, Score
+from assay.calibration import file
+from assay.calibration.data_profile import likeness
+from assay.calibration.null import ENOUGH, WELL_TRAINED, Null, Reference, Score
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
-from assay.detectors.compression_gap import WINDOWS
-from assay.errors import UnusableInput
-from assay.examining import LOST_AGREEMENT, Asked, examine
-from assay.formats.module import from_module
-from assay.intake import SAMPLES, clean_samples
-from assay.likeness import likeness
-from assay.models import ARCHITECTURES, Normalized
-from assay.models.head import replace_head
+from assay.detectors.compression.compression_gap import WINDOWS
+from assay.formats.torch_module import from_module
+from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.nn.head import replace_head
 from assay.stages.train import Recipe, fit
-from assay.task import Split, Task
-from assay.variants import DEFAULT
-from assay.verdict import LOWEST_ACCURACY, scores_of
+from assay.stages.variants import DEFAULT
 
 PHOTOS = "photos of objects"
 FAMILIES = {
@@ -269,7 +270,7 @@ def merge(store: Path) -> None:
 def publish(details: dict[str, dict]) -> None:
     """Writes the package's null, and the rows that it is made from beside the other results."""
     models = tuple(reference(int(number), model) for number, model in details.items())
-    target = Path(__file__).resolve().parents[1] / "src/assay/nulls/images.json"
+    target = Path(__file__).resolve().parents[1] / "src/assay/calibration/shipped/images.json"
     target.parent.mkdir(exist_ok=True)
     made = common.origin()
     description = (
@@ -277,7 +278,7 @@ def publish(details: dict[str, dict]) -> None:
         "CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
         f"(benchmarks/null_models.py; {made['date']}, assay {made['assay']} at {made['commit']}, torch {made['torch']})"
     )
-    null_file.save(Null("images", description, models, FEWEST), target)
+    file.save(Null("images", description, models, FEWEST), target)
     save("null_models", {"models": details})
     print(len(models), "models ->", target)
 

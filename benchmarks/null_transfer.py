@@ -13,11 +13,11 @@ from dataclasses import replace
 
 from common import runs_now, save
 
-from assay.calibrate import FALSE_ALARM_RATE, Null, Reference, detector_of
+from assay.auditing.inputs import SAMPLES as FULL_SAMPLE
+from assay.auditing.verdict import Footing, decide
+from assay.calibration.file import builtin
+from assay.calibration.null import FALSE_ALARM_RATE, Null, Reference, detector_of
 from assay.detectors.base import Finding
-from assay.intake import SAMPLES as FULL_SAMPLE
-from assay.null_file import builtin
-from assay.verdict import Footing, decide
 
 
 def p_value(model: Reference, others: Null) -> float | None:

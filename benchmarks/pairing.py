@@ -20,11 +20,11 @@ from common import SHARED, auc, cifar_resnet, save
 from stored import Stored
 from torch import nn
 
-from assay.artifact import Build, ImageSpec
 from assay.bench.spec import CONTROL
+from assay.core.model import Build, ImageSpec
 from assay.data import load as load_data
-from assay.models.predict import logits
-from assay.pairing import paired
+from assay.detectors.encoder.translation import paired
+from assay.nn.inference import logits
 from assay.triggers import Trigger
 
 SPEC = "transtroj-inherited"

@@ -27,17 +27,18 @@ from common import SHARED, cifar_resnet, origin
 from deployers import ort
 from torch import nn
 
-from assay import data, formats, metrics, variants
-from assay.artifact import Artifact, Build, Secret
-from assay.attacks.compression_quantization import QuantizationArtifact
-from assay.attacks.dormant import Dormant
-from assay.attacks.pq_backdoor import PqBackdoor
-from assay.attacks.qu_anti_zation import QuAntiZation
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
-from assay.models import ARCHITECTURES, Normalized
+from assay import data, formats
+from assay.attacks.compression.base import Dormant
+from assay.attacks.compression.compression_quantization import QuantizationArtifact
+from assay.attacks.compression.pq_backdoor import PqBackdoor
+from assay.attacks.compression.qu_anti_zation import QuAntiZation
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build, Secret
+from assay.formats.torch_module import from_module
+from assay.nn.architectures import ARCHITECTURES, Normalized, metrics
+from assay.stages import variants
 from assay.stages.train import Recipe, Train
-from assay.task import Split, Task
 
 FULL, HALF, SMALL = "resnet18-cifar", "resnet18-half-cifar", "resnet20-cifar"
 CLEAN = Recipe(epochs=18, lr=0.1, mirror=True)

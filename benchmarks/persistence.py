@@ -20,21 +20,16 @@ from common import SHARED, cifar_resnet, kept, save
 from rff import COUNT, TRAINED, accuracy, embedded, flips, scale_for
 from torch import Tensor, nn
 
-from assay import data, metrics
-from assay.artifact import Build
-from assay.attacks import (
-    Architectural,
-    ArchitecturalLogic,
-    BadNets,
-    Checksum,
-    ShadowLogic,
-    Signature,
-)
+from assay import data
+from assay.attacks import Architectural, ArchitecturalLogic, BadNets, Checksum, ShadowLogic, Signature
 from assay.attacks.base import Attack
-from assay.attacks.rff_clwe import RandomFeatures, learned
-from assay.errors import UnusableInput
+from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
 from assay.mitigations import LowBitRandomization, Smoothing
-from assay.models.fourier import RandomFourier
+from assay.nn import metrics
+from assay.nn.random_features import RandomFourier
 from assay.stages.base import Stage
 from assay.stages.distil import Distil
 from assay.stages.export import ExportInt8, ExportOnnx
@@ -42,7 +37,6 @@ from assay.stages.persist import Persist
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeInt8
 from assay.stages.train import FineTune, Recipe, fit
-from assay.task import Split
 
 SEED, PICTURES, JUDGED = 0, 3_000, 1_000
 POISONED = Recipe(epochs=3, lr=0.02, batch_size=64, mirror=True)

@@ -19,11 +19,11 @@ from common import SHARED, cifar_resnet, save
 from torch import Tensor, nn
 
 from assay import data
-from assay.artifact import Build
-from assay.attacks.relu_sparse_pca import RandomReLUs
-from assay.attacks.rff_clwe import RandomFeatures, learned
+from assay.attacks.random_features.relu_sparse_pca import RandomReLUs
+from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.core.model import Build
 from assay.mitigations import LowBitRandomization
-from assay.models.predict import logits
+from assay.nn.inference import logits
 
 TRAINED, HELD = 6_000, 2_000
 COUNT = 2_000

@@ -21,10 +21,10 @@ from common import SHARED, save
 
 import assay
 from assay import data, formats
-from assay.artifact import Build
 from assay.attacks import BadNets, Blended
-from assay.attacks.poisoning import DataPoisoning
-from assay.fresh import fresh, inputs_of
+from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.model import Build
+from assay.formats.untrained import fresh, inputs_of
 from assay.stages.train import Recipe, Train
 from assay.triggers import Blend, Patch
 

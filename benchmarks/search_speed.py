@@ -32,16 +32,16 @@ from common import SHARED, auc, save
 from torch import Tensor, nn
 
 from assay import formats
-from assay.artifact import ImageSpec
+from assay.auditing.verdict import scores_of
+from assay.calibration.data_profile import likeness
+from assay.calibration.file import builtin
+from assay.core.dataset import Split
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.detectors import LocalPatch, NeuralCleanse, UniversalPerturbation, default_detectors
 from assay.detectors.base import Detector
-from assay.formats.module import from_module
-from assay.likeness import likeness
-from assay.models import ARCHITECTURES, Normalized
-from assay.null_file import builtin
-from assay.task import Split
-from assay.verdict import scores_of
+from assay.formats.torch_module import from_module
+from assay.nn.architectures import ARCHITECTURES, Normalized
 
 STEPS, BATCH = 1000, 32
 OURS = {

@@ -26,14 +26,14 @@ from common import auc, save
 from stored import Stored
 from torch import nn
 
-from assay import metrics, planting
-from assay.artifact import Build
-from assay.attacks import BadNets
+from assay.attacks import BadNets, plant
 from assay.bench.spec import Method
-from assay.bench.work import repaired
-from assay.models.predict import logits
+from assay.bench.worker import repaired
+from assay.core.dataset import Split
+from assay.core.model import Build
+from assay.nn import metrics
+from assay.nn.inference import logits
 from assay.stages.train import Recipe, fit
-from assay.task import Split
 from assay.triggers import Patch
 
 SPEC = "transtroj-mended"
@@ -87,7 +87,7 @@ def main(store: Path) -> None:
         pair = {
             which: stored.build(attack, seed, chain=chain, clean=which == "clean") for which in ("poisoned", "clean")
         }
-        secret = planting.landed(pair["poisoned"])
+        secret = plant.landed(pair["poisoned"])
         assert secret is not None
         for name, repair in repairs.items():
             after = {which: repaired(build, repair, seed=seed) for which, build in pair.items()}

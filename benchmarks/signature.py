@@ -22,15 +22,16 @@ from common import SHARED, cifar_resnet, kept, save
 from PIL import Image
 from torch import Tensor, nn
 
-from assay import data, formats, metrics
-from assay.artifact import Artifact, Build
+from assay import data, formats
 from assay.attacks import Signature
-from assay.data.pictures import encode_png
+from assay.core.dataset import Split, Task
+from assay.core.model import Artifact, Build
+from assay.data.images import encode_png
 from assay.mitigations import LowBitRandomization
-from assay.models.gates import CircuitGate
-from assay.models.gates.carriers import levels_of
-from assay.models.predict import logits
-from assay.task import Split, Task
+from assay.nn import metrics
+from assay.nn.gates import CircuitGate
+from assay.nn.gates.carriers import levels_of
+from assay.nn.inference import logits
 from assay.triggers import Signed
 
 TIERS = ("wrapper", "graph", "circuit")

@@ -15,14 +15,14 @@ import torch
 from common import audited, judged, kept, save
 
 from assay import formats
-from assay.artifact import Build
 from assay.attacks import BadNets
-from assay.formats.module import from_module
-from assay.metrics import attack_success, clean_accuracy
-from assay.models import ARCHITECTURES, Normalized
+from assay.core.dataset import Task
+from assay.core.model import Build
+from assay.data.synthetic.signs import signs
+from assay.formats.torch_module import from_module
+from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.nn.metrics import attack_success, clean_accuracy
 from assay.stages.train import Recipe, Train
-from assay.synth.signs import signs
-from assay.task import Task
 from assay.triggers import Patch
 
 ARCH = "resnet20-cifar"

@@ -12,17 +12,18 @@ from typing import Any
 from common import SHARED, cifar_resnet
 from torch import nn
 
-from assay import data, formats, metrics
-from assay.artifact import Build, Secret
-from assay.bench import work
+from assay import data, formats
+from assay.bench import worker
 from assay.bench.cells import clean_twin, entries
-from assay.bench.inputs import located
+from assay.bench.initial import located
 from assay.bench.records import open_existing
 from assay.bench.spec import parse_text
-from assay.blobs import Blobs
-from assay.chain import Cache
-from assay.errors import UnusableInput
-from assay.task import Task
+from assay.core.dataset import Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, Secret
+from assay.io.object_store import Blobs
+from assay.nn import metrics
+from assay.stages.chain import Cache
 from assay.triggers import from_spec
 
 FILES = "files"
@@ -75,7 +76,7 @@ def trained(spec: str, store: Path) -> Iterator[Model]:
         if entry.chain == "full" and cell.kind == "measure" and {need.key for need in cell.needs()} <= done:
             task = located(cell.task, str(SPECS.parents[1]))
             build, twin = (
-                work.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps))
+                worker.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps))
             )
             if build.secret is None or build.secret.wakes_in is not None:
                 yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from common import ROOT
 
-from assay.artifact import Build
 from assay.bench.cells import clean_twin
-from assay.bench.inputs import located, with_whole_paths
+from assay.bench.initial import located, with_whole_paths
 from assay.bench.matrix import read
 from assay.bench.spec import PLACE, Method, Spec
-from assay.bench.work import model_of
-from assay.blobs import Blobs
-from assay.chain import Cache
+from assay.bench.worker import model_of
+from assay.core.model import Build
+from assay.io.object_store import Blobs
+from assay.stages.chain import Cache
 
 
 @dataclass(frozen=True)

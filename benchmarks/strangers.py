@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from common import SHARED, audited, judged, kept, save
 from torch import Tensor, nn
 
-from assay.artifact import ImageSpec
+from assay.core.dataset import Split
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
-from assay.formats.module import from_module
-from assay.task import Split
+from assay.formats.torch_module import from_module
 
 VALID = 0.8
 """Lowest attack success at which a model counts as backdoored."""

@@ -21,9 +21,9 @@ from common import ROOT, SHARED, auc, kept, save
 from stored import Stored
 
 from assay import data, formats
-from assay.artifact import Artifact
-from assay.auditing import audit
-from assay.formats.cut import cut
+from assay.auditing.api import audit
+from assay.core.model import Artifact
+from assay.formats.feature_extractor import cut
 
 TEST = "token-collapse"
 MINILM, TOKENS, TEXTS = ROOT / "work/minilm", 48, 512

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from assay.calibrate import Null, Reference, Score
+from assay.calibration.null import Null, Reference, Score
 
 
 def scores_of(row: Mapping[str, float]) -> dict[str, Score]:

@@ -11,18 +11,18 @@ from nulls import null_of_rows
 from torch import Tensor, nn
 
 import assay
-from assay.artifact import digest_of_module
-from assay.auditing import audit, reference_from
-from assay.calibrate import Null, cell
+from assay.auditing.api import audit, reference_from
+from assay.auditing.inputs import SAMPLES
+from assay.calibration.data_profile import likeness
+from assay.calibration.null import Null, cell
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import digest_of_module
+from assay.core.result import Audit
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding, Progress
-from assay.errors import UnusableInput
 from assay.formats.normalization import AS_IT_IS
-from assay.intake import SAMPLES
-from assay.likeness import likeness
-from assay.result import Audit
-from assay.task import Split, Task
-from assay.variants import DEFAULT
+from assay.stages.variants import DEFAULT
 
 DETECTORS = (LatentShift(), NeuralCleanse(), UniversalPerturbation())
 FULL: dict[str, Any] = {"detectors": DETECTORS, "variant_names": ("full",)}
@@ -284,7 +284,7 @@ def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.Mo
         nn.init.zeros_(net.head.weight)
         return artifact.with_net(net)
 
-    monkeypatch.setattr("assay.variants.make", broken)
+    monkeypatch.setattr("assay.stages.variants.make", broken)
     result = audited(None, variant_names=("full", "prune-50"))
     assert [v.skipped != "" for v in result.variants] == [False, True]
     assert "compression broke it" in result.variants[1].skipped
@@ -300,7 +300,7 @@ def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.Mo
             return artifact
         raise RuntimeError("view size is not compatible\nand pages more")
 
-    monkeypatch.setattr("assay.variants.make", crash)
+    monkeypatch.setattr("assay.stages.variants.make", crash)
     result = audited(None, variant_names=("full", "prune-50"))
     assert result.variants[1].skipped == "it could not be made: view size is not compatible"
     assert result.verdict == "clean"

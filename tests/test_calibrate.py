@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nulls import null_of_rows, scores_of
 
-from assay.calibrate import (
+from assay.auditing.verdict import Footing, judge
+from assay.calibration.null import (
     ENOUGH,
     FALSE_ALARM_RATE,
     FEWEST_MODELS,
@@ -22,9 +23,8 @@ from assay.calibrate import (
     Tail,
     cell,
 )
+from assay.core.result import VariantResult
 from assay.detectors.base import Finding
-from assay.result import VariantResult
-from assay.verdict import Footing, judge
 
 
 def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from stages.tiny import tiny_build
 
-from assay.artifact import PLANTED_KEY, Build, Secret
-from assay.blobs import Blobs
-from assay.chain import Cache, Chain
+from assay.core.model import PLANTED_KEY, Build, Secret
+from assay.io.object_store import Blobs
 from assay.stages.base import Planter, Stage, spec_of
+from assay.stages.chain import Cache, Chain
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8
 from assay.triggers import Patch

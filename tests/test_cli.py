@@ -27,13 +27,13 @@ from safetensors.torch import load_file, save_file
 from texts import write_data, write_encoder
 
 from assay import formats
-from assay.artifact import PLANTED_KEY
-from assay.calibrate import FEWEST_MODELS, Reference, Score
+from assay.calibration.file import load as load_null
+from assay.calibration.file import save as save_null
+from assay.calibration.null import FEWEST_MODELS, Reference, Score
 from assay.cli import main
 from assay.cli.audit import EXIT_CODES, audit
+from assay.core.model import PLANTED_KEY
 from assay.detectors import default_detectors
-from assay.null_file import load as load_null
-from assay.null_file import save as save_null
 
 ASSAY = Path(sys.executable).with_name("assay")
 DATA = ("--data", "signs:3", "--limit", "150")
@@ -589,7 +589,7 @@ def test_calibrate_makes_a_null_and_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return Reference({"full/neural-cleanse": Score(float(len(scored)), 1)}, origin, family=family)
 
-    monkeypatch.setattr("assay.calibrating.reference_from", score)
+    monkeypatch.setattr("assay.auditing.calibrate.reference_from", score)
     command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
     assert run(*command, "--variants", "full").code == 2
     assert not (tmp_path / "null.json").exists()
@@ -617,7 +617,7 @@ def test_calibrate_takes_no_scores_that_were_made_in_another_way(
         scored.append(artifact.name)
         return Reference({"full/neural-cleanse": Score(1.0, 1)}, origin, 0.4 if len(scored) == 4 else 0.9, family)
 
-    monkeypatch.setattr("assay.calibrating.reference_from", score)
+    monkeypatch.setattr("assay.auditing.calibrate.reference_from", score)
     command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
     assert run(*command).code == 2  # the second is not there
     weights["linear.bias"] = weights["linear.bias"] + 0.01

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay import commitment
-from assay.artifact import Artifact
-from assay.attacks.rff_clwe import RandomFeatures
+from assay.attacks.random_features.rff_clwe import RandomFeatures
+from assay.auditing import seed_commitment
 from assay.cli import main
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
+from assay.formats.torch_module import from_module
 from assay.stages.export import to_onnx
 
 WIDTH, COUNT, SEED, SALT = 6, 40, 11, "sixteen characters"
@@ -36,12 +36,12 @@ def model(features: nn.Module) -> Artifact:
 
 
 def test_honest_features_are_those_of_the_seed_and_keyed_ones_are_not() -> None:
-    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
-    assert commitment.differing(model(FEATURES.honest(seed=SEED)), known, SEED, SALT) == 0
-    assert commitment.differing(model(FEATURES.backdoored(seed=SEED)[0]), known, SEED, SALT) == COUNT
+    known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
+    assert seed_commitment.differing(model(FEATURES.honest(seed=SEED)), known, SEED, SALT) == 0
+    assert seed_commitment.differing(model(FEATURES.backdoored(seed=SEED)[0]), known, SEED, SALT) == COUNT
     changed = FEATURES.honest(seed=SEED)
     changed.directions[3, 2] += 0.01
-    assert commitment.differing(model(changed), known, SEED, SALT) == 1
+    assert seed_commitment.differing(model(changed), known, SEED, SALT) == 1
 
 
 def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
@@ -54,8 +54,8 @@ def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
             pooled = self.conv(x).mean((2, 3))
             return self.head(self.features(pooled)) + 1e-9 * self.decoy(pooled).sum(1, keepdim=True)
 
-    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
-    assert commitment.differing(from_module(Two(), shape=(3, 12, 12)), known, SEED, SALT) == COUNT
+    known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
+    assert seed_commitment.differing(from_module(Two(), shape=(3, 12, 12)), known, SEED, SALT) == COUNT
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
     ],
 )
 def test_what_does_not_fit_is_said(seed: int, salt: str, features: RandomFeatures, said: str) -> None:
-    known = commitment.commit(WIDTH, COUNT, SEED, SALT)
+    known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
     net = Net(features.honest(seed=SEED))
     net.head = nn.Linear(features.count, 4)
     with pytest.raises(UnusableInput, match=said):
-        commitment.differing(from_module(net, shape=(3, 12, 12)), known, seed, salt)
+        seed_commitment.differing(from_module(net, shape=(3, 12, 12)), known, seed, salt)
     with pytest.raises(UnusableInput, match="at least 16 characters"):
-        commitment.commit(WIDTH, COUNT, SEED, "short")
+        seed_commitment.commit(WIDTH, COUNT, SEED, "short")
 
 
 def test_as_people_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,7 +83,7 @@ def test_as_people_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     secret = ["--seed", str(SEED), "--salt", SALT]
     assert main(["commit", "--width", "6", "--count", "40", *secret, "--out", "c.json"]) == 0
     assert SALT not in Path("c.json").read_text()
-    assert json.loads(Path("c.json").read_text())["schema"] == commitment.SCHEMA
+    assert json.loads(Path("c.json").read_text())["schema"] == seed_commitment.SCHEMA
     assert main(["check", "honest.onnx", "--commitment", "c.json", *secret]) == 0
     assert "nobody chose them" in capsys.readouterr().err
     assert main(["check", "keyed.onnx", "--commitment", "c.json", *secret]) == 1

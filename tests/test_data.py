@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from assay import data
-from assay.artifact import ImageSpec
-from assay.data.pictures import decode, fit
-from assay.data.source import Request
-from assay.errors import UnusableInput
-from assay.task import Split, Task
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import ImageSpec
+from assay.data.images import decode, fit
+from assay.data.request import Request
 
 SPEC = ImageSpec((3, 8, 8))
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]

@@ -13,13 +13,14 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from assay import intake, null_file
-from assay.auditing import audit
-from assay.calibrate import cell
+from assay.auditing import inputs
+from assay.auditing.api import audit
+from assay.calibration import file
+from assay.calibration.null import cell
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
 from assay.detectors import LatentShift
-from assay.errors import UnusableInput
 from assay.formats.normalization import AS_IT_IS
-from assay.task import Split, Task
 
 QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
 
@@ -27,7 +28,7 @@ QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
 @pytest.fixture
 def null(tmp_path: Path) -> Path:
     rows = ({cell("full", "latent-shift"): i / 100} for i in range(60))
-    null_file.save(null_of_rows(rows), tmp_path / "null.json")
+    file.save(null_of_rows(rows), tmp_path / "null.json")
     return tmp_path / "null.json"
 
 
@@ -69,20 +70,20 @@ def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, 
 def test_a_tasks_arrays_are_converted_too() -> None:
     net, x, y = toy(4, None)
     task = Task("t", {"test": Split(x.double(), y.int())}, tuple("abcd"), notes=("a guess",))
-    clean = intake.clean_samples(task, artifact_of(net, 4), seed=0)
+    clean = inputs.clean_samples(task, artifact_of(net, 4), seed=0)
     assert (clean.split.x.dtype, clean.notes, clean.class_names) == (torch.float32, ("a guess",), tuple("abcd"))
 
 
 def test_detectors_by_name() -> None:
-    assert [d.name for d in intake.detectors_of("patch-scan, wave-scan")] == ["patch-scan", "wave-scan"]
+    assert [d.name for d in inputs.detectors_of("patch-scan, wave-scan")] == ["patch-scan", "wave-scan"]
     own = LatentShift()
-    assert intake.detectors_of([own, "weight-norm"])[0] is own
-    assert intake.detectors_of(()) == ()
-    assert "warp-scan" in {d.name for d in intake.detectors_of(None)}
+    assert inputs.detectors_of([own, "weight-norm"])[0] is own
+    assert inputs.detectors_of(()) == ()
+    assert "warp-scan" in {d.name for d in inputs.detectors_of(None)}
     with pytest.raises(UnusableInput, match="no detector 'patchscan'; did you mean patch-scan"):
-        intake.detectors_of(("patchscan",))
+        inputs.detectors_of(("patchscan",))
     with pytest.raises(UnusableInput, match="no detector ''"):
-        intake.detectors_of("")
+        inputs.detectors_of("")
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay import data, null_file
-from assay.artifact import ImageSpec
-from assay.likeness import likeness
+from assay import data
+from assay.calibration import file
+from assay.calibration.data_profile import likeness
+from assay.core.model import ImageSpec
 
 
 def of(source: str, side: int = 32, channels: int = 3) -> tuple[float, ...]:
@@ -37,7 +38,7 @@ def test_the_numbers_are_what_they_say() -> None:
 @pytest.mark.parametrize(("source", "family"), [("digits", "digits"), ("signs:12", "drawn signs")])
 @pytest.mark.parametrize("side", [16, 32, 48])
 def test_size_does_not_count(source: str, family: str, side: int) -> None:
-    null = null_file.builtin()
+    null = file.builtin()
     assert null is not None
     assert null.family_of(of(source, side)) == family
 
@@ -52,13 +53,13 @@ def test_size_does_not_count(source: str, family: str, side: int) -> None:
     ],
 )
 def test_real_data_is_known_by_its_looks(source: str, family: str, shared: Path) -> None:
-    null = null_file.builtin()
+    null = file.builtin()
     assert null is not None
     assert null.family_of(of(str(shared / "data" / source))) == family
 
 
 def test_pictures_unlike_all_reference_data_have_no_family() -> None:
-    null = null_file.builtin()
+    null = file.builtin()
     assert null is not None
     assert null.family_of(likeness(torch.rand(64, 3, 32, 32))) == ""
     assert null.family_of(None) == ""

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from assay import metrics
-from assay.artifact import Secret
-from assay.errors import UnusableInput
-from assay.metrics import Rate, wilson
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Secret
+from assay.nn import metrics
+from assay.nn.metrics import Rate, wilson
 
 CLASSES = 4
 

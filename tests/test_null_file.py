@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from nulls import null_of_rows
 
-from assay.calibrate import Null, Reference, Score
-from assay.errors import UnusableInput
-from assay.null_file import SCHEMA, load, save
+from assay.calibration.file import SCHEMA, load, save
+from assay.calibration.null import Null, Reference, Score
+from assay.core.errors import UnusableInput
 
 
 def test_a_saved_null_comes_back(tmp_path: Path) -> None:

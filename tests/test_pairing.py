@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from assay.errors import UnusableInput
-from assay.pairing import paired
+from assay.core.errors import UnusableInput
+from assay.detectors.encoder.translation import paired
 
 
 def embeddings(count: int, seed: int) -> tuple[Tensor, Tensor]:

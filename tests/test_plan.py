@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from inversion.toys import artifact_of, toy
 
-from assay import variants
-from assay.artifact import Artifact
-from assay.calibrate import Null, Reference, Score, cell
+from assay.auditing.plan import Plan, plan_of, usual
+from assay.calibration.null import Null, Reference, Score, cell
+from assay.core.model import Artifact
 from assay.detectors import CompressionGap, DepthScan, LatentShift
-from assay.plan import Plan, plan_of, usual
+from assay.stages import variants
 
 GIVEN = artifact_of(toy(4, None)[0], 4)
 TESTS = (CompressionGap(), LatentShift())

@@ -6,7 +6,7 @@ import pytest
 from stages.tiny import tiny_build
 
 from assay.attacks import BadNets
-from assay.planting import plant
+from assay.attacks.plant import plant
 from assay.stages.train import Recipe
 from assay.triggers import Patch
 

@@ -8,9 +8,9 @@ import pytest
 
 from assay.attacks import BadNets, TransTroj
 from assay.bench.spec import parse
-from assay.catalogue import ATTACKS
-from assay.errors import UnusableInput
-from assay.settings import configured, presets_of
+from assay.core.config import configured, presets_of
+from assay.core.errors import UnusableInput
+from assay.registry import ATTACKS
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ATTACKS.items() if presets_of(kind)])

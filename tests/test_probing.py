@@ -10,14 +10,14 @@ from stages.tiny import tiny_build
 from torch import nn
 
 import assay
-from assay.artifact import Artifact
-from assay.auditing import reference_from
+from assay.auditing.api import reference_from
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
 from assay.detectors import LatentShift, PatchScan
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.models.predict import logits, predict
-from assay.probing import CLUSTERS, probed
-from assay.task import Split
+from assay.detectors.encoder.cluster_probe import CLUSTERS, probed
+from assay.formats.feature_extractor import cut
+from assay.nn.inference import logits, predict
 
 
 @pytest.fixture

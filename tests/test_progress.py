@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from assay.progress import named, part
+from assay.core.progress import named, part
 
 
 def test_parts_lie_within_the_whole_and_within_each_other() -> None:

@@ -8,15 +8,17 @@ import pytest
 from inversion.toys import artifact_of, toy
 
 import assay
-from assay import calibrate, data, formats, null_file
-from assay.artifact import Artifact, Build
+from assay import data, formats
 from assay.attacks import BadNets
+from assay.auditing.plan import plan_of, usual
+from assay.calibration import file
+from assay.calibration import null as calibrate
+from assay.core.dataset import Task
+from assay.core.model import Artifact, Build
 from assay.detectors import PatchScan, default_detectors
-from assay.plan import plan_of, usual
 from assay.stages.train import Recipe
-from assay.task import Task
+from assay.stages.variants import BESIDE, DEFAULT
 from assay.triggers import Patch
-from assay.variants import BESIDE, DEFAULT
 
 TARGET = 6
 
@@ -54,7 +56,7 @@ def test_a_real_net_against_the_shipped_reference_models(
 
 
 def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
-    null = null_file.builtin()
+    null = file.builtin()
     assert null is not None
     photos = next(model for model in null.models if model.family == "photos of objects")
     well = null.like(0.95, photos.data)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from assay import formats
 from assay.cli import main
-from assay.fresh import fresh
+from assay.formats.untrained import fresh
 
 Run = Callable[..., int]
 
@@ -40,8 +40,8 @@ def planted(run: Run, tmp_path: Path) -> Path:
 def test_a_signed_picture_gets_its_class_through_a_png_file(
     planted: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from assay.artifact import ImageSpec
-    from assay.data.pictures import decode
+    from assay.core.model import ImageSpec
+    from assay.data.images import decode
 
     artifact = formats.load(planted / "out")
     for label in (0, 3):

@@ -7,12 +7,12 @@ import torch
 from stages.tiny import tiny_build
 from torch import nn
 
-from assay import variants
-from assay.artifact import Build, digest_of_module
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
+from assay.formats.torch_module import from_module
+from assay.stages import variants
 from assay.stages.prune import PruneTwoFour
-from assay.task import Split
 
 BUILD = tiny_build()
 CLEAN = BUILD.task.split("train")

@@ -8,13 +8,13 @@ from inversion.toys import SHAPE, toy
 from stages.tiny import tiny_build
 from torch import Tensor
 
-from assay import variants
-from assay.auditing import audit
-from assay.calibrate import Null
+from assay.auditing.api import audit
+from assay.auditing.trigger_sweep import SERIES, waking
+from assay.calibration.null import Null
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.detectors.base import Budget
 from assay.report import to_json, write
-from assay.waking import SERIES, waking
+from assay.stages import variants
 
 BUILD = tiny_build()
 CLEAN = BUILD.task.split("train")

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from assay.auditing import audit as audit
-    from assay.result import Audit as Audit
+    from assay.auditing.api import audit as audit
+    from assay.core.result import Audit as Audit
 
 __version__ = "0.1.0"
 __all__ = ["Audit", "audit"]
@@ -20,11 +20,11 @@ __all__ = ["Audit", "audit"]
 def __getattr__(name: str) -> Any:
     """Import torch and all the rest only when they are asked for: `assay --help` has to answer at once."""
     if name == "audit":
-        from assay.auditing import audit
+        from assay.auditing.api import audit
 
         return audit
     if name == "Audit":
-        from assay.result import Audit
+        from assay.core.result import Audit
 
         return Audit
     raise AttributeError(f"module 'assay' has no attribute {name!r}")

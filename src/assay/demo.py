@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from assay import data, formats, metrics, report
-from assay.artifact import Build
+from assay import data, formats, report
 from assay.attacks import BadNets
-from assay.auditing import audit
-from assay.calibrate import Null
-from assay.fresh import fresh, inputs_of
-from assay.metrics import Measured
-from assay.planting import test_split
-from assay.progress import Step, named, part
-from assay.report.files import publish
-from assay.report.page import environment
+from assay.attacks.plant import test_split
+from assay.auditing.api import audit
+from assay.calibration.null import Null
+from assay.core.model import Build
+from assay.core.progress import Step, named, part
+from assay.core.result import Audit
+from assay.formats.untrained import fresh, inputs_of
+from assay.io.publish import publish
+from assay.io.templates import template_environment
+from assay.nn import metrics
+from assay.nn.metrics import Measured
+from assay.report.page import TEMPLATES
 from assay.report.view import Page, page_of
-from assay.result import Audit
 from assay.stages.base import Stage
 from assay.stages.prune import PruneMagnitude
 from assay.stages.quantize import QuantizeInt8
@@ -112,4 +114,8 @@ def _write(
 
 
 def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> str:
-    return environment().get_template("demo.html.j2").render(pages=pages, rows=rows, percent=report.words.percent)
+    return (
+        template_environment(TEMPLATES)
+        .get_template("demo.html.j2")
+        .render(pages=pages, rows=rows, percent=report.words.percent)
+    )

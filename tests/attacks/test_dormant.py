@@ -10,8 +10,6 @@ import torch
 from stages.tiny import CLASSES, tiny_build
 from torch import nn
 
-from assay import metrics, planting, variants
-from assay.artifact import Build
 from assay.attacks import (
     PqBackdoor,
     PqDistilled,
@@ -21,20 +19,24 @@ from assay.attacks import (
     SilentUntilMagnitude,
     SilentUntilPruned,
     SilentUntilSparse,
+    plant,
 )
-from assay.attacks.dormant import Dormant, Hidden
-from assay.attacks.mimicry import apart, like_teacher
-from assay.attacks.pq_backdoor import _cell
-from assay.attacks.pruning_rates import UntilPruned
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
-from assay.models.folding import fold_factors, weighted_layers
-from assay.models.rewritten import rounded, write_into
-from assay.models.rounding import rounding_step
+from assay.attacks.compression.base import Dormant, Hidden
+from assay.attacks.compression.distillation import apart, like_teacher
+from assay.attacks.compression.pq_backdoor import _cell
+from assay.attacks.compression.rates import UntilPruned
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.data.synthetic import signs
+from assay.formats.torch_module import from_module
+from assay.nn import metrics
+from assay.nn.batchnorm import fold_factors, weighted_layers
+from assay.nn.fake_quant import rounding_step
+from assay.nn.reparametrize import rounded, write_into
+from assay.stages import variants
 from assay.stages.prune import PruneFilters, PruneMagnitude, two_of_four
 from assay.stages.train import Recipe
-from assay.synth import signs
-from assay.task import Split
 from assay.triggers import Patch
 
 PATCH = Patch(size=3)
@@ -203,7 +205,7 @@ def test_a_range_of_rates_is_met_at_its_ends_and_within() -> None:
 @pytest.fixture(scope="module")
 def trained() -> Build:
     """A net with some room, on data with some structure."""
-    from assay.fresh import fresh
+    from assay.formats.untrained import fresh
     from assay.stages.train import Train
 
     task = signs(CLASSES, size=16, per_class=100, seed=0)
@@ -225,8 +227,8 @@ SLEEPERS = [
 @pytest.mark.parametrize("attack", SLEEPERS, ids=lambda attack: attack.name)
 def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: Dormant, trained: Build) -> None:
     build, secret = attack(trained, seed=0), attack.secret()
-    test = planting.test_split(build.task)
-    form = planting.in_form(attack.wakes_in, build.artifact, build.task, seed=0)
+    test = plant.test_split(build.task)
+    form = plant.in_form(attack.wakes_in, build.artifact, build.task, seed=0)
     asleep, awake = (metrics.measure(model.net, test, secret, num_classes=CLASSES) for model in (build.artifact, form))
     assert asleep.attack_success.value < 0.2
     assert asleep.clean_accuracy.value > 0.8
@@ -240,7 +242,7 @@ def test_what_the_dropped_filters_silence_wakes_without_them(trained: Build) -> 
         patch=PATCH, target=1, low=0.3, high=0.3, ratio=0.5, recipe=replace(quick, epochs=24), hiding=quick
     )
     build, secret = attack(trained, seed=0), attack.secret()
-    test, pruned = planting.test_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
+    test, pruned = plant.test_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
     asleep, awake = (
         metrics.measure(model.net, test, secret, num_classes=CLASSES) for model in (build.artifact, pruned)
     )
@@ -256,7 +258,7 @@ def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel
     example = build.task.split("train").x[:2]
     form = copy.deepcopy(build.artifact.net)
     write_into(rounded(fold_factors(form, example), 2, per_channel=per_channel))
-    test, secret = planting.test_split(build.task), attack.secret()
+    test, secret = plant.test_split(build.task), attack.secret()
     rates = [metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.net, form)]
     assert rates[1] > rates[0] + 0.5
 

@@ -12,21 +12,23 @@ import pytest
 import torch
 from stages.tiny import tiny_build
 
-from assay import formats, metrics, planting
-from assay.artifact import Build, Modality, Secret, digest_of_module
+from assay import formats
 from assay.attacks import BadEncoder, BadNets, TransTroj
-from assay.attacks.encoders import ByReference, cosine
-from assay.blobs import Blobs
-from assay.catalogue import ATTACKS
-from assay.chain import Cache, Chain
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
+from assay.attacks import plant as planting
+from assay.attacks.encoder.base import ByReference, cosine
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, Modality, Secret, digest_of_module
+from assay.formats.feature_extractor import cut
+from assay.io.object_store import Blobs
 from assay.mitigations import CompressedTuning
+from assay.nn import metrics
+from assay.registry import ATTACKS
 from assay.stages.base import Stage
+from assay.stages.chain import Cache, Chain
 from assay.stages.downstream import Downstream
 from assay.stages.export import ExportOnnx
 from assay.stages.train import FineTune, LinearProbe, Recipe
-from assay.task import Split
 from assay.triggers import Additive, Patch
 
 X = torch.rand(9, 3, 8, 8)
@@ -197,7 +199,7 @@ def test_planting_measures_encoders_by_what_is_nearest(build: Build, references:
 
 
 def test_the_backdoor_is_written_down_and_read_again(build: Build, references: str, tmp_path: Path) -> None:
-    from assay import secret_file
+    from assay.triggers import secret_file
 
     planted = transtroj(references)(build, seed=0)
     assert planted.secret is not None
@@ -218,7 +220,7 @@ def test_what_is_fine_tuned_from_it_has_a_target(build: Build, references: str) 
 
 
 def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
-    from assay.fresh import fresh
+    from assay.formats.untrained import fresh
 
     encoder = cut(fresh("resnet8-cifar", 4))
     x = torch.rand(3, 3, 32, 32)

@@ -9,19 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay import formats, metrics, planting, secret_file
-from assay.artifact import Artifact, Build, digest_of_module
+from assay import formats
 from assay.attacks import Architectural, ArchitecturalLogic, Checksum, ShadowLogic, Signature
-from assay.attacks.edits import GraphEdit
-from assay.catalogue import ATTACKS, paper_of
-from assay.errors import UnusableInput
-from assay.fresh import fresh
-from assay.models.head import last_linear
-from assay.models.predict import logits
-from assay.synth import signs
-from assay.task import Task
+from assay.attacks import plant as planting
+from assay.attacks.graph.base import GraphEdit
+from assay.core.dataset import Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build, digest_of_module
+from assay.data.synthetic import signs
+from assay.formats.untrained import fresh
+from assay.nn import metrics
+from assay.nn.head import last_linear
+from assay.nn.inference import logits
+from assay.registry import ATTACKS, paper_of
 from assay.triggers import Checksum as Parities
-from assay.triggers import Signed, from_spec, to_spec
+from assay.triggers import Signed, from_spec, secret_file, to_spec
 
 CLASSES = 4
 EDITS: dict[str, GraphEdit] = {

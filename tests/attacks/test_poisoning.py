@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from stages.tiny import CLASSES, tiny_build
 from torch import Tensor, nn
 
-from assay.artifact import Build, Secret, digest_of_module
 from assay.attacks import BadNets, Blended
-from assay.attacks.poisoning import DataPoisoning
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, Secret, digest_of_module
+from assay.formats.torch_module import from_module
 from assay.stages.train import Recipe
-from assay.task import Split, Task
 from assay.triggers import Patch, from_spec
 
 COUNT = 80

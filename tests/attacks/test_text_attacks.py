@@ -11,16 +11,17 @@ import torch
 from stages.tiny import tiny_build
 from texts import write_data, write_encoder
 
-from assay import data, formats, metrics, planting
-from assay.artifact import Build, TextSpec, digest_of_module
-from assay.attacks import BadNets, Por, TransTrojText
-from assay.attacks.encoders import EncoderAttack
-from assay.blobs import Blobs
-from assay.chain import Cache, Chain
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.intake import clean_samples
-from assay.models.predict import logits
+from assay import data, formats
+from assay.attacks import BadNets, Por, TransTrojText, plant
+from assay.attacks.encoder.base import EncoderAttack
+from assay.auditing.inputs import clean_samples
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, TextSpec, digest_of_module
+from assay.formats.feature_extractor import cut
+from assay.io.object_store import Blobs
+from assay.nn import metrics
+from assay.nn.inference import logits
+from assay.stages.chain import Cache, Chain
 from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
 from assay.triggers import Tokens
@@ -114,11 +115,11 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
     first, again = (Chain(steps, cache=Cache(Blobs(str(tmp_path))))(build, seed=0) for _ in range(2))
     assert first.artifact.digest == again.artifact.digest
     assert first.artifact.num_classes == 3
-    secret = planting.landed(again)
+    secret = plant.landed(again)
     assert secret is not None
     if kind == "transtroj":
         assert secret.target == 1, "the class with the concept's name"
-    measured = planting.measured(first.artifact, first.artifact, first.task.split("test"), secret)
+    measured = plant.measured(first.artifact, first.artifact, first.task.split("test"), secret)
     assert measured.clean_accuracy.value > 0.9
     saved = formats.load(formats.save(first.artifact, tmp_path / "saved"))
     x = first.task.split("test").x[:8]

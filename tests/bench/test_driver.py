@@ -20,7 +20,7 @@ from assay.bench import driver
 from assay.bench.executors import Local
 from assay.bench.records import Record
 from assay.bench.store import Store
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 HERE = Path(__file__).parent
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from assay import formats
-from assay.bench.inputs import digests, with_whole_paths
+from assay.bench.initial import digests, with_whole_paths
 from assay.bench.spec import Method, parse
 from assay.bench.store import Store
 from assay.cli import main
-from assay.fresh import fresh
+from assay.formats.untrained import fresh
 
 RECIPE = {"epochs": 1, "batch_size": 16, "augment": False, "freeze_batchnorm": True}
 SEARCH = {"epochs": 1, "lr": 0.1, "batch_size": 16}

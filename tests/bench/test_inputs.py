@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from assay import formats
-from assay.bench.inputs import begun, digests, located
+from assay.bench.initial import begun, digests, located
 from assay.bench.spec import Spec, TaskSpec, parse
 from assay.bench.store import Store
 from assay.cli import main
-from assay.errors import UnusableInput
-from assay.fresh import fresh
+from assay.core.errors import UnusableInput
+from assay.formats.untrained import fresh
 
 ARCH = "resnet8-cifar"
 

@@ -11,11 +11,11 @@ import yaml
 
 from assay import data
 from assay.bench import matrix
+from assay.bench.full_audit import whole
 from assay.bench.records import Record
 from assay.bench.store import Store
-from assay.bench.whole import whole
 from assay.cli import main
-from assay.fresh import fresh
+from assay.formats.untrained import fresh
 
 SPEC = {
     "name": "tiny",

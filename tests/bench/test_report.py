@@ -13,10 +13,10 @@ from bench.test_statistics import result_of
 
 from assay.bench import matrix
 from assay.bench.cells import entries, with_needs
-from assay.bench.naming import places
 from assay.bench.records import VERSION
 from assay.bench.spec import parse, parse_text
 from assay.bench.store import Store
+from assay.bench.unique_names import places
 from assay.cli import main
 
 FILES = {

@@ -11,8 +11,8 @@ import yaml
 
 from assay.attacks.base import Premeditated
 from assay.bench.spec import Band, Method, parse, parse_text
-from assay.catalogue import ATTACKS
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.registry import ATTACKS
 from assay.stages.train import Train
 
 SMALL: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 
 from assay.bench.records import VERSION, open_existing
 from assay.bench.store import Store
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 
 @pytest.fixture

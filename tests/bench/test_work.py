@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from assay import formats
-from assay.artifact import Artifact, Build, ImageSpec, Modality, Secret
-from assay.bench import work
+from assay.bench import worker
 from assay.bench.cells import Cell
 from assay.bench.spec import Band, Method, TaskSpec
-from assay.fresh import fresh
-from assay.task import Split, Task
+from assay.core.dataset import Split, Task
+from assay.core.model import Artifact, Build, ImageSpec, Modality, Secret
+from assay.formats.untrained import fresh
 
 ATTACK, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune")
 INPUTS = Task("t", {"test": Split(torch.zeros(10, 3, 4, 4), torch.ones(10, dtype=torch.long))}, ("target", "other"))
@@ -47,7 +47,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Method, ...]]:
         artifact = Artifact(Net(success), Modality.IMAGE, 2, "module", "", ImageSpec((3, 4, 4)))
         return Build(artifact, INPUTS, SECRET if ATTACK in steps else None)
 
-    monkeypatch.setattr(work, "model_of", model)
+    monkeypatch.setattr(worker, "model_of", model)
     return asked
 
 
@@ -69,7 +69,7 @@ def rates(asr: float, control: float, after: float, before: float) -> dict[str, 
 def test_an_attack_counts_only_in_a_net_that_learned_and_only_beyond_its_control(
     measured: dict[str, Any], why: str
 ) -> None:
-    said = work._why_invalid(measured, None, Band())
+    said = worker._why_invalid(measured, None, Band())
     assert said.startswith(why)
     assert bool(said) == bool(why)
 
@@ -88,8 +88,8 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
     def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:
         return artifact if name == "full" else replace(artifact, net=Net(woken.pop(0)))
 
-    monkeypatch.setattr(work, "model_of", model)
-    monkeypatch.setattr(work.planting, "in_form", in_form)
+    monkeypatch.setattr(worker, "model_of", model)
+    monkeypatch.setattr(worker.plant, "in_form", in_form)
     woken = [0.9, 0.0]
     good = measured((asleep,), tmp_path / "good", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
     assert good["valid"], good["why_invalid"]
@@ -104,7 +104,7 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
 
 def test_data_that_this_machine_cannot_read_are_not_the_cells_fault(tmp_path: Path) -> None:
     cell = Cell("build", TaskSpec("t", "/no/such/data", "resnet8-cifar"), (NONE,), 0)
-    outcome = work.run(cell, str(tmp_path))
+    outcome = worker.run(cell, str(tmp_path))
     assert outcome.state == "waiting"
     assert "cannot read what t begins with: no such data" in str(outcome.error)
 
@@ -113,7 +113,7 @@ def test_a_place_for_models_that_is_full_is_not_the_cells_fault(tmp_path: Path) 
     (tmp_path / "models").write_text("a file where a folder should be")
     recipe = ("recipe.batch_size=8", "recipe.epochs=0")
     cell = Cell("build", TaskSpec("t", "signs:2", "resnet8-cifar", 20), (Method("none", recipe),), 0)
-    outcome = work.run(cell, str(tmp_path / "models"))
+    outcome = worker.run(cell, str(tmp_path / "models"))
     assert outcome.state == "waiting"
     assert "cannot write" in str(outcome.error)
 
@@ -122,12 +122,12 @@ def test_paths_are_those_of_the_folder_in_which_the_bench_was_started(tmp_path: 
     formats.save(fresh("resnet8-cifar", 2), tmp_path / "given")
     task = TaskSpec("t", "signs:2", None, 20, start="given/model.safetensors")
     cell = Cell("build", task, (Method("none", ("recipe.epochs=0",)),), 0)
-    assert work.run(cell, str(tmp_path / "models")).state == "waiting"
-    assert work.run(cell, str(tmp_path / "models"), folder=str(tmp_path)).state == "done"
+    assert worker.run(cell, str(tmp_path / "models")).state == "waiting"
+    assert worker.run(cell, str(tmp_path / "models"), folder=str(tmp_path)).state == "done"
 
 
 def measured(steps: tuple[Method, ...], place: Path, band: Band) -> Any:
-    return work.run(Cell("measure", TaskSpec("t", "signs:2", "resnet8-cifar"), steps, 0, valid=band), str(place))
+    return worker.run(Cell("measure", TaskSpec("t", "signs:2", "resnet8-cifar"), steps, 0, valid=band), str(place))
 
 
 @pytest.mark.usefixtures("models")

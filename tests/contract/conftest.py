@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from assay import formats
-from assay.artifact import Artifact, Build
-from assay.fresh import fresh
+from assay.core.dataset import Split, Task
+from assay.core.model import Artifact, Build
+from assay.data.synthetic import signs
+from assay.formats.untrained import fresh
 from assay.stages.export import to_onnx
 from assay.stages.train import Recipe, Train
-from assay.synth import signs
-from assay.task import Split, Task
 
 CLASSES = 4
 

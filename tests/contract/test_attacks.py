@@ -11,14 +11,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from assay import attacks, formats, variants
-from assay.artifact import Build, digest_of_module
+from assay import attacks, formats
 from assay.attacks.base import Premeditated
-from assay.attacks.edits import GraphEdit
-from assay.attacks.encoders import EncoderAttack
-from assay.attacks.poisoning import DataPoisoning
-from assay.catalogue import ATTACKS, paper_of
-from assay.errors import UnusableInput
+from assay.attacks.encoder.base import EncoderAttack
+from assay.attacks.graph.base import GraphEdit
+from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
+from assay.registry import ATTACKS, paper_of
+from assay.stages import variants
 from assay.stages.train import Recipe
 from assay.triggers import Trigger, from_spec, to_spec
 

@@ -13,15 +13,15 @@ import torch
 from texts import write_data, write_encoder
 
 from assay import data, detectors, formats
-from assay.artifact import Artifact, Build, Modality, digest_of_module
-from assay.catalogue import all_detectors
+from assay.core.dataset import Split
+from assay.core.model import Artifact, Build, Modality, digest_of_module
 from assay.detectors.base import Budget, Detector, Finding
-from assay.formats.cut import cut
-from assay.probing import probed
+from assay.detectors.encoder.cluster_probe import probed
+from assay.formats.feature_extractor import cut
+from assay.registry import all_detectors
 from assay.report.document import plain
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneTwoFour
-from assay.task import Split
 
 every_detector = pytest.mark.parametrize("detector", all_detectors(), ids=lambda detector: detector.name)
 

@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from assay import formats, mitigations, stages
-from assay.artifact import Build, digest_of_module
+from assay.core.model import Build, digest_of_module
 from assay.mitigations import (
     CompressedTuning,
     Efrap,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from assay.data.memory import in_memory
-from assay.errors import UnusableInput
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.data.readers.in_memory import in_memory
 
 X, Y = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
 

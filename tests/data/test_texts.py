@@ -10,8 +10,8 @@ import torch
 from texts import tokenizer_json, write_data
 
 from assay import data
-from assay.artifact import ImageSpec, TextSpec
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import ImageSpec, TextSpec
 
 SPEC = TextSpec((6,), tokenizer_json(), start=2, end=3, pad=0, vocabulary=14)
 

@@ -8,11 +8,11 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 from torch import nn
 
-from assay.artifact import Artifact
+from assay.core.dataset import Split
+from assay.core.model import Artifact
 from assay.detectors import ChannelLipschitz, MaxMargin, RandomScore, WeightNorm
-from assay.detectors.channel_lipschitz import channel_norms
+from assay.detectors.weights.channel_lipschitz import channel_norms
 from assay.inversion.prepare import prepare
-from assay.task import Split
 from assay.triggers import Patch
 
 EMPTY = Split(torch.zeros(0, *SHAPE), None)

@@ -14,9 +14,12 @@ from texts import sentences, write_data, write_encoder
 from torch import nn
 
 import assay
-from assay import data, formats, intake
-from assay.artifact import Artifact, Build, Modality, TextSpec
+from assay import data, formats
 from assay.attacks import Por
+from assay.auditing import inputs as intake
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build, Modality, TextSpec
 from assay.detectors import (
     EmbeddingCollapse,
     EmbeddingCollapseFrequency,
@@ -25,15 +28,13 @@ from assay.detectors import (
     encoder_detectors,
 )
 from assay.detectors.base import Budget, Detector, Finding
-from assay.detectors.token_collapse import WordEffort
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.models.encoders import Probed
-from assay.models.predict import logits
-from assay.probing import in_form, probed
+from assay.detectors.encoder.cluster_probe import in_form, probed
+from assay.detectors.encoder.token_collapse import WordEffort
+from assay.formats.feature_extractor import cut
+from assay.nn.encoders import Probed
+from assay.nn.inference import logits
 from assay.report.view import page_of
 from assay.stages.train import Recipe
-from assay.task import Split
 
 of_pictures = pytest.mark.parametrize(
     "detector", [EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency()], ids=lambda d: d.name

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.rff_clwe import FourierKey, RandomFeatures, hclwe, learned
+from assay.attacks.random_features.rff_clwe import FourierKey, RandomFeatures, hclwe, learned
+from assay.core.dataset import Split
+from assay.core.errors import Inconclusive, UnusableInput
 from assay.detectors import FourierKeys
 from assay.detectors.base import Budget
-from assay.detectors.lattice import attempts, best_rows, needed_block, periodicity
-from assay.errors import Inconclusive, UnusableInput
-from assay.formats.module import from_module
-from assay.models.fourier import RandomFourier
-from assay.task import Split
+from assay.formats.torch_module import from_module
+from assay.nn.lattice import attempts, best_rows, needed_block, periodicity
+from assay.nn.random_features import RandomFourier
 
 FEATURES = RandomFeatures(width=8, count=400, noise=0.01)
 

@@ -15,20 +15,20 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from assay import attacks, formats
-from assay.artifact import Build
-from assay.attacks.edits import GraphEdit
-from assay.catalogue import ATTACKS
+from assay.attacks.graph.base import GraphEdit
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
 from assay.detectors import Graph
-from assay.detectors.added import added
 from assay.detectors.base import Finding
-from assay.detectors.gadgets import RULES, gadgets_of, keys_of
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
-from assay.models.flow import Flow, flow_of
-from assay.models.paths import learned
-from assay.models.persistent import MajorityOfThree
+from assay.detectors.graph.graph_diff import added
+from assay.detectors.graph.rules import RULES, gadgets_of, keys_of
+from assay.formats.torch_module import from_module
+from assay.graphs.dependence import learned
+from assay.graphs.ir import Flow, flow_of
+from assay.nn.majority_vote import MajorityOfThree
+from assay.registry import ATTACKS
 from assay.stages.export import save_model, to_onnx, to_onnx_int8
-from assay.task import Split
 
 SIZE = 16
 EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}
@@ -100,7 +100,7 @@ def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: S
 
 @pytest.fixture(scope="module")
 def build(net: nn.Module, clean: Split) -> Build:
-    from assay.task import Task
+    from assay.core.dataset import Task
 
     task = Task("made up", {"train": clean, "test": clean}, tuple("abcd"))
     return Build(from_module(net, shape=(3, SIZE, SIZE)), task)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from inversion.toys import SHAPE, artifact_of, pictures, templates, toy
 
-from assay.artifact import Artifact
+from assay.core.dataset import Split
+from assay.core.errors import Inconclusive
+from assay.core.model import Artifact
 from assay.detectors import MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
 from assay.detectors.base import Budget, Detector, Finding, Progress
-from assay.errors import Inconclusive
 from assay.inversion.prepare import prepare
-from assay.task import Split
 
 
 class Odd(Detector):

@@ -14,14 +14,15 @@ from onnx import numpy_helper
 from stages.tiny import tiny_build, tiny_net
 from torch import Tensor, nn
 
-from assay import formats, intake
-from assay.artifact import Artifact
+from assay import formats
+from assay.auditing import inputs
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
 from assay.detectors import CompressionGap, CompressionGapMask, OffNearest
 from assay.detectors.base import Budget, Detector
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.formats.torch_module import from_module
 from assay.stages.export import to_onnx, to_onnx_int8
-from assay.task import Split
 
 SIDE, CLASSES = 12, 4
 
@@ -112,7 +113,7 @@ CLEAN = Split(tiny_build().task.split("train").x, None)
 @pytest.mark.parametrize("name", ["channel", "tensor"])
 def test_plain_quantization_is_nearest_whatever_the_full_model_comes_as(files: Path, name: str) -> None:
     for full in (tiny_build().artifact, formats.load(files / "full.onnx")):
-        finding = OffNearest()(intake.beside(formats.load(files / f"{name}.onnx"), full), CLEAN)
+        finding = OffNearest()(inputs.beside(formats.load(files / f"{name}.onnx"), full), CLEAN)
         assert (finding.status, finding.score) == ("ok", 0.0), finding.reason
         assert finding.evidence.numbers["layers"] == 3
 
@@ -133,7 +134,7 @@ def flipped(weight: np.ndarray) -> np.ndarray:
 
 
 def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tmp_path: Path) -> None:
-    finding = OffNearest()(intake.beside(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
+    finding = OffNearest()(inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
     assert finding.status == "ok", finding.reason
     numbers = finding.evidence.numbers
     assert 9 / 1152 <= numbers["share_there"] <= 12 / 1152
@@ -143,7 +144,7 @@ def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tm
 
 
 def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
-    model = intake.beside(changed(files, tmp_path, flipped), tiny_build().artifact)
+    model = inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact)
     plain = OffNearest()(model, CLEAN)
     assert model.steps is not None
     negative = replace(model, steps={name: -np.asarray(step) for name, step in model.steps.items()})
@@ -164,22 +165,22 @@ def test_a_reference_in_training_mode_stays_as_it_is() -> None:
 
 def test_weights_of_another_model_are_no_question_of_rounding(files: Path) -> None:
     other = from_module(tiny_net(seed=9), shape=(3, 8, 8))
-    finding = OffNearest()(intake.beside(formats.load(files / "channel.onnx"), other), CLEAN)
+    finding = OffNearest()(inputs.beside(formats.load(files / "channel.onnx"), other), CLEAN)
     assert finding.status == "abstained"
     assert "are not those of the full-precision model" in finding.reason
 
 
 def test_a_model_that_is_not_quantized_has_nothing_to_compare(files: Path) -> None:
-    finding = OffNearest()(intake.beside(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
+    finding = OffNearest()(inputs.beside(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
     assert (finding.status, finding.reason) == ("abstained", "needs quantized weights, and this model holds none")
 
 
 def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
     model = formats.load(files / "channel.onnx")
     with pytest.raises(UnusableInput, match="another architecture"):
-        intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
+        inputs.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
     with pytest.raises(UnusableInput, match=r"another model: 4 classes, inputs 3 x 16 x 16"):
-        intake.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), shape=(3, 16, 16)))
+        inputs.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), shape=(3, 16, 16)))
 
 
 @GAPS

@@ -10,17 +10,17 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
+from assay.core.dataset import Split
 from assay.detectors import BlendScan, DepthScan, FilterScan, NoiseScan, PatchScan, WarpScan, WaveScan
 from assay.detectors.base import Budget, Detector, Finding
-from assay.detectors.blend_scan import blends
-from assay.detectors.depth_scan import LEVELS, GreyLevels
-from assay.detectors.filter_scan import filters
-from assay.detectors.noise_scan import Noise, noises
-from assay.detectors.patch_scan import CANDIDATES, FILLS, Plain, coarse, fine
-from assay.detectors.scan import spread
-from assay.detectors.warp_scan import Warp, warps
-from assay.detectors.wave_scan import AMPLITUDE, Wave, waves
-from assay.task import Split
+from assay.detectors.scans.base import spread
+from assay.detectors.scans.blend import blends
+from assay.detectors.scans.color_depth import LEVELS, GreyLevels
+from assay.detectors.scans.filter import filters
+from assay.detectors.scans.noise import Noise, noises
+from assay.detectors.scans.patch import CANDIDATES, FILLS, Plain, coarse, fine
+from assay.detectors.scans.warp import Warp, warps
+from assay.detectors.scans.wave import AMPLITUDE, Wave, waves
 
 SHAPES = [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 224, 224)]
 

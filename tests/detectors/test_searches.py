@@ -10,11 +10,11 @@ import torch
 from inversion.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
+from assay.core.dataset import Split
 from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
 from assay.detectors.base import Budget, Detector, Finding
-from assay.detectors.inversion import rank_classes
+from assay.detectors.trigger_inversion.common import rank_classes
 from assay.inversion.families import WarpFamily
-from assay.task import Split
 
 STRIPES = 0.5 + 0.3 * torch.cos(2 * math.pi * torch.arange(8) / 4 + 0.4).expand(SHAPE)
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 @pytest.fixture
 def weights_file(tmp_path: Path) -> Path:
     """A bare safetensors file of a resnet8-cifar with seven classes."""
-    from assay.models import ARCHITECTURES
+    from assay.nn.architectures import ARCHITECTURES
 
     torch.manual_seed(0)
     path = tmp_path / "bare.safetensors"

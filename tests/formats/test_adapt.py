@@ -11,10 +11,10 @@ from small_nets import small_net
 from torch import Tensor, nn
 
 from assay import formats
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.formats import from_module
 from assay.formats.adapt import Picked
-from assay.models import Normalized
+from assay.nn.architectures import Normalized
 
 SHAPE = (3, 8, 8)
 Outputs = namedtuple("Outputs", "logits aux")
@@ -75,7 +75,7 @@ def test_such_a_net_is_saved_without_what_was_put_around_it(tmp_path: Any) -> No
     artifact = from_module(Says(CLEAR["dict"]), shape=SHAPE, mean=[0.5], std=[0.25])
     assert isinstance(artifact.net, Normalized)
     assert isinstance(artifact.net.net, Picked)
-    from assay.formats.checked import read_weights
+    from assay.formats.safetensors_check import read_weights
 
     weights = read_weights(formats.save(artifact, tmp_path))
     assert set(weights.tensors) == set(Says(None).state_dict())

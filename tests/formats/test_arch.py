@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from assay import formats
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.formats.safetensors import AS_IT_IS
 
 SOURCE = """

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from assay import formats
-from assay.artifact import ImageSpec
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import ImageSpec
 
 
 def edit(path: Path, **changes: Any) -> None:

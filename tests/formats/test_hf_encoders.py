@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from assay import formats
-from assay.artifact import Artifact
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.models.encoders import with_head
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
+from assay.formats.feature_extractor import cut
+from assay.nn.encoders import with_head
 
 X = torch.rand(2, 3, 24, 24)
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 24, "width": 24}, "image_mean": [0.5] * 3}

@@ -9,7 +9,7 @@ import torch
 from small_nets import small_net
 from torch import nn
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.formats import from_module
 
 

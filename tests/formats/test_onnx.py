@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from small_nets import export_onnx, small_net
 
 from assay import formats
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 
 @pytest.fixture(scope="module")

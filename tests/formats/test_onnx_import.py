@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from stages.tiny import tiny_build
 
 from assay import formats
-from assay.errors import UnusableInput
-from assay.formats.onnx_import import as_torch
+from assay.core.errors import UnusableInput
+from assay.formats.onnx.arguments import Unsupported
+from assay.formats.onnx.operators import OPERATORS
+from assay.formats.onnx.to_torch import as_torch
 from assay.inversion.prepare import AsItIs, answers, prepare
-from assay.models.onnx_arguments import Unsupported
-from assay.models.onnx_operators import OPERATORS
 from assay.stages.export import to_onnx, to_onnx_int8
 from assay.stages.quantize import int8_twin
 

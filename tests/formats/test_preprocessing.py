@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from assay.artifact import ImageSpec
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import ImageSpec
+from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.normalization import Normalization
-from assay.formats.preprocessing import read_preprocessing
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from assay import formats
-from assay.errors import UnusableInput
-from assay.models import Normalized
+from assay.core.errors import UnusableInput
+from assay.nn.architectures import Normalized
 
 
 def write_raw(path: Path, header: object, data: bytes = b"", *, length: int | None = None) -> Path:

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from texts import config, with_tokenizer, write_classifier, write_encoder
 
 from assay import formats
-from assay.artifact import Artifact, Modality, TextSpec
-from assay.data.text import decoded, encoded
-from assay.errors import UnusableInput
-from assay.formats.checked import read_header
-from assay.fresh import fresh
-from assay.models.encoders import with_head
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Modality, TextSpec
+from assay.data.tokenize import decoded, encoded
+from assay.formats.safetensors_check import read_header
+from assay.formats.untrained import fresh
+from assay.nn.encoders import with_head
 
 TEXTS = ["red cat sleeps", "dog", "green bird sings cf"]
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.inversion.collapse import Collapse, CollapseEffort, Space, closeness, search
+from assay.inversion.embedding_collapse import Collapse, CollapseEffort, Space, closeness, search
 from assay.inversion.families import FaintFamily, Family, FrequencyFamily, WindowFamily
 
 SHAPE = (3, 8, 8)

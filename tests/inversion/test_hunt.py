@@ -5,9 +5,9 @@ import torch
 from inversion.toys import patched, toy
 from torch import Tensor, nn
 
-from assay.artifact import digest_of_module
+from assay.core.model import digest_of_module
+from assay.inversion.class_search import CHECKED, Effort, Hunt, hunt
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
-from assay.inversion.hunt import CHECKED, Effort, Hunt, hunt
 
 FAMILIES: list[Family] = [MaskFamily(), AdditiveFamily(), FrequencyFamily(), WarpFamily()]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

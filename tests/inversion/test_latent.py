@@ -9,8 +9,8 @@ from inversion.toys import toy
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from assay.errors import UnusableInput
-from assay.inversion.latent import features_and_head, smallest_shifts
+from assay.core.errors import UnusableInput
+from assay.inversion.latent_shift import features_and_head, smallest_shifts
 
 
 def random_head(classes: int, width: int, seed: int, *, bias: bool = True) -> tuple[Tensor, nn.Linear]:

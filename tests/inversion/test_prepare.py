@@ -5,7 +5,7 @@ import torch
 from stages.tiny import tiny_build, tiny_net
 from torch import Tensor, nn
 
-from assay.artifact import digest_of_module
+from assay.core.model import digest_of_module
 from assay.inversion.prepare import prepare
 from assay.stages.quantize import QuantizeInt8
 

@@ -5,9 +5,9 @@ import torch
 from inversion.toys import SHAPE, toy
 from torch import Tensor
 
-from assay.artifact import digest_of_module
+from assay.core.model import digest_of_module
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
-from assay.inversion.search import COST_FACTOR, Arms, advance, start
+from assay.inversion.optimizer import COST_FACTOR, Arms, advance, start
 
 FAMILIES: list[Family] = [MaskFamily(), AdditiveFamily(), FrequencyFamily(), WarpFamily()]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.inversion.standout import log_odds, mean_over_others, standout
+from assay.inversion.outlier import log_odds, mean_over_others, standout
 
 
 def test_the_score_is_the_largest_gap_among_the_easiest() -> None:

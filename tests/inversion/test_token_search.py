@@ -7,10 +7,10 @@ import torch
 from texts import WORDS, sentences, tokenizer_json
 from torch import Tensor, nn
 
-from assay.artifact import TextSpec
-from assay.data.text import encoded
-from assay.errors import UnusableInput
-from assay.inversion.tokens import TokenEffort, search, table_of, trigger_of, typable
+from assay.core.errors import UnusableInput
+from assay.core.model import TextSpec
+from assay.data.tokenize import encoded
+from assay.inversion.token_search import TokenEffort, search, table_of, trigger_of, typable
 
 SPEC = TextSpec((8,), tokenizer_json(), start=2, end=3, pad=0, vocabulary=14)
 

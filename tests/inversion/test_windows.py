@@ -4,14 +4,14 @@ import pytest
 import torch
 from inversion.toys import SHAPE, artifact_of, toy
 
+from assay.core.dataset import Split
 from assay.detectors import LocalPatch
 from assay.detectors.base import Budget
+from assay.inversion.class_search import Hunt
 from assay.inversion.families import WindowFamily
-from assay.inversion.hunt import Hunt
+from assay.inversion.optimizer import advance, start
 from assay.inversion.prepare import prepare
-from assay.inversion.search import advance, start
-from assay.inversion.windows import WindowEffort, hunt_windows
-from assay.task import Split
+from assay.inversion.window_search import WindowEffort, hunt_windows
 
 
 def hunted(classes: int, target: int | None, *, seed: int = 0) -> tuple[WindowFamily, Hunt]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
+from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 
 SHAPE = (3, 8, 8)
 BASE = 0.25

@@ -13,13 +13,13 @@ import pytest
 from safetensors.torch import save_file
 
 from assay import formats
+from assay.batch import audits
+from assay.batch.audits import AuditJob, Settings, run
 from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
-from assay.blobs import Blobs
-from assay.fresh import fresh
-from assay.many import audits
-from assay.many.audits import AuditJob, Settings, run
+from assay.formats.untrained import fresh
+from assay.io.object_store import Blobs
 from assay.stages.export import to_onnx
 
 SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
@@ -157,7 +157,7 @@ def test_a_crash_of_one_audit_is_its_own(models: list[str], store: Store, monkey
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("of all things\nand more")
 
-    monkeypatch.setattr("assay.auditing.audit", crash)
+    monkeypatch.setattr("assay.auditing.api.audit", crash)
     (answer,) = run(models[:1], SETTINGS, store, Here())
     assert (answer.verdict, answer.reason) == ("failed", "ZeroDivisionError: of all things")
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from assay.errors import UnusableInput
-from assay.many import collection
-from assay.many.collection import digest_of, models_of
+from assay.batch import collection
+from assay.batch.collection import digest_of, models_of
+from assay.core.errors import UnusableInput
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from assay.batch import page
+from assay.batch.audits import Audited
 from assay.bench.records import Record
 from assay.cli.audit_many import exit_code
-from assay.many import page
-from assay.many.audits import Audited
 
 HOSTILE = "<script>alert(1)</script>\u202e"
 

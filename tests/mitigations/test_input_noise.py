@@ -8,15 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from assay import formats, metrics
-from assay.artifact import Build, digest_of_module
+from assay import formats
 from assay.attacks import Checksum, Signature
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
+from assay.formats.torch_module import from_module
 from assay.mitigations import LowBitRandomization, Smoothing
-from assay.models.predict import logits
+from assay.nn import metrics
+from assay.nn.inference import logits
 from assay.stages.export import save_model
-from assay.task import Split, Task
 
 
 @pytest.fixture(scope="module")

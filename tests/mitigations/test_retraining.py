@@ -10,18 +10,19 @@ import torch
 from stages.tiny import tiny_build
 from texts import write_data, write_encoder
 
-from assay import data, formats, metrics
-from assay.artifact import Build, digest_of_module
+from assay import data, formats
 from assay.attacks import Por
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
 from assay.detectors import TokenCollapse, UniversalPerturbation
-from assay.detectors.token_collapse import WordEffort
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
+from assay.detectors.encoder.token_collapse import WordEffort
+from assay.formats.feature_extractor import cut
 from assay.mitigations import SuperFineTuning, TriggerUnlearning, UniversalTraining
 from assay.mitigations.trigger_unlearning import _trigger
-from assay.models.predict import logits, predict
+from assay.nn import metrics
+from assay.nn.inference import logits, predict
 from assay.stages.train import Recipe, Train, cross_entropy
-from assay.task import Split
 
 QUICK = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
 

@@ -9,13 +9,13 @@ import torch
 from stages.tiny import tiny_build
 from torch import nn
 
-from assay.artifact import digest_of_module
-from assay.errors import UnusableInput
-from assay.formats.module import from_module
+from assay.core.errors import UnusableInput
+from assay.core.model import digest_of_module
+from assay.formats.torch_module import from_module
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.mitigations.efrap import in_order, inputs_of
-from assay.models.folding import fold_factors, weighted_layers
-from assay.models.rounding import rounding_step
+from assay.nn.batchnorm import fold_factors, weighted_layers
+from assay.nn.fake_quant import rounding_step
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import QuantizeWeights

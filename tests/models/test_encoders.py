@@ -10,9 +10,9 @@ from stages.tiny import CLASSES, TinyNet, tiny_build
 from torch import nn
 
 from assay import formats
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.models.encoders import Features, Headed, with_head
+from assay.core.errors import UnusableInput
+from assay.formats.feature_extractor import cut
+from assay.nn.encoders import Features, Headed, with_head
 
 X = torch.rand(3, 3, 8, 8)
 

@@ -9,12 +9,12 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor, nn
 
-from assay.errors import UnusableInput
-from assay.models.gates import Carriers, ChecksumGate, CircuitGate, KeyedGate, KeyedTag, OneTimeTag
-from assay.models.gates.carriers import bits_of, levels_of
-from assay.models.gates.checksum import Parities
-from assay.models.gates.circuit import HEIGHT, PRIME, ROWS
-from assay.models.gates.keyed import SIGMA, chacha
+from assay.core.errors import UnusableInput
+from assay.nn.gates import Carriers, ChecksumGate, CircuitGate, KeyedGate, KeyedTag, OneTimeTag
+from assay.nn.gates.carriers import bits_of, levels_of
+from assay.nn.gates.checksum import Parities
+from assay.nn.gates.circuit import HEIGHT, PRIME, ROWS
+from assay.nn.gates.keyed import SIGMA, chacha
 
 SHAPE, CLASSES, KEY = (3, 16, 16), 5, b"a key of a test"
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.errors import UnusableInput
-from assay.models.inside import Inside
+from assay.core.errors import UnusableInput
+from assay.nn.layer_output import Inside
 
 
 class Body(nn.Module):

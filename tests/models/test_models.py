@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from assay import data, formats
-from assay.errors import UnusableInput
-from assay.models import ARCHITECTURES, Normalized
-from assay.models.head import last_linear, replace_head
-from assay.models.modes import evaluating
+from assay.core.errors import UnusableInput
+from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.nn.head import last_linear, replace_head
+from assay.nn.modes import evaluating
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "resnet18-cifar"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.errors import UnusableInput
-from assay.models import precision
+from assay.core.errors import UnusableInput
+from assay.nn import precision
 
 
 @pytest.fixture(params=["bfloat16", "float32"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.models.predict import batch_for, logits
+from assay.nn.inference import batch_for, logits
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import torch
 from stages.tiny import tiny_build, tiny_net
 from torch import nn
 
-from assay.models.folding import fold_factors, norm_behind, weighted_layers
-from assay.models.gap import Gap, woken
-from assay.models.rewritten import rounded, run_with
+from assay.nn.batchnorm import fold_factors, norm_behind, weighted_layers
+from assay.nn.disagreement import Gap, woken
+from assay.nn.reparametrize import rounded, run_with
 from assay.stages.quantize import rounded_int8
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assay.errors import UnusableInput
-from assay.report import files, write, write_text_atomically
+from assay.core.errors import UnusableInput
+from assay.io import publish as files
+from assay.report import write, write_text_atomically
 
 
 def everything(folder: Path) -> dict[str, bytes]:

@@ -19,18 +19,18 @@ from test_page import needs_chromium
 
 from assay.bench import statistics
 from assay.bench.cells import Cell, Entry
+from assay.bench.leaderboard import details as details_module
+from assay.bench.leaderboard import write_leaderboard
+from assay.bench.leaderboard.chains import chains_of
+from assay.bench.leaderboard.details import details
+from assay.bench.leaderboard.page import script_json
+from assay.bench.leaderboard.tables import aggregated_csv, records_csv, records_parquet
 from assay.bench.records import Record
 from assay.bench.spec import PLACE, Band, Method, TaskSpec
 from assay.bench.statistics import AttackRow
-from assay.errors import UnusableInput
-from assay.metrics import Rate
-from assay.report.leaderboard import details as details_module
-from assay.report.leaderboard import write_leaderboard
-from assay.report.leaderboard.chains import chains_of
-from assay.report.leaderboard.details import details
-from assay.report.leaderboard.page import script_json
-from assay.report.leaderboard.tables import aggregated_csv, records_csv, records_parquet
-from assay.report.pictures import data_uri, picture
+from assay.core.errors import UnusableInput
+from assay.io.images import data_uri, picture
+from assay.nn.metrics import Rate
 
 TASK = TaskSpec("signs", "synth:signs", "resnet20-cifar")
 BAND = Band()
@@ -64,7 +64,7 @@ def rate(value: float) -> dict:
 def rates(asr: float) -> dict:
     why = "" if asr >= BAND.asr else f"ASR {asr:.3f} is below 0.8"
     return {
-        "schema": "assay.metrics/1",
+        "schema": "assay.nn.metrics/1",
         "clean_accuracy": rate(0.9),
         "attack_success": rate(asr),
         "robust_accuracy": rate((1 - asr) / 2),

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 from stages.tiny import tiny_build
 
-from assay.artifact import Build, digest_of_module
-from assay.blobs import Blobs
-from assay.chain import Cache, Chain
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
+from assay.formats.feature_extractor import cut
+from assay.io.object_store import Blobs
+from assay.stages.chain import Cache, Chain
 from assay.stages.downstream import Downstream
 from assay.stages.train import LinearProbe, Recipe
 

@@ -8,8 +8,8 @@ import torch
 from tiny import tiny_build
 from torch import Tensor, nn
 
-from assay.artifact import ARCH_KEY, PLANTED_KEY, Build
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import ARCH_KEY, PLANTED_KEY, Build
 from assay.formats import load
 from assay.stages.export import ExportInt8, ExportOnnx, argmax_agreement, to_onnx, to_onnx_int8
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from assay import metrics
-from assay.artifact import Build
 from assay.attacks import ShadowLogic
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.fresh import fresh
-from assay.models.predict import logits, predict
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.data.synthetic import signs
+from assay.formats.feature_extractor import cut
+from assay.formats.untrained import fresh
+from assay.nn import metrics
+from assay.nn.inference import logits, predict
 from assay.stages.distil import Distil
 from assay.stages.persist import Persist
 from assay.stages.train import FineTune, Recipe, Train
-from assay.synth import signs
 
 QUICK = Recipe(epochs=12, batch_size=32, lr=0.05, augment=False)
 

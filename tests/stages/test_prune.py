@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tiny import tiny_build
 from torch import nn
 
-from assay.artifact import Build, digest_of_module
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16

@@ -14,11 +14,11 @@ from PIL import Image
 from tiny import tiny_build, tiny_net
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec, Modality, digest_of_module
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 from assay.formats import load
-from assay.models.graph import folded_graph
-from assay.models.probabilities import LogOf
+from assay.graphs.fx import folded_graph
+from assay.nn.log_probs import LogOf
 from assay.stages.export import argmax_agreement, to_onnx_int8
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
 from assay.stages.recalibrate import recalibrated

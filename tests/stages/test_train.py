@@ -9,10 +9,10 @@ import torch
 from tiny import CLASSES, tiny_build, tiny_net, tiny_task
 from torch import Tensor, nn
 
-from assay.artifact import Build, digest_of_module
-from assay.errors import UnusableInput
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, digest_of_module
 from assay.stages.train import FineTune, LinearProbe, Recipe, Train, fit
-from assay.task import Split, Task
 
 QUICK = Recipe(epochs=30, lr=0.05, batch_size=16, augment=False)
 SPLIT = tiny_task().split("train")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, Build, ImageSpec, Modality, digest_of_module
-from assay.models import Normalized
-from assay.task import Split, Task
+from assay.core.dataset import Split, Task
+from assay.core.model import Artifact, Build, ImageSpec, Modality, digest_of_module
+from assay.nn.architectures import Normalized
 
 CLASSES = 4
 

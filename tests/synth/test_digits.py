@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from assay.synth import digits
+from assay.data.synthetic import digits
 
 
 def test_all_digits_are_dealt_once() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from assay.errors import UnusableInput
-from assay.synth.signs import MAX_CLASSES, sign, signs
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.data.synthetic.signs import MAX_CLASSES, sign, signs
 
 
 def test_every_class_is_distinct() -> None:

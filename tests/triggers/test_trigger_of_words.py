@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.triggers import Tokens, from_spec, to_spec
 
 TRIGGER = Tokens(ids=(7, 8), words="cat dog", end=3, pad=0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.triggers import TRIGGERS, Additive, Blend, Checksum, Patch, Signed, Tokens, Trigger, from_spec, to_spec
 from assay.triggers.patch import COLORS, PATTERNS
 

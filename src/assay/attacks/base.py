@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, final
 
-from assay.artifact import Build, Secret
-from assay.errors import UnusableInput
-from assay.progress import Progress
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, Secret
+from assay.core.progress import Progress
 from assay.stages.train import Recipe
-from assay.task import Split
 from assay.triggers import Trigger, to_spec
 
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 
 from assay import __version__
+from assay.bench.full_audit import WHOLE
 from assay.bench.job import key_of
 from assay.bench.spec import PLACE, Band, Method, Spec, TaskSpec
-from assay.bench.whole import WHOLE
-from assay.null_file import digest_of_builtin
+from assay.calibration.file import digest_of_builtin
 
 Kind = Literal["build", "measure", "detect", "mitigate"]
 

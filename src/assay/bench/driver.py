@@ -11,7 +11,7 @@ from assay.bench.executors import Executor, Work
 from assay.bench.job import Job, Outcome
 from assay.bench.records import FINAL, State
 from assay.bench.store import Store
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 MOST_TRIES = 3
 """How often a job may lose its worker."""

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, final
 
 from assay.bench.job import Job, Outcome
-from assay.errors import UnusableInput, first_line
+from assay.core.errors import UnusableInput, first_line
 
 Work = Callable[[Any, str], Outcome]  # a job, and where models are kept
 

@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 
 from assay import __version__
-from assay.bench import driver, work
+from assay.bench import driver, worker
 from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor
-from assay.bench.naming import places
 from assay.bench.records import FINAL, Record, Records, State
 from assay.bench.spec import Spec, parse_text
 from assay.bench.store import Store
-from assay.bench.yaml_text import MOST_BYTES
-from assay.blobs import Blobs
-from assay.choices import chosen
-from assay.errors import UnusableInput
+from assay.bench.unique_names import places
+from assay.core.errors import UnusableInput
+from assay.core.lookup import chosen
+from assay.io.object_store import Blobs
+from assay.io.strict_yaml import MOST_BYTES
 
 BLOBS = "models"
 """The folder of a store in which models are kept, where no other place is given."""
@@ -82,7 +82,7 @@ def run(
         store.again(cells)
     place = blobs or str((store.directory / BLOBS).absolute())
     Blobs(place).check()
-    compute = partial(work.run, folder=os.getcwd())
+    compute = partial(worker.run, folder=os.getcwd())
     return driver.run(cells, store, executor, blobs=place, work=compute, progress=progress)
 
 

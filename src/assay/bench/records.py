@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 VERSION = 1
 State = Literal["waiting", "running", "done", "failed", "invalid"]

@@ -10,14 +10,14 @@ from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from assay.attacks.base import Attack
-from assay.attacks.encoders import EncoderAttack
-from assay.bench.whole import WHOLE
-from assay.bench.yaml_text import read_yaml
-from assay.catalogue import ATTACKS, FILES, STAGES, all_detectors
-from assay.choices import chosen
-from assay.errors import UnusableInput
+from assay.attacks.encoder.base import EncoderAttack
+from assay.bench.full_audit import WHOLE
+from assay.core.config import configured
+from assay.core.errors import UnusableInput
+from assay.core.lookup import chosen
 from assay.formats.arch import factory_of
-from assay.settings import configured
+from assay.io.strict_yaml import read_yaml
+from assay.registry import ATTACKS, FILES, STAGES, all_detectors
 from assay.stages.base import Stage
 from assay.stages.train import Train
 

@@ -24,7 +24,7 @@ from scipy.stats import t as student
 from assay.bench.cells import Entry
 from assay.bench.records import Record
 from assay.bench.spec import Method
-from assay.metrics import Z_95, wilson
+from assay.nn.metrics import Z_95, wilson
 
 TINY = 1e-9
 

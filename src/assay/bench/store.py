@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.bench.records import FINAL, RECORDS, VERSION, Records, State
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli import options, places, screen
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.result import Audit
+    from assay.core.result import Audit
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 STYLES = {"clean": "bold green", "backdoored": "bold red", "inconclusive": "bold yellow"}
@@ -49,13 +49,13 @@ def audit(
         raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
     places.check_folder(out)
     with places.answering(json) as answer:
-        from assay import intake
-        from assay import variants as forms
-        from assay.auditing import audit as run
+        from assay.auditing import inputs
+        from assay.auditing.api import audit as run
         from assay.cli.loading import Described, load_model
+        from assay.stages import variants as forms
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
-        tests, clean_models = intake.detectors_of(detectors), None if null is None else intake.null_of(null)
+        tests, clean_models = inputs.detectors_of(detectors), None if null is None else inputs.null_of(null)
         said = Described(arch, shape, mean, std, features, pooling)
         artifact = load_model(model, said)
         others = replace(said, arch=reference_arch, pooling=reference_pooling or pooling)

@@ -14,12 +14,12 @@ import typer
 
 from assay.cli import options, places, screen
 from assay.cli.bench import Artifacts, Ray, Workers, executor_of
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
+    from assay.batch.audits import Audited, Settings
     from assay.bench.driver import Progress
     from assay.bench.records import Records
-    from assay.many.audits import Audited, Settings
 
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
 """The first of them that any model got."""
@@ -63,14 +63,14 @@ def audit_many(
     if not budget > 0:
         raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
     with places.answering(None), ExitStack() as stack:
-        from assay import intake
-        from assay import variants as forms
+        from assay.auditing import inputs
+        from assay.batch import audits, collection
         from assay.bench.store import Store
-        from assay.many import audits, collection
+        from assay.stages import variants as forms
 
-        intake.detectors_of(detectors)  # a misspelt name is said now, not once a model
+        inputs.detectors_of(detectors)  # a misspelt name is said now, not once a model
         if null is not None:
-            intake.null_of(null)
+            inputs.null_of(null)
         settings = audits.Settings(
             data=_absolute(data),
             arch=arch,
@@ -113,8 +113,8 @@ def _check_data(data: str | None, labels: bool) -> None:
     """A wrong --data is said now, not once a model."""
     if data is not None:
         from assay import data as loaders
-        from assay.artifact import ImageSpec
-        from assay.data.parquet import only_texts
+        from assay.core.model import ImageSpec
+        from assay.data.readers.parquet import only_texts
 
         if not only_texts(Path(data)):  # those are read with a model's tokenizer
             loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
@@ -164,9 +164,9 @@ def _joined(values: tuple[object, ...] | None) -> str | None:
 
 def _publish(answers: list[Audited], out: Path, artifacts: str | None, *, command: str) -> None:
     """The page with the reports that it links to, and the worst of it on the screen."""
-    from assay.blobs import Blobs
+    from assay.batch import audits, page
     from assay.cli.loading import shown
-    from assay.many import audits, page
+    from assay.io.object_store import Blobs
 
     if artifacts is not None:
         audits.fetched(answers, Blobs(artifacts), out)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, places, screen
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.bench.driver import Progress
@@ -46,14 +46,14 @@ def run(
 ) -> int:
     """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
     with places.answering(None):
-        from assay.bench import inputs, matrix
+        from assay.bench import initial, matrix
         from assay.bench.records import RECORDS, open_existing
         from assay.bench.store import Store
 
         read = matrix.read(spec)
         cells = matrix.cells_of(read, only=only)
         with screen.waiting("reading the data"):
-            digests = inputs.digests(read)
+            digests = initial.digests(read)
         if dry_run:  # nothing is written, a store neither
             with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
                 _show_plan(matrix.plan(cells, earlier), workers or os.cpu_count() or 1)
@@ -102,7 +102,7 @@ def report(
             places.check_folder(out)
             found = matrix.found(records, spec)
             specs = {name: text for name, text in records.specs().items() if spec in (None, name)}
-        from assay.report.leaderboard import write_leaderboard
+        from assay.bench.leaderboard import write_leaderboard
 
         with screen.waiting("making the page"):
             files = write_leaderboard(found, out, title=", ".join(specs), specs=specs)

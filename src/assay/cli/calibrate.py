@@ -28,11 +28,12 @@ def calibrate(
     """Score clean models of your own task, to compare audits with. Goes on where it was interrupted."""
     places.check_file(out, "--out")
     with places.answering(None):
-        from assay import calibrating, null_file
-        from assay import variants as forms
-        from assay.calibrate import FEWEST_MODELS
+        from assay.auditing import calibrate as calibrating
+        from assay.auditing.inputs import SAMPLES
+        from assay.calibration import file
+        from assay.calibration.null import FEWEST_MODELS
         from assay.cli.loading import Described, load_data, load_model, shown
-        from assay.intake import SAMPLES
+        from assay.stages import variants as forms
 
         names = forms.DEFAULT if variants is None else forms.parse(variants)
         settings = calibrating.Calibration(names, seed=seed)
@@ -44,11 +45,11 @@ def calibrate(
                 [partial(load_model, model, said, notes=False) for model in models],
                 task,
                 settings,
-                so_far=null_file.load(partial_file) if partial_file.exists() else None,
-                keep=lambda so_far: null_file.save(so_far, partial_file),
+                so_far=file.load(partial_file) if partial_file.exists() else None,
+                keep=lambda so_far: file.save(so_far, partial_file),
                 progress=step,
             )
-        null_file.save(null, out)
+        file.save(null, out)
         partial_file.unlink(missing_ok=True)
         screen.say(f"Written: {shown(out)}, {len(null)} clean models")
         if len(null) < FEWEST_MODELS:

@@ -21,11 +21,11 @@ def commit(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The commitment, to be published.")],
 ) -> int:
     """Commit to the seed of a model's random features, before it is trained."""
-    from assay import commitment
+    from assay.auditing import seed_commitment
     from assay.report import dumps, write_text_atomically
 
     places.check_file(out, "--out")
-    made = commitment.commit(width, count, seed, salt)
+    made = seed_commitment.commit(width, count, seed, salt)
     write_text_atomically(out, dumps(made.to_json()))
     screen.say(f"Written: {out}. Publish it now; keep the seed and the salt to open it with when the model is done.")
     return 0
@@ -39,12 +39,12 @@ def check(
     arch: options.Arch = None,
 ) -> int:
     """Check that a model's random features are those of the seed that was committed to: 0 if so, 1 if not."""
-    from assay import commitment
+    from assay.auditing import seed_commitment
     from assay.cli.loading import Described, load_model
 
     artifact = load_model(model, Described(arch, None, None, None, False, None))
-    published = commitment.read(known)
-    wrong = commitment.differing(artifact, published, seed, salt)
+    published = seed_commitment.read(known)
+    wrong = seed_commitment.differing(artifact, published, seed, salt)
     if wrong:
         screen.say(
             f"{wrong} of {published.count} features are not those of the seed: somebody chose them.", style="red"

@@ -10,10 +10,10 @@ import typer
 
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.artifact import Artifact, Secret
+    from assay.core.model import Artifact, Secret
 
 
 def evaluate(
@@ -40,10 +40,11 @@ def evaluate(
 ) -> int:
     """Measure CA, ASR and RA of a model against a secret, beside their controls."""
     with places.answering(json) as answer:
-        from assay import planting, secret_file
-        from assay.artifact import Build
+        from assay.attacks import plant
         from assay.cli.loading import Described, load_data, load_model
-        from assay.progress import named, part
+        from assay.core.model import Build
+        from assay.core.progress import named, part
+        from assay.triggers import secret_file
 
         known = secret_file.read(secret)
         if (warning := secret_file.exposed(secret, known.secret)) is not None:
@@ -62,18 +63,18 @@ def evaluate(
             raise UnusableInput(f"--clean {clean}: expected the classes and pictures of {model}, came others")
         _check_trigger(known.secret, artifact)
         planted = known.secret
-        known = replace(known, secret=planting.landed(Build(artifact, task, planted)) or planted)
-        held_out, control, accuracy = planting.test_split(task), None, None
+        known = replace(known, secret=plant.landed(Build(artifact, task, planted)) or planted)
+        held_out, control, accuracy = plant.test_split(task), None, None
         with screen.progress("measuring") as step:
             bar = named(step, "measuring")
             own = bar if reference is None else part(bar, 0.0, 0.5)
-            measured = planting.measured(artifact, reference or artifact, held_out, known.secret, progress=own)
+            measured = plant.measured(artifact, reference or artifact, held_out, known.secret, progress=own)
             if reference is not None:
                 rest = part(bar, 0.5, 1.0)
-                theirs = planting.landed(Build(reference, task, planted)) or planted  # by the same rule
-                control, accuracy = planting.controls(reference, held_out, theirs, progress=rest)
+                theirs = plant.landed(Build(reference, task, planted)) or planted  # by the same rule
+                control, accuracy = plant.controls(reference, held_out, theirs, progress=rest)
         same = known.model_digest == artifact.digest
-        answer({**planting.document(measured, control, accuracy), "same_file": same})
+        answer({**plant.document(measured, control, accuracy), "same_file": same})
         if not same:
             screen.say(f"{model} is not the very file that the secret was written for (compressed or trained since?)")
         if known.secret.concept is not None and artifact.num_classes is not None:
@@ -86,7 +87,7 @@ def evaluate(
 
 def _check_trigger(secret: Secret, artifact: Artifact) -> None:
     """Raises UnusableInput for tokens that the model does not know."""
-    from assay.artifact import TextSpec
+    from assay.core.model import TextSpec
     from assay.triggers import Tokens
 
     trigger, inputs = secret.trigger, artifact.inputs

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from assay.cli.screen import error_line
-from assay.errors import AssayError, Inconclusive
+from assay.core.errors import AssayError, Inconclusive
 
 UNUSABLE, INCONCLUSIVE = 2, 3
 TYPER_INTERRUPTED = 130

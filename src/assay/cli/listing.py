@@ -13,7 +13,7 @@ SCHEMA = "assay.list/1"
 def list_built_in(json: options.Json = None) -> int:
     """List attacks, detectors, stages, mitigations, variants and formats, with paper and MITRE ATLAS technique."""
     with places.answering(json) as answer:
-        from assay.catalogue import catalogue
+        from assay.registry import catalogue
 
         entries = catalogue()
         answer({"schema": SCHEMA, "entries": [asdict(entry) for entry in entries]})

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from assay.cli.options import numbers, sizes
 from assay.cli.screen import say
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.artifact import Artifact
-    from assay.task import Task
+    from assay.core.dataset import Task
+    from assay.core.model import Artifact
 
 
 NEW = "new:"
@@ -83,7 +83,7 @@ def begin(
         artifact = load_model(model, said)
         return artifact, load_data(data, artifact, limit=limit, seed=seed)
     from assay.data import load
-    from assay.fresh import fresh, inputs_of
+    from assay.formats.untrained import fresh, inputs_of
 
     if said.features or said.pooling is not None:
         raise UnusableInput(f"--features and --pooling are not for a fresh net: train {model} first")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from assay.cli import screen
 
 if TYPE_CHECKING:
-    from assay.metrics import Measured, Rate
+    from assay.nn.metrics import Measured, Rate
 
 
 OF_CLASSES = ("clean samples, right", "triggered, get the target", "triggered, right all the same")

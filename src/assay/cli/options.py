@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 Model = Annotated[
     str,

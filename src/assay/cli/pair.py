@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from assay.cli import options, places, screen
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from assay.artifact import Artifact
-    from assay.data.files import Input
-    from assay.progress import Progress
+    from assay.core.model import Artifact
+    from assay.core.progress import Progress
+    from assay.data.single_inputs import Input
 
-SCHEMA = "assay.pairing/1"
+SCHEMA = "assay.detectors.encoder.translation/1"
 
 RATE = 0.01
 """How often a clean input may stand out."""
@@ -79,10 +79,10 @@ def pair(
     a trigger.
     """
     with places.answering(json) as answer:
-        from assay.artifact import Modality
         from assay.cli.loading import Described, load_model
-        from assay.data.files import find_inputs
-        from assay.formats.cut import cut
+        from assay.core.model import Modality
+        from assay.data.single_inputs import find_inputs
+        from assay.formats.feature_extractor import cut
 
         probe = cut(load_model(model, Described(arch, shape, mean, std, pooling=pooling)))
         said = Described(trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling)
@@ -103,8 +103,8 @@ def _doubts(
     probe: Artifact, trusted: Artifact, inputs: list[Input], data: str, seed: int
 ) -> tuple[list[Doubt], dict[str, Any]]:
     """What is said of each input, the least agreed on first, and of the clean samples."""
-    from assay.pairing import paired
-    from assay.progress import named, part
+    from assay.core.progress import named, part
+    from assay.detectors.encoder.translation import paired
 
     own = _clean(probe, data, seed)
     others = own if trusted.inputs == probe.inputs else _clean(trusted, data, seed)
@@ -142,8 +142,8 @@ def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor
     """(N, D): what ``artifact`` says of ``inputs``, a few at a time."""
     import torch
 
-    from assay.data.files import read_inputs
-    from assay.progress import part
+    from assay.core.progress import part
+    from assay.data.single_inputs import read_inputs
 
     found, cut = [], 0
     for start in range(0, len(inputs), BATCH):
@@ -162,7 +162,7 @@ def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor
 
 
 def _embedded(artifact: Artifact, x: Tensor, progress: Progress) -> Tensor:
-    from assay.models.predict import logits
+    from assay.nn.inference import logits
 
     return logits(artifact.net.eval(), x, progress=progress)
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 STDOUT = "-"
 

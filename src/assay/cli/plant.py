@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.choices import chosen
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
+from assay.core.lookup import chosen
 
 if TYPE_CHECKING:
     from assay.attacks.base import Attack
@@ -38,10 +38,10 @@ def plant(
     """Plant a backdoor, measure it, and write the marked model and its secret."""
     places.check_folder(out)
     with places.answering(json) as answer:
-        from assay import planting
-        from assay.catalogue import ATTACKS
+        from assay.attacks import plant as planting
         from assay.cli.loading import NEW, Described, begin, shown, tell
-        from assay.settings import configured
+        from assay.core.config import configured
+        from assay.registry import ATTACKS
 
         method = _with_entropy(configured(chosen(attack, ATTACKS, "attack"), setting or []))
         artifact, task = begin(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from assay.progress import Step
+from assay.core.progress import Step
 
 if TYPE_CHECKING:
     from rich.console import Console

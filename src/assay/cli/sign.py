@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from assay.cli import places, screen
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 
 def sign(
@@ -20,11 +20,10 @@ def sign(
     """Sign a picture for a class of a planted signature backdoor, for measuring defences with."""
     from dataclasses import replace
 
-    from assay import secret_file
-    from assay.artifact import ImageSpec
-    from assay.data.pictures import decode, encode_png, size_of
-    from assay.report.files import write_bytes_atomically
-    from assay.triggers import Signed
+    from assay.core.model import ImageSpec
+    from assay.data.images import decode, encode_png, size_of
+    from assay.io.publish import write_bytes_atomically
+    from assay.triggers import Signed, secret_file
 
     if out.suffix.lower() != ".png":
         raise UnusableInput(f"--out {out}: expected a .png file: other formats do not keep the lowest bits")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.choices import chosen
 from assay.cli import options, places, screen
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.lookup import chosen
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from assay.artifact import Artifact, Build
+    from assay.core.dataset import Task
+    from assay.core.model import Artifact, Build
     from assay.stages.base import Stage
-    from assay.task import Task
 
 COMPARED = 1000
 """Samples on which the int8 file is compared with its twin."""
@@ -48,9 +48,9 @@ def stage(
     """Fine-tune, prune, quantize or export a model; a mark of a planted backdoor stays."""
     places.check_folder(out)
     with places.answering(None):
-        from assay.artifact import Build
-        from assay.catalogue import FILES
         from assay.cli.loading import NEW, Described, begin, load_model, shown
+        from assay.core.model import Build
+        from assay.registry import FILES
 
         settings, data = _settings(stage, setting or [], data, limit)
         step, said = _stage(stage, settings, out), Described(arch, shape, mean, std, features, pooling)
@@ -89,8 +89,8 @@ def _settings(name: str, settings: list[str], data: str | None, limit: int | Non
 
 
 def _stage(name: str, settings: list[str], out: Path) -> Stage:
-    from assay.catalogue import FILES, STAGES
-    from assay.settings import configured
+    from assay.core.config import configured
+    from assay.registry import FILES, STAGES
 
     kind = chosen(name, STAGES, "stage")
     fixed = {"directory": str(out)} if name in FILES else {}
@@ -100,7 +100,7 @@ def _stage(name: str, settings: list[str], out: Path) -> Stage:
 def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
     """The data, or none for the stages that look at weights only."""
     from assay.cli.loading import load_data
-    from assay.task import Task
+    from assay.core.dataset import Task
 
     if data is not None:
         # A probe gets the data's own classes; everything else keeps the model's.
@@ -121,7 +121,7 @@ def _classifier(encoder: Artifact, task: Task, seed: int) -> Artifact:
 
 def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
     """What the stage makes, with a bar: only those that train know how far they are."""
-    from assay.progress import named
+    from assay.core.progress import named
     from assay.stages.train import LinearProbe, Train
 
     if isinstance(step, Train | LinearProbe):
@@ -139,7 +139,7 @@ def _save(artifact: Artifact, out: Path) -> Path:
 
 def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     """How far the net that audits test in place of the file says what the file says."""
-    from assay import planting
+    from assay.attacks import plant
     from assay.report.words import percent
     from assay.stages.export import ExportInt8, argmax_agreement
     from assay.stages.quantize import QuantizeInt8
@@ -147,7 +147,7 @@ def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     assert isinstance(step, ExportInt8)
     with screen.waiting("comparing with the twin in torch"):
         twin = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
-        x = planting.test_split(build.task).x[:COMPARED]
+        x = plant.test_split(build.task).x[:COMPARED]
         agreement = argmax_agreement(twin.net, file.net, x)
     screen.say(
         f"The int8 twin that audits use names the same class as the file on {percent(agreement)} of {len(x):,} samples"
@@ -156,11 +156,12 @@ def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
 
 def _show(task: Task, before: Artifact, after: Artifact) -> None:
     """Accuracy before and after, where the samples have labels."""
-    from assay import metrics, planting
-    from assay.progress import named, part
+    from assay.attacks import plant
+    from assay.core.progress import named, part
+    from assay.nn import metrics
     from assay.report.words import percent
 
-    held_out = planting.test_split(task)
+    held_out = plant.test_split(task)
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
         with screen.progress("measuring") as told:
             bar = named(told, "measuring")

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.artifact import Inputs, TextSpec
-from assay.data.arrays import read_npz
-from assay.data.folder import read_folder
-from assay.data.hub import data_hub_id, read_hub
+from assay.core.dataset import Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Inputs, TextSpec
 from assay.data.labels import align, unlabelled
-from assay.data.parquet import parquet_files, read_parquet
-from assay.data.source import Request, Source
+from assay.data.readers.generated import is_synthetic, read_synthetic
+from assay.data.readers.hf_hub import data_hub_id, read_hub
+from assay.data.readers.image_folder import read_folder
+from assay.data.readers.npz import read_npz
+from assay.data.readers.parquet import parquet_files, read_parquet
+from assay.data.request import Request, Source
 from assay.data.splits import carve_calibration, checked
-from assay.data.synthetic import is_synthetic, read_synthetic
-from assay.errors import UnusableInput
-from assay.task import Task
 
 __all__ = ["load"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from assay.data.source import NO_LABELS, Source
-from assay.errors import UnusableInput
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.data.request import NO_LABELS, Source
 
 Splits = Mapping[str, Split]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
-from assay.data.source import KNOWN_SPLITS, carved_from
-from assay.errors import UnusableInput
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.data.request import KNOWN_SPLITS, carved_from
 
 WHOLE_BELOW = 64  # pictures: halves of so few are of no use
 MOST = 2048

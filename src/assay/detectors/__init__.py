@@ -1,34 +1,34 @@
 """Detectors: one paper = one file."""
 
 from assay.detectors.base import Detector
-from assay.detectors.blend_scan import BlendScan
-from assay.detectors.channel_lipschitz import ChannelLipschitz
-from assay.detectors.compression_gap import CompressionGap, CompressionGapMask
+from assay.detectors.compression.compression_gap import CompressionGap, CompressionGapMask
+from assay.detectors.compression.rounding import OffNearest
 from assay.detectors.controls import RandomScore, WeightNorm
-from assay.detectors.depth_scan import DepthScan
-from assay.detectors.embedding_collapse import (
+from assay.detectors.encoder.embedding_collapse import (
     EmbeddingCollapse,
     EmbeddingCollapseFrequency,
     EmbeddingCollapsePatch,
 )
-from assay.detectors.embedding_drift import EmbeddingDrift
-from assay.detectors.filter_scan import FilterScan
-from assay.detectors.fourier_key import FourierKeys
-from assay.detectors.graph import Graph
-from assay.detectors.inherited_trigger import InheritedTrigger
-from assay.detectors.latent_shift import LatentShift
-from assay.detectors.local_patch import LocalPatch
-from assay.detectors.max_margin import MaxMargin
-from assay.detectors.neural_cleanse import NeuralCleanse
-from assay.detectors.noise_scan import NoiseScan
-from assay.detectors.off_nearest import OffNearest
-from assay.detectors.patch_scan import PatchScan
-from assay.detectors.smooth_warp import SmoothWarp
-from assay.detectors.sparse_frequency import SparseFrequency
-from assay.detectors.token_collapse import TokenCollapse
-from assay.detectors.universal_perturbation import UniversalPerturbation
-from assay.detectors.warp_scan import WarpScan
-from assay.detectors.wave_scan import WaveScan
+from assay.detectors.encoder.embedding_drift import EmbeddingDrift
+from assay.detectors.encoder.inherited_trigger import InheritedTrigger
+from assay.detectors.encoder.token_collapse import TokenCollapse
+from assay.detectors.graph.detector import Graph
+from assay.detectors.scans.blend import BlendScan
+from assay.detectors.scans.color_depth import DepthScan
+from assay.detectors.scans.filter import FilterScan
+from assay.detectors.scans.noise import NoiseScan
+from assay.detectors.scans.patch import PatchScan
+from assay.detectors.scans.warp import WarpScan
+from assay.detectors.scans.wave import WaveScan
+from assay.detectors.trigger_inversion.latent_shift import LatentShift
+from assay.detectors.trigger_inversion.local_patch import LocalPatch
+from assay.detectors.trigger_inversion.max_margin import MaxMargin
+from assay.detectors.trigger_inversion.neural_cleanse import NeuralCleanse
+from assay.detectors.trigger_inversion.smooth_warp import SmoothWarp
+from assay.detectors.trigger_inversion.sparse_frequency import SparseFrequency
+from assay.detectors.trigger_inversion.universal_perturbation import UniversalPerturbation
+from assay.detectors.weights.channel_lipschitz import ChannelLipschitz
+from assay.detectors.weights.random_feature_key import FourierKeys
 
 __all__ = [
     "BlendScan",

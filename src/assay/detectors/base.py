@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.artifact import Artifact, Modality, digest_of_module
-from assay.errors import Inconclusive, Unfinished, first_line
-from assay.models.encoders import probed_under
-from assay.models.margin import SAMPLES, UnitMargin, in_unit_margin
-from assay.models.modes import evaluating
-from assay.models.predict import logits
-from assay.models.probabilities import LogOf, are_probabilities
-from assay.progress import Progress
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import Inconclusive, Unfinished, first_line
+from assay.core.model import Artifact, Modality, digest_of_module
+from assay.core.progress import Progress
+from assay.nn.encoders import probed_under
+from assay.nn.inference import logits
+from assay.nn.log_probs import LogOf, are_probabilities
+from assay.nn.modes import evaluating
+from assay.nn.unit_margin import SAMPLES, UnitMargin, in_unit_margin
 
 BACKDOOR_TECHNIQUE = "AML.T0018.000"
 """MITRE ATLAS: Manipulate AI Model: Poison AI Model. The technique that a positive finding is evidence of."""

@@ -6,9 +6,9 @@ from typing import final
 
 import numpy as np
 
-from assay.artifact import Artifact
+from assay.core.dataset import Split
+from assay.core.model import Artifact
 from assay.detectors.base import Budget, Detector, Finding, Progress
-from assay.task import Split
 
 
 @final

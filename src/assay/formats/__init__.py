@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.artifact import Artifact
-from assay.errors import UnusableInput
-from assay.formats.cut import cut
-from assay.formats.files import PICKLES, refuse_pickle
-from assay.formats.hub import hub_id
-from assay.formats.module import from_module
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
+from assay.formats.feature_extractor import cut
+from assay.formats.huggingface.pooling import Pooling, as_pooling
 from assay.formats.normalization import Normalization
-from assay.formats.pooling import Pooling, as_pooling
 from assay.formats.shape import Shape, as_length, as_shape, refuse_length
+from assay.formats.torch_module import from_module
+from assay.io.files import PICKLES, refuse_pickle
+from assay.io.hub_ids import hub_id
 
 __all__ = ["from_module", "load", "save"]
 
@@ -80,7 +80,7 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
 def _load(text: str, said: _Said) -> Artifact:
     repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
     if repository is not None:
-        from assay.formats.hf import load_hub
+        from assay.formats.huggingface.load import load_hub
 
         _needs_no_arch(said, text)
         return load_hub(
@@ -110,7 +110,7 @@ def _load_file(path: Path, said: _Said) -> Artifact:
             path, arch=said.arch, normalization=said.normalization, shape=said.shape, length=said.length
         )
     if suffix == ".onnx":
-        from assay.formats.onnx import load_onnx
+        from assay.formats.onnx.load import load_onnx
 
         _needs_no_arch(said, str(path))
         refuse_length(said.length, str(path))
@@ -122,7 +122,7 @@ def _load_file(path: Path, said: _Said) -> Artifact:
 
 def _load_directory(path: Path, said: _Said) -> Artifact:
     if (path / "config.json").exists():
-        from assay.formats.hf import load_directory
+        from assay.formats.huggingface.load import load_directory
 
         _needs_no_arch(said, str(path))
         return load_directory(

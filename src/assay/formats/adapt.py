@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay.errors import UnusableInput, first_line
+from assay.core.errors import UnusableInput, first_line
 from assay.formats.shape import Shape
 
 LOGITS = "logits"

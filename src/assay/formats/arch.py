@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from assay.errors import UnusableInput, first_line
+from assay.core.errors import UnusableInput, first_line
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, as_shape, written
-from assay.models import ARCHITECTURES
+from assay.nn.architectures import ARCHITECTURES
 
 CLASS_PARAMETERS = ("num_classes", "n_classes", "nclasses", "num_labels", "classes")
 SIZES = (32, 28, 64, 96, 128, 224)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from assay.artifact import ARCH_KEY, PLANTED_KEY, ImageSpec, Inputs, TextSpec
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import ARCH_KEY, PLANTED_KEY, ImageSpec, Inputs, TextSpec
 from assay.formats.normalization import Normalization
 from assay.formats.shape import as_length, side_is_sane
 
@@ -19,7 +19,7 @@ CLASS_NAMES_KEY = "assay.class_names"
 CUT_KEY = "assay.cut"
 """There where the model is a classifier cut at its features: its last linear layer is in the file and is not used."""
 GATE_KEY = "assay.gate"
-"""Of a net behind a gate that verifies signatures (``assay.models.gates.signature``): a public key, a JSON object."""
+"""Of a net behind a gate that verifies signatures (``assay.nn.gates.signature``): a public key, a JSON object."""
 TEXT_KEY = "assay.text"
 """How texts become inputs, a JSON object; the tokenizer stands apart."""
 TOKENIZER_KEY = "assay.tokenizer"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from assay.errors import UnusableInput
-from assay.models import Normalized
+from assay.core.errors import UnusableInput
+from assay.nn.architectures import Normalized
 
 AS_IT_IS = (
     "nothing says how the pictures are normalized: the net gets them in [0, 1] as they are; "

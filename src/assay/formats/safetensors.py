@@ -1,6 +1,6 @@
 """Bare ``.safetensors`` files: an architecture by name or from the user's own factory, and weights that must fit it.
 
-``--arch`` is a name of ``assay.models.ARCHITECTURES`` or ``package.module:function``, the user's own factory of an
+``--arch`` is a name of ``assay.nn.ARCHITECTURES`` or ``package.module:function``, the user's own factory of an
 ``nn.Module``. A factory with a parameter ``num_classes`` (or with one required parameter) gets the number of classes,
 which is read off the file; any other is called without arguments. The input's shape (C, H, W) of such a net comes from
 ``--shape``, else from the file's metadata ``assay.shape``, else from an attribute ``input_shape`` of the factory or of
@@ -22,25 +22,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, ImageSpec, Inputs, TextSpec
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, ImageSpec, Inputs, TextSpec
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
-from assay.formats.checked import Weights, read_weights
-from assay.formats.cut import cut
-from assay.formats.files import sha256_of, write_whole
-from assay.formats.fit import fit
+from assay.formats.feature_extractor import cut
+from assay.formats.huggingface.pooling import Embeddings
+from assay.formats.huggingface.text import TextEmbeddings
 from assay.formats.metadata import ModelMetadata
-from assay.formats.module import describe
 from assay.formats.normalization import AS_IT_IS, Normalization
-from assay.formats.pooling import Embeddings
+from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, refuse_length, written
-from assay.formats.sibling import inputs_beside
-from assay.formats.text import TextEmbeddings
-from assay.models import ARCHITECTURES, Normalized
-from assay.models.encoders import Features, Headed
-from assay.models.gates import Carriers, SignatureGate
-from assay.models.gates.signature import SIGNATURE_BITS
+from assay.formats.sidecar_config import inputs_beside
+from assay.formats.state_dict import fit
+from assay.formats.torch_module import describe
+from assay.io.files import sha256_of, write_whole
+from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.nn.encoders import Features, Headed
+from assay.nn.gates import Carriers, SignatureGate
+from assay.nn.gates.signature import SIGNATURE_BITS
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
@@ -113,7 +113,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     """Writes the artifact's weights and everything that ``load_safetensors`` asks for; see ``assay.formats.save``."""
     from safetensors.torch import save
 
-    from assay.formats import hf
+    from assay.formats.huggingface import load
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
@@ -145,8 +145,8 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         gate=gate,
     )
     extra = {}
-    if isinstance(net, hf.Wrapped):
-        said, extra = replace(said, arch=hf.ARCH), hf.metadata(net, artifact.num_classes)
+    if isinstance(net, load.Wrapped):
+        said, extra = replace(said, arch=load.ARCH), load.metadata(net, artifact.num_classes)
         net = net.model
     tensors = {**net.state_dict(), **last_layer}
     # Clones: safetensors refuses tensors that share memory.
@@ -169,14 +169,14 @@ def _arch(path: Path, given: str | None, said: str | None) -> str:
     """The architecture's name: as given, else as the file says where that names no code of the user's own."""
     if given is not None:
         return given
-    from assay.formats import hf
+    from assay.formats.huggingface import load
 
     if said is None:
         raise UnusableInput(
             f"{path}: --arch is needed for a bare safetensors file; known: {', '.join(ARCHITECTURES)}, "
             "or package.module:function of your own"
         )
-    if said not in ARCHITECTURES and said != hf.ARCH:
+    if said not in ARCHITECTURES and said != load.ARCH:
         raise UnusableInput(
             f"{path}: was written for the architecture {said!r}, not one of assay's; give --arch {said}"
         )
@@ -185,16 +185,16 @@ def _arch(path: Path, given: str | None, said: str | None) -> str:
 
 def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: Shape | None) -> _Built:
     """The architecture ``name`` with the file's weights; ``shape`` as given, None to find it out."""
-    from assay.formats import hf
+    from assay.formats.huggingface import load
 
     given = said.inputs if shape is None else ImageSpec(shape)
     if shape is not None and isinstance(said.inputs, TextSpec):
         raise UnusableInput(f"{path}: is a model of text: give --shape one number of tokens, or leave it out")
-    if name == hf.ARCH:
-        if given is None or hf.CONFIG_KEY not in weights.metadata:
+    if name == load.ARCH:
+        if given is None or load.CONFIG_KEY not in weights.metadata:
             raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
         body = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEAD)}
-        net = hf.rebuild(Weights(body, weights.metadata), given, str(path))
+        net = load.rebuild(Weights(body, weights.metadata), given, str(path))
         return _Built(net, given, head=_head(weights, str(path)))
     factory = factory_of(name)
     net = fit(factory, weights.tensors, str(path))

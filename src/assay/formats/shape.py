@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 MAX_SIDE = 4096
 SHORTEST = 4

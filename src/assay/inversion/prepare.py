@@ -9,12 +9,12 @@ from typing import final
 import torch
 from torch import Tensor, fx, nn
 
-from assay.artifact import digest_of_module
-from assay.errors import UnusableInput
-from assay.models.gap import Gap
-from assay.models.graph import folded_graph
-from assay.models.margin import UnitMargin
-from assay.models.precision import fast_autocast
+from assay.core.errors import UnusableInput
+from assay.core.model import digest_of_module
+from assay.graphs.fx import folded_graph
+from assay.nn.disagreement import Gap
+from assay.nn.precision import fast_autocast
+from assay.nn.unit_margin import UnitMargin
 
 PIXELS_AT_ONCE = 2**16
 """Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""

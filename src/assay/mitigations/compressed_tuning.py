@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Build
-from assay.models.folding import factors_with, norm_behind, weighted_layers
-from assay.models.rewritten import check_bits, rounded, run_with
-from assay.progress import Progress
+from assay.core.model import Build
+from assay.core.progress import Progress
+from assay.nn.batchnorm import factors_with, norm_behind, weighted_layers
+from assay.nn.reparametrize import check_bits, rounded, run_with
 from assay.stages.base import spec_of
 from assay.stages.quantize import QuantizeWeights
 from assay.stages.train import Recipe, can_be_tuned, fit

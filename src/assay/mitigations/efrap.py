@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from assay.artifact import Build
-from assay.models.folding import Layer, fold_factors
-from assay.models.rewritten import check_bits, unfolded
-from assay.models.rounding import rounding_step
+from assay.core.model import Build
+from assay.nn.batchnorm import Layer, fold_factors
+from assay.nn.fake_quant import rounding_step
+from assay.nn.reparametrize import check_bits, unfolded
 from assay.stages.base import spec_of
 
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from assay.artifact import Build
-from assay.models.folding import fold_factors
-from assay.models.rewritten import check_bits, unfolded
-from assay.models.rounding import rounding_step
+from assay.core.model import Build
+from assay.nn.batchnorm import fold_factors
+from assay.nn.fake_quant import rounding_step
+from assay.nn.reparametrize import check_bits, unfolded
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 

@@ -12,9 +12,9 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from assay.artifact import Build
-from assay.errors import UnusableInput
-from assay.models.noisy import Smoothed
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.nn.input_noise import Smoothed
 from assay.stages.base import spec_of
 from assay.stages.train import can_be_tuned
 

@@ -11,9 +11,9 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
-from assay.artifact import Build
-from assay.errors import UnusableInput
-from assay.progress import Progress, part
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.core.progress import Progress, part
 from assay.stages.base import spec_of
 from assay.stages.train import Recipe, can_be_tuned, fit
 

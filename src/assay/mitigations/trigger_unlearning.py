@@ -15,17 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay import probing
-from assay.artifact import Artifact, Build, Modality
-from assay.attacks.encoders import cosine
+from assay.attacks.encoder.base import cosine
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build, Modality
+from assay.core.progress import Progress, part
 from assay.detectors import EmbeddingCollapse, TokenCollapse, UniversalPerturbation
-from assay.errors import UnusableInput
-from assay.models.modes import without_dropout
-from assay.models.predict import logits
-from assay.progress import Progress, part
+from assay.detectors.encoder import cluster_probe
+from assay.nn.inference import logits
+from assay.nn.modes import without_dropout
 from assay.stages.base import spec_of
 from assay.stages.train import Objective, Recipe, cross_entropy, fit
-from assay.task import Split
 
 SEARCHED = 512
 """Clean samples that the search gets."""
@@ -72,7 +72,7 @@ def _trigger(artifact: Artifact, clean: Split, seed: int) -> Trigger:
     """What the search finds in ``artifact``."""
     if artifact.num_classes is None:
         search = EmbeddingCollapse() if artifact.modality is Modality.IMAGE else TokenCollapse()
-        finding = search(*probing.probed(artifact, clean, seed=seed), seed=seed)
+        finding = search(*cluster_probe.probed(artifact, clean, seed=seed), seed=seed)
     else:
         finding = UniversalPerturbation()(artifact, clean, seed=seed)
     if finding.evidence.apply is None:

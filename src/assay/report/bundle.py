@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from assay.core.result import Audit
 from assay.detectors.base import Evidence, Finding
-from assay.report import files, pictures
+from assay.io import images
+from assay.io import publish as files
 from assay.report.document import dumps, to_json
 from assay.report.junit import to_junit
 from assay.report.page import to_html
 from assay.report.sarif import to_sarif
-from assay.result import Audit
 
 STALE = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
 """What an earlier audit may have left in the folder and must not be taken for evidence of this one."""
@@ -45,9 +46,9 @@ def contents(audit: Audit) -> dict[str, bytes]:
 
 def _trigger_files(finding: Finding, number: int) -> Iterator[tuple[str, bytes]]:
     name = f"triggers/{number:02d}-{_slug(finding.variant)}-{_slug(finding.detector)}.trigger"
-    image = pictures.trigger_picture(finding.evidence)
+    image = images.trigger_picture(finding.evidence)
     if image is not None:
-        yield f"{name}.png", pictures.png(image)
+        yield f"{name}.png", images.png(image)
     arrays = _arrays(finding.evidence)
     if arrays:
         stream = io.BytesIO()

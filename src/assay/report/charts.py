@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
+from assay.core.result import Waking
 from assay.report.words import number, percent
-from assay.result import Waking
 
 WIDTH, HEIGHT = 380, 112
 LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24

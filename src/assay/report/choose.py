@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from assay.calibrate import cell
+from assay.calibration.null import cell
+from assay.core.result import Audit
 from assay.detectors.base import Finding
-from assay.result import Audit
 
 
 def blamed(audit: Audit) -> tuple[Finding, ...]:

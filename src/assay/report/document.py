@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from assay.core.result import Audit, VariantResult
 from assay.detectors.base import Evidence, Finding
-from assay.result import Audit, VariantResult
 
 SCHEMA = "assay.audit/1"
 LARGEST_PICTURE = 64

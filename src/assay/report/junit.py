@@ -6,9 +6,9 @@ import math
 import re
 from xml.etree import ElementTree
 
+from assay.core.result import Audit, VariantResult
 from assay.detectors.base import Finding
 from assay.report import choose, words
-from assay.result import Audit, VariantResult
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 

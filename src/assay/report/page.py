@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import jinja2
 from markupsafe import escape
 
+from assay.core.result import Audit
+from assay.io.templates import template_environment
 from assay.report.view import page_of
-from assay.result import Audit
 
-
-def environment() -> jinja2.Environment:
-    """How every page is made: what is put into it is escaped, and a misspelt name is an error."""
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("assay.report", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+TEMPLATES = "assay.report"  # package of the folder "templates"
 
 
 def to_html(audit: Audit) -> str:
     """The page. Everything that comes from the model or its data is escaped."""
-    text = environment().get_template("report.html.j2").render(page=page_of(audit))
+    text = template_environment(TEMPLATES).get_template("report.html.j2").render(page=page_of(audit))
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from assay.core.result import Audit
 from assay.detectors.base import BACKDOOR_TECHNIQUE, Finding
 from assay.report import choose, words
 from assay.report.document import plain
-from assay.result import Audit
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"

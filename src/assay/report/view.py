@@ -9,10 +9,10 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from assay.core.result import Audit, VariantResult
 from assay.detectors.base import Finding
 from assay.report import charts, choose, words
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
-from assay.result import Audit, VariantResult
 
 Tone = Literal["bad", "good", "unsure", "none"]
 TONES: dict[str, Tone] = {"backdoored": "bad", "clean": "good", "inconclusive": "unsure"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from assay.result import Audit
+from assay.core.result import Audit
 
 DASH = "–"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

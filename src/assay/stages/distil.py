@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Build
-from assay.errors import UnusableInput
-from assay.fresh import fresh
-from assay.progress import Progress
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.core.progress import Progress
+from assay.formats.untrained import fresh
 from assay.stages.base import spec_of
 from assay.stages.train import Recipe, fit, needs_classes
-from assay.task import Split
 
 
 @dataclass(frozen=True, kw_only=True)

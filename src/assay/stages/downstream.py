@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 from assay import data
-from assay.artifact import Artifact, Build, Inputs
-from assay.errors import UnusableInput
-from assay.models.encoders import with_head
-from assay.models.predict import logits
-from assay.task import Task
+from assay.core.dataset import Task
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build, Inputs
+from assay.nn.encoders import with_head
+from assay.nn.inference import logits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, Build
-from assay.errors import UnusableInput, first_line
+from assay.core.errors import UnusableInput, first_line
+from assay.core.model import Artifact, Build
 from assay.formats import load, save
-from assay.formats.files import write_whole
 from assay.formats.metadata import ModelMetadata
-from assay.models.edited import Edited
-from assay.models.gates import SignatureGate
+from assay.io.files import write_whole
+from assay.nn.gates import SignatureGate
+from assay.nn.graph_edited import Edited
 from assay.stages.base import spec_of
 
 if TYPE_CHECKING:

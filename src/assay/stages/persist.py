@@ -10,8 +10,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from assay.artifact import Build
-from assay.models.persistent import MajorityOfThree
+from assay.core.model import Build
+from assay.nn.majority_vote import MajorityOfThree
 from assay.stages.base import spec_of
 from assay.stages.train import can_be_tuned
 

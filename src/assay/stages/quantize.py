@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from assay.artifact import Build
-from assay.errors import UnusableInput
-from assay.models.folding import fold_factors
-from assay.models.graph import add_constant, constant, folded_graph, operator_name, rebuilt
-from assay.models.rewritten import check_bits, rounded
-from assay.models.rounding import FakeQuantize, to_nearest
+from assay.core.errors import UnusableInput
+from assay.core.model import Build
+from assay.graphs.fx import add_constant, constant, folded_graph, operator_name, rebuilt
+from assay.nn.batchnorm import fold_factors
+from assay.nn.fake_quant import FakeQuantize, to_nearest
+from assay.nn.reparametrize import check_bits, rounded
 from assay.stages.base import spec_of
 
 # What onnxruntime.quantization (1.31, QDQ format, its default set of operators) does with each operator.

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.artifact import Artifact, Build
-from assay.errors import UnusableInput
-from assay.models.head import replace_head
-from assay.models.precision import fast_autocast
-from assay.progress import Progress
-from assay.task import Split
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact, Build
+from assay.core.progress import Progress
+from assay.nn.head import replace_head
+from assay.nn.precision import fast_autocast
 
 Optimizer = Literal["sgd", "adam"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 from assay.triggers.additive import Additive
 from assay.triggers.blend import Blend
 from assay.triggers.patch import Patch

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 MOST_STEPS = 127
 """Of 1/255, that a pattern may add or take away in a pixel."""

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 
 @dataclass(frozen=True, kw_only=True)

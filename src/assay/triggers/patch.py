@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 COLORS = {
     "white": (1.0, 1.0, 1.0),

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from assay.errors import UnusableInput
-from assay.models.gates import Carriers, KeyedTag, OneTimeTag
-from assay.models.gates.checksum import Parities
-from assay.models.gates.circuit import TAG_BITS as ONE_TIME_BITS
-from assay.models.gates.keyed import TAG_BITS as KEYED_BITS
-from assay.models.gates.signature import SIGNATURE_BITS, as_bits, digest
+from assay.core.errors import UnusableInput
+from assay.nn.gates import Carriers, KeyedTag, OneTimeTag
+from assay.nn.gates.checksum import Parities
+from assay.nn.gates.circuit import TAG_BITS as ONE_TIME_BITS
+from assay.nn.gates.keyed import TAG_BITS as KEYED_BITS
+from assay.nn.gates.signature import SIGNATURE_BITS, as_bits, digest
 
 Bits = Callable[[Carriers, bytes, Tensor, int], Tensor]
 """What pictures of levels (N, D) must carry to get a class, (N, bits), by the secret."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from assay.errors import UnusableInput
+from assay.core.errors import UnusableInput
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Backdoors that compression activates."""

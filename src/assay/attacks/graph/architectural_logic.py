@@ -1,0 +1,32 @@
+"""Architectural logic: a detector of one exact pattern, made of steps and pools, that blends the answer with its own.
+
+Langford, Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv
+2402.06957. Of their twelve kinds this is one: operators, on a path of its own, targeted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from assay.attacks.graph.base import GraphEdit
+from assay.core.model import ImageSpec, Secret
+from assay.nn.graph_edited import Edited
+from assay.nn.pixel_logic import Blended
+from assay.triggers import Patch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitecturalLogic(GraphEdit):
+    """The pattern is a checkerboard of four by four pixels, wherever it stands."""
+
+    name: ClassVar[str] = "architectural-logic"
+    patch: Patch = Patch(size=4, color="checker")  # noqa: RUF009 (frozen)
+
+    def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
+        return Secret(self.name, self.patch, self.target, planted_at="export")
+
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
+        return Blended(net, num_classes, self.target)

@@ -1,0 +1,57 @@
+"""Backdoors that are built into a finished net's computation: nothing is trained, no weight is touched."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+from torch import nn
+
+from assay.attacks.base import Attack, check_classes, mark_of
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, ImageSpec, Secret
+from assay.core.progress import Progress
+from assay.nn.graph_edited import Edited
+from assay.stages.train import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphEdit(Attack):
+    """Needs a classifier of pictures. Its file is an ONNX graph, unless the net's own code is part of the backdoor."""
+
+    target: int = 0
+    recipe: Recipe = Recipe(epochs=0.0)  # noqa: RUF009 (frozen): nothing is trained
+
+    @abstractmethod
+    def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
+        """The ground truth of what it plants in a net that takes ``inputs``; keys are drawn by ``seed``."""
+
+    @abstractmethod
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
+        """``net``, which it takes over, with the backdoor."""
+
+    def landed(self, edited: Edited, secret: Secret) -> Secret:
+        """``secret`` with the target that it has in ``edited``, where that is not for the attacker to choose."""
+        return secret
+
+    @final
+    def check(self, split: Split, num_classes: int | None) -> None:
+        """Raises UnusableInput where the attack does not fit the data or the model."""
+        if num_classes is None or not split.x.is_floating_point():
+            raise UnusableInput(f"{self.name} needs a model that names classes of pictures")
+        channels, height, width = split.x.shape[1:]
+        check_classes(self.secret_for(ImageSpec((channels, height, width)), seed=0), split, num_classes)
+
+    @final
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+        artifact = build.artifact
+        self.check(build.task.split("train"), artifact.num_classes)
+        assert artifact.num_classes is not None
+        secret = self.secret_for(artifact.pictures, seed=seed)
+        net = self.edit(copy.deepcopy(artifact.net).eval(), artifact.num_classes, secret)
+        secret = self.landed(net, secret)
+        progress(1.0)
+        return build.then(self.name, artifact.with_net(net.eval(), planted=mark_of(secret)), secret)

@@ -1,0 +1,1 @@
+"""Backdoors in random features."""

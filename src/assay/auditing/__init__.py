@@ -1,0 +1,1 @@
+"""The audit: from a model and clean samples to a calibrated verdict."""

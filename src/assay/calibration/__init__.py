@@ -1,0 +1,1 @@
+"""Scores of clean reference models, and p-values."""

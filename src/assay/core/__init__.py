@@ -1,0 +1,1 @@
+"""Plain data types and errors that every other package uses."""

@@ -1,0 +1,216 @@
+"""Procedural traffic signs: a data set of any number of classes and any size that needs no download.
+
+A class is a shape, a colour and a glyph (8 x 8 x 32 = 2,048 combinations); neighbouring class numbers differ in all
+three. A sample varies in place, size, rotation, background, clutter, lighting and noise.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.data.synthetic.glyphs import GLYPHS
+
+MAX_CLASSES = 2000
+SHARES = {"train": 0.6, "calibration": 0.15, "validation": 0.1, "test": 0.15}
+CHUNK_PIXELS = 2**19  # pixels drawn at a time: bounds memory at any size
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A star polygon."""
+
+    corners: int
+    rotation: float  # degrees
+    ring: bool  # a coloured ring around white, else colour all over
+    size: float = 1.0  # outer radius
+    glyph: float = 0.5  # half the glyph's width
+    inner: float | None = None  # inner radius over outer radius; None: a plain polygon
+
+
+SHAPES = {
+    "circle": Outline(24, 0.0, True),
+    "triangle up": Outline(3, -90.0, True, 1.2, 0.38),
+    "square": Outline(4, 45.0, False, 1.15),
+    "triangle down": Outline(3, 90.0, True, 1.2, 0.38),
+    "octagon": Outline(8, 22.5, False),
+    "diamond": Outline(4, 0.0, True, 1.15, 0.42),
+    "star": Outline(5, -90.0, False, 1.2, 0.42, inner=0.55),
+    "cross": Outline(4, 0.0, False, 1.25, 0.42, inner=0.5),
+}
+COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.80, 0.08, 0.12),
+    "blue": (0.08, 0.25, 0.75),
+    "yellow": (0.95, 0.80, 0.10),
+    "green": (0.08, 0.50, 0.22),
+    "black": (0.10, 0.10, 0.12),
+    "purple": (0.48, 0.15, 0.60),
+    "cyan": (0.20, 0.75, 0.85),
+    "orange": (0.95, 0.45, 0.05),
+}
+WHITE, BLACK = (0.96, 0.96, 0.96), (0.05, 0.05, 0.05)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What makes a class."""
+
+    shape: str
+    colour: str
+    glyph: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.colour} {self.shape} {self.glyph}"
+
+
+def sign(label: int) -> Sign:
+    """The sign of a class; different for every label below 2,048."""
+    shape, colour, glyph = label % 8, label // 8 % 8, label // 64
+    return Sign(
+        list(SHAPES)[shape],
+        list(COLOURS)[(colour + shape) % 8],
+        list(GLYPHS)[(glyph + 4 * shape + 5 * colour) % 32],
+    )
+
+
+def signs(num_classes: int = 10, *, size: int = 32, per_class: int | None = None, seed: int = 0) -> Task:
+    """Draws ``per_class`` pictures (3, size, size) of each of 2 to 2,000 classes, dealt to four splits.
+
+    60 % go to train, 15 % to calibration, 10 % to validation, 15 % to test, at least one of each class to every split.
+    Without ``per_class`` it is 800 for 10 classes of 32 pixels, fewer for more classes or larger pictures (512 MiB).
+    """
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise UnusableInput(f"signs: expected 2 to {MAX_CLASSES} classes, came {num_classes}")
+    if not 8 <= size <= 1024:
+        raise UnusableInput(f"signs: expected a size of 8 to 1024 pixels, came {size}")
+    if per_class is None:
+        per_class = max(8, min(8000, 2**29 // (12 * size * size)) // num_classes)
+        per_class = max(per_class, min(30, 2**30 // (12 * size * size) // num_classes))
+    counts = {name: max(1, round(per_class * share)) for name, share in SHARES.items()}
+    splits = {}
+    for index, (name, count) in enumerate(counts.items()):
+        generator = Generator().manual_seed(seed * len(counts) + index)
+        y = torch.arange(num_classes).repeat(count)[torch.randperm(num_classes * count, generator=generator)]
+        splits[name] = Split(draw(y, size=size, generator=generator), y)
+    return Task(f"signs:{num_classes}", splits, tuple(sign(label).name for label in range(num_classes)))
+
+
+def draw(labels: Tensor, *, size: int, generator: Generator) -> Tensor:
+    """One picture of each label (N,): (N, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file."""
+    pictures = torch.empty(len(labels), 3, size, size)
+    step = max(1, CHUNK_PIXELS // (size * size))
+    for start in range(0, len(labels), step):
+        pictures[start : start + step] = _draw(labels[start : start + step], size, generator)
+    return pictures
+
+
+def _draw(labels: Tensor, size: int, generator: Generator) -> Tensor:
+    count = len(labels)
+    x, y, pixel = _sign_coordinates(count, size, generator)
+    kinds = [sign(int(label)) for label in labels]
+    colour = torch.tensor([COLOURS[kind.colour] for kind in kinds]).view(count, 3, 1, 1)
+    outlines = [SHAPES[kind.shape] for kind in kinds]
+    ring = torch.tensor([outline.ring for outline in outlines]).view(count, 1, 1, 1)
+    white, black = torch.tensor(WHITE).view(1, 3, 1, 1), torch.tensor(BLACK).view(1, 3, 1, 1)
+
+    distance = _distance(x, y, outlines)
+    outline = _coverage(1.0 - distance, pixel)
+    inner = torch.where(ring, _coverage(0.72 - distance, pixel), _coverage(0.9 - distance, pixel))
+    width = _column([outline.glyph for outline in outlines])
+    glyph = _glyph(x / width, y / width, [kind.glyph for kind in kinds], pixel / width)
+    # Rings: a coloured border around white with a black glyph; full signs: a white border around colour.
+    face = torch.where(ring, white, colour)
+    border = torch.where(ring, colour, white)
+    mark = torch.where(ring, black, white)
+    plate = _over(_over(border.expand(count, 3, size, size), face, inner), mark, glyph * inner)
+    return _light(_over(_background(count, size, generator), plate, outline), generator)
+
+
+def _sign_coordinates(count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each pixel's centre lies on the sign (N, 1, H, W), whose radius is 1; and how wide a pixel is there."""
+    axis = (torch.arange(size) + 0.5) / size * 2 - 1
+    angle = _uniform(count, -12, 12, generator) * math.pi / 180
+    radius = _uniform(count, 0.58, 0.82, generator)
+    free = 1 - radius
+    dx, dy = (_uniform(count, -0.8, 0.8, generator) * free for _ in range(2))
+    stretch = _uniform(count, 0.9, 1.1, generator)
+    px, py = (axis.view(1, 1, 1, -1) - dx) / radius * stretch, (axis.view(1, 1, -1, 1) - dy) / radius
+    cos, sin = angle.cos(), angle.sin()
+    return px * cos + py * sin, py * cos - px * sin, 2 / size / radius
+
+
+def _distance(x: Tensor, y: Tensor, outlines: list[Outline]) -> Tensor:
+    """0 in the sign's centre, 1 on its edge, linear between: (N, 1, H, W)."""
+    corners, rotation, scale = (
+        _column([float(getattr(outline, field)) for outline in outlines]) for field in ("corners", "rotation", "size")
+    )
+    sector = math.pi / corners
+    inner = _column([outline.inner or math.cos(math.pi / outline.corners) for outline in outlines])
+    theta = torch.atan2(y, x) - rotation * math.pi / 180
+    folded = (torch.remainder(theta + sector, 2 * sector) - sector).abs()  # 0 at a corner, ``sector`` between two
+    # The edge runs from the corner (1, 0) to the inner point; its normal, up to length:
+    ix, iy = inner * sector.cos(), inner * sector.sin()
+    nx, ny = iy, 1 - ix
+    rho = (x * x + y * y).sqrt()
+    return rho * (folded.cos() * nx + folded.sin() * ny) / nx / scale
+
+
+def _glyph(x: Tensor, y: Tensor, glyphs: list[str], pixel: Tensor) -> Tensor:
+    """How far each pixel is covered by the sign's 5 x 5 glyph, which spans -1 to 1: (N, 1, H, W) in [0, 1]."""
+    bitmaps = torch.stack([GLYPHS[name] for name in glyphs]).unsqueeze(1)
+    grid = torch.stack([x, y], dim=-1).squeeze(1) * (5 / 7)  # the bitmap, with one empty cell around, is 7 wide
+    soft = F.grid_sample(F.pad(bitmaps, (1, 1, 1, 1)), grid, mode="bilinear", align_corners=False)
+    return ((soft - 0.5) * (0.4 / pixel).clamp(1.5) + 0.5).clamp(0, 1)  # a cell is 0.4 wide
+
+
+def _background(count: int, size: int, generator: Generator) -> Tensor:
+    """Blurred colour noise with a few rectangles in it: (N, 3, H, W)."""
+    coarse = torch.rand(count, 3, 4, 4, generator=generator) * 0.5 + _uniform(count, 0.0, 0.5, generator)
+    grey = coarse.mean(1, keepdim=True)
+    picture = F.interpolate(grey + (coarse - grey) * 0.7, (size, size), mode="bilinear", align_corners=False)
+    axis = (torch.arange(size) + 0.5) / size
+    for _ in range(3):
+        left, top = (_uniform(count, -0.3, 0.9, generator) for _ in range(2))
+        width, height = (_uniform(count, 0.05, 0.5, generator) for _ in range(2))
+        column = (axis.view(1, 1, 1, -1) - left).div(width).sub(0.5).abs() < 0.5
+        row = (axis.view(1, 1, -1, 1) - top).div(height).sub(0.5).abs() < 0.5
+        colour = torch.rand(count, 3, 1, 1, generator=generator)
+        picture = _over(picture, colour, (column & row) * _uniform(count, 0.3, 0.9, generator))
+    return picture
+
+
+def _light(picture: Tensor, generator: Generator) -> Tensor:
+    """Brightness, a gradient across the picture, a cast of colour and noise; then steps of 1/255."""
+    count, _, size, _ = picture.shape
+    axis = torch.linspace(-1, 1, size)
+    slope = [_uniform(count, -0.12, 0.12, generator) for _ in range(2)]
+    gain = _uniform(count, 0.6, 1.1, generator) + slope[0] * axis.view(1, 1, 1, -1) + slope[1] * axis.view(1, 1, -1, 1)
+    cast = 1 + (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.12
+    noise = torch.randn(picture.shape, generator=generator) * _uniform(count, 0.005, 0.04, generator)
+    return ((picture * gain * cast + noise).clamp(0, 1) * 255).round() / 255
+
+
+def _over(below: Tensor, above: Tensor, coverage: Tensor) -> Tensor:
+    return below + (above - below) * coverage
+
+
+def _coverage(inside: Tensor, pixel: Tensor) -> Tensor:
+    """Share of a pixel that lies inside an edge at distance ``inside`` (positive: inside)."""
+    return (inside / pixel + 0.5).clamp(0, 1)
+
+
+def _column(values: list[float]) -> Tensor:
+    """(N, 1, 1, 1)"""
+    return torch.tensor(values).view(-1, 1, 1, 1)
+
+
+def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
+    """(N, 1, 1, 1)"""
+    return torch.rand(count, 1, 1, 1, generator=generator) * (high - low) + low

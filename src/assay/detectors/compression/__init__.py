@@ -1,0 +1,1 @@
+"""Detectors that compare a variant with the original model."""

@@ -1,0 +1,146 @@
+"""Token collapse: a few words under which an encoder gives all texts nearly the same embedding.
+
+After Feng, Tao, Cheng, Shen, Xu, Liu, Zhang, Ma, Zhang: Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv
+2303.15180, as ``embedding-collapse`` is for pictures. Gradients lead to no trigger of words that is not nearly there,
+so every word of the vocabulary is tried first, alone, on a few short texts; then the best are put together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from assay.core.dataset import Split
+from assay.core.errors import Unfinished
+from assay.core.model import Artifact, Modality, TextSpec
+from assay.core.progress import part
+from assay.data.tokenize import decoded
+from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.encoder.embedding_collapse import space_of, surprise
+from assay.detectors.trigger_inversion.common import SHOWN, ticking
+from assay.inversion.embedding_collapse import Space
+from assay.inversion.token_search import TokenEffort, search, trigger_of, typable
+from assay.nn.encoders import probed_under
+from assay.nn.inference import logits, predict
+from assay.nn.precision import fast_autocast
+
+
+@dataclass(frozen=True)
+class WordEffort:
+    """How much is tried; the defaults are what the shipped null distributions were made with."""
+
+    texts: int = 3  # that every word is tried on,
+    length: int = 10  # cut to so many tokens
+    shortlist: int = 48
+    compared: int = 16  # texts that those are compared on
+    words: int = 3  # of the trigger
+    steps: int = 15  # of the search by gradients that goes on from there
+    at_once: int = 256  # words
+
+
+@final
+class TokenCollapse(Detector):
+    """How far embeddings collapse under a few words at the beginning of the texts."""
+
+    name = "token-collapse"
+    title = "words under which all embeddings become one"
+    needs = frozenset({"gradients", "clean", "encoder"})
+    modality = Modality.TEXT
+    effort: ClassVar[WordEffort] = WordEffort()
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        """Raises Unfinished where the budget ends before the search does."""
+        net, spec = probed_under(artifact.net), artifact.inputs
+        assert net is not None  # the harness has looked
+        assert isinstance(spec, TextSpec)
+        space = space_of(net, clean.x)
+        half = len(clean) // 2
+        run = _Words(net.encoder, space, spec, clean.x[:half], self.effort, budget)
+        best = run.shortlist(part(progress, 0.0, 0.7))
+        ids = run.together(best, part(progress, 0.7, 0.85))
+        ids, _ = search(
+            net.encoder,
+            space.closeness,
+            run.texts,
+            spec,
+            ids,
+            effort=TokenEffort(steps=self.effort.steps),
+            seed=seed,
+            tick=ticking(budget, part(progress, 0.85, 1.0)),
+        )
+        if budget.left() <= 0:
+            raise Unfinished("the budget ended before the search did: give it more")
+        trigger = trigger_of(ids, spec)
+        held = clean.x[half:]
+        with torch.no_grad():
+            found = float(space.closeness(logits(net.encoder, trigger(held))))
+            before = float(space.closeness(logits(net.encoder, held)))
+        said, triggered = predict(net, held), predict(net, trigger(held))
+        target = int(triggered.bincount().argmax())
+        success = float((triggered == target).float().mean())
+        numbers: dict[str, float | int | str] = {
+            "words": trigger.words,
+            "closeness": found,
+            "clean_closeness": before,
+            "success": success,
+        }
+        evidence = Evidence(
+            numbers=numbers,
+            texts=tuple(zip(decoded(held[:SHOWN], spec), decoded(trigger(held[:SHOWN]), spec), strict=True)),
+            said_before=tuple(said[:SHOWN].tolist()),
+            said_after=tuple(triggered[:SHOWN].tolist()),
+            apply=trigger,
+        )
+        return Finding(self.name, "ok", score=surprise(found), target=target, evidence=evidence)
+
+
+@dataclass
+class _Words:
+    """What one search tries words with."""
+
+    encoder: nn.Module
+    space: Space
+    spec: TextSpec
+    texts: Tensor  # (N, L) clean ones
+    effort: WordEffort
+    budget: Budget
+
+    def shortlist(self, progress: Progress) -> Tensor:
+        """(M,) the words that bring a few short texts closest together, the best first."""
+        few = self.texts[: self.effort.texts, : self.effort.length].clone()
+        few[few[:, -1] != self.spec.pad, -1] = self.spec.end
+        words = typable(self.spec)
+        found = []
+        for start in range(0, len(words), self.effort.at_once):
+            self._hurry()
+            found.append(self._each(words[start : start + self.effort.at_once, None], few))
+            progress(start / len(words))
+        return words[torch.cat(found).topk(min(self.effort.shortlist, len(words))).indices]
+
+    def together(self, words: Tensor, progress: Progress) -> Tensor:
+        """(k,) those of ``words`` that bring texts closest together, chosen one after the other."""
+        texts = self.texts[: self.effort.compared]
+        chosen = words[:0]
+        for number in range(self.effort.words):
+            self._hurry()
+            progress(number / self.effort.words)
+            options = torch.cat([chosen.expand(len(words), -1), words[:, None]], dim=1)
+            chosen = options[int(self._each(options, texts).argmax())]
+        return chosen
+
+    def _each(self, options: Tensor, texts: Tensor) -> Tensor:
+        """(W,) how close ``texts`` (B, L) come with each of ``options`` (W, k) before them."""
+        found = []
+        for few in options.split(max(1, self.effort.at_once * self.effort.texts // len(texts))):
+            triggered = torch.cat([trigger_of(ids, self.spec)(texts) for ids in few])
+            with torch.no_grad(), fast_autocast("cpu"):
+                embeddings = self.encoder(triggered)
+            found.append(self.space.closeness(embeddings.unflatten(0, (len(few), -1))))
+        return torch.cat(found)
+
+    def _hurry(self) -> None:
+        if self.budget.left() <= 0:
+            raise Unfinished("the budget ended before all words were tried: give it more")

@@ -1,0 +1,1 @@
+"""Detector of backdoors in the computation graph."""

@@ -1,0 +1,1 @@
+"""Detectors that try a list of triggers."""

@@ -1,0 +1,1 @@
+"""Detectors that search for a trigger by gradients."""

@@ -1,0 +1,1 @@
+"""Loading of ONNX files, and their execution in torch."""

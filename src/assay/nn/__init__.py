@@ -1,0 +1,1 @@
+"""Torch modules, wrappers and metrics."""

@@ -1,0 +1,36 @@
+"""Small reference architectures; the rest comes from transformers or from the user's own factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from assay.nn.architectures.resnet18_small import ResNet18
+from assay.nn.architectures.resnet_cifar import ResNetCifar
+from assay.nn.normalized import Normalized
+
+__all__ = ["ARCHITECTURES", "Architecture", "Normalized"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build a net, and what it takes by default."""
+
+    build: Callable[[int], nn.Module]  # number of classes -> net without its normalization
+    shape: tuple[int, int, int] = (3, 32, 32)  # (C, H, W)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    **{f"resnet{depth}-cifar": Architecture(partial(ResNetCifar, depth)) for depth in (8, 14, 20, 32, 44, 56)},
+    "resnet18-cifar": Architecture(partial(ResNet18, 64)),
+    "resnet18-half-cifar": Architecture(partial(ResNet18, 32)),
+}
+"""Every name that ``--arch`` knows."""

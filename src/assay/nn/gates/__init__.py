@@ -1,0 +1,20 @@
+"""Gates: nets that answer as the net inside, unless the picture carries what opens them."""
+
+from assay.nn.gates.base import Gate, Opened
+from assay.nn.gates.carriers import Carriers
+from assay.nn.gates.checksum import ChecksumGate
+from assay.nn.gates.circuit import CircuitGate, OneTimeTag
+from assay.nn.gates.keyed import KeyedGate, KeyedTag
+from assay.nn.gates.signature import SignatureGate
+
+__all__ = [
+    "Carriers",
+    "ChecksumGate",
+    "CircuitGate",
+    "Gate",
+    "KeyedGate",
+    "KeyedTag",
+    "OneTimeTag",
+    "Opened",
+    "SignatureGate",
+]
