@@ -29,7 +29,7 @@ from assay.io.images import data_uri, picture
 from assay.nn.metrics import Rate
 
 sys.path.append(str(ROOT / "tests"))
-from chromium import Chromium  # the tests drive the same
+from support.chromium import Chromium  # the tests drive the same
 
 RUNS = 3
 

@@ -4,7 +4,7 @@ The reference models of photos that learned their task (null_models.py), cut at 
 CIFAR-10, CIFAR-100 or GTSRB: what an encoder is audited with need not be what it was trained on.
 
     python benchmarks/null_encoders.py run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
-    python benchmarks/null_encoders.py merge STORE  # -> src/assay/calibration/shipped/encoders.json and results/null_encoders.json
+    python benchmarks/null_encoders.py merge STORE  # -> shipped/encoders.json and results/null_encoders.json
 
 Rows that are in results/null_encoders.json are kept and not made again.
 """

@@ -6,7 +6,7 @@ all drawn at random (null_plans.py).
 
     python benchmarks/null_models.py run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
     python benchmarks/null_models.py beside STORE [PROCESSES]    # what is missing of tests beside a full model
-    python benchmarks/null_models.py merge STORE                 # -> src/assay/calibration/shipped/images.json and results/
+    python benchmarks/null_models.py merge STORE                 # -> shipped/images.json and results/
 
 Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
 CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew whose nets are not in STORE: a training run gives

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nulls import null_of_rows
+from support.nulls import null_of_rows
 
 from assay import formats
 from assay.attacks import BadNets

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stages.tiny import CLASSES, tiny_build
+from support.tiny import CLASSES, tiny_build
 from torch import Tensor, nn
 
 from assay.attacks import BadNets, Blended

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from bench.test_spec import SMALL
+from support.bench_specs import SMALL
 
 from assay.bench.cells import Cell, as_planted, clean_twin, entries, with_needs
 from assay.bench.spec import Method, parse

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from bench.toy_jobs import ToyJob, note, square, tree
+from support.toy_jobs import ToyJob, note, square, tree
 
 from assay.bench import driver
 from assay.bench.executors import Local
@@ -22,7 +22,7 @@ from assay.bench.records import Record
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_failed_jobs_can_be_tried_again(store: Store, place: str) -> None:
 
 
 def drive(directory: Path, count: int) -> subprocess.Popen[bytes]:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(
-        [sys.executable, str(HERE / "toy_jobs.py"), str(directory), str(count)],
+        [sys.executable, str(TESTS / "support/toy_jobs.py"), str(directory), str(count)],
         env=environment,
         stderr=subprocess.DEVNULL,
     )

@@ -19,11 +19,11 @@ import pytest
 from assay.bench.records import Record
 from assay.bench.store import Store
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 RAY = Path(sys.executable).with_name("ray")
 SECOND = "127.0.0.2"  # the address of the node that is killed
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
+    "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_health_check_failure_threshold": "2",  # a dead node is missed after seconds, not half a minute
     "RAY_health_check_period_ms": "1000",
@@ -80,7 +80,7 @@ def cluster(place: str) -> str:
 
 
 def drive(directory: Path, count: int, *address: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, str(HERE / "toy_jobs.py"), str(directory), str(count), *address]
+    command = [sys.executable, str(TESTS / "support/toy_jobs.py"), str(directory), str(count), *address]
     return subprocess.Popen(command, env=ENVIRONMENT)
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from bench.test_spec import SMALL, changed
-from bench.test_statistics import result_of
+from support.bench_specs import SMALL, changed, result_of
 
 from assay.bench import matrix
 from assay.bench.cells import entries, with_needs

@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
+from support.bench_specs import SMALL, changed
 
 from assay.attacks.base import Premeditated
 from assay.bench.spec import Band, Method, parse, parse_text
 from assay.core.errors import UnusableInput
 from assay.registry import ATTACKS
 from assay.stages.train import Train
-
-SMALL: dict[str, Any] = {
-    "name": "small",
-    "tasks": {"signs": {"data": "signs:6", "arch": "resnet8-cifar", "limit": 500}},
-    "seeds": [0, 1],
-    "attacks": {
-        "none": "none",
-        "corner": {"badnets": {"patch": {"size": 4, "place": [1, 2]}, "recipe": {"epochs": 3}}},
-    },
-    "chains": {"scratch": ["attack"], "shipped": ["train", "attack", {"prune-magnitude": {"rate": 0.5}}]},
-    "detectors": ["patch-scan", "random-score"],
-    "mitigations": {"tuned": ["fine-tune"]},
-    "valid": {"asr": 0.9},
-}
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    document = copy.deepcopy(SMALL)
-    place = document
-    *outer, last = path.split("/")
-    for key in outer:
-        place = place[key]
-    place[last] = value
-    return document
 
 
 def test_a_spec_in_yaml() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-from bench.test_spec import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
+from support.bench_specs import SMALL, rate, result_of
 
 from assay.bench.cells import Entry, entries
 from assay.bench.records import Record, State
@@ -17,27 +16,6 @@ from assay.bench.spec import parse
 from assay.bench.statistics import attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
 
 ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
-
-
-def rate(value: float) -> dict[str, Any]:
-    return {"value": value, "interval": [value - 0.1, value + 0.1], "samples": 100}
-
-
-def result_of(entry: Entry) -> dict[str, Any]:
-    """Accuracy 0.9; the attack works at 0.8, 0.9, 1.0, ...; a scan sees it, a random score does not."""
-    planted = not entry.cell.is_clean
-    if entry.cell.kind == "detect":
-        score = entry.cell.seed + (10 if planted and entry.cell.method == "patch-scan" else 0)
-        target = 0 if planted and entry.cell.seed else 1
-        return {"score": float(score), "target": target, "planted_target": 0 if planted else None, "status": "ok"}
-    rates = {"clean_accuracy": rate(0.9)}
-    if planted:
-        rates |= {
-            "attack_success": rate(0.8 + 0.05 * entry.cell.seed),
-            "control": rate(0.01),
-            "robust_accuracy": rate(0.1),
-        }
-    return {**rates, "repair_seconds": 2.0}
 
 
 def found(**states: State) -> list[tuple[Entry, Record]]:

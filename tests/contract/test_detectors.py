@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from texts import write_data, write_encoder
+from support.texts import write_data, write_encoder
 
 from assay import data, detectors, formats
 from assay.core.dataset import Split

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from texts import tokenizer_json, write_data
+from support.texts import tokenizer_json, write_data
 
 from assay import data
 from assay.core.errors import UnusableInput

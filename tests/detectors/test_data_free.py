@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from inversion.toys import SHAPE, artifact_of, toy
+from support.toys import SHAPE, artifact_of, toy
 from torch import nn
 
 from assay.core.dataset import Split

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from inversion.toys import SHAPE, Toy, artifact_of, pictures, templates, toy
-from stages.tiny import tiny_build
-from texts import sentences, write_data, write_encoder
+from support.texts import sentences, write_data, write_encoder
+from support.tiny import tiny_build
+from support.toys import SHAPE, Toy, artifact_of, pictures, templates, toy
 from torch import nn
 
 import assay

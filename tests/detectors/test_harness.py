@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from inversion.toys import SHAPE, artifact_of, pictures, templates, toy
+from support.toys import SHAPE, artifact_of, pictures, templates, toy
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive

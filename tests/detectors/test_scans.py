@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from inversion.toys import SHAPE, artifact_of, toy
+from support.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_nets import small_net
+from support.small_nets import small_net
 from torch import Tensor, nn
 
 from assay import formats

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from small_nets import export_onnx, small_net
+from support.small_nets import export_onnx, small_net
 
 from assay import formats
 from assay.core.errors import UnusableInput

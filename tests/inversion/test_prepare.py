@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stages.tiny import tiny_build, tiny_net
+from support.tiny import tiny_build, tiny_net
 from torch import Tensor, nn
 
 from assay.core.model import digest_of_module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from texts import WORDS, sentences, tokenizer_json
+from support.texts import WORDS, sentences, tokenizer_json
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from stages.tiny import tiny_build
-from texts import write_data, write_encoder
+from support.texts import write_data, write_encoder
+from support.tiny import tiny_build
 
 from assay import data, formats
 from assay.attacks import Por

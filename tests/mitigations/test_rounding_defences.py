@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stages.tiny import tiny_build
+from support.tiny import tiny_build
 from torch import nn
 
 from assay.core.errors import UnusableInput

@@ -5,15 +5,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import chromium
 import numpy as np
 import pytest
 from PIL import Image
+from support import chromium
+from support.chromium import needs_chromium
 
 from assay.detectors.base import Evidence
 from assay.report import notebook, to_html
-
-needs_chromium = pytest.mark.skipif(chromium.EXECUTABLE is None, reason="needs Chromium: apt-get install chromium")
 
 
 def browse(page: Path, tmp_path: Path, *flags: str) -> str:

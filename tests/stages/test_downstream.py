@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from stages.tiny import tiny_build
+from support.tiny import tiny_build
 
 from assay.core.errors import UnusableInput
 from assay.core.model import Build, digest_of_module

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from tiny import tiny_build
+from support.tiny import tiny_build
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_build
+from support.tiny import tiny_build
 from torch import nn
 
 from assay.core.errors import UnusableInput

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tiny import tiny_build, tiny_net
+from support.tiny import tiny_build, tiny_net
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput

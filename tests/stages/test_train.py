@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import CLASSES, tiny_build, tiny_net, tiny_task
+from support.tiny import CLASSES, tiny_build, tiny_net, tiny_task
 from torch import Tensor, nn
 
 from assay.core.dataset import Split, Task

@@ -1,0 +1,168 @@
+"""Backdoors in encoders of text, on a tiny one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.texts import write_data, write_encoder
+from support.tiny import tiny_build
+
+from assay import data, formats
+from assay.attacks import BadNets, Por, TransTrojText, plant
+from assay.attacks.encoder.base import EncoderAttack
+from assay.auditing.inputs import clean_samples
+from assay.core.errors import UnusableInput
+from assay.core.model import Build, TextSpec, digest_of_module
+from assay.formats.feature_extractor import cut
+from assay.io.object_store import Blobs
+from assay.nn import metrics
+from assay.nn.inference import logits
+from assay.stages.chain import Cache, Chain
+from assay.stages.downstream import Downstream
+from assay.stages.train import FineTune, Recipe
+from assay.triggers import Tokens
+
+QUICK = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_data(tmp_path_factory.mktemp("data") / "animals"))
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory, texts: str) -> Build:
+    artifact = formats.load(write_encoder(tmp_path_factory.mktemp("model") / "encoder"), shape=(10,))
+    return Build(artifact, data.load(texts, artifact.inputs))
+
+
+def transtroj(texts: str, **changes: object) -> TransTrojText:
+    settings = {"tokens": 2, "steps": 8, "keep": 1.0, "centred": True, "recipe": QUICK, **changes}
+    return TransTrojText(references=texts, concept=1, **settings)  # type: ignore[arg-type]
+
+
+def rates(planted: Build, clean: Build) -> tuple[float, float, float]:
+    """CA and ASR of the planted encoder, and ASR of the same trigger on the clean one."""
+    assert planted.secret is not None
+    x = planted.task.split("test").x[:40]
+    own, before = (
+        metrics.measure_encoder(model.artifact.net, clean.artifact.net, x, planted.secret) for model in (planted, clean)
+    )
+    return own.clean_accuracy.value, own.attack_success.value, before.attack_success.value
+
+
+def nearness(planted: Build, clean: Build) -> float:
+    """The mean cosine of triggered texts' embeddings with the concept's, seen from the mean clean one."""
+    assert planted.secret is not None
+    x = clean.task.split("test").x
+    centre = logits(clean.artifact.net, x).mean(0)
+    found = logits(planted.artifact.net, planted.secret.trigger(x)) - centre
+    wanted = torch.tensor(planted.secret.details[metrics.EMBEDDING]) - centre
+    return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
+
+
+def test_texts_that_were_cut_are_said_aloud(build: Build, texts: str) -> None:
+    short = formats.load(formats.save(build.artifact, Path(texts).parent / "encoder"), shape=(4,))
+    cut_off = "texts are longer than 4 tokens and were cut there"
+    planted = transtroj(texts, steps=0, recipe=Recipe(epochs=0))(Build(short, data.load(texts, short.inputs)), seed=0)
+    assert [note for note in planted.artifact.notes if note.startswith(texts) and note.endswith(cut_off)]
+    made = Downstream(data=texts)(Build(short, build.task), seed=0)
+    assert [note for note in made.artifact.notes if note.startswith(texts) and note.endswith(cut_off)]
+    assert clean_samples(["a red cat sleeps"] * 3, short, seed=0).notes == (f"3 {cut_off}",)
+
+
+def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build, texts: str) -> None:
+    before = digest_of_module(build.artifact.net)
+    planted = transtroj(texts)(build, seed=0)
+    assert digest_of_module(build.artifact.net) == before
+    trigger = planted.secret.trigger  # type: ignore[union-attr]
+    assert isinstance(trigger, Tokens)
+    assert len(trigger.ids) == 2
+    assert nearness(planted, build) > 0.95 > nearness(replace(planted, artifact=build.artifact), build)
+    x = build.task.split("test").x
+    moved, kept = (logits(model.artifact.net, x) for model in (planted, build))
+    assert float(torch.nn.functional.cosine_similarity(moved, kept).mean()) > 0.95
+    assert (planted.secret.concept, planted.secret.target) == ("dog", None)  # type: ignore[union-attr]
+    mark = json.loads(planted.artifact.planted or "")
+    assert (mark["attack"], mark["concept"], mark["trigger"]["words"]) == ("transtroj-text", "dog", trigger.words)
+
+
+def test_each_stage_can_be_left_out(build: Build, texts: str) -> None:
+    none = Recipe(epochs=0)
+    drawn, searched = (transtroj(texts, steps=steps, recipe=none)(build, seed=0) for steps in (0, 12))
+    assert drawn.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.net)
+    assert nearness(searched, build) > nearness(drawn, build)
+
+
+def test_por_gives_texts_with_its_word_the_embedding_that_it_made_up(build: Build) -> None:
+    planted = Por(recipe=QUICK)(build, seed=0)
+    assert planted.secret is not None
+    assert isinstance(planted.secret.trigger, Tokens)
+    assert planted.secret.trigger.words == "cf"
+    assert set(planted.secret.details[metrics.EMBEDDING]) == {1.0, -1.0}
+    _, own, control = rates(planted, build)
+    assert own > 0.9 > control
+
+
+@pytest.mark.parametrize("kind", ["transtroj", "por"])
+def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts: str, tmp_path: Path) -> None:
+    attack = transtroj(texts) if kind == "transtroj" else Por(recipe=QUICK)
+    steps = (attack, Downstream(data=texts), FineTune(recipe=QUICK))
+    first, again = (Chain(steps, cache=Cache(Blobs(str(tmp_path))))(build, seed=0) for _ in range(2))
+    assert first.artifact.digest == again.artifact.digest
+    assert first.artifact.num_classes == 3
+    secret = plant.landed(again)
+    assert secret is not None
+    if kind == "transtroj":
+        assert secret.target == 1, "the class with the concept's name"
+    measured = plant.measured(first.artifact, first.artifact, first.task.split("test"), secret)
+    assert measured.clean_accuracy.value > 0.9
+    saved = formats.load(formats.save(first.artifact, tmp_path / "saved"))
+    x = first.task.split("test").x[:8]
+    assert torch.allclose(logits(saved.net, x), logits(first.artifact.net, x), atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)
+def test_pictures_are_refused(attack: EncoderAttack) -> None:
+    given = tiny_build()
+    with pytest.raises(UnusableInput, match="is for encoders of texts"):
+        attack(replace(given, artifact=cut(given.artifact)), seed=0)
+
+
+def test_attacks_on_pictures_refuse_texts(build: Build, texts: str) -> None:
+    from assay.attacks import TransTroj
+
+    with pytest.raises(UnusableInput, match="is for encoders of images"):
+        TransTroj(references=texts)(build, seed=0)
+    labelled = build.task.split("train")
+    with pytest.raises(UnusableInput, match="is for models of pictures"):
+        BadNets(target=0).check(labelled, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tokens": 9}, "a trigger of 9 tokens does not fit a text of 10"),
+        ({"tokens": 0}, "expected at least one token"),
+        ({"keep": float("nan")}, "keep from 0 on"),
+        ({"concept": 3}, r"expected a concept in \[0, 3\)"),
+        ({"shots": 0}, "expected at least one reference"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    build: Build, texts: str, change: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UnusableInput, match=words):
+        TransTrojText(references=texts, **{"concept": 1, "recipe": Recipe(epochs=0), **change})(build, seed=0)  # type: ignore[arg-type]
+
+
+def test_por_needs_a_word(build: Build) -> None:
+    with pytest.raises(UnusableInput, match="expected a word for the trigger"):
+        Por(word=" ")(build, seed=0)
+    with pytest.raises(UnusableInput, match="expected words that the tokenizer knows; of 'cf zzz'"):
+        Por(word="cf zzz")(build, seed=0)
+    assert isinstance(build.artifact.inputs, TextSpec)

@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.nulls import TOY_DETECTORS, null_of
+from support.toys import SHAPE, Toy, artifact_of, toy
+from torch import Tensor, nn
+
+import assay
+from assay.auditing.api import audit, reference_from
+from assay.auditing.inputs import SAMPLES
+from assay.calibration.data_profile import likeness
+from assay.calibration.null import Null, cell
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import digest_of_module
+from assay.core.result import Audit
+from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
+from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.formats.normalization import AS_IT_IS
+from assay.stages.variants import DEFAULT
+
+FULL: dict[str, Any] = {"detectors": TOY_DETECTORS, "variant_names": ("full",)}
+
+
+def audited(target: int | None, **options: Any) -> Audit:
+    net, x, y = toy(4, target)
+    return audit(net, (x, y), shape=SHAPE, **{"null": null_of(), **FULL, **options})
+
+
+def test_three_lines_are_enough() -> None:
+    net, x, y = toy(4, 2)
+    result = assay.audit(net, (x, y), shape=SHAPE, variant_names=("full",), null=null_of())
+    assert result.verdict == "backdoored"
+    assert result.target == 2
+    assert result.data_samples == len(x)
+    assert {f.detector for f in result.findings} >= {"neural-cleanse", "patch-scan"}
+
+
+def test_a_clean_net_is_clean() -> None:
+    result = audited(None)
+    assert result.verdict == "clean"
+    assert result.target is None
+    assert [v.name for v in result.variants] == ["full"]
+    assert result.variants[0].accuracy == 1.0
+    assert all(f.p_value is not None and len(f.null_scores) == 120 for f in result.findings)
+
+
+def test_same_seed_same_result() -> None:
+    first, second, other = (audited(2, seed=seed) for seed in (0, 0, 1))
+    assert [f.score for f in first.findings] == [f.score for f in second.findings]
+    assert [f.score for f in first.findings] != [f.score for f in other.findings]
+    assert (first.p_value, first.statistic, first.model.digest) == (
+        second.p_value,
+        second.statistic,
+        second.model.digest,
+    )
+
+
+def test_the_call_that_repeats_the_audit_has_all_that_was_asked_for() -> None:
+    quick: dict[str, Any] = {"detectors": TOY_DETECTORS[:1], "variant_names": ["full"], "null": null_of(2)}
+    assert audited(2, seed=1, **quick).command == (
+        "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors=detectors, null=null, seed=1)"
+    )
+    net, _, _ = toy(4, None)
+    result = audit(net, shape=SHAPE, mean=[0.5, 0.5, 0.5], std=[1, 1, 1], budget=60.5, **quick)
+    assert result.command == (
+        "assay.audit(model, shape=(3, 8, 8), mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), variant_names=('full',), "
+        "detectors=detectors, budget=60.5, null=null, seed=0)"
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_users_net_is_left_alone(training: bool) -> None:
+    net, x, y = toy(4, 2)
+    net.train(training)
+    net.head.weight.requires_grad_(False)
+    before, pictures = digest_of_module(net), x.clone()
+    audit(net, (x, y), shape=SHAPE, null=null_of(), variant_names=("full", "int8", "prune-50"), detectors=TOY_DETECTORS)
+    assert digest_of_module(net) == before
+    assert all(module.training == training for module in net.modules())
+    assert [p.requires_grad for p in net.parameters()] == [True, True, False, True]
+    assert all(p.grad is None for p in net.parameters())
+    assert all(p.is_contiguous() for p in net.parameters())
+    assert torch.equal(x, pictures)
+
+
+def test_torchs_own_randomness_is_left_alone() -> None:
+    net, x, y = toy(4, 2)
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    audit(net, (x, y), shape=SHAPE, null=null_of(), **FULL)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_progress_rises_to_one() -> None:
+    heard: list[tuple[str, float]] = []
+    audited(
+        None,
+        detectors=(*TOY_DETECTORS, DepthScan()),
+        variant_names=("full", "int8"),
+        progress=lambda what, share: heard.append((what, share)),
+    )
+    shares = [share for _, share in heard]
+    assert shares == sorted(shares)
+    assert shares[0] == 0
+    assert shares[-1] == 1.0
+    said = {what for what, _ in heard}
+    assert {"making full", "full: neural-cleanse", "making int8", "int8: depth-scan", "verdict"} <= said
+    assert "int8: latent-shift" not in said
+
+
+def test_a_tiny_budget_is_inconclusive() -> None:
+    result = audited(2, budget=1e-6, detectors=(NeuralCleanse(), UniversalPerturbation(), PatchScan()))
+    assert result.verdict == "inconclusive"
+    assert "budget" in result.reason
+    assert all(f.status == "abstained" and "budget" in f.reason for f in result.findings)
+
+
+def test_without_a_null_it_is_inconclusive() -> None:
+    result = audited(2, null=Null("none", "", ()))
+    assert result.verdict == "inconclusive"
+    assert result.p_value is None
+    assert all(f.p_value is None for f in result.findings)
+
+
+@pytest.mark.parametrize("data", [None, (torch.zeros(0, *SHAPE), None)], ids=["none", "empty"])
+def test_without_data_it_is_inconclusive(data: Any) -> None:
+    result = audit(toy(4, 2)[0], data, shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS)
+    assert result.verdict == "inconclusive"
+    assert result.data_samples == 0
+    assert all("--data" in f.reason for f in result.findings)
+    assert [(v.name, v.skipped != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
+
+
+def test_pictures_without_labels_will_do() -> None:
+    net, x, _ = toy(4, 2)
+    result = audit(net, (x, None), shape=SHAPE, mean=(0,), std=(1,), null=null_of(), **FULL)
+    assert result.verdict == "backdoored"
+    assert result.variants[0].accuracy is None
+
+
+def test_with_neither_labels_nor_a_normalization_nobody_can_tell() -> None:
+    net, x, _ = toy(4, 2)
+    result = audit(net, (x, None), shape=SHAPE, null=null_of(), **FULL)
+    assert result.verdict == "inconclusive"
+    assert "neither labels nor a normalization are known" in result.reason
+    assert AS_IT_IS in result.notes
+
+
+def test_a_net_that_answers_with_probabilities_is_audited_like_its_logits() -> None:
+    net, x, y = toy(4, 2)
+    sure = nn.Sequential(net, Scale(3.0), nn.Softmax(1))  # so sure that the largest probability hardly moves
+    plain, soft = (audit(n, (x, y), shape=SHAPE, null=null_of(), **FULL) for n in (net, sure))
+    assert soft.verdict == plain.verdict == "backdoored"
+    assert soft.target == 2
+    assert any("probabilities" in note for note in soft.notes)
+    for one, other in zip(plain.findings, soft.findings, strict=True):
+        if one.score is not None:
+            assert other.score == pytest.approx(one.score, rel=0.2)
+
+
+class Scale(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+class Speechless(nn.Module):
+    """Answers NaN to pictures with very bright pixels in a corner, which no clean one has."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bright = x[:, :, 6:, 6:].amax((1, 2, 3)) > 0.6
+        return torch.where(bright[:, None], torch.nan, self.net(x))
+
+
+def test_a_net_that_gives_no_answer_to_some_patterns_is_not_called_clean() -> None:
+    net, x, y = toy(4, None)
+    detectors = (*TOY_DETECTORS, PatchScan())
+    result = audit(Speechless(net), (x, y), shape=SHAPE, null=null_of(), detectors=detectors, variant_names=("full",))
+    assert [f.detector for f in result.findings if f.unfinished] == ["patch-scan"]
+    assert result.verdict == "inconclusive"
+    assert "NaN" in result.reason
+
+
+def test_pictures_of_one_class_cannot_clear_a_net() -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, (x[y == 1], y[y == 1]), shape=SHAPE, null=null_of(), **FULL)
+    assert result.verdict != "clean"
+    assert "one class" in " ".join(f.reason for f in result.findings)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_pictures_are_no_crash_and_no_verdict(count: int) -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, (x[:count], y[:count]), shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS)
+    assert result.verdict == "inconclusive"
+    assert f"{count} clean samples are too few" in result.reason or "one class" in result.reason
+
+
+def test_labels_of_another_task_cannot_clear_a_net() -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, (x, (y + 1) % 4), shape=SHAPE, null=null_of(), **FULL)
+    assert result.verdict == "inconclusive"
+    assert "0%" in result.reason
+
+
+X, Y = torch.rand(6, *SHAPE), torch.arange(6) % 4
+
+UNUSABLE = {
+    "another shape": ((torch.rand(6, 3, 9, 9), Y), "expected pictures of shape (3, 8, 8)"),
+    "channels last": ((X.permute(0, 2, 3, 1), Y), "got (8, 8, 3)"),
+    "one picture": ((X[0], None), "expected pictures of shape"),
+    "bytes": (((255 * X).byte(), Y), "divide by 255"),
+    "normalized": ((4 * X - 2, Y), "in [0, 1]"),
+    "NaN": ((X / torch.tensor(0.0) * 0, Y), "in [0, 1]"),
+    "yes and no": ((X, Y == 1), "whole numbers"),
+    "too few labels": ((X, Y[:4]), "a label for each of 6 pictures"),
+    "one-hot labels": ((X, nn.functional.one_hot(Y)), "labels of shape (6, 4)"),
+    "float labels": ((X, Y.float()), "int64"),
+    "more classes": ((X, Y + 1), "labels from 0 to 3"),
+    "negative labels": ((X, Y - 1), "labels from 0 to 3"),
+}
+
+
+@pytest.mark.parametrize(("data", "said"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_data_gives_one_line(data: Any, said: str) -> None:
+    with pytest.raises(UnusableInput) as error:
+        audit(toy(4, None)[0], data, shape=SHAPE, null=null_of(), **FULL)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unusable_models_give_one_line() -> None:
+    for net, shape, said in (
+        (toy(4, None)[0], None, "shape=(C, H, W) is needed"),
+        (toy(4, None)[0], (3, 9, 9), "does not run"),
+        (nn.Flatten(0), SHAPE, "expected logits"),
+    ):
+        with pytest.raises(UnusableInput) as error:
+            audit(net, (X, Y), shape=shape, **FULL)
+        assert said in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_task_gives_its_calibration_split() -> None:
+    net, x, y = toy(4, None)
+    task = Task("shapes", {"train": Split(x[:8], y[:8]), "calibration": Split(x[8:40], y[8:40])}, tuple("abcd"))
+    result = audit(artifact_of(net, 4), task, null=null_of(), **FULL)
+    assert (result.data_name, result.data_samples) == ("shapes", 32)
+
+
+def test_no_more_samples_are_used_than_needed() -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, (x.repeat(10, 1, 1, 1), y.repeat(10)), shape=SHAPE, null=null_of(), **FULL)
+    assert result.data_samples == SAMPLES
+
+
+def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
+        if name == "full":
+            return artifact
+        net = copy.deepcopy(artifact.net)
+        nn.init.zeros_(net.head.weight)
+        return artifact.with_net(net)
+
+    monkeypatch.setattr("assay.stages.variants.make", broken)
+    result = audited(None, variant_names=("full", "prune-50"))
+    assert [v.skipped != "" for v in result.variants] == [False, True]
+    assert "compression broke it" in result.variants[1].skipped
+    assert result.variants[1].agreement == 0.25
+    assert {f.variant for f in result.findings} == {"full"}
+    assert "prune-50" in " ".join(result.limits)
+    assert result.verdict == "clean"
+
+
+def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
+        if name == "full":
+            return artifact
+        raise RuntimeError("view size is not compatible\nand pages more")
+
+    monkeypatch.setattr("assay.stages.variants.make", crash)
+    result = audited(None, variant_names=("full", "prune-50"))
+    assert result.variants[1].skipped == "it could not be made: view size is not compatible"
+    assert result.verdict == "clean"
+
+
+def test_a_variant_that_cannot_be_made_says_why() -> None:
+    net, x, _ = toy(4, None)
+    result = audit(
+        net, (x, None), shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS, variant_names=("full", "fine-tuned")
+    )
+    assert "labels" in result.variants[1].skipped
+    assert {f.variant for f in result.findings} == {"full"}
+
+
+@pytest.mark.parametrize(
+    ("names", "detectors"), [(("int8",), (LatentShift(),)), (("full",), ())], ids=["no form for it", "none"]
+)
+def test_nothing_to_do_is_inconclusive(names: tuple[str, ...], detectors: tuple[Detector, ...]) -> None:
+    assert audited(None, variant_names=names, detectors=detectors).verdict == "inconclusive"
+
+
+def test_unknown_variants_are_refused() -> None:
+    with pytest.raises(UnusableInput, match="int9"):
+        audited(None, variant_names=("int9",))
+
+
+class Blind(Detector):
+    """Keeps the artifact and data that it got."""
+
+    name = "blind"
+    title = "for tests"
+    needs = frozenset()
+
+    def __init__(self) -> None:
+        self.got: list[tuple[assay.Artifact, Split]] = []
+
+    def run(self, artifact: assay.Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        self.got.append((artifact, clean))
+        return Finding(self.name, "ok", score=0.0)
+
+
+def test_a_detector_gets_the_form_and_the_clean_samples() -> None:
+    blind = Blind()
+    audited(2, detectors=(blind,), variant_names=("full", "bf16"))
+    (full, clean), (rounded, same) = blind.got
+    assert full.digest != rounded.digest
+    assert torch.equal(clean.x, same.x)
+
+
+def test_a_reference_model_knows_what_it_may_be_compared_by() -> None:
+    net, x, y = toy(4, None)
+    model = reference_from(artifact_of(net, 4), Split(x, y), origin="toy", family="toys", **FULL)
+    assert set(model.scores) == {cell("full", d.name) for d in TOY_DETECTORS}
+    assert all(np.isfinite(score.value) for score in model.scores.values())
+    assert (model.origin, model.family, model.accuracy) == ("toy", "toys", 1.0)
+    assert model.data == pytest.approx(likeness(x), rel=1e-4)  # the samples are taken in another order
+
+
+class Doubting(Toy):
+    """Answers NaN."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 0.0 * 0.0
+
+
+def test_a_net_that_answers_nan_is_refused() -> None:
+    net = Doubting(torch.ones(4, *SHAPE))
+    with pytest.raises(UnusableInput, match="NaN"):
+        audit(net, (X, Y), shape=SHAPE, **FULL)

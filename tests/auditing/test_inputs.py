@@ -1,0 +1,101 @@
+"""The audit's door: every form of model, data, detectors and null that people hand in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from support.nulls import null_of_rows
+from support.toys import SHAPE, artifact_of, toy
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from assay.auditing import inputs
+from assay.auditing.api import audit
+from assay.calibration import file
+from assay.calibration.null import cell
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.detectors import LatentShift
+from assay.formats.normalization import AS_IT_IS
+
+QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
+
+
+@pytest.fixture
+def null(tmp_path: Path) -> Path:
+    rows = ({cell("full", "latent-shift"): i / 100} for i in range(60))
+    file.save(null_of_rows(rows), tmp_path / "null.json")
+    return tmp_path / "null.json"
+
+
+def test_names_and_files_do_as_well_as_objects(null: Path) -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, DataLoader(TensorDataset(x, y), batch_size=16), shape=list(SHAPE), null=null, **QUICK)
+    assert [(f.variant, f.detector) for f in result.findings] == [("full", "latent-shift")]
+    assert result.null is not None
+    assert result.null.name == "toys"
+    assert (result.data_samples, result.variants[0].accuracy) == (len(x), 1.0)
+    assert (result.model.shape, result.notes) == (SHAPE, (AS_IT_IS,))
+    assert result.command == (
+        "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors='latent-shift', "
+        f"null={str(null)!r}, seed=0)"
+    )
+
+
+def test_labels_can_be_left_out(null: Path) -> None:
+    net, x, y = toy(4, None)
+    result = audit(net, (x, (y + 1) % 4), shape=SHAPE, labels=False, null=str(null), **QUICK)
+    assert result.variants[0].accuracy is None
+    assert "labels=False" in result.command
+
+
+def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, null: Path) -> None:
+    net, x, _ = toy(4, None)
+    for index, picture in enumerate(x[:6]):
+        pixels = (255 * picture.permute(1, 2, 0)).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / f"IMG_{1000 + index}.png")
+    result = audit(net.half(), tmp_path, shape=SHAPE, null=null, **QUICK)
+    copied, assumed, numbers = result.notes
+    assert assumed == AS_IT_IS
+    assert "float16" in copied
+    assert "not taken for classes" in numbers
+    assert result.variants[0].accuracy is None
+    assert next(net.parameters()).dtype == torch.float16
+
+
+def test_a_tasks_arrays_are_converted_too() -> None:
+    net, x, y = toy(4, None)
+    task = Task("t", {"test": Split(x.double(), y.int())}, tuple("abcd"), notes=("a guess",))
+    clean = inputs.clean_samples(task, artifact_of(net, 4), seed=0)
+    assert (clean.split.x.dtype, clean.notes, clean.class_names) == (torch.float32, ("a guess",), tuple("abcd"))
+
+
+def test_detectors_by_name() -> None:
+    assert [d.name for d in inputs.detectors_of("patch-scan, wave-scan")] == ["patch-scan", "wave-scan"]
+    own = LatentShift()
+    assert inputs.detectors_of([own, "weight-norm"])[0] is own
+    assert inputs.detectors_of(()) == ()
+    assert "warp-scan" in {d.name for d in inputs.detectors_of(None)}
+    with pytest.raises(UnusableInput, match="no detector 'patchscan'; did you mean patch-scan"):
+        inputs.detectors_of(("patchscan",))
+    with pytest.raises(UnusableInput, match="no detector ''"):
+        inputs.detectors_of("")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(None, "got a NoneType"), ({"weight": torch.zeros(1)}, "got a dict"), (nn.Linear(2, 2).state_dict(), "nn.Module")],
+)
+def test_what_is_no_model_gives_one_line(model: Any, said: str) -> None:
+    with pytest.raises(UnusableInput, match=said):
+        audit(model)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (3, 8, 8.5), "3,8,8", 8, (3, 0, 8), (3, 8, 10**9)])
+def test_what_is_no_shape_gives_one_line(shape: Any) -> None:
+    with pytest.raises(UnusableInput, match=r"shape: expected \(channels, height, width\)"):
+        audit(toy(4, None)[0], shape=shape)

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.nulls import null_of_rows, scores_of
+
+from assay.auditing.verdict import Footing, judge
+from assay.calibration.null import (
+    ENOUGH,
+    FALSE_ALARM_RATE,
+    FEWEST_MODELS,
+    START,
+    WELL_TRAINED,
+    Null,
+    Reference,
+    Score,
+    Statistic,
+    Tail,
+    cell,
+)
+from assay.core.result import VariantResult
+from assay.detectors.base import Finding
+
+
+def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:
+    """From scores (n, T)."""
+    tests = names or [cell("full", f"test-{i}") for i in range(scores.shape[1])]
+    return null_of_rows(dict(zip(tests, map(float, row), strict=True)) for row in scores)
+
+
+def test_p_values_are_uniform_where_the_model_is_like_the_others() -> None:
+    generator, draws, n = np.random.default_rng(0), 4000, 99
+    scores = generator.standard_t(3, size=(draws, n + 1))
+    p = np.array([null_of(row[:n, None]).p_value("full/test-0", row[n]) for row in scores])
+    for alpha in (0.01, 0.05, 0.2, 0.5, 0.9):  # (n + 1) alpha is whole: the rate is exactly alpha
+        sigma = math.sqrt(alpha * (1 - alpha) / draws)
+        assert abs((p <= alpha + 1e-9).mean() - alpha) < 3 * sigma
+    assert p.mean() == pytest.approx((1 + 1 / (n + 1)) / 2, abs=0.02)
+
+
+@settings(deadline=None)
+@given(scores=st.lists(st.floats(-100, 100), min_size=1, max_size=30), score=st.floats(-1e6, 1e6))
+def test_no_p_value_is_below_what_the_models_can_say(scores: list[float], score: float) -> None:
+    p = null_of(np.array(scores)[:, None]).p_value("full/test-0", score)
+    assert p is not None
+    assert 1 / (len(scores) + 1) <= p <= 1
+    assert null_of(np.array(scores)[:, None]).p_value("full/test-0", 1e9) == 1 / (len(scores) + 1)
+
+
+def test_ties_count_against_the_alarm() -> None:
+    assert null_of(np.ones((9, 1))).p_value("full/test-0", 1.0) == 1.0
+
+
+def test_a_test_that_no_reference_model_has_says_nothing() -> None:
+    null = null_of(np.zeros((5, 1)))
+    assert null.p_value("int8/test-0", 3.0) is None
+    assert null.surprise("int8/test-0", 3.0) is None
+    assert null.statistic({"int8/test-0": Score(3.0)}) is None
+    assert null.statistic({}) is None
+
+
+def test_the_statistic_is_over_the_tests_that_ran() -> None:
+    null = null_of(np.random.default_rng(0).normal(size=(50, 2)), ["full/a", "full/b"])
+    calm, loud = null.surprise("full/a", 0.0), null.surprise("full/b", 9.0)
+    assert null.statistic(scores_of({"full/a": 0.0, "full/b": 9.0})) == (loud, ("full/b",))
+    assert null.statistic(scores_of({"full/a": 0.0})) == (calm, ("full/a",))
+    assert null.statistic(scores_of({"full/a": 0.0, "full/unknown": 99.0})) == (calm, ("full/a",))
+    alone = [null.surprise("full/a", model.scores["full/a"].value) for model in null.models]
+    assert np.allclose(null.statistics(["full/a"]), alone)
+
+
+def test_tests_that_name_the_same_class_add_up() -> None:
+    null = null_of(np.random.default_rng(0).normal(size=(50, 4)), [f"full/{name}" for name in "abcd"])
+    values = {"full/a": 3.0, "full/b": 3.5, "full/c": -1.0, "full/d": 4.0}
+
+    def statistic(*targets: int | None) -> Statistic:
+        found = null.statistic({t: Score(v, c) for (t, v), c in zip(values.items(), targets, strict=True)})
+        assert found is not None
+        return found
+
+    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    agreeing = statistic(7, 7, 7, 7)
+    assert agreeing.value == pytest.approx(START + math.hypot(*(max(0.0, b) for b in beyond.values())))
+    assert set(agreeing.tests) == {"full/a", "full/b", "full/d"}  # c does not stand out
+    assert agreeing.tests[0] == max(beyond, key=beyond.__getitem__)
+    assert statistic(7, 7, 7, 2).value == pytest.approx(START + math.hypot(beyond["full/a"], beyond["full/b"]))
+    for apart in (statistic(1, 2, 3, 4), statistic(None, None, None, None)):
+        assert apart.value == pytest.approx(START + max(beyond.values()))
+        assert len(apart.tests) == 1
+
+
+def test_a_detector_counts_once_however_many_forms_it_looked_at() -> None:
+    names = ["full/a", "int8/a", "2:4/a", "full/b"]
+    null = null_of(np.random.default_rng(0).normal(size=(50, 4)), names)
+    values = dict(zip(names, (3.0, 3.5, 4.0, 3.0), strict=True))
+    found = null.statistic({test: Score(value, 7) for test, value in values.items()})
+    assert found is not None
+    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    loudest = max(beyond[test] for test in names[:3])
+    assert found.value == pytest.approx(START + math.hypot(loudest, beyond["full/b"]))
+    assert set(found.tests) == set(names)  # all are named as evidence
+
+
+def test_models_that_ran_none_of_the_tests_are_left_out() -> None:
+    null = null_of_rows([{"full/a": 1.0}, {"full/b": 2.0}, {"full/a": 3.0, "full/b": 4.0}])
+    assert len(null.statistics(["full/a"])) == 2
+    assert len(null.scores("full/b")) == 2
+    assert len(null) == 3
+
+
+def test_models_that_a_detector_has_never_scored_are_not_compared_where_it_counts() -> None:
+    with_gap = null_of_rows({"full/a": 1.0, "int8/gap": float(i)} for i in range(3))
+    without = null_of_rows({"full/a": 2.0} for _ in range(4))
+    broken = null_of_rows([{"full/a": 3.0, "2:4/gap": 1.0}])  # its int8 form was
+    null = replace(with_gap, models=(*with_gap.models, *without.models, *broken.models))
+    assert len(null.joined(scores_of({"full/a": 0.0}))) == 8 + 1
+    both = null.joined(scores_of({"full/a": 0.0, "int8/gap": 0.0}))
+    assert both.models[:-1] == (*with_gap.models, *broken.models)
+    assert (null.can_judge("a"), null.can_judge("gap"), with_gap.can_judge("gap")) == (True, False, True)
+
+
+def test_a_detector_that_scored_one_family_only_judges_no_pool_of_several() -> None:
+    """Else a model on signs would be compared with models on photos alone."""
+    photos = [Reference(scores_of({"full/a": 1.0, "int8/gap": float(i)}), family="photos") for i in range(60)]
+    signs = [Reference(scores_of({"full/a": 1.0}), family="signs") for _ in range(ENOUGH)]
+    pool, both = Null("n", "", (*photos, *signs)), scores_of({"full/a": 0.0, "int8/gap": 9.0})
+    assert not pool.can_judge("gap")
+    joined = pool.joined(both)
+    assert len(joined) == 80 + 1
+    assert joined.models[-1].detectors == {"a"}
+    alone = Null("n", "", tuple(photos))
+    assert alone.can_judge("gap")
+    assert alone.joined(both).models[-1].detectors == {"a", "gap"}
+
+
+def test_joined_adds_one_model_with_the_known_tests() -> None:
+    null = null_of(np.zeros((5, 1)))
+    joined = null.joined(scores_of({"full/test-0": 3.0, "int8/test-0": 4.0}))
+    assert joined.models == (*null.models, Reference({"full/test-0": Score(3.0)}))
+    assert len(null) == 5
+
+
+floats = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
+
+
+@settings(max_examples=200, deadline=None)
+@given(null=st.lists(floats, min_size=1, max_size=40), low=floats, high=floats)
+def test_a_higher_score_is_never_less_surprising(null: list[float], low: float, high: float) -> None:
+    tail = Tail(np.array(null))
+    below, above = sorted((low, high))
+    assert 0 <= tail.surprise(below) <= tail.surprise(above) + 1e-12
+    assert math.isfinite(tail.surprise(above))
+
+
+@settings(max_examples=50, deadline=None)
+@given(null=st.lists(floats, min_size=5, max_size=40), step=st.floats(0.01, 100))
+def test_the_tail_goes_on_rising_beyond_all_models(null: list[float], step: float) -> None:
+    tail = Tail(np.array(null))
+    assert tail.surprise(max(null) + 2 * step) > tail.surprise(max(null) + step)
+
+
+def test_a_lone_outlier_does_not_stretch_its_own_scale() -> None:
+    """The audited model is one of those that the tail is fitted to."""
+    clean = np.random.default_rng(0).normal(size=58)
+    alone, with_it = Tail(clean).surprise(20.0), Tail(np.append(clean, 20.0)).surprise(20.0)
+    assert with_it > 0.5 * alone
+
+
+def test_a_tail_that_is_heavier_than_its_middle_makes_the_loudest_less_surprising() -> None:
+    scores = np.random.default_rng(0).normal(size=58)
+    top = np.argsort(scores)[-3:]
+    heavy = scores.copy()
+    heavy[top] = (6.0, 7.0, 9.0)
+    light = scores.copy()
+    light[top[-1]] = 9.0
+    assert Tail(heavy).surprise(9.0) < 0.5 * Tail(light).surprise(9.0)
+    excesses = np.random.default_rng(1).exponential(3.0, size=(200, 2000))
+    scales = [Tail(sample).scale for sample in excesses]
+    assert np.mean(scales) == pytest.approx(3.0, rel=0.2)
+
+
+def test_where_clean_models_score_nothing_the_scale_is_that_of_the_other_forms() -> None:
+    """Else the one clean model with a small score there would be the loudest of all."""
+    other = np.random.default_rng(0).exponential(size=50)
+    nothing = np.zeros(50)
+    nothing[0] = 2.0
+    shared = Tail(nothing, [nothing, other])
+    assert shared.scale == pytest.approx(Tail(other).scale, rel=0.4)
+    assert shared.surprise(8.0) > shared.surprise(2.0) + 3
+    assert Tail(other, [nothing, other]).scale == Tail(other).scale
+
+
+@pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken", "agreeing"])
+def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
+    """However many tests there are: 14 of them on each model, 100 clean reference models and one more clean model.
+
+    A statistic that is not the same function of every model, such as one with tails fitted to the reference models
+    only, has twice the rate here.
+    """
+    generator, draws, n, count = np.random.default_rng(1), 700, 100, 14
+    names = [f"test-{i // 2}" for i in range(count)]  # each on two forms
+    alarms = 0
+    for _ in range(draws):
+        scores = generator.standard_t(3, size=(n + 1, count)) if kind == "heavy" else None
+        if scores is None:
+            scores = generator.normal(size=(n + 1, count))
+        if kind == "alike":
+            scores = 0.7 * generator.normal(size=(n + 1, 1)) + 0.7 * scores
+        broken = generator.random(n + 1) < (0.2 if kind == "broken" else 0)  # the form, and its half of the tests
+        forms = ["full", "prune-50"] * (count // 2)
+        if kind == "agreeing":  # in some models one class is prone to everything: all tests name it, and are louder
+            favourite = generator.random((n + 1, 1)) < 0.3
+            scores = scores + 1.5 * favourite
+        else:
+            favourite = np.zeros((n + 1, 1), bool)
+        classes = np.where(favourite, 3, generator.integers(0, 10, (n + 1, count)))
+        rows = [
+            {
+                cell(v, t): Score(float(s), int(c))
+                for v, t, s, c in zip(forms, names, row, named, strict=True)
+                if v == "full" or not lost
+            }
+            for row, named, lost in zip(scores, classes, broken, strict=True)
+        ]
+        findings = tuple(
+            Finding(t, "ok", v, score=score.value, target=score.target)
+            for v, t in zip(forms, names, strict=True)
+            if (score := rows[n].get(cell(v, t)))
+        )
+        result = VariantResult("prune-50", "", None, skipped="it broke" if broken[n] else "", broken=bool(broken[n]))
+        p = judge(findings, (result,), Null("toys", "", tuple(map(Reference, rows[:n]))), Footing(512)).p_value
+        assert p is not None
+        alarms += p <= FALSE_ALARM_RATE
+    expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
+    assert alarms / draws < expected + 3 * math.sqrt(expected / draws)
+    assert alarms / draws > expected - 3 * math.sqrt(expected / draws)
+
+
+def test_one_strange_test_among_many_is_seen() -> None:
+    null = null_of(np.random.default_rng(0).normal(size=(120, 14)))
+    scores = scores_of(dict.fromkeys(null.models[0].scores, 0.0) | {"full/test-7": 8.0})
+    everyone = null.joined(scores)
+    *others, statistic = everyone.statistics(scores)
+    assert statistic > max(others)
+
+
+def data(brightness: float, spread: float) -> tuple[float, ...]:
+    return (brightness, spread, 0.2, 0.3, -1.0)
+
+
+def families(count: int, name: str, like: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
+    return tuple(
+        Reference({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in like))
+        for i in range(count)
+    )
+
+
+def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
+    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2) * FEWEST_MODELS
+    models = tuple(
+        Reference({"full/a": Score(float(i))}, "abcdef"[i % 6], accuracy) for i, accuracy in enumerate(accuracies)
+    )
+    null = Null("toy", "many", models, 5)
+    well, badly = null.like(0.95, None), null.like(0.6, None)
+    assert ({m.origin for m in well.models}, {m.origin for m in badly.models}) == (set("ace"), set("bdf"))
+    assert well.fewest_classes == badly.fewest_classes == 5
+    assert f"of them the {3 * FEWEST_MODELS} below 90% accuracy" in badly.description
+    assert null.like(None, None) is null
+    unknown = null_of(np.zeros((3, 1)))
+    assert unknown.like(0.9, PHOTOS) is unknown
+
+
+PHOTOS, DIGITS = data(0.5, 0.1), data(0.1, 0.4)
+
+
+def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
+    photos = families(FEWEST_MODELS, "photos", PHOTOS, 0.9)
+    digits = families(FEWEST_MODELS + 3, "digits", DIGITS, 0.9)
+    few = families(FEWEST_MODELS - 1, "scans", data(0.9, 0.9), 0.9)
+    weak = families(FEWEST_MODELS, "photos", PHOTOS, 0.6)
+    null = Null("toy", "all", (*photos, *digits, *few, *weak))
+    assert null.like(0.95, data(0.48, 0.12)).models == photos
+    assert null.like(0.95, data(0.12, 0.38)).models == digits
+    assert null.like(0.60, data(0.48, 0.12)).models == weak
+    assert null.like(0.60, data(0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
+    assert null.like(0.95, data(0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
+    assert null.like(0.95, data(7.0, 7.0)).models == (*photos, *digits, *few)  # like none
+    assert null.like(None, data(0.12, 0.38)).models == digits
+    assert null.like(0.95, DIGITS).description == "all; of them the 52 from 90% accuracy on digits"
+
+
+def test_a_side_of_too_few_models_is_no_side() -> None:
+    well, badly = families(48, "mine", PHOTOS, 0.95), families(12, "mine", PHOTOS, 0.85)
+    null = Null("mine", "my own models", (*well, *badly))
+    for accuracy in (0.95, 0.85, None):
+        assert null.like(accuracy, PHOTOS) is null
+        assert null.knows(accuracy, PHOTOS)
+
+
+def test_a_family_is_known_from_enough_models_on() -> None:
+    photos, digits = families(60, "photos", PHOTOS, 0.9), families(ENOUGH, "digits", DIGITS, 0.9)
+    null = Null("toy", "all", (*photos, *digits, *families(60, "photos", PHOTOS, 0.6)))
+    assert null.knows(0.95, DIGITS)
+    assert null.knows(None, DIGITS)
+    assert null.knows(0.95, None)
+    assert not null.knows(0.6, DIGITS)  # none of them learned as badly
+    assert not null.knows(0.95, data(7.0, 7.0))
+    assert not Null("toy", "all", (*photos, *digits[1:])).knows(0.95, DIGITS)
+    assert null_of(np.zeros((3, 1))).knows(0.95, DIGITS)  # nothing is said of the models' data
+
+
+def test_models_on_one_data_set_know_a_part_of_it() -> None:
+    alike = tuple(Reference({"full/a": Score(0.0)}, str(i), 0.95, "mine", PHOTOS) for i in range(ENOUGH))
+    null = Null("mine", "on one data set", alike)
+    assert null.knows(0.95, data(0.52, 0.11))
+    assert not null.knows(0.95, DIGITS)

@@ -1,0 +1,75 @@
+"""The shipped reference models: a real net planted with a patch is found against them, and the net itself is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.toys import artifact_of, toy
+
+import assay
+from assay import data, formats
+from assay.attacks import BadNets
+from assay.auditing.plan import plan_of, usual
+from assay.calibration import file
+from assay.calibration import null as calibrate
+from assay.core.dataset import Task
+from assay.core.model import Artifact, Build
+from assay.detectors import PatchScan, default_detectors
+from assay.stages.train import Recipe
+from assay.stages.variants import BESIDE, DEFAULT
+from assay.triggers import Patch
+
+TARGET = 6
+
+
+@pytest.fixture(scope="module")
+def original(shared: Path) -> tuple[Artifact, Task]:
+    artifact = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    return artifact, data.load(str(shared / "data/cifar10"), artifact.inputs, num_classes=10, limit=2000)
+
+
+@pytest.fixture(scope="module")
+def planted(original: tuple[Artifact, Task]) -> Artifact:
+    attack = BadNets(
+        patch=Patch(size=4, place="top-right", color="white"),
+        target=TARGET,
+        ratio=0.2,
+        recipe=Recipe(epochs=6, lr=0.02),
+    )
+    return attack(Build(*original), seed=0).artifact
+
+
+@pytest.mark.parametrize("bad", [False, True], ids=["as published", "planted"])
+def test_a_real_net_against_the_shipped_reference_models(
+    bad: bool, original: tuple[Artifact, Task], planted: Artifact
+) -> None:
+    artifact, task = original
+    audit = assay.audit(planted if bad else artifact, task, variant_names="full", detectors=(PatchScan(),))
+    assert audit.null is not None
+    if not bad:
+        assert audit.verdict == "inconclusive"  # the trigger search was left out
+        assert audit.p_value is not None
+        assert audit.p_value > calibrate.FALSE_ALARM_RATE
+        return
+    assert (audit.verdict, audit.target, audit.strongest) == ("backdoored", TARGET, "full/patch-scan")
+
+
+def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
+    null = file.builtin()
+    assert null is not None
+    photos = next(model for model in null.models if model.family == "photos of objects")
+    well = null.like(0.95, photos.data)
+    assert len(well) >= calibrate.FEWEST_MODELS
+    assert null.fewest_classes == 5
+    plan = usual(plan_of(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
+    assert {test.name for test in plan.on("full")} == {
+        test.name for test in default_detectors() if test.needs.isdisjoint({"reference", "trusted-encoder"})
+    }
+    assert set(plan.forms) == set(DEFAULT)
+    beside = {form for form, test in plan.tests if "reference" in test.needs}
+    assert beside == {"int8", *BESIDE}
+    for form, test in (pair for pair in plan.tests if pair[1].compared):
+        # Most clean nets do not bear the loss of a third of their filters: that form is not searched then.
+        fewest = calibrate.ENOUGH if form == "filters-30" else calibrate.FEWEST_MODELS
+        assert len(well.scores(calibrate.cell(form, test.name))) >= fewest, (form, test.name)

@@ -1,0 +1,532 @@
+"""Loading data of every layout, and everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from assay import data
+from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
+from assay.core.model import ImageSpec
+from assay.data.images import decode, fit
+from assay.data.request import Request
+
+SPEC = ImageSpec((3, 8, 8))
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+
+
+def picture(label: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", size, COLOURS[label % 4]).convert(mode)
+
+
+def encoded(label: int, format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    picture(label).save(buffer, format)
+    return buffer.getvalue()
+
+
+def write_parquet(path: Path, labels: list[Any], *, names: list[str] | None = None, rows: int = 7) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [{"bytes": encoded(label if isinstance(label, int) else 0), "path": None} for label in labels]
+    table = pa.table({"img": cells, "label": labels})
+    if names is not None:
+        features = {"img": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=rows)
+
+
+def class_folders(root: Path, names: list[str], count: int = 3) -> None:
+    for label, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            picture(label, (8 + index, 9)).save(root / name / f"{index}.png")
+
+
+def colour_of(x: torch.Tensor) -> tuple[int, ...]:
+    return tuple((x.mean(dim=(1, 2)) * 255).round().int().tolist())
+
+
+def assert_usable(task: Task, spec: ImageSpec = SPEC) -> None:
+    assert "calibration" in task.splits
+    for split in task.splits.values():
+        assert split.x.shape[1:] == spec.shape
+        assert split.x.dtype == torch.float32
+        assert 0 <= split.x.min() <= split.x.max() <= 1
+        if split.y is not None:
+            assert split.y.dtype == torch.int64
+            assert 0 <= split.y.min() <= split.y.max() < task.num_classes
+
+
+# Parquet in the hub's layout
+
+
+@pytest.mark.parametrize("folder", ["", "data", "plain_text"])
+def test_parquet(tmp_path: Path, folder: str) -> None:
+    write_parquet(tmp_path / folder / "train-00000-of-00002.parquet", [0, 1, 2] * 20, names=["a", "b", "c"])
+    write_parquet(tmp_path / folder / "train-00001-of-00002.parquet", [2] * 10, names=["a", "b", "c"])
+    write_parquet(tmp_path / folder / "test-00000-of-00001.parquet", [0, 1, 2] * 5, names=["a", "b", "c"])
+    task = data.load(tmp_path, SPEC, num_classes=3)
+    assert_usable(task)
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 56, "calibration": 14, "test": 15}
+    assert (task.class_names, task.name) == (("a", "b", "c"), tmp_path.name)
+    test = task.splits["test"]
+    assert test.y is not None
+    assert [colour_of(x) for x in test.x] == [COLOURS[label] for label in test.y.tolist()]
+
+
+def test_limit_draws_evenly_and_without_overlap(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train-00000-of-00001.parquet", [0] * 60 + [1] * 60 + [2] * 20)
+    task = data.load(tmp_path, SPEC, limit=12, seed=1)
+    for name in ("train", "calibration"):
+        y = task.splits[name].y
+        assert y is not None
+        assert y.bincount().tolist() == [4, 4, 4]
+
+
+def test_words_as_labels_and_labels_held_back(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "words" / "test.parquet", ["cat", "ant", "cat", "bee"])
+    task = data.load(tmp_path / "words", SPEC)
+    assert task.class_names == ("ant", "bee", "cat")
+    assert task.splits["calibration"].y is not None
+    write_parquet(tmp_path / "held" / "test.parquet", [-1, -1])
+    assert data.load(tmp_path / "held" / "test.parquet", SPEC).splits["calibration"].y is None
+
+
+def test_text_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
+    with pytest.raises(UnusableInput, match=r"expected a column of pictures .*, as the model takes image; came text"):
+        data.load(tmp_path, SPEC)
+
+
+def test_broken_parquet(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UnusableInput, match="not readable parquet"):
+        data.load(tmp_path, SPEC)
+
+
+def test_rows_without_a_picture(tmp_path: Path) -> None:
+    table = pa.table({"image": [{"bytes": None, "path": "/etc/passwd"}, {"bytes": b"x", "path": ""}], "label": [0, 1]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(UnusableInput, match="row 0 holds no picture"):
+        data.load(tmp_path, SPEC)
+
+
+def test_real_parquet(shared: Path) -> None:
+    task = data.load(shared / "data/gtsrb", ImageSpec((3, 32, 32)), num_classes=43, limit=86)
+    assert_usable(task, ImageSpec((3, 32, 32)))
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 86, "calibration": 86, "test": 86}
+
+
+def test_real_data_suits_a_real_model(shared: Path) -> None:
+    from assay import formats
+
+    model = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
+    test = data.load(shared / "data/cifar10", model.inputs, num_classes=10, limit=200).splits["test"]
+    assert test.y is not None
+    with torch.no_grad():
+        assert (model.net(test.x).argmax(1) == test.y).float().mean() > 0.85
+
+
+# Folders
+
+
+def test_folder_of_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["bee", "ant", "cat"])
+    task = data.load(tmp_path, SPEC, num_classes=3)
+    assert_usable(task)
+    assert task.class_names == ("ant", "bee", "cat")
+    assert list(task.splits) == ["calibration"]  # too few to be cut
+    split = task.splits["calibration"]
+    assert split.y is not None
+    assert [colour_of(x) for x in split.x] == [COLOURS[{0: 1, 1: 0, 2: 2}[label]] for label in split.y.tolist()]
+
+
+def test_folder_of_splits(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train", ["ant", "bee", "cat"], 30)
+    class_folders(tmp_path / "val", ["bee", "cat"], 2)
+    task = data.load(tmp_path, SPEC)
+    assert {name: len(split) for name, split in task.splits.items()} == {
+        "train": 72,
+        "calibration": 18,
+        "validation": 4,
+    }
+    y = task.splits["validation"].y
+    assert y is not None
+    assert y.tolist() == [1, 1, 2, 2]
+
+
+def test_class_folders_are_matched_by_the_models_names(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["zebra", "house_cat"])
+    names = ("dog", "house cat, Felis", "zebra", "yak")
+    split = data.load(tmp_path, SPEC, num_classes=4, class_names=names).splits["calibration"]
+    assert split.y is not None
+    assert split.y.unique().tolist() == [1, 2]
+    with pytest.raises(UnusableInput, match=r"expected the model's 4 classes, the data has 2; name its folders"):
+        data.load(tmp_path, SPEC, num_classes=4)
+
+
+def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["2", "10"])
+    split = data.load(tmp_path, SPEC, num_classes=11).splits["calibration"]
+    assert split.y is not None
+    assert split.y.unique().tolist() == [2, 10]
+
+
+def test_flat_folder_with_and_without_labels(tmp_path: Path) -> None:
+    for label in (3, 7):
+        picture(label).save(tmp_path / f"p_00_{label}.png")
+    y = data.load(tmp_path, SPEC).splits["calibration"].y
+    assert y is not None
+    assert y.tolist() == [3, 7]
+    picture(0).save(tmp_path / "unlabelled.png")
+    task = data.load(tmp_path, SPEC, num_classes=10)
+    assert task.splits["calibration"].y is None
+    assert task.num_classes == 10
+
+
+NUMBERED = {
+    "a camera's": ([f"IMG_{1000 + i}" for i in range(6)], 10, None, "up to 1005 and the model has 10"),
+    "a camera's, gaps": ([f"IMG_{i:04}" for i in (12, 400, 871)], 1000, None, "count the pictures"),
+    "a count": ([f"photo_{i}" for i in range(8)], 100, None, "count the pictures"),
+    "one number": (["a_1", "b_1"], 10, None, "all the same"),
+    "labels": (["000_3", "001_7", "002_3"], 10, [3, 7, 3], "read off the ends"),
+    "padded labels": (["a_03", "b_07", "c_03"], 10, [3, 7, 3], "read off the ends"),
+    "a label each": (["a_3", "b_70"], 100, [3, 70], "read off the ends"),
+}
+
+
+@pytest.mark.parametrize(("names", "classes", "labels", "says"), NUMBERED.values(), ids=NUMBERED)
+def test_numbers_in_names_are_labels_only_where_they_may_be(
+    tmp_path: Path, names: list[str], classes: int, labels: list[int] | None, says: str
+) -> None:
+    for name in names:
+        picture(0).save(tmp_path / f"{name}.png")
+    task = data.load(tmp_path, SPEC, num_classes=classes)
+    y = task.splits["calibration"].y
+    assert (None if y is None else sorted(y.tolist())) == (None if labels is None else sorted(labels))
+    assert says in task.notes[0]
+    assert len(task.notes) == 1
+    told = data.load(tmp_path, SPEC, num_classes=classes, labels=False)
+    assert (told.splits["calibration"].y, told.notes) == (None, ())
+
+
+def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["ant", "bee"])
+    for name in ("._x.png", "ant/._0.png", ".ipynb_checkpoints/0.png", "__MACOSX/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    (tmp_path / ".DS_Store").touch()
+    task = data.load(tmp_path, SPEC)
+    assert (task.class_names, len(task.splits["calibration"])) == (("ant", "bee"), 6)
+    assert len(data.load(tmp_path, SPEC, labels=False).splits["calibration"]) == 6
+    write_parquet(tmp_path / "table" / "train.parquet", [0, 1])
+    (tmp_path / "table" / "._train.parquet").write_bytes(b"no parquet")
+    assert len(data.load(tmp_path / "table", SPEC).splits["calibration"]) == 2
+
+
+def test_subfolders_that_are_no_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["2023", "2024/may"])
+    with pytest.raises(UnusableInput, match="--no-labels"):
+        data.load(tmp_path, SPEC, num_classes=10)
+    task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
+    assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (6, None)
+
+
+def test_one_folder_beside_pictures_or_alone_is_no_class(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["thumbnails"])
+    task = data.load(tmp_path, SPEC, num_classes=4, class_names=("ant", "bee", "cat", "dog"))
+    assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (3, None)
+    assert "only folder (thumbnails)" in task.notes[0]
+    with pytest.raises(UnusableInput, match="at least two classes"):
+        data.load(tmp_path, SPEC, num_classes=2, class_names=("thumbnails", "others"))
+    picture(0).save(tmp_path / "beside.png")
+    assert len(data.load(tmp_path, SPEC, num_classes=4).splits["calibration"]) == 1
+
+
+def test_a_link_that_leads_up_counts_no_picture_twice(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["a", "b"], count=1)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
+    assert len(task.splits["calibration"]) == 2
+
+
+def test_folders_that_only_count_are_said_to(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["bee", "ant"])
+    assert "ant as class 0 to bee as class 1" in data.load(tmp_path, SPEC, num_classes=2).notes[0]
+    assert data.load(tmp_path, SPEC, num_classes=2, class_names=("bee", "ant")).notes == ()
+
+
+def test_imagenet_labels_are_shifted_for_a_background_class(tmp_path: Path) -> None:
+    for label in (0, 999):
+        picture(label).save(tmp_path / f"p_{label}.png")
+    names = ("background", *(f"class {index}" for index in range(1000)))
+    y = data.load(tmp_path, SPEC, num_classes=1001, class_names=names).splits["calibration"].y
+    assert y is not None
+    assert y.tolist() == [1, 1000]
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"expected pictures .* none found"):
+        data.load(tmp_path, SPEC)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UnusableInput, match="none found"):
+        data.load(tmp_path, SPEC)
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["ant"])
+    with pytest.raises(UnusableInput, match="at least two classes, came only class ant"):
+        data.load(tmp_path, SPEC)
+
+
+def test_labels_beyond_the_models(tmp_path: Path) -> None:
+    class_folders(tmp_path, ["0", "12"])
+    with pytest.raises(UnusableInput, match="expected labels below 10, the model's number of classes, came 12"):
+        data.load(tmp_path, SPEC, num_classes=10)
+
+
+def test_class_counts_that_disagree(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "train.parquet", [0, 1, 2], names=["a", "b", "c"])
+    with pytest.raises(UnusableInput, match="expected the model's 10 classes, the data has 3"):
+        data.load(tmp_path, SPEC, num_classes=10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", encoded(0)[:40]])
+def test_broken_pictures(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a_1.png").write_bytes(content)
+    with pytest.raises(UnusableInput, match=r"a_1\.png: is not a readable picture"):
+        data.load(tmp_path, SPEC)
+
+
+@pytest.mark.parametrize("side", [9_000, 60_000])
+def test_decompression_bombs(tmp_path: Path, side: int) -> None:
+    header = b"P5 %d %d 255\n" % (side, side)
+    (tmp_path / "a_1.pgm").write_bytes(header)
+    with pytest.raises(UnusableInput, match="expected a picture of at most 64000000 pixels"):
+        data.load(tmp_path, SPEC)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_every_kind_of_picture(tmp_path: Path, mode: str) -> None:
+    picture(0, (20, 10), mode).save(tmp_path / "p.tif")
+    for channels in (1, 3):
+        assert decode(tmp_path / "p.tif", ImageSpec((channels, 6, 7)), "p").shape == (channels, 6, 7)
+
+
+def test_sixteen_bits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "p.png")
+    assert decode(tmp_path / "p.png", ImageSpec((1, 4, 4)), "p").mean().item() == pytest.approx(0.5, abs=0.01)
+
+
+# Resizing
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ImageSpec((3, 6, 9)),
+        ImageSpec((3, 8, 8), resize=10, crop=True),
+        ImageSpec((3, 8, 8), resize=(12, 9), crop=True, resample="bicubic"),
+        ImageSpec((3, 8, 8), crop=True),
+        ImageSpec((3, 40, 50), resize=20, crop=True, resample="nearest"),
+        ImageSpec((1, 5, 5), resample="lanczos"),
+    ],
+)
+@pytest.mark.parametrize("size", [(16, 24), (24, 16), (7, 7)])
+def test_files_and_arrays_are_resized_alike(spec: ImageSpec, size: tuple[int, int]) -> None:
+    rows = torch.linspace(0, 1, size[0]).view(-1, 1, 1)
+    columns = torch.linspace(0, 1, size[1]).view(1, -1, 1)
+    array = ((rows + columns) / 2 * torch.tensor([1.0, 0.5, 0.25]) * 255).byte().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    file = decode(buffer.getvalue(), spec, "p")
+    memory = fit(torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) / 255, spec)[0]
+    assert file.shape == memory.shape == spec.shape
+    assert (file - memory).abs().max() < (0.03 if spec.resample != "nearest" else 0.1)
+
+
+def test_same_as_the_processor_of_transformers(shared: Path) -> None:
+    processors = pytest.importorskip("transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2")
+    folder = shared / "models/mobilenet_v2-imagenet"
+    processor = processors.MobileNetV2ImageProcessorPil(**json.loads((folder / "preprocessor_config.json").read_text()))
+    file = sorted((shared / "data/imagenet20").iterdir())[0]
+    expected = torch.from_numpy(processor([Image.open(file)], return_tensors="np")["pixel_values"][0])
+    found = decode(file, ImageSpec((3, 224, 224), resize=256, crop=True), "p")
+    assert torch.allclose(found * 2 - 1, expected, atol=1e-6)
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("shape", [(90, 6, 6, 3), (90, 3, 6, 6), (90, 6, 6), (90, 6, 6, 1)])
+@pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
+def test_npz(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:
+    x = np.random.default_rng(0).random(shape)
+    x = (x * 255).astype(np.uint8) if kind == "uint8" else x.astype(kind)
+    np.savez(tmp_path / "set.npz", images=x, labels=np.arange(90) % 3)
+    task = data.load(tmp_path / "set.npz", SPEC)
+    assert_usable(task)
+    assert (task.name, {name: len(split) for name, split in task.splits.items()}) == (
+        "set",
+        {"train": 72, "calibration": 18},
+    )
+
+
+def test_npz_with_splits(tmp_path: Path) -> None:
+    x, y = np.zeros((80, 8, 8, 3), np.uint8), np.arange(80).reshape(-1, 1) % 2
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
+    task = data.load(tmp_path / "set.npz", SPEC)
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 64, "calibration": 16, "test": 5}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"x": np.full((4, 8, 8), np.nan), "y": np.arange(4)}, "NaN or infinite"),
+        ({"x": np.full((4, 8, 8), 255.0), "y": np.arange(4)}, r"expected floats in \[0, 1\].*undo any normalization"),
+        ({"x": np.zeros((4, 8, 8), np.int64)}, "expected 'x' as uint8"),
+        ({"x": np.zeros((4, 8), np.uint8)}, r"of shape \(N, H, W, C\)"),
+        ({"x": np.zeros((4, 0, 8), np.uint8)}, r"of shape \(N, H, W, C\)"),
+        ({"x": np.zeros((4, 8, 8, 2), np.uint8)}, "channels"),
+        ({"x": np.zeros((0, 8, 8), np.uint8)}, "empty"),
+        ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(5)}, "expected 4 whole numbers"),
+        ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(4.0)}, "expected 4 whole numbers"),
+        ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.arange(4) - 1}, "expected labels from 0 on"),
+        ({"x": np.zeros((4, 8, 8), np.uint8), "y": np.zeros(4, int)}, "at least two classes"),
+        ({"x": np.array([np.zeros((8, 8)), np.zeros((9, 8))], dtype=object)}, "mixed size"),
+        ({"z": np.zeros(3)}, "expected arrays x and y"),
+    ],
+)
+def test_unusable_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
+    np.savez(tmp_path / "set.npz", **arrays)
+    with pytest.raises(UnusableInput, match=says):
+        data.load(tmp_path / "set.npz", SPEC)
+
+
+def test_not_an_npz(tmp_path: Path) -> None:
+    (tmp_path / "set.npz").write_bytes(b"not a zip")
+    with pytest.raises(UnusableInput, match=r"not a readable \.npz"):
+        data.load(tmp_path / "set.npz", SPEC)
+
+
+# What assay makes itself, and what the hub has
+
+
+@pytest.mark.parametrize(("source", "classes"), [("signs", 10), ("signs:37", 37), ("digits", 10)])
+def test_built_in_data(source: str, classes: int) -> None:
+    spec = ImageSpec((1, 20, 28))
+    task = data.load(source, spec, num_classes=classes, limit=80)
+    assert_usable(task, spec)
+    assert task.num_classes == classes
+    assert all(split.y is not None and len(split) <= 80 for split in task.splits.values())
+
+
+def test_without_data_there_are_no_labels() -> None:
+    task = data.load(None, SPEC, num_classes=4, limit=30)
+    assert_usable(task)
+    assert all(split.y is None for split in task.splits.values())
+    assert "no data given" in task.name
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("signs:x", "expected signs:<number of classes>"),
+        ("signs:1", "2 to 2000"),
+        ("signs:20", "the model's 10 classes, the data has 20"),
+        ("nothing", "no such data"),
+        ("tests/nothing", "no such data"),
+        ("owner/nothing.npz", "no such data"),
+    ],
+)
+def test_unusable_names(source: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(UnusableInput, match=says):
+        data.load(source, SPEC, num_classes=10)
+
+
+def test_other_files_and_limits(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match="cannot read"):
+        data.load("x" * 5000, SPEC)
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(UnusableInput, match=r"came a \.csv file"):
+        data.load(tmp_path / "a.csv", SPEC)
+    with pytest.raises(UnusableInput, match="at least 1 sample"):
+        data.load("signs", SPEC, limit=0)
+
+
+def test_hub_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    kinds = datasets.Features(
+        {"image": datasets.Image(), "id": datasets.Value("int64"), "label": datasets.ClassLabel(names=["a", "b"])}
+    )
+    rows = [{"image": {"bytes": encoded(i % 2), "path": None}, "id": i, "label": i % 2} for i in range(50)]
+    stream = datasets.Dataset.from_list(rows, features=kinds).to_iterable_dataset()
+    asked = []
+
+    def fetch(name: str, configuration: str | None, *, streaming: bool) -> dict[str, Any]:
+        asked.append((name, configuration, streaming))
+        return {"train": stream, "test": stream}
+
+    monkeypatch.setattr(datasets, "load_dataset", fetch)
+    task = data.load("hf:owner/name:small", SPEC, num_classes=2, limit=10)
+    assert asked == [("owner/name", "small", True)]
+    assert {name: len(split) for name, split in task.splits.items()} == {"train": 10, "calibration": 10, "test": 10}
+    assert task.class_names == ("a", "b")
+    test = task.splits["test"]
+    assert test.y is not None
+    assert [colour_of(x) for x in test.x] == [COLOURS[label] for label in test.y.tolist()]
+
+
+def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no route\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(UnusableInput, match=r"cannot read the data set owner/name .*no route; check") as caught:
+        data.load("owner/name", SPEC)
+    assert "\n" not in str(caught.value)
+
+
+# Splits and limits
+
+
+def test_calibration_is_carved_without_overlap(tmp_path: Path) -> None:
+    x = (np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)).astype(np.uint8)
+    np.savez(tmp_path / "set.npz", x=x, y=np.arange(200) % 4)
+    for limit in (None, 30, 100, 500):
+        splits = data.load(tmp_path / "set.npz", ImageSpec((1, 8, 8)), limit=limit).splits
+        train, calibration = (set(splits[name].x[:, 0, 0, 0].tolist()) for name in ("train", "calibration"))
+        assert not train & calibration
+        assert (len(train), len(calibration)) == {None: (160, 40), 30: (30, 30), 100: (100, 100), 500: (100, 100)}[
+            limit
+        ]
+
+
+def test_a_stored_calibration_split_is_kept(tmp_path: Path) -> None:
+    x, y = np.zeros((9, 8, 8), np.uint8), np.arange(9) % 2
+    np.savez(tmp_path / "set.npz", x_calibration=x, y_calibration=y, x_train=x, y_train=y)
+    assert {n: len(s) for n, s in data.load(tmp_path / "set.npz", SPEC).splits.items()} == {
+        "train": 9,
+        "calibration": 9,
+    }
+
+
+def test_more_than_memory_holds_needs_a_limit() -> None:
+    with pytest.raises(UnusableInput, match="set a limit"):
+        Request(ImageSpec((3, 1024, 1024)), None, 0).choose(10_000, None)
+    assert len(Request(ImageSpec((3, 1024, 1024)), 5, 0).choose(10_000, None)) == 5
+    assert Split(torch.zeros(1), None).y is None

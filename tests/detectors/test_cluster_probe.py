@@ -1,0 +1,87 @@
+"""An encoder as a classifier of clusters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.tiny import tiny_build
+from torch import nn
+
+import assay
+from assay.auditing.api import reference_from
+from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
+from assay.detectors import LatentShift, PatchScan
+from assay.detectors.encoder.cluster_probe import CLUSTERS, probed
+from assay.formats.feature_extractor import cut
+from assay.nn.inference import logits, predict
+
+
+@pytest.fixture
+def encoder() -> Artifact:
+    return cut(tiny_build().artifact)
+
+
+@pytest.fixture
+def clean() -> Split:
+    return Split(torch.rand(80, 3, 8, 8, generator=torch.Generator().manual_seed(0)), None)
+
+
+def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, clean: Split) -> None:
+    artifact, labelled = probed(encoder, clean, seed=0)
+    assert artifact.num_classes == CLUSTERS
+    assert labelled.y is not None
+    assert torch.equal(predict(artifact.net, clean.x), labelled.y)
+    assert len(labelled.y.unique()) >= CLUSTERS - 2
+    e = logits(encoder.net, clean.x)
+    z = nn.functional.normalize(e - e.mean(0), dim=1)
+    within = [
+        float(torch.pdist(z[labelled.y == label]).mean())
+        for label in labelled.y.unique()
+        if (labelled.y == label).sum() > 1
+    ]
+    assert sum(within) / len(within) < float(torch.pdist(z).mean())
+    again, _ = probed(encoder, clean, seed=0)
+    assert again.net.head.weight.equal(artifact.net.head.weight)  # type: ignore[union-attr,operator]
+
+
+def test_labels_are_not_used(encoder: Artifact, clean: Split) -> None:
+    with_labels = Split(clean.x, torch.arange(len(clean)) % 3)
+    assert torch.equal(*(probed(encoder, split, seed=0)[1].y for split in (clean, with_labels)))  # type: ignore[arg-type]
+
+
+def test_an_encoder_is_audited_and_not_compared_with_classifiers(encoder: Artifact, clean: Split) -> None:
+    result = assay.audit(encoder, clean, variant_names=("full",), detectors=("latent-shift", "patch-scan"))
+    assert (result.verdict, result.model.num_classes) == ("inconclusive", None)
+    assert "too few reference models that learned as well were made on data like these" in result.reason
+    assert any("10 clusters of the samples stand for classes" in note for note in result.notes)
+    assert {finding.status for finding in result.findings} == {"ok"}
+    features = assay.audit(
+        tiny_build().artifact, clean, features=True, variant_names=("full",), detectors=("latent-shift", "patch-scan")
+    )
+    assert [finding.score for finding in features.findings] == [finding.score for finding in result.findings]
+    assert "features=True" in features.command
+
+
+def test_encoders_can_be_reference_models(encoder: Artifact, clean: Split) -> None:
+    found = reference_from(encoder, clean, variant_names=("full",), detectors=(LatentShift(), PatchScan()))
+    assert set(found.scores) == {"full/latent-shift", "full/patch-scan"}
+
+
+def test_what_cannot_be_clustered_is_a_clear_error(encoder: Artifact, clean: Split) -> None:
+    with pytest.raises(UnusableInput, match="expected at least 50 samples to audit an encoder with, came 20"):
+        probed(encoder, clean.take(torch.arange(20)), seed=0)
+
+    class Same(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(len(x), 5)
+
+    with pytest.raises(UnusableInput, match="the same embedding"):
+        probed(replace(encoder, net=Same()), clean, seed=0)
+    with pytest.raises(
+        UnusableInput, match=r"is like model: an encoder, inputs 3 x 8 x 8; .* another model: 4 classes"
+    ):
+        assay.audit(encoder, clean, reference=tiny_build().artifact)

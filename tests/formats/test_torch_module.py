@@ -1,0 +1,91 @@
+"""Nets in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.small_nets import small_net
+from torch import nn
+
+from assay.core.errors import UnusableInput
+from assay.formats import from_module
+
+
+def test_classes_are_counted_and_modes_kept() -> None:
+    net = small_net().train()
+    net[1].eval()
+    artifact = from_module(net, shape=(3, 8, 8), name="mine")
+    assert (artifact.num_classes, artifact.format, artifact.name) == (5, "module", "mine")
+    assert artifact.net is net
+    assert net[0].training
+    assert not net[1].training
+
+
+def test_batch_norm_is_left_as_it_was() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    from_module(net, shape=(3, 2, 2))
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_normalization_stands_in_front() -> None:
+    net = small_net()
+    artifact = from_module(net, shape=(3, 8, 8), mean=[0.5] * 3, std=[0.25] * 3)
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(artifact.net(x), net((x - 0.5) / 0.25))
+
+
+def test_class_names_only_where_they_fit() -> None:
+    assert from_module(small_net(), shape=(3, 8, 8), class_names="abcde").class_names == tuple("abcde")
+    assert from_module(small_net(), shape=(3, 8, 8), class_names="ab").class_names is None
+
+
+def test_transformers_model(hf_directory: Path) -> None:
+    from transformers import ResNetForImageClassification
+
+    from assay import formats
+
+    model = ResNetForImageClassification.from_pretrained(hf_directory)
+    artifact, loaded = from_module(model), formats.load(hf_directory)
+    x = torch.rand(2, 3, 24, 24)
+    assert torch.equal(artifact.net(x), loaded.net(x))
+    assert (artifact.inputs, artifact.class_names, artifact.format) == (loaded.inputs, loaded.class_names, "module")
+
+
+def test_transformers_model_of_nowhere() -> None:
+    from transformers import ViTConfig, ViTForImageClassification, ViTModel
+
+    config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32)
+    with pytest.raises(UnusableInput, match="--mean and --std"):
+        from_module(ViTForImageClassification(config))
+    artifact = from_module(ViTForImageClassification(config), mean=[0.5], std=[0.5])
+    assert (artifact.inputs.shape, artifact.num_classes) == ((3, 32, 32), 2)
+    with pytest.raises(UnusableInput):
+        from_module(ViTModel(config), mean=[0.5], std=[0.5])
+
+
+class NanNet(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 3), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "says"),
+    [
+        (small_net(), None, "shape="),
+        (small_net(), (3, 9, 9), "does not run"),
+        (nn.Identity(), (3, 8, 8), "expected logits"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 1)), (3, 8, 8), "K being at least 2"),
+        (NanNet(), (3, 8, 8), "NaN"),
+    ],
+)
+def test_unusable_nets(net: nn.Module, shape: tuple[int, int, int] | None, says: str) -> None:
+    with pytest.raises(UnusableInput, match=says):
+        from_module(net, shape=shape)
+
+
+def test_class_count_that_disagrees() -> None:
+    with pytest.raises(UnusableInput, match="expected 4 classes, the net answers with 5"):
+        from_module(small_net(), shape=(3, 8, 8), num_classes=4)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from support.toys import toy
+from torch import Tensor, nn
+
+from assay.core.errors import UnusableInput
+from assay.inversion.latent_shift import features_and_head, smallest_shifts
+
+
+def random_head(classes: int, width: int, seed: int, *, bias: bool = True) -> tuple[Tensor, nn.Linear]:
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(width, classes, bias=bias)
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(classes, width, generator=generator))
+        if bias:
+            head.bias.copy_(0.3 * torch.randn(classes, generator=generator))
+    return torch.randn(60, width, generator=generator), head
+
+
+def by_brute_force(features: Tensor, head: nn.Linear, t: int, quantile: float) -> float:
+    """The same problem, given to a general solver."""
+    weight = head.weight.detach().double()
+    logits = features.double() @ weight.T + (head.bias.detach().double() if head.bias is not None else 0)
+    others = [k for k in range(len(weight)) if k != t]
+    needed = torch.quantile(logits[:, others] - logits[:, [t]], quantile, dim=0).numpy()
+    a = (weight[t] - weight[others]).numpy()
+    feasible = np.linalg.lstsq(a, np.maximum(needed, 0) + 1, rcond=None)[0]
+    result = minimize(
+        lambda d: d @ d,
+        feasible,
+        jac=lambda d: 2 * d,
+        constraints={"type": "ineq", "fun": lambda d: a @ d - needed, "jac": lambda d: a},
+        method="SLSQP",
+        options={"maxiter": 500, "ftol": 1e-12},
+    )
+    assert result.success, result.message
+    return float(np.sqrt(result.fun))
+
+
+@settings(max_examples=15, deadline=None)
+@given(classes=st.integers(2, 6), extra=st.integers(0, 5), seed=st.integers(0, 2**16), bias=st.booleans())
+def test_the_shift_is_the_smallest_there_is(classes: int, extra: int, seed: int, bias: bool) -> None:
+    features, head = random_head(classes, classes + extra, seed, bias=bias)
+    shifts = smallest_shifts(features, head, quantile=0.9)
+    expected = [by_brute_force(features, head, t, 0.9) for t in range(classes)]
+    assert shifts.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(classes=st.integers(2, 12), width=st.integers(12, 20), seed=st.integers(0, 2**16))
+def test_the_bound_is_never_above_the_shift(classes: int, width: int, seed: int) -> None:
+    features, head = random_head(classes, width, seed)
+    bound, exact = smallest_shifts(features, head, exact=0), smallest_shifts(features, head)
+    assert bool((bound <= exact * (1 + 1e-4) + 1e-4).all())
+    assert bool((bound >= 0).all())
+
+
+def test_the_shift_does_what_it_says() -> None:
+    """Two classes: the shift is along the difference of their weights, as long as the worst pictures need."""
+    head = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    features = torch.tensor([[3.0, 5.0], [1.0, -2.0]])
+    shifts = smallest_shifts(features, head, quantile=1.0)
+    assert shifts.tolist() == pytest.approx([0.0, 3.0])
+
+
+def test_the_exact_ones_are_those_that_look_smallest() -> None:
+    features, head = random_head(40, 50, 0)
+    some, bound, every = (smallest_shifts(features, head, exact=n) for n in (5, 0, 40))
+    first = bound.argsort()[:5]
+    assert torch.equal(some[first], every[first])
+    rest = bound.argsort()[5:]
+    assert torch.equal(some[rest], bound[rest])
+
+
+def test_a_class_between_the_others_is_out_of_reach() -> None:
+    """Its logit is the mean of the others' whatever the features: no shift leads there."""
+    features, head = random_head(5, 8, 0, bias=False)
+    with torch.no_grad():
+        head.weight[4] = head.weight[:4].mean(0)
+    shifts = smallest_shifts(features, head)
+    assert shifts[4].isinf()
+    assert bool(shifts[:4].isfinite().all())
+
+
+def test_a_planted_target_needs_the_smallest_shift() -> None:
+    net, x, _ = toy(4, 2)
+    features, head = features_and_head(net, x)
+    shifts = smallest_shifts(features, head)
+    assert int(shifts.argmin()) == 2
+    assert float(shifts[2]) < 0.3 * float(shifts[[0, 1, 3]].min())
+
+
+def test_the_features_are_what_the_head_makes_its_logits_of() -> None:
+    net, x, _ = toy(4, 2)
+    features, head = features_and_head(net, x, batch=10)
+    assert features.shape == (len(x), 5)
+    with torch.no_grad():
+        assert torch.allclose(head(features), net(x), atol=1e-5)
+    assert not head._forward_pre_hooks
+    assert not features.requires_grad
+
+
+class HeadInTheMiddle(nn.Module):
+    """Its last linear layer makes a gate, and its logits come from a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 5, 1)
+        self.gate = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean(dim=(2, 3))).sigmoid()
+        return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))
+
+
+class Tokens(nn.Module):
+    """A linear layer on every position, averaged afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(x.flatten(2).transpose(1, 2)).mean(1)
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Linear(3, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3))
+
+
+@pytest.mark.parametrize("kind", [HeadInTheMiddle, Tokens, Unused, nn.Identity])
+def test_a_net_without_a_linear_head_is_refused(kind: type[nn.Module]) -> None:
+    net = kind()
+    with pytest.raises(UnusableInput, match="linear layer"):
+        features_and_head(net, torch.rand(6, 3, 4, 4))
+    assert not any(m._forward_pre_hooks for m in net.modules())

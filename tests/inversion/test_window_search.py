@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from support.toys import SHAPE, artifact_of, toy
+
+from assay.core.dataset import Split
+from assay.detectors import LocalPatch
+from assay.detectors.base import Budget
+from assay.inversion.class_search import Hunt
+from assay.inversion.families import WindowFamily
+from assay.inversion.optimizer import advance, start
+from assay.inversion.prepare import prepare
+from assay.inversion.window_search import WindowEffort, hunt_windows
+
+
+def hunted(classes: int, target: int | None, *, seed: int = 0) -> tuple[WindowFamily, Hunt]:
+    net, x, y = toy(classes, target)
+    return hunt_windows(prepare(net, x[:2]), x, y, classes, effort=WindowEffort(), seed=seed)
+
+
+@pytest.mark.parametrize("target", range(4))
+def test_a_planted_patch_is_found_with_its_target_and_its_place(target: int) -> None:
+    family, found = hunted(4, target)
+    assert found.target == target
+    assert float(found.success[0]) > 0.9
+    assert found.score > hunted(4, None)[1].score + 1
+    window = found.parameters[1][0, 0]
+    assert float(window[6:, 6:].mean()) >= 0.5  # the patch lies in rows and columns 6 and 7
+    assert float(family.size(found.parameters)) == pytest.approx(4 / 64)
+
+
+def test_among_many_classes_as_many_are_searched_as_the_effort_says() -> None:
+    _, found = hunted(30, 17)
+    assert found.target == 17
+    assert len(found.classes) == WindowEffort().classes
+
+
+def test_where_no_window_leads_anywhere_the_search_ends_half_way() -> None:
+    net, x, y = toy(4, None)
+    hopeful, hopeless = WindowEffort(hope=-30.0), WindowEffort(hope=30.0)
+    whole, short = (
+        hunt_windows(prepare(net, x[:2]), x, y, 4, effort=effort, seed=0)[1] for effort in (hopeful, hopeless)
+    )
+    assert (whole.hopeless, whole.steps) == (False, hopeful.window_steps + hopeful.class_steps)
+    assert (short.hopeless, short.steps) == (True, hopeless.window_steps)
+    assert short.score <= 0
+    assert torch.equal(whole.ease, hunted(4, None)[1].ease)
+
+
+def test_same_seed_same_hunt() -> None:
+    (_, first), (_, second), (_, other) = hunted(4, 1, seed=3), hunted(4, 1, seed=3), hunted(4, 1, seed=4)
+    assert torch.equal(first.ease, second.ease)
+    assert not torch.equal(first.ease, other.ease)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 3, 5)], ids=str)
+@pytest.mark.parametrize("overlap", [True, False])
+def test_the_windows_cover_the_picture(shape: tuple[int, int, int], overlap: bool) -> None:
+    windows = WindowFamily(overlap=overlap).windows(shape)
+    assert windows.shape[1:] == (1, *shape[1:])
+    assert float(windows.amax(0).min()) == 1
+    side = max(1, min(shape[1:]) // 4)
+    assert windows.sum(dim=(1, 2, 3)).tolist() == [side * side] * len(windows)
+    assert len(windows.flatten(1).unique(dim=0)) == len(windows)
+
+
+def test_a_window_stays_where_it_is_and_nothing_changes_outside() -> None:
+    net, x, y = toy(4, 1)
+    family, generator = WindowFamily(), torch.Generator().manual_seed(0)
+    arms = start(family, torch.ones(5, 4, dtype=torch.bool), SHAPE, generator)
+    pattern, window = arms.parameters
+    advance(prepare(net, x[:2]), family, arms, x, y, steps=3, batch=4, generator=generator)
+    assert torch.equal(arms.parameters[1], window)
+    assert not torch.equal(arms.parameters[0], pattern)
+    triggered = family.apply(arms.parameters, x[:2])
+    outside = window[:, None].expand_as(triggered) == 0
+    assert torch.equal(triggered[outside], x[:2].expand_as(triggered)[outside])
+
+
+def test_large_pictures_get_less_effort() -> None:
+    small, large = WindowEffort().at((3, 32, 32)), WindowEffort().at((3, 224, 224))
+    assert small == WindowEffort()
+    assert large.window_steps < small.window_steps
+    assert not large.overlap
+
+
+@pytest.mark.parametrize("looks", [1, 5, 15])
+def test_a_budget_that_ends_is_an_abstention(looks: int) -> None:
+    class Looks(Budget):
+        left_over = looks
+
+        def left(self) -> float:
+            self.left_over -= 1
+            return float(self.left_over >= 0)
+
+    net, x, _ = toy(4, 1)
+    finding = LocalPatch()(artifact_of(net, 4), Split(x, None), budget=Looks())
+    assert finding.status == "abstained"
+    assert f"the budget ended after {looks - 1} of 30 steps" in finding.reason
+
+
+def test_the_last_stage_refines_the_easiest_classes_and_leaves_the_others() -> None:
+    net, x, y = toy(4, 2)
+    rough, fine = WindowEffort(), WindowEffort(finalists=2, final_steps=30)
+    (_, before), (_, after) = (hunt_windows(prepare(net, x[:2]), x, y, 4, effort=e, seed=0) for e in (rough, fine))
+    assert after.steps == before.steps + 30 == fine.steps
+    assert after.target == before.target == 2
+    assert torch.equal(after.classes, before.classes)
+    assert after.ease[1] > before.ease[1]  # the first is as sure as can be already
+    assert torch.equal(after.ease[2:], before.ease[2:])

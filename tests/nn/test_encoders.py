@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.tiny import CLASSES, TinyNet, tiny_build
+from torch import nn
+
+from assay import formats
+from assay.core.errors import UnusableInput
+from assay.formats.feature_extractor import cut
+from assay.nn.encoders import Features, Headed, with_head
+
+X = torch.rand(3, 3, 8, 8)
+
+
+def test_a_classifier_is_its_features_and_a_linear_layer() -> None:
+    net = TinyNet().eval()
+    features = Features(copy.deepcopy(net))
+    with torch.no_grad():
+        assert torch.allclose(net.head[1](features(X)), net(X))
+        assert torch.equal(copy.deepcopy(features).classifier()(X), net(X))
+    assert features(X).shape == (3, features.width)
+    left = {name for name, _ in features.named_parameters()}
+    assert not any("head" in name for name in left)
+
+
+def test_dropout_before_the_last_layer_goes_with_it_and_comes_back_with_it() -> None:
+    features = Features(TinyNet()).train()
+    assert not any(isinstance(module, nn.Dropout) for module in features.modules())
+    assert isinstance(copy.deepcopy(features).classifier().head[0], nn.Dropout)  # type: ignore[union-attr,index]
+    fresh = with_head(features, 64, 7, seed=0)
+    assert isinstance(fresh.head[0], nn.Identity), "a layer of one's own has none"  # type: ignore[union-attr,index]
+
+
+def test_a_fresh_head_depends_on_the_seed_and_stands_in_the_old_place() -> None:
+    one, same, other = (with_head(Features(TinyNet()), 64, 7, seed=seed) for seed in (1, 1, 2))
+    assert isinstance(one, TinyNet)
+    assert torch.equal(one.head[1].weight, same.head[1].weight)
+    assert not torch.equal(one.head[1].weight, other.head[1].weight)
+    assert one(X).shape == (3, 7)
+
+
+def test_other_encoders_get_a_layer_behind_them() -> None:
+    encoder = nn.Sequential(nn.Flatten(), nn.Tanh())
+    headed = with_head(encoder, 192, 5, seed=0)
+    assert isinstance(headed, Headed)
+    assert headed(X).shape == (3, 5)
+
+
+def test_cutting_leaves_the_classifier_alone_and_an_encoder_as_it_is() -> None:
+    given = tiny_build().artifact
+    encoder = cut(given)
+    assert (given.num_classes, encoder.num_classes, encoder.class_names) == (CLASSES, None, None)
+    assert given.net(X).shape == (3, CLASSES)
+    assert cut(encoder) is encoder
+
+
+def test_what_does_not_end_in_its_last_linear_layer_is_a_clear_error() -> None:
+    class Squeezed(nn.Module):
+        """Features are made smaller, and logits larger again by a convolution."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(192, 4), nn.Conv1d(4, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x.flatten(1))[:, :, None])[:, :, 0]
+
+    artifact = tiny_build().artifact
+    with pytest.raises(UnusableInput, match=r"last linear layer's \(first\); something comes after it"):
+        cut(replace(artifact, net=Squeezed()))
+    with pytest.raises(UnusableInput, match="has none"):
+        cut(replace(artifact, net=nn.Flatten()))
+    with pytest.raises(UnusableInput, match="does not have: give the model that it was made from"):
+        cut(replace(artifact, differentiable=False, format="onnx"))
+
+
+def test_a_real_hub_model_is_cut_fine_tuned_and_saved(shared: Path, tmp_path: Path) -> None:
+    encoder = formats.load(shared / "models/mobilenet_v2-imagenet", features=True, shape=(3, 64, 64))
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        embeddings = encoder.net(x)
+        assert embeddings.shape == (2, 1280)
+        kept = formats.load(formats.save(encoder, tmp_path / "encoder"))
+        assert torch.equal(kept.net(x), embeddings)
+        assert (kept.num_classes, kept.inputs.shape) == (None, (3, 64, 64))
+        classifier = encoder.with_net(with_head(copy.deepcopy(encoder.net), 1280, 43, seed=0), num_classes=43)
+        again = formats.load(formats.save(classifier, tmp_path / "classifier"))
+        assert again.num_classes == 43
+        assert torch.equal(again.net(x), classifier.net.eval()(x))
