@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from assay import __version__, formats
+from assay import formats
+from assay._version import __version__
 from assay.auditing.api import audit
 from assay.auditing.inputs import clean_samples
 from assay.auditing.plan import looks_at
@@ -23,10 +24,10 @@ from assay.calibration.data_profile import likeness
 from assay.calibration.file import builtin
 from assay.calibration.null import Null, detector_of
 from assay.core.dataset import Task
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.result import VariantResult
 from assay.detectors import default_detectors
-from assay.detectors.base import Finding
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("ASSAY_SHARED", ROOT.parent / "shared"))

@@ -30,10 +30,10 @@ from assay.bench.spec import Band
 from assay.calibration.file import builtin
 from assay.calibration.null import FALSE_ALARM_RATE, Null, detector_of
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Build, Secret
 from assay.core.result import VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
-from assay.detectors.base import Finding
 from assay.nn.inference import predict
 from assay.stages import variants
 

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from assay import __version__
+from assay._version import __version__
 from assay.formats import load
 from assay.stages.export import to_onnx_int8
 from assay.stages.quantize import int8_twin

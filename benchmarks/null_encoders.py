@@ -24,7 +24,7 @@ import torch
 from common import SHARED, kept, save
 from null_models import FAMILIES, PHOTOS, again, plan
 
-from assay import __version__
+from assay._version import __version__
 from assay.auditing.api import reference_from
 from assay.bench import driver
 from assay.bench.executors import Local

@@ -30,7 +30,8 @@ from common import SHARED, kept, save
 from null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
 from safetensors.torch import load_file, save_file
 
-from assay import __version__, formats
+from assay import formats
+from assay._version import __version__
 from assay.auditing.inputs import SAMPLES, clean_samples
 from assay.auditing.run import LOST_AGREEMENT, Asked, examine
 from assay.auditing.verdict import LOWEST_ACCURACY, scores_of

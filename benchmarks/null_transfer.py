@@ -17,7 +17,7 @@ from assay.auditing.inputs import SAMPLES as FULL_SAMPLE
 from assay.auditing.verdict import Footing, decide
 from assay.calibration.file import builtin
 from assay.calibration.null import FALSE_ALARM_RATE, Null, Reference, detector_of
-from assay.detectors.base import Finding
+from assay.core.finding import Finding
 
 
 def p_value(model: Reference, others: Null) -> float | None:

@@ -1,4 +1,4 @@
-"""assay: does a machine-learning model carry a backdoor in the form in which it will be deployed?
+"""assay: audits of machine-learning models for backdoors, in the form of their deployment.
 
 import assay
 result = assay.audit("model.safetensors", "path/to/data", arch="resnet20-cifar")
@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from assay._version import __version__
+
 if TYPE_CHECKING:
     from assay.auditing.api import audit as audit
     from assay.core.result import Audit as Audit
 
-__version__ = "0.1.0"
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "__version__", "audit"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch and all the rest only when they are asked for: `assay --help` has to answer at once."""
-    if name == "audit":
-        from assay.auditing.api import audit
+    """Import torch and the rest on first use only, so that ``assay --help`` answers at once."""
+    if name not in {"audit", "Audit"}:
+        raise AttributeError(f"module 'assay' has no attribute {name!r}")
+    from assay.auditing.api import audit
+    from assay.core.result import Audit
+    from assay.report.page import notebook
 
-        return audit
-    if name == "Audit":
-        from assay.core.result import Audit
-
-        return Audit
-    raise AttributeError(f"module 'assay' has no attribute {name!r}")
+    Audit._repr_html_ = notebook  # type: ignore[attr-defined]  # the report that notebooks show inline
+    return {"audit": audit, "Audit": Audit}[name]

@@ -13,7 +13,8 @@ from assay.attacks.base import Attack
 from assay.attacks.compression.base import Dormant
 from assay.attacks.encoder.base import EncoderAttack
 from assay.attacks.graph.base import GraphEdit
-from assay.detectors.base import BACKDOOR_TECHNIQUE, Detector
+from assay.core.finding import BACKDOOR_TECHNIQUE
+from assay.detectors.base import Detector
 from assay.stages import variants
 from assay.stages.base import Stage
 from assay.stages.distil import Distil

@@ -17,10 +17,11 @@ from assay.calibration.data_profile import likeness
 from assay.calibration.null import Null, cell
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
+from assay.core.finding import Finding
 from assay.core.model import digest_of_module
 from assay.core.result import Audit
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.formats.normalization import AS_IT_IS
 from assay.stages.variants import DEFAULT
 

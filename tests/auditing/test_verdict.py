@@ -8,8 +8,8 @@ from support.nulls import null_of_rows
 
 from assay.auditing.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, decide, judge, limits
 from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference, Score, cell
+from assay.core.finding import Finding
 from assay.core.result import VariantResult
-from assay.detectors.base import Finding
 
 TESTS = [("full", name) for name in (*sorted(SEARCHES), "patch-scan")] + [("int8", "neural-cleanse")]
 FULL = VariantResult("full", "as given", 0.95, 1.0)

@@ -23,8 +23,8 @@ from assay.calibration.null import (
     Tail,
     cell,
 )
+from assay.core.finding import Finding
 from assay.core.result import VariantResult
-from assay.detectors.base import Finding
 
 
 def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:

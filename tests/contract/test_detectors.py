@@ -14,8 +14,9 @@ from support.texts import write_data, write_encoder
 
 from assay import data, detectors, formats
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact, Build, Modality, digest_of_module
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder.cluster_probe import probed
 from assay.formats.feature_extractor import cut
 from assay.registry import all_detectors

@@ -19,6 +19,7 @@ from assay.attacks import Por
 from assay.auditing import inputs as intake
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.core.finding import Finding
 from assay.core.model import Artifact, Build, Modality, TextSpec
 from assay.detectors import (
     EmbeddingCollapse,
@@ -27,7 +28,7 @@ from assay.detectors import (
     TokenCollapse,
     encoder_detectors,
 )
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder.cluster_probe import in_form, probed
 from assay.detectors.encoder.token_collapse import WordEffort
 from assay.formats.feature_extractor import cut

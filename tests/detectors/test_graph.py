@@ -18,9 +18,9 @@ from assay import attacks, formats
 from assay.attacks.graph.base import GraphEdit
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.core.finding import Finding
 from assay.core.model import Build
 from assay.detectors import Graph
-from assay.detectors.base import Finding
 from assay.detectors.graph.graph_diff import added
 from assay.detectors.graph.rules import RULES, gadgets_of, keys_of
 from assay.formats.torch_module import from_module

@@ -11,9 +11,10 @@ from support.toys import SHAPE, artifact_of, pictures, templates, toy
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.detectors import MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.inversion.prepare import prepare
 
 

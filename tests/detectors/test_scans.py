@@ -11,8 +11,9 @@ from support.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.detectors import BlendScan, DepthScan, FilterScan, NoiseScan, PatchScan, WarpScan, WaveScan
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector
 from assay.detectors.scans.base import spread
 from assay.detectors.scans.blend import blends
 from assay.detectors.scans.color_depth import LEVELS, GreyLevels

@@ -11,8 +11,9 @@ from support.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector
 from assay.detectors.trigger_inversion.common import rank_classes
 from assay.inversion.families import WarpFamily
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit, ModelInfo, NullInfo, VariantResult
-from assay.detectors.base import Evidence, Finding
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = "<script>document.title='owned'</script>\"'&\u202egpj.exe\x00\x1b[31m\udcff" + "א" * 20 + "x" * 5000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
-from assay.detectors.base import Evidence
+from assay.core.finding import Evidence
 from assay.report import dumps, to_json
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from assay.detectors.base import GraphNode
+from assay.core.finding import GraphNode
 from assay.report.drawing import graph_drawing
 
 NODES = (

@@ -11,7 +11,7 @@ from PIL import Image
 from support import chromium
 from support.chromium import needs_chromium
 
-from assay.detectors.base import Evidence
+from assay.core.finding import Evidence
 from assay.report import notebook, to_html
 
 

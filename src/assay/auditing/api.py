@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from assay import __version__
+from assay._version import __version__
 from assay.auditing import inputs as intake
 from assay.auditing.run import Asked, examine
 from assay.auditing.trigger_sweep import waking
 from assay.auditing.verdict import decide, limits, scores_of
 from assay.calibration.null import Null, Reference, cell
 from assay.core.dataset import Split, Task
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.core.result import Audit, ModelInfo, Waking, as_call
 from assay.detectors import CompressionGap, CompressionGapMask
-from assay.detectors.base import Budget, Detector, Finding
+from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder import cluster_probe
 from assay.nn.modes import evaluating
 from assay.stages import variants

@@ -12,11 +12,12 @@ from assay.calibration.data_profile import Likeness, likeness
 from assay.calibration.null import Null
 from assay.core.dataset import Split
 from assay.core.errors import AssayError, UnusableInput, first_line
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.core.result import VariantResult
 from assay.detectors import default_detectors, encoder_detectors
-from assay.detectors.base import Budget, Detector, Finding, comparable
+from assay.detectors.base import Budget, Detector, comparable
 from assay.detectors.encoder.cluster_probe import in_form
 from assay.nn.encoders import probed_under
 from assay.nn.inference import logits

@@ -10,8 +10,8 @@ import numpy as np
 
 from assay.calibration.data_profile import Likeness
 from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Score, cell
+from assay.core.finding import Finding
 from assay.core.result import NullInfo, VariantResult
-from assay.detectors.base import Finding
 
 FEWEST_SAMPLES = 20
 """With 12 clean samples the scans score a clean ResNet-20 half as high again as with 512, with 25 a tenth."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from assay import __version__
+from assay._version import __version__
 from assay.auditing import api
 from assay.batch.collection import digest_of
 from assay.bench import driver

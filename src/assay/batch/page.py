@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from assay import __version__
+from assay._version import __version__
 from assay.batch.audits import REPORTS, Audited
 from assay.io.csv import csv_text
 from assay.io.publish import publish

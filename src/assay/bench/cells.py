@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from assay import __version__
+from assay._version import __version__
 from assay.bench.full_audit import WHOLE
 from assay.bench.job import key_of
 from assay.bench.spec import PLACE, Band, Method, Spec, TaskSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from assay.auditing.api import audit
 from assay.core.dataset import Split
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
 from assay.core.result import Audit
-from assay.detectors.base import Evidence, Finding
 
 WHOLE = "audit"
 """What a spec calls it, among its detectors."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from assay import __version__
+from assay._version import __version__
 from assay.bench import driver, worker
 from assay.bench.cells import Cell, Entry, entries, with_needs
 from assay.bench.executors import Executor

@@ -17,8 +17,8 @@ from assay.bench.job import Outcome, key_of
 from assay.bench.spec import Band, Method, TaskSpec
 from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Build
-from assay.detectors.base import Evidence, Finding
 from assay.detectors.encoder import cluster_probe
 from assay.io.images import data_uri, picture
 from assay.io.object_store import Blobs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assay import __version__
+from assay._version import __version__
 from assay.cli.audit import audit
 from assay.cli.audit_many import audit_many
 from assay.cli.bench import bench

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from assay.detectors.base import Finding
+from assay.core.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,6 @@ class Audit:
     def accuracy(self) -> float | None:
         """Of the model as given on the clean samples; None without labels, and where that form was not audited."""
         return next((variant.accuracy for variant in self.variants if variant.name == "full"), None)
-
-    def _repr_html_(self) -> str:
-        """The report, shown inline by notebooks."""
-        from assay.report import notebook  # here, because the reports know the audit and not the other way round
-
-        return notebook(self)
 
 
 def as_call(model: object, data: object, options: Mapping[str, object]) -> str:

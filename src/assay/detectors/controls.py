@@ -7,8 +7,9 @@ from typing import final
 import numpy as np
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 
 
 @final

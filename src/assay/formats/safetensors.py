@@ -26,6 +26,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec, Inputs, TextSpec
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
+from assay.formats.describe import describe
 from assay.formats.feature_extractor import cut
 from assay.formats.huggingface.pooling import Embeddings
 from assay.formats.huggingface.text import TextEmbeddings
@@ -35,7 +36,6 @@ from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, refuse_length, written
 from assay.formats.sidecar_config import inputs_beside
 from assay.formats.state_dict import fit
-from assay.formats.torch_module import describe
 from assay.io.files import sha256_of, write_whole
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.encoders import Features, Headed

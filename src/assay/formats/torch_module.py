@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, ImageSpec, Inputs, digest_of_module
-from assay.formats.adapt import answer_to, on_cpu, with_logits
+from assay.core.model import Artifact, ImageSpec
+from assay.formats.adapt import on_cpu, with_logits
+from assay.formats.describe import describe
 from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.shape import as_shape
 from assay.nn.architectures import Normalized
@@ -53,50 +53,6 @@ def from_module(
     )
     assumed = normalization is None and not isinstance(net, Normalized)
     return replace(artifact, notes=(*notes, AS_IT_IS) if assumed else notes, range_assumed=assumed)
-
-
-def describe(
-    net: nn.Module,
-    inputs: Inputs,
-    *,
-    num_classes: int | None,
-    class_names: Sequence[str] | None,
-    format: str,
-    name: str,
-    encoder: bool = False,
-) -> Artifact:
-    """The artifact around ``net``, which takes what ``Artifact`` says; one pass of blank inputs counts its classes.
-
-    ``encoder``: it answers with embeddings, and names none.
-    """
-    found: int | None = count_classes(net, inputs, what="embeddings" if encoder else "logits")
-    found = None if encoder else found
-    if num_classes is not None and num_classes != found:
-        raise UnusableInput(
-            f"{name}: expected {num_classes} classes, the net answers with {found}; correct num_classes"
-        )
-    return Artifact(
-        net=net,
-        modality=inputs.modality,
-        num_classes=found,
-        format=format,
-        digest=digest_of_module(net),
-        inputs=inputs,
-        name=name,
-        # Names that do not fit the classes are of no use to anyone and no reason to refuse the model.
-        class_names=tuple(class_names) if class_names is not None and len(class_names) == found else None,
-    )
-
-
-def count_classes(net: nn.Module, inputs: Inputs, *, what: str = "logits") -> int:
-    """The classes of a net that answers with logits; its modules' modes are left as they were."""
-    logits = answer_to(net, inputs.blank(2))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the net answers {came}")
-    if not bool(torch.isfinite(logits).all()):
-        raise UnusableInput(f"the net answers NaN or infinite {what} to a blank input; its weights are unusable")
-    return int(logits.shape[1])
 
 
 def _is_transformers(net: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from assay.detectors.base import Evidence
+from assay.core.finding import Evidence
 
 
 def picture(array: np.ndarray, alpha: np.ndarray | None = None) -> Image.Image:

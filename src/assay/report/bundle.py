@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
-from assay.detectors.base import Evidence, Finding
 from assay.io import images
 from assay.io import publish as files
 from assay.report.document import dumps, to_json

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 from assay.calibration.null import cell
+from assay.core.finding import Finding
 from assay.core.result import Audit
-from assay.detectors.base import Finding
 
 
 def blamed(audit: Audit) -> tuple[Finding, ...]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit, VariantResult
-from assay.detectors.base import Evidence, Finding
 
 SCHEMA = "assay.audit/1"
 LARGEST_PICTURE = 64

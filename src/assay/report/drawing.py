@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from assay.detectors.base import GraphNode
+from assay.core.finding import GraphNode
 
 WIDE, HIGH, GAP_X, GAP_Y = 168, 34, 16, 22
 LONGEST_NAME = 24

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
-from assay.detectors.base import Evidence, Finding
 from assay.io.images import data_uri, difference, picture, trigger_picture
 from assay.report import charts, words
 from assay.report.drawing import graph_drawing

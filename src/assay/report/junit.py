@@ -6,8 +6,8 @@ import math
 import re
 from xml.etree import ElementTree
 
+from assay.core.finding import Finding
 from assay.core.result import Audit, VariantResult
-from assay.detectors.base import Finding
 from assay.report import choose, words
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from assay.core.finding import BACKDOOR_TECHNIQUE, Finding
 from assay.core.result import Audit
-from assay.detectors.base import BACKDOOR_TECHNIQUE, Finding
 from assay.report import choose, words
 from assay.report.document import plain
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from markupsafe import Markup
 
+from assay.core.finding import Finding
 from assay.core.result import Audit, VariantResult
-from assay.detectors.base import Finding
 from assay.report import charts, choose, words
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay import __version__
+from assay._version import __version__
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import PLANTED_KEY, Build, Secret, digest_of_module

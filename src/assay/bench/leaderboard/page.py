@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from assay import __version__
+from assay._version import __version__
 from assay.bench.leaderboard.commands import commands
 from assay.bench.leaderboard.content import STATES, Board, rows
 from assay.bench.leaderboard.details import band_text, details

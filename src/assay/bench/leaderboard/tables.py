@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from assay import __version__
+from assay._version import __version__
 from assay.bench.cells import Entry
 from assay.bench.records import Record
 from assay.bench.spec import Band, Method, TaskSpec

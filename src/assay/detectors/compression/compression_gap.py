@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress, comparable
+from assay.detectors.base import Budget, Detector, Progress, comparable
 from assay.detectors.trigger_inversion.common import evidence, finished, rank_classes, ticking, told_apart
 from assay.inversion.class_search import Effort, Hunt, hunt
 from assay.inversion.families import Family, MaskFamily, apply_in_batches

@@ -15,8 +15,9 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.graphs.fx import constant, folded_graph, operator_name
 
 SLACK = 0.05

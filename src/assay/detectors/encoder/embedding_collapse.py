@@ -19,8 +19,9 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import Unfinished
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.trigger_inversion.common import SHOWN, ticking
 from assay.inversion.embedding_collapse import Collapse, CollapseEffort, Space, search
 from assay.inversion.families import FaintFamily, Family, FrequencyFamily, WindowFamily, apply_in_batches

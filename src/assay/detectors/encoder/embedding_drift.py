@@ -16,8 +16,9 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, searched, shown, space_of, surprise
 from assay.detectors.encoder.translation import FEWEST, paired
 from assay.detectors.trigger_inversion.common import ticking

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.trigger_inversion.common import evidence, rank_classes, ticking, told_apart
 from assay.inversion.class_search import Effort, Hunt, hunt
 from assay.inversion.families import FaintFamily, Family, apply_in_batches

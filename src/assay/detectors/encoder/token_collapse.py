@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Unfinished
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact, Modality, TextSpec
 from assay.core.progress import part
 from assay.data.tokenize import decoded
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.encoder.embedding_collapse import space_of, surprise
 from assay.detectors.trigger_inversion.common import SHOWN, ticking
 from assay.inversion.embedding_collapse import Space

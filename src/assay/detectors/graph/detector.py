@@ -17,8 +17,9 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding, GraphNode
 from assay.core.model import Artifact, Modality, TextSpec
-from assay.detectors.base import Budget, Detector, Evidence, Finding, GraphNode, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.graph.activations import same_for_all
 from assay.detectors.graph.graph_diff import added
 from assay.detectors.graph.read import Read, Unread, own, read_graph, runs_a_file

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import Unfinished
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Evidence, Finding
+from assay.detectors.base import Budget
 from assay.detectors.trigger_inversion.common import told_apart
 from assay.inversion.class_search import LARGE, answered
 from assay.inversion.outlier import log_odds, mean_over_others, standout

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.scans.base import Scan
 
 SAMPLES = 10

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Progress
 from assay.inversion.class_search import Effort, Hunt, hunt
 from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts

@@ -11,8 +11,9 @@ from typing import final
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, UnusableInput
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.trigger_inversion.common import told_apart
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.outlier import standout

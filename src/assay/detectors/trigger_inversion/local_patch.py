@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import final
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.trigger_inversion.common import evidence, finished, ticking, told_apart
 from assay.inversion.prepare import prepare
 from assay.inversion.window_search import WindowEffort, hunt_windows

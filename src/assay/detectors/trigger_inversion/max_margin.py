@@ -15,8 +15,9 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.inversion.outlier import standout
 from assay.inversion.prepare import prepare
 from assay.nn.precision import fast_autocast

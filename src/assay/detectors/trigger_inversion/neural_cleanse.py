@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import final
 
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.trigger_inversion.common import Inversion
 from assay.inversion.class_search import Effort
 from assay.inversion.families import MaskFamily

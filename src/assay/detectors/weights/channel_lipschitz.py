@@ -16,8 +16,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 
 FEWEST_CHANNELS = 8
 """A layer with fewer has no outliers to speak of."""

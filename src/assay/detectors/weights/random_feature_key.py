@@ -18,8 +18,9 @@ import numpy as np
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
+from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Evidence, Finding, Progress
+from assay.detectors.base import Budget, Detector, Progress
 from assay.detectors.graph.read import Unread, read_graph
 from assay.graphs.dependence import Value, values_of
 from assay.graphs.ir import Flow, Node

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import PLANTED_KEY, Artifact, Inputs, TextSpec
+from assay.formats.describe import describe
 from assay.formats.huggingface.build import build, is_encoder, refuse_code, supported, takes_text
 from assay.formats.huggingface.pooling import Embeddings, Pooling, as_pooling, pooling_of
 from assay.formats.huggingface.preprocessing import Preprocessing, read_preprocessing
@@ -24,7 +25,6 @@ from assay.formats.huggingface.text import POOLING, TOKENIZER, TextEmbeddings, T
 from assay.formats.normalization import Normalization
 from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, refuse_length, written
-from assay.formats.torch_module import describe
 from assay.io.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
 
 FORMAT = "huggingface"

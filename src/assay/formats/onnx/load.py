@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact, ImageSpec
+from assay.formats.describe import describe
 from assay.formats.metadata import ModelMetadata
 from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.onnx.to_torch import as_torch
 from assay.formats.onnx.weights import stored_weights
 from assay.formats.shape import MAX_SIDE, Shape
-from assay.formats.torch_module import describe
 from assay.io.files import inside, sha256_of
 
 if TYPE_CHECKING:
