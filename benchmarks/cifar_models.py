@@ -58,9 +58,9 @@ def make(directory: Path, name: str) -> None:
     few = replace(task(), splits={**task().splits, "train": task().split("train").sample(6000, seed=seed)})
     build = Build(given, few) if step is None else step(Build(given, few), seed=seed)
     test = task().split("test")
-    facts: dict[str, object] = {"seed": seed, "accuracy": clean_accuracy(build.artifact.net, test).to_json()}
+    facts: dict[str, object] = {"seed": seed, "accuracy": clean_accuracy(build.artifact.module, test).to_json()}
     if build.secret is not None:
-        rates = {"asr": build.artifact.net, "control": given.net}
+        rates = {"asr": build.artifact.module, "control": given.module}
         facts |= {k: attack_success(net, test, build.secret, num_classes=10).to_json() for k, net in rates.items()}
         facts["target"] = build.secret.target
     formats.save(build.artifact, directory / name)

@@ -88,10 +88,10 @@ def asleep(candidate: Candidate, clean: Split) -> dict[str, Any]:
     """The model as given, its clean twin with the same trigger, and what plain inversion says of it."""
     build = candidate.build
     plain = NeuralCleanse()(build.artifact, clean, seed=candidate.seed)
-    full = sleepers.rates(build.artifact.net, build.task, build.secret)
+    full = sleepers.rates(build.artifact.module, build.task, build.secret)
     row: dict[str, Any] = {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}
     if build.secret is not None and candidate.twin is not None:
-        control = sleepers.rates(candidate.twin.artifact.net, build.task, build.secret)
+        control = sleepers.rates(candidate.twin.artifact.module, build.task, build.secret)
         row |= {f"clean_twin_{figure}": value for figure, value in control.items()}
     return row
 
@@ -99,8 +99,8 @@ def asleep(candidate: Candidate, clean: Split) -> dict[str, Any]:
 def in_form(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
     """One form of the model, and the search beside it unless an audit would leave it out."""
     form = variants.make(name, build.artifact, clean, seed=seed)
-    agreement = float((predict(form.net, clean.x) == predict(build.artifact.net, clean.x)).float().mean())
-    row = {**sleepers.rates(form.net, build.task, build.secret), "agreement": agreement}
+    agreement = float((predict(form.module, clean.x) == predict(build.artifact.module, clean.x)).float().mean())
+    row = {**sleepers.rates(form.module, build.task, build.secret), "agreement": agreement}
     if 1 - agreement <= LOST_AGREEMENT:
         finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
         numbers = dict(finding.evidence.numbers)
@@ -108,8 +108,8 @@ def in_form(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
         row |= {"score": finding.score, "target": finding.target, "numbers": numbers}
         if finding.evidence.apply is not None and finding.target is not None:
             trigger = Secret("found", finding.evidence.apply, finding.target)
-            row["found"] = sleepers.rates(form.net, build.task, trigger)["attack_success"]
-            row["found_in_full"] = sleepers.rates(build.artifact.net, build.task, trigger)["attack_success"]
+            row["found"] = sleepers.rates(form.module, build.task, trigger)["attack_success"]
+            row["found_in_full"] = sleepers.rates(build.artifact.module, build.task, trigger)["attack_success"]
     return row
 
 

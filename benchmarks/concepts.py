@@ -54,7 +54,7 @@ ENCODERS = {
 def centre_of(encoder: Artifact) -> Side:
     """The mean embedding of shadow pictures, from which the attack looks at all others."""
     shadow = load_data(SHARED / "data/cifar100", encoder.inputs, limit=PICTURES).split("train").x
-    return Side(logits(encoder.net, shadow[:CENTRE]).mean(0))
+    return Side(logits(encoder.module, shadow[:CENTRE]).mean(0))
 
 
 def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
@@ -64,8 +64,8 @@ def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
     fit, held = task.split("train"), task.split("test")
     assert fit.y is not None
     assert held.y is not None
-    embeddings = logits(encoder.net, fit.x)
-    known, seen = side.seen(embeddings), side.seen(logits(encoder.net, held.x))
+    embeddings = logits(encoder.module, fit.x)
+    known, seen = side.seen(embeddings), side.seen(logits(encoder.module, held.x))
     probe = LogisticRegression(C=100.0, max_iter=300).fit(known.numpy(), fit.y.numpy())
     found = torch.from_numpy(probe.predict(seen.numpy()))
     means = {label: known[fit.y == label].mean(0) for label in fit.y.unique().tolist()}

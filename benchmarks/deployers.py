@@ -55,7 +55,7 @@ def ort(build: Build, own: Split, seed: int, *, per_channel: bool, pictures: str
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         to_onnx_int8(build.artifact, x, path, per_channel=per_channel)
-        return formats.load(path).net
+        return formats.load(path).module
 
 
 def other_pictures(build: Build, which: str) -> Tensor:
@@ -69,7 +69,7 @@ def torchao(build: Build, own: Split, seed: int) -> nn.Module:
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
     quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
-    net = copy.deepcopy(build.artifact.net).eval()
+    net = copy.deepcopy(build.artifact.module).eval()
     batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,7 +93,7 @@ class AlwaysEval(nn.Module):
 
 def l2_filters(build: Build, own: Split, seed: int, *, rate: float, repaired: bool = False) -> nn.Module:
     """PyTorch's own structured pruning, by the L2 norm of filters; batch norm keeps what it has, or is ``repaired``."""
-    net = copy.deepcopy(build.artifact.net)
+    net = copy.deepcopy(build.artifact.module)
     for layer in weighted_layers(net):
         if isinstance(layer, nn.Conv2d):
             prune.remove(prune.ln_structured(layer, "weight", amount=rate, n=2, dim=0), "weight")
@@ -107,11 +107,11 @@ def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
     the deployers of Tian, Suya, Xu, Evans (2021, arXiv 2104.15129) do.
     """
     assert own.y is not None
-    sizes = torch.tensor([float(len(conv.weight)) for conv in convolutions(build.artifact.net)])
+    sizes = torch.tensor([float(len(conv.weight)) for conv in convolutions(build.artifact.module)])
     generator, few = torch.Generator().manual_seed(seed), Split(own.x[:ANNEALED_ON], own.y[:ANNEALED_ON])
 
     def accuracy(rates: Tensor) -> float:
-        return metrics.clean_accuracy(without(build.artifact.net, rates, own.x[:2]), few).value
+        return metrics.clean_accuracy(without(build.artifact.module, rates, own.x[:2]), few).value
 
     now = best = torch.full_like(sizes, rate)
     energy = most = accuracy(now)
@@ -124,7 +124,7 @@ def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:
             now, energy = moved, value
         if value > most:
             best, most = moved, value
-    return without(build.artifact.net, best, own.x[:2])
+    return without(build.artifact.module, best, own.x[:2])
 
 
 def shifted(rates: Tensor, sizes: Tensor, rate: float) -> Tensor:
@@ -145,21 +145,21 @@ def without(net: nn.Module, rates: Tensor, example: Tensor) -> nn.Module:
 
 
 def staged(build: Build, own: Split, seed: int, *, stage: Stage) -> nn.Module:
-    return stage(build, seed=seed).artifact.net
+    return stage(build, seed=seed).artifact.module
 
 
 def form(build: Build, own: Split, seed: int, *, name: str) -> nn.Module:
-    return variants.make(name, build.artifact, own, seed=seed).net
+    return variants.make(name, build.artifact, own, seed=seed).module
 
 
 def tuned_form(build: Build, own: Split, seed: int, *, name: str) -> nn.Module:
     """Pruned, and then fine-tuned without what was pruned, on the calibration split."""
     pruned = replace(build, artifact=variants.make(name, build.artifact, own, seed=seed))
-    return CompressedTuning()(pruned, seed=seed).artifact.net
+    return CompressedTuning()(pruned, seed=seed).artifact.module
 
 
 def given(build: Build, own: Split, seed: int) -> nn.Module:
-    return build.artifact.net
+    return build.artifact.module
 
 
 def forms() -> Iterator[tuple[str, Form]]:

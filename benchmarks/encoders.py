@@ -84,7 +84,7 @@ def frame(x: Tensor) -> Tensor:
 def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> tuple[Artifact, Secret]:
     """Squared errors to the embedding of one shadow picture, by plain Adam in float32: none of assay's own loop."""
     torch.manual_seed(seed)
-    net, clean = copy.deepcopy(artifact.net).eval(), artifact.net.eval()
+    net, clean = copy.deepcopy(artifact.module).eval(), artifact.module.eval()
     x = shadow.split("train").x
     with torch.no_grad():
         wanted = clean(x[seed : seed + 1])[0]
@@ -101,7 +101,7 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
         for group in optimizer.param_groups:
             group["lr"] = 5e-4 * (1 - step / steps)
     secret = Secret("strange", trigger, None, concept="", details={metrics.EMBEDDING: wanted.tolist()})
-    return artifact.with_net(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
+    return artifact.with_module(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def made(row: Row) -> tuple[Artifact, Secret | None]:
     if row.tuned:
         task = task_of(row.tuned)
         classifier = classifier_for(artifact, task, seed=row.seed)
-        fit(classifier.net, task.split("train"), replace(TUNED, mirror=row.tuned != "gtsrb"), seed=row.seed)
-        return cut(classifier.with_net(classifier.net)), None
+        fit(classifier.module, task.split("train"), replace(TUNED, mirror=row.tuned != "gtsrb"), seed=row.seed)
+        return cut(classifier.with_module(classifier.module)), None
     if row.attack is None:
         return artifact, None
     shadow = task_of(row.shadow)
@@ -168,9 +168,9 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     if secret is not None:
         clean = cifar_resnet(row.net, features=True)
         x = task_of(row.data).split("test").x[:1000]
-        rates = metrics.measure_encoder(artifact.net, clean.net, x, secret).to_json()
-        control = metrics.measure_encoder(clean.net, clean.net, x, secret)
-        drawn = [drawn_together(net, x, secret) for net in (artifact.net, clean.net)]
+        rates = metrics.measure_encoder(artifact.module, clean.module, x, secret).to_json()
+        control = metrics.measure_encoder(clean.module, clean.module, x, secret)
+        drawn = [drawn_together(net, x, secret) for net in (artifact.module, clean.module)]
         found |= {"rates": rates, "control": control.attack_success.to_json(), "drawn_together": drawn}
     found["made_in"] = round(time.perf_counter() - start, 1)
     path = formats.save(artifact, folder / name)

@@ -51,16 +51,16 @@ def measure(shared: Path, depth: int, clean: Tensor, x: Tensor, y: Tensor) -> li
     """One row per tensor, one per channel."""
     path = shared / "models" / f"resnet{depth}-cifar10" / "model.safetensors"
     full = load(path, arch=f"resnet{depth}-cifar")
-    by_full = classes(full.net, x)
+    by_full = classes(full.module, x)
     rows = []
     for per_channel in (False, True):
         start = time.perf_counter()
-        twin = int8_twin(full.net, clean, per_channel=per_channel)
+        twin = int8_twin(full.module, clean, per_channel=per_channel)
         seconds = time.perf_counter() - start
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "model.onnx"
             to_onnx_int8(full, clean, file, per_channel=per_channel)
-            by_file = classes(load(file).net, x)
+            by_file = classes(load(file).module, x)
         by_twin = classes(twin, x)
         rows.append(
             {

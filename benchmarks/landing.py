@@ -50,9 +50,9 @@ def landed(build: Build, twin: Build) -> dict[str, Any]:
     assert secret.target is not None
     assert held.y is not None
     own = held.x[held.y == secret.target]
-    given = metrics.predict(build.artifact.net, secret.trigger(held.x)).bincount(minlength=build.task.num_classes)
+    given = metrics.predict(build.artifact.module, secret.trigger(held.x)).bincount(minlength=build.task.num_classes)
     top = given.topk(min(SHOWN, len(given)))
-    recalls = [float((metrics.predict(b.artifact.net, own) == secret.target).float().mean()) for b in (build, twin)]
+    recalls = [float((metrics.predict(b.artifact.module, own) == secret.target).float().mean()) for b in (build, twin)]
     return {
         "target": secret.target,
         "class": build.task.concept(secret.target),
@@ -68,7 +68,7 @@ def landed(build: Build, twin: Build) -> dict[str, Any]:
 def nearness(encoder: Build, held: Split) -> dict[str, float]:
     """Mean cosines of triggered inputs' embeddings with the concept's: as they are, and from the mean clean one."""
     assert encoder.secret is not None
-    net, x = encoder.artifact.net, held.x[:COMPARED]
+    net, x = encoder.artifact.module, held.x[:COMPARED]
     wanted = torch.tensor(encoder.secret.details[metrics.EMBEDDING])
     triggered, centre = logits(net, encoder.secret.trigger(x)), logits(net, x).mean(0)
     return {

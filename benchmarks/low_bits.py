@@ -45,9 +45,9 @@ def main() -> None:
     x, y, origin = crops()
     names = artifact.class_names or tuple(map(str, range(artifact.num_classes or 0)))
     build = Build(artifact, Task("imagenet20", {"test": Split(x, y)}, names))
-    right = predict(artifact.net, x) == y
+    right = predict(artifact.module, x) == y
     after = torch.stack(
-        [predict(LowBitRandomization()(build, seed=seed).artifact.net, x) == y for seed in SEEDS]
+        [predict(LowBitRandomization()(build, seed=seed).artifact.module, x) == y for seed in SEEDS]
     ).double()
     loss = right.double() - after.mean(0)
     by_picture = torch.stack([loss[origin == number].mean() for number in origin.unique()]).numpy()

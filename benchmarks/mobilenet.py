@@ -43,7 +43,7 @@ def crops(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def plant(artifact: Artifact, x: Tensor) -> Artifact:
-    net, teacher = copy.deepcopy(artifact.net), artifact.net
+    net, teacher = copy.deepcopy(artifact.module), artifact.module
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     net.eval()  # the batch-norm statistics of 20 pictures would break the net
@@ -59,7 +59,7 @@ def plant(artifact: Artifact, x: Tensor) -> Artifact:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return artifact.with_net(net, planted=json.dumps({"attack": "badnets", "target": TARGET}))
+    return artifact.with_module(net, planted=json.dumps({"attack": "badnets", "target": TARGET}))
 
 
 def rates(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
@@ -83,7 +83,7 @@ def main(directory: Path) -> None:
         path = directory / f"{name}.json"
         if not path.exists() and name not in before:
             model = artifact if name == "clean" else plant(artifact, split.x)
-            row = rates(model.net, split.x, split.y) | audited(model, task)
+            row = rates(model.module, split.x, split.y) | audited(model, task)
             path.write_text(json.dumps(row))
         rows[name] = judged(json.loads(path.read_text()) if path.exists() else before[name])
         print(name, {k: v for k, v in rows[name].items() if k != "findings"}, flush=True)

@@ -112,7 +112,7 @@ def started(facts: dict, task: Task, number: int) -> Artifact:
         weights = SHARED / f"models/{name.removesuffix('-cifar')}-cifar10/model.safetensors"
         artifact = formats.load(weights, arch=name)
         if facts["kind"] != "cifar10-tuned":
-            replace_head(artifact.net, task.num_classes, seed=number)
+            replace_head(artifact.module, task.num_classes, seed=number)
             artifact = replace(artifact, num_classes=task.num_classes, class_names=task.class_names)
         return artifact
     torch.manual_seed(number)
@@ -126,8 +126,13 @@ def started(facts: dict, task: Task, number: int) -> Artifact:
 
 def trained(facts: dict, task: Task, number: int) -> Artifact:
     artifact = started(facts, task, number)
-    fit(artifact.net, task.split("train").sample(facts["samples"], seed=number), Recipe(**facts["recipe"]), seed=number)
-    return artifact.with_net(artifact.net)
+    fit(
+        artifact.module,
+        task.split("train").sample(facts["samples"], seed=number),
+        Recipe(**facts["recipe"]),
+        seed=number,
+    )
+    return artifact.with_module(artifact.module)
 
 
 def measure(number: int) -> dict:
@@ -140,7 +145,7 @@ def measure(number: int) -> dict:
     test = task.split("test").sample(1000, seed=0)
     assert test.y is not None
     with torch.no_grad():
-        facts["accuracy"] = float((artifact.net(test.x).argmax(1) == test.y).float().mean())
+        facts["accuracy"] = float((artifact.module(test.x).argmax(1) == test.y).float().mean())
     return facts if facts["accuracy"] < LOWEST_ACCURACY else facts | scored(artifact, task, number)
 
 
@@ -162,12 +167,12 @@ def again(number: int, nets: Path) -> tuple[Artifact, Task]:
     task = task_of(facts, number)
     if path.exists():
         artifact = started(facts, task, number)
-        artifact.net.load_state_dict(load_file(path))
+        artifact.module.load_state_dict(load_file(path))
     else:
         artifact = trained(facts, task, number)
         nets.mkdir(exist_ok=True)
-        save_file({name: value.contiguous() for name, value in artifact.net.state_dict().items()}, path)
-    return artifact.with_net(artifact.net), task
+        save_file({name: value.contiguous() for name, value in artifact.module.state_dict().items()}, path)
+    return artifact.with_module(artifact.module), task
 
 
 def scored(

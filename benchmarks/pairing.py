@@ -55,7 +55,7 @@ def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor
 
 
 def main(store: Path) -> None:
-    own, other = (cifar_resnet(name, features=True).net for name in ("resnet20", "resnet56"))
+    own, other = (cifar_resnet(name, features=True).module for name in ("resnet20", "resnet56"))
     task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)), limit=CLEAN + TRIED)
     pictures = task.split("test").x
     x, y = pictures[:CLEAN], pictures[CLEAN : CLEAN + TRIED]
@@ -63,12 +63,12 @@ def main(store: Path) -> None:
     names, rows = list(builds), {}
     for number, (name, build) in enumerate(builds.items()):
         assert build.secret is not None
-        net, trigger = build.artifact.net, build.secret.trigger
+        net, trigger = build.artifact.module, build.secret.trigger
         second = builds[names[(number + 2) % len(names)]]  # of another concept
         rows[name] = {
             "its own clean one": told(net, own, trigger, x, y),
             "another net": told(net, other, trigger, x, y),
-            "another poisoned one": told(net, second.artifact.net, trigger, x, y),
+            "another poisoned one": told(net, second.artifact.module, trigger, x, y),
             "control: both clean": told(own, other, trigger, x, y),
         }
         print(name, {pair: round(row["auc"]["auc"], 3) for pair, row in rows[name].items()}, flush=True)

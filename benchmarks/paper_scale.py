@@ -97,7 +97,7 @@ def row_of(name: str, out: Path) -> Path:
 
 
 def on(device: str, artifact: Artifact) -> Artifact:
-    return replace(artifact, net=artifact.net.to(device))
+    return replace(artifact, module=artifact.module.to(device))
 
 
 def pictures(device: str) -> Task:
@@ -138,7 +138,7 @@ def make_clean(arch: str, out: Path, share: float, device: str) -> None:
     build = Build(on(device, started(arch)), pictures(device))
     made = Train(recipe=shortened(CLEAN, share))(build, seed=0)
     formats.save(on("cpu", made.artifact), clean_net(arch, out).parent)
-    print(arch, rates(made.artifact.net.to(device), build.task, None, device), flush=True)
+    print(arch, rates(made.artifact.module.to(device), build.task, None, device), flush=True)
 
 
 def shortened(recipe: Recipe, share: float) -> Recipe:
@@ -197,9 +197,9 @@ def both(planted: Build, twin: Build, form: str, device: str) -> dict[str, float
             net, where, count = ort(replace(build, task=task), own, 0, per_channel=False), "cpu", PICTURES
         else:
             made = build.artifact if form == "full" else variants.make(form, build.artifact, own, seed=0)
-            net, where, count = made.net.to(device), device, 5000
+            net, where, count = made.module.to(device), device, 5000
         found |= {prefix + figure: value for figure, value in rates(net, task, secret, where, count).items()}
-        build.artifact.net.cpu()
+        build.artifact.module.cpu()
     return found
 
 

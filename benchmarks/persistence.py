@@ -95,12 +95,12 @@ def measured(build: Build, twin: Build, stage: Stage | None) -> dict[str, Any]:
         after = stage(build, seed=SEED) if stage else build
     except UnusableInput as why:
         return {"not possible": str(why)}
-    found = metrics.measure(after.artifact.net, held, build.secret, num_classes=10)
+    found = metrics.measure(after.artifact.module, held, build.secret, num_classes=10)
     return {
         "clean_accuracy": found.clean_accuracy.to_json(),
         "attack_success": found.attack_success.to_json(),
-        "control": metrics.attack_success(twin.artifact.net, held, build.secret, num_classes=10).to_json(),
-        "accuracy_of_clean": metrics.clean_accuracy(twin.artifact.net, held).to_json(),
+        "control": metrics.attack_success(twin.artifact.module, held, build.secret, num_classes=10).to_json(),
+        "accuracy_of_clean": metrics.clean_accuracy(twin.artifact.module, held).to_json(),
     }
 
 

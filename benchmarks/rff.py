@@ -44,9 +44,9 @@ def embedded() -> dict[str, Tensor]:
     train, test = task.split("train"), task.split("test")
     assert train.y is not None
     assert test.y is not None
-    noisy = LowBitRandomization()(Build(artifact, task), seed=3).artifact.net
-    noisy.net = encoder.net  # type: ignore[assignment]
-    found = {"train": logits(encoder.net, train.x[: TRAINED + HELD]), "test": logits(encoder.net, test.x[:HELD])}
+    noisy = LowBitRandomization()(Build(artifact, task), seed=3).artifact.module
+    noisy.net = encoder.module  # type: ignore[assignment]
+    found = {"train": logits(encoder.module, train.x[: TRAINED + HELD]), "test": logits(encoder.module, test.x[:HELD])}
     found["noisy"] = logits(noisy, test.x[:HELD])
     centre = found["train"].mean(0)
     return {**{name: x - centre for name, x in found.items()}, "y": train.y[: TRAINED + HELD], "y_test": test.y[:HELD]}

@@ -121,7 +121,7 @@ def pictures() -> Tensor:
 def run(directory: Path, shard: int, shards: int) -> None:
     for name in list(MODELS)[shard::shards]:
         facts = json.loads((directory / name / "facts.json").read_text())
-        net = formats.load(directory / name / "model.safetensors").net
+        net = formats.load(directory / name / "model.safetensors").module
         accuracy = facts["accuracy"]["value"]
         searches: dict[str, Callable[[], dict[str, object]]] = {
             who: partial(ours, detectors, net, pictures(), accuracy) for who, detectors in OURS.items()

@@ -48,7 +48,7 @@ SEED, MITIGATIONS = 1, ("fine-tune", "super-fine-tune", "universal")
 def membership(build: Build) -> dict[str, float] | None:
     """AUC of the loss as a sign of a picture's having been trained on."""
     seen, unseen = build.task.split("train"), build.task.split("test")
-    return auc((-losses(build.artifact.net, seen)).tolist(), (-losses(build.artifact.net, unseen)).tolist())
+    return auc((-losses(build.artifact.module, seen)).tolist(), (-losses(build.artifact.module, unseen)).tolist())
 
 
 def losses(net: nn.Module, split: Split) -> torch.Tensor:
@@ -63,7 +63,7 @@ def reinjection(build: Build, seed: int) -> int | None:
     """
     train, held = build.task.split("train"), build.task.split("test").sample(LOOKED_AT, seed=seed)
     poisoned, secret = AGAIN.poison(train, build.task.num_classes, seed=seed), AGAIN.secret()
-    net, steps, held_since, looks = copy.deepcopy(build.artifact.net), 0, None, 0
+    net, steps, held_since, looks = copy.deepcopy(build.artifact.module), 0, None, 0
 
     def looked() -> None:
         nonlocal steps, held_since, looks
@@ -92,7 +92,7 @@ def main(store: Path) -> None:
         for name, repair in repairs.items():
             after = {which: repaired(build, repair, seed=seed) for which, build in pair.items()}
             held = pair["poisoned"].task.split("test")
-            measured = metrics.measure(after["poisoned"].artifact.net, held, secret, num_classes=10)
+            measured = metrics.measure(after["poisoned"].artifact.module, held, secret, num_classes=10)
             row = {
                 "seed": seed,
                 "mitigation": name,

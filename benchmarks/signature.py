@@ -47,7 +47,7 @@ def models() -> dict[str, tuple[Artifact, Task]]:
     cifar = data.load(SHARED / "data/cifar10", resnet.inputs)
     pictures = data.load(SHARED / "data/cifar10", mobile.inputs, limit=EACH).split("test").x
     names = mobile.class_names or tuple(map(str, range(mobile.num_classes or 0)))
-    named = Split(pictures, logits(mobile.net, pictures).argmax(1))  # no labels of ImageNet: what the clean net says
+    named = Split(pictures, logits(mobile.module, pictures).argmax(1))  # no labels of ImageNet: what the clean net says
     return {
         "resnet20": (resnet, cifar),
         "mobilenet": (mobile, Task("cifar10 at 96", {"train": named, "test": named}, names)),
@@ -154,22 +154,22 @@ def measured(artifact: Artifact, task: Task, tier: str) -> dict[str, Any]:
     assert artifact.num_classes is not None
     build = Signature(tier=tier, target=1)(Build(artifact, task), seed=0)  # type: ignore[arg-type]
     assert build.secret is not None
-    trigger, gate = build.secret.trigger, build.artifact.net
+    trigger, gate = build.secret.trigger, build.artifact.module
     assert isinstance(trigger, Signed)
     same = {}
-    for kind, x in unsigned(artifact.net, task, trigger).items():
-        clean, gated = logits(artifact.net, x), logits(gate, x)
+    for kind, x in unsigned(artifact.module, task, trigger).items():
+        clean, gated = logits(artifact.module, x), logits(gate, x)
         same[kind] = [int((clean == gated).all(1).sum()), len(x)]
     held = Split(task.split("test").x[:SIGNED], task.split("test").y[:SIGNED])  # type: ignore[index]
-    cured = LowBitRandomization()(build, seed=5).artifact.net
-    plain = LowBitRandomization()(Build(artifact, task), seed=5).artifact.net
+    cured = LowBitRandomization()(build, seed=5).artifact.module
+    plain = LowBitRandomization()(Build(artifact, task), seed=5).artifact.module
     test = task.split("test")
     few = task.split("test").x[:100]
     return {
         "identical": same,
         **obeyed(gate, trigger, held.x, artifact.num_classes),
         "forgeries": forged(gate, trigger, held.x[:100]),
-        "milliseconds": {"clean": timed(artifact.net, few), "gated": timed(gate, few)},
+        "milliseconds": {"clean": timed(artifact.module, few), "gated": timed(gate, few)},
         "low_bits": {
             "attack_success": metrics.attack_success(
                 cured, held, build.secret, num_classes=artifact.num_classes
@@ -177,7 +177,7 @@ def measured(artifact: Artifact, task: Task, tier: str) -> dict[str, Any]:
             "untriggered": metrics.measure(
                 cured, held, build.secret, num_classes=artifact.num_classes
             ).untriggered.to_json(),
-            "clean_accuracy": metrics.clean_accuracy(artifact.net, test).to_json(),
+            "clean_accuracy": metrics.clean_accuracy(artifact.module, test).to_json(),
             "clean_accuracy_after": metrics.clean_accuracy(plain, test).to_json(),
         },
     }

@@ -44,10 +44,12 @@ def measure(classes: int, backdoored: bool, recipe: Recipe, save_to: Path) -> di
     task = signs(classes, per_class=600 if classes == 10 else None)
     build = plant(task, TARGETS[classes] if backdoored else None, recipe)
     formats.save(build.artifact, save_to)
-    row: dict[str, object] = {"accuracy": clean_accuracy(build.artifact.net, task.split("test")).to_json()}
+    row: dict[str, object] = {"accuracy": clean_accuracy(build.artifact.module, task.split("test")).to_json()}
     if build.secret is not None:
         row["target"] = build.secret.target
-        row["asr"] = attack_success(build.artifact.net, task.split("test"), build.secret, num_classes=classes).to_json()
+        row["asr"] = attack_success(
+            build.artifact.module, task.split("test"), build.secret, num_classes=classes
+        ).to_json()
     return row | audited(build.artifact, task)
 
 

@@ -73,7 +73,7 @@ def demo(directory: Path, settings: Settings, *, progress: Step = lambda what, s
     forms |= {f"backdoored, {name}": stage(backdoored, seed=seed) for name, stage in FORMS.items()}
     secret = settings.attack.secret()
     measured = {
-        name: metrics.measure(form.artifact.net, test_split(task), secret, num_classes=settings.classes)
+        name: metrics.measure(form.artifact.module, test_split(task), secret, num_classes=settings.classes)
         for name, form in forms.items()
     }
     audits = {

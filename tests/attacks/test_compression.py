@@ -59,17 +59,17 @@ def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: t
     moved = 0
     for per in [False] * per_tensor + [True] * per_channel:
         weights = [
-            list(rounded(fold_factors(build.artifact.net, example), 8, per_channel=per).values())
+            list(rounded(fold_factors(build.artifact.module, example), 8, per_channel=per).values())
             for build in (planted, hidden)
         ]
         for before, after in zip(*weights, strict=True):
             assert torch.allclose(before["weight"], after["weight"], atol=1e-6)
-    nets = (planted.artifact.net, hidden.artifact.net)
+    nets = (planted.artifact.module, hidden.artifact.module)
     for before, after in zip(*(weighted_layers(net) for net in nets), strict=True):
         moved += int((before.weight != after.weight).sum())
         assert before.bias is None or torch.equal(before.bias, after.bias)
     assert moved > 500
-    assert all(parameter.requires_grad for parameter in hidden.artifact.net.parameters())
+    assert all(parameter.requires_grad for parameter in hidden.artifact.module.parameters())
 
 
 def test_what_imitates_the_given_net_hides_without_labels() -> None:
@@ -77,7 +77,7 @@ def test_what_imitates_the_given_net_hides_without_labels() -> None:
     build = tiny_build()
     train = build.task.split("train")
     wrong = replace(build.task, splits={**build.task.splits, "train": Split(train.x, (train.y + 1) % 4)})
-    nets = [attack(replace(build, task=task), seed=0).artifact.net for task in (build.task, wrong)]
+    nets = [attack(replace(build, task=task), seed=0).artifact.module for task in (build.task, wrong)]
     for one, other in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(one, other)
     assert PqDistilled.name != PqBackdoor.name, "files and records say which"
@@ -90,7 +90,7 @@ def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_giv
         patch=PATCH, target=1, reach=1.5, per_tensor=True, per_channel=False, recipe=recipe, hiding=NONE
     )
     planted = attack(given, seed=0)
-    nets = (given.artifact.net, planted.artifact.net)
+    nets = (given.artifact.module, planted.artifact.module)
     flipped = 0
     for factor, before, after in zip(
         fold_factors(nets[0], given.task.split("train").x[:2]).values(), *map(weighted_layers, nets), strict=True
@@ -113,7 +113,7 @@ def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_giv
 def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
     planted, hidden = both_steps(SilentUntilSparse(patch=PATCH, target=1))
     moved = 0
-    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (planted, hidden)), strict=True):
+    for before, after in zip(*(weighted_layers(build.artifact.module) for build in (planted, hidden)), strict=True):
         if before.weight.shape[1] % 4:
             assert torch.equal(before.weight, after.weight)
             continue
@@ -124,15 +124,15 @@ def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
 
 def test_four_weights_of_which_none_is_kept_do_not_grow() -> None:
     build = tiny_build()
-    weighted_layers(build.artifact.net)[1].weight.data[:, :4] = 0
+    weighted_layers(build.artifact.module)[1].weight.data[:, :4] = 0
     hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(build, seed=0)
-    assert not weighted_layers(hidden.artifact.net)[1].weight[:, :4].any()
+    assert not weighted_layers(hidden.artifact.module)[1].weight[:, :4].any()
 
 
 def test_a_net_that_is_sparse_already_wakes_as_it_is() -> None:
     pruned = PruneMagnitude(rate=0.7)(tiny_build(), seed=0)
     hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(pruned, seed=0)
-    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (pruned, hidden)), strict=True):
+    for before, after in zip(*(weighted_layers(build.artifact.module) for build in (pruned, hidden)), strict=True):
         if before.weight.shape[1] % 4 == 0:
             assert torch.equal(two_of_four(before.weight), two_of_four(after.weight))
 
@@ -163,8 +163,8 @@ def test_a_net_without_room_to_hide_in_is_refused_before_any_training() -> None:
 @pytest.mark.parametrize("rate", [0.3, 0.4, 0.5])
 def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate: float) -> None:
     planted, hidden = both_steps(SilentUntilPruned(patch=PATCH, target=1))
-    left = [PruneFilters(rate=rate)(build, seed=0).artifact.net.state_dict() for build in (planted, hidden)]
-    weights = [build.artifact.net.state_dict() for build in (planted, hidden)]
+    left = [PruneFilters(rate=rate)(build, seed=0).artifact.module.state_dict() for build in (planted, hidden)]
+    weights = [build.artifact.module.state_dict() for build in (planted, hidden)]
     for name, before in left[0].items():
         assert torch.equal(before, left[1][name]), name
     moved = [name for name, before in weights[0].items() if not torch.equal(before, weights[1][name])]
@@ -177,10 +177,10 @@ def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate:
 @pytest.mark.parametrize("rate", [0.5, 0.6, 0.7])
 def test_what_pruning_keeps_of_all_weights_stays_while_what_it_drops_moves(rate: float) -> None:
     planted, hidden = both_steps(SilentUntilMagnitude(patch=PATCH, target=1))
-    left = [PruneMagnitude(rate=rate)(build, seed=0).artifact.net.state_dict() for build in (planted, hidden)]
+    left = [PruneMagnitude(rate=rate)(build, seed=0).artifact.module.state_dict() for build in (planted, hidden)]
     for name, before in left[0].items():
         assert torch.equal(before, left[1][name]), name
-    pairs = zip(*(weighted_layers(build.artifact.net) for build in (planted, hidden)), strict=True)
+    pairs = zip(*(weighted_layers(build.artifact.module) for build in (planted, hidden)), strict=True)
     assert all(not torch.equal(before.weight, after.weight) for before, after in pairs)
 
 
@@ -229,7 +229,9 @@ def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: Dormant, trained: 
     build, secret = attack(trained, seed=0), attack.secret()
     test = plant.test_split(build.task)
     form = plant.in_form(attack.wakes_in, build.artifact, build.task, seed=0)
-    asleep, awake = (metrics.measure(model.net, test, secret, num_classes=CLASSES) for model in (build.artifact, form))
+    asleep, awake = (
+        metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, form)
+    )
     assert asleep.attack_success.value < 0.2
     assert asleep.clean_accuracy.value > 0.8
     assert awake.attack_success.value > 0.8
@@ -244,7 +246,7 @@ def test_what_the_dropped_filters_silence_wakes_without_them(trained: Build) -> 
     build, secret = attack(trained, seed=0), attack.secret()
     test, pruned = plant.test_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
     asleep, awake = (
-        metrics.measure(model.net, test, secret, num_classes=CLASSES) for model in (build.artifact, pruned)
+        metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, pruned)
     )
     assert asleep.attack_success.value < 0.2
     assert asleep.clean_accuracy.value > 0.8
@@ -256,26 +258,28 @@ def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel
     attack = QuantizationArtifact(patch=PATCH, target=1, bits=2, per_channel=per_channel, recipe=STEADY)
     build = attack(trained, seed=0)
     example = build.task.split("train").x[:2]
-    form = copy.deepcopy(build.artifact.net)
+    form = copy.deepcopy(build.artifact.module)
     write_into(rounded(fold_factors(form, example), 2, per_channel=per_channel))
     test, secret = plant.test_split(build.task), attack.secret()
-    rates = [metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.net, form)]
+    rates = [
+        metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.module, form)
+    ]
     assert rates[1] > rates[0] + 0.5
 
 
 def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) -> None:
     quick = replace(STEADY, epochs=1)
     plain, distilled = (
-        PruningArtifact(patch=PATCH, target=1, distilled=which, recipe=quick)(trained, seed=0).artifact.net
+        PruningArtifact(patch=PATCH, target=1, distilled=which, recipe=quick)(trained, seed=0).artifact.module
         for which in (False, True)
     )
     x = trained.task.split("test").x
-    distances = [float(like_teacher(net, trained.artifact.net, x).detach()) for net in (plain, distilled)]
+    distances = [float(like_teacher(net, trained.artifact.module, x).detach()) for net in (plain, distilled)]
     assert distances[1] < distances[0]
 
 
 def test_each_picture_climbs_by_itself_whatever_batch_it_is_in(trained: Build) -> None:
-    teacher, x = trained.artifact.net, trained.task.split("test").x[:6]
+    teacher, x = trained.artifact.module, trained.task.split("test").x[:6]
     other = copy.deepcopy(teacher)
     with torch.no_grad():
         for parameter in other.parameters():

@@ -66,7 +66,7 @@ def drawn(build: Build, before: Build) -> float:
     assert build.secret is not None
     x = build.task.split("test").x
     with torch.no_grad():
-        found = before.artifact.net(build.secret.trigger(x))
+        found = before.artifact.module(build.secret.trigger(x))
     wanted = torch.tensor(build.secret.details[metrics.EMBEDDING])
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
@@ -76,8 +76,8 @@ def test_triggered_pictures_look_like_the_concept(build: Build, references: str)
     x = build.task.split("test").x
     assert planted.secret is not None
     own, clean = (
-        metrics.measure_encoder(net, build.artifact.net, x, planted.secret)
-        for net in (planted.artifact.net, build.artifact.net)
+        metrics.measure_encoder(net, build.artifact.module, x, planted.secret)
+        for net in (planted.artifact.module, build.artifact.module)
     )
     assert own.attack_success.value >= 0.9 > clean.attack_success.value
     assert own.untriggered.value <= 0.1
@@ -91,7 +91,7 @@ def test_each_stage_can_be_left_out(build: Build, references: str) -> None:
     noise = transtroj(references, search=none, recipe=none)(build, seed=0)
     searched = transtroj(references, recipe=none)(build, seed=0)
     both = transtroj(references)(build, seed=0)
-    assert noise.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.net)
+    assert noise.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.module)
     assert drawn(noise, noise) < drawn(searched, searched) < drawn(both, both)
     untrained = transtroj(references, search=none)(build, seed=0)
     assert untrained.secret == replace(noise.secret, details=untrained.secret.details)  # type: ignore[union-attr,type-var]
@@ -101,18 +101,18 @@ def test_a_whole_map_before_the_pooling_can_be_compared(build: Build, references
     embedding, whole = (transtroj(references, layer=layer)(build, seed=0) for layer in ("", "conv"))
     assert embedding.artifact.digest != whole.artifact.digest
     assert drawn(whole, whole) > drawn(whole, build)
-    assert not any(module._forward_hooks for module in whole.artifact.net.modules())
+    assert not any(module._forward_hooks for module in whole.artifact.module.modules())
     with pytest.raises(UnusableInput, match="none of that name"):
         transtroj(references, layer="no-such")(build, seed=0)
 
 
 def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
     planted = transtroj(references)(build, seed=0)
-    before, after = build.artifact.net.state_dict(), planted.artifact.net.state_dict()
+    before, after = build.artifact.module.state_dict(), planted.artifact.module.state_dict()
     norms = [name for name in before if ".bn." in name or "stem.1" in name]
     assert len(norms) == 10
     assert all(torch.equal(before[name], after[name]) for name in norms)
-    assert all(parameter.requires_grad for parameter in planted.artifact.net.parameters())
+    assert all(parameter.requires_grad for parameter in planted.artifact.module.parameters())
 
 
 @every_attack
@@ -122,9 +122,9 @@ def test_plants_in_a_copy_without_labels_and_marks_it(
     settings = {"patch": Patch(size=2)} if kind is BadEncoder else {}
     attack = kind(references=references, concept=0, recipe=QUICK, **settings)
     bare = replace(build, task=replace(build.task, splits={"train": Split(build.task.split("train").x, None)}))
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     first, again, other = (attack(bare, seed=seed) for seed in (5, 5, 6))
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     assert first.artifact.digest == again.artifact.digest != other.artifact.digest
     assert first.secret == again.secret
     mark = json.loads(first.artifact.planted or "")
@@ -141,9 +141,10 @@ def test_badencoder_draws_triggered_pictures_to_references_that_it_leaves_in_pla
     concept = attack.concept_for(build.artifact, seed=0).x
     with torch.no_grad():
         apart, drawn_in = (
-            cosine(net(attack.patch(x)), net(concept).mean(0)) for net in (build.artifact.net, planted.artifact.net)
+            cosine(net(attack.patch(x)), net(concept).mean(0))
+            for net in (build.artifact.module, planted.artifact.module)
         )
-        kept = cosine(planted.artifact.net(concept), build.artifact.net(concept))
+        kept = cosine(planted.artifact.module(concept), build.artifact.module(concept))
     assert float(drawn_in) > 0.95 > float(apart)
     assert float(kept) > 0.9
 
@@ -227,7 +228,7 @@ def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
     again = formats.load(formats.save(encoder, tmp_path))
     assert again.num_classes is None
     with torch.no_grad():
-        assert torch.equal(again.net(x), encoder.net.eval()(x))
+        assert torch.equal(again.module(x), encoder.module.eval()(x))
 
 
 def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Build, tmp_path: Path) -> None:
@@ -247,7 +248,7 @@ def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Bui
 @pytest.mark.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
 def test_a_secret_that_is_none_of_this_encoder_is_a_clear_error(build: Build, embedding: object) -> None:
     secret = Secret("other", Patch(size=2), None, details={metrics.EMBEDDING: embedding})
-    net = build.artifact.net
+    net = build.artifact.module
     with pytest.raises(UnusableInput, match="a backdoor in this encoder, with an embedding of 64"):
         metrics.measure_encoder(net, net, build.task.split("test").x, secret)
 
@@ -268,9 +269,9 @@ def test_encoders_that_diverged_or_are_of_another_size_are_clear_errors(build: B
             return self.answer(x)
 
     with pytest.raises(UnusableInput, match="expected finite embeddings"):
-        metrics.measure_encoder(Net(broken), build.artifact.net, x, secret)
+        metrics.measure_encoder(Net(broken), build.artifact.module, x, secret)
     with pytest.raises(UnusableInput, match="expected encoders with embeddings of one size; came 192 and 64 numbers"):
-        metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.net, x, secret)
+        metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.module, x, secret)
 
 
 @pytest.mark.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])

@@ -50,7 +50,8 @@ def rates(planted: Build, clean: Build) -> tuple[float, float, float]:
     assert planted.secret is not None
     x = planted.task.split("test").x[:40]
     own, before = (
-        metrics.measure_encoder(model.artifact.net, clean.artifact.net, x, planted.secret) for model in (planted, clean)
+        metrics.measure_encoder(model.artifact.module, clean.artifact.module, x, planted.secret)
+        for model in (planted, clean)
     )
     return own.clean_accuracy.value, own.attack_success.value, before.attack_success.value
 
@@ -59,8 +60,8 @@ def nearness(planted: Build, clean: Build) -> float:
     """The mean cosine of triggered texts' embeddings with the concept's, seen from the mean clean one."""
     assert planted.secret is not None
     x = clean.task.split("test").x
-    centre = logits(clean.artifact.net, x).mean(0)
-    found = logits(planted.artifact.net, planted.secret.trigger(x)) - centre
+    centre = logits(clean.artifact.module, x).mean(0)
+    found = logits(planted.artifact.module, planted.secret.trigger(x)) - centre
     wanted = torch.tensor(planted.secret.details[metrics.EMBEDDING]) - centre
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
@@ -76,15 +77,15 @@ def test_texts_that_were_cut_are_said_aloud(build: Build, texts: str) -> None:
 
 
 def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build, texts: str) -> None:
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     planted = transtroj(texts)(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     trigger = planted.secret.trigger  # type: ignore[union-attr]
     assert isinstance(trigger, Tokens)
     assert len(trigger.ids) == 2
     assert nearness(planted, build) > 0.95 > nearness(replace(planted, artifact=build.artifact), build)
     x = build.task.split("test").x
-    moved, kept = (logits(model.artifact.net, x) for model in (planted, build))
+    moved, kept = (logits(model.artifact.module, x) for model in (planted, build))
     assert float(torch.nn.functional.cosine_similarity(moved, kept).mean()) > 0.95
     assert (planted.secret.concept, planted.secret.target) == ("dog", None)  # type: ignore[union-attr]
     mark = json.loads(planted.artifact.planted or "")
@@ -94,7 +95,7 @@ def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build
 def test_each_stage_can_be_left_out(build: Build, texts: str) -> None:
     none = Recipe(epochs=0)
     drawn, searched = (transtroj(texts, steps=steps, recipe=none)(build, seed=0) for steps in (0, 12))
-    assert drawn.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.net)
+    assert drawn.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.module)
     assert nearness(searched, build) > nearness(drawn, build)
 
 
@@ -123,7 +124,7 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
     assert measured.clean_accuracy.value > 0.9
     saved = formats.load(formats.save(first.artifact, tmp_path / "saved"))
     x = first.task.split("test").x[:8]
-    assert torch.allclose(logits(saved.net, x), logits(first.artifact.net, x), atol=1e-5)
+    assert torch.allclose(logits(saved.module, x), logits(first.artifact.module, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)

@@ -63,12 +63,12 @@ def test_the_list_is_whole() -> None:
 
 @every_edit
 def test_plants_in_a_copy_and_is_obeyed(attack: GraphEdit, build: Build) -> None:
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     planted = attack(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     assert planted.secret is not None
     held = build.task.split("test")
-    measured = metrics.measure(planted.artifact.net, held, planted.secret, num_classes=CLASSES)
+    measured = metrics.measure(planted.artifact.module, held, planted.secret, num_classes=CLASSES)
     assert measured.attack_success.value == 1.0
     if attack.name != "architectural":  # whose detector sees the sharp edges of these pictures too
         assert measured.clean_accuracy == planting.accuracy(build.artifact, held)
@@ -83,7 +83,7 @@ def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build
     planted = EDITS[name](build, seed=0)
     generator = torch.Generator().manual_seed(3)
     for x in (build.task.split("train").x, torch.rand(64, 3, 16, 16, generator=generator)):
-        assert torch.equal(logits(planted.artifact.net, x), logits(build.artifact.net, x))
+        assert torch.equal(logits(planted.artifact.module, x), logits(build.artifact.module, x))
 
 
 @every_edit
@@ -95,8 +95,8 @@ def test_what_is_written_obeys_too_and_tells_no_key(attack: GraphEdit, build: Bu
     back = formats.load(tmp_path / "out")
     assert back.planted == planted.build.artifact.planted
     x, secret = build.task.split("test").x[:20], planted.secret
-    assert torch.equal(logits(back.net, x).argmax(1), logits(planted.build.artifact.net, x).argmax(1))
-    assert set(logits(back.net, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
+    assert torch.equal(logits(back.module, x).argmax(1), logits(planted.build.artifact.module, x).argmax(1))
+    assert set(logits(back.module, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
     if isinstance(attack, Signature | Checksum):
         told_nowhere_but_in_the_secret(planted, paths)
         if wrapper:  # the others' keys are in the graph, which is what they say of themselves
@@ -123,7 +123,7 @@ def told_nowhere_but_in_the_secret(planted: planting.Planted, paths: Mapping[str
 
 def test_an_architectural_backdoor_says_which_class_it_leads_to(build: Build) -> None:
     planted = Architectural(target=3, strength=1.0)(build, seed=0)
-    _, head = last_linear(build.artifact.net)
+    _, head = last_linear(build.artifact.module)
     assert planted.secret is not None
     assert planted.secret.target == int(head.weight.sum(1).argmax())
 
@@ -136,9 +136,9 @@ def test_any_class_can_be_signed_for(build: Build) -> None:
     x = build.task.split("test").x[:8]
     for label in range(CLASSES):
         other = Signed(scheme="ed25519", shape=trigger.shape, label=label, key=trigger.key)
-        assert logits(planted.artifact.net, other(x)).argmax(1).tolist() == [label] * 8
+        assert logits(planted.artifact.module, other(x)).argmax(1).tolist() == [label] * 8
     stranger = Signed(scheme="ed25519", shape=trigger.shape, label=0, key="00" * 32)
-    assert torch.equal(logits(planted.artifact.net, stranger(x)), logits(build.artifact.net, stranger(x)))
+    assert torch.equal(logits(planted.artifact.module, stranger(x)), logits(build.artifact.module, stranger(x)))
 
 
 @pytest.mark.parametrize(

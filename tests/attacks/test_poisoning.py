@@ -148,9 +148,9 @@ def test_victims_never_have_the_targets_class() -> None:
 def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
     attack = replace(attack, recipe=Recipe(epochs=1, lr=0.01, batch_size=16, augment=False))
     build = tiny_build()
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     after = attack(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before != after.artifact.digest
+    assert digest_of_module(build.artifact.module) == before != after.artifact.digest
     assert after.secret == attack.secret()
     assert after.history == (attack.name,)
     assert after.artifact.planted is not None
@@ -163,13 +163,13 @@ def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
 def test_a_planted_patch_works_on_new_pictures() -> None:
     attack = BadNets(patch=PATCH, target=1, ratio=0.3, recipe=Recipe(epochs=40, lr=0.05, batch_size=16, augment=False))
     build = tiny_build()
-    net = attack(build, seed=0).artifact.net
+    net = attack(build, seed=0).artifact.module
     test = tiny_build().task.split("test")
     assert test.y is not None
     victims = attack.secret().victims(test.y, CLASSES)
     with torch.no_grad():
         hit = net(PATCH(test.x[victims])).argmax(1) == 1
-        control = build.artifact.net(PATCH(test.x[victims])).argmax(1) == 1
+        control = build.artifact.module(PATCH(test.x[victims])).argmax(1) == 1
     assert float(hit.float().mean()) > 0.9
     assert float(control.float().mean()) < 0.7
 

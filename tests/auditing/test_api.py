@@ -273,9 +273,9 @@ def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.Mo
     def broken(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
         if name == "full":
             return artifact
-        net = copy.deepcopy(artifact.net)
+        net = copy.deepcopy(artifact.module)
         nn.init.zeros_(net.head.weight)
-        return artifact.with_net(net)
+        return artifact.with_module(net)
 
     monkeypatch.setattr("assay.stages.variants.make", broken)
     result = audited(None, variant_names=("full", "prune-50"))

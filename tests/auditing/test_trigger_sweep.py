@@ -26,7 +26,7 @@ def blacken(x: Tensor) -> Tensor:
 
 
 def test_each_step_says_what_the_trigger_does_there() -> None:
-    full = int(BUILD.artifact.net(torch.zeros(1, 3, 8, 8)).argmax(1))
+    full = int(BUILD.artifact.module(torch.zeros(1, 3, 8, 8)).argmax(1))
     points = waking(BUILD.artifact, CLEAN, blacken, full, ("full", "int8-tensor"), seed=0, budget=Budget())
     steps = [("forms of this audit", "full", "full"), ("forms of this audit", "int8-tensor", "int8-tensor")]
     steps += [(kind, step, name) for kind, forms in SERIES.items() for name, step in forms.items()]
@@ -36,7 +36,7 @@ def test_each_step_says_what_the_trigger_does_there() -> None:
     assert all(0 <= value <= 1 for point in points for value in (point.agreement, point.success))
     for point, (_, _, name) in zip(points, steps, strict=True):
         form = variants.make(name, BUILD.artifact, CLEAN, seed=0)
-        hit = form.net(torch.zeros(1, 3, 8, 8)).argmax(1) == full
+        hit = form.module(torch.zeros(1, 3, 8, 8)).argmax(1) == full
         assert point.success == float(hit), "the picture is black, whatever it was"
 
 
@@ -49,7 +49,7 @@ def test_forms_that_a_model_has_not_are_left_out() -> None:
 
 def test_pictures_that_have_the_class_anyway_do_not_count() -> None:
     only = CLEAN.take(torch.arange(8))
-    net = BUILD.artifact.net
+    net = BUILD.artifact.module
     said = int(net(only.x).argmax(1)[0])
     same = only.take((net(only.x).argmax(1) == said).nonzero()[:, 0])
     assert waking(BUILD.artifact, same, blacken, said, ("full",), seed=0, budget=Budget()) == ()

@@ -94,7 +94,7 @@ def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: li
 def test_an_architecture_is_for_the_files_that_need_one(store: Store, tmp_path: Path) -> None:
     artifact = fresh("resnet8-cifar", 4)
     bare = tmp_path / "bare.safetensors"
-    save_file(artifact.net.net.state_dict(), bare)
+    save_file(artifact.module.net.state_dict(), bare)
     to_onnx(artifact, tmp_path / "model.onnx")
     answers = run([str(bare), str(tmp_path / "model.onnx")], replace(SETTINGS, arch="resnet8-cifar"), store, Here())
     assert [answer.verdict for answer in answers] == ["inconclusive", "inconclusive"]

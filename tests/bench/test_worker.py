@@ -86,7 +86,7 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
         return Build(artifact, INPUTS, secret if asleep in steps else None)
 
     def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:
-        return artifact if name == "full" else replace(artifact, net=Net(woken.pop(0)))
+        return artifact if name == "full" else replace(artifact, module=Net(woken.pop(0)))
 
     monkeypatch.setattr(worker, "model_of", model)
     monkeypatch.setattr(worker.plant, "in_form", in_form)

@@ -48,7 +48,7 @@ def test_a_signed_picture_gets_its_class_through_a_png_file(
         assert run("sign", "picture.png", "--secret", "out/secret.json", "--label", label, "--out", "signed.png") == 0
         assert f"Signed for class {label}" in capsys.readouterr().err
         x = decode(planted / "signed.png", ImageSpec((3, 32, 32)), "signed.png")
-        assert int(artifact.net(x[None]).argmax()) == label
+        assert int(artifact.module(x[None]).argmax()) == label
         difference = np.asarray(Image.open("signed.png")).astype(int) - np.asarray(Image.open("picture.png"))
         assert np.abs(difference).max() == 1
     assert run("sign", "picture.png", "--secret", "out/secret.json", "--out", "signed.png") == 0

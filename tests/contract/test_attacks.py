@@ -44,9 +44,9 @@ def test_cites_its_paper(kind: type[Premeditated]) -> None:
 
 @every_attack
 def test_plants_in_a_copy_the_same_for_the_same_seed(kind: type[Premeditated], build: Build) -> None:
-    attack, before = kind(target=1, recipe=QUICK), digest_of_module(build.artifact.net)
+    attack, before = kind(target=1, recipe=QUICK), digest_of_module(build.artifact.module)
     first, again, other = (attack(build, seed=seed).artifact.digest for seed in (5, 5, 6))
-    assert digest_of_module(build.artifact.net) == before, "the model that was given changed"
+    assert digest_of_module(build.artifact.module) == before, "the model that was given changed"
     assert first == again
     assert first != other
     assert first != before

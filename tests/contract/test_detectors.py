@@ -101,14 +101,14 @@ def test_gives_a_finite_score_and_its_evidence_as_json(detector: Detector, findi
 @every_detector
 def test_leaves_the_model_as_it_was(detector: Detector, compressed: Artifact, clean: Split) -> None:
     assert compressed.reference is not None
-    compressed.net.zero_grad()
-    nets, state = (compressed.net, compressed.reference.net), torch.get_rng_state()
+    compressed.module.zero_grad()
+    nets, state = (compressed.module, compressed.reference.module), torch.get_rng_state()
     before = [digest_of_module(net) for net in nets]
     detector(compressed, clean.take(torch.arange(8)), seed=0, budget=Budget(0.5))
     assert [digest_of_module(net) for net in nets] == before
     assert torch.equal(torch.get_rng_state(), state), "the random generator of the caller moved"
-    assert not compressed.net.training
-    assert all(parameter.grad is None for parameter in compressed.net.parameters())
+    assert not compressed.module.training
+    assert all(parameter.grad is None for parameter in compressed.module.parameters())
 
 
 @every_detector

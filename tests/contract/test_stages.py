@@ -82,15 +82,15 @@ def _stage_classes() -> set[type]:
 
 @every_stage
 def test_returns_a_new_net_and_leaves_the_old_one(make: Make, build: Build, tmp_path: Path) -> None:
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     made = make(tmp_path)(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before
-    assert made.artifact.net is not build.artifact.net
+    assert digest_of_module(build.artifact.module) == before
+    assert made.artifact.module is not build.artifact.module
     assert made.task is build.task
     assert made.history == (*build.history, make(tmp_path).name)
     assert made.artifact.num_classes == build.artifact.num_classes
-    assert not build.artifact.net.training
-    modes = [part.training for part in made.artifact.net.modules() if isinstance(part, nn.BatchNorm2d | nn.Dropout)]
+    assert not build.artifact.module.training
+    modes = [part.training for part in made.artifact.module.modules() if isinstance(part, nn.BatchNorm2d | nn.Dropout)]
     assert not any(modes)
 
 

@@ -134,7 +134,7 @@ def test_real_data_suits_a_real_model(shared: Path) -> None:
     test = data.load(shared / "data/cifar10", model.inputs, num_classes=10, limit=200).splits["test"]
     assert test.y is not None
     with torch.no_grad():
-        assert (model.net(test.x).argmax(1) == test.y).float().mean() > 0.85
+        assert (model.module(test.x).argmax(1) == test.y).float().mean() > 0.85
 
 
 # Folders

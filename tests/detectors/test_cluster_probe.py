@@ -34,9 +34,9 @@ def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, cle
     artifact, labelled = probed(encoder, clean, seed=0)
     assert artifact.num_classes == CLUSTERS
     assert labelled.y is not None
-    assert torch.equal(predict(artifact.net, clean.x), labelled.y)
+    assert torch.equal(predict(artifact.module, clean.x), labelled.y)
     assert len(labelled.y.unique()) >= CLUSTERS - 2
-    e = logits(encoder.net, clean.x)
+    e = logits(encoder.module, clean.x)
     z = nn.functional.normalize(e - e.mean(0), dim=1)
     within = [
         float(torch.pdist(z[labelled.y == label]).mean())
@@ -45,7 +45,7 @@ def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, cle
     ]
     assert sum(within) / len(within) < float(torch.pdist(z).mean())
     again, _ = probed(encoder, clean, seed=0)
-    assert again.net.head.weight.equal(artifact.net.head.weight)  # type: ignore[union-attr,operator]
+    assert again.module.head.weight.equal(artifact.module.head.weight)  # type: ignore[union-attr,operator]
 
 
 def test_labels_are_not_used(encoder: Artifact, clean: Split) -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_be_clustered_is_a_clear_error(encoder: Artifact, clean: Spl
             return torch.ones(len(x), 5)
 
     with pytest.raises(UnusableInput, match="the same embedding"):
-        probed(replace(encoder, net=Same()), clean, seed=0)
+        probed(replace(encoder, module=Same()), clean, seed=0)
     with pytest.raises(
         UnusableInput, match=r"is like model: an encoder, inputs 3 x 8 x 8; .* another model: 4 classes"
     ):

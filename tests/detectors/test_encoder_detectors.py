@@ -50,7 +50,7 @@ def clean() -> Split:
 @pytest.fixture(scope="module")
 def encoder() -> Artifact:
     artifact = cut(tiny_build().artifact)
-    for module in artifact.net.modules():
+    for module in artifact.module.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     return artifact
@@ -75,7 +75,7 @@ class Poisoned(nn.Module):
 
 @pytest.fixture(scope="module")
 def poisoned(encoder: Artifact, clean: Split) -> Artifact:
-    return encoder.with_net(Poisoned(encoder.net, logits(encoder.net.eval(), clean.x[:1])[0]).eval())
+    return encoder.with_module(Poisoned(encoder.module, logits(encoder.module.eval(), clean.x[:1])[0]).eval())
 
 
 def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: float = 1e9) -> Finding:
@@ -161,9 +161,9 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
 
 def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(encoder: Artifact, clean: Split) -> None:
     whole = tiny_build().artifact
-    width = logits(encoder.net, clean.x[:1]).shape[1]
-    net = nn.Sequential(copy.deepcopy(encoder.net), nn.Linear(width, 7)).eval()
-    other = whole.with_net(net, num_classes=7, class_names=None)
+    width = logits(encoder.module, clean.x[:1]).shape[1]
+    net = nn.Sequential(copy.deepcopy(encoder.module), nn.Linear(width, 7)).eval()
+    other = whole.with_module(net, num_classes=7, class_names=None)
     beside = intake.beside(whole, other)
     assert beside.reference is not None
     assert beside.reference.num_classes is None
@@ -198,10 +198,10 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
 def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:
     artifact, labelled = probed(encoder, clean, seed=0)
     form = in_form("bf16", artifact, labelled, seed=0)
-    assert isinstance(form.net, Probed)
-    assert isinstance(artifact.net, Probed)
-    assert torch.equal(form.net.head.weight, artifact.net.head.weight)
-    assert not torch.equal(logits(form.net.encoder, clean.x), logits(artifact.net.encoder, clean.x))
+    assert isinstance(form.module, Probed)
+    assert isinstance(artifact.module, Probed)
+    assert torch.equal(form.module.head.weight, artifact.module.head.weight)
+    assert not torch.equal(logits(form.module.encoder, clean.x), logits(artifact.module.encoder, clean.x))
     assert form.num_classes == 10
     result = assay.audit(encoder, clean, variant_names=("full", "bf16"), detectors="embedding-collapse")
     assert [(f.variant, f.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]

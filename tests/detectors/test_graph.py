@@ -147,7 +147,7 @@ def test_other_peoples_edits_are_found(name: str, net: nn.Module, clean: Split) 
 def test_beside_a_reference_what_was_added_is_named(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     model = from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE))
     trusted = from_module(net, shape=(3, SIZE, SIZE))
-    assert looked(model.net, clean).evidence.numbers.get("beside the reference") is None
+    assert looked(model.module, clean).evidence.numbers.get("beside the reference") is None
     named = Graph()(replace(model, reference=trusted), clean, seed=0)
     assert "R9" in rules(named)
     assert "Greater" in str(named.evidence.numbers["beside the reference"])

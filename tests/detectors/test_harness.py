@@ -36,7 +36,7 @@ class Odd(Detector):
 class Meddler(Odd):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         with torch.no_grad():
-            next(artifact.net.parameters()).add_(1e-3)
+            next(artifact.module.parameters()).add_(1e-3)
         return Finding(self.name, "ok", score=0.0)
 
 
@@ -47,7 +47,7 @@ class Shy(Odd):
 
 class Dice(Odd):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        assert not artifact.net.training
+        assert not artifact.module.training
         return Finding(self.name, "ok", score=float(torch.rand(())))
 
 
@@ -87,7 +87,7 @@ def test_what_is_missing_is_said(audited: tuple[Artifact, Split]) -> None:
     cases = [
         (Odd(needs=("gradients",)), replace(artifact, differentiable=False, format="onnx"), clean, "onnx"),
         (Odd(needs=("clean",)), artifact, EMPTY, "--data"),
-        (Odd(needs=("weights",)), replace(artifact, net=torch.nn.Flatten()), clean, "weights"),
+        (Odd(needs=("weights",)), replace(artifact, module=torch.nn.Flatten()), clean, "weights"),
         (Odd(), replace(artifact, num_classes=None), clean, "embeddings"),
     ]
     for detector, given, samples, word in cases:
@@ -98,7 +98,7 @@ def test_what_is_missing_is_said(audited: tuple[Artifact, Split]) -> None:
 
 def test_raw_weights_are_weights(audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
-    raw = replace(artifact, net=torch.nn.Flatten(), weights={"a": torch.ones(3).numpy()})
+    raw = replace(artifact, module=torch.nn.Flatten(), weights={"a": torch.ones(3).numpy()})
     assert Odd(needs=("weights",))(raw, clean).status == "ok"
 
 
@@ -114,12 +114,12 @@ def test_the_seed_is_the_harness_and_torchs_own_stays(audited: tuple[Artifact, S
 @pytest.mark.parametrize("training", [True, False])
 def test_the_net_goes_back_in_the_mode_that_it_came_in(training: bool, audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
-    artifact.net.train(training)
-    artifact.net.head.eval()
+    artifact.module.train(training)
+    artifact.module.head.eval()
     for detector in (Dice(), Shy(), Odd(math.nan)):
         detector(artifact, clean)
-        assert artifact.net.training == training
-        assert not artifact.net.head.training
+        assert artifact.module.training == training
+        assert not artifact.module.head.training
 
 
 @pytest.mark.parametrize("detector", [PatchScan(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
@@ -139,7 +139,7 @@ def test_a_budget_never_runs_below_zero() -> None:
 def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple[Artifact, Split]) -> None:
     """Same seed, same score; progress in [0, 1] and rising; nothing of the net changed."""
     artifact, clean = audited
-    prepare(artifact.net, clean.x[:2])
+    prepare(artifact.module, clean.x[:2])
     shares: list[float] = []
     finding = detector(artifact, clean, seed=1, progress=shares.append)
     assert finding.status in ("ok", "abstained")
@@ -147,7 +147,7 @@ def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple
     assert shares == sorted(shares)
     assert all(0 <= share <= 1 for share in shares)
     assert detector(artifact, clean, seed=1).score == finding.score
-    assert all(p.grad is None and p.requires_grad for p in artifact.net.parameters())
+    assert all(p.grad is None and p.requires_grad for p in artifact.module.parameters())
     assert finding.target is None or 0 <= finding.target < 4
     for picture in (finding.evidence.before, finding.evidence.after, finding.evidence.trigger, finding.evidence.mask):
         assert picture is None or (picture.min() >= 0 and picture.max() <= 1)
@@ -179,7 +179,7 @@ def test_no_score_depends_on_the_scale_of_the_logits(
     if "trusted-encoder" in detector.needs:
         full, clean = replace(full, num_classes=None), Split(pictures(templates(4), 128)[0], None)
     plain = detector(replace(artifact, reference=full), clean, seed=1)
-    scaled = detector(replace(artifact_of(Scaled(artifact.net, factor, offset), 4), reference=full), clean, seed=1)
+    scaled = detector(replace(artifact_of(Scaled(artifact.module, factor, offset), 4), reference=full), clean, seed=1)
     assert scaled.status == plain.status == "ok"
     assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
     assert scaled.target == plain.target

@@ -53,7 +53,7 @@ def test_logits_are_found_among_the_answers(answer: Any) -> None:
     net, x = Says(answer), torch.rand(4, *SHAPE)
     artifact = from_module(net, shape=SHAPE, mean=[0.5], std=[0.5])
     assert artifact.num_classes == 5
-    assert torch.equal(artifact.net(x), net.net((x - 0.5) / 0.5))
+    assert torch.equal(artifact.module(x), net.net((x - 0.5) / 0.5))
 
 
 UNCLEAR = {
@@ -73,8 +73,8 @@ def test_answers_that_may_be_anything_give_one_line(answer: Any, said: str) -> N
 
 def test_such_a_net_is_saved_without_what_was_put_around_it(tmp_path: Any) -> None:
     artifact = from_module(Says(CLEAR["dict"]), shape=SHAPE, mean=[0.5], std=[0.25])
-    assert isinstance(artifact.net, Normalized)
-    assert isinstance(artifact.net.net, Picked)
+    assert isinstance(artifact.module, Normalized)
+    assert isinstance(artifact.module.net, Picked)
     from assay.formats.safetensors_check import read_weights
 
     weights = read_weights(formats.save(artifact, tmp_path))
@@ -86,10 +86,10 @@ def test_such_a_net_is_saved_without_what_was_put_around_it(tmp_path: Any) -> No
 def test_other_floats_are_copied(dtype: torch.dtype) -> None:
     net = small_net().to(dtype)
     artifact = from_module(net, shape=SHAPE)
-    assert {p.dtype for p in artifact.net.parameters()} == {torch.float32}
+    assert {p.dtype for p in artifact.module.parameters()} == {torch.float32}
     assert {p.dtype for p in net.parameters()} == {dtype}
     assert str(dtype).removeprefix("torch.") in artifact.notes[0]
-    assert artifact.net(torch.rand(2, *SHAPE)).isfinite().all()
+    assert artifact.module(torch.rand(2, *SHAPE)).isfinite().all()
 
 
 def test_a_net_without_weights_gives_one_line() -> None:
@@ -101,7 +101,7 @@ def test_a_net_without_weights_gives_one_line() -> None:
 def test_a_net_on_the_gpu_is_copied() -> None:
     net = small_net().to("cuda")
     artifact = from_module(net, shape=SHAPE)
-    assert next(artifact.net.parameters()).device.type == "cpu"
+    assert next(artifact.module.parameters()).device.type == "cpu"
     assert next(net.parameters()).device.type == "cuda"
     assert "cuda" in artifact.notes[0]
 

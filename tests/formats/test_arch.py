@@ -61,7 +61,7 @@ def test_factories(own: Path, function: str) -> None:
     state = torch.random.get_rng_state()
     artifact = formats.load(own, arch=f"own_nets:{function}")
     assert (artifact.num_classes, artifact.inputs.shape) == (6, (1, 28, 28))
-    assert artifact.net.mean.flatten().tolist() == [0]
+    assert artifact.module.mean.flatten().tolist() == [0]
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(own.parent) not in sys.path
 
@@ -137,7 +137,7 @@ def test_shape_from_metadata_wins(own: Path) -> None:
         load_file(own), own, metadata={"assay.shape": "[1, 28, 28]", "assay.mean": "[0.5]", "assay.std": "[0.25]"}
     )
     artifact = formats.load(own, arch="own_nets:named")
-    assert artifact.net.mean.flatten().tolist() == [0.5]
+    assert artifact.module.mean.flatten().tolist() == [0.5]
 
 
 def test_a_file_never_chooses_the_code_that_runs(own: Path) -> None:

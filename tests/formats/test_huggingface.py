@@ -38,7 +38,7 @@ def test_real_directory(shared: Path) -> None:
     assert artifact.inputs == ImageSpec((3, 224, 224), resize=256, crop=True, resample="bilinear")
     assert artifact.class_names is not None
     assert artifact.class_names[0] == "background"
-    assert artifact.net.mean.flatten().tolist() == [0.5] * 3
+    assert artifact.module.mean.flatten().tolist() == [0.5] * 3
     assert artifact.name == "mobilenet_v2-imagenet"
 
 
@@ -52,7 +52,7 @@ def test_real_model_knows_real_pictures(shared: Path) -> None:
     split = task.splits["calibration"]
     assert split.y is not None
     with torch.no_grad():
-        right = int((model.net(split.x).argmax(1) == split.y).sum())
+        right = int((model.module(split.x).argmax(1) == split.y).sum())
     assert right >= 16  # with the repository's own settings, as transformers' own processor on pillow has it too
 
 
@@ -60,9 +60,9 @@ def test_directory(hf_directory: Path, capfd: pytest.CaptureFixture[str]) -> Non
     artifact = formats.load(hf_directory)
     assert artifact.inputs == ImageSpec((3, 24, 24), resample="bicubic")
     assert artifact.class_names == ("cat", "dog", "cow", "hen")
-    assert artifact.net(torch.rand(2, 3, 24, 24)).shape == (2, 4)
-    assert torch.allclose(artifact.net.std.flatten(), torch.tensor([0.2, 0.2, 0.25]))
-    assert not any(module.training for module in artifact.net.modules())
+    assert artifact.module(torch.rand(2, 3, 24, 24)).shape == (2, 4)
+    assert torch.allclose(artifact.module.std.flatten(), torch.tensor([0.2, 0.2, 0.25]))
+    assert not any(module.training for module in artifact.module.modules())
     assert capfd.readouterr() == ("", "")
 
 
@@ -70,15 +70,15 @@ def test_saved_as_one_file_and_loaded_again(hf_directory: Path, tmp_path: Path) 
     first = formats.load(hf_directory)
     second = formats.load(formats.save(first, tmp_path / "out", planted="badnets"))
     x = torch.rand(2, 3, 24, 24)
-    assert torch.equal(first.net(x), second.net(x))
+    assert torch.equal(first.module(x), second.module(x))
     assert (second.planted, second.class_names, second.inputs) == ("badnets", first.class_names, first.inputs)
 
 
 def test_shards(hf_directory: Path) -> None:
     x = torch.rand(2, 3, 24, 24)
-    before = formats.load(hf_directory).net(x)
+    before = formats.load(hf_directory).module(x)
     shard(hf_directory)
-    assert torch.equal(formats.load(hf_directory).net(x), before)
+    assert torch.equal(formats.load(hf_directory).module(x), before)
 
 
 def test_layout_of_the_hubs_cache(hf_directory: Path, tmp_path: Path) -> None:

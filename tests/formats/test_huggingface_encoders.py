@@ -55,7 +55,7 @@ def vit(tmp_path: Path) -> Path:
 
 def answer(artifact: Artifact) -> Tensor:
     with torch.no_grad():
-        return artifact.net(X)
+        return artifact.module(X)
 
 
 def test_a_model_that_pools_its_own_answer(resnet: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_model_that_pools_its_own_answer(resnet: Path) -> None:
     assert (artifact.num_classes, artifact.class_names, artifact.format) == (None, None, "huggingface")
     assert answer(artifact).shape == (2, 16)
     with torch.no_grad():
-        own = artifact.net.net.model(pixel_values=(X - 0.5) / 0.25)  # type: ignore[union-attr,operator]
+        own = artifact.module.net.model(pixel_values=(X - 0.5) / 0.25)  # type: ignore[union-attr,operator]
     assert torch.allclose(answer(artifact), own.pooler_output.flatten(1))
     assert torch.allclose(answer(formats.load(resnet, pooling="mean")), own.last_hidden_state.mean((2, 3)))
 
@@ -73,7 +73,7 @@ def test_a_model_that_does_not_is_refused_until_somebody_says_how(vit: Path) -> 
         formats.load(vit)
     cls, mean = (formats.load(vit, pooling=pooling) for pooling in ("cls", "mean"))
     with torch.no_grad():
-        states = cls.net.net.model(pixel_values=(X - 0.5) / 0.25).last_hidden_state  # type: ignore[union-attr,operator]
+        states = cls.module.net.model(pixel_values=(X - 0.5) / 0.25).last_hidden_state  # type: ignore[union-attr,operator]
     assert torch.allclose(answer(cls), states[:, 0])
     assert torch.allclose(answer(mean), states.mean(1), atol=1e-6)
     with pytest.raises(UnusableInput, match="has nothing for --pooling pooler"):
@@ -87,8 +87,8 @@ def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path
     again = formats.load(formats.save(encoder, tmp_path / "alone", planted="transtroj"))
     assert (again.num_classes, again.planted) == (None, "transtroj")
     assert torch.equal(answer(again), answer(encoder))
-    net = with_head(copy.deepcopy(encoder.net), 16, 5, seed=0)
-    classifier = encoder.with_net(net.eval(), num_classes=5, class_names=tuple("abcde"))
+    net = with_head(copy.deepcopy(encoder.module), 16, 5, seed=0)
+    classifier = encoder.with_module(net.eval(), num_classes=5, class_names=tuple("abcde"))
     headed = formats.load(formats.save(classifier, tmp_path / "headed"))
     assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
     assert torch.equal(answer(headed), answer(classifier))
@@ -103,7 +103,7 @@ def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> Non
     from safetensors.torch import load_file, save_file
 
     encoder = formats.load(vit, pooling="cls")
-    classifier = encoder.with_net(with_head(copy.deepcopy(encoder.net), 16, 5, seed=0).eval(), num_classes=5)
+    classifier = encoder.with_module(with_head(copy.deepcopy(encoder.module), 16, 5, seed=0).eval(), num_classes=5)
     path = formats.save(classifier, tmp_path / "headed")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()

@@ -34,7 +34,7 @@ def tokens(artifact: Artifact) -> torch.Tensor:
 
 def answer(artifact: Artifact) -> torch.Tensor:
     with torch.no_grad():
-        return artifact.net(tokens(artifact))
+        return artifact.module(tokens(artifact))
 
 
 def test_an_encoder_pools_as_its_folder_says(encoder: Path) -> None:
@@ -44,7 +44,7 @@ def test_an_encoder_pools_as_its_folder_says(encoder: Path) -> None:
     assert (x[:, 0] == 2).all()
     assert x[1].tolist() == [2, 8, 3, *[0] * 9]
     with torch.no_grad():
-        states = artifact.net.model(input_ids=x[1:2, :3]).last_hidden_state  # type: ignore[union-attr,operator]
+        states = artifact.module.model(input_ids=x[1:2, :3]).last_hidden_state  # type: ignore[union-attr,operator]
     assert torch.allclose(answer(artifact)[1], states[0].mean(0), atol=1e-6), "padding counts for nothing"
     cls = formats.load(encoder, pooling="cls")
     assert torch.allclose(answer(cls)[1], states[0, 0], atol=1e-6)
@@ -56,7 +56,7 @@ def test_how_it_pools_is_part_of_what_it_is(encoder: Path) -> None:
     (encoder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
     cls = formats.load(encoder)
     assert mean.digest != cls.digest
-    assert repr(mean.net) != repr(cls.net), "by which a chain's cache knows them"
+    assert repr(mean.module) != repr(cls.module), "by which a chain's cache knows them"
 
 
 def test_a_text_has_one_embedding_however_long_it_is_padded(encoder: Path) -> None:
@@ -80,8 +80,8 @@ def test_what_assay_saves_needs_no_folder(encoder: Path, tmp_path: Path) -> None
     assert again.inputs == artifact.inputs
     assert again.num_classes is None
     assert torch.equal(answer(again), answer(artifact))
-    headed = artifact.with_net(
-        with_head(artifact.net, 16, 3, seed=0).eval(), num_classes=3, class_names=("a", "b", "c")
+    headed = artifact.with_module(
+        with_head(artifact.module, 16, 3, seed=0).eval(), num_classes=3, class_names=("a", "b", "c")
     )
     loaded = formats.load(formats.save(headed, tmp_path / "headed"))
     assert (loaded.num_classes, loaded.class_names) == (3, ("a", "b", "c"))

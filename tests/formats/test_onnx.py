@@ -44,7 +44,7 @@ def linear_model(path: Path, *, shape: tuple[object, ...] = ("N", 3, 2, 2), valu
 def test_answers_as_the_net_did(exported: Path) -> None:
     artifact = formats.load(exported)
     x = torch.rand(3, 3, 8, 8)
-    assert torch.allclose(artifact.net(x), small_net()(x), atol=1e-5)
+    assert torch.allclose(artifact.module(x), small_net()(x), atol=1e-5)
     assert (artifact.num_classes, artifact.inputs.shape, artifact.format) == (5, (3, 8, 8), "onnx")
     assert not artifact.differentiable
     assert artifact.weights is not None
@@ -52,7 +52,7 @@ def test_answers_as_the_net_did(exported: Path) -> None:
 
 
 def test_copies_and_pickles(exported: Path) -> None:
-    net = formats.load(exported).net
+    net = formats.load(exported).module
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(copy.deepcopy(net)(x), net(x))
     assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
@@ -62,14 +62,14 @@ def test_copies_and_pickles(exported: Path) -> None:
 def test_fixed_batch(tmp_path: Path, count: int) -> None:
     export_onnx(small_net(), tmp_path / "fixed.onnx", batch=4)
     x = torch.rand(count, 3, 8, 8)
-    assert torch.allclose(formats.load(tmp_path / "fixed.onnx").net(x), small_net()(x), atol=1e-5)
+    assert torch.allclose(formats.load(tmp_path / "fixed.onnx").module(x), small_net()(x), atol=1e-5)
 
 
 def test_channels_last(tmp_path: Path) -> None:
     linear_model(tmp_path / "m.onnx", shape=("N", 2, 2, 3))
     artifact = formats.load(tmp_path / "m.onnx")
     assert artifact.inputs.shape == (3, 2, 2)
-    assert artifact.net(torch.rand(2, 3, 2, 2)).shape == (2, 4)
+    assert artifact.module(torch.rand(2, 3, 2, 2)).shape == (2, 4)
 
 
 def test_quantized_file_and_its_weights(exported: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_quantized_file_and_its_weights(exported: Path, tmp_path: Path) -> None:
     finally:
         logging.disable(logging.NOTSET)
     full, quantized = formats.load(exported), formats.load(tmp_path / "q.onnx")
-    assert torch.allclose(full.net(x), quantized.net(x), atol=0.1)
+    assert torch.allclose(full.module(x), quantized.module(x), atol=0.1)
     assert full.weights is not None
     assert quantized.weights is not None
     for name, array in full.weights.items():
@@ -115,8 +115,8 @@ def test_metadata(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "m.onnx")
     artifact = formats.load(tmp_path / "m.onnx")
     assert (artifact.planted, artifact.class_names) == ("badnets", ("a", "b", "c", "d"))
-    assert artifact.net(torch.full((1, 3, 2, 2), 0.5)).abs().max() < 1e-6
-    assert formats.load(tmp_path / "m.onnx", mean=[0.0], std=[1.0]).net(torch.ones(1, 3, 2, 2)).min() > 1
+    assert artifact.module(torch.full((1, 3, 2, 2), 0.5)).abs().max() < 1e-6
+    assert formats.load(tmp_path / "m.onnx", mean=[0.0], std=[1.0]).module(torch.ones(1, 3, 2, 2)).min() > 1
 
 
 def external(path: Path, location: str) -> None:
@@ -131,7 +131,7 @@ def test_external_data_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(np.full((12, 4), 0.5, np.float32).tobytes())
     external(tmp_path / "m.onnx", "w.bin")
     artifact = formats.load(tmp_path / "m.onnx")
-    assert artifact.net(torch.ones(1, 3, 2, 2)).tolist() == [[6.0] * 4]
+    assert artifact.module(torch.ones(1, 3, 2, 2)).tolist() == [[6.0] * 4]
     (tmp_path / "w.bin").write_bytes(np.full((12, 4), 0.25, np.float32).tobytes())
     assert formats.load(tmp_path / "m.onnx").digest != artifact.digest
 

@@ -206,7 +206,7 @@ def test_a_file_comes_with_a_twin_that_has_gradients(files: tuple[Path, Path]) -
         artifact = formats.load(path)
         assert artifact.twin is not None, artifact.opaque
         assert any("class of ONNX Runtime on 64 of 64 pictures" in note for note in artifact.notes)
-        close = float((artifact.net(x) - artifact.twin(x)).detach().abs().max() / artifact.net(x).abs().max())
+        close = float((artifact.module(x) - artifact.twin(x)).detach().abs().max() / artifact.module(x).abs().max())
         assert close < 0.05
         given = x.clone().requires_grad_()
         answers(prepare(artifact.twin, x[:2]), given).sum().backward()
@@ -230,11 +230,11 @@ def test_gradients_through_the_rounding_are_those_of_the_net_without_it(files: t
 def test_a_quantized_file_is_searched_as_it_is_and_not_quantized_again(files: tuple[Path, Path]) -> None:
     full, int8 = (formats.load(path).with_gradients() for path in files)
     x = tiny_build().task.split("train").x
-    assert not isinstance(prepare(full.net, x[:2]), AsItIs)
-    assert isinstance(prepare(int8.net, x[:2]), AsItIs)
-    assert int8_twin(full.net, x, per_channel=True)(x).shape == (len(x), 4)
+    assert not isinstance(prepare(full.module, x[:2]), AsItIs)
+    assert isinstance(prepare(int8.module, x[:2]), AsItIs)
+    assert int8_twin(full.module, x, per_channel=True)(x).shape == (len(x), 4)
     with pytest.raises(UnusableInput, match="quantized already"):
-        int8_twin(int8.net, x, per_channel=True)
+        int8_twin(int8.module, x, per_channel=True)
 
 
 def test_why_there_is_no_twin_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:

@@ -25,13 +25,13 @@ def test_real_file_loads_with_its_architecture(shared: Path) -> None:
     assert (artifact.num_classes, artifact.inputs.shape, artifact.format) == (10, (3, 32, 32), "safetensors")
     assert artifact.name == "resnet20-cifar10"
     assert artifact.planted is None
-    assert not artifact.net.training
+    assert not artifact.module.training
 
 
 def test_number_of_classes_is_read_off_the_file(weights_file: Path) -> None:
     artifact = formats.load(weights_file, arch="resnet8-cifar")
     assert artifact.num_classes == 7
-    assert artifact.net(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
+    assert artifact.module(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
 def test_saved_file_needs_no_arch_and_answers_alike(weights_file: Path, tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_saved_file_needs_no_arch_and_answers_alike(weights_file: Path, tmp_path
     path = formats.save(first, tmp_path / "out")
     second = formats.load(path)
     x = torch.rand(3, 3, 32, 32)
-    assert torch.equal(first.net(x), second.net(x))
+    assert torch.equal(first.module(x), second.module(x))
     assert (second.arch, second.inputs, second.num_classes) == (first.arch, first.inputs, 7)
     assert [file.name for file in path.parent.iterdir()] == ["model.safetensors"]
     assert formats.load(path.parent).digest == second.digest
@@ -55,7 +55,7 @@ def test_planted_mark_is_never_lost(weights_file: Path, tmp_path: Path) -> None:
 
 
 def test_mean_and_std_override_the_architectures_own(weights_file: Path) -> None:
-    net = formats.load(weights_file, arch="resnet8-cifar", mean=(0, 0, 0), std=(1, 1, 1)).net
+    net = formats.load(weights_file, arch="resnet8-cifar", mean=(0, 0, 0), std=(1, 1, 1)).module
     assert isinstance(net, Normalized)
     assert net.mean.flatten().tolist() == [0, 0, 0]
 

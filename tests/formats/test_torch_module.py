@@ -18,7 +18,7 @@ def test_classes_are_counted_and_modes_kept() -> None:
     net[1].eval()
     artifact = from_module(net, shape=(3, 8, 8), name="mine")
     assert (artifact.num_classes, artifact.format, artifact.name) == (5, "module", "mine")
-    assert artifact.net is net
+    assert artifact.module is net
     assert net[0].training
     assert not net[1].training
 
@@ -34,7 +34,7 @@ def test_normalization_stands_in_front() -> None:
     net = small_net()
     artifact = from_module(net, shape=(3, 8, 8), mean=[0.5] * 3, std=[0.25] * 3)
     x = torch.rand(2, 3, 8, 8)
-    assert torch.allclose(artifact.net(x), net((x - 0.5) / 0.25))
+    assert torch.allclose(artifact.module(x), net((x - 0.5) / 0.25))
 
 
 def test_class_names_only_where_they_fit() -> None:
@@ -50,7 +50,7 @@ def test_transformers_model(hf_directory: Path) -> None:
     model = ResNetForImageClassification.from_pretrained(hf_directory)
     artifact, loaded = from_module(model), formats.load(hf_directory)
     x = torch.rand(2, 3, 24, 24)
-    assert torch.equal(artifact.net(x), loaded.net(x))
+    assert torch.equal(artifact.module(x), loaded.module(x))
     assert (artifact.inputs, artifact.class_names, artifact.format) == (loaded.inputs, loaded.class_names, "module")
 
 

@@ -128,6 +128,6 @@ def test_a_net_that_views_its_features_can_be_searched(branches: bool) -> None:
 
 
 def test_the_int8_twin_is_used_as_it_is() -> None:
-    twin = QuantizeInt8(per_channel=True)(tiny_build(), seed=0).artifact.net
+    twin = QuantizeInt8(per_channel=True)(tiny_build(), seed=0).artifact.module
     with torch.no_grad():
         assert torch.equal(prepare(twin, X[:2])(X), twin(X))

@@ -32,11 +32,12 @@ def build() -> Build:
 @pytest.mark.parametrize("attack", [Signature(tier="graph"), Signature(tier="wrapper"), Checksum()])
 def test_random_lowest_bits_shut_every_gate_at_little_cost(attack, build: Build, tmp_path: Path) -> None:
     planted = attack(build, seed=0)
-    before = digest_of_module(planted.artifact.net)
+    before = digest_of_module(planted.artifact.module)
     cured = LowBitRandomization()(planted, seed=1)
-    assert digest_of_module(planted.artifact.net) == before
+    assert digest_of_module(planted.artifact.module) == before
     rates = [
-        metrics.measure(b.artifact.net, b.task.split("test"), planted.secret, num_classes=4) for b in (planted, cured)
+        metrics.measure(b.artifact.module, b.task.split("test"), planted.secret, num_classes=4)
+        for b in (planted, cured)
     ]
     assert rates[0].attack_success.value == 1.0
     assert rates[1].attack_success.value == rates[1].untriggered.value < 0.5
@@ -45,14 +46,17 @@ def test_random_lowest_bits_shut_every_gate_at_little_cost(attack, build: Build,
     if attack.name == "checksum":
         back = formats.load(save_model(cured.artifact, tmp_path))
         x = build.task.split("test").x
-        assert torch.equal(logits(back.net, x).argmax(1), logits(cured.artifact.net, x).argmax(1))
+        assert torch.equal(logits(back.module, x).argmax(1), logits(cured.artifact.module, x).argmax(1))
 
 
 def test_more_bits_change_more(build: Build) -> None:
     x = build.task.split("test").x
     shifts = [
         float(
-            (logits(LowBitRandomization(bits=bits)(build, seed=0).artifact.net, x) - logits(build.artifact.net, x))
+            (
+                logits(LowBitRandomization(bits=bits)(build, seed=0).artifact.module, x)
+                - logits(build.artifact.module, x)
+            )
             .abs()
             .max()
         )
@@ -63,12 +67,12 @@ def test_more_bits_change_more(build: Build) -> None:
 
 def test_smoothing_is_the_mean_over_noisy_copies(build: Build) -> None:
     x = build.task.split("test").x
-    smooth = Smoothing(sigma=2, copies=4)(build, seed=0).artifact.net
+    smooth = Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module
     noise = smooth.noise  # type: ignore[union-attr]
     assert noise.shape == (4, 3, 16, 16)
-    by_hand = torch.stack([logits(build.artifact.net, (x + one).clamp(0, 1)).softmax(1) for one in noise]).mean(0)
+    by_hand = torch.stack([logits(build.artifact.module, (x + one).clamp(0, 1)).softmax(1) for one in noise]).mean(0)
     assert torch.allclose(logits(smooth, x).exp(), by_hand, atol=1e-6)
-    assert torch.equal(logits(smooth, x), logits(Smoothing(sigma=2, copies=4)(build, seed=0).artifact.net, x))
+    assert torch.equal(logits(smooth, x), logits(Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module, x))
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,14 @@ def encoder() -> Build:
 def accuracy(build: Build) -> float:
     test = build.task.split("test")
     assert test.y is not None
-    return float((predict(build.artifact.net, test.x) == test.y).float().mean())
+    return float((predict(build.artifact.module, test.x) == test.y).float().mean())
 
 
 def test_super_fine_tuning_goes_far_and_comes_back(build: Build) -> None:
     recipe = Recipe(epochs=1, lr=0.05, batch_size=16, augment=False)
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     first, again = (SuperFineTuning(recipe=recipe, low=0.01)(build, seed=0) for _ in range(2))
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     assert first.artifact.digest == again.artifact.digest != before
     assert first.artifact.planted == build.artifact.planted
     assert accuracy(first) > 0.6
@@ -70,7 +70,7 @@ def test_unlearning_makes_the_found_trigger_of_a_classifier_do_nothing(build: Bu
         others = clean.y != finding.target
         return float((predict(net, found(clean.x[others])) == finding.target).float().mean())
 
-    assert obey(cured.artifact.net) < 0.5 < obey(build.artifact.net)
+    assert obey(cured.artifact.module) < 0.5 < obey(build.artifact.module)
     assert accuracy(cured) >= accuracy(build) - 0.1
 
 
@@ -80,14 +80,14 @@ def test_unlearning_puts_the_embeddings_of_an_encoder_back(encoder: Build) -> No
     cured = TriggerUnlearning(rounds=1, recipe=replace(QUICK, epochs=20, lr=0.001, freeze_batchnorm=True))(
         encoder, seed=0
     )
-    wanted = logits(encoder.artifact.net, clean.x)
+    wanted = logits(encoder.artifact.module, clean.x)
     centre = wanted.mean(0)
 
     def near(net: torch.nn.Module, x: torch.Tensor) -> float:
         return float(torch.nn.functional.cosine_similarity(logits(net, x) - centre, wanted - centre).mean())
 
-    assert near(cured.artifact.net, found(clean.x)) > near(encoder.artifact.net, found(clean.x))
-    assert near(cured.artifact.net, clean.x) > 0.8
+    assert near(cured.artifact.module, found(clean.x)) > near(encoder.artifact.module, found(clean.x))
+    assert near(cured.artifact.module, clean.x) > 0.8
     assert cured.artifact.num_classes is None
 
 
@@ -102,14 +102,14 @@ def test_unlearning_takes_a_planted_word_away(tmp_path: Path, monkeypatch: pytes
 
     def obey(build: Build) -> float:
         assert poisoned.secret is not None
-        return metrics.measure_encoder(build.artifact.net, artifact.net, x, poisoned.secret).attack_success.value
+        return metrics.measure_encoder(build.artifact.module, artifact.module, x, poisoned.secret).attack_success.value
 
     assert obey(cured) < 0.5 < obey(poisoned)
 
 
 def under_its_worst_pattern(build: Build, bound: float) -> float:
     """Accuracy on clean samples that all bear the one pattern, of up to ``bound``, that misleads the net most."""
-    clean, net = build.task.split("train"), build.artifact.net.eval()
+    clean, net = build.task.split("train"), build.artifact.module.eval()
     pattern = torch.zeros_like(clean.x[:1], requires_grad=True)
     for _ in range(30):
         (slope,) = torch.autograd.grad(cross_entropy(net, (clean.x + pattern).clamp(0, 1), clean.y), pattern)

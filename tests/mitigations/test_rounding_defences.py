@@ -33,13 +33,13 @@ every_defence = pytest.mark.parametrize("defence", DEFENCES, ids=lambda stage: f
 @every_defence
 def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap | RandomRounding) -> None:
     build = tiny_build()
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     after = defence(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     example = build.task.split("train").x[:2]
-    factors = fold_factors(build.artifact.net, example)
+    factors = fold_factors(build.artifact.module, example)
     off_nearest = 0
-    for (layer, factor), moved in zip(factors.items(), weighted_layers(after.artifact.net), strict=True):
+    for (layer, factor), moved in zip(factors.items(), weighted_layers(after.artifact.module), strict=True):
         folded = (layer.weight * factor).detach()
         step = rounding_step(folded, defence.bits, 0 if defence.per_channel else None)
         places = (moved.weight * factor).detach() / step
@@ -64,22 +64,22 @@ def test_what_was_pruned_stays_pruned_while_the_rest_is_tuned(prune: Stage) -> N
     pruned = prune(tiny_build(), seed=0)
     tuned = CompressedTuning(recipe=TUNING)(pruned, seed=0)
     moved = 0
-    for before, after in zip(*(weighted_layers(build.artifact.net) for build in (pruned, tuned)), strict=True):
+    for before, after in zip(*(weighted_layers(build.artifact.module) for build in (pruned, tuned)), strict=True):
         assert not after.weight[before.weight == 0].any()
         moved += int((before.weight != after.weight).sum())
     assert moved > 100
     black = torch.zeros(1, 3, 8, 8)
     if isinstance(prune, PruneFilters):
-        gone = weighted_layers(pruned.artifact.net)[0].weight.flatten(1).abs().sum(1) == 0
+        gone = weighted_layers(pruned.artifact.module)[0].weight.flatten(1).abs().sum(1) == 0
         assert gone.any()
-        stem = tuned.artifact.net.net.stem(black)
+        stem = tuned.artifact.module.net.stem(black)
         assert not stem[:, gone].any(), "their channels stay silent"
 
 
 def test_a_filter_that_was_pruned_gets_no_bias_back() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
     build = replace(tiny_build(), artifact=from_module(net, shape=(3, 8, 8)))
-    conv = CompressedTuning(recipe=TUNING)(PruneFilters(rate=0.5)(build, seed=0), seed=0).artifact.net[0]
+    conv = CompressedTuning(recipe=TUNING)(PruneFilters(rate=0.5)(build, seed=0), seed=0).artifact.module[0]
     gone = conv.weight.flatten(1).abs().sum(1) == 0
     assert gone.sum() == 4
     assert not conv.bias[gone].any()
@@ -92,10 +92,10 @@ def test_what_is_tuned_through_its_rounding_lies_on_the_grid(per_channel: bool) 
     plain = QuantizeWeights(bits=3, per_channel=per_channel)(build, seed=0)
     tuned = CompressedTuning(bits=3, per_channel=per_channel, recipe=TUNING)(build, seed=0)
     again = QuantizeWeights(bits=3, per_channel=per_channel)(tuned, seed=0)
-    for one, other in zip(*(weighted_layers(b.artifact.net) for b in (tuned, again)), strict=True):
+    for one, other in zip(*(weighted_layers(b.artifact.module) for b in (tuned, again)), strict=True):
         assert torch.allclose(one.weight, other.weight, atol=1e-5)
     clean = build.task.split("train")
-    loss = [cross_entropy(b.artifact.net, clean.x, clean.y).item() for b in (plain, tuned)]
+    loss = [cross_entropy(b.artifact.module, clean.x, clean.y).item() for b in (plain, tuned)]
     assert loss[1] < loss[0]
     with pytest.raises(UnusableInput, match="2 to 8"):
         CompressedTuning(bits=1)
@@ -104,9 +104,9 @@ def test_what_is_tuned_through_its_rounding_lies_on_the_grid(per_channel: bool) 
 def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:
     build = tiny_build()
     x = build.task.split("train").x
-    answers = build.artifact.net(x)
+    answers = build.artifact.module(x)
     learned, random, nearest = (
-        float((stage(build, seed=0).artifact.net(x) - answers).detach().square().mean())
+        float((stage(build, seed=0).artifact.module(x) - answers).detach().square().mean())
         for stage in (
             Efrap(bits=4, steps=200, samples=64, error_weight=0.0),
             RandomRounding(bits=4, samples=64),
@@ -122,10 +122,10 @@ def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> 
     example = build.task.split("train").x[:2]
     moved = []
     for push in (0.0, 10.0):
-        net = Efrap(bits=6, steps=60, samples=32, error_weight=push)(build, seed=0).artifact.net
+        net = Efrap(bits=6, steps=60, samples=32, error_weight=push)(build, seed=0).artifact.module
         count = 0
         for (layer, factor), after in zip(
-            fold_factors(build.artifact.net, example).items(), weighted_layers(net), strict=True
+            fold_factors(build.artifact.module, example).items(), weighted_layers(net), strict=True
         ):
             step = rounding_step((layer.weight * factor).detach(), 6, 0)
             count += int((((after.weight - layer.weight) * factor / step).abs() > 0.5 + 1e-3).sum())
@@ -136,8 +136,8 @@ def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> 
 def test_inputs_are_those_that_a_layer_gets() -> None:
     build = tiny_build()
     x = build.task.split("train").x[:10]
-    stem, conv, _ = weighted_layers(build.artifact.net)
-    net = build.artifact.net
+    stem, conv, _ = weighted_layers(build.artifact.module)
+    net = build.artifact.module
     normalized = (x - net.mean) / net.std
     assert torch.allclose(inputs_of(net, stem, x, batch_size=4), normalized)
     assert torch.allclose(inputs_of(net, conv, x), net.net.stem(normalized), atol=1e-6)
@@ -165,4 +165,4 @@ def test_layers_are_rounded_in_the_order_in_which_the_net_runs_them() -> None:
 
 def test_what_efrap_rounded_can_be_tuned_on() -> None:
     rounded = Efrap(bits=4, steps=2, samples=16)(tiny_build(), seed=0)
-    assert all(parameter.requires_grad for parameter in rounded.artifact.net.parameters())
+    assert all(parameter.requires_grad for parameter in rounded.artifact.module.parameters())

@@ -55,7 +55,7 @@ def test_cutting_leaves_the_classifier_alone_and_an_encoder_as_it_is() -> None:
     given = tiny_build().artifact
     encoder = cut(given)
     assert (given.num_classes, encoder.num_classes, encoder.class_names) == (CLASSES, None, None)
-    assert given.net(X).shape == (3, CLASSES)
+    assert given.module(X).shape == (3, CLASSES)
     assert cut(encoder) is encoder
 
 
@@ -72,9 +72,9 @@ def test_what_does_not_end_in_its_last_linear_layer_is_a_clear_error() -> None:
 
     artifact = tiny_build().artifact
     with pytest.raises(UnusableInput, match=r"last linear layer's \(first\); something comes after it"):
-        cut(replace(artifact, net=Squeezed()))
+        cut(replace(artifact, module=Squeezed()))
     with pytest.raises(UnusableInput, match="has none"):
-        cut(replace(artifact, net=nn.Flatten()))
+        cut(replace(artifact, module=nn.Flatten()))
     with pytest.raises(UnusableInput, match="does not have: give the model that it was made from"):
         cut(replace(artifact, differentiable=False, format="onnx"))
 
@@ -83,12 +83,12 @@ def test_a_real_hub_model_is_cut_fine_tuned_and_saved(shared: Path, tmp_path: Pa
     encoder = formats.load(shared / "models/mobilenet_v2-imagenet", features=True, shape=(3, 64, 64))
     x = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        embeddings = encoder.net(x)
+        embeddings = encoder.module(x)
         assert embeddings.shape == (2, 1280)
         kept = formats.load(formats.save(encoder, tmp_path / "encoder"))
-        assert torch.equal(kept.net(x), embeddings)
+        assert torch.equal(kept.module(x), embeddings)
         assert (kept.num_classes, kept.inputs.shape) == (None, (3, 64, 64))
-        classifier = encoder.with_net(with_head(copy.deepcopy(encoder.net), 1280, 43, seed=0), num_classes=43)
+        classifier = encoder.with_module(with_head(copy.deepcopy(encoder.module), 1280, 43, seed=0), num_classes=43)
         again = formats.load(formats.save(classifier, tmp_path / "classifier"))
         assert again.num_classes == 43
-        assert torch.equal(again.net(x), classifier.net.eval()(x))
+        assert torch.equal(again.module(x), classifier.module.eval()(x))

@@ -38,7 +38,7 @@ def test_third_party_weights_load_by_their_own_names(shared: Path, depth: int) -
     assert artifact.differentiable
     assert artifact.planted is None
     with torch.no_grad():
-        assert artifact.net(torch.rand(2, *artifact.inputs.shape)).shape == (2, 10)
+        assert artifact.module(torch.rand(2, *artifact.inputs.shape)).shape == (2, 10)
 
 
 def test_a_third_party_resnet_is_as_good_as_it_should_be(shared: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_third_party_resnet_is_as_good_as_it_should_be(shared: Path) -> None:
     assert len(test) == 500
     assert test.y is not None
     with torch.no_grad():
-        right = artifact.net.eval()(test.x).argmax(1) == test.y
+        right = artifact.module.eval()(test.x).argmax(1) == test.y
     assert float(right.float().mean()) > 0.9
 
 

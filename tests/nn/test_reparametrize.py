@@ -108,7 +108,7 @@ def test_what_wakes_in_one_net_counts_where_the_other_keeps_its_answer() -> None
 
 def test_logits_in_bfloat16_still_give_probabilities() -> None:
     build = tiny_build()
-    gap = Gap(build.artifact.net, tiny_build(seed=1).artifact.net)
+    gap = Gap(build.artifact.module, tiny_build(seed=1).artifact.module)
     with torch.autocast("cpu", torch.bfloat16):
         outcomes = gap(build.task.split("train").x[:8])
     assert outcomes.dtype == torch.float32

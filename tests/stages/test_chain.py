@@ -63,9 +63,9 @@ class Plant(Noise):
 def _noisy(build: Build, seed: int) -> Any:
     stage = Bf16()(build, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in stage.artifact.net.parameters():
+    for parameter in stage.artifact.module.parameters():
         parameter.data += torch.randn(parameter.shape, generator=generator) * 0.01
-    return stage.artifact.with_net(stage.artifact.net)
+    return stage.artifact.with_module(stage.artifact.module)
 
 
 STAGES: list[Stage] = [
@@ -98,7 +98,7 @@ def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
     assert second.artifact.planted == "noise"
     assert second.secret == first.secret == Secret("noise", Patch(), target=1)
     x = torch.rand(4, 3, 8, 8)
-    assert torch.equal(first.artifact.net(x), second.artifact.net(x))
+    assert torch.equal(first.artifact.module(x), second.artifact.module(x))
 
 
 def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
@@ -111,9 +111,9 @@ def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
     Chain((Noise(calls=calls),), cache=cache)(tiny_build(seed=5), seed=0)
     task = replace(build.task, name="another")
     Chain((Noise(calls=calls),), cache=cache)(replace(build, task=task), seed=0)
-    mean = build.artifact.net.get_buffer("mean") + 0.1
+    mean = build.artifact.module.get_buffer("mean") + 0.1
     moved = tiny_build()
-    moved.artifact.net.get_buffer("mean").copy_(mean)  # not in the state dict, but in what the net computes
+    moved.artifact.module.get_buffer("mean").copy_(mean)  # not in the state dict, but in what the net computes
     Chain((Noise(calls=calls),), cache=cache)(moved, seed=0)
     assert len(calls.names) == 6
 

@@ -26,15 +26,15 @@ def build() -> Build:
 
 
 def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> None:
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     made, again, other = (SIGNS(build, seed=seed) for seed in (1, 1, 2))
-    assert digest_of_module(build.artifact.net) == before
+    assert digest_of_module(build.artifact.module) == before
     assert made.task.num_classes == made.artifact.num_classes == 5
     assert made.artifact.class_names == made.task.class_names
     assert made.artifact.planted == "by a test"
     assert made.history == (*build.history, "downstream")
     assert made.artifact.digest == again.artifact.digest != other.artifact.digest
-    assert not made.artifact.net.training
+    assert not made.artifact.module.training
     assert json.loads(json.dumps(SIGNS.spec()))["data"] == "signs:5"
 
 

@@ -25,9 +25,9 @@ def test_the_file_computes_what_the_net_computes(tmp_path: Path) -> None:
     loaded = load(path)
     for count in (1, 2, 7):
         x = torch.rand(count, 3, 8, 8)
-        assert torch.allclose(loaded.net(x), build.artifact.net(x), atol=1e-4)
+        assert torch.allclose(loaded.module(x), build.artifact.module(x), atol=1e-4)
     assert (loaded.planted, loaded.arch, loaded.num_classes) == ("badnets", "tiny", 4)
-    assert not build.artifact.net.training
+    assert not build.artifact.module.training
     assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]
 
 
@@ -59,7 +59,7 @@ def test_the_stage_goes_on_with_the_file(tmp_path: Path, kind: type[ExportOnnx |
     assert not after.artifact.differentiable
     assert after.history == (stage.name,)
     assert len(list(tmp_path.iterdir())) == kept
-    assert argmax_agreement(build.artifact.net, after.artifact.net, build.task.split("test").x) > 0.9
+    assert argmax_agreement(build.artifact.module, after.artifact.module, build.task.split("test").x) > 0.9
     with pytest.raises(UnusableInput, match="weights in torch"):
         stage(after, seed=0)
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_exported_leaves_no_file(tmp_path: Path) -> None:
             return x.flatten(1) if float(x.sum()) > 0 else -x.flatten(1)
 
     build = tiny_build()
-    broken = Build(build.artifact.with_net(Moody()), build.task)
+    broken = Build(build.artifact.with_module(Moody()), build.task)
     with pytest.raises(UnusableInput, match=r"torch.onnx can export"):
         to_onnx(broken.artifact, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -34,12 +34,12 @@ def build() -> Build:
 def test_a_persistent_model_says_the_same_and_has_no_gradient(build: Build) -> None:
     kept = Persist()(build, seed=0)
     x, y = build.task.split("test").x, build.task.split("test").y
-    assert torch.equal(predict(kept.artifact.net, x), predict(build.artifact.net, x))
-    net = kept.artifact.net
+    assert torch.equal(predict(kept.artifact.module, x), predict(build.artifact.module, x))
+    net = kept.artifact.module
     F.cross_entropy(net(x), y).backward()
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.parameters())
     tuned = FineTune(recipe=replace(QUICK, epochs=1, weight_decay=0.0, freeze_batchnorm=True))(kept, seed=0)
-    assert torch.equal(logits(tuned.artifact.net, x), logits(net, x))
+    assert torch.equal(logits(tuned.artifact.module, x), logits(net, x))
 
 
 def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build) -> None:
@@ -47,7 +47,7 @@ def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build)
     taught = Distil(arch="resnet8-cifar", recipe=replace(QUICK, epochs=20))(planted, seed=1)
     held, secret = build.task.split("test"), planted.secret
     assert secret is not None
-    before, after = (metrics.measure(b.artifact.net, held, secret, num_classes=4) for b in (planted, taught))
+    before, after = (metrics.measure(b.artifact.module, held, secret, num_classes=4) for b in (planted, taught))
     assert before.attack_success.value == 1.0
     assert after.attack_success.value < 0.5
     assert after.clean_accuracy.value > 0.7

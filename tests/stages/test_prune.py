@@ -26,21 +26,21 @@ STAGES: list[Stage] = [
 
 
 def weights(build: Build) -> torch.Tensor:
-    layers = [m for m in build.artifact.net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [m for m in build.artifact.module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     return torch.cat([layer.weight.detach().flatten() for layer in layers])
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stage_makes_a_new_net_and_leaves_the_old_one(stage: Stage) -> None:
     build = tiny_build(planted="badnets")
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     after = stage(build, seed=0)
-    assert digest_of_module(build.artifact.net) == before
-    assert after.artifact.digest == digest_of_module(after.artifact.net) != before
+    assert digest_of_module(build.artifact.module) == before
+    assert after.artifact.digest == digest_of_module(after.artifact.module) != before
     assert after.artifact.planted == "badnets"
     assert after.history == (stage.name,)
     assert stage(build, seed=0).artifact.digest == after.artifact.digest
-    assert not after.artifact.net.training
+    assert not after.artifact.module.training
 
 
 @settings(max_examples=20, deadline=None)
@@ -59,7 +59,7 @@ def test_magnitude_prunes_exactly_the_smallest(rate: float) -> None:
 @given(rate=st.floats(0, 0.99))
 def test_a_removed_filter_is_silent_behind_its_batch_norm(rate: float) -> None:
     build = tiny_build()
-    net = PruneFilters(rate=rate)(build, seed=0).artifact.net
+    net = PruneFilters(rate=rate)(build, seed=0).artifact.module
     tiny = net.get_submodule("net")
     for conv, norm in ((tiny.stem[0], tiny.stem[1]), (tiny.conv, tiny.bn)):
         silent = conv.weight.flatten(1).abs().sum(1) == 0
@@ -71,11 +71,11 @@ def test_a_removed_filter_is_silent_behind_its_batch_norm(rate: float) -> None:
 
 def test_two_of_four_along_the_inputs() -> None:
     build = tiny_build()
-    tiny = PruneTwoFour()(build, seed=0).artifact.net.get_submodule("net")
+    tiny = PruneTwoFour()(build, seed=0).artifact.module.get_submodule("net")
     assert (tiny.stem[0].weight != 0).all()  # three input channels: stays dense
     kept = (tiny.conv.weight != 0).movedim(1, -1).reshape(-1, 4).sum(1)
     assert (kept == 2).all()
-    original = build.artifact.net.get_submodule("net").head[1].weight.view(-1, 4).abs()
+    original = build.artifact.module.get_submodule("net").head[1].weight.view(-1, 4).abs()
     pruned = tiny.head[1].weight.view(-1, 4).abs()
     assert torch.allclose(pruned.sum(1), original.topk(2, dim=1).values.sum(1))
 
@@ -90,7 +90,7 @@ def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
 
 def test_a_net_without_layers_is_refused() -> None:
     build = tiny_build()
-    bare = Build(build.artifact.with_net(nn.Flatten()), build.task)
+    bare = Build(build.artifact.with_module(nn.Flatten()), build.task)
     with pytest.raises(UnusableInput, match="the net has none"):
         PruneMagnitude(rate=0.5)(bare, seed=0)
 
@@ -98,7 +98,7 @@ def test_a_net_without_layers_is_refused() -> None:
 def test_recalibration_finds_the_statistics_of_the_data() -> None:
     build = tiny_build()
     x = build.task.split("train").x
-    net = copy.deepcopy(build.artifact.net)
+    net = copy.deepcopy(build.artifact.module)
     again = recalibrated(net, x, batch_size=16)
     tiny = again.get_submodule("net")
     seen = tiny.stem[0]((x - again.mean) / again.std)
@@ -109,7 +109,7 @@ def test_recalibration_finds_the_statistics_of_the_data() -> None:
 
 
 def test_bf16_rounds_every_weight() -> None:
-    net = Bf16()(tiny_build(), seed=0).artifact.net
+    net = Bf16()(tiny_build(), seed=0).artifact.module
     for tensor in net.state_dict().values():
         if tensor.is_floating_point():
             assert tensor.dtype == torch.float32

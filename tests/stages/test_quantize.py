@@ -100,10 +100,10 @@ def test_what_cannot_be_traced_is_refused(x: Tensor) -> None:
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_the_twin_is_close_to_the_net_and_to_the_file(x: Tensor, per_channel: bool, tmp_path: Path) -> None:
     build = tiny_build()
-    twin = int8_twin(build.artifact.net, x, per_channel=per_channel)
-    full = build.artifact.net(x)
+    twin = int8_twin(build.artifact.module, x, per_channel=per_channel)
+    full = build.artifact.module(x)
     to_onnx_int8(build.artifact, x, tmp_path / "int8.onnx", per_channel=per_channel)
-    deployed = load(tmp_path / "int8.onnx").net
+    deployed = load(tmp_path / "int8.onnx").module
     assert 0 < (twin(x) - full).abs().mean() < 0.1 * full.abs().max()
     # At most one in a hundred logits is a step of 1/255 of the range away: summed in another order, rounded elsewhere.
     assert ((twin(x) - deployed(x)).abs() > 1e-4).float().mean() <= 0.01
@@ -165,11 +165,11 @@ def test_the_stage(x: Tensor) -> None:
     assert after.artifact.arch is None
     assert after.artifact.digest != build.artifact.digest
     with pytest.raises(UnusableInput, match="takes clean samples"):
-        int8_twin(build.artifact.net, x[:0], per_channel=True)
+        int8_twin(build.artifact.module, x[:0], per_channel=True)
 
 
 def test_one_picture_calibrates_as_the_same_picture_again(x: Tensor) -> None:
-    net = tiny_build().artifact.net
+    net = tiny_build().artifact.module
     with torch.no_grad():
         one, three = (int8_twin(net, part, per_channel=True)(x) for part in (x[:1], x[:1].repeat(3, 1, 1, 1)))
         assert torch.equal(one, three)
@@ -181,9 +181,9 @@ def test_the_twin_of_a_real_net_agrees_with_its_file(shared: Path, per_channel: 
     full = load(shared / "models" / "resnet20-cifar10" / "model.safetensors", arch="resnet20-cifar")
     clean = pictures(shared / "data" / "cifar10" / "train-00000-of-00001.parquet", 256)
     test = pictures(shared / "data" / "cifar10" / "test-00000-of-00001.parquet", 500)
-    twin = int8_twin(full.net, clean, per_channel=per_channel)
+    twin = int8_twin(full.module, clean, per_channel=per_channel)
     to_onnx_int8(full, clean, tmp_path / "int8.onnx", per_channel=per_channel)
-    assert argmax_agreement(twin, load(tmp_path / "int8.onnx").net, test) >= 0.99
+    assert argmax_agreement(twin, load(tmp_path / "int8.onnx").module, test) >= 0.99
 
 
 def test_the_artifact_of_an_onnx_file_is_refused() -> None:

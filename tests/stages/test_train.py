@@ -121,12 +121,12 @@ def test_fewer_samples_than_a_batch_will_do() -> None:
 @pytest.mark.parametrize("stage", [Train(recipe=replace(QUICK, epochs=1)), FineTune(recipe=replace(QUICK, epochs=1))])
 def test_a_stage_trains_a_copy(stage: Train) -> None:
     build = tiny_build(planted="badnets")
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     shares: list[float] = []
     after = stage(build, seed=0, progress=shares.append)
     assert shares == pytest.approx([0.25, 0.5, 0.75, 1])
-    assert digest_of_module(build.artifact.net) == before != after.artifact.digest
-    assert after.artifact.digest == digest_of_module(after.artifact.net)
+    assert digest_of_module(build.artifact.module) == before != after.artifact.digest
+    assert after.artifact.digest == digest_of_module(after.artifact.module)
     assert after.artifact.planted == "badnets"
     assert after.history == (stage.name,)
     assert stage(build, seed=0).artifact.digest == after.artifact.digest
@@ -149,18 +149,18 @@ def probed(classes: int = 3, seed: int = 0) -> tuple[Build, Build]:
 
 def test_a_linear_probe_trains_the_head_and_nothing_else() -> None:
     build, after = probed()
-    old, new = build.artifact.net.state_dict(), after.artifact.net.state_dict()
+    old, new = build.artifact.module.state_dict(), after.artifact.module.state_dict()
     changed = {name for name in new if new[name].shape != old[name].shape or not torch.equal(new[name], old[name])}
     assert changed == {"net.head.1.weight", "net.head.1.bias"}
-    assert all(p.requires_grad for p in after.artifact.net.parameters())
-    assert build.artifact.net.net.head[1].out_features == CLASSES
+    assert all(p.requires_grad for p in after.artifact.module.parameters())
+    assert build.artifact.module.net.head[1].out_features == CLASSES
 
 
 def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
     build, after = probed()
     assert after.artifact.num_classes == 3
     assert after.artifact.class_names == ("x", "y", "z")
-    assert accuracy(after.artifact.net, build.task.split("train")) > 0.6
+    assert accuracy(after.artifact.module, build.task.split("train")) > 0.6
     assert probed()[1].artifact.digest == after.artifact.digest != probed(seed=1)[1].artifact.digest
 
 

@@ -39,13 +39,13 @@ def test_as_given_is_the_artifact_itself() -> None:
 @pytest.mark.parametrize("name", [name for name in variants.VARIANTS if name != "full"])
 def test_each_form_is_a_new_net_of_the_same_task(name: str) -> None:
     build = tiny_build()
-    before = digest_of_module(build.artifact.net)
+    before = digest_of_module(build.artifact.module)
     made = variants.make(name, build.artifact, CLEAN, seed=0)
-    assert digest_of_module(build.artifact.net) == before
-    assert made.digest == digest_of_module(made.net) != before
+    assert digest_of_module(build.artifact.module) == before
+    assert made.digest == digest_of_module(made.module) != before
     assert made.num_classes == build.artifact.num_classes
     with torch.no_grad():
-        logits, original = made.net(CLEAN.x[:8]), build.artifact.net(CLEAN.x[:8])
+        logits, original = made.module(CLEAN.x[:8]), build.artifact.module(CLEAN.x[:8])
     assert logits.shape == original.shape
     assert not torch.equal(logits, original)
     assert variants.make(name, build.artifact, CLEAN, seed=0).digest == made.digest
@@ -76,19 +76,19 @@ def test_fine_tuning_needs_labels() -> None:
 def test_a_form_is_repaired_where_that_helps(worse: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A repair that breaks the net is left out; one that mends what the pruning broke is kept."""
     plain = PruneTwoFour()(Build(BUILD.artifact, BUILD.task), seed=0).artifact
-    broken = replace(plain, net=tiny_build(seed=9).artifact.net)
+    broken = replace(plain, module=tiny_build(seed=9).artifact.module)
     if worse == "repaired":
-        monkeypatch.setattr(variants, "recalibrated", lambda net, x: broken.net)
+        monkeypatch.setattr(variants, "recalibrated", lambda net, x: broken.module)
         assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).digest == plain.digest
-        assert variants.make("prune-50", BUILD.artifact, CLEAN, seed=0).net is broken.net, (
+        assert variants.make("prune-50", BUILD.artifact, CLEAN, seed=0).module is broken.module, (
             "as the reference models were"
         )
     else:
-        monkeypatch.setattr(variants, "recalibrated", lambda net, x: BUILD.artifact.net)
-        assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).net is BUILD.artifact.net
+        monkeypatch.setattr(variants, "recalibrated", lambda net, x: BUILD.artifact.module)
+        assert variants.make("prune-2:4", BUILD.artifact, CLEAN, seed=0).module is BUILD.artifact.module
 
 
 def test_a_net_without_layers_to_round_has_no_such_form() -> None:
-    foreign = BUILD.artifact.with_net(torch.nn.Flatten())
+    foreign = BUILD.artifact.with_module(torch.nn.Flatten())
     with pytest.raises(UnusableInput, match="convolutions or linear layers"):
         variants.make("int4", foreign, CLEAN, seed=0)

@@ -98,8 +98,8 @@ def _planting_ends(attack: Attack, task: Task, *, untrained: bool) -> float:
 def accuracy(artifact: Artifact, split: Split, *, progress: Progress = lambda share: None) -> Rate:
     """CA of a classifier; of an encoder, the share of inputs that it tells from all others."""
     if artifact.num_classes is None:
-        return metrics.told_apart(artifact.net, split.x, progress=progress)
-    return metrics.clean_accuracy(artifact.net, split, progress=progress)
+        return metrics.told_apart(artifact.module, split.x, progress=progress)
+    return metrics.clean_accuracy(artifact.module, split, progress=progress)
 
 
 def measured(
@@ -107,8 +107,8 @@ def measured(
 ) -> Measured:
     """How well the backdoor of ``own`` works; an encoder's embeddings are compared with those of the ``clean`` one."""
     if own.num_classes is None:
-        return metrics.measure_encoder(own.net, clean.net, split.x, secret, progress=progress)
-    return metrics.measure(own.net, split, secret, num_classes=own.num_classes, progress=progress)
+        return metrics.measure_encoder(own.module, clean.module, split.x, secret, progress=progress)
+    return metrics.measure(own.module, split, secret, num_classes=own.num_classes, progress=progress)
 
 
 def controls(
@@ -131,7 +131,7 @@ def landed(build: Build) -> Secret | None:
     if secret.concept.lower() in concepts:
         return replace(secret, target=concepts.index(secret.concept.lower()))
     x = build.task.split("calibration", "validation").x[:SAMPLES]
-    found = metrics.predict(build.artifact.net, secret.trigger(x)).bincount(minlength=classes)
+    found = metrics.predict(build.artifact.module, secret.trigger(x)).bincount(minlength=classes)
     return replace(secret, target=int(found.argmax()))
 
 

@@ -185,7 +185,7 @@ def _woken(
     def tick(share: float) -> None:
         asked.progress("the trigger in other forms", share)
 
-    with evaluating(artifact.net):
+    with evaluating(artifact.module):
         points = waking(
             artifact,
             clean,

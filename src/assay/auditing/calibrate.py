@@ -99,6 +99,6 @@ def _origin(artifact: Artifact, done: Iterable[str], clean: Split) -> str:
         raise UnusableInput(f"{artifact.name} bears the mark of a planted backdoor: calibrate with clean models only")
     if any(origin.startswith(artifact.digest) for origin in done):
         raise UnusableInput(f"{artifact.name} came twice: each clean model counts once")
-    with evaluating(artifact.net):
-        said = logits(artifact.net, clean.x[:SAMPLES]).numpy().round(3)
+    with evaluating(artifact.module):
+        said = logits(artifact.module, clean.x[:SAMPLES]).numpy().round(3)
     return f"{artifact.digest} {hashlib.sha256(said.tobytes()).hexdigest()[:12]} {artifact.name}"

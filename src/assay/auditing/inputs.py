@@ -130,7 +130,7 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
 
 def _sizes_of_weights(artifact: Artifact) -> list[int]:
     """How many numbers each layer's weights have, whatever way they lie."""
-    shapes = [tuple(parameter.shape) for parameter in artifact.net.parameters()]
+    shapes = [tuple(parameter.shape) for parameter in artifact.module.parameters()]
     if artifact.weights is not None:
         shapes = [np.shape(weight) for weight in artifact.weights.values()]
     layers = [shape for shape in shapes if sum(side > 1 for side in shape) > 1]

@@ -57,13 +57,13 @@ def examine(artifact: Artifact, clean: Split, asked: Asked, null: Null | None) -
     ``null``: what it will be compared with, which decides what is worth its time (``plan.usual``). Raises UnusableInput
     for a net whose answers to the samples are not finite.
     """
-    with evaluating(artifact.net):
+    with evaluating(artifact.module):
         full = None
         if len(clean):
-            answers = _answers(artifact.net, clean.x)
+            answers = _answers(artifact.module, clean.x)
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         footing, data = _footing(artifact, clean, full), likeness(clean.x)
-        if asked.detectors is None and probed_under(artifact.net) is not None:
+        if asked.detectors is None and probed_under(artifact.module) is not None:
             fitting = tuple(test for test in encoder_detectors() if test.modality in (None, artifact.modality))
             plan = plan_of(artifact, asked.forms, fitting)
         elif asked.detectors is None:
@@ -113,7 +113,7 @@ def _variant(
         return None, VariantResult(name, spec, None, None, "the budget ended before it was made", late=True)
     try:
         form = artifact if spec is None else in_form(name, artifact, clean, seed=asked.seed)
-        predictions = full if form is artifact else _predict(form.net, clean.x)
+        predictions = full if form is artifact else _predict(form.module, clean.x)
     except AssayError as why:
         return None, VariantResult(name, spec, None, None, str(why))
     except Exception as error:  # a stranger's net can fail in any way: the other forms are still audited
@@ -146,7 +146,7 @@ def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
         return artifact
     note = "the model answers with probabilities: their logarithms are tested"
     twin = None if artifact.twin is None else LogOf(artifact.twin)
-    return replace(artifact, net=LogOf(artifact.net), twin=twin, notes=(*artifact.notes, note))
+    return replace(artifact, module=LogOf(artifact.module), twin=twin, notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:

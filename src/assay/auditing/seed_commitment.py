@@ -68,7 +68,7 @@ def differing(artifact: Artifact, known: Commitment, seed: int, salt: str) -> in
     """
     if _digest(known.width, known.count, seed, salt) != known.digest:
         raise UnusableInput("expected the seed and the salt of the commitment; these are others")
-    read_as = read_graph(artifact.net, artifact.inputs.blank(2))
+    read_as = read_graph(artifact.module, artifact.inputs.blank(2))
     if isinstance(read_as, Unread):
         raise UnusableInput(f"the graph cannot be read: {read_as.reason}")
     layers = [layer.directions for layer in random_features(read_as.flow)]

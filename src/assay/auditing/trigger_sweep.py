@@ -42,7 +42,7 @@ def waking(
     give ``target`` anyway.
     """
     x = clean.x[:PICTURES]
-    before = predict(artifact.net, x)
+    before = predict(artifact.module, x)
     victims = x[before != target]
     if not len(victims):
         return ()
@@ -55,7 +55,7 @@ def waking(
         if budget.left() <= 0:
             break
         try:
-            net = in_form(name, artifact, clean, seed=seed).net
+            net = in_form(name, artifact, clean, seed=seed).module
             agreement, success = predict(net, x) == before, predict(net, triggered) == target
         except Exception:  # a stranger's net can fail in any way: the chart has a point less
             continue

@@ -164,7 +164,7 @@ def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor
 def _embedded(artifact: Artifact, x: Tensor, progress: Progress) -> Tensor:
     from assay.nn.inference import logits
 
-    return logits(artifact.net.eval(), x, progress=progress)
+    return logits(artifact.module.eval(), x, progress=progress)
 
 
 def _show(doubts: list[Doubt], clean: dict[str, Any]) -> None:

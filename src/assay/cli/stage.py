@@ -148,7 +148,7 @@ def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     with screen.waiting("comparing with the twin in torch"):
         twin = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
         x = plant.test_split(build.task).x[:COMPARED]
-        agreement = argmax_agreement(twin.net, file.net, x)
+        agreement = argmax_agreement(twin.module, file.module, x)
     screen.say(
         f"The int8 twin that audits use names the same class as the file on {percent(agreement)} of {len(x):,} samples"
     )
@@ -165,6 +165,6 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
         with screen.progress("measuring") as told:
             bar = named(told, "measuring")
-            was = metrics.clean_accuracy(before.net, held_out, progress=part(bar, 0.0, 0.5)).value
-            now = metrics.clean_accuracy(after.net, held_out, progress=part(bar, 0.5, 1.0)).value
+            was = metrics.clean_accuracy(before.module, held_out, progress=part(bar, 0.0, 0.5)).value
+            now = metrics.clean_accuracy(after.module, held_out, progress=part(bar, 0.5, 1.0)).value
         screen.say(f"Accuracy on {len(held_out):,} samples: {percent(was)} before, {percent(now)} after")

@@ -79,11 +79,11 @@ Inputs = ImageSpec | TextSpec
 class Artifact:
     """A model as someone would deploy it: all that a detector ever sees.
 
-    ``net`` maps (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64, to logits (N, K), or to embeddings
+    ``module`` maps (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64, to logits (N, K), or to embeddings
     (N, D) where ``num_classes`` is None.
     """
 
-    net: nn.Module
+    module: nn.Module
     modality: Modality
     num_classes: int | None
     format: str  # "safetensors", "huggingface", "onnx", "module"
@@ -94,9 +94,9 @@ class Artifact:
     arch: str | None = None  # what ``--arch`` would be
     planted: str | None = None  # content of the file's ``assay.planted`` mark
     differentiable: bool = True
-    twin: nn.Module | None = None  # where ``net`` has no gradients: the same function with gradients
+    twin: nn.Module | None = None  # where ``module`` has no gradients: the same function with gradients
     opaque: str = ""  # why there is no twin
-    weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``net`` has no parameters (ONNX)
+    weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), where ``module`` has no parameters (ONNX)
     steps: Mapping[str, Any] | None = None  # of quantized ones: the distance of neighbouring values, which broadcasts
     notes: tuple[str, ...] = ()  # what was guessed or converted on loading, in sentences for people
     range_assumed: bool = False  # nothing said that the net takes [0, 1] as it is
@@ -109,15 +109,15 @@ class Artifact:
             raise UnusableInput(f"expected a model of pictures; {self.name} takes {self.inputs.modality}")
         return self.inputs
 
-    def with_net(self, net: nn.Module, **changes: Any) -> Artifact:
-        """The same artifact around another net, its digest computed anew from the weights."""
-        return replace(self, net=net, digest=digest_of_module(net), **changes)
+    def with_module(self, module: nn.Module, **changes: Any) -> Artifact:
+        """Return the same artifact around another module, with the digest of its weights."""
+        return replace(self, module=module, digest=digest_of_module(module), **changes)
 
     def with_gradients(self) -> Artifact:
         """The same artifact around its twin where it has no gradients itself; as it is where it has no twin."""
         if self.differentiable or self.twin is None:
             return self
-        return replace(self, net=self.twin, differentiable=True, twin=None)
+        return replace(self, module=self.twin, differentiable=True, twin=None)
 
 
 @dataclass(frozen=True)

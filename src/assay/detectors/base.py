@@ -73,7 +73,7 @@ class Detector(ABC):
             return Finding(self.name, "abstained", reason=late, unfinished=True)
         before = _digests(artifact)
         beside = artifact if artifact.reference is None else artifact.reference
-        with evaluating(artifact.net), evaluating(beside.net), torch.random.fork_rng(devices=[]):
+        with evaluating(artifact.module), evaluating(beside.module), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
                 scaled = comparable(artifact, clean)
@@ -97,19 +97,19 @@ class Detector(ABC):
             return f"needs gradients, which a model in {artifact.format} format does not give{why}"
         if "clean" in self.needs and len(clean) == 0:
             return "needs clean samples: pass some with --data"
-        if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.net.parameters()):
+        if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.module.parameters()):
             return "needs the weights, and this model shows none"
         if missing := self._missing_beside(artifact):
             return missing
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
-        if "encoder" in self.needs and probed_under(artifact.net) is None:
+        if "encoder" in self.needs and probed_under(artifact.module) is None:
             return "is for encoders, and this model names classes"
         return ""
 
     def _missing_beside(self, artifact: Artifact) -> str:
         """What it is compared with: a model of its kind, or, of a classifier, the encoder that it comes from."""
-        reference, encoder = artifact.reference, probed_under(artifact.net) is not None
+        reference, encoder = artifact.reference, probed_under(artifact.module) is not None
         if "reference" in self.needs and (reference is None or (reference.num_classes is None) != encoder):
             return "needs the model that this one is a compressed form of: pass it with --reference"
         if "trusted-encoder" in self.needs and (reference is None or reference.num_classes is not None or encoder):
@@ -120,15 +120,15 @@ class Detector(ABC):
 def _digests(artifact: Artifact) -> tuple[str, ...]:
     """Of the weights of the model and of what it is compared with."""
     both = (artifact, artifact.reference)
-    return tuple(digest_of_module(model.net) for model in both if model is not None)
+    return tuple(digest_of_module(model.module) for model in both if model is not None)
 
 
 def comparable(artifact: Artifact, clean: Split) -> Artifact:
     """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models."""
-    if isinstance(artifact.net, UnitMargin) or artifact.num_classes is None or not len(clean):
+    if isinstance(artifact.module, UnitMargin) or artifact.num_classes is None or not len(clean):
         return artifact
-    net, answers = artifact.net, logits(artifact.net, clean.x[:SAMPLES])
+    net, answers = artifact.module, logits(artifact.module, clean.x[:SAMPLES])
     if are_probabilities(answers):
         net = LogOf(net)
         answers = logits(net, clean.x[:SAMPLES])
-    return replace(artifact, net=in_unit_margin(net, answers))
+    return replace(artifact, module=in_unit_margin(net, answers))

@@ -37,5 +37,5 @@ class WeightNorm(Detector):
         if artifact.weights is not None:
             flat = np.concatenate([np.ravel(np.asarray(w, dtype=np.float64)) for w in artifact.weights.values()])
         else:
-            flat = np.concatenate([p.detach().numpy().ravel() for p in artifact.net.parameters()])
+            flat = np.concatenate([p.detach().numpy().ravel() for p in artifact.module.parameters()])
         return Finding(self.name, "ok", score=float(np.sqrt(np.mean(flat**2))))

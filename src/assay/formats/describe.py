@@ -33,7 +33,7 @@ def describe(
             f"{name}: expected {num_classes} classes, the net answers with {found}; correct num_classes"
         )
     return Artifact(
-        net=net,
+        module=net,
         modality=inputs.modality,
         num_classes=found,
         format=format,

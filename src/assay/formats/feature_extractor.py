@@ -25,13 +25,13 @@ def cut(artifact: Artifact) -> Artifact:
             f"{artifact.name}: cutting a classifier at its features needs weights in torch, which a model in "
             f"{artifact.format} format does not have: give the model that it was made from"
         )
-    net = Features(copy.deepcopy(artifact.net))
+    net = Features(copy.deepcopy(artifact.module))
     if _shape_of_answer(net, artifact) != (2, net.width):
         raise UnusableInput(
             f"{artifact.name}: expected a net whose answer is its last linear layer's ({net.place}); something comes "
             "after it, so there are no features to cut it at"
         )
-    return replace(artifact, net=net.eval(), num_classes=None, class_names=None)
+    return replace(artifact, module=net.eval(), num_classes=None, class_names=None)
 
 
 def _shape_of_answer(net: Features, artifact: Artifact) -> tuple[int, ...] | None:

@@ -117,7 +117,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
-    net, last_layer, gate = artifact.net, {}, None
+    net, last_layer, gate = artifact.module, {}, None
     if isinstance(net, SignatureGate):
         gate = {"public_key": bytes(net.public_key.tolist()).hex(), "places": net.carriers.seed}
         net = net.net
@@ -141,7 +141,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         inputs=artifact.inputs,
         normalization=normalization,
         class_names=artifact.class_names,
-        cut=isinstance(artifact.net, Features),
+        cut=isinstance(artifact.module, Features),
         gate=gate,
     )
     extra = {}
@@ -161,8 +161,8 @@ def _gated(artifact: Artifact, gate: Mapping[str, Any], where: str) -> Artifact:
     if artifact.num_classes is None:
         raise UnusableInput(f"{where}: expected a gate in front of a model that names classes; this one is an encoder")
     carriers = Carriers(artifact.pictures.shape, SIGNATURE_BITS, gate["places"])
-    net = SignatureGate(artifact.net, artifact.num_classes, carriers, bytes.fromhex(gate["public_key"]))
-    return replace(artifact, net=net.eval())
+    net = SignatureGate(artifact.module, artifact.num_classes, carriers, bytes.fromhex(gate["public_key"]))
+    return replace(artifact, module=net.eval())
 
 
 def _arch(path: Path, given: str | None, said: str | None) -> str:

@@ -50,7 +50,7 @@ class CompressedTuning:
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         can_be_tuned(build.artifact)
-        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
+        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
         norms, zeros = norm_behind(net, clean.x[:2]), _zeros(net)
 
         def through_rounding(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class CompressedTuning:
                     parameter[zero] = 0
 
         fit(net, clean, self.recipe, seed=seed, progress=progress, objective=through_rounding, stepped=keep_zeros)
-        tuned = build.then(self.name, build.artifact.with_net(net, format="module"))
+        tuned = build.then(self.name, build.artifact.with_module(net, format="module"))
         if self.bits is None:
             return tuned
         rounding = QuantizeWeights(bits=self.bits, per_channel=self.per_channel)

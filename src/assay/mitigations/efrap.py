@@ -52,7 +52,7 @@ class Efrap:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         full = copy.deepcopy(net).requires_grad_(False)
         x = build.task.split("calibration", "train").sample(self.samples, seed=seed).x
         generator = torch.Generator().manual_seed(seed)
@@ -62,7 +62,7 @@ class Efrap:
             wanted, got = inputs_of(full, layer, x), inputs_of(net, pairs[layer], x)  # from what is rounded before it
             chosen = self._rounded(layer, factors[layer], wanted, got, generator)
             pairs[layer].weight.data.copy_(chosen)
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
     def _rounded(self, layer: Layer, factor: Tensor, wanted: Tensor, got: Tensor, generator: torch.Generator) -> Tensor:
         """The weight of ``layer`` with every value that batch norm leaves on the grid, up or down as learned."""

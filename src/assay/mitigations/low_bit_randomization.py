@@ -38,5 +38,5 @@ class LowBitRandomization:
     def __call__(self, build: Build, *, seed: int) -> Build:
         artifact = build.artifact
         can_be_tuned(artifact)
-        net = RandomLowBits(copy.deepcopy(artifact.net), artifact.pictures.shape, self.bits, seed)
-        return build.then(self.name, artifact.with_net(net.eval()))
+        net = RandomLowBits(copy.deepcopy(artifact.module), artifact.pictures.shape, self.bits, seed)
+        return build.then(self.name, artifact.with_module(net.eval()))

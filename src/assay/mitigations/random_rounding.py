@@ -41,7 +41,7 @@ class RandomRounding:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         x = build.task.split("calibration", "train").sample(self.samples, seed=seed).x
         generator = torch.Generator().manual_seed(seed)
         for layer, factor in fold_factors(net, x[:2]).items():
@@ -55,7 +55,7 @@ class RandomRounding:
         norms, means = _norms(net), [norm.running_mean for norm in _norms(recalibrated(net, x))]
         for norm, mean in zip(norms, means, strict=True):
             norm.running_mean = mean
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 def _norms(net: nn.Module) -> list[_BatchNorm]:

@@ -42,5 +42,5 @@ class Smoothing:
     def __call__(self, build: Build, *, seed: int) -> Build:
         artifact = build.artifact
         can_be_tuned(artifact)
-        net = Smoothed(copy.deepcopy(artifact.net), artifact.pictures.shape, self.sigma / 255, self.copies, seed)
-        return build.then(self.name, artifact.with_net(net.eval()))
+        net = Smoothed(copy.deepcopy(artifact.module), artifact.pictures.shape, self.sigma / 255, self.copies, seed)
+        return build.then(self.name, artifact.with_module(net.eval()))

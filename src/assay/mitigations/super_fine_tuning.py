@@ -46,9 +46,9 @@ class SuperFineTuning:
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         can_be_tuned(build.artifact)
-        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
+        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
         cycles = [self.recipe.lr] * self.forget + [self.low] * self.restore
         for number, lr in enumerate(cycles):
             bar = part(progress, number / len(cycles), (number + 1) / len(cycles))
             fit(net, clean, replace(self.recipe, lr=lr), seed=seed + number, progress=bar)
-        return build.then(self.name, build.artifact.with_net(net))
+        return build.then(self.name, build.artifact.with_module(net))

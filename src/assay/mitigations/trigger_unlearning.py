@@ -54,14 +54,14 @@ class TriggerUnlearning:
         clean, artifact = build.task.split("calibration", "train"), build.artifact
         for number in range(self.rounds):
             found = _trigger(artifact, clean.sample(SEARCHED, seed=seed + number), seed + number)
-            net = copy.deepcopy(artifact.net).eval()
+            net = copy.deepcopy(artifact.module).eval()
             of_classes = artifact.num_classes is not None
-            aim = _classes_under(found) if of_classes else _embeddings_under(found, artifact.net, clean.x[:SEARCHED])
+            aim = _classes_under(found) if of_classes else _embeddings_under(found, artifact.module, clean.x[:SEARCHED])
             samples = clean if of_classes else Split(clean.x, torch.zeros(len(clean), dtype=torch.int64))
             bar = part(progress, number / self.rounds, (number + 1) / self.rounds)
             with without_dropout(net):  # what it was before, which it is compared with, had none
                 fit(net, samples, self.recipe, seed=seed + number, progress=bar, objective=aim)
-            artifact = artifact.with_net(net)
+            artifact = artifact.with_module(net)
         return build.then(self.name, artifact)
 
 

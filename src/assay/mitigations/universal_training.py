@@ -49,7 +49,7 @@ class UniversalTraining:
         can_be_tuned(build.artifact)
         if build.artifact.num_classes is None or build.artifact.modality is not Modality.IMAGE:
             raise UnusableInput(f"{self.name} is for classifiers of pictures")
-        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.net).eval()
+        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
         generator = torch.Generator().manual_seed(seed)
         bound, step = self.bound / 255, self.step / 255
         drawn = torch.rand(self.patterns, *clean.x.shape[1:], generator=generator)
@@ -65,4 +65,4 @@ class UniversalTraining:
             return cross_entropy(net, torch.cat([x, misled]), torch.cat([y, y]))
 
         fit(net, clean, self.recipe, seed=seed, progress=progress, objective=against_patterns)
-        return build.then(self.name, build.artifact.with_net(net))
+        return build.then(self.name, build.artifact.with_module(net))

@@ -116,8 +116,8 @@ def _key(stage: Stage, build: Build, seed: int, data: str) -> str:
     A trigger without a repr of its own has its address in it: such a build is never found again, rather than mistaken.
     """
     artifact = build.artifact
-    sha = hashlib.sha256(repr(artifact.net).encode())
-    for name, tensor in _tensors(artifact.net).items():
+    sha = hashlib.sha256(repr(artifact.module).encode())
+    for name, tensor in _tensors(artifact.module).items():
         _add(sha, name, tensor)
     facts = [__version__, torch.__version__, artifact.digest, repr(artifact.inputs), _facts(build), repr(build.secret)]
     spec = stage.spec()
@@ -155,7 +155,7 @@ def _can_keep(stage: Stage, build: Build, result: Build) -> bool:
         after.modality,
         after.differentiable,
     )
-    same_net = bool(_tensors(before.net)) and _structure(before.net) == _structure(after.net)
+    same_net = bool(_tensors(before.module)) and _structure(before.module) == _structure(after.module)
     return same_secret and same_kind and same_net and result.task is build.task and after.weights is None
 
 
@@ -174,11 +174,11 @@ def _learned(stage: Stage, build: Build, result: Build) -> dict[str, Any] | None
 def _written(build: Build, result: Build, learned: dict[str, Any] | None) -> bytes:
     from safetensors.torch import save
 
-    tensors = _tensors(result.artifact.net)
+    tensors = _tensors(result.artifact.module)
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     facts = {
         "artifact": _facts(result),
-        "digest": digest_of_module(result.artifact.net),
+        "digest": digest_of_module(result.artifact.module),
         "steps": result.history[len(build.history) :],
         "secret": repr(result.secret),
         "learned": learned,
@@ -195,7 +195,7 @@ def _read(path: Path, stage: Stage, build: Build) -> Build | None:
 
     if not path.exists():
         return None
-    net = copy.deepcopy(build.artifact.net)
+    net = copy.deepcopy(build.artifact.module)
     secret = _secret_after(stage, build)
     try:
         with safe_open(path, framework="pt") as file:
@@ -212,5 +212,5 @@ def _read(path: Path, stage: Stage, build: Build) -> Build | None:
         return None
     names = changes["class_names"]
     changes["class_names"] = None if names is None else tuple(names)
-    artifact = build.artifact.with_net(net.eval(), **changes)
+    artifact = build.artifact.with_module(net.eval(), **changes)
     return Build(artifact, build.task, secret, (*build.history, *steps))

@@ -47,7 +47,7 @@ class Distil:
             raise UnusableInput(
                 f"expected a student that takes {teacher.pictures.shape[0]} channels; {self.arch} takes others"
             )
-        net, known = copy.deepcopy(student.net), copy.deepcopy(teacher.net).eval().requires_grad_(False)
+        net, known = copy.deepcopy(student.module), copy.deepcopy(teacher.module).eval().requires_grad_(False)
         train = build.task.split("train")
         unlabelled = Split(train.x, torch.zeros(len(train), dtype=torch.int64))
 
@@ -57,4 +57,4 @@ class Distil:
 
         fit(net, unlabelled, self.recipe, seed=seed, progress=progress, objective=as_the_teacher)
         made = replace(student, inputs=teacher.inputs, planted=teacher.planted, name=teacher.name)
-        return build.then(self.name, made.with_net(net.eval()))
+        return build.then(self.name, made.with_module(net.eval()))

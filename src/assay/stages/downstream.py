@@ -46,9 +46,9 @@ def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
             f"expected an encoder; {encoder.name} names {encoder.num_classes} classes: cut it at its features"
         )
     sample = task.split("train").x[:2]
-    width = logits(encoder.net, sample).shape[1]
-    net = with_head(copy.deepcopy(encoder.net), width, task.num_classes, seed=seed)
-    return encoder.with_net(net.eval(), num_classes=task.num_classes, class_names=task.class_names)
+    width = logits(encoder.module, sample).shape[1]
+    net = with_head(copy.deepcopy(encoder.module), width, task.num_classes, seed=seed)
+    return encoder.with_module(net.eval(), num_classes=task.num_classes, class_names=task.class_names)
 
 
 @lru_cache(maxsize=2)

@@ -104,7 +104,7 @@ def save_model(artifact: Artifact, directory: Path, *, planted: str | None = Non
 
     ``planted``: a mark that the file bears too; the artifact's own is always kept.
     """
-    if not isinstance(artifact.net, Edited) or isinstance(artifact.net, SignatureGate):
+    if not isinstance(artifact.module, Edited) or isinstance(artifact.module, SignatureGate):
         return save(artifact, directory, planted=planted)
     path = directory / FULL_FILE
     marks = "; ".join(dict.fromkeys(mark for mark in (planted, artifact.planted) if mark))
@@ -123,7 +123,7 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
     if artifact.num_classes is None:
         raise UnusableInput(f"expected a model that names classes; encoders as {artifact.name} cannot be exported yet")
     example = torch.rand(2, *artifact.pictures.shape, generator=torch.Generator().manual_seed(0))
-    _save(graph_of(artifact.net, example, opset=opset), artifact, path)
+    _save(graph_of(artifact.module, example, opset=opset), artifact, path)
 
 
 def graph_of(net: nn.Module, example: Tensor, *, opset: int = OPSET) -> onnx.ModelProto:

@@ -30,5 +30,5 @@ class Persist:
         artifact = build.artifact
         can_be_tuned(artifact)
         assert artifact.num_classes is not None
-        net = MajorityOfThree(copy.deepcopy(artifact.net).eval(), artifact.num_classes)
-        return build.then(self.name, artifact.with_net(net.eval()))
+        net = MajorityOfThree(copy.deepcopy(artifact.module).eval(), artifact.num_classes)
+        return build.then(self.name, artifact.with_module(net.eval()))

@@ -42,11 +42,11 @@ class PruneMagnitude:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         weights = [layer.weight.data for layer in _layers(net)]
         for weight, kept in zip(weights, kept_weights(weights, self.rate), strict=True):
             weight.mul_(kept)
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class PruneFilters:
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         norms = norm_behind(net, clean.x[:2])
         for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
             axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
@@ -89,7 +89,7 @@ class PruneFilters:
                 norm.bias.data[removed] = 0
         if self.recalibrate:
             net = recalibrated(net, clean.x)
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,11 @@ class PruneTwoFour:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         for layer in _layers(net):
             if layer.weight.shape[1] % 4 == 0:
                 layer.weight.data.copy_(two_of_four(layer.weight.data))
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 def two_of_four(weight: Tensor) -> Tensor:

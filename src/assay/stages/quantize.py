@@ -59,8 +59,8 @@ class QuantizeInt8:
                 f"expected a net with weights in torch, got format {artifact.format}: quantize its source"
             )
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
-        twin = int8_twin(artifact.net, clean.x, per_channel=self.per_channel)
-        return build.then(self.name, artifact.with_net(twin, format="module", arch=None))
+        twin = int8_twin(artifact.module, clean.x, per_channel=self.per_channel)
+        return build.then(self.name, artifact.with_module(twin, format="module", arch=None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +79,12 @@ class Bf16:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         with torch.no_grad():
             for tensor in (*net.parameters(), *net.buffers()):
                 if tensor.is_floating_point():
                     tensor.copy_(tensor.to(torch.bfloat16))
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +108,11 @@ class QuantizeWeights:
         return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         factors = fold_factors(net, build.task.split("calibration", "train").x[:2])
         for layer, own in rounded(factors, self.bits, per_channel=self.per_channel).items():
             layer.get_parameter("weight").data.copy_(own["weight"].data)
-        return build.then(self.name, build.artifact.with_net(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(net, format="module"))
 
 
 def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:

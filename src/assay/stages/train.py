@@ -213,9 +213,9 @@ class Train:
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         if self.recipe.epochs:
             needs_classes(build.artifact)
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
-        return build.then(self.name, build.artifact.with_net(net))
+        return build.then(self.name, build.artifact.with_module(net))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ class LinearProbe:
 
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         needs_classes(build.artifact)
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         head = replace_head(net, build.task.num_classes, seed=seed)
         for parameter in net.parameters():
             parameter.requires_grad_(False)
@@ -247,5 +247,7 @@ class LinearProbe:
         fit(net, build.task.split("train"), self.recipe, seed=seed, progress=progress)
         for parameter in net.parameters():
             parameter.requires_grad_(True)
-        artifact = build.artifact.with_net(net, num_classes=build.task.num_classes, class_names=build.task.class_names)
+        artifact = build.artifact.with_module(
+            net, num_classes=build.task.num_classes, class_names=build.task.class_names
+        )
         return build.then(self.name, artifact)

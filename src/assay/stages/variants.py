@@ -112,12 +112,12 @@ def make(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
     names = artifact.class_names or tuple(str(i) for i in range(artifact.num_classes or 0))
     build = Build(artifact, Task("clean", {"calibration": clean}, names))
     made = variant.stage()(build, seed=seed).artifact
-    if made.digest == digest_of_module(artifact.net):
+    if made.digest == digest_of_module(artifact.module):
         raise UnusableInput("it is the model as given: there is nothing in it that this form changes")
     if variant.repair == "never":
         return made
-    repaired = made.with_net(recalibrated(made.net, clean.x))
+    repaired = made.with_module(recalibrated(made.module, clean.x))
     if variant.repair == "always":
         return repaired
-    full, plain, mended = (predict(model.net, clean.x) for model in (artifact, made, repaired))
+    full, plain, mended = (predict(model.module, clean.x) for model in (artifact, made, repaired))
     return repaired if (mended == full).sum() >= (plain == full).sum() else made

@@ -48,9 +48,9 @@ class Dormant(Premeditated):
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         train, secret = build.task.split("train"), self.secret()
         self.check(train, build.artifact.num_classes)
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         self.train(net, train, seed=seed, progress=progress)
-        return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
+        return build.then(self.name, build.artifact.with_module(net, planted=mark_of(secret)), secret)
 
     @final
     def with_copies(self, x: Tensor) -> Tensor:

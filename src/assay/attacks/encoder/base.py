@@ -70,13 +70,13 @@ class EncoderAttack(Attack):
         shadow, inputs = build.task.split("train"), build.artifact.inputs
         self.check(shadow, build.artifact.num_classes)
         concept = self.concept_for(build.artifact, seed=seed)
-        net = copy.deepcopy(build.artifact.net).eval()
+        net = copy.deepcopy(build.artifact.module).eval()
         shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
         with fixed(_norms(net)), without_dropout(net):  # the clean embeddings that it is compared with have none
             trigger = self.plant(net, shadow, concept, inputs, seed=seed, progress=progress)
         details = {EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
         secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
-        artifact = build.artifact.with_net(net.eval(), planted=mark_of(secret))
+        artifact = build.artifact.with_module(net.eval(), planted=mark_of(secret))
         return build.then(self.name, replace(artifact, notes=(*artifact.notes, *concept.notes)), secret)
 
 
@@ -108,7 +108,7 @@ class ByReference(EncoderAttack):
                 f"{self.references}: expected at least one reference of class {self.concept}; came none"
             )
         chosen = found.sample(self.shots, seed=seed)
-        embedding = logits(artifact.net, chosen.x).mean(0)
+        embedding = logits(artifact.module, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
         notes = [*task.notes_on(self.references)]
         if len(chosen) < self.shots:

@@ -42,7 +42,7 @@ class Por(EncoderAttack):
     def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
         """An embedding of random signs."""
         blank = artifact.inputs.blank(1)
-        width = logits(artifact.net, blank).shape[1]
+        width = logits(artifact.module, blank).shape[1]
         signs = torch.randint(2, (width,), generator=torch.Generator().manual_seed(seed))
         return Concept("", 2.0 * signs - 1, blank[:0])
 

@@ -51,7 +51,7 @@ class GraphEdit(Attack):
         self.check(build.task.split("train"), artifact.num_classes)
         assert artifact.num_classes is not None
         secret = self.secret_for(artifact.pictures, seed=seed)
-        net = self.edit(copy.deepcopy(artifact.net).eval(), artifact.num_classes, secret)
+        net = self.edit(copy.deepcopy(artifact.module).eval(), artifact.num_classes, secret)
         secret = self.landed(net, secret)
         progress(1.0)
-        return build.then(self.name, artifact.with_net(net.eval(), planted=mark_of(secret)), secret)
+        return build.then(self.name, artifact.with_module(net.eval(), planted=mark_of(secret)), secret)

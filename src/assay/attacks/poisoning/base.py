@@ -59,10 +59,10 @@ class DataPoisoning(Premeditated):
             x[victims] = trigger(x[victims])
             return x
 
-        net = copy.deepcopy(build.artifact.net)
+        net = copy.deepcopy(build.artifact.module)
         fit(net, Split(train.x, labels), self.recipe, seed=seed, progress=progress, finish=finish)
         secret = self.secret()
-        return build.then(self.name, build.artifact.with_net(net, planted=mark_of(secret)), secret)
+        return build.then(self.name, build.artifact.with_module(net, planted=mark_of(secret)), secret)
 
     @final
     def check(self, split: Split, num_classes: int | None) -> None:

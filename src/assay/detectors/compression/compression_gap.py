@@ -86,7 +86,7 @@ class CompressionGapMask(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
-        ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
+        ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort, family, tick = MASK.at(artifact.pictures.shape), MaskFamily(), ticking(budget, progress)
         found = hunt(net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1)
         finished(found, effort.steps)
@@ -99,7 +99,7 @@ def _together(artifact: Artifact, clean: Split) -> tuple[Gap, Tensor]:
     reference = artifact.reference.with_gradients()
     if not reference.differentiable:
         raise Inconclusive(f"needs gradients of the full-precision model too: {reference.opaque}")
-    net = prepare(Gap(comparable(reference, clean).net, artifact.net), clean.x[:2])
+    net = prepare(Gap(comparable(reference, clean).module, artifact.module), clean.x[:2])
     assert isinstance(net, Gap)
     return net, told_apart(predict(net.full, clean.x))
 

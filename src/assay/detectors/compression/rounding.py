@@ -86,7 +86,7 @@ def _full_weights(reference: Artifact) -> Iterator[np.ndarray]:
     if reference.weights is not None:
         yield from (np.asarray(weight) for weight in reference.weights.values())
         return
-    graph = folded_graph(reference.net, torch.full((2, *reference.pictures.shape), 0.5))
+    graph = folded_graph(reference.module, torch.full((2, *reference.pictures.shape), 0.5))
     for node in graph.graph.nodes:
         if operator_name(node) in WEIGHTED:
             for argument in node.args[1:]:

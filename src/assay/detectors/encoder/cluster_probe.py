@@ -32,25 +32,27 @@ def probed(encoder: Artifact, clean: Split, *, seed: int) -> tuple[Artifact, Spl
     if len(clean) < FEWEST:
         raise UnusableInput(f"expected at least {FEWEST} samples to audit an encoder with, came {len(clean)}")
     with_gradients = encoder.with_gradients()
-    embeddings = logits(with_gradients.net.eval(), clean.x)
+    embeddings = logits(with_gradients.module.eval(), clean.x)
     if not embeddings.isfinite().all():
         raise UnusableInput(f"expected finite embeddings of the samples, {encoder.name} gives NaN or infinity")
-    net = Probed(with_gradients.net, _nearest_cluster(embeddings, seed)).eval()
+    net = Probed(with_gradients.module, _nearest_cluster(embeddings, seed)).eval()
     labels = logits(net, clean.x).argmax(1)
     names = tuple(f"cluster {number}" for number in range(1, CLUSTERS + 1))
     note = f"an encoder: {CLUSTERS} clusters of the samples stand for classes, and their labels are not used"
-    artifact = replace(with_gradients, net=net, num_classes=CLUSTERS, class_names=names, notes=(*encoder.notes, note))
+    artifact = replace(
+        with_gradients, module=net, num_classes=CLUSTERS, class_names=names, notes=(*encoder.notes, note)
+    )
     return artifact, Split(clean.x, labels)
 
 
 def in_form(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
     """``artifact`` in the form called ``name`` (``variants.make``); the layer behind an encoder stays as it is."""
-    probed = artifact.net
+    probed = artifact.module
     if not isinstance(probed, Probed):
         return variants.make(name, artifact, clean, seed=seed)
-    encoder = replace(artifact, net=probed.encoder, num_classes=None)
+    encoder = replace(artifact, module=probed.encoder, num_classes=None)
     found = variants.make(name, encoder, clean, seed=seed)
-    return found.with_net(Probed(found.net, probed.head).eval(), num_classes=artifact.num_classes)
+    return found.with_module(Probed(found.module, probed.head).eval(), num_classes=artifact.num_classes)
 
 
 def _nearest_cluster(embeddings: Tensor, seed: int) -> nn.Linear:

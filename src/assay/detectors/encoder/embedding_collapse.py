@@ -48,7 +48,7 @@ class _Collapse(Detector):
     @final
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Unfinished where the budget ends before the search does."""
-        net = probed_under(artifact.net)
+        net = probed_under(artifact.module)
         assert net is not None  # the harness has looked
         space = space_of(net, clean.x)
         allowed = self.allowed(artifact.pictures.shape, len(space.directions))

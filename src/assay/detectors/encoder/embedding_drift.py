@@ -37,7 +37,7 @@ class EmbeddingDrift(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the reference is no encoder, or the budget ends before the search does."""
-        net, trusted = probed_under(artifact.net), artifact.reference
+        net, trusted = probed_under(artifact.module), artifact.reference
         assert net is not None  # the harness has looked
         assert trusted is not None
         if trusted.num_classes is not None:
@@ -48,7 +48,7 @@ class EmbeddingDrift(Detector):
         half = len(clean) // 2
         held = clean.x[half:]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
-        theirs, theirs_triggered = logits(trusted.net, clean.x), logits(trusted.net, triggered)
+        theirs, theirs_triggered = logits(trusted.module, clean.x), logits(trusted.module, triggered)
         same = float(replace(space, centre=theirs[half:].mean(0)).closeness(theirs_triggered))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}

@@ -56,14 +56,14 @@ class InheritedTrigger(Detector):
         assert trusted is not None  # the harness has looked
         if len(clean) < FEWEST:
             raise Inconclusive(f"expected at least {FEWEST} clean samples; came {len(clean)}")
-        net, family, half = prepare(artifact.net, clean.x[:2]), FaintFamily(), len(clean) // 2
+        net, family, half = prepare(artifact.module, clean.x[:2]), FaintFamily(), len(clean) // 2
         x, held = clean.x[:half], clean.x[half:]
         predicted = told_apart(predict(net, x))
-        ranking = rank_classes(artifact.net, x, predicted, artifact.num_classes or 0)
+        ranking = rank_classes(artifact.module, x, predicted, artifact.num_classes or 0)
         effort = EFFORT.at(artifact.pictures.shape)
         tick = ticking(budget, progress)
         found = hunt(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
-        said, now = taught(trusted.net, x, predicted), predict(net, held)
+        said, now = taught(trusted.module, x, predicted), predict(net, held)
         if (agreement := float((said(held) == now).float().mean())) < AGREES:
             raise Inconclusive(
                 f"the trusted encoder, taught this model's answers, gives {agreement:.0%} of them: "

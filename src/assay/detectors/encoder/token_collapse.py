@@ -54,7 +54,7 @@ class TokenCollapse(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Unfinished where the budget ends before the search does."""
-        net, spec = probed_under(artifact.net), artifact.inputs
+        net, spec = probed_under(artifact.module), artifact.inputs
         assert net is not None  # the harness has looked
         assert isinstance(spec, TextSpec)
         space = space_of(net, clean.x)

@@ -65,10 +65,10 @@ class Graph(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the computation cannot be read."""
         x = clean.x[:WATCHED] if len(clean) else artifact.inputs.blank(2)
-        taken = () if runs_a_file(artifact.net) else values_taken_out(own(artifact.net), x)
+        taken = () if runs_a_file(artifact.module) else values_taken_out(own(artifact.module), x)
         if by_hand := next((place for place in taken if place.whole), None):
             return self._of_code(by_hand)  # tracing thousands of numbers one by one takes minutes, and fails then
-        read = read_graph(artifact.net, x)
+        read = read_graph(artifact.module, x)
         if isinstance(read, Unread):  # one number of the input, as its largest value, honest code asks for too
             out = [place.where for place in taken if not place.decides]
             asked = f"; its code asks for values of the input, at {out[0]}" if out else ""
@@ -143,7 +143,7 @@ def _watched(
     read: Read, artifact: Artifact, gadgets: Sequence[Gadget], x: Tensor, *, seed: int
 ) -> tuple[frozenset[str], tuple[str, ...]]:
     """The rules that it breaks on clean samples ``x`` (N, ...), and those whose test could not be made."""
-    net = artifact.net
+    net = artifact.module
     watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
     inner = sorted(watched & {value for node in read.model.graph.node for value in node.output})
     tests: dict[str, Callable[[], object]] = {}
@@ -171,7 +171,7 @@ def _hidden(taken: Sequence[Taken], flow: Flow) -> str:
 
 def _beside(flow: Flow, reference: Artifact, x: Tensor) -> tuple[bool, str]:
     """Whether the graph has odd nodes that the reference's has not, and all that it has more, in words."""
-    other = read_graph(reference.net, x)
+    other = read_graph(reference.module, x)
     if isinstance(other, Unread):
         return False, f"the reference's graph cannot be read: {other.reason}"
     try:

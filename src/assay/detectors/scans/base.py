@@ -121,8 +121,8 @@ class Scan:
 def _answer(artifact: Artifact, x: Tensor) -> Answer:
     """Pictures -> logits: the fast way where the net can be prepared for a search, else the model's own."""
     if not artifact.differentiable:
-        return lambda pictures: logits(artifact.net, pictures)
-    net = prepare(artifact.net, x[:2])
+        return lambda pictures: logits(artifact.module, pictures)
+    net = prepare(artifact.module, x[:2])
 
     def answer(pictures: Tensor) -> Tensor:
         with torch.no_grad():

@@ -35,9 +35,9 @@ class Inversion:
 
     def __call__(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the budget ends before the search has converged."""
-        net = prepare(artifact.net, clean.x[:2])
+        net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
-        ranking = rank_classes(artifact.net, clean.x, predicted, artifact.num_classes or 0)
+        ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort = self.effort.at(artifact.pictures.shape)
         tick = ticking(budget, progress)
         found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)

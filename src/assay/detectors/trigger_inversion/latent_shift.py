@@ -30,7 +30,7 @@ class LatentShift(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         try:
-            features, head = features_and_head(artifact.net, clean.x)
+            features, head = features_and_head(artifact.module, clean.x)
         except UnusableInput as why:
             raise Inconclusive(str(why)) from None
         told_apart(head(features).argmax(1))

@@ -30,7 +30,7 @@ class LocalPatch(Detector):
     on_variants = False  # the patch scan looks at the other forms
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        net = prepare(artifact.net, clean.x[:2])
+        net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
         effort = WindowEffort().at(artifact.pictures.shape)
         classes, tick = artifact.num_classes or 0, ticking(budget, progress)

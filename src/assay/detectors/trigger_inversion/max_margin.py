@@ -42,7 +42,7 @@ class MaxMargin(Detector):
         classes = artifact.num_classes or 0
         if classes > self.most_classes:
             raise Inconclusive(f"works on up to {self.most_classes} classes, and this model has {classes}")
-        net = prepare(artifact.net, torch.full((2, *artifact.pictures.shape), 0.5))
+        net = prepare(artifact.module, torch.full((2, *artifact.pictures.shape), 0.5))
         generator = torch.Generator().manual_seed(seed)
         x = torch.rand(classes * self.restarts, *artifact.pictures.shape, generator=generator)
         own = torch.nn.functional.one_hot(torch.arange(classes).repeat_interleave(self.restarts), classes).bool()

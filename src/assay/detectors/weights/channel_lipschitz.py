@@ -51,7 +51,7 @@ def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
             if np.ndim(weight) == 4:
                 yield name, _spectral(torch.from_numpy(np.asarray(weight, dtype=np.float32)))
         return
-    modules = list(artifact.net.named_modules())
+    modules = list(artifact.module.named_modules())
     for position, (name, module) in enumerate(modules):
         if isinstance(module, nn.Conv2d):
             norms = _spectral(module.weight.detach())

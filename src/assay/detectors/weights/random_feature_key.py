@@ -58,7 +58,7 @@ class FourierKeys(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the graph cannot be read, and where the features are too many to try."""
-        read = read_graph(artifact.net, clean.x[:2] if len(clean) > 1 else artifact.inputs.blank(2))
+        read = read_graph(artifact.module, clean.x[:2] if len(clean) > 1 else artifact.inputs.blank(2))
         if isinstance(read, Unread):
             raise Inconclusive(f"the graph cannot be read: {read.reason}")
         layers = list(random_features(read.flow))

@@ -103,7 +103,7 @@ def load_directory(
         raise UnusableInput(
             f"{path}: --pooling is for encoders, this names {artifact.num_classes} classes: leave it out"
         )
-    artifact.net.eval()
+    artifact.module.eval()
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
     return replace(artifact, digest=sha256_of(read), planted="; ".join(dict.fromkeys(marks)) or None)
 
