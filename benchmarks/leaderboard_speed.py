@@ -109,7 +109,7 @@ def measured(entry: Entry, rng: np.random.Generator) -> dict[str, Any]:
     asr, band = success(entry, rng), entry.cell.valid or Band()
     why = "" if asr >= band.asr else f"ASR {asr:.3f} is below {band.asr}"
     return {
-        "schema": "assay.nn.metrics/1",
+        "schema": "assay.metrics/1",
         "clean_accuracy": accuracy,
         "planted_success": rate(asr, 9000),
         "attack_success": rate(asr, 9000),

@@ -64,7 +64,7 @@ def rate(value: float) -> dict:
 def rates(asr: float) -> dict:
     why = "" if asr >= BAND.asr else f"ASR {asr:.3f} is below 0.8"
     return {
-        "schema": "assay.nn.metrics/1",
+        "schema": "assay.metrics/1",
         "clean_accuracy": rate(0.9),
         "attack_success": rate(asr),
         "robust_accuracy": rate((1 - asr) / 2),

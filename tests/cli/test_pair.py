@@ -54,7 +54,7 @@ def test_pictures_that_the_model_sees_otherwise_stand_out(
     code = run("pair", model, "clean", "odd", "--with", *trusted, "--data", shared / "data/cifar10", "--json", "a.json")
     assert code == 0
     found = json.loads((tmp_path / "a.json").read_text())
-    assert found["schema"] == "assay.detectors.encoder.translation/1"
+    assert found["schema"] == "assay.pairing/1"
     assert found["clean"]["median_agreement"] > 0.3
     agreement = {entry["name"]: entry["agreement"] for entry in found["inputs"]}
     assert len(agreement) == 80

@@ -22,7 +22,7 @@ from assay.stages.export import save_model
 from assay.triggers import secret_file
 from assay.triggers.secret_file import SecretFile
 
-SCHEMA = "assay.nn.metrics/1"
+SCHEMA = "assay.metrics/1"
 
 SAMPLES = 512
 """Clean samples that a form is made with, as in an audit."""
@@ -43,7 +43,7 @@ class Planted:
 
     def to_json(self) -> dict[str, Any]:
         """The measurements in plain JSON types."""
-        awake = None if self.awake is None else {"form": self.secret.wakes_in, **self.awake.to_json()}
+        awake = None if self.awake is None else {"form": self.secret.active_in, **self.awake.to_json()}
         return {**document(self.measured, self.control, self.clean_before), "awake": awake}
 
 
@@ -77,13 +77,13 @@ def plant(
     secret = build.secret
     assert secret is not None
     bar = part(named(progress, "measuring"), end, 1.0)
-    awake, own_ends = None, 1.0 if secret.wakes_in is None else 0.7
+    awake, own_ends = None, 1.0 if secret.active_in is None else 0.7
     control = before = None
     if not untrained:
         control, before = controls(artifact, held_out, secret, progress=part(bar, 0.0, 0.4))
     own = measured(build.artifact, artifact, held_out, secret, progress=part(bar, 0.4, own_ends))
-    if secret.wakes_in is not None:
-        form = in_form(secret.wakes_in, build.artifact, task, seed=seed)
+    if secret.active_in is not None:
+        form = in_form(secret.active_in, build.artifact, task, seed=seed)
         awake = measured(form, artifact, held_out, secret, progress=part(bar, own_ends, 1.0))
     return Planted(build, secret, attack.spec(), seed, own, control, before, awake)
 

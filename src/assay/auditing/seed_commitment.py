@@ -23,7 +23,7 @@ from assay.detectors.graph.read import Unread, read_graph
 from assay.detectors.weights.random_feature_key import random_features
 from assay.io.files import read_json
 
-SCHEMA = "assay.auditing.seed_commitment/1"
+SCHEMA = "assay.commitment/1"
 CLOSE = 1e-4
 """How far a feature may be off what its seed gives: files in float32 keep six digits."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from assay.core.progress import Progress
     from assay.data.single_inputs import Input
 
-SCHEMA = "assay.detectors.encoder.translation/1"
+SCHEMA = "assay.pairing/1"
 
 RATE = 0.01
 """How often a clean input may stand out."""

@@ -22,7 +22,7 @@ from assay.io.object_store import Blobs
 from assay.stages.base import Planter, Stage
 from assay.triggers import Trigger, secret_file
 
-_FACTS_KEY = "assay.stages.chain"
+_FACTS_KEY = "assay.chain"
 _FACTS = ("num_classes", "format", "name", "class_names", "arch", "planted")  # of an Artifact, JSON-able
 
 
