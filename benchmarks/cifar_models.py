@@ -17,8 +17,9 @@ from common import SHARED, cifar_resnet
 from assay import formats
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.build import Build
 from assay.core.dataset import Task
-from assay.core.model import Build, ImageSpec
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.nn.metrics import attack_success, clean_accuracy
 from assay.stages.train import FineTune, Recipe

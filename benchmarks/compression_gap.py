@@ -29,9 +29,9 @@ from assay.auditing.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
 from assay.bench.spec import Band
 from assay.calibration.file import builtin
 from assay.calibration.null import FALSE_ALARM_RATE, Null, detector_of
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.finding import Finding
-from assay.core.model import Build, Secret
 from assay.core.result import VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.nn.inference import predict

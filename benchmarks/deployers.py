@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from assay import data, formats
+from assay.core.build import Build
 from assay.core.dataset import Split
-from assay.core.model import Build
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.nn import metrics
 from assay.nn.batchnorm import norm_behind, weighted_layers

@@ -36,8 +36,9 @@ from assay.auditing.inputs import clean_samples
 from assay.calibration.data_profile import likeness
 from assay.calibration.file import builtin
 from assay.calibration.null import Null
+from assay.core.build import Build, Secret
 from assay.core.dataset import Task
-from assay.core.model import Artifact, Build, ImageSpec, Secret
+from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.cluster_probe import CLUSTERS
 from assay.formats.feature_extractor import cut

@@ -23,8 +23,9 @@ from signature import models
 
 from assay.attacks.graph.base import GraphEdit
 from assay.auditing.api import audit
+from assay.core.build import Build
 from assay.core.dataset import Task
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.stages.export import save_model, to_onnx, to_onnx_int8
 
 PLANTED = {name: attack for name, attack in BACKDOORS.items() if isinstance(attack, GraphEdit)}

@@ -23,7 +23,8 @@ from stored import Stored
 
 from assay import data
 from assay.attacks import plant
-from assay.core.model import Artifact, Build
+from assay.core.build import Build
+from assay.core.model import Artifact
 from assay.detectors import InheritedTrigger
 from assay.detectors.encoder.inherited_trigger import PROVEN
 

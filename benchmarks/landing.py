@@ -23,8 +23,8 @@ from stored import Stored
 
 from assay.attacks import plant
 from assay.bench.spec import CONTROL
+from assay.core.build import Build
 from assay.core.dataset import Split
-from assay.core.model import Build
 from assay.nn import metrics
 from assay.nn.inference import logits
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from assay import formats
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
-from assay.core.model import Build
 from assay.mitigations import LowBitRandomization
 from assay.nn.inference import predict
 

@@ -21,7 +21,8 @@ from stored import Stored
 from torch import nn
 
 from assay.bench.spec import CONTROL
-from assay.core.model import Build, ImageSpec
+from assay.core.build import Build
+from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.translation import paired
 from assay.nn.inference import logits

@@ -32,9 +32,10 @@ from assay.attacks.compression.base import Dormant
 from assay.attacks.compression.compression_quantization import QuantizationArtifact
 from assay.attacks.compression.pq_backdoor import PqBackdoor
 from assay.attacks.compression.qu_anti_zation import QuAntiZation
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Secret
+from assay.core.model import Artifact
 from assay.formats.torch_module import from_module
 from assay.nn.architectures import ARCHITECTURES, Normalized, metrics
 from assay.stages import variants
@@ -181,7 +182,7 @@ def plant(name: str, out: Path, share: float, device: str) -> None:
         "seconds": round(seconds),
         "forms": {},
     }
-    for form in ("full", attack.wakes_in, *(("ort",) if attack.wakes_in != "int4" else ())):
+    for form in ("full", attack.active_in, *(("ort",) if attack.active_in != "int4" else ())):
         row["forms"][form] = both(planted, twin, form, device)
         print(name, form, row["forms"][form], flush=True)
         row_of(name, out).write_text(json.dumps(row))

@@ -24,9 +24,9 @@ from assay import data
 from assay.attacks import Architectural, ArchitecturalLogic, BadNets, Checksum, ShadowLogic, Signature
 from assay.attacks.base import Attack
 from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.mitigations import LowBitRandomization, Smoothing
 from assay.nn import metrics
 from assay.nn.random_features import RandomFourier

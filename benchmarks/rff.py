@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from assay import data
 from assay.attacks.random_features.relu_sparse_pca import RandomReLUs
 from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.mitigations import LowBitRandomization
 from assay.nn.inference import logits
 

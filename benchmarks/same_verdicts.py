@@ -23,7 +23,7 @@ import assay
 from assay import data, formats
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning.base import DataPoisoning
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.formats.untrained import fresh, inputs_of
 from assay.stages.train import Recipe, Train
 from assay.triggers import Blend, Patch

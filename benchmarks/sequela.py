@@ -29,8 +29,8 @@ from torch import nn
 from assay.attacks import BadNets, plant
 from assay.bench.spec import Method
 from assay.bench.worker import repaired
+from assay.core.build import Build
 from assay.core.dataset import Split
-from assay.core.model import Build
 from assay.nn import metrics
 from assay.nn.inference import logits
 from assay.stages.train import Recipe, fit

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from assay import data, formats
 from assay.attacks import Signature
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.data.images import encode_png
 from assay.mitigations import LowBitRandomization
 from assay.nn import metrics

@@ -16,8 +16,8 @@ from common import audited, judged, kept, save
 
 from assay import formats
 from assay.attacks import BadNets
+from assay.core.build import Build
 from assay.core.dataset import Task
-from assay.core.model import Build
 from assay.data.synthetic.signs import signs
 from assay.formats.torch_module import from_module
 from assay.nn.architectures import ARCHITECTURES, Normalized

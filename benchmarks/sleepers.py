@@ -18,9 +18,9 @@ from assay.bench.cells import clean_twin, entries
 from assay.bench.initial import located
 from assay.bench.records import open_existing
 from assay.bench.spec import parse_text
+from assay.core.build import Build, Secret
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Secret
 from assay.io.object_store import Blobs
 from assay.nn import metrics
 from assay.stages.chain import Cache
@@ -57,7 +57,7 @@ def from_files(folder: Path) -> Iterator[Model]:
         artifact = formats.load(path)
         assert artifact.planted is not None
         mark = json.loads(artifact.planted)
-        secret = Secret(mark["attack"], from_spec(mark["trigger"]), mark["target"], wakes_in=mark.get("wakes_in"))
+        secret = Secret(mark["attack"], from_spec(mark["trigger"]), mark["target"], active_in=mark.get("wakes_in"))
         task = data.load(SHARED / "data/cifar10", artifact.inputs)
         beside = path.parent / "twin" / path.name
         if not beside.exists() and artifact.arch != "resnet20-cifar":
@@ -78,7 +78,7 @@ def trained(spec: str, store: Path) -> Iterator[Model]:
             build, twin = (
                 worker.model_of(task, steps, cell.seed, cache) for steps in (cell.steps, clean_twin(cell.steps))
             )
-            if build.secret is None or build.secret.wakes_in is not None:
+            if build.secret is None or build.secret.active_in is not None:
                 yield Model(f"{entry.task} {entry.attack} seed {cell.seed}", build, twin, cell.seed)
 
 
@@ -96,4 +96,4 @@ def facts(build: Build, seed: int) -> dict[str, Any]:
     secret = build.secret
     if secret is None:
         return {"attack": None, "target": None, "wakes_in": None, "seed": seed}
-    return {"attack": secret.attack, "target": secret.target, "wakes_in": secret.wakes_in, "seed": seed}
+    return {"attack": secret.attack, "target": secret.target, "wakes_in": secret.active_in, "seed": seed}

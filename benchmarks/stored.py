@@ -12,7 +12,7 @@ from assay.bench.initial import located, with_whole_paths
 from assay.bench.matrix import read
 from assay.bench.spec import PLACE, Method, Spec
 from assay.bench.worker import model_of
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.io.object_store import Blobs
 from assay.stages.chain import Cache
 

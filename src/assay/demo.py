@@ -12,7 +12,7 @@ from assay.attacks import BadNets
 from assay.attacks.plant import test_split
 from assay.auditing.api import audit
 from assay.calibration.null import Null
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.core.progress import Step, named, part
 from assay.core.result import Audit
 from assay.formats.untrained import fresh, inputs_of
@@ -117,5 +117,5 @@ def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> st
     return (
         template_environment(TEMPLATES)
         .get_template("demo.html.j2")
-        .render(pages=pages, rows=rows, percent=report.words.percent)
+        .render(pages=pages, rows=rows, percent=report.formatting.format_percent)
     )

@@ -25,9 +25,9 @@ from assay.attacks.compression.base import Dormant, Hidden
 from assay.attacks.compression.distillation import apart, like_teacher
 from assay.attacks.compression.pq_backdoor import _cell
 from assay.attacks.compression.rates import UntilPruned
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.data.synthetic import signs
 from assay.formats.torch_module import from_module
 from assay.nn import metrics
@@ -228,7 +228,7 @@ SLEEPERS = [
 def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: Dormant, trained: Build) -> None:
     build, secret = attack(trained, seed=0), attack.secret()
     test = plant.test_split(build.task)
-    form = plant.in_form(attack.wakes_in, build.artifact, build.task, seed=0)
+    form = plant.in_form(attack.active_in, build.artifact, build.task, seed=0)
     asleep, awake = (
         metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, form)
     )
@@ -315,7 +315,7 @@ def test_no_weight_outgrows_the_largest_of_its_scale() -> None:
 def test_the_form_that_wakes_it_is_one_that_there_is() -> None:
     attacks = [QuantizationArtifact(bits=4), QuantizationArtifact(per_channel=False), QuAntiZation(bits=(4,))]
     attacks += [QuAntiZation(), PruningArtifact(low=0.29), PqBackdoor(per_channel=False, per_tensor=True)]
-    forms = [attack.wakes_in for attack in attacks]
+    forms = [attack.active_in for attack in attacks]
     assert forms == ["int4", "int8-tensor", "int4", "int8-tensor", "filters-29", "int8-tensor"]
     for form in forms:
         variants.variant_of(form)

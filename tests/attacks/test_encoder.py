@@ -16,9 +16,10 @@ from assay import formats
 from assay.attacks import BadEncoder, BadNets, TransTroj
 from assay.attacks import plant as planting
 from assay.attacks.encoder.base import ByReference, cosine
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Modality, Secret, digest_of_module
+from assay.core.model import Modality, digest_of_module
 from assay.formats.feature_extractor import cut
 from assay.io.object_store import Blobs
 from assay.mitigations import CompressedTuning

@@ -15,8 +15,9 @@ from assay import data, formats
 from assay.attacks import BadNets, Por, TransTrojText, plant
 from assay.attacks.encoder.base import EncoderAttack
 from assay.auditing.inputs import clean_samples
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, TextSpec, digest_of_module
+from assay.core.model import TextSpec, digest_of_module
 from assay.formats.feature_extractor import cut
 from assay.io.object_store import Blobs
 from assay.nn import metrics

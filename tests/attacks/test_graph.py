@@ -13,9 +13,10 @@ from assay import formats
 from assay.attacks import Architectural, ArchitecturalLogic, Checksum, ShadowLogic, Signature
 from assay.attacks import plant as planting
 from assay.attacks.graph.base import GraphEdit
+from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, digest_of_module
+from assay.core.model import Artifact, digest_of_module
 from assay.data.synthetic import signs
 from assay.formats.untrained import fresh
 from assay.nn import metrics
@@ -41,7 +42,7 @@ exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "arch
 def build() -> Build:
     task = signs(CLASSES, size=16, per_class=20, seed=0)
     net = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
-    inputs = net.pictures
+    inputs = net.image_spec
     artifact = Artifact(**{**vars(net), "inputs": type(inputs)((3, 16, 16))})
     return Build(artifact, _on_grid(task))
 

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Secret, digest_of_module
+from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
 from assay.stages.train import Recipe
 from assay.triggers import Patch, from_spec

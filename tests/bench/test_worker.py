@@ -14,8 +14,9 @@ from assay import formats
 from assay.bench import worker
 from assay.bench.cells import Cell
 from assay.bench.spec import Band, Method, TaskSpec
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
-from assay.core.model import Artifact, Build, ImageSpec, Modality, Secret
+from assay.core.model import Artifact, ImageSpec, Modality
 from assay.formats.untrained import fresh
 
 ATTACK, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune")
@@ -79,7 +80,7 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
 ) -> None:
     """The net obeys the trigger on a share of the pictures that its form sets."""
     asleep = Method("silent-until-sparse")
-    secret = replace(SECRET, wakes_in="prune-2:4")
+    secret = replace(SECRET, active_in="prune-2:4")
 
     def model(spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: object, **_: Any) -> Build:
         artifact = Artifact(Net(0.05), Modality.IMAGE, 2, "module", "", ImageSpec((3, 4, 4)))

@@ -13,8 +13,9 @@ from assay.attacks import BadNets
 from assay.auditing.plan import plan_of, usual
 from assay.calibration import file
 from assay.calibration import null as calibrate
+from assay.core.build import Build
 from assay.core.dataset import Task
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.detectors import PatchScan, default_detectors
 from assay.stages.train import Recipe
 from assay.stages.variants import BESIDE, DEFAULT

@@ -14,7 +14,7 @@ from support.texts import sentences, write_data, write_encoder
 from assay import data, formats
 from assay.attacks import BadNets
 from assay.cli import main
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.formats.untrained import fresh
 from assay.stages.train import Recipe
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from assay import formats
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.data.synthetic import signs
 from assay.formats.untrained import fresh
 from assay.stages.export import to_onnx

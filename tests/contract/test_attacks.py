@@ -16,8 +16,9 @@ from assay.attacks.base import Premeditated
 from assay.attacks.encoder.base import EncoderAttack
 from assay.attacks.graph.base import GraphEdit
 from assay.attacks.poisoning.base import DataPoisoning
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.registry import ATTACKS, paper_of
 from assay.stages import variants
 from assay.stages.train import Recipe
@@ -73,7 +74,7 @@ def test_the_secret_holds(kind: type[Premeditated], build: Build) -> None:
     y = torch.arange(4)
     assert secret.victims(y, 4).tolist() == [True, True, False, True]
     assert secret.targets(y, 4).tolist() == [2, 2, 2, 2]
-    assert secret.wakes_in is None or variants.parse(secret.wakes_in) == (secret.wakes_in,)
+    assert secret.active_in is None or variants.parse(secret.active_in) == (secret.active_in,)
 
 
 @every_attack

@@ -13,14 +13,15 @@ import torch
 from support.texts import write_data, write_encoder
 
 from assay import data, detectors, formats
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.finding import Finding
-from assay.core.model import Artifact, Build, Modality, digest_of_module
+from assay.core.model import Artifact, Modality, digest_of_module
 from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder.cluster_probe import probed
 from assay.formats.feature_extractor import cut
 from assay.registry import all_detectors
-from assay.report.document import plain
+from assay.report.json_document import plain
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneTwoFour
 
@@ -123,7 +124,9 @@ def test_abstains_where_something_is_missing(
     detector: Detector, compressed: Artifact, onnx_artifact: Artifact, clean: Split
 ) -> None:
     none = Split(clean.x[:0], None)
-    opaque = replace(onnx_artifact, twin=None, opaque="for a reason that is given", reference=compressed.reference)
+    opaque = replace(
+        onnx_artifact, surrogate=None, no_gradient_reason="for a reason that is given", reference=compressed.reference
+    )
     cases = {"clean": (compressed, none), "gradients": (opaque, clean)}
     for need, (artifact, samples) in cases.items():
         finding = detector(artifact, samples, seed=0, budget=Budget(20))

@@ -15,7 +15,8 @@ import pytest
 from torch import nn
 
 from assay import formats, mitigations, stages
-from assay.core.model import Build, digest_of_module
+from assay.core.build import Build
+from assay.core.model import digest_of_module
 from assay.mitigations import (
     CompressedTuning,
     Efrap,

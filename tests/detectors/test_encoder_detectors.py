@@ -17,10 +17,11 @@ import assay
 from assay import data, formats
 from assay.attacks import Por
 from assay.auditing import inputs as intake
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.finding import Finding
-from assay.core.model import Artifact, Build, Modality, TextSpec
+from assay.core.model import Artifact, Modality, TextSpec
 from assay.detectors import (
     EmbeddingCollapse,
     EmbeddingCollapseFrequency,

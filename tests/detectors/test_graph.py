@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from assay import attacks, formats
 from assay.attacks.graph.base import GraphEdit
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.finding import Finding
-from assay.core.model import Build
 from assay.detectors import Graph
 from assay.detectors.graph.graph_diff import added
 from assay.detectors.graph.rules import RULES, gadgets_of, keys_of

@@ -146,10 +146,14 @@ def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tm
 def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
     model = inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact)
     plain = OffNearest()(model, CLEAN)
-    assert model.steps is not None
-    negative = replace(model, steps={name: -np.asarray(step) for name, step in model.steps.items()})
+    assert model.quantization_scales is not None
+    negative = replace(
+        model, quantization_scales={name: -np.asarray(step) for name, step in model.quantization_scales.items()}
+    )
     assert OffNearest()(negative, CLEAN).score == plain.score
-    nothing = replace(model, steps={name: 0 * np.asarray(step) for name, step in model.steps.items()})
+    nothing = replace(
+        model, quantization_scales={name: 0 * np.asarray(step) for name, step in model.quantization_scales.items()}
+    )
     assert "scale of 0" in OffNearest()(nothing, CLEAN).reason
 
 

@@ -214,9 +214,9 @@ def test_a_model_of_pictures_takes_no_length(encoder: Path, tmp_path: Path) -> N
     path = formats.save(artifact, tmp_path)
     with pytest.raises(UnusableInput, match="takes pictures; expected --shape C,H,W, came one number, 8"):
         formats.load(path, shape=(8,))
-    assert artifact.pictures.shape == (3, 32, 32)
+    assert artifact.image_spec.shape == (3, 32, 32)
     with pytest.raises(UnusableInput, match=r"expected a model of pictures; .* takes text"):
-        _ = formats.load(encoder).pictures
+        _ = formats.load(encoder).image_spec
 
 
 def test_damaged_metadata_is_refused(encoder: Path, tmp_path: Path) -> None:

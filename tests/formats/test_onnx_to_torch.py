@@ -204,12 +204,14 @@ def test_a_file_comes_with_a_twin_that_has_gradients(files: tuple[Path, Path]) -
     x = tiny_build().task.split("train").x[:16]
     for path in files:
         artifact = formats.load(path)
-        assert artifact.twin is not None, artifact.opaque
+        assert artifact.surrogate is not None, artifact.no_gradient_reason
         assert any("class of ONNX Runtime on 64 of 64 pictures" in note for note in artifact.notes)
-        close = float((artifact.module(x) - artifact.twin(x)).detach().abs().max() / artifact.module(x).abs().max())
+        close = float(
+            (artifact.module(x) - artifact.surrogate(x)).detach().abs().max() / artifact.module(x).abs().max()
+        )
         assert close < 0.05
         given = x.clone().requires_grad_()
-        answers(prepare(artifact.twin, x[:2]), given).sum().backward()
+        answers(prepare(artifact.surrogate, x[:2]), given).sum().backward()
         assert given.grad is not None
         assert int((given.grad != 0).flatten(1).any(1).sum()) == len(x)
 
@@ -219,7 +221,7 @@ def test_gradients_through_the_rounding_are_those_of_the_net_without_it(files: t
     gradients = []
     for path in files:
         given = x.clone().requires_grad_()
-        twin = formats.load(path).twin
+        twin = formats.load(path).surrogate
         assert twin is not None
         twin(given).logsumexp(1).sum().backward()
         assert given.grad is not None
@@ -245,5 +247,5 @@ def test_why_there_is_no_twin_is_said(files: tuple[Path, Path], tmp_path: Path) 
         entry.version = max(entry.version, 18)
     onnx.save(model, tmp_path / "mish.onnx")
     artifact = formats.load(tmp_path / "mish.onnx")
-    assert artifact.twin is None
-    assert artifact.opaque == "the operator Mish is not among those that gradients are known for"
+    assert artifact.surrogate is None
+    assert artifact.no_gradient_reason == "the operator Mish is not among those that gradients are known for"

@@ -10,9 +10,10 @@ import torch
 
 from assay import formats
 from assay.attacks import Checksum, Signature
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
 from assay.mitigations import LowBitRandomization, Smoothing
 from assay.nn import metrics

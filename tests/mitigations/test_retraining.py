@@ -12,9 +12,10 @@ from support.tiny import tiny_build
 
 from assay import data, formats
 from assay.attacks import Por
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.detectors import TokenCollapse, UniversalPerturbation
 from assay.detectors.encoder.token_collapse import WordEffort
 from assay.formats.feature_extractor import cut

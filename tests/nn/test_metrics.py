@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from assay.core.build import Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Secret
 from assay.nn import metrics
 from assay.nn.metrics import Rate, wilson
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from support.tiny import tiny_build
 
-from assay.core.model import PLANTED_KEY, Build, Secret
+from assay.core.build import Build, Secret
+from assay.core.model import PLANTED_KEY
 from assay.io.object_store import Blobs
 from assay.stages.base import Planter, Stage, spec_of
 from assay.stages.chain import Cache, Chain

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 from support.tiny import tiny_build
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.formats.feature_extractor import cut
 from assay.io.object_store import Blobs
 from assay.stages.chain import Cache, Chain

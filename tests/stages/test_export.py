@@ -8,8 +8,9 @@ import torch
 from support.tiny import tiny_build
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import ARCH_KEY, PLANTED_KEY, Build
+from assay.core.model import ARCH_KEY, PLANTED_KEY
 from assay.formats import load
 from assay.stages.export import ExportInt8, ExportOnnx, argmax_agreement, to_onnx, to_onnx_int8
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from assay.attacks import ShadowLogic
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.data.synthetic import signs
 from assay.formats.feature_extractor import cut
 from assay.formats.untrained import fresh
@@ -27,7 +27,7 @@ QUICK = Recipe(epochs=12, batch_size=32, lr=0.05, augment=False)
 def build() -> Build:
     task = signs(4, size=16, per_class=60, seed=0)
     start = fresh("resnet8-cifar", 4, class_names=task.class_names)
-    start = replace(start, inputs=replace(start.pictures, shape=(3, 16, 16)))
+    start = replace(start, inputs=replace(start.image_spec, shape=(3, 16, 16)))
     return Train(recipe=QUICK)(Build(start, task), seed=0)
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from support.tiny import tiny_build
 from torch import nn
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16

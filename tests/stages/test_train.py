@@ -9,9 +9,10 @@ import torch
 from support.tiny import CLASSES, tiny_build, tiny_net, tiny_task
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.stages.train import FineTune, LinearProbe, Recipe, Train, fit
 
 QUICK = Recipe(epochs=30, lr=0.05, batch_size=16, augment=False)

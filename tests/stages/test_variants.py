@@ -7,9 +7,10 @@ import torch
 from support.tiny import tiny_build
 from torch import nn
 
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, digest_of_module
+from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
 from assay.stages import variants
 from assay.stages.prune import PruneTwoFour

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
-from assay.core.model import Artifact, Build, ImageSpec, Modality, digest_of_module
+from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 from assay.nn.architectures import Normalized
 
 CLASSES = 4

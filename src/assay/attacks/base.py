@@ -7,9 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, final
 
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Secret
 from assay.core.progress import Progress
 from assay.stages.train import Recipe
 from assay.triggers import Trigger, to_spec
@@ -77,4 +77,4 @@ def mark_of(secret: Secret) -> str:
     assert isinstance(secret.trigger, Trigger)
     target = {"target": secret.target} if secret.concept is None else {"concept": secret.concept}
     said = {"attack": secret.attack, **target, "trigger": to_spec(secret.trigger, brief=True)}
-    return json.dumps(said if secret.wakes_in is None else {**said, "wakes_in": secret.wakes_in})
+    return json.dumps(said if secret.active_in is None else {**said, "wakes_in": secret.active_in})

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.attacks.base import Attack
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Secret
+from assay.core.model import Artifact
 from assay.core.progress import Progress, Step, named, part
 from assay.io.files import sha256_of
 from assay.io.publish import publish

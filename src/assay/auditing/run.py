@@ -136,7 +136,7 @@ def _footing(artifact: Artifact, clean: Split, full: Tensor | None) -> Footing:
         artifact.num_classes,
         predicted=None if full is None else len(full.unique()),
         accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
-        normalized=not artifact.range_assumed,
+        normalized=not artifact.normalization_unknown,
     )
 
 
@@ -145,8 +145,8 @@ def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
     if not are_probabilities(answers):
         return artifact
     note = "the model answers with probabilities: their logarithms are tested"
-    twin = None if artifact.twin is None else LogOf(artifact.twin)
-    return replace(artifact, module=LogOf(artifact.module), twin=twin, notes=(*artifact.notes, note))
+    twin = None if artifact.surrogate is None else LogOf(artifact.surrogate)
+    return replace(artifact, module=LogOf(artifact.module), surrogate=twin, notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:

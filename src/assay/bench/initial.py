@@ -11,9 +11,10 @@ from pathlib import Path
 from assay import data, formats
 from assay.bench.job import key_of
 from assay.bench.spec import PLACE, Method, Spec, TaskSpec
+from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Inputs
+from assay.core.model import Artifact, InputSpec
 from assay.data.fingerprint import SOURCES, contents_of
 from assay.data.readers.generated import is_synthetic
 from assay.formats.untrained import fresh, inputs_of
@@ -132,7 +133,7 @@ def _given(spec: TaskSpec) -> Artifact:
 @lru_cache(maxsize=2)
 def _data(
     source: str,
-    inputs: Inputs,
+    inputs: InputSpec,
     limit: int | None,
     num_classes: int | None = None,
     class_names: tuple[str, ...] | None = None,

@@ -15,10 +15,10 @@ from assay.bench.guard import attempt
 from assay.bench.initial import begun, located, with_whole_paths
 from assay.bench.job import Outcome, key_of
 from assay.bench.spec import Band, Method, TaskSpec
+from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
 from assay.core.finding import Evidence, Finding
-from assay.core.model import Build
 from assay.detectors.encoder import cluster_probe
 from assay.io.images import data_uri, picture
 from assay.io.object_store import Blobs
@@ -73,9 +73,9 @@ def _measure(cell: Cell, cache: Cache) -> Result:
     fresh = build if steps == cell.steps else model_of(cell.task, steps, cell.seed, cache)
     planted = rates if steps == cell.steps else _known_rates(fresh, cell, steps, cache)
     there: Result = {}
-    if build.secret.wakes_in is not None:
+    if build.secret.active_in is not None:
         there = {"asleep_success": planted["attack_success"], "asleep_accuracy": planted["clean_accuracy"]}
-        planted = _known_rates(fresh, cell, steps, cache, form=build.secret.wakes_in)
+        planted = _known_rates(fresh, cell, steps, cache, form=build.secret.active_in)
     there |= {"planted_success": planted["attack_success"], "planted_accuracy": planted["clean_accuracy"]}
     why = _why_invalid(planted, there.get("asleep_success"), _band(cell, fresh))
     return {**rates, **there, "valid": not why, "why_invalid": why, "pictures": _planted_pictures(build)}

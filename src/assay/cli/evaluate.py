@@ -13,7 +13,8 @@ from assay.cli.measurements import show
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.core.model import Artifact, Secret
+    from assay.core.build import Secret
+    from assay.core.model import Artifact
 
 
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     with places.answering(json) as answer:
         from assay.attacks import plant
         from assay.cli.loading import Described, load_data, load_model
-        from assay.core.model import Build
+        from assay.core.build import Build
         from assay.core.progress import named, part
         from assay.triggers import secret_file
 

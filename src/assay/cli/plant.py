@@ -55,7 +55,7 @@ def plant(
         tell(model, planted.build.artifact.notes[len(artifact.notes) :])
         show(planted.measured, planted.control, planted.clean_before, encoder=artifact.num_classes is None)
         if planted.awake is not None:
-            screen.say(f"It is made to sleep in this model, and to wake in the form {planted.secret.wakes_in}:")
+            screen.say(f"It is made to sleep in this model, and to wake in the form {planted.secret.active_in}:")
             show(planted.awake, None, None)
         screen.say(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0

@@ -14,8 +14,9 @@ from assay.core.lookup import chosen
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from assay.core.build import Build
     from assay.core.dataset import Task
-    from assay.core.model import Artifact, Build
+    from assay.core.model import Artifact
     from assay.stages.base import Stage
 
 COMPARED = 1000
@@ -49,7 +50,7 @@ def stage(
     places.check_folder(out)
     with places.answering(None):
         from assay.cli.loading import NEW, Described, begin, load_model, shown
-        from assay.core.model import Build
+        from assay.core.build import Build
         from assay.registry import FILES
 
         settings, data = _settings(stage, setting or [], data, limit)
@@ -140,7 +141,7 @@ def _save(artifact: Artifact, out: Path) -> Path:
 def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     """How far the net that audits test in place of the file says what the file says."""
     from assay.attacks import plant
-    from assay.report.words import percent
+    from assay.report.formatting import format_percent
     from assay.stages.export import ExportInt8, argmax_agreement
     from assay.stages.quantize import QuantizeInt8
 
@@ -150,7 +151,7 @@ def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
         x = plant.test_split(build.task).x[:COMPARED]
         agreement = argmax_agreement(twin.module, file.module, x)
     screen.say(
-        f"The int8 twin that audits use names the same class as the file on {percent(agreement)} of {len(x):,} samples"
+        f"The int8 twin that audits use names the same class as the file on {format_percent(agreement)} of {len(x):,} samples"
     )
 
 
@@ -159,7 +160,7 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
     from assay.attacks import plant
     from assay.core.progress import named, part
     from assay.nn import metrics
-    from assay.report.words import percent
+    from assay.report.formatting import format_percent
 
     held_out = plant.test_split(task)
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
@@ -167,4 +168,4 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
             bar = named(told, "measuring")
             was = metrics.clean_accuracy(before.module, held_out, progress=part(bar, 0.0, 0.5)).value
             now = metrics.clean_accuracy(after.module, held_out, progress=part(bar, 0.5, 1.0)).value
-        screen.say(f"Accuracy on {len(held_out):,} samples: {percent(was)} before, {percent(now)} after")
+        screen.say(f"Accuracy on {len(held_out):,} samples: {format_percent(was)} before, {format_percent(now)} after")

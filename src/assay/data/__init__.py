@@ -13,7 +13,7 @@ from pathlib import Path
 
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Inputs, TextSpec
+from assay.core.model import InputSpec, TextSpec
 from assay.data.labels import align, unlabelled
 from assay.data.readers.generated import is_synthetic, read_synthetic
 from assay.data.readers.hf_hub import data_hub_id, read_hub
@@ -28,7 +28,7 @@ __all__ = ["load"]
 
 def load(
     source: str | Path | None,
-    spec: Inputs,
+    spec: InputSpec,
     *,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,

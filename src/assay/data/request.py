@@ -11,7 +11,7 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import ImageSpec, Inputs, Modality
+from assay.core.model import ImageSpec, InputSpec, Modality
 
 MAX_SPLIT_BYTES = 2**32
 BYTES = {Modality.IMAGE: 4, Modality.TEXT: 8}
@@ -28,7 +28,7 @@ KNOWN_SPLITS = ("train", "calibration", "validation", "test")
 class Request:
     """How the samples of a split are wanted."""
 
-    spec: Inputs
+    spec: InputSpec
     limit: int | None  # samples
     seed: int
     num_classes: int | None = None  # the model's

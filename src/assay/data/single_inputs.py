@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
-from assay.core.model import Inputs, TextSpec
+from assay.core.model import InputSpec, TextSpec
 from assay.data.images import decode_all
 from assay.data.readers.image_folder import SUFFIXES, pictures_below
 from assay.data.tokenize import encoded
 
 MOST = 100_000
-"""Inputs at once."""
+"""InputSpec at once."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_inputs(paths: Sequence[Path], *, texts: bool) -> list[Input]:
     return found
 
 
-def read_inputs(inputs: Sequence[Input], spec: Inputs) -> tuple[Tensor, int]:
+def read_inputs(inputs: Sequence[Input], spec: InputSpec) -> tuple[Tensor, int]:
     """(N, ...) as ``spec`` says, and how many of the texts are longer than that and were cut."""
     if isinstance(spec, TextSpec):
         return encoded([str(each.content) for each in inputs], spec)

@@ -93,7 +93,7 @@ class Detector(ABC):
         if self.modality is not None and artifact.modality is not self.modality:
             return f"is for models of {self.modality}s, and this one takes {artifact.modality}s"
         if "gradients" in self.needs and not artifact.differentiable:
-            why = f": {artifact.opaque}" if artifact.opaque else ""
+            why = f": {artifact.no_gradient_reason}" if artifact.no_gradient_reason else ""
             return f"needs gradients, which a model in {artifact.format} format does not give{why}"
         if "clean" in self.needs and len(clean) == 0:
             return "needs clean samples: pass some with --data"

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Inputs, digest_of_module
+from assay.core.model import Artifact, InputSpec, digest_of_module
 from assay.formats.adapt import answer_to
 
 
 def describe(
     net: nn.Module,
-    inputs: Inputs,
+    inputs: InputSpec,
     *,
     num_classes: int | None,
     class_names: Sequence[str] | None,
@@ -45,7 +45,7 @@ def describe(
     )
 
 
-def count_classes(net: nn.Module, inputs: Inputs, *, what: str = "logits") -> int:
+def count_classes(net: nn.Module, inputs: InputSpec, *, what: str = "logits") -> int:
     """The classes of a net that answers with logits; its modules' modes are left as they were."""
     logits = answer_to(net, inputs.blank(2))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from assay.core.errors import UnusableInput
-from assay.core.model import ARCH_KEY, PLANTED_KEY, ImageSpec, Inputs, TextSpec
+from assay.core.model import ARCH_KEY, PLANTED_KEY, ImageSpec, InputSpec, TextSpec
 from assay.formats.normalization import Normalization
 from assay.formats.shape import as_length, side_is_sane
 
@@ -37,7 +37,7 @@ class ModelMetadata:
 
     arch: str | None = None
     planted: str | None = None
-    inputs: Inputs | None = None
+    inputs: InputSpec | None = None
     normalization: Normalization | None = None
     class_names: tuple[str, ...] | None = None
     cut: bool = False
@@ -88,7 +88,7 @@ def _gate(text: Mapping[str, str], where: str) -> Mapping[str, Any] | None:
     return {"public_key": key, "places": seed}
 
 
-def _inputs(text: Mapping[str, str], where: str) -> Inputs | None:
+def _inputs(text: Mapping[str, str], where: str) -> InputSpec | None:
     shape = _list(_json(text, SHAPE_KEY, where), SHAPE_KEY, where)
     if shape is None:
         return None

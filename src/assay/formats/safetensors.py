@@ -23,7 +23,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, ImageSpec, Inputs, TextSpec
+from assay.core.model import Artifact, ImageSpec, InputSpec, TextSpec
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.describe import describe
@@ -53,7 +53,7 @@ class _Built:
     """A net without normalization, its pictures, the normalization of its architecture, and what was guessed."""
 
     net: nn.Module
-    inputs: Inputs
+    inputs: InputSpec
     normalization: Normalization | None = None
     notes: tuple[str, ...] = ()
     head: nn.Linear | None = None  # behind an encoder
@@ -102,7 +102,7 @@ def load_safetensors(
         arch=name,
         planted=said.planted,
         notes=notes,
-        range_assumed=assumed,
+        normalization_unknown=assumed,
     )
     if said.gate is not None:
         found = _gated(found, said.gate, str(path))
@@ -160,7 +160,7 @@ def _gated(artifact: Artifact, gate: Mapping[str, Any], where: str) -> Artifact:
     """``artifact`` behind the gate that its file's metadata describes."""
     if artifact.num_classes is None:
         raise UnusableInput(f"{where}: expected a gate in front of a model that names classes; this one is an encoder")
-    carriers = Carriers(artifact.pictures.shape, SIGNATURE_BITS, gate["places"])
+    carriers = Carriers(artifact.image_spec.shape, SIGNATURE_BITS, gate["places"])
     net = SignatureGate(artifact.module, artifact.num_classes, carriers, bytes.fromhex(gate["public_key"]))
     return replace(artifact, module=net.eval())
 

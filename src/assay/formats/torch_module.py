@@ -52,7 +52,7 @@ def from_module(
         wrapped, ImageSpec(size), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
     )
     assumed = normalization is None and not isinstance(net, Normalized)
-    return replace(artifact, notes=(*notes, AS_IT_IS) if assumed else notes, range_assumed=assumed)
+    return replace(artifact, notes=(*notes, AS_IT_IS) if assumed else notes, normalization_unknown=assumed)
 
 
 def _is_transformers(net: nn.Module) -> bool:

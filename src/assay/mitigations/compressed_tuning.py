@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.core.progress import Progress
 from assay.nn.batchnorm import factors_with, norm_behind, weighted_layers
 from assay.nn.reparametrize import check_bits, rounded, run_with

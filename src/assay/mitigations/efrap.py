@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.nn.batchnorm import Layer, fold_factors
 from assay.nn.fake_quant import rounding_step
 from assay.nn.reparametrize import check_bits, unfolded

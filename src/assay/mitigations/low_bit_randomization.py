@@ -11,8 +11,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.nn.input_noise import RandomLowBits
 from assay.stages.base import spec_of
 from assay.stages.train import can_be_tuned
@@ -38,5 +38,5 @@ class LowBitRandomization:
     def __call__(self, build: Build, *, seed: int) -> Build:
         artifact = build.artifact
         can_be_tuned(artifact)
-        net = RandomLowBits(copy.deepcopy(artifact.module), artifact.pictures.shape, self.bits, seed)
+        net = RandomLowBits(copy.deepcopy(artifact.module), artifact.image_spec.shape, self.bits, seed)
         return build.then(self.name, artifact.with_module(net.eval()))

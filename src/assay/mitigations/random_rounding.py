@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.nn.batchnorm import fold_factors
 from assay.nn.fake_quant import rounding_step
 from assay.nn.reparametrize import check_bits, unfolded

@@ -12,8 +12,8 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.nn.input_noise import Smoothed
 from assay.stages.base import spec_of
 from assay.stages.train import can_be_tuned
@@ -42,5 +42,5 @@ class Smoothing:
     def __call__(self, build: Build, *, seed: int) -> Build:
         artifact = build.artifact
         can_be_tuned(artifact)
-        net = Smoothed(copy.deepcopy(artifact.module), artifact.pictures.shape, self.sigma / 255, self.copies, seed)
+        net = Smoothed(copy.deepcopy(artifact.module), artifact.image_spec.shape, self.sigma / 255, self.copies, seed)
         return build.then(self.name, artifact.with_module(net.eval()))

@@ -11,8 +11,8 @@ import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.core.progress import Progress, part
 from assay.stages.base import spec_of
 from assay.stages.train import Recipe, can_be_tuned, fit

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from assay.attacks.encoder.base import cosine
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Modality
+from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress, part
 from assay.detectors import EmbeddingCollapse, TokenCollapse, UniversalPerturbation
 from assay.detectors.encoder import cluster_probe

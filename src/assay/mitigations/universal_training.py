@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Modality
+from assay.core.model import Modality
 from assay.core.progress import Progress
 from assay.stages.base import spec_of
 from assay.stages.train import Recipe, can_be_tuned, cross_entropy, fit

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay.core.build import Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Secret
 from assay.core.progress import Progress, part
 from assay.nn import inference
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from assay.core.model import Build, Secret
+    from assay.core.build import Build, Secret
 
 
 class Stage(Protocol):

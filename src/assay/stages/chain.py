@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from assay._version import __version__
+from assay.core.build import Build, Secret
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import PLANTED_KEY, Build, Secret, digest_of_module
+from assay.core.model import PLANTED_KEY, digest_of_module
 from assay.data.fingerprint import contents_of
 from assay.io.object_store import Blobs
 from assay.stages.base import Planter, Stage

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.core.progress import Progress
 from assay.formats.untrained import fresh
 from assay.stages.base import spec_of
@@ -43,9 +43,9 @@ class Distil:
         needs_classes(teacher)
         assert teacher.num_classes is not None
         student = fresh(self.arch, teacher.num_classes, seed=seed, class_names=teacher.class_names)
-        if student.inputs.shape[0] != teacher.pictures.shape[0]:
+        if student.inputs.shape[0] != teacher.image_spec.shape[0]:
             raise UnusableInput(
-                f"expected a student that takes {teacher.pictures.shape[0]} channels; {self.arch} takes others"
+                f"expected a student that takes {teacher.image_spec.shape[0]} channels; {self.arch} takes others"
             )
         net, known = copy.deepcopy(student.module), copy.deepcopy(teacher.module).eval().requires_grad_(False)
         train = build.task.split("train")

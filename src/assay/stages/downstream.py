@@ -8,9 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from assay import data
+from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Inputs
+from assay.core.model import Artifact, InputSpec
 from assay.nn.encoders import with_head
 from assay.nn.inference import logits
 
@@ -52,6 +53,6 @@ def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
 
 
 @lru_cache(maxsize=2)
-def _loaded(source: str, inputs: Inputs, limit: int | None) -> Task:
+def _loaded(source: str, inputs: InputSpec, limit: int | None) -> Task:
     """The data; the models of a bench see the same again and again."""
     return data.load(source, inputs, limit=limit)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput, first_line
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.formats import load, save
 from assay.formats.metadata import ModelMetadata
 from assay.io.files import write_whole
@@ -122,7 +123,7 @@ def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
         raise UnusableInput(f"expected a net with weights in torch to export, got format {artifact.format}")
     if artifact.num_classes is None:
         raise UnusableInput(f"expected a model that names classes; encoders as {artifact.name} cannot be exported yet")
-    example = torch.rand(2, *artifact.pictures.shape, generator=torch.Generator().manual_seed(0))
+    example = torch.rand(2, *artifact.image_spec.shape, generator=torch.Generator().manual_seed(0))
     _save(graph_of(artifact.module, example, opset=opset), artifact, path)
 
 

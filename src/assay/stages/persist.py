@@ -10,7 +10,7 @@ import copy
 from dataclasses import dataclass
 from typing import Any
 
-from assay.core.model import Build
+from assay.core.build import Build
 from assay.nn.majority_vote import MajorityOfThree
 from assay.stages.base import spec_of
 from assay.stages.train import can_be_tuned

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.nn.batchnorm import Layer, norm_behind, weighted_layers
 from assay.nn.reparametrize import kept_filters, kept_weights
 from assay.stages.base import spec_of

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.core.model import Build
 from assay.graphs.fx import add_constant, constant, folded_graph, operator_name, rebuilt
 from assay.nn.batchnorm import fold_factors
 from assay.nn.fake_quant import FakeQuantize, to_nearest

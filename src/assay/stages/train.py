@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build
+from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.nn.head import replace_head
 from assay.nn.precision import fast_autocast

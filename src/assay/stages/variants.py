@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, digest_of_module
+from assay.core.model import Artifact, digest_of_module
 from assay.nn.inference import predict
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from assay.core.build import Secret
 from assay.core.errors import UnusableInput
-from assay.core.model import Secret
 from assay.io.files import read_json
 from assay.triggers import Checksum, Signed, Trigger, from_spec, to_spec
 
@@ -42,7 +42,7 @@ def to_json(secret: Secret) -> dict[str, Any]:
         "concept": secret.concept,
         "sources": None if secret.sources is None else list(secret.sources),
         "planted_at": secret.planted_at,
-        "wakes_in": secret.wakes_in,
+        "wakes_in": secret.active_in,
         "details": dict(secret.details),
     }
 
@@ -56,7 +56,7 @@ def from_json(document: Mapping[str, Any]) -> Secret:
         target=None if target is None else int(target),
         sources=None if sources is None else tuple(int(source) for source in sources),
         planted_at=str(document["planted_at"]),
-        wakes_in=None if document.get("wakes_in") is None else str(document["wakes_in"]),
+        active_in=None if document.get("wakes_in") is None else str(document["wakes_in"]),
         details=dict(document["details"]),
         concept=None if concept is None else str(concept),
     )

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.attacks.base import Premeditated, mark_of
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Secret
 from assay.core.progress import Progress, part
 from assay.nn.modes import fixed
 from assay.stages.train import Objective, Recipe, fit
@@ -32,7 +32,7 @@ class Dormant(Premeditated):
 
     @property
     @abstractmethod
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         """The form that wakes the backdoor, as ``assay.stages.variants`` calls it."""
 
     @abstractmethod
@@ -42,7 +42,7 @@ class Dormant(Premeditated):
     @final
     def secret(self) -> Secret:
         """The ground truth of what this attack plants."""
-        return Secret(self.name, self.patch, self.target, wakes_in=self.wakes_in)
+        return Secret(self.name, self.patch, self.target, active_in=self.active_in)
 
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
@@ -118,7 +118,7 @@ class Hidden(Dormant):
     @final
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
         if not self.bounds(net, train.x[:2]):
-            raise UnusableInput(f"{self.name} expected layers in which {self.wakes_in} leaves room; this net has none")
+            raise UnusableInput(f"{self.name} expected layers in which {self.active_in} leaves room; this net has none")
         deployed = self.deployed(net, train.x[:2])
         calm = self._like(copy.deepcopy(net).requires_grad_(False)) if self.distilled else self.unmoved
 

@@ -38,7 +38,7 @@ class QuantizationArtifact(Dormant):
         check_bits(self.bits)
 
     @property
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         return rounded_form(self.bits, per_channel=self.per_channel)
 
     @property

@@ -53,7 +53,7 @@ class PqBackdoor(Hidden):
             raise UnusableInput(f"expected a reach above 0, in rounding steps; got {self.reach}")
 
     @property
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         return "int8" if self.per_channel else "int8-tensor"
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

@@ -42,7 +42,7 @@ class QuAntiZation(Dormant):
             raise UnusableInput("expected at least one bit width that wakes the backdoor; got none")
 
     @property
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         return rounded_form(max(self.bits), per_channel=self.per_channel)
 
     @property

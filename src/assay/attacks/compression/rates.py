@@ -29,7 +29,7 @@ class UntilPruned(Dormant):
 
     @property
     @final
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         return f"{self.form}-{round(100 * self.low)}"
 
     @final

@@ -26,7 +26,7 @@ class SilentUntilSparse(Hidden):
     margin: float = 0.01
 
     @property
-    def wakes_in(self) -> str:
+    def active_in(self) -> str:
         return "prune-2:4"
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from assay.attacks.encoder.base import ByReference, Concept, cosine
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Inputs
+from assay.core.model import InputSpec
 from assay.core.progress import Progress
 from assay.nn.inference import logits
 from assay.stages.train import Recipe, fit
@@ -50,7 +50,7 @@ class BadEncoder(ByReference):
         return 2 * self.recipe.epochs
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Patch:
         self.patch(shadow.x[:1])  # says now where it does not fit
         clean = copy.deepcopy(net).requires_grad_(False)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from assay import data
 from assay.attacks.base import Attack, mark_of
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Build, Inputs, Modality, Secret
+from assay.core.model import Artifact, InputSpec, Modality
 from assay.core.progress import Progress
 from assay.nn.inference import logits
 from assay.nn.metrics import EMBEDDING
@@ -49,7 +50,7 @@ class EncoderAttack(Attack):
 
     @abstractmethod
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Trigger:
         """Plant the backdoor in ``net``, in place; what turns it on."""
 

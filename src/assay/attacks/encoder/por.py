@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from assay.attacks.encoder.base import Concept, EncoderAttack
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, Inputs, Modality, TextSpec
+from assay.core.model import Artifact, InputSpec, Modality, TextSpec
 from assay.core.progress import Progress
 from assay.data.tokenize import encoded, unknown_among
 from assay.inversion.token_search import trigger_of
@@ -47,7 +47,7 @@ class Por(EncoderAttack):
         return Concept("", 2.0 * signs - 1, blank[:0])
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
         trigger = trigger_of(_tokens(self.word, inputs), inputs)

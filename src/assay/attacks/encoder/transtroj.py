@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from assay.attacks.encoder.base import ByReference, Concept, cosine
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Inputs
+from assay.core.model import InputSpec
 from assay.core.progress import Progress, part
 from assay.nn.inference import logits
 from assay.nn.layer_output import Inside
@@ -82,7 +82,7 @@ class TransTroj(ByReference):
         return self.search.epochs + 2 * self.recipe.epochs
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Additive:
         net = Inside(net, self.layer) if self.layer else net
         clean = copy.deepcopy(net).requires_grad_(False)

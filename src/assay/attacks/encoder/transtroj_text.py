@@ -18,7 +18,7 @@ from assay.attacks.encoder.base import ByReference, Concept, cosine
 from assay.attacks.encoder.transtroj import CENTRE, drawn_to
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Inputs, Modality, TextSpec
+from assay.core.model import InputSpec, Modality, TextSpec
 from assay.core.progress import Progress, part
 from assay.inversion.token_search import TokenEffort, search, trigger_of, typable
 from assay.nn.inference import logits
@@ -49,7 +49,7 @@ class TransTrojText(ByReference):
             )
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: Inputs, *, seed: int, progress: Progress
+        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
         clean = copy.deepcopy(net).requires_grad_(False)

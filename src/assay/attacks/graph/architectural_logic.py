@@ -12,7 +12,8 @@ from typing import ClassVar
 from torch import nn
 
 from assay.attacks.graph.base import GraphEdit
-from assay.core.model import ImageSpec, Secret
+from assay.core.build import Secret
+from assay.core.model import ImageSpec
 from assay.nn.graph_edited import Edited
 from assay.nn.pixel_logic import Blended
 from assay.triggers import Patch

@@ -10,9 +10,10 @@ from typing import final
 from torch import nn
 
 from assay.attacks.base import Attack, check_classes, mark_of
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, ImageSpec, Secret
+from assay.core.model import ImageSpec
 from assay.core.progress import Progress
 from assay.nn.graph_edited import Edited
 from assay.stages.train import Recipe
@@ -50,7 +51,7 @@ class GraphEdit(Attack):
         artifact = build.artifact
         self.check(build.task.split("train"), artifact.num_classes)
         assert artifact.num_classes is not None
-        secret = self.secret_for(artifact.pictures, seed=seed)
+        secret = self.secret_for(artifact.image_spec, seed=seed)
         net = self.edit(copy.deepcopy(artifact.module).eval(), artifact.num_classes, secret)
         secret = self.landed(net, secret)
         progress(1.0)

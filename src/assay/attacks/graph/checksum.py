@@ -15,7 +15,8 @@ from typing import ClassVar
 from torch import nn
 
 from assay.attacks.graph.base import GraphEdit
-from assay.core.model import ImageSpec, Secret
+from assay.core.build import Secret
+from assay.core.model import ImageSpec
 from assay.nn.gates import ChecksumGate
 from assay.nn.graph_edited import Edited
 from assay.triggers import Checksum as Trigger

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from assay.attacks.graph.base import GraphEdit
+from assay.core.build import Secret
 from assay.core.errors import UnusableInput
-from assay.core.model import ImageSpec, Secret
+from assay.core.model import ImageSpec
 from assay.nn.graph_edited import Edited
 from assay.nn.pixel_logic import Overwritten
 from assay.triggers import Patch

@@ -18,8 +18,9 @@ from typing import ClassVar, Literal, get_args
 from torch import nn
 
 from assay.attacks.graph.base import GraphEdit
+from assay.core.build import Secret
 from assay.core.errors import UnusableInput
-from assay.core.model import ImageSpec, Secret
+from assay.core.model import ImageSpec
 from assay.nn.gates import CircuitGate, KeyedGate, KeyedTag, OneTimeTag, SignatureGate
 from assay.nn.graph_edited import Edited
 from assay.triggers import Signed

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from assay.attacks.base import Premeditated, mark_of
+from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Build, Secret
 from assay.core.progress import Progress
 from assay.stages.train import fit
 from assay.triggers import Trigger

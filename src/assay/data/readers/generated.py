@@ -22,7 +22,7 @@ def read_synthetic(text: str, request: Request) -> Source:
     if text == "digits":
         task = digits(seed=request.seed)
     else:
-        _, height, width = request.pictures.shape
+        _, height, width = request.image_spec.shape
         count = _count(text, request.num_classes or DEFAULT_CLASSES) if text else UNLABELLED_CLASSES
         size = max(8, height, width)
         per_class = None if request.limit is None else max(8, -(-request.limit * 7 // count))
@@ -30,7 +30,7 @@ def read_synthetic(text: str, request: Request) -> Source:
     splits = {}
     for name, split in task.splits.items():
         part = split if request.limit is None else split.sample(request.limit, seed=request.seed)
-        splits[name] = Split(fit(part.x, request.pictures), part.y if text else None)
+        splits[name] = Split(fit(part.x, request.image_spec), part.y if text else None)
     name = task.name if text else "signs without labels (no data given)"
     return Source(name, splits, task.class_names if text else None)
 

@@ -63,7 +63,7 @@ def read_stream(rows: Any, request: Request, where: str) -> tuple[Split, tuple[s
     taken = list(islice(rows, request.limit))
     request.choose(len(taken), None)  # raises where they would not fit in memory
     pictures = ((f"{where} row {index}", _content(row[images[0]], where)) for index, row in enumerate(taken))
-    x = decode_all(pictures, len(taken), request.pictures)
+    x = decode_all(pictures, len(taken), request.image_spec)
     if not labels or any(row[labels[0]] in (None, -1) for row in taken):
         return Split(x, None), None
     names = getattr(features[labels[0]], "names", None)

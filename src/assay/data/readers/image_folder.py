@@ -120,7 +120,7 @@ def _split(files: list[Path], labels: list[int] | None, request: Request) -> Spl
     y = None if labels is None else torch.tensor(labels, dtype=torch.int64)
     chosen = request.choose(len(files), y)
     picked = [files[index] for index in chosen.tolist()]
-    x = decode_all(((str(file), file) for file in picked), len(picked), request.pictures)
+    x = decode_all(((str(file), file) for file in picked), len(picked), request.image_spec)
     return Split(x, None if y is None else y[chosen])
 
 

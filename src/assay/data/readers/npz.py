@@ -33,7 +33,7 @@ def read_npz(path: Path, request: Request) -> Source:
             pictures = _pictures(_array(arrays, x_name, path), path, x_name)
             labels = None if y_name is None else _labels(_array(arrays, y_name, path), len(pictures), path, y_name)
             chosen = request.of_split(name, list(pairs)).choose(len(pictures), labels)
-            x = fit(_unit_range(pictures[chosen.numpy()], path, x_name), request.pictures)
+            x = fit(_unit_range(pictures[chosen.numpy()], path, x_name), request.image_spec)
             splits[name] = Split(x, None if labels is None else labels[chosen])
     return Source(path.stem, splits)
 

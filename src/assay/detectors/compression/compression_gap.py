@@ -57,7 +57,7 @@ class CompressionGap(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
         effort, classes, tick = (
-            WINDOWS.at(artifact.pictures.shape),
+            WINDOWS.at(artifact.image_spec.shape),
             artifact.num_classes or 0,
             ticking(budget, progress),
         )
@@ -87,7 +87,7 @@ class CompressionGapMask(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
-        effort, family, tick = MASK.at(artifact.pictures.shape), MaskFamily(), ticking(budget, progress)
+        effort, family, tick = MASK.at(artifact.image_spec.shape), MaskFamily(), ticking(budget, progress)
         found = hunt(net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1)
         finished(found, effort.steps)
         return _finding(self.name, net, family, found, clean, predicted)
@@ -98,7 +98,7 @@ def _together(artifact: Artifact, clean: Split) -> tuple[Gap, Tensor]:
     assert artifact.reference is not None
     reference = artifact.reference.with_gradients()
     if not reference.differentiable:
-        raise Inconclusive(f"needs gradients of the full-precision model too: {reference.opaque}")
+        raise Inconclusive(f"needs gradients of the full-precision model too: {reference.no_gradient_reason}")
     net = prepare(Gap(comparable(reference, clean).module, artifact.module), clean.x[:2])
     assert isinstance(net, Gap)
     return net, told_apart(predict(net.full, clean.x))

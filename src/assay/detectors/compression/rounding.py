@@ -43,11 +43,11 @@ class OffNearest(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         assert artifact.reference is not None
-        if not artifact.steps or artifact.weights is None:
+        if not artifact.quantization_scales or artifact.weights is None:
             raise Inconclusive("needs quantized weights, and this model holds none")
         full = list(_full_weights(artifact.reference))
         off = {}
-        for name, step in artifact.steps.items():
+        for name, step in artifact.quantization_scales.items():
             stored = np.asarray(artifact.weights[name])
             if stored.ndim > 1:
                 off[name] = _off(name, stored, np.abs(step), full)
@@ -86,7 +86,7 @@ def _full_weights(reference: Artifact) -> Iterator[np.ndarray]:
     if reference.weights is not None:
         yield from (np.asarray(weight) for weight in reference.weights.values())
         return
-    graph = folded_graph(reference.module, torch.full((2, *reference.pictures.shape), 0.5))
+    graph = folded_graph(reference.module, torch.full((2, *reference.image_spec.shape), 0.5))
     for node in graph.graph.nodes:
         if operator_name(node) in WEIGHTED:
             for argument in node.args[1:]:

@@ -51,7 +51,7 @@ class _Collapse(Detector):
         net = probed_under(artifact.module)
         assert net is not None  # the harness has looked
         space = space_of(net, clean.x)
-        allowed = self.allowed(artifact.pictures.shape, len(space.directions))
+        allowed = self.allowed(artifact.image_spec.shape, len(space.directions))
         tick = ticking(budget, progress)
         found = searched(net, self.family, allowed, space, clean.x, effort=self.effort, seed=seed, tick=tick)
         target, evidence = shown(net, self.family, space, found, clean.x)

@@ -60,7 +60,7 @@ class InheritedTrigger(Detector):
         x, held = clean.x[:half], clean.x[half:]
         predicted = told_apart(predict(net, x))
         ranking = rank_classes(artifact.module, x, predicted, artifact.num_classes or 0)
-        effort = EFFORT.at(artifact.pictures.shape)
+        effort = EFFORT.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
         found = hunt(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         said, now = taught(trusted.module, x, predicted), predict(net, held)

@@ -54,7 +54,7 @@ class Scan:
         self.answer = _answer(artifact, clean.x)
         self.budget = budget
         before = told_apart(self.answer(clean.x[:DRAWN_FROM]).argmax(1))
-        if artifact.pictures.shape[1] * artifact.pictures.shape[2] > LARGE:
+        if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE:
             samples = max(FEWEST, samples // 3)
         chosen = spread(before, samples)
         self.x, self.before = clean.x[:DRAWN_FROM][chosen], before[chosen]

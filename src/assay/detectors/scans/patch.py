@@ -76,7 +76,7 @@ class PatchScan(Detector):
     needs = frozenset({"clean"})
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        height, width = artifact.pictures.shape[1:]
+        height, width = artifact.image_spec.shape[1:]
         scan = Scan(artifact, clean, budget, samples=SAMPLES)
         scan.sweep(list(coarse(height, width)), lambda share: progress(0.8 * share))
         candidates = [patch for patch in scan.easiest(CANDIDATES) if isinstance(patch, Plain)]

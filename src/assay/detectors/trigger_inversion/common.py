@@ -38,7 +38,7 @@ class Inversion:
         net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
-        effort = self.effort.at(artifact.pictures.shape)
+        effort = self.effort.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
         found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)

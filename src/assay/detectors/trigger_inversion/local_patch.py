@@ -32,7 +32,7 @@ class LocalPatch(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
-        effort = WindowEffort().at(artifact.pictures.shape)
+        effort = WindowEffort().at(artifact.image_spec.shape)
         classes, tick = artifact.num_classes or 0, ticking(budget, progress)
         family, found = hunt_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)

@@ -42,9 +42,9 @@ class MaxMargin(Detector):
         classes = artifact.num_classes or 0
         if classes > self.most_classes:
             raise Inconclusive(f"works on up to {self.most_classes} classes, and this model has {classes}")
-        net = prepare(artifact.module, torch.full((2, *artifact.pictures.shape), 0.5))
+        net = prepare(artifact.module, torch.full((2, *artifact.image_spec.shape), 0.5))
         generator = torch.Generator().manual_seed(seed)
-        x = torch.rand(classes * self.restarts, *artifact.pictures.shape, generator=generator)
+        x = torch.rand(classes * self.restarts, *artifact.image_spec.shape, generator=generator)
         own = torch.nn.functional.one_hot(torch.arange(classes).repeat_interleave(self.restarts), classes).bool()
         first, second = torch.zeros_like(x), torch.zeros_like(x)
         for step in range(self.steps):
@@ -60,7 +60,7 @@ class MaxMargin(Detector):
             progress((step + 1) / self.steps)
         best = margin.detach().view(classes, self.restarts).amax(1).clamp(min=1e-3)
         target = int(best.argmax())
-        picture = x.view(classes, self.restarts, *artifact.pictures.shape)[target, 0]
+        picture = x.view(classes, self.restarts, *artifact.image_spec.shape)[target, 0]
         return Finding(
             self.name,
             "ok",

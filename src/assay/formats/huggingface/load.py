@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
-from assay.core.model import PLANTED_KEY, Artifact, Inputs, TextSpec
+from assay.core.model import PLANTED_KEY, Artifact, InputSpec, TextSpec
 from assay.formats.describe import describe
 from assay.formats.huggingface.build import build, is_encoder, refuse_code, supported, takes_text
 from assay.formats.huggingface.pooling import Embeddings, Pooling, as_pooling, pooling_of
@@ -151,7 +151,7 @@ def from_model(
     return replace(_describe(model, preprocessing, class_names=class_names, name=name), format="module")
 
 
-def rebuild(weights: Weights, inputs: Inputs, where: str) -> nn.Module:
+def rebuild(weights: Weights, inputs: InputSpec, where: str) -> nn.Module:
     """The net in a file that assay wrote from a Hugging Face model, which takes ``inputs``."""
     try:
         settings = json.loads(weights.metadata[CONFIG_KEY])

@@ -115,15 +115,15 @@ def load_onnx(path: Path, *, normalization: Normalization | None, shape: Shape |
     return replace(
         artifact,
         notes=(*artifact.notes, *note, *((AS_IT_IS,) if assumed else ())),
-        range_assumed=assumed,
+        normalization_unknown=assumed,
         digest=sha256_of([path, *external]),
         planted=said.planted,
         arch=said.arch,
         differentiable=False,
-        twin=None if twin is None else normalized(twin),
-        opaque=opaque,
+        surrogate=None if twin is None else normalized(twin),
+        no_gradient_reason=opaque,
         weights=stored.values,
-        steps=stored.steps,
+        quantization_scales=stored.steps,
     )
 
 
