@@ -16,7 +16,7 @@ from assay.batch.audits import REPORTS, Audited
 from assay.io.csv import csv_text
 from assay.io.publish import publish
 from assay.io.templates import template_environment
-from assay.report import words
+from assay.report import formatting
 from assay.report.page import TEMPLATES
 from assay.report.view import TONES
 
@@ -108,7 +108,7 @@ def to_html(answers: Sequence[Audited], *, command: str) -> str:
                 (verdict, count, TONES.get(verdict, "none")) for verdict, count in counts(answers).items() if count
             ],
             total=len(answers),
-            command=words.visible(command, 1000),
+            command=formatting.display_text(command, 1000),
             version=__version__,
             today=date.today(),
         )
@@ -126,15 +126,15 @@ def _row(answer: Audited) -> Row:
     name = result.get("target_name")
     notes = [answer.reason, "audited by an earlier run" if answer.before else "", _mark(result.get("planted"))]
     return Row(
-        name=words.visible(answer.model),
+        name=formatting.display_text(answer.model),
         tone=TONES.get(answer.verdict, "none"),
         verdict=answer.verdict,
-        p_value=words.DASH if p_value is None else words.p_text(p_value),
-        target=words.DASH if target is None else words.visible(str(name or f"class {target}"), 60),
-        strongest=words.visible(str(result.get("strongest") or words.DASH), 60),
-        accuracy=words.DASH if accuracy is None else words.percent(accuracy),
+        p_value=formatting.DASH if p_value is None else formatting.format_p_value(p_value),
+        target=formatting.DASH if target is None else formatting.display_text(str(name or f"class {target}"), 60),
+        strongest=formatting.display_text(str(result.get("strongest") or formatting.DASH), 60),
+        accuracy=formatting.DASH if accuracy is None else formatting.format_percent(accuracy),
         link=_link(answer),
-        note=words.visible("; ".join(filter(None, notes)), 400),
+        note=formatting.display_text("; ".join(filter(None, notes)), 400),
     )
 
 

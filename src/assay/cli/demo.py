@@ -31,11 +31,12 @@ def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
 
 
 def _show(result: Demo) -> None:
+    from assay.report.formatting import format_percent
     from assay.report.view import page_of
-    from assay.report.words import percent
 
     rows = [
-        (name, percent(m.clean_accuracy.value), percent(m.attack_success.value)) for name, m in result.measured.items()
+        (name, format_percent(m.clean_accuracy.value), format_percent(m.attack_success.value))
+        for name, m in result.measured.items()
     ]
     columns = ("model", "right on clean signs", "trigger succeeds")
     screen.table("The backdoor in every form of the model", columns, rows, right=columns[1:])

@@ -41,6 +41,6 @@ def _interval(rate: Rate) -> str:
 
 
 def _percent(share: float) -> str:
-    from assay.report.words import percent
+    from assay.report.formatting import format_percent
 
-    return percent(share)
+    return format_percent(share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from assay.io.publish import write_text_atomically
 from assay.report.bundle import write
-from assay.report.document import dumps, to_json
+from assay.report.json_document import dumps, to_json
 from assay.report.junit import to_junit
 from assay.report.page import notebook, to_html
 from assay.report.sarif import to_sarif

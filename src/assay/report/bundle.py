@@ -13,7 +13,7 @@ from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
 from assay.io import images
 from assay.io import publish as files
-from assay.report.document import dumps, to_json
+from assay.report.json_document import dumps, to_json
 from assay.report.junit import to_junit
 from assay.report.page import to_html
 from assay.report.sarif import to_sarif

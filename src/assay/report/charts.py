@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from markupsafe import Markup
 
 from assay.core.result import Waking
-from assay.report.words import number, percent
+from assay.report.formatting import format_number, format_percent
 
 WIDTH, HEIGHT = 380, 112
 LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24
@@ -29,10 +29,10 @@ def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: s
 
     parts = [*_stacks([place(value) for value in values]), *_axis(low, high, place)]
     if shown is not None:
-        parts.append(_marker(place(shown), number(shown), tone))
-    summary = f"{name}: {len(values)} clean reference models from {number(min(values))} to {number(max(values))}"
+        parts.append(_marker(place(shown), format_number(shown), tone))
+    summary = f"{name}: {len(values)} clean reference models from {format_number(min(values))} to {format_number(max(values))}"
     if shown is not None:
-        summary += f"; this model {number(shown)}"
+        summary += f"; this model {format_number(shown)}"
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, summary)
     return head + Markup("").join(parts) + Markup("</svg>")
 
@@ -53,7 +53,7 @@ def waking_chart(kind: str, points: Sequence[Waking]) -> Markup:
         for x, step in zip(columns, steps, strict=True)
     ]
     said = "; ".join(
-        f"{step}: agreement {percent(point.agreement)}, success {percent(point.success)}"
+        f"{step}: agreement {format_percent(point.agreement)}, success {format_percent(point.success)}"
         for step, point in zip(steps, points, strict=True)
     )
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}: {}">').format(
@@ -113,7 +113,7 @@ def _axis(low: float, high: float, place: Callable[[float], float]) -> list[Mark
     line = Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, BASE + 0.5, RIGHT)
     labels = [
         Markup('<path class="axis" d="M{0} {1}v4"/><text class="tick" x="{0}" y="{2}">{3}</text>').format(
-            f"{place(value):.1f}", BASE + 0.5, BASE + 18, number(value)
+            f"{place(value):.1f}", BASE + 0.5, BASE + 18, format_number(value)
         )
         for value in _ticks(low, high)
     ]

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
 from assay.io.images import data_uri, difference, picture, trigger_picture
-from assay.report import charts, words
-from assay.report.drawing import graph_drawing
+from assay.report import charts, formatting
+from assay.report.graph_svg import graph_drawing
 
 MOST_BARS = 20
 MOST_SAMPLES = 6
@@ -83,7 +83,7 @@ def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None
         mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
         samples=tuple(_samples(audit, evidence, 160 if large else 96)),
         texts=tuple(_texts(audit, evidence)),
-        target=words.class_name(audit, finding.target) if finding.target is not None else "",
+        target=formatting.class_name(audit, finding.target) if finding.target is not None else "",
         graph=graph_drawing(evidence.graph),
     )
     shown = exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts or exhibit.graph
@@ -110,7 +110,9 @@ def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:
 def _texts(audit: Audit, evidence: Evidence) -> list[TextSample]:
     said = _said(audit, evidence, len(evidence.texts))
     return [
-        TextSample(words.visible(before, LONGEST_TEXT), words.visible(after, LONGEST_TEXT), *classes)
+        TextSample(
+            formatting.display_text(before, LONGEST_TEXT), formatting.display_text(after, LONGEST_TEXT), *classes
+        )
         for (before, after), classes in list(zip(evidence.texts, said, strict=True))[:MOST_SAMPLES]
     ]
 
@@ -120,7 +122,7 @@ def _said(audit: Audit, evidence: Evidence, count: int) -> list[tuple[str, str]]
     if not len(evidence.said_before) == len(evidence.said_after) == count:
         return [("", "")] * count
     return [
-        (words.class_name(audit, before), words.class_name(audit, after))
+        (formatting.class_name(audit, before), formatting.class_name(audit, after))
         for before, after in zip(evidence.said_before, evidence.said_after, strict=True)
     ]
 
@@ -137,8 +139,8 @@ def bars_of(audit: Audit, finding: Finding) -> Bars | None:
     longest = max(abs(values[index]) for index in shown) or 1.0
     rows = [
         Bar(
-            name=words.class_name(audit, index),
-            value=words.number(values[index]),
+            name=formatting.class_name(audit, index),
+            value=formatting.format_number(values[index]),
             bar=charts.bar(abs(values[index]) / longest),
             target=index == finding.target,
         )

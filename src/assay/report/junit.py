@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from assay.core.finding import Finding
 from assay.core.result import Audit, VariantResult
-from assay.report import choose, words
+from assay.report import formatting, selection
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -18,7 +18,7 @@ def to_junit(audit: Audit) -> str:
     suite = ElementTree.Element("testsuite", name="assay", time=_seconds(audit.seconds))
     _properties(suite, audit)
     _verdict(suite, audit)
-    blamed = {id(finding) for finding in choose.blamed(audit)}
+    blamed = {id(finding) for finding in selection.decisive_findings(audit)}
     for finding in audit.findings:
         _case(suite, audit, finding, fails=id(finding) in blamed)
     for variant in audit.variants:
@@ -40,8 +40,8 @@ def _properties(suite: ElementTree.Element, audit: Audit) -> None:
         "digest": audit.model.digest,
         "planted": audit.model.planted or "",
         "verdict": audit.verdict,
-        "p_value": words.p_text(audit.p_value),
-        "false_alarm_rate": words.percent(audit.false_alarm_rate),
+        "p_value": formatting.format_p_value(audit.p_value),
+        "false_alarm_rate": formatting.format_percent(audit.false_alarm_rate),
         "seed": str(audit.seed),
         "version": audit.version,
     }
@@ -71,8 +71,8 @@ def _case(suite: ElementTree.Element, audit: Audit, finding: Finding, *, fails: 
         ElementTree.SubElement(case, "error", type="failed", message=_xml(finding.reason))
     elif fails:
         text = (
-            f"score {words.number(finding.score)}, p-value {words.p_text(finding.p_value)}, "
-            f"target {words.class_name(audit, finding.target)}"
+            f"score {formatting.format_number(finding.score)}, p-value {formatting.format_p_value(finding.p_value)}, "
+            f"target {formatting.class_name(audit, finding.target)}"
         )
         ElementTree.SubElement(case, "failure", type=_xml(finding.technique), message=_xml(text))
 

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from assay.core.finding import BACKDOOR_TECHNIQUE, Finding
 from assay.core.result import Audit
-from assay.report import choose, words
-from assay.report.document import plain
+from assay.report import formatting, selection
+from assay.report.json_document import plain
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"
@@ -52,7 +52,13 @@ def to_sarif(audit: Audit) -> dict[str, Any]:
 def _rules(audit: Audit, techniques: list[str]) -> list[dict[str, Any]]:
     detectors = {finding.detector: finding.technique for finding in audit.findings}
     rules = [
-        _rule(name, f"{words.visible(name)} finds evidence of a backdoor in the model.", "error", technique, techniques)
+        _rule(
+            name,
+            f"{formatting.display_text(name)} finds evidence of a backdoor in the model.",
+            "error",
+            technique,
+            techniques,
+        )
         for name, technique in detectors.items()
     ]
     silent = "The audit could not decide whether the model carries a backdoor."
@@ -95,11 +101,11 @@ def _taxonomy(techniques: list[str]) -> dict[str, Any]:
 
 def _results(audit: Audit, rules: list[dict[str, Any]], techniques: list[str]) -> list[dict[str, Any]]:
     if audit.verdict == "inconclusive":
-        text = f"Inconclusive: {words.visible(audit.reason, 1000)}"
+        text = f"Inconclusive: {formatting.display_text(audit.reason, 1000)}"
         return [_result(audit, rules, techniques, INCONCLUSIVE, text, None)]
     return [
         _result(audit, rules, techniques, finding.detector, _message(audit, finding), finding)
-        for finding in choose.blamed(audit)
+        for finding in selection.decisive_findings(audit)
     ]
 
 
@@ -126,11 +132,11 @@ def _result(
 
 
 def _message(audit: Audit, finding: Finding) -> str:
-    target = "" if finding.target is None else f" towards {words.class_name(audit, finding.target)!r}"
-    detector, variant = words.visible(finding.detector), words.visible(finding.variant)
+    target = "" if finding.target is None else f" towards {formatting.class_name(audit, finding.target)!r}"
+    detector, variant = formatting.display_text(finding.detector), formatting.display_text(finding.variant)
     return (
-        f"Backdoor{target} found by {detector} in the form {variant!r}: score {words.number(finding.score)}, "
-        f"p-value {words.p_text(finding.p_value)}. {words.visible(audit.reason, 1000)}"
+        f"Backdoor{target} found by {detector} in the form {variant!r}: score {formatting.format_number(finding.score)}, "
+        f"p-value {formatting.format_p_value(finding.p_value)}. {formatting.display_text(audit.reason, 1000)}"
     )
 
 
@@ -151,7 +157,11 @@ def _notes(audit: Audit, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _note(level: str, what: str, why: str, extra: dict[str, Any]) -> dict[str, Any]:
-    return {"level": level, "message": {"text": f"{words.visible(what)}: {words.visible(why, 600)}"}, **extra}
+    return {
+        "level": level,
+        "message": {"text": f"{formatting.display_text(what)}: {formatting.display_text(why, 600)}"},
+        **extra,
+    }
 
 
 def _location(audit: Audit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from assay.core.finding import Finding
 from assay.core.result import Audit, VariantResult
-from assay.report import charts, choose, words
+from assay.report import charts, formatting, selection
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
 
 Tone = Literal["bad", "good", "unsure", "none"]
@@ -84,26 +84,26 @@ class Page:
 def page_of(audit: Audit) -> Page:
     """Everything the page says about ``audit``."""
     tone = TONES[audit.verdict]
-    blamed = choose.blamed(audit)
-    best = choose.strongest(audit, blamed)
+    blamed = selection.decisive_findings(audit)
+    best = selection.strongest_finding(audit, blamed)
     null = audit.null.statistics if audit.null else ()
     return Page(
-        title=words.visible(audit.model.path) or "model",
+        title=formatting.display_text(audit.model.path) or "model",
         tone=tone,
         word=audit.verdict.capitalize(),
         sentence=_sentence(audit),
-        reason=words.visible(audit.reason, 1000),
+        reason=formatting.display_text(audit.reason, 1000),
         meaning=tuple(_meaning(audit)),
-        planted="" if audit.model.planted is None else words.visible(audit.model.planted, 600) or "(empty)",
+        planted="" if audit.model.planted is None else formatting.display_text(audit.model.planted, 600) or "(empty)",
         star=None if best is None else _finding(audit, best, blamed, best, large=True),
-        star_variant="" if best is None else words.visible(best.variant, 60),
+        star_variant="" if best is None else formatting.display_text(best.variant, 60),
         variants=tuple(_variants(audit, blamed, best)),
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
         chart_note=_among(null, audit.statistic),
         waking=tuple(_waking(audit)),
         waking_of=_waking_of(audit),
-        limits=tuple(words.visible(limit, 1000) for limit in audit.limits),
-        command=words.visible(audit.command, 1000),
+        limits=tuple(formatting.display_text(limit, 1000) for limit in audit.limits),
+        command=formatting.display_text(audit.command, 1000),
         input=_input(audit),
         facts=tuple(_facts(audit)),
     )
@@ -118,7 +118,7 @@ def _waking_of(audit: Audit) -> str:
     if not audit.waking:
         return ""
     form, _, detector = audit.waking[0].test.rpartition("/")
-    name = words.class_name(audit, audit.waking[0].target)
+    name = formatting.class_name(audit, audit.waking[0].target)
     return f"What {detector} found in the form {form}, for the class {name}."
 
 
@@ -131,7 +131,7 @@ def _sentence(audit: Audit) -> str:
         return "This audit cannot say whether the model carries a backdoor."
     if audit.target is None:
         return "This model very likely carries a backdoor."
-    name = words.class_name(audit, audit.target)
+    name = formatting.class_name(audit, audit.target)
     if audit.model.num_classes is None:
         return (
             f"This encoder very likely carries a backdoor that draws whatever has the trigger to one point, in {name}."
@@ -145,14 +145,14 @@ def _meaning(audit: Audit) -> list[str]:
     sound = audit.verdict != "inconclusive" or audit.false_alarm_rate is not None
     if audit.p_value is not None and math.isfinite(audit.p_value) and sound:
         lines.append(
-            f"Of clean models, about {words.odds(audit.p_value)} would look at least this suspicious "
-            f"(p\u00a0{_equals(words.p_text(audit.p_value))})."
+            f"Of clean models, about {formatting.format_odds(audit.p_value)} would look at least this suspicious "
+            f"(p\u00a0{_equals(formatting.format_p_value(audit.p_value))})."
         )
     rate = audit.false_alarm_rate
     if rate is not None and rate > 0 and math.isfinite(rate):
         lines.append(
             f"The whole audit, every test on every form together, raises a false alarm on about "
-            f"{words.odds(rate)} clean models ({words.percent(rate)})."
+            f"{formatting.format_odds(rate)} clean models ({formatting.format_percent(rate)})."
         )
     if not sound:
         return lines or ["No error rate is stated: it would be that of a verdict which is not given."]
@@ -170,18 +170,20 @@ def _variants(audit: Audit, blamed: tuple[Finding, ...], best: Finding | None) -
 
 def _variant(audit: Audit, variant: VariantResult, blamed: tuple[Finding, ...], best: Finding | None) -> VariantView:
     findings = [finding for finding in audit.findings if finding.variant == variant.name]
-    top = choose.strongest(audit, findings)
+    top = selection.strongest_finding(audit, findings)
     tone, verdict = _variant_verdict(audit, variant, top, any(_is_among(finding, blamed) for finding in findings))
     return VariantView(
-        name=words.visible(variant.name, 60),
-        spec=words.visible(variant.spec),
-        accuracy=words.percent(variant.accuracy),
-        agreement=words.percent(variant.agreement),
-        strongest=words.DASH if top is None else words.visible(top.detector, 60),
-        strongest_p="" if top is None or top.p_value is None else f"p\u00a0{_equals(words.p_text(top.p_value))}",
+        name=formatting.display_text(variant.name, 60),
+        spec=formatting.display_text(variant.spec),
+        accuracy=formatting.format_percent(variant.accuracy),
+        agreement=formatting.format_percent(variant.agreement),
+        strongest=formatting.DASH if top is None else formatting.display_text(top.detector, 60),
+        strongest_p=""
+        if top is None or top.p_value is None
+        else f"p\u00a0{_equals(formatting.format_p_value(top.p_value))}",
         tone=tone,
         verdict=verdict,
-        skipped=words.visible(variant.skipped, 600),
+        skipped=formatting.display_text(variant.skipped, 600),
         findings=tuple(_finding(audit, finding, blamed, best) for finding in findings),
     )
 
@@ -202,20 +204,20 @@ def _finding(
     audit: Audit, finding: Finding, blamed: tuple[Finding, ...], best: Finding | None, *, large: bool = False
 ) -> FindingView:
     tone, status = _status(audit, finding, blamed)
-    name, target = words.visible(finding.detector, 60), words.class_name(audit, finding.target)
+    name, target = formatting.display_text(finding.detector, 60), formatting.class_name(audit, finding.target)
     return FindingView(
         name=name,
         tone=tone,
         ran=finding.status == "ok",
         status=status,
-        score=words.number(finding.score),
-        p_value=words.p_text(finding.p_value),
+        score=formatting.format_number(finding.score),
+        p_value=formatting.format_p_value(finding.p_value),
         target=target,
-        seconds=words.duration(finding.seconds),
-        reason=words.visible(finding.proof or finding.reason, 600),
+        seconds=formatting.format_duration(finding.seconds),
+        reason=formatting.display_text(finding.proof or finding.reason, 600),
         proven=bool(finding.proof),
-        technique=words.visible(finding.technique, 40),
-        numbers=tuple((words.label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
+        technique=formatting.display_text(finding.technique, 40),
+        numbers=tuple((formatting.format_label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
         chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
         chart_note=_among(finding.null_scores, finding.score),
         bars=bars_of(audit, finding),
@@ -231,7 +233,7 @@ def _status(audit: Audit, finding: Finding, blamed: tuple[Finding, ...]) -> tupl
         return "bad", "stands out"
     if not finding.compared:
         return ("unsure", "look at it") if finding.score else ("good", "nothing found")
-    p = choose.p_value(finding)
+    p = selection.finite_p_value(finding)
     if p is None:
         return "none", "not calibrated"
     # One low p-value among many tests is expected of clean models; only the combined statistic decides.
@@ -258,13 +260,13 @@ def _equals(p: str) -> str:
 
 
 def _value(value: float | int | str) -> str:
-    return words.visible(value) if isinstance(value, str) else words.number(float(value))
+    return formatting.display_text(value) if isinstance(value, str) else formatting.format_number(float(value))
 
 
 def _input(audit: Audit) -> str:
     shape = audit.model.shape
     if shape is None:
-        return words.DASH
+        return formatting.DASH
     of_text = f"{shape[0]} tokens"
     return of_text if len(shape) == 1 else f"{' × '.join(map(str, shape))} (channels × height × width)"
 
@@ -274,18 +276,21 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
     classes = "none: embeddings" if model.num_classes is None else f"{model.num_classes:,}"
     reference = "none"
     if null is not None:
-        described = f": {words.visible(null.description, 600)}" if null.description else ""
-        reference = f"{null.models:,} clean models, {words.visible(null.name)}{described}"
+        described = f": {formatting.display_text(null.description, 600)}" if null.description else ""
+        reference = f"{null.models:,} clean models, {formatting.display_text(null.name)}{described}"
     return [
-        ("Model", words.visible(model.path)),
-        ("SHA-256", words.visible(model.digest)),
-        ("Format", words.visible(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else ""))),
+        ("Model", formatting.display_text(model.path)),
+        ("SHA-256", formatting.display_text(model.digest)),
+        (
+            "Format",
+            formatting.display_text(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else "")),
+        ),
         ("Input", _input(audit)),
         ("Classes", classes),
-        ("Data", f"{words.visible(audit.data_name)} · {audit.data_samples:,} samples"),
+        ("Data", f"{formatting.display_text(audit.data_name)} · {audit.data_samples:,} samples"),
         ("Reference", reference),
         ("Seed", str(audit.seed)),
-        ("Time", words.duration(audit.seconds)),
-        ("Version", f"assay {words.visible(audit.version)}"),
-        *(("Note", words.visible(note, 600)) for note in audit.notes),
+        ("Time", formatting.format_duration(audit.seconds)),
+        ("Version", f"assay {formatting.display_text(audit.version)}"),
+        *(("Note", formatting.display_text(note, 600)) for note in audit.notes),
     ]

@@ -14,7 +14,7 @@ from assay.bench.leaderboard.chains import Chain, chains_of, measured_rows
 from assay.bench.leaderboard.tables import is_rate
 from assay.bench.records import FINAL, Record
 from assay.bench.statistics import AttackRow, DetectorRow, Figure, Found, MitigationRow
-from assay.report.words import visible
+from assay.report.formatting import display_text
 
 STATES = ("done", "invalid", "failed", "missing")
 
@@ -59,7 +59,7 @@ class Board:
         reasons: dict[Place, str] = {}
         for entry, record in self.found:
             if reason := why(record):
-                reasons.setdefault(_place(entry), visible(reason, 300))
+                reasons.setdefault(_place(entry), display_text(reason, 300))
         return reasons
 
 
@@ -100,7 +100,7 @@ def _attack(board: Board, row: AttackRow) -> dict[str, Any]:
 def _detector(board: Board, row: DetectorRow) -> dict[str, Any]:
     return {
         **_names(board, "detect", row, row.detector),
-        "detector": visible(row.detector),
+        "detector": display_text(row.detector),
         "asr": _figure(row.attack_success),
         "auc": _figure(row.auc),
         "above": _figure(row.found_above_clean),
@@ -119,7 +119,7 @@ def _detector(board: Board, row: DetectorRow) -> dict[str, Any]:
 def _mitigation(board: Board, row: MitigationRow) -> dict[str, Any]:
     return {
         **_names(board, "mitigate", row, row.mitigation),
-        "mitigation": visible(row.mitigation),
+        "mitigation": display_text(row.mitigation),
         "asr": _figure(row.attack_success),
         "before": _figure(row.success_before),
         "ca": _figure(row.clean_accuracy),
@@ -142,7 +142,7 @@ def _along(board: Board) -> Iterator[dict[str, Any]]:
         yield {
             **_names(board, "measure", row),
             "order": order[row.chain],
-            "parent": None if parent is None else visible(parent),
+            "parent": None if parent is None else display_text(parent),
             "asr": _figure(asr),
             "change": None if asr is None or before is None else _round(asr.value - before.value),
             "control": _figure(row.control),
@@ -154,9 +154,9 @@ def _along(board: Board) -> Iterator[dict[str, Any]]:
 def _names(board: Board, kind: str, row: AttackRow | DetectorRow | MitigationRow, method: str = "") -> dict[str, Any]:
     place = (kind, row.task, row.chain, row.attack, method)
     return {
-        "task": visible(row.task),
-        "chain": visible(row.chain),
-        "attack": visible(row.attack),
+        "task": display_text(row.task),
+        "chain": display_text(row.chain),
+        "attack": display_text(row.attack),
         "states": dict(board.states[place]),
         "why": board.reasons.get(place, ""),
     }
@@ -177,11 +177,11 @@ def _record(entry: Entry, record: Record, identity: str) -> dict[str, Any]:
     row = {
         "id": identity,
         "kind": kind,
-        "task": visible(entry.task),
-        "chain": visible(entry.chain),
-        "attack": visible(entry.attack),
-        "detector": visible(entry.cell.method) if kind == "detect" else None,
-        "mitigation": visible(entry.cell.method) if kind == "mitigate" else None,
+        "task": display_text(entry.task),
+        "chain": display_text(entry.chain),
+        "attack": display_text(entry.attack),
+        "detector": display_text(entry.cell.method) if kind == "detect" else None,
+        "mitigation": display_text(entry.cell.method) if kind == "mitigate" else None,
         "seed": entry.cell.seed,
         "state": state_of(record),
         "ca": _rate(result.get("clean_accuracy")),
@@ -189,8 +189,8 @@ def _record(entry: Entry, record: Record, identity: str) -> dict[str, Any]:
         "score": _round(result.get("score")),
         "abstained": result.get("status") == "abstained" or None,
         "seconds": _round(record.seconds),
-        "why": visible(why(record), 200) or None,
-        "place": visible(record.place or "") or None,
+        "why": display_text(why(record), 200) or None,
+        "place": display_text(record.place or "") or None,
     }
     return {name: value for name, value in row.items() if value is not None}
 

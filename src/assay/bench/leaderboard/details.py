@@ -12,7 +12,7 @@ from assay.bench.leaderboard.tables import data_text, is_rate, net_text, steps_t
 from assay.bench.records import Record
 from assay.bench.spec import Band
 from assay.bench.statistics import Found
-from assay.report.words import DASH, duration, label, number, percent, visible
+from assay.report.formatting import DASH, display_text, format_duration, format_label, format_number, format_percent
 
 MOST_PICTURES = 16 * 2**20
 """Characters of pictures in the page; all of them are in records.json."""
@@ -36,7 +36,7 @@ def details(found: Sequence[Found]) -> tuple[list[dict[str, Any]], list[str]]:
         left -= sum(len(uri) for uri in set(own.values()) - set(pictures))
         if left < 0:
             break
-        shown[index] = {visible(name, 60): pictures.setdefault(uri, len(pictures)) for name, uri in own.items()}
+        shown[index] = {display_text(name, 60): pictures.setdefault(uri, len(pictures)) for name, uri in own.items()}
     return [_detail(*pair, shown.get(index)) for index, pair in enumerate(found)], list(pictures)
 
 
@@ -62,11 +62,11 @@ def _pictures(record: Record) -> dict[str, str]:
 
 def _detail(entry: Entry, record: Record, pictures: Mapping[str, int] | None) -> dict[str, Any]:
     detail: dict[str, Any] = {
-        "facts": [(name, visible(text, LONGEST)) for name, text in _facts(entry, record) if text],
-        "result": [(name, visible(text, LONGEST)) for name, text in _result(record.result or {})],
+        "facts": [(name, display_text(text, LONGEST)) for name, text in _facts(entry, record) if text],
+        "result": [(name, display_text(text, LONGEST)) for name, text in _result(record.result or {})],
     }
     if record.error:
-        detail["error"] = visible(record.error, LONGEST)
+        detail["error"] = display_text(record.error, LONGEST)
     if pictures:
         detail["pictures"] = pictures
     elif _pictures(record):
@@ -89,7 +89,7 @@ def _facts(entry: Entry, record: Record) -> Iterator[Line]:
     yield "Clean samples given", f"{cell.samples:,}" if cell.samples else ""
     yield "Counts as valid", band_text(band) if band else ""
     yield "State in the store", record.state
-    yield "Time", duration(record.seconds) if record.seconds is not None else ""
+    yield "Time", format_duration(record.seconds) if record.seconds is not None else ""
     yield "Ran on", record.place or ""
     yield "Lost with its worker", f"{record.tries} times" if record.tries else ""
     yield "Key", record.key
@@ -110,13 +110,14 @@ def _result(result: Mapping[str, Any], before: str = "") -> Iterator[Line]:
         if is_rate(value):
             low, high = value["interval"]
             yield (
-                before + label(name),
-                f"{percent(value['value'])} ({percent(low)} to {percent(high)}; n = {value['samples']:,})",
+                before + format_label(name),
+                f"{format_percent(value['value'])} ({format_percent(low)} to {format_percent(high)}; "
+                f"n = {value['samples']:,})",
             )
         elif isinstance(value, Mapping):
-            yield from _result(value, f"{before}{label(name)}: ")
+            yield from _result(value, f"{before}{format_label(name)}: ")
         else:
-            yield before + label(name), _plain(value)
+            yield before + format_label(name), _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -124,4 +125,4 @@ def _plain(value: Any) -> str:
         return DASH
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return number(value) if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from assay.bench.leaderboard.chains import Chain
 from assay.bench.leaderboard.content import Board
 from assay.bench.statistics import AttackRow, Figure
-from assay.report.words import percent, visible
+from assay.report.formatting import display_text, format_percent
 
 WIDTH, LEFT, RIGHT, TOP, STEP = 400, 152, 386, 22, 25
 """Pixels; a chain takes STEP downwards."""
@@ -39,7 +39,7 @@ def charts(board: Board) -> list[Chart]:
     for (task, attack), rows in sorted(groups.items()):
         chains = [chain for chain in board.chains if chain.name in rows]
         holds = {chain.name: valid[task, attack, chain.name] > 0 for chain in chains}
-        made.append(Chart(visible(task), visible(attack), _chart(chains, rows, holds)))
+        made.append(Chart(display_text(task), display_text(attack), _chart(chains, rows, holds)))
     return made
 
 
@@ -54,7 +54,7 @@ def _chart(chains: Sequence[Chain], rows: Mapping[str, AttackRow], holds: Mappin
             parts.append(_segment(before.value, heights[chain.parent or ""], own.value, heights[chain.name]))
     for chain in chains:
         parts += _row(chain, rows[chain.name], heights[chain.name], holds[chain.name])
-    summary = "; ".join(f"{visible(chain.name)} {_asr(rows[chain.name])}" for chain in chains)
+    summary = "; ".join(f"{display_text(chain.name)} {_asr(rows[chain.name])}" for chain in chains)
     return Markup('<svg class="chart along" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, f"Attack success by chain: {summary}", Markup("").join(parts)
     )
@@ -69,18 +69,18 @@ def _grid(height: float) -> Iterator[Markup]:
 
 
 def _row(chain: Chain, row: AttackRow, y: float, holds: bool) -> Iterator[Markup]:
-    name, indent = visible(chain.name), INDENT * min(chain.depth, 5)
+    name, indent = display_text(chain.name), INDENT * min(chain.depth, 5)
     most = MOST_LETTERS - indent // 6
     yield Markup('<text x="{}" y="{}">{}<title>{}</title></text>').format(
         indent, y + 3.5, name if len(name) <= most else name[: most - 1] + "…", name
     )
     if row.clean_accuracy is not None:
         yield Markup('<path class="ca" d="M{} {}v10"><title>CA {}</title></path>').format(
-            _x(row.clean_accuracy.value), y - 5, percent(row.clean_accuracy.value)
+            _x(row.clean_accuracy.value), y - 5, format_percent(row.clean_accuracy.value)
         )
     if row.control is not None:
         yield Markup('<circle class="control" cx="{}" cy="{}" r="3"><title>control {}</title></circle>').format(
-            _x(row.control.value), y, percent(row.control.value)
+            _x(row.control.value), y, format_percent(row.control.value)
         )
     if row.attack_success is None:
         yield Markup('<text class="absent" x="{}" y="{}">{}</text>').format(_x(0) + 8, y + 3.5, _absence(row))
@@ -107,7 +107,8 @@ def _asr(row: AttackRow) -> str:
     figure = row.attack_success
     if figure is None:
         return _absence(row)
-    return f"ASR {percent(figure.value)} ({percent(figure.low)} to {percent(figure.high)}), n = {figure.n}"
+    interval = f"{format_percent(figure.low)} to {format_percent(figure.high)}"
+    return f"ASR {format_percent(figure.value)} ({interval}), n = {figure.n}"
 
 
 def _absence(row: AttackRow) -> str:

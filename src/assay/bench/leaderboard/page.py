@@ -20,7 +20,7 @@ from assay.bench.leaderboard.lines import charts
 from assay.bench.leaderboard.tables import data_text, net_text, steps_text, strict
 from assay.bench.spec import Method
 from assay.io.templates import template_environment
-from assay.report.words import visible
+from assay.report.formatting import display_text
 
 IN_SCRIPT = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 """What could end a script element or, in old browsers, a string; JSON may spell them so."""
@@ -45,12 +45,12 @@ def to_html(board: Board, *, title: str) -> str:
     lines, pictures = details(board.found)
     script = "\n".join(_source(PACKAGE, f"{part}.js") for part in SCRIPT)
     style = _source("assay.report", "report.css") + _source(PACKAGE, "leaderboard.css")
-    again = [visible(command, 1000) for command in commands(board.specs).values()]
+    again = [display_text(command, 1000) for command in commands(board.specs).values()]
     return (
         template_environment(PACKAGE)
         .get_template("leaderboard.html.j2")
         .render(
-            title=visible(title),
+            title=display_text(title),
             version=__version__,
             today=date.today(),
             policy=_policy(script, style),
@@ -128,7 +128,7 @@ def _names(board: Board) -> list[tuple[str, list[tuple[str, str]]]]:
     chains = {chain.name: steps_text(chain.steps) for chain in board.chains}
     groups = {"Tasks": tasks, "Attacks": attacks, "Chains": chains, "Mitigations": mitigations}
     return [
-        (group, [(visible(name), visible(text, 600)) for name, text in members.items()])
+        (group, [(display_text(name), display_text(text, 600)) for name, text in members.items()])
         for group, members in groups.items()
         if members
     ]

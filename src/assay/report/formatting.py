@@ -11,7 +11,7 @@ DASH = "–"
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def visible(text: str, limit: int = 200) -> str:
+def display_text(text: str, limit: int = 200) -> str:
     """``text`` with characters that hide, reorder or break the line spelled out, cut in its middle to ``limit``."""
     if len(text) > limit:
         head = limit * 2 // 3
@@ -36,10 +36,10 @@ def class_name(audit: Audit, target: int | None) -> str:
         return DASH
     if names is None or not 0 <= target < len(names):
         return f"class {target}"
-    return visible(names[target], 60) or f"class {target}"
+    return display_text(names[target], 60) or f"class {target}"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Three significant digits."""
     if value is None:
         return DASH
@@ -49,19 +49,19 @@ def number(value: float | None) -> str:
     return text.replace("-", "−")
 
 
-def p_text(value: float | None) -> str:
+def format_p_value(value: float | None) -> str:
     """A p-value: two significant digits, and never a bare 0."""
     if value is None or not math.isfinite(value):
         return DASH
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
-def percent(value: float | None) -> str:
+def format_percent(value: float | None) -> str:
     """A share in [0, 1] as per cent with one decimal place."""
     return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}\u00a0%"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds, or minutes and seconds from 100 s on."""
     if not math.isfinite(seconds):
         return DASH
@@ -72,13 +72,13 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
-def odds(p: float) -> str:
+def format_odds(p: float) -> str:
     """A probability as a count: "1 in 20", "42 in 100"."""
     if p > 0.1:
         return f"{min(99, round(100 * p))} in 100"
     return f"1 in {round(1 / max(p, 1e-6)):,}"
 
 
-def label(key: str) -> str:
+def format_label(key: str) -> str:
     """A key of ``evidence.numbers`` as a label."""
-    return visible(key.replace("_", " "), 60)
+    return display_text(key.replace("_", " "), 60)

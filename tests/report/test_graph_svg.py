@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from assay.core.finding import GraphNode
-from assay.report.drawing import graph_drawing
+from assay.report.graph_svg import graph_drawing
 
 NODES = (
     GraphNode("Round", "round", ("x",), ("a",)),
