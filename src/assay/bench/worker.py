@@ -15,7 +15,7 @@ from assay.bench.guard import attempt
 from assay.bench.initial import begun, located, with_whole_paths
 from assay.bench.job import Outcome, key_of
 from assay.bench.spec import Band, Method, TaskSpec
-from assay.core.build import Build
+from assay.core.build import Build, cache_text
 from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
 from assay.core.finding import Evidence, Finding
@@ -151,7 +151,7 @@ def model_of(
 def _known_rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, form: str = "full") -> Result:
     """``_rates``, once for a model: the one right after planting is judged along every chain that begins with it."""
     same = Cell("measure", cell.task, steps, cell.seed).key
-    key = key_of([same, form, build.artifact.digest, repr(build.secret), digest_of_task(build.task)])
+    key = key_of([same, form, build.artifact.digest, cache_text(build.secret), digest_of_task(build.task)])
     return cache.figures(key, lambda: _rates(build, cell, steps, cache, form=form))
 
 

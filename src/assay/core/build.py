@@ -56,3 +56,9 @@ class Build:
     def then(self, step: str, artifact: Artifact, secret: Secret | None = None) -> Build:
         """The next build: ``artifact`` after ``step``; a secret once planted stays unless a new one comes."""
         return Build(artifact, self.task, secret or self.secret, (*self.history, step))
+
+
+def cache_text(secret: Secret | None) -> str:
+    """Return the text that stands for a secret in the keys of a build cache."""
+    # The first caches knew the field ``active_in`` by another name; with that name they stay valid.
+    return repr(secret).replace(", active_in=", ", wakes_in=")

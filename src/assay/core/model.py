@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 
-
 PLANTED_KEY = "assay.planted"
 """Key of the mark in a model file's metadata that says a backdoor was planted in it by assay."""
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from assay._version import __version__
-from assay.core.build import Build, Secret
+from assay.core.build import Build, Secret, cache_text
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import PLANTED_KEY, digest_of_module
@@ -120,8 +120,8 @@ def _key(stage: Stage, build: Build, seed: int, data: str) -> str:
     sha = hashlib.sha256(repr(artifact.module).encode())
     for name, tensor in _tensors(artifact.module).items():
         _add(sha, name, tensor)
-    facts = [__version__, torch.__version__, artifact.digest, repr(artifact.inputs), _facts(build), repr(build.secret)]
-    spec = stage.spec()
+    secret, spec = cache_text(build.secret), stage.spec()
+    facts = [__version__, torch.__version__, artifact.digest, repr(artifact.inputs), _facts(build), secret]
     sha.update(json.dumps([*facts, data, spec, seed], sort_keys=True, default=repr).encode())
     for path, content in contents_of(spec).items():  # of files that the spec knows by their path
         sha.update(f"{path} {content}".encode())
@@ -181,7 +181,7 @@ def _written(build: Build, result: Build, learned: dict[str, Any] | None) -> byt
         "artifact": _facts(result),
         "digest": digest_of_module(result.artifact.module),
         "steps": result.history[len(build.history) :],
-        "secret": repr(result.secret),
+        "secret": cache_text(result.secret),
         "learned": learned,
     }
     metadata = {_FACTS_KEY: json.dumps(facts)}
@@ -206,7 +206,7 @@ def _read(path: Path, stage: Stage, build: Build) -> Build | None:
                     tensor.copy_(file.get_tensor(name))
         changes, steps = facts["artifact"], facts["steps"]
         secret = secret if facts.get("learned") is None else secret_file.from_json(facts["learned"])
-        whole = facts["digest"] == digest_of_module(net) and facts["secret"] == repr(secret)
+        whole = facts["digest"] == digest_of_module(net) and facts["secret"] == cache_text(secret)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, UnusableInput):
         return None
     if not whole:
