@@ -26,7 +26,7 @@ from assay.calibration.null import Null, detector_of
 from assay.core.dataset import Task
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.core.result import VariantResult
+from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import default_detectors
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def audited(artifact: Artifact, task: Task, *, seed: int = 0) -> dict[str, objec
         "samples": result.data_samples,
         "classes": result.model.num_classes,
         "data": likeness(clean_samples(task, artifact, seed=seed).split.x),
-        "variants": {v.name: v.skipped or v.accuracy for v in result.variants},
+        "variants": {v.name: v.reason or v.accuracy for v in result.variants},
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
     }
 
@@ -97,7 +97,7 @@ def against(null: Null | None, row: dict) -> dict:
     findings = tuple(
         Finding(
             detector_of(test),
-            "abstained" if score is None else "ok",
+            Outcome.ABSTAINED if score is None else "ok",
             test.rpartition("/")[0],
             score=score,
             target=target,
@@ -105,9 +105,7 @@ def against(null: Null | None, row: dict) -> dict:
         for test, (score, _, target) in row["findings"].items()
     )
     forms = tuple(
-        VariantResult(name, "", None, skipped=value, broken="compression broke" in value)
-        if isinstance(value, str)
-        else VariantResult(name, "", value)
+        _left_out(name, value) if isinstance(value, str) else VariantResult(name, "", value)
         for name, value in row["variants"].items()
     )
     accuracy = next(form.accuracy for form in forms if form.name == "full")
@@ -119,6 +117,11 @@ def against(null: Null | None, row: dict) -> dict:
     }
     new = {"verdict": verdict.word, "p_value": verdict.p_value, "statistic": verdict.statistic}
     return {**row, **new, "target_found": verdict.target, "findings": p_values}
+
+
+def _left_out(name: str, reason: str) -> VariantResult:
+    outcome = VariantOutcome.BROKEN if "compression broke" in reason else VariantOutcome.UNAVAILABLE
+    return VariantResult(name, "", None, outcome=outcome, reason=reason)
 
 
 def runs_now(test: str) -> bool:

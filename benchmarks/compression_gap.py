@@ -32,7 +32,7 @@ from assay.calibration.null import FALSE_ALARM_RATE, Null, detector_of
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.finding import Finding
-from assay.core.result import VariantResult
+from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.nn.inference import predict
 from assay.stages import variants
@@ -160,7 +160,10 @@ def _judged(model: dict[str, Any], null: Null) -> dict[str, Any]:
         for form, row in forms.items()
         if "status" in row
     )
-    results = tuple(VariantResult(form, "", None, broken="status" not in row) for form, row in forms.items())
+    results = tuple(
+        VariantResult(form, "", None, outcome=VariantOutcome.TESTED if "status" in row else VariantOutcome.BROKEN)
+        for form, row in forms.items()
+    )
     verdict = judge(findings, results, null, Footing(SAMPLES))
     scores = scores_of(findings)
     joined = null.joined(scores)

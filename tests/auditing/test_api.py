@@ -136,7 +136,7 @@ def test_without_data_it_is_inconclusive(data: Any) -> None:
     assert result.verdict == "inconclusive"
     assert result.data_samples == 0
     assert all("--data" in f.reason for f in result.findings)
-    assert [(v.name, v.skipped != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
+    assert [(v.name, v.reason != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
 
 
 def test_pictures_without_labels_will_do() -> None:
@@ -279,8 +279,8 @@ def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("assay.stages.variants.make", broken)
     result = audited(None, variant_names=("full", "prune-50"))
-    assert [v.skipped != "" for v in result.variants] == [False, True]
-    assert "compression broke it" in result.variants[1].skipped
+    assert [v.reason != "" for v in result.variants] == [False, True]
+    assert "compression broke it" in result.variants[1].reason
     assert result.variants[1].agreement == 0.25
     assert {f.variant for f in result.findings} == {"full"}
     assert "prune-50" in " ".join(result.limits)
@@ -295,7 +295,7 @@ def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.Mo
 
     monkeypatch.setattr("assay.stages.variants.make", crash)
     result = audited(None, variant_names=("full", "prune-50"))
-    assert result.variants[1].skipped == "it could not be made: view size is not compatible"
+    assert result.variants[1].reason == "it could not be made: view size is not compatible"
     assert result.verdict == "clean"
 
 
@@ -304,7 +304,7 @@ def test_a_variant_that_cannot_be_made_says_why() -> None:
     result = audit(
         net, (x, None), shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS, variant_names=("full", "fine-tuned")
     )
-    assert "labels" in result.variants[1].skipped
+    assert "labels" in result.variants[1].reason
     assert {f.variant for f in result.findings} == {"full"}
 
 
@@ -325,14 +325,14 @@ class Blind(Detector):
 
     name = "blind"
     title = "for tests"
-    needs = frozenset()
+    needs = Requirement.NONE
 
     def __init__(self) -> None:
         self.got: list[tuple[assay.Artifact, Split]] = []
 
     def run(self, artifact: assay.Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         self.got.append((artifact, clean))
-        return Finding(self.name, "ok", score=0.0)
+        return Finding(self.name, Outcome.SCORED, score=0.0)
 
 
 def test_a_detector_gets_the_form_and_the_clean_samples() -> None:

@@ -9,7 +9,7 @@ from support.nulls import null_of_rows
 from assay.auditing.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, decide, judge, limits
 from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference, Score, cell
 from assay.core.finding import Finding
-from assay.core.result import VariantResult
+from assay.core.result import VariantOutcome, VariantResult
 
 TESTS = [("full", name) for name in (*sorted(SEARCHES), "patch-scan")] + [("int8", "neural-cleanse")]
 FULL = VariantResult("full", "as given", 0.95, 1.0)
@@ -26,7 +26,7 @@ def findings(**scores: float) -> tuple[Finding, ...]:
     return tuple(
         Finding(
             name,
-            "ok",
+            Outcome.SCORED,
             variant=variant,
             score=scores.get(("" if variant == "full" else variant + "_") + name.replace("-", "_"), 0.0),
             target=index,
@@ -99,7 +99,7 @@ def test_models_that_ran_other_tests_do_not_count() -> None:
 
 
 def test_tests_that_the_null_does_not_know_are_left_out() -> None:
-    strange = Finding("new-method", "ok", score=1e6, target=3)
+    strange = Finding("new-method", Outcome.SCORED, score=1e6, target=3)
     assert judge((*findings(), strange), (FULL,), null_of(), FIRM).word == "clean"
     verdict = judge((strange,), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
@@ -182,7 +182,7 @@ def test_clean_without_a_reference_for_the_search_is_inconclusive() -> None:
 
 
 def test_a_form_that_came_too_late_is_no_pass() -> None:
-    late = VariantResult("int8", "int8", None, None, "the budget ended before it was made", late=True)
+    late = VariantResult("int8", "int8", None, None, VariantOutcome.OUT_OF_TIME, "the budget ended before it was made")
     verdict = judge(findings(), (FULL, late), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "int8" in verdict.reason
@@ -190,7 +190,7 @@ def test_a_form_that_came_too_late_is_no_pass() -> None:
 
 
 def test_a_test_that_broke_off_is_no_pass_in_whatever_form() -> None:
-    cut = Finding("compression-gap", "abstained", "int8", "the budget ended after 3 of 20 steps", unfinished=True)
+    cut = Finding("compression-gap", Outcome.ABSTAINED, "int8", "the budget ended after 3 of 20 steps", unfinished=True)
     verdict = judge((*findings(), cut), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "compression-gap in the form int8: the budget ended" in verdict.reason
@@ -200,14 +200,14 @@ def test_a_test_that_broke_off_is_no_pass_in_whatever_form() -> None:
 
 def test_limits_name_the_forms_that_could_not_be_compared() -> None:
     known = tuple(replace(f, p_value=0.5) for f in findings())
-    strange = Finding("neural-cleanse", "ok", "bf16", score=1.0)
+    strange = Finding("neural-cleanse", Outcome.SCORED, "bf16", score=1.0)
     assert "bf16" in " ".join(limits((*known, strange), (FULL,)))
     assert "bf16" not in " ".join(limits(known, (FULL,)))
 
 
 def test_limits_name_the_tests_that_could_not_be_compared() -> None:
     known = tuple(replace(f, p_value=0.5) for f in findings())
-    beside = Finding("off-nearest", "ok", "full", score=1.0)
+    beside = Finding("off-nearest", Outcome.SCORED, "full", score=1.0)
     assert "full/off-nearest. Read" in " ".join(limits((*known, beside), (FULL,)))
     assert "not compared" not in " ".join(limits(known, (FULL,)))
 
@@ -233,7 +233,7 @@ def test_the_p_value_is_the_pictures_one() -> None:
 
 
 def test_limits_say_what_was_not_done() -> None:
-    skipped = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it", broken=True)
+    skipped = VariantResult("prune-50", "half", 0.2, 0.3, VariantOutcome.BROKEN, "compression broke it")
     said = " ".join(limits(without(findings(), "patch-scan"), (FULL, skipped)))
     assert "prune-50 (compression broke it)" in said
     assert "patch-scan" in said
@@ -247,8 +247,8 @@ def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
         {"full/neural-cleanse": float(a), "prune-50/neural-cleanse": float(b)}
         for a, b in zip(rng.normal(size=100), rng.pareto(1.0, size=100), strict=True)
     )
-    found = (Finding("neural-cleanse", "ok", "full", score=3.0),)
-    broken = VariantResult("prune-50", "half", 0.2, 0.3, "compression broke it", broken=True)
+    found = (Finding("neural-cleanse", Outcome.SCORED, "full", score=3.0),)
+    broken = VariantResult("prune-50", "half", 0.2, 0.3, VariantOutcome.BROKEN, "compression broke it")
     left_out, lost = (judge(found, forms, null_of_rows(rows), FIRM).p_value for forms in ((FULL,), (FULL, broken)))
     assert left_out == pytest.approx(1 / 101)
     assert lost is not None

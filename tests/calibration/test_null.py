@@ -24,7 +24,7 @@ from assay.calibration.null import (
     cell,
 )
 from assay.core.finding import Finding
-from assay.core.result import VariantResult
+from assay.core.result import VariantOutcome, VariantResult
 
 
 def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:
@@ -228,11 +228,13 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
             for row, named, lost in zip(scores, classes, broken, strict=True)
         ]
         findings = tuple(
-            Finding(t, "ok", v, score=score.value, target=score.target)
+            Finding(t, Outcome.SCORED, v, score=score.value, target=score.target)
             for v, t in zip(forms, names, strict=True)
             if (score := rows[n].get(cell(v, t)))
         )
-        result = VariantResult("prune-50", "", None, skipped="it broke" if broken[n] else "", broken=bool(broken[n]))
+        result = VariantResult(
+            "prune-50", "", None, outcome=VariantOutcome.BROKEN if broken[n] else VariantOutcome.TESTED
+        )
         p = judge(findings, (result,), Null("toys", "", tuple(map(Reference, rows[:n]))), Footing(512)).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE

@@ -18,7 +18,7 @@ from assay.core.dataset import Split, Task
 from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
-from assay.core.result import Audit, ModelInfo, Waking, as_call
+from assay.core.result import Audit, ModelInfo, SweepPoint, as_call
 from assay.detectors import CompressionGap, CompressionGapMask
 from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder import cluster_probe
@@ -133,7 +133,7 @@ def _judged(artifact: Artifact, given: intake.Clean, asked: Asked, clean_models:
         seconds=0.0,
         seed=asked.seed,
         version=__version__,
-        waking=_woken(found.artifact, clean, findings, verdict.strongest, asked),
+        trigger_sweep=_woken(found.artifact, clean, findings, verdict.strongest, asked),
         notes=(*found.artifact.notes, *given.notes),
     )
 
@@ -167,7 +167,7 @@ def _woken(
     findings: tuple[Finding, ...],
     strongest: str | None,
     asked: Asked,
-) -> tuple[Waking, ...]:
+) -> tuple[SweepPoint, ...]:
     """What the trigger that the verdict rests on does from form to form; else one that opened a gap, if any did."""
     blamed = [f for f in findings if cell(f.variant, f.detector) == strongest]
     gaps = [

@@ -15,7 +15,7 @@ from assay.core.errors import AssayError, UnusableInput, first_line
 from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
-from assay.core.result import VariantResult
+from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Budget, Detector, comparable
 from assay.detectors.encoder.cluster_probe import in_form
@@ -108,18 +108,24 @@ def _variant(
     """The form and how good it is; no form where it cannot be made or has lost what the model could."""
     spec = variants.variant_of(name).spec
     if full is None and name != "full":
-        return None, VariantResult(name, spec, None, None, "needs clean samples: pass some with --data")
+        return None, VariantResult(
+            name, spec, None, None, VariantOutcome.UNAVAILABLE, "needs clean samples: pass some with --data"
+        )
     if asked.budget.left() <= 0 and name != "full":
-        return None, VariantResult(name, spec, None, None, "the budget ended before it was made", late=True)
+        return None, VariantResult(
+            name, spec, None, None, VariantOutcome.OUT_OF_TIME, "the budget ended before it was made"
+        )
     try:
         form = artifact if spec is None else in_form(name, artifact, clean, seed=asked.seed)
         predictions = full if form is artifact else _predict(form.module, clean.x)
     except AssayError as why:
-        return None, VariantResult(name, spec, None, None, str(why))
+        return None, VariantResult(name, spec, None, None, VariantOutcome.UNAVAILABLE, str(why))
     except Exception as error:  # a stranger's net can fail in any way: the other forms are still audited
         if name == "full":
             raise
-        return None, VariantResult(name, spec, None, None, f"it could not be made: {first_line(error)}")
+        return None, VariantResult(
+            name, spec, None, None, VariantOutcome.UNAVAILABLE, f"it could not be made: {first_line(error)}"
+        )
     if full is None or predictions is None:
         return form, VariantResult(name, spec, None, None)
     agreement = float((predictions == full).float().mean())
@@ -127,7 +133,9 @@ def _variant(
     lost = ""
     if 1 - agreement > LOST_AGREEMENT:
         lost = f"agrees with the model as given on only {agreement:.0%} of the samples: compression broke it"
-    return (None if lost else form), VariantResult(name, spec, accuracy, agreement, lost, broken=bool(lost))
+    return (None if lost else form), VariantResult(
+        name, spec, accuracy, agreement, VariantOutcome.BROKEN if lost else VariantOutcome.TESTED, lost
+    )
 
 
 def _footing(artifact: Artifact, clean: Split, full: Tensor | None) -> Footing:

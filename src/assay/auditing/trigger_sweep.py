@@ -8,7 +8,7 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.model import Artifact
-from assay.core.result import Waking
+from assay.core.result import SweepPoint
 from assay.detectors.base import Budget
 from assay.detectors.encoder.cluster_probe import in_form
 from assay.nn.inference import predict
@@ -35,7 +35,7 @@ def waking(
     seed: int,
     budget: Budget,
     progress: Callable[[float], None] = lambda share: None,
-) -> tuple[Waking, ...]:
+) -> tuple[SweepPoint, ...]:
     """What ``trigger`` does in each form of ``artifact`` that can be made while the budget lasts.
 
     ``names``: the forms of the audit, which come first. Success is counted over pictures that the full model does not
@@ -59,5 +59,5 @@ def waking(
             agreement, success = predict(net, x) == before, predict(net, triggered) == target
         except Exception:  # a stranger's net can fail in any way: the chart has a point less
             continue
-        points.append(Waking(kind, step, float(agreement.float().mean()), float(success.float().mean()), target))
+        points.append(SweepPoint(kind, step, float(agreement.float().mean()), float(success.float().mean()), target))
     return tuple(points)

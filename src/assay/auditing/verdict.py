@@ -11,7 +11,7 @@ import numpy as np
 from assay.calibration.data_profile import Likeness
 from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Score, cell
 from assay.core.finding import Finding
-from assay.core.result import NullInfo, VariantResult
+from assay.core.result import NullInfo, VariantOutcome, VariantResult
 
 FEWEST_SAMPLES = 20
 """With 12 clean samples the scans score a clean ResNet-20 half as high again as with 512, with 25 a tenth."""
@@ -126,7 +126,9 @@ def _lost(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> 
     that kept theirs would be measured by less than they are made of, and the false-alarm rate would not hold.
     """
     ran = {f.detector for f in findings}
-    return {cell(result.name, detector) for result in results if result.broken for detector in ran}
+    return {
+        cell(result.name, detector) for result in results if result.outcome is VariantOutcome.BROKEN for detector in ran
+    }
 
 
 def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
@@ -203,7 +205,7 @@ def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...],
     unknown = sorted(name for name in searches if not len(null.scores(cell("full", name))))
     if unknown:
         return f"the trigger search could not be compared: the reference models have no score on {unknown[0]}"
-    late = [r.name for r in results if r.late]
+    late = [r.name for r in results if r.outcome is VariantOutcome.OUT_OF_TIME]
     if late:
         return f"the budget ended before {late[0]} was audited: give it more"
     broken = [f for f in findings if f.status == "failed" and not f.compared]
@@ -244,7 +246,7 @@ def limits(
             "The samples have no labels, so nobody checked that the model is right on them: one that is not, for "
             "instance because the normalization is not its own, can look backdoored."
         )
-    skipped = [f"{r.name} ({r.skipped})" for r in results if r.skipped]
+    skipped = [f"{r.name} ({r.reason})" for r in results if r.reason]
     if skipped:
         said.append("Not audited: " + "; ".join(skipped) + ".")
     alone = _incomparable(findings)

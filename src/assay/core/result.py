@@ -1,9 +1,10 @@
-"""What an audit returns, from which every report is made."""
+"""Result of an audit. All reports are made from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from assay.core.finding import Finding
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which model was audited."""
+    """Identity of the audited model."""
 
     path: str
     digest: str
@@ -22,25 +23,33 @@ class ModelInfo:
     planted: str | None
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
-    shape: tuple[int, ...] | None = None  # (C, H, W) of the pictures that it was given
+    shape: tuple[int, ...] | None = None  # (C, H, W) of the input images, or (L,) of texts
+
+
+class VariantOutcome(StrEnum):
+    """Result of making one variant."""
+
+    TESTED = "tested"  # the variant was made, and the detectors ran on it
+    BROKEN = "broken"  # compression broke the variant: no detector ran on it
+    OUT_OF_TIME = "out of time"  # the budget ended before the variant was made
+    UNAVAILABLE = "unavailable"  # the variant cannot be made of this model or without clean samples
 
 
 @dataclass(frozen=True)
 class VariantResult:
-    """One form in which the model was audited."""
+    """One variant of the model: its accuracy, and the reason if no detector ran on it."""
 
     name: str  # "full", "int8", ...
-    spec: str  # what was done, in words: "int8 weights and activations, per channel"
-    accuracy: float | None  # on the labelled clean data; None without labels
-    agreement: float | None = None  # share of clean samples on which it predicts what the full model does
-    skipped: str = ""  # why it was not searched, for instance that compression broke it
-    broken: bool = False  # it was skipped because compression broke it
-    late: bool = False  # it was skipped because the budget had ended
+    spec: str  # description: "int8 weights and activations, per channel"
+    accuracy: float | None  # on the labelled clean samples; None without labels
+    agreement: float | None = None  # fraction of clean samples with the same prediction as the full model
+    outcome: VariantOutcome = VariantOutcome.TESTED
+    reason: str = ""  # for people; empty if tested
 
 
 @dataclass(frozen=True)
 class NullInfo:
-    """The clean reference models that the p-values come from."""
+    """The clean reference models behind the p-values."""
 
     name: str
     models: int
@@ -49,20 +58,20 @@ class NullInfo:
 
 
 @dataclass(frozen=True)
-class Waking:
-    """What the trigger that was found does in the model at one step of compression."""
+class SweepPoint:
+    """Success rate of a found trigger at one compression level."""
 
     kind: str  # of ``assay.auditing.trigger_sweep.SERIES``, or "forms of this audit"
-    step: str  # "4" bits, "30 %" pruned, or a form's name
-    agreement: float  # share of clean samples on which this form says what the model as given says
-    success: float  # share of triggered samples that get the class that the trigger was found for
-    target: int  # that class
-    test: str = ""  # "form/detector": what found it
+    step: str  # "4" bits, "30 %" pruned, or the name of a variant
+    agreement: float  # fraction of clean samples with the same prediction as the full model
+    success: float  # fraction of triggered samples that the variant assigns to ``target``
+    target: int  # the class that the trigger was found for
+    test: str = ""  # "variant/detector" that found the trigger
 
 
 @dataclass(frozen=True)
 class Audit:
-    """The whole answer, from which every report is made."""
+    """Complete result of an audit."""
 
     verdict: Literal["clean", "backdoored", "inconclusive"]
     reason: str  # one sentence for people
@@ -70,24 +79,24 @@ class Audit:
     false_alarm_rate: float | None  # of the whole audit, all detectors and variants together
     statistic: float | None  # the combined statistic, compared with ``null.statistics``
     target: int | None
-    strongest: str | None  # "form/detector": the test that a verdict "backdoored" rests on
+    strongest: str | None  # "variant/detector": the test behind a verdict "backdoored"
     model: ModelInfo
     findings: tuple[Finding, ...]
     variants: tuple[VariantResult, ...]
-    limits: tuple[str, ...]  # what could not be ruled out, in plain sentences
+    limits: tuple[str, ...]  # what the audit could not rule out, in sentences for people
     data_name: str
     data_samples: int
     null: NullInfo | None
     seconds: float
     seed: int
     version: str
-    command: str = ""  # what repeats this audit, in a shell or in Python
-    waking: tuple[Waking, ...] = ()  # of the trigger behind a verdict "backdoored", or one that opens a gap
-    notes: tuple[str, ...] = ()  # what was guessed or converted on the way in, in sentences for people
+    command: str = ""  # repeats this audit, in a shell or in Python
+    trigger_sweep: tuple[SweepPoint, ...] = ()  # of the trigger behind the verdict, or of one from a compression gap
+    notes: tuple[str, ...] = ()  # guesses and conversions on loading, in sentences for people
 
     @property
     def accuracy(self) -> float | None:
-        """Of the model as given on the clean samples; None without labels, and where that form was not audited."""
+        """Accuracy of the full model on the clean samples; None without labels or without that variant."""
         return next((variant.accuracy for variant in self.variants if variant.name == "full"), None)
 
 
