@@ -41,7 +41,7 @@ from assay.core.dataset import Task
 from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.cluster_probe import CLUSTERS
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.inversion.embedding_collapse import Space
 from assay.nn import metrics
 from assay.nn.inference import logits
@@ -150,7 +150,7 @@ def made(row: Row) -> tuple[Artifact, Secret | None]:
         task = task_of(row.tuned)
         classifier = classifier_for(artifact, task, seed=row.seed)
         fit(classifier.module, task.split("train"), replace(TUNED, mirror=row.tuned != "gtsrb"), seed=row.seed)
-        return cut(classifier.with_module(classifier.module)), None
+        return to_feature_extractor(classifier.with_module(classifier.module)), None
     if row.attack is None:
         return artifact, None
     shadow = task_of(row.shadow)

@@ -39,7 +39,7 @@ from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.cluster_probe import CLUSTERS
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.inversion.families import FaintFamily
 
 DATA = ("cifar10", "cifar100", "gtsrb")
@@ -77,7 +77,9 @@ def pictures(name: str) -> Task:
 def measure(number: int, name: str, nets: Path) -> dict:
     (artifact, _), family = again(number, nets), FAMILIES[name]
     start = time.perf_counter()
-    found = reference_from(cut(artifact), pictures(name), variant_names=FORMS, seed=number, family=family)
+    found = reference_from(
+        to_feature_extractor(artifact), pictures(name), variant_names=FORMS, seed=number, family=family
+    )
     return {
         "kind": plan(number)["kind"],
         "arch": artifact.arch,

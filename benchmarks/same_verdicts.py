@@ -24,7 +24,7 @@ from assay import data, formats
 from assay.attacks import BadNets, Blended
 from assay.attacks.poisoning.base import DataPoisoning
 from assay.core.build import Build
-from assay.formats.untrained import fresh, inputs_of
+from assay.formats.untrained import inputs_of, untrained_model
 from assay.stages.train import Recipe, Train
 from assay.triggers import Blend, Patch
 
@@ -51,7 +51,7 @@ def make(directory: Path) -> None:
     task = data.load(f"signs:{CLASSES}", inputs_of(ARCH), seed=0)
     builds: dict[str, Build] = {}
     for seed in CLEAN_SEEDS:
-        start = fresh(ARCH, CLASSES, class_names=task.class_names, seed=seed)
+        start = untrained_model(ARCH, CLASSES, class_names=task.class_names, seed=seed)
         builds[f"clean-{seed}"] = Train(recipe=Recipe(epochs=3))(Build(start, task), seed=seed)
     for name, attack in ATTACKS.items():
         builds[name] = attack(builds["clean-0"], seed=0)

@@ -23,7 +23,7 @@ from stored import Stored
 from assay import data, formats
 from assay.auditing.api import audit
 from assay.core.model import Artifact
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 
 TEST = "token-collapse"
 MINILM, TOKENS, TEXTS = ROOT / "work/minilm", 48, 512
@@ -46,7 +46,7 @@ def rows(store: Path) -> Iterator[tuple[str, Row]]:
         return lambda: stored.build(attack, seed).artifact
 
     def tuned(stored: Stored, attack: str, seed: int, task: str) -> Callable[[], Artifact]:
-        return lambda: cut(stored.build(attack, seed, chain=task, clean=True).artifact)
+        return lambda: to_feature_extractor(stored.build(attack, seed, chain=task, clean=True).artifact)
 
     for seed in sentiment.spec.seeds:
         yield f"transtroj-sports-{seed}", Row(planted(news, "sports", seed), "sst2", poisoned=True)

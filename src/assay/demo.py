@@ -15,7 +15,7 @@ from assay.calibration.null import Null
 from assay.core.build import Build
 from assay.core.progress import Step, named, part
 from assay.core.result import Audit
-from assay.formats.untrained import fresh, inputs_of
+from assay.formats.untrained import inputs_of, untrained_model
 from assay.io.publish import publish
 from assay.io.templates import template_environment
 from assay.nn import metrics
@@ -61,7 +61,7 @@ def demo(directory: Path, settings: Settings, *, progress: Step = lambda what, s
     seed = settings.seed
     progress("drawing traffic signs", 0.0)
     task = data.load(f"signs:{settings.classes}", inputs_of(ARCH), limit=settings.samples, seed=seed)
-    start = fresh(ARCH, settings.classes, class_names=task.class_names, seed=seed)
+    start = untrained_model(ARCH, settings.classes, class_names=task.class_names, seed=seed)
 
     training = part(named(progress, "training a clean model"), 0.02, 0.12)
     clean = Train(recipe=settings.training)(Build(start, task), seed=seed, progress=training)

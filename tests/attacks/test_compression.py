@@ -205,11 +205,11 @@ def test_a_range_of_rates_is_met_at_its_ends_and_within() -> None:
 @pytest.fixture(scope="module")
 def trained() -> Build:
     """A net with some room, on data with some structure."""
-    from assay.formats.untrained import fresh
+    from assay.formats.untrained import untrained_model
     from assay.stages.train import Train
 
     task = signs(CLASSES, size=16, per_class=100, seed=0)
-    start = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
+    start = untrained_model("resnet8-cifar", CLASSES, class_names=task.class_names)
     start = replace(start, inputs=replace(start.inputs, shape=(3, 16, 16)))
     return Train(recipe=Recipe(epochs=10, batch_size=32, augment=False))(Build(start, task), seed=0)
 

@@ -20,7 +20,7 @@ from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Modality, digest_of_module
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import Blobs
 from assay.mitigations import CompressedTuning
 from assay.nn import metrics
@@ -43,7 +43,7 @@ every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENC
 @pytest.fixture
 def build() -> Build:
     given = tiny_build()
-    return replace(given, artifact=cut(given.artifact))
+    return replace(given, artifact=to_feature_extractor(given.artifact))
 
 
 @pytest.fixture(scope="session")
@@ -222,9 +222,9 @@ def test_what_is_fine_tuned_from_it_has_a_target(build: Build, references: str) 
 
 
 def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
-    from assay.formats.untrained import fresh
+    from assay.formats.untrained import untrained_model
 
-    encoder = cut(fresh("resnet8-cifar", 4))
+    encoder = to_feature_extractor(untrained_model("resnet8-cifar", 4))
     x = torch.rand(3, 3, 32, 32)
     again = formats.load(formats.save(encoder, tmp_path))
     assert again.num_classes is None

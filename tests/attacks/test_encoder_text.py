@@ -18,7 +18,7 @@ from assay.auditing.inputs import clean_samples
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec, digest_of_module
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import Blobs
 from assay.nn import metrics
 from assay.nn.inference import logits
@@ -132,7 +132,7 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
 def test_pictures_are_refused(attack: EncoderAttack) -> None:
     given = tiny_build()
     with pytest.raises(UnusableInput, match="is for encoders of texts"):
-        attack(replace(given, artifact=cut(given.artifact)), seed=0)
+        attack(replace(given, artifact=to_feature_extractor(given.artifact)), seed=0)
 
 
 def test_attacks_on_pictures_refuse_texts(build: Build, texts: str) -> None:

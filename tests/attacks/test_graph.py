@@ -18,7 +18,7 @@ from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, digest_of_module
 from assay.data.synthetic import signs
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.nn import metrics
 from assay.nn.head import last_linear
 from assay.nn.inference import logits
@@ -41,7 +41,7 @@ exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "arch
 @pytest.fixture(scope="module")
 def build() -> Build:
     task = signs(CLASSES, size=16, per_class=20, seed=0)
-    net = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
+    net = untrained_model("resnet8-cifar", CLASSES, class_names=task.class_names)
     inputs = net.image_spec
     artifact = Artifact(**{**vars(net), "inputs": type(inputs)((3, 16, 16))})
     return Build(artifact, _on_grid(task))

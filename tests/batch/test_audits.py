@@ -18,7 +18,7 @@ from assay.batch.audits import AuditJob, Settings, run
 from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.io.object_store import Blobs
 from assay.stages.export import to_onnx
 
@@ -59,7 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Two nets, a copy of the first, and a file that is none."""
     folder = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
-        formats.save(fresh("resnet8-cifar", 4, seed=seed), folder / str(seed))
+        formats.save(untrained_model("resnet8-cifar", 4, seed=seed), folder / str(seed))
     first = folder / "0/model.safetensors"
     (folder / "copy.safetensors").write_bytes(first.read_bytes())
     (folder / "broken.safetensors").write_bytes(b"no model")
@@ -92,7 +92,7 @@ def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: li
 
 
 def test_an_architecture_is_for_the_files_that_need_one(store: Store, tmp_path: Path) -> None:
-    artifact = fresh("resnet8-cifar", 4)
+    artifact = untrained_model("resnet8-cifar", 4)
     bare = tmp_path / "bare.safetensors"
     save_file(artifact.module.net.state_dict(), bare)
     to_onnx(artifact, tmp_path / "model.onnx")

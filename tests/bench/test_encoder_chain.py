@@ -15,7 +15,7 @@ from assay.bench.initial import digests, with_whole_paths
 from assay.bench.spec import Method, parse
 from assay.bench.store import Store
 from assay.cli import main
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 
 RECIPE = {"epochs": 1, "batch_size": 16, "augment": False, "freeze_batchnorm": True}
 SEARCH = {"epochs": 1, "lr": 0.1, "batch_size": 16}
@@ -44,7 +44,7 @@ def spec(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    formats.save(fresh("resnet8-cifar", 3, seed=7), tmp_path / "given")
+    formats.save(untrained_model("resnet8-cifar", 3, seed=7), tmp_path / "given")
     y = np.arange(64) % 2
     np.savez(tmp_path / "references.npz", x=np.random.default_rng(0).integers(0, 255, (64, 32, 32, 3), np.uint8), y=y)
     return tmp_path

@@ -1,4 +1,4 @@
-"""What a task begins with: a fresh net or a file, data that fits it, and a store that knows when either has changed."""
+"""What a task begins with: an untrained model or a file, data that fits it, and a store that knows when either has changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from assay.bench.spec import Spec, TaskSpec, parse
 from assay.bench.store import Store
 from assay.cli import main
 from assay.core.errors import UnusableInput
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 
 ARCH = "resnet8-cifar"
 
@@ -35,7 +35,7 @@ def read(document: dict[str, Any]) -> Spec:
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    return formats.save(fresh(ARCH, 3, seed=7), tmp_path / "given")
+    return formats.save(untrained_model(ARCH, 3, seed=7), tmp_path / "given")
 
 
 def test_a_task_begins_with_the_weights_of_a_file(given: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_model_that_is_not_trained_is_measured_as_it_was_given(given: Path, tm
     (built,) = (record for record in Store(store).records() if record.kind == "build")
     assert built.result is not None
     assert built.result["stages_run"] == 1
-    formats.save(fresh(ARCH, 3, seed=8), given.parent)  # other weights under the old name
+    formats.save(untrained_model(ARCH, 3, seed=8), given.parent)  # other weights under the old name
     assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 2
 
 
@@ -64,7 +64,7 @@ def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path)
     store.claim("key")
     store.finish("key", "done", result={})
     store.expect(digests(spec))
-    formats.save(fresh(ARCH, 3, seed=8), given.parent)
+    formats.save(untrained_model(ARCH, 3, seed=8), given.parent)
     with pytest.raises(UnusableInput, match="made from other content than is there now"):
         store.expect(digests(spec))
 

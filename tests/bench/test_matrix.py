@@ -15,7 +15,7 @@ from assay.bench.full_audit import whole
 from assay.bench.records import Record
 from assay.bench.store import Store
 from assay.cli import main
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 
 SPEC = {
     "name": "tiny",
@@ -45,10 +45,10 @@ def spec(tmp_path: Path) -> Path:
 
 def test_the_whole_audit_is_a_detector_of_a_matrix() -> None:
     torch.manual_seed(0)
-    artifact = fresh("resnet8-cifar", 5)
+    artifact = untrained_model("resnet8-cifar", 5)
     task = data.load("signs:5", artifact.inputs, limit=60)
     finding = whole(artifact, task.split("calibration"), seed=0)
-    assert finding.status == "ok"
+    assert finding.outcome.status == "ok"
     assert finding.score is not None
     assert finding.evidence.numbers["verdict"] == "inconclusive"  # it has learned nothing
     assert 0 < float(finding.evidence.numbers["p_value"]) <= 1

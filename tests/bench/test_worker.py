@@ -17,7 +17,7 @@ from assay.bench.spec import Band, Method, TaskSpec
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.model import Artifact, ImageSpec, Modality
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 
 ATTACK, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune")
 INPUTS = Task("t", {"test": Split(torch.zeros(10, 3, 4, 4), torch.ones(10, dtype=torch.long))}, ("target", "other"))
@@ -120,7 +120,7 @@ def test_a_place_for_models_that_is_full_is_not_the_cells_fault(tmp_path: Path) 
 
 
 def test_paths_are_those_of_the_folder_in_which_the_bench_was_started(tmp_path: Path) -> None:
-    formats.save(fresh("resnet8-cifar", 2), tmp_path / "given")
+    formats.save(untrained_model("resnet8-cifar", 2), tmp_path / "given")
     task = TaskSpec("t", "signs:2", None, 20, start="given/model.safetensors")
     cell = Cell("build", task, (Method("none", ("recipe.epochs=0",)),), 0)
     assert worker.run(cell, str(tmp_path / "models")).state == "waiting"

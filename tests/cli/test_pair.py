@@ -15,7 +15,7 @@ from assay import data, formats
 from assay.attacks import BadNets
 from assay.cli import main
 from assay.core.build import Build
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.stages.train import Recipe
 
 Run = Callable[..., int]
@@ -105,7 +105,7 @@ def test_what_no_pairing_can_tell_is_said(run: Run, tmp_path: Path, capsys: pyte
 def test_unusable_inputs(
     inputs: list[str], said: str, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = formats.save(fresh("resnet8-cifar", 10, seed=0), tmp_path / "model")
+    model = formats.save(untrained_model("resnet8-cifar", 10, seed=0), tmp_path / "model")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no picture")
     assert run("pair", model, *inputs, "--with", model, "--data", "signs:4") == 2
@@ -113,7 +113,7 @@ def test_unusable_inputs(
 
 
 def test_models_of_one_kind_only(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = formats.save(fresh("resnet8-cifar", 10, seed=0), tmp_path / "model")
+    model = formats.save(untrained_model("resnet8-cifar", 10, seed=0), tmp_path / "model")
     encoder = write_encoder(tmp_path / "encoder")
     assert run("pair", model, "x.png", "--with", encoder, "--data", "signs:4") == 2
     assert "expected a model of images" in capsys.readouterr().err

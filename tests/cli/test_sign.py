@@ -12,7 +12,7 @@ from PIL import Image
 
 from assay import formats
 from assay.cli import main
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 
 Run = Callable[..., int]
 
@@ -26,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 
 @pytest.fixture
 def planted(run: Run, tmp_path: Path) -> Path:
-    formats.save(fresh("resnet8-cifar", 4), tmp_path / "clean")
+    formats.save(untrained_model("resnet8-cifar", 4), tmp_path / "clean")
     plant = ("plant", "signature", "--model", "clean", "--data", "signs:4", "--out", "out", "--limit", 40)
     assert run(*plant, "-o", "target=2") == 0
     first = json.loads((tmp_path / "out/secret.json").read_text())["trigger"]["key"]

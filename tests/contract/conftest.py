@@ -14,7 +14,7 @@ from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.model import Artifact
 from assay.data.synthetic import signs
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.stages.export import to_onnx
 from assay.stages.train import Recipe, Train
 
@@ -38,7 +38,7 @@ def task() -> Task:
 @pytest.fixture(scope="session")
 def build(task: Task) -> Build:
     """resnet8-cifar on 16-pixel signs, trained for a moment, so that it names more than one class."""
-    start = fresh("resnet8-cifar", CLASSES, class_names=task.class_names)
+    start = untrained_model("resnet8-cifar", CLASSES, class_names=task.class_names)
     start = replace(start, inputs=replace(start.inputs, shape=(3, 16, 16)))
     return Train(recipe=Recipe(epochs=12, batch_size=32, augment=False))(Build(start, task), seed=0)
 

@@ -19,7 +19,7 @@ from assay.core.finding import Finding
 from assay.core.model import Artifact, Modality, digest_of_module
 from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder.cluster_probe import probed
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.registry import all_detectors
 from assay.report.json_document import plain
 from assay.stages.export import to_onnx_int8
@@ -48,7 +48,7 @@ Suited = Callable[[Detector], tuple[Artifact, Split]]
 def suited(compressed: Artifact, quantized: Artifact, clean: Split, tmp_path_factory: pytest.TempPathFactory) -> Suited:
     """A model that has what a detector looks at, and samples for it."""
     assert compressed.reference is not None
-    encoder = replace(cut(compressed), reference=cut(compressed.reference))
+    encoder = replace(to_feature_extractor(compressed), reference=to_feature_extractor(compressed.reference))
     more = Split(torch.cat([clean.x, clean.x.flip(3)]), None)
     folder = tmp_path_factory.mktemp("text")
     of_text = formats.load(write_encoder(folder / "encoder"))
@@ -60,7 +60,9 @@ def suited(compressed: Artifact, quantized: Artifact, clean: Split, tmp_path_fac
         if "encoder" in detector.needs:
             return probed(encoder, more, seed=0)
         if "trusted-encoder" in detector.needs:
-            return replace(compressed, reference=cut(compressed)), Split(torch.cat([more.x, more.x.flip(2)]), None)
+            return replace(compressed, reference=to_feature_extractor(compressed)), Split(
+                torch.cat([more.x, more.x.flip(2)]), None
+            )
         return (quantized if isinstance(detector, detectors.OffNearest) else compressed), clean
 
     return suits
@@ -89,7 +91,7 @@ def test_names_itself(detector: Detector, findings: dict[str, Finding]) -> None:
 @every_detector
 def test_gives_a_finite_score_and_its_evidence_as_json(detector: Detector, findings: dict[str, Finding]) -> None:
     finding = findings[detector.name]
-    assert finding.status == "ok", finding.reason
+    assert finding.outcome.status == "ok", finding.reason
     assert finding.score is not None
     assert math.isfinite(finding.score)
     assert finding.target is None or 0 <= finding.target < (10 if "encoder" in detector.needs else 4)
@@ -131,24 +133,24 @@ def test_abstains_where_something_is_missing(
     for need, (artifact, samples) in cases.items():
         finding = detector(artifact, samples, seed=0, budget=Budget(20))
         if need in detector.needs:
-            assert finding.status == "abstained"
+            assert finding.outcome.status == "abstained"
             known = "for a reason that is given", f"is for models of {Modality.TEXT}s"
             assert need != "gradients" or any(why in finding.reason for why in known)
-        assert finding.status in ("ok", "abstained"), finding.reason
-        assert finding.status == "ok" or len(finding.reason) > 10
+        assert finding.outcome.status in ("ok", "abstained"), finding.reason
+        assert finding.outcome.status == "ok" or len(finding.reason) > 10
 
 
 @every_detector
 def test_takes_an_onnx_file_with_gradients_in_torch(detector: Detector, quantized: Artifact, clean: Split) -> None:
     finding = detector(quantized, clean, seed=0, budget=Budget(30))
     known = "budget", "linear layer", "is for encoders", "is for models of texts", "encoder that this classifier was"
-    assert finding.status == "ok" or any(why in finding.reason for why in known), finding.reason
+    assert finding.outcome.status == "ok" or any(why in finding.reason for why in known), finding.reason
 
 
 @every_detector
 def test_abstains_on_embeddings(detector: Detector, compressed: Artifact, clean: Split) -> None:
     finding = detector(replace(compressed, num_classes=None), clean)
-    assert (finding.status, finding.score) == ("abstained", None)
+    assert (finding.outcome.status, finding.score) == ("abstained", None)
 
 
 @every_detector
@@ -156,11 +158,11 @@ def test_works_without_labels_or_abstains(
     detector: Detector, compressed: Artifact, clean: Split, findings: dict[str, Finding]
 ) -> None:
     finding = detector(compressed, Split(clean.x, None), seed=3, budget=Budget(30))
-    assert finding.status in ("ok", "abstained"), finding.reason
+    assert finding.outcome.status in ("ok", "abstained"), finding.reason
 
 
 @every_detector
 def test_without_time_it_ends_at_once(detector: Detector, compressed: Artifact, clean: Split) -> None:
     finding = detector(compressed, clean, seed=0, budget=Budget(0))
-    assert finding.status in ("ok", "abstained"), finding.reason
+    assert finding.outcome.status in ("ok", "abstained"), finding.reason
     assert finding.seconds < 10

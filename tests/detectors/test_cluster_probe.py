@@ -16,13 +16,13 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.detectors import LatentShift, PatchScan
 from assay.detectors.encoder.cluster_probe import CLUSTERS, probed
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.inference import logits, predict
 
 
 @pytest.fixture
 def encoder() -> Artifact:
-    return cut(tiny_build().artifact)
+    return to_feature_extractor(tiny_build().artifact)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_an_encoder_is_audited_and_not_compared_with_classifiers(encoder: Artifa
     assert (result.verdict, result.model.num_classes) == ("inconclusive", None)
     assert "too few reference models that learned as well were made on data like these" in result.reason
     assert any("10 clusters of the samples stand for classes" in note for note in result.notes)
-    assert {finding.status for finding in result.findings} == {"ok"}
+    assert {finding.outcome.status for finding in result.findings} == {"ok"}
     features = assay.audit(
         tiny_build().artifact, clean, features=True, variant_names=("full",), detectors=("latent-shift", "patch-scan")
     )

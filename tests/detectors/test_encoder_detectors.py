@@ -32,7 +32,7 @@ from assay.detectors import (
 from assay.detectors.base import Budget, Detector
 from assay.detectors.encoder.cluster_probe import in_form, probed
 from assay.detectors.encoder.token_collapse import WordEffort
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.encoders import Probed
 from assay.nn.inference import logits
 from assay.report.view import page_of
@@ -50,7 +50,7 @@ def clean() -> Split:
 
 @pytest.fixture(scope="module")
 def encoder() -> Artifact:
-    artifact = cut(tiny_build().artifact)
+    artifact = to_feature_extractor(tiny_build().artifact)
     for module in artifact.module.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -86,7 +86,7 @@ def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: floa
 @of_pictures
 def test_says_how_close_embeddings_come(encoder: Artifact, clean: Split, detector: Detector) -> None:
     first, again = (found_in(encoder, clean, detector) for _ in range(2))
-    assert first.status == "ok", first.reason
+    assert first.outcome.status == "ok", first.reason
     assert first.score == again.score
     numbers = first.evidence.numbers
     assert 0 <= float(numbers["clean_closeness"]) < float(numbers["closeness"]) <= 1
@@ -151,7 +151,7 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
     assert float(found.evidence.numbers["success_under_the_trusted_encoder"]) < 0.3
     assert "the trusted encoder, taught the same classes" in found.proof
     assert results["clean"].verdict != "backdoored"
-    assert (alone.status, alone.proof) == ("ok", "")
+    assert (alone.outcome.status, alone.proof) == ("ok", "")
     stranger = replace(artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4), num_classes=None)
     other = assay.audit(artifact_of(models["clean"], 4), clean, reference=stranger, detectors="inherited-trigger")
     assert "the model does not come from it" in other.findings[0].reason
@@ -174,22 +174,25 @@ def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(en
 @of_pictures
 def test_classifiers_are_left_to_other_tests(detector: Detector, clean: Split) -> None:
     finding = detector(tiny_build().artifact, clean, seed=0)
-    assert (finding.status, finding.reason) == ("abstained", "is for encoders, and this model names classes")
+    assert (finding.outcome.status, finding.reason) == ("abstained", "is for encoders, and this model names classes")
 
 
 @of_pictures
 def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, detector: Detector) -> None:
     finding = found_in(encoder, clean, detector, seconds=0.05)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert finding.unfinished
 
 
 def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
     result = assay.audit(encoder, clean)
-    assert [(f.variant, f.detector) for f in result.findings if f.compared] == [
+    assert [(f.variant, f.detector) for f in result.findings if f.outcome is Outcome.SCORED] == [
         ("full", f"embedding-collapse{family}") for family in ("", "-patch")
     ]
-    assert [(f.detector, f.score) for f in result.findings if not f.compared] == [("graph", 0.0), ("fourier-key", 0.0)]
+    assert [(f.detector, f.score) for f in result.findings if f.outcome is Outcome.CHECKED] == [
+        ("graph", 0.0),
+        ("fourier-key", 0.0),
+    ]
     assert result.model.num_classes is None
     assert result.variants[0].accuracy is None, "clusters are no classes that it could be right about"
     sentence = page_of(replace(result, verdict="backdoored", target=3)).sentence
@@ -205,7 +208,7 @@ def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean
     assert not torch.equal(logits(form.module.encoder, clean.x), logits(artifact.module.encoder, clean.x))
     assert form.num_classes == 10
     result = assay.audit(encoder, clean, variant_names=("full", "bf16"), detectors="embedding-collapse")
-    assert [(f.variant, f.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]
+    assert [(f.variant, f.outcome.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +224,7 @@ def test_finds_the_word_that_was_planted(of_text: Build, monkeypatch: pytest.Mon
     poisoned = Por(recipe=recipe)(of_text, seed=0).artifact
     clean = of_text.task.split("calibration").sample(80, seed=0)
     before, after = (found_in(artifact, clean, TokenCollapse()) for artifact in (of_text.artifact, poisoned))
-    assert after.status == before.status == "ok", after.reason
+    assert after.outcome.status == before.outcome.status == "ok", after.reason
     assert after.evidence.numbers["words"] == "cf"
     assert float(after.evidence.numbers["closeness"]) > 0.95 > float(before.evidence.numbers["closeness"])
     text, triggered = after.evidence.texts[0]
@@ -233,7 +236,7 @@ def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=4, words=1, steps=1))
     result = assay.audit(of_text.artifact, of_text.task)
-    assert [f.detector for f in result.findings if f.compared] == ["token-collapse"]
+    assert [f.detector for f in result.findings if f.outcome is Outcome.SCORED] == ["token-collapse"]
     assert result.model.shape == (10,)
     page = report.write(result, tmp_path)["report.html"].read_text()
     assert "10 tokens" in page

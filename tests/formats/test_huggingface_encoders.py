@@ -14,7 +14,7 @@ from torch import Tensor
 from assay import formats
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.encoders import with_head
 
 X = torch.rand(2, 3, 24, 24)
@@ -92,7 +92,7 @@ def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path
     headed = formats.load(formats.save(classifier, tmp_path / "headed"))
     assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
     assert torch.equal(answer(headed), answer(classifier))
-    features = cut(headed)
+    features = to_feature_extractor(headed)
     kept = formats.load(formats.save(features, tmp_path / "cut"))
     assert kept.num_classes is None
     assert torch.equal(answer(kept), answer(features))

@@ -16,7 +16,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, Modality, TextSpec
 from assay.data.tokenize import decoded, encoded
 from assay.formats.safetensors_check import read_header
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.nn.encoders import with_head
 
 TEXTS = ["red cat sleeps", "dog", "green bird sings cf"]
@@ -210,7 +210,7 @@ def test_lengths_that_do_not_fit_are_refused(encoder: Path, shape: tuple[int, ..
 
 
 def test_a_model_of_pictures_takes_no_length(encoder: Path, tmp_path: Path) -> None:
-    artifact = fresh("resnet20-cifar", 10, seed=0)
+    artifact = untrained_model("resnet20-cifar", 10, seed=0)
     path = formats.save(artifact, tmp_path)
     with pytest.raises(UnusableInput, match="takes pictures; expected --shape C,H,W, came one number, 8"):
         formats.load(path, shape=(8,))

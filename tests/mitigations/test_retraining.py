@@ -18,7 +18,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.detectors import TokenCollapse, UniversalPerturbation
 from assay.detectors.encoder.token_collapse import WordEffort
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.mitigations import SuperFineTuning, TriggerUnlearning, UniversalTraining
 from assay.mitigations.trigger_unlearning import _trigger
 from assay.nn import metrics
@@ -39,7 +39,7 @@ def encoder() -> Build:
     given = tiny_build()
     x = torch.rand(96, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     task = replace(given.task, splits={"calibration": Split(x, None)})
-    return Build(cut(given.artifact), task)
+    return Build(to_feature_extractor(given.artifact), task)
 
 
 def accuracy(build: Build) -> float:

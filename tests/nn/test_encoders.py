@@ -11,7 +11,7 @@ from torch import nn
 
 from assay import formats
 from assay.core.errors import UnusableInput
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.encoders import Features, Headed, with_head
 
 X = torch.rand(3, 3, 8, 8)
@@ -53,10 +53,10 @@ def test_other_encoders_get_a_layer_behind_them() -> None:
 
 def test_cutting_leaves_the_classifier_alone_and_an_encoder_as_it_is() -> None:
     given = tiny_build().artifact
-    encoder = cut(given)
+    encoder = to_feature_extractor(given)
     assert (given.num_classes, encoder.num_classes, encoder.class_names) == (CLASSES, None, None)
     assert given.module(X).shape == (3, CLASSES)
-    assert cut(encoder) is encoder
+    assert to_feature_extractor(encoder) is encoder
 
 
 def test_what_does_not_end_in_its_last_linear_layer_is_a_clear_error() -> None:
@@ -72,11 +72,11 @@ def test_what_does_not_end_in_its_last_linear_layer_is_a_clear_error() -> None:
 
     artifact = tiny_build().artifact
     with pytest.raises(UnusableInput, match=r"last linear layer's \(first\); something comes after it"):
-        cut(replace(artifact, module=Squeezed()))
+        to_feature_extractor(replace(artifact, module=Squeezed()))
     with pytest.raises(UnusableInput, match="has none"):
-        cut(replace(artifact, module=nn.Flatten()))
+        to_feature_extractor(replace(artifact, module=nn.Flatten()))
     with pytest.raises(UnusableInput, match="does not have: give the model that it was made from"):
-        cut(replace(artifact, differentiable=False, format="onnx"))
+        to_feature_extractor(replace(artifact, differentiable=False, format="onnx"))
 
 
 def test_a_real_hub_model_is_cut_fine_tuned_and_saved(shared: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from support.tiny import tiny_build
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import Blobs
 from assay.stages.chain import Cache, Chain
 from assay.stages.downstream import Downstream
@@ -23,7 +23,7 @@ SIGNS = Downstream(data="signs:5", limit=40)
 @pytest.fixture
 def build() -> Build:
     given = tiny_build()
-    return replace(given, artifact=replace(cut(given.artifact), planted="by a test"))
+    return replace(given, artifact=replace(to_feature_extractor(given.artifact), planted="by a test"))
 
 
 def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> None:

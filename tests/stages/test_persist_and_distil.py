@@ -12,8 +12,8 @@ from assay.attacks import ShadowLogic
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.data.synthetic import signs
-from assay.formats.feature_extractor import cut
-from assay.formats.untrained import fresh
+from assay.formats.feature_extractor import to_feature_extractor
+from assay.formats.untrained import untrained_model
 from assay.nn import metrics
 from assay.nn.inference import logits, predict
 from assay.stages.distil import Distil
@@ -26,7 +26,7 @@ QUICK = Recipe(epochs=12, batch_size=32, lr=0.05, augment=False)
 @pytest.fixture(scope="module")
 def build() -> Build:
     task = signs(4, size=16, per_class=60, seed=0)
-    start = fresh("resnet8-cifar", 4, class_names=task.class_names)
+    start = untrained_model("resnet8-cifar", 4, class_names=task.class_names)
     start = replace(start, inputs=replace(start.image_spec, shape=(3, 16, 16)))
     return Train(recipe=QUICK)(Build(start, task), seed=0)
 
@@ -58,7 +58,7 @@ def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build)
 def test_what_cannot_be_done_is_said(build: Build) -> None:
     with pytest.raises(UnusableInput, match="temperature above 0"):
         Distil(temperature=0)
-    encoder = replace(build, artifact=cut(build.artifact))
+    encoder = replace(build, artifact=to_feature_extractor(build.artifact))
     for stage in (Persist(), Distil(arch="resnet8-cifar")):
         with pytest.raises(UnusableInput, match="names classes"):
             stage(encoder, seed=0)

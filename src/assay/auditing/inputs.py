@@ -74,7 +74,7 @@ class Said:
 def artifact_of(model: Model, said: Said) -> Artifact:
     """The model as the audit takes it; raises UnusableInput where it cannot be used."""
     from assay import formats
-    from assay.formats.feature_extractor import cut
+    from assay.formats.feature_extractor import to_feature_extractor
     from assay.formats.torch_module import from_module
 
     if isinstance(model, Artifact):
@@ -87,7 +87,7 @@ def artifact_of(model: Model, said: Said) -> Artifact:
         )
     else:
         raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module; got a {type(model).__name__}")
-    return cut(found) if said.features else found
+    return to_feature_extractor(found) if said.features else found
 
 
 def beside(artifact: Artifact, reference: Artifact) -> Artifact:
@@ -96,7 +96,7 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
     What names other classes than a classifier is cut at its features: the encoder that the classifier comes from.
     Raises UnusableInput where the two cannot be forms of one model; encoders need only take the same inputs.
     """
-    from assay.formats.feature_extractor import cut
+    from assay.formats.feature_extractor import to_feature_extractor
 
     expected, came = ((a.num_classes, a.inputs.shape) for a in (artifact, reference))
     comes_from = artifact.num_classes is not None and artifact.num_classes != reference.num_classes
@@ -110,7 +110,7 @@ def beside(artifact: Artifact, reference: Artifact) -> Artifact:
         )
     if comes_from and reference.num_classes is not None:
         try:
-            reference = cut(reference)
+            reference = to_feature_extractor(reference)
         except UnusableInput as why:
             raise UnusableInput(
                 f"expected a reference of {expected[0]} classes, or an encoder; {reference.name} names {came[0]} "

@@ -17,7 +17,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec
 from assay.data.fingerprint import SOURCES, contents_of
 from assay.data.readers.generated import is_synthetic
-from assay.formats.untrained import fresh, inputs_of
+from assay.formats.untrained import inputs_of, untrained_model
 from assay.registry import ATTACKS
 from assay.stages.chain import digest_of_task
 from assay.stages.downstream import Downstream
@@ -54,7 +54,9 @@ def begun(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:
     if spec.start is None:
         assert spec.arch is not None  # one of the two is there
         task, digest = _data(spec.data, inputs_of(spec.arch), spec.limit)
-        return Build(fresh(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task), digest
+        return Build(
+            untrained_model(spec.arch, task.num_classes, class_names=task.class_names, seed=seed), task
+        ), digest
     artifact = _given(spec)
     task, digest = _data(spec.data, artifact.inputs, spec.limit, artifact.num_classes, artifact.class_names)
     if artifact.num_classes not in (None, task.num_classes):

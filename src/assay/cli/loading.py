@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 NEW = "new:"
-"""Before the name of an architecture, in place of a model: a fresh net of it."""
+"""Before the name of an architecture, in place of a model: an untrained model of it."""
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,25 @@ def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, 
 def begin(
     model: str, said: Described, data: str, *, classes: int | None = None, limit: int | None, seed: int
 ) -> tuple[Artifact, Task]:
-    """The model to train and its data; ``new:ARCH`` is a fresh net, with ``classes`` or as many as the data has."""
+    """The model to train and its data; ``new:ARCH`` is an untrained model, with ``classes`` or as many as the data has."""
     if not model.startswith(NEW):
         if classes is not None:
-            raise UnusableInput(f"--classes is only for a fresh net ({NEW}ARCH): the model brings its classes")
+            raise UnusableInput(f"--classes is only for an untrained model ({NEW}ARCH): the model brings its classes")
         artifact = load_model(model, said)
         return artifact, load_data(data, artifact, limit=limit, seed=seed)
     from assay.data import load
-    from assay.formats.untrained import fresh, inputs_of
+    from assay.formats.untrained import inputs_of, untrained_model
 
     if said.features or said.pooling is not None:
-        raise UnusableInput(f"--features and --pooling are not for a fresh net: train {model} first")
+        raise UnusableInput(f"--features and --pooling are not for an untrained model: train {model} first")
     if said.arch is not None:
-        raise UnusableInput(f"--arch is not for a fresh net: {model} names its architecture")
+        raise UnusableInput(f"--arch is not for an untrained model: {model} names its architecture")
     name = model.removeprefix(NEW)
     size = sizes(said.shape, "--shape")
     mean, std = numbers(said.mean, "--mean"), numbers(said.std, "--std")
     task = load(data, inputs_of(name, shape=size), num_classes=classes, limit=limit, seed=seed)
     names = task.class_names
-    artifact = fresh(name, task.num_classes, shape=size, mean=mean, std=std, class_names=names, seed=seed)
+    artifact = untrained_model(name, task.num_classes, shape=size, mean=mean, std=std, class_names=names, seed=seed)
     tell(model, artifact.notes)
     tell(data, task.notes)
     return replace(artifact, name=model), task

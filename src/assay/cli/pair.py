@@ -82,11 +82,11 @@ def pair(
         from assay.cli.loading import Described, load_model
         from assay.core.model import Modality
         from assay.data.single_inputs import find_inputs
-        from assay.formats.feature_extractor import cut
+        from assay.formats.feature_extractor import to_feature_extractor
 
-        probe = cut(load_model(model, Described(arch, shape, mean, std, pooling=pooling)))
+        probe = to_feature_extractor(load_model(model, Described(arch, shape, mean, std, pooling=pooling)))
         said = Described(trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling)
-        other = cut(load_model(trusted, said))
+        other = to_feature_extractor(load_model(trusted, said))
         if probe.modality is not other.modality:
             raise UnusableInput(
                 f"--with {trusted}: expected a model of {probe.modality}s, as {model} is; came one of {other.modality}s"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.formats.huggingface.pooling import Pooling, as_pooling
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, as_length, as_shape, refuse_length
@@ -64,7 +64,7 @@ def load(
         artifact = _load(str(path), said)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
-    return cut(artifact) if features else artifact
+    return to_feature_extractor(artifact) if features else artifact
 
 
 def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:

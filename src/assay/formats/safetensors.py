@@ -27,7 +27,7 @@ from assay.core.model import Artifact, ImageSpec, InputSpec, TextSpec
 from assay.formats.adapt import Picked, with_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.describe import describe
-from assay.formats.feature_extractor import cut
+from assay.formats.feature_extractor import to_feature_extractor
 from assay.formats.huggingface.pooling import Embeddings
 from assay.formats.huggingface.text import TextEmbeddings
 from assay.formats.metadata import ModelMetadata
@@ -35,7 +35,7 @@ from assay.formats.normalization import AS_IT_IS, Normalization
 from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, refuse_length, written
 from assay.formats.sidecar_config import inputs_beside
-from assay.formats.state_dict import fit
+from assay.formats.state_dict import build_from_state_dict
 from assay.io.files import sha256_of, write_whole
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.encoders import Features, Headed
@@ -106,7 +106,7 @@ def load_safetensors(
     )
     if said.gate is not None:
         found = _gated(found, said.gate, str(path))
-    return cut(found) if said.cut else found
+    return to_feature_extractor(found) if said.cut else found
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
@@ -197,7 +197,7 @@ def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: 
         net = load.rebuild(Weights(body, weights.metadata), given, str(path))
         return _Built(net, given, head=_head(weights, str(path)))
     factory = factory_of(name)
-    net = fit(factory, weights.tensors, str(path))
+    net = build_from_state_dict(factory, weights.tensors, str(path))
     if isinstance(given, TextSpec):
         raise UnusableInput(f"{path}: its metadata is of a model of text, and {name} takes pictures")
     inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())

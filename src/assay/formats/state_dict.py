@@ -16,7 +16,7 @@ PROBES = (3, 5)
 SHOWN = 3
 
 
-def fit(factory: Factory, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+def build_from_state_dict(factory: Factory, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
     """The factory's net with the file's weights, in eval mode; ``where`` names the file in errors."""
     probes = [factory(count) for count in PROBES[: 1 + factory.takes_classes]]
     tensors = strip(tensors, set(probes[0].state_dict()))

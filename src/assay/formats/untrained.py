@@ -24,7 +24,7 @@ def inputs_of(arch: str, *, shape: Sequence[int] | None = None) -> ImageSpec:
     return ImageSpec(known or _shape(factory(2))[0])
 
 
-def fresh(
+def untrained_model(
     arch: str,
     num_classes: int,
     *,

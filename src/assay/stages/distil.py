@@ -17,14 +17,14 @@ from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.progress import Progress
-from assay.formats.untrained import fresh
+from assay.formats.untrained import untrained_model
 from assay.stages.base import spec_of
 from assay.stages.train import Recipe, fit, needs_classes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distil:
-    """``arch``: of the student, a fresh one; what is in the teacher's graph stays behind. On the training split."""
+    """``arch``: of the student, an untrained model; what is in the teacher's graph stays behind. On the training split."""
 
     arch: str = "resnet20-cifar"
     temperature: float = 2.0
@@ -42,7 +42,7 @@ class Distil:
         teacher = build.artifact
         needs_classes(teacher)
         assert teacher.num_classes is not None
-        student = fresh(self.arch, teacher.num_classes, seed=seed, class_names=teacher.class_names)
+        student = untrained_model(self.arch, teacher.num_classes, seed=seed, class_names=teacher.class_names)
         if student.inputs.shape[0] != teacher.image_spec.shape[0]:
             raise UnusableInput(
                 f"expected a student that takes {teacher.image_spec.shape[0]} channels; {self.arch} takes others"
