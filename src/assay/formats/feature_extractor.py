@@ -13,7 +13,7 @@ from assay.formats.adapt import answer_to
 from assay.nn.encoders import Features
 
 
-def cut(artifact: Artifact) -> Artifact:
+def to_feature_extractor(artifact: Artifact) -> Artifact:
     """``artifact`` without its last linear layer: it answers with features (N, D). An encoder stays as it is.
 
     Raises UnusableInput where the net does not end in a linear layer.
