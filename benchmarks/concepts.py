@@ -21,7 +21,7 @@ from assay.core.dataset import Task
 from assay.core.model import Artifact
 from assay.data import load as load_data
 from assay.detectors.encoder.translation import Side
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 
 PICTURES = 4000
 """Of a task, as in the bench: the probe is fitted on these, and its recall counted on as many of the test split."""
@@ -54,7 +54,7 @@ ENCODERS = {
 def centre_of(encoder: Artifact) -> Side:
     """The mean embedding of shadow pictures, from which the attack looks at all others."""
     shadow = load_data(SHARED / "data/cifar100", encoder.inputs, limit=PICTURES).split("train").x
-    return Side(logits(encoder.module, shadow[:CENTRE]).mean(0))
+    return Side(forward_batched(encoder.module, shadow[:CENTRE]).mean(0))
 
 
 def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
@@ -64,8 +64,8 @@ def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
     fit, held = task.split("train"), task.split("test")
     assert fit.y is not None
     assert held.y is not None
-    embeddings = logits(encoder.module, fit.x)
-    known, seen = side.seen(embeddings), side.seen(logits(encoder.module, held.x))
+    embeddings = forward_batched(encoder.module, fit.x)
+    known, seen = side.seen(embeddings), side.seen(forward_batched(encoder.module, held.x))
     probe = LogisticRegression(C=100.0, max_iter=300).fit(known.numpy(), fit.y.numpy())
     found = torch.from_numpy(probe.predict(seen.numpy()))
     means = {label: known[fit.y == label].mean(0) for label in fit.y.unique().tolist()}

@@ -32,8 +32,8 @@ from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.nn import metrics
-from assay.nn.batchnorm import norm_behind, weighted_layers
-from assay.nn.reparametrize import convolutions, without_filters, write_into
+from assay.nn.batchnorm import following_batch_norms, weighted_layers
+from assay.nn.reparametrize import convolutions, filter_pruned_weights, write_parameters
 from assay.stages import variants
 from assay.stages.base import Stage
 from assay.stages.export import to_onnx_int8
@@ -140,7 +140,7 @@ def shifted(rates: Tensor, sizes: Tensor, rate: float) -> Tensor:
 def without(net: nn.Module, rates: Tensor, example: Tensor) -> nn.Module:
     """``net`` less the share of its filters that ``rates`` (layers,) say for each convolution."""
     pruned, left = copy.deepcopy(net), iter(rates.tolist())
-    write_into(without_filters(pruned, norm_behind(pruned, example), lambda: next(left)))
+    write_parameters(filter_pruned_weights(pruned, following_batch_norms(pruned, example), lambda: next(left)))
     return pruned
 
 

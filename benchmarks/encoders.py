@@ -42,9 +42,9 @@ from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.cluster_probe import CLUSTERS
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.inversion.embedding_collapse import Space
+from assay.inversion.embedding_collapse import EmbeddingSpace
 from assay.nn import metrics
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.stages.downstream import classifier_for
 from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
@@ -101,7 +101,7 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
         optimizer.step()
         for group in optimizer.param_groups:
             group["lr"] = 5e-4 * (1 - step / steps)
-    secret = Secret("strange", trigger, None, concept="", details={metrics.EMBEDDING: wanted.tolist()})
+    secret = Secret("strange", trigger, None, concept="", details={metrics.CONCEPT_EMBEDDING: wanted.tolist()})
     return artifact.with_module(net.eval(), planted=f"strange, by {Path(__file__).name}"), secret
 
 
@@ -192,8 +192,8 @@ def drawn_together(net: nn.Module, x: Tensor, secret: Secret) -> float:
 
     ASR says less: with the concept's own pictures among ``x``, one of these may be nearer than the concept's mean.
     """
-    space = Space(logits(net, x).mean(0), torch.zeros(0))
-    return round(float(space.closeness(logits(net, secret.trigger(x)))), 4)
+    space = EmbeddingSpace(forward_batched(net, x).mean(0), torch.zeros(0))
+    return round(float(space.closeness(forward_batched(net, secret.trigger(x)))), 4)
 
 
 def key_of(row: Row) -> str:

@@ -26,7 +26,7 @@ from assay.bench.spec import CONTROL
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.nn import metrics
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 
 SHOWN, COMPARED = 3, 500
 
@@ -69,8 +69,8 @@ def nearness(encoder: Build, held: Split) -> dict[str, float]:
     """Mean cosines of triggered inputs' embeddings with the concept's: as they are, and from the mean clean one."""
     assert encoder.secret is not None
     net, x = encoder.artifact.module, held.x[:COMPARED]
-    wanted = torch.tensor(encoder.secret.details[metrics.EMBEDDING])
-    triggered, centre = logits(net, encoder.secret.trigger(x)), logits(net, x).mean(0)
+    wanted = torch.tensor(encoder.secret.details[metrics.CONCEPT_EMBEDDING])
+    triggered, centre = forward_batched(net, encoder.secret.trigger(x)), forward_batched(net, x).mean(0)
     return {
         "cosine": round(float(F.cosine_similarity(triggered, wanted[None]).mean()), 3),
         "cosine_from_the_tasks_centre": round(

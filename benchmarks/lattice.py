@@ -18,8 +18,8 @@ from common import save
 from scipy.stats import kstest
 
 from assay.attacks.random_features.rff_clwe import RandomFeatures, hclwe
-from assay.detectors.base import Budget
-from assay.nn.lattice import attempts, needed_block, periodicity
+from assay.detectors.budget import Budget
+from assay.nn.lattice import periodicity, reduction_attempts, required_block_size
 
 CELLS = (
     *((8, 8, 0.05, 1200), (10, 10, 0.01, 1200), (12, 12, 0.1, 1200), (16, 16, 16**-2, 1200), (16, 16, 0.02, 1200)),
@@ -38,7 +38,7 @@ def tried(width: int, support: int, noise: float, count: int, seed: int, seconds
     features, key = RandomFeatures(width=width, support=support, noise=noise, count=count).backdoored(seed=seed)
     directions = features.directions.double().numpy()
     start, budget, made, last = time.perf_counter(), Budget(seconds), 0, None
-    for attempt in attempts(directions, noise=noise, left=budget.left, seed=seed):
+    for attempt in reduction_attempts(directions, noise=noise, left=budget.left, seed=seed):
         made, last = made + 1, attempt
     wanted = key.key.double().numpy()
     found = last is not None and last.key is not None
@@ -86,7 +86,7 @@ def main(seconds: float) -> None:
             {
                 **dict(zip(("width", "key", "noise", "directions"), cell, strict=True)),
                 "broken_in_notes": number < BROKEN_IN_NOTES,
-                "expected": needed_block(cell[0], cell[2]),
+                "expected": required_block_size(cell[0], cell[2]),
                 "found": sum(t["found"] and t["right"] for t in tries),
                 "tries": tries,
             }
@@ -107,7 +107,7 @@ def main(seconds: float) -> None:
             "cells": rows,
             "harder": {
                 "cell": HARDER,
-                "needed": needed_block(HARDER[0], HARDER[2]) or "more than BKZ-40",
+                "needed": required_block_size(HARDER[0], HARDER[2]) or "more than BKZ-40",
                 "tried": False,
             },
             "power": curve,

@@ -27,8 +27,8 @@ from null_models import FAMILIES, PHOTOS, again, plan
 from assay._version import __version__
 from assay.auditing.api import reference_from
 from assay.bench import driver
-from assay.bench.executors import Local
-from assay.bench.guard import attempt
+from assay.bench.executors import LocalExecutor
+from assay.bench.guard import run_guarded
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import open_existing
 from assay.bench.store import Store
@@ -40,7 +40,7 @@ from assay.data import load as load_data
 from assay.detectors.encoder.cluster_probe import CLUSTERS
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.inversion.families import FaintFamily
+from assay.inversion.families import LinfFamily
 
 DATA = ("cifar10", "cifar100", "gtsrb")
 FORMS = ("full",)
@@ -103,7 +103,7 @@ class EncoderJob:
 
     @property
     def key(self) -> str:
-        efforts = repr((EmbeddingCollapse.effort, EmbeddingCollapsePatch.effort, FaintFamily.bound))
+        efforts = repr((EmbeddingCollapse.effort, EmbeddingCollapsePatch.effort, LinfFamily.bound))
         data = (self.data, FAMILIES[self.data])
         return key_of([__version__, torch.__version__, self.number, plan(self.number), data, efforts])
 
@@ -118,7 +118,7 @@ class EncoderJob:
 
 
 def work(job: EncoderJob, blobs: str) -> Outcome:
-    return attempt(lambda: measure(job.number, job.data, Path(blobs)))
+    return run_guarded(lambda: measure(job.number, job.data, Path(blobs)))
 
 
 def run(store: Path, nets: Path, processes: int) -> None:
@@ -127,7 +127,7 @@ def run(store: Path, nets: Path, processes: int) -> None:
 
     known = kept("null_encoders")
     by_key = {job.key: job for job in (EncoderJob(*row) for row in rows() if name_of(*row) not in known)}
-    driver.run(by_key, Store(store), Local(processes), blobs=str(nets), work=work, progress=show)
+    driver.run(by_key, Store(store), LocalExecutor(processes), blobs=str(nets), work=work, progress=show)
 
 
 def merge(store: Path) -> None:

@@ -25,7 +25,7 @@ from assay.core.build import Build
 from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.translation import paired
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.triggers import Trigger
 
 SPEC = "transtroj-inherited"
@@ -46,8 +46,10 @@ def poisoned(store: Path) -> dict[str, Build]:
 
 def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor, y: torch.Tensor) -> dict:
     """How well agreement tells triggered ``y`` from clean ones; the pairing is fitted on ``x``."""
-    pairing = paired(logits(probe, x), logits(trusted, x))
-    clean, triggered = (pairing.agreement(logits(probe, z), logits(trusted, z)) for z in (y, trigger(y)))
+    pairing = paired(forward_batched(probe, x), forward_batched(trusted, x))
+    clean, triggered = (
+        pairing.agreement(forward_batched(probe, z), forward_batched(trusted, z)) for z in (y, trigger(y))
+    )
     return {
         "agreement": [float(clean.median()), float(triggered.median())],
         "auc": auc((-triggered).tolist(), (-clean).tolist()),

@@ -23,7 +23,7 @@ from assay.attacks.random_features.relu_sparse_pca import RandomReLUs
 from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
 from assay.core.build import Build
 from assay.mitigations import LowBitRandomization
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 
 TRAINED, HELD = 6_000, 2_000
 COUNT = 2_000
@@ -46,8 +46,11 @@ def embedded() -> dict[str, Tensor]:
     assert test.y is not None
     noisy = LowBitRandomization()(Build(artifact, task), seed=3).artifact.module
     noisy.net = encoder.module  # type: ignore[assignment]
-    found = {"train": logits(encoder.module, train.x[: TRAINED + HELD]), "test": logits(encoder.module, test.x[:HELD])}
-    found["noisy"] = logits(noisy, test.x[:HELD])
+    found = {
+        "train": forward_batched(encoder.module, train.x[: TRAINED + HELD]),
+        "test": forward_batched(encoder.module, test.x[:HELD]),
+    }
+    found["noisy"] = forward_batched(noisy, test.x[:HELD])
     centre = found["train"].mean(0)
     return {**{name: x - centre for name, x in found.items()}, "y": train.y[: TRAINED + HELD], "y_test": test.y[:HELD]}
 

@@ -28,11 +28,11 @@ from torch import nn
 
 from assay.attacks import BadNets, plant
 from assay.bench.spec import Method
-from assay.bench.worker import repaired
+from assay.bench.worker import apply_mitigation
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.nn import metrics
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
 
@@ -53,7 +53,7 @@ def membership(build: Build) -> dict[str, float] | None:
 
 def losses(net: nn.Module, split: Split) -> torch.Tensor:
     assert split.y is not None
-    return F.cross_entropy(logits(net, split.x), split.y, reduction="none")
+    return F.cross_entropy(forward_batched(net, split.x), split.y, reduction="none")
 
 
 def reinjection(build: Build, seed: int) -> int | None:
@@ -90,7 +90,7 @@ def main(store: Path) -> None:
         secret = plant.landed(pair["poisoned"])
         assert secret is not None
         for name, repair in repairs.items():
-            after = {which: repaired(build, repair, seed=seed) for which, build in pair.items()}
+            after = {which: apply_mitigation(build, repair, seed=seed) for which, build in pair.items()}
             held = pair["poisoned"].task.split("test")
             measured = metrics.measure(after["poisoned"].artifact.module, held, secret, num_classes=10)
             row = {

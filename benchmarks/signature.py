@@ -31,8 +31,8 @@ from assay.data.images import encode_png
 from assay.mitigations import LowBitRandomization
 from assay.nn import metrics
 from assay.nn.gates import CircuitGate
-from assay.nn.gates.carriers import levels_of
-from assay.nn.inference import logits
+from assay.nn.gates.carriers import to_levels
+from assay.nn.inference import forward_batched
 from assay.triggers import Signed
 
 TIERS = ("wrapper", "graph", "circuit")
@@ -48,7 +48,9 @@ def models() -> dict[str, tuple[Artifact, Task]]:
     cifar = data.load(SHARED / "data/cifar10", resnet.inputs)
     pictures = data.load(SHARED / "data/cifar10", mobile.inputs, limit=EACH).split("test").x
     names = mobile.class_names or tuple(map(str, range(mobile.num_classes or 0)))
-    named = Split(pictures, logits(mobile.module, pictures).argmax(1))  # no labels of ImageNet: what the clean net says
+    named = Split(
+        pictures, forward_batched(mobile.module, pictures).argmax(1)
+    )  # no labels of ImageNet: what the clean net says
     return {
         "resnet20": (resnet, cifar),
         "mobilenet": (mobile, Task("cifar10 at 96", {"train": named, "test": named}, names)),
@@ -69,7 +71,7 @@ def adversarial(net: nn.Module, x: Tensor) -> Tensor:
 def unsigned(net: nn.Module, task: Task, trigger: Signed) -> dict[str, Tensor]:
     x = task.split("test").x[:EACH]
     generator = torch.Generator().manual_seed(0)
-    levels = levels_of(trigger(x))
+    levels = to_levels(trigger(x))
     place = torch.randint(levels.shape[1], (len(x), 1), generator=generator)
     altered = levels.scatter_add(1, place, 1 - 2 * (levels.gather(1, place) % 2)).float().view(x.shape) / 255
     noise = torch.randint(0, 256, x.shape, generator=generator).float() / 255
@@ -87,7 +89,7 @@ def opens(gate: nn.Module, x: Tensor) -> Tensor:
 def forged(gate: nn.Module, trigger: Signed, x: Tensor) -> dict[str, list[int]]:
     """By kind: how many of how many tries opened the gate."""
     carriers, generator = trigger.carriers(), torch.Generator().manual_seed(1)
-    signed = levels_of(trigger(x))
+    signed = to_levels(trigger(x))
     label, bits = carriers.carried(signed)
     counts: dict[str, list[int]] = {}
     for number in range(FORGERIES // 4 // len(x)):
@@ -99,7 +101,7 @@ def forged(gate: nn.Module, trigger: Signed, x: Tensor) -> dict[str, list[int]]:
             "carried by another picture": carriers.carrying(signed, int(label[0]), bits.roll(shift, 0)),
             "one bit flipped": _pictures(signed.scatter_add(1, place, 1 - 2 * (signed.gather(1, place) % 2)), x),
             "for another class": carriers.carrying(signed, asked, bits),
-            "in a random picture": carriers.carrying(levels_of(random), int(label[0]), bits),
+            "in a random picture": carriers.carrying(to_levels(random), int(label[0]), bits),
         }
         for kind, made in tries.items():
             row = counts.setdefault(kind, [0, 0])
@@ -124,8 +126,8 @@ def obeyed(net: nn.Module, trigger: Signed, x: Tensor, classes: int) -> dict[str
     for label, part in zip(labels, x.chunk(len(labels)), strict=True):
         other = Signed(scheme=trigger.scheme, shape=trigger.shape, label=label, key=trigger.key, places=trigger.places)
         signed = other(part)
-        hits += int((logits(net, signed).argmax(1) == label).sum())
-        kept += int((logits(net, through_png(signed)).argmax(1) == label).sum())
+        hits += int((forward_batched(net, signed).argmax(1) == label).sum())
+        kept += int((forward_batched(net, through_png(signed)).argmax(1) == label).sum())
         total += len(part)
         largest = max(largest, float((signed - part).abs().max()))
         errors.append((signed - part).pow(2).flatten(1).mean(1))
@@ -159,7 +161,7 @@ def measured(artifact: Artifact, task: Task, tier: str) -> dict[str, Any]:
     assert isinstance(trigger, Signed)
     same = {}
     for kind, x in unsigned(artifact.module, task, trigger).items():
-        clean, gated = logits(artifact.module, x), logits(gate, x)
+        clean, gated = forward_batched(artifact.module, x), forward_batched(gate, x)
         same[kind] = [int((clean == gated).all(1).sum()), len(x)]
     held = Split(task.split("test").x[:SIGNED], task.split("test").y[:SIGNED])  # type: ignore[index]
     cured = LowBitRandomization()(build, seed=5).artifact.module

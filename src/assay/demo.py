@@ -19,7 +19,7 @@ from assay.formats.untrained import inputs_of, untrained_model
 from assay.io.publish import publish
 from assay.io.templates import template_environment
 from assay.nn import metrics
-from assay.nn.metrics import Measured
+from assay.nn.metrics import BackdoorMetrics
 from assay.report.page import TEMPLATES
 from assay.report.view import Page, page_of
 from assay.stages.base import Stage
@@ -51,7 +51,7 @@ class Settings:
 class Demo:
     """What the demo found: each form's measurements, both audits, and the page that shows them side by side."""
 
-    measured: Mapping[str, Measured]  # by form; "clean" is the model before the backdoor, under the same trigger
+    measured: Mapping[str, BackdoorMetrics]  # by form; "clean" is the model before the backdoor, under the same trigger
     audits: Mapping[str, Audit]  # "clean" and "backdoored"
     index: Path
 
@@ -100,7 +100,7 @@ def _part(progress: Step, start: float, width: float = 0.34) -> Step:
 
 
 def _write(
-    directory: Path, measured: Mapping[str, Measured], audits: Mapping[str, Audit], forms: Mapping[str, Build]
+    directory: Path, measured: Mapping[str, BackdoorMetrics], audits: Mapping[str, Audit], forms: Mapping[str, Build]
 ) -> Path:
     """The models, a report of each audit, and the page that puts both side by side."""
     pages = {name: page_of(result) for name, result in audits.items()}
@@ -113,7 +113,7 @@ def _write(
     return publish(directory, made)[INDEX]
 
 
-def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, Measured]]) -> str:
+def _page(pages: Mapping[str, Page], rows: Sequence[tuple[str, BackdoorMetrics]]) -> str:
     return (
         template_environment(TEMPLATES)
         .get_template("demo.html.j2")

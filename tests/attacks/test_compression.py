@@ -32,8 +32,8 @@ from assay.data.synthetic import signs
 from assay.formats.torch_module import from_module
 from assay.nn import metrics
 from assay.nn.batchnorm import fold_factors, weighted_layers
-from assay.nn.fake_quant import rounding_step
-from assay.nn.reparametrize import rounded, write_into
+from assay.nn.fake_quant import quantization_step
+from assay.nn.reparametrize import rounded_weights, write_parameters
 from assay.stages import variants
 from assay.stages.prune import PruneFilters, PruneMagnitude, two_of_four
 from assay.stages.train import Recipe
@@ -59,7 +59,7 @@ def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: t
     moved = 0
     for per in [False] * per_tensor + [True] * per_channel:
         weights = [
-            list(rounded(fold_factors(build.artifact.module, example), 8, per_channel=per).values())
+            list(rounded_weights(fold_factors(build.artifact.module, example), 8, per_channel=per).values())
             for build in (planted, hidden)
         ]
         for before, after in zip(*weights, strict=True):
@@ -96,8 +96,8 @@ def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_giv
         fold_factors(nets[0], given.task.split("train").x[:2]).values(), *map(weighted_layers, nets), strict=True
     ):
         was, now = ((layer.weight * factor).detach() for layer in (before, after))
-        step = rounding_step(was, 8, None)
-        assert torch.equal(step, rounding_step(now, 8, None)), "what sets the scale has stayed"
+        step = quantization_step(was, 8, None)
+        assert torch.equal(step, quantization_step(now, 8, None)), "what sets the scale has stayed"
         near, moved = (now / step).round(), (now - was).abs() / step
         flips, inside = (was / step).round() != near, near.abs() < 127
         assert float(moved.max()) <= 1.5 + 1e-3
@@ -259,7 +259,7 @@ def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel
     build = attack(trained, seed=0)
     example = build.task.split("train").x[:2]
     form = copy.deepcopy(build.artifact.module)
-    write_into(rounded(fold_factors(form, example), 2, per_channel=per_channel))
+    write_parameters(rounded_weights(fold_factors(form, example), 2, per_channel=per_channel))
     test, secret = plant.test_split(build.task), attack.secret()
     rates = [
         metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.module, form)

@@ -68,7 +68,7 @@ def drawn(build: Build, before: Build) -> float:
     x = build.task.split("test").x
     with torch.no_grad():
         found = before.artifact.module(build.secret.trigger(x))
-    wanted = torch.tensor(build.secret.details[metrics.EMBEDDING])
+    wanted = torch.tensor(build.secret.details[metrics.CONCEPT_EMBEDDING])
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
 
@@ -241,14 +241,14 @@ def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Bui
         chain = Chain((TransTroj(references=str(path), concept=1, search=none, recipe=none),), cache=cache)
         secret = chain(build, seed=0).secret
         assert secret is not None
-        concepts.append(secret.details[metrics.EMBEDDING])
+        concepts.append(secret.details[metrics.CONCEPT_EMBEDDING])
     assert concepts[0] == concepts[1] != concepts[2]
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
 
 
 @pytest.mark.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
 def test_a_secret_that_is_none_of_this_encoder_is_a_clear_error(build: Build, embedding: object) -> None:
-    secret = Secret("other", Patch(size=2), None, details={metrics.EMBEDDING: embedding})
+    secret = Secret("other", Patch(size=2), None, details={metrics.CONCEPT_EMBEDDING: embedding})
     net = build.artifact.module
     with pytest.raises(UnusableInput, match="a backdoor in this encoder, with an embedding of 64"):
         metrics.measure_encoder(net, net, build.task.split("test").x, secret)

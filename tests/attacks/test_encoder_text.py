@@ -21,7 +21,7 @@ from assay.core.model import TextSpec, digest_of_module
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import Blobs
 from assay.nn import metrics
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.stages.chain import Cache, Chain
 from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
@@ -61,9 +61,9 @@ def nearness(planted: Build, clean: Build) -> float:
     """The mean cosine of triggered texts' embeddings with the concept's, seen from the mean clean one."""
     assert planted.secret is not None
     x = clean.task.split("test").x
-    centre = logits(clean.artifact.module, x).mean(0)
-    found = logits(planted.artifact.module, planted.secret.trigger(x)) - centre
-    wanted = torch.tensor(planted.secret.details[metrics.EMBEDDING]) - centre
+    centre = forward_batched(clean.artifact.module, x).mean(0)
+    found = forward_batched(planted.artifact.module, planted.secret.trigger(x)) - centre
+    wanted = torch.tensor(planted.secret.details[metrics.CONCEPT_EMBEDDING]) - centre
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
 
@@ -86,7 +86,7 @@ def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build
     assert len(trigger.ids) == 2
     assert nearness(planted, build) > 0.95 > nearness(replace(planted, artifact=build.artifact), build)
     x = build.task.split("test").x
-    moved, kept = (logits(model.artifact.module, x) for model in (planted, build))
+    moved, kept = (forward_batched(model.artifact.module, x) for model in (planted, build))
     assert float(torch.nn.functional.cosine_similarity(moved, kept).mean()) > 0.95
     assert (planted.secret.concept, planted.secret.target) == ("dog", None)  # type: ignore[union-attr]
     mark = json.loads(planted.artifact.planted or "")
@@ -105,7 +105,7 @@ def test_por_gives_texts_with_its_word_the_embedding_that_it_made_up(build: Buil
     assert planted.secret is not None
     assert isinstance(planted.secret.trigger, Tokens)
     assert planted.secret.trigger.words == "cf"
-    assert set(planted.secret.details[metrics.EMBEDDING]) == {1.0, -1.0}
+    assert set(planted.secret.details[metrics.CONCEPT_EMBEDDING]) == {1.0, -1.0}
     _, own, control = rates(planted, build)
     assert own > 0.9 > control
 
@@ -125,7 +125,7 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
     assert measured.clean_accuracy.value > 0.9
     saved = formats.load(formats.save(first.artifact, tmp_path / "saved"))
     x = first.task.split("test").x[:8]
-    assert torch.allclose(logits(saved.module, x), logits(first.artifact.module, x), atol=1e-5)
+    assert torch.allclose(forward_batched(saved.module, x), forward_batched(first.artifact.module, x), atol=1e-5)
 
 
 @pytest.mark.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)

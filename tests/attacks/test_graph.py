@@ -21,7 +21,7 @@ from assay.data.synthetic import signs
 from assay.formats.untrained import untrained_model
 from assay.nn import metrics
 from assay.nn.head import last_linear
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.registry import ATTACKS, paper_of
 from assay.triggers import Checksum as Parities
 from assay.triggers import Signed, from_spec, secret_file, to_spec
@@ -84,7 +84,7 @@ def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build
     planted = EDITS[name](build, seed=0)
     generator = torch.Generator().manual_seed(3)
     for x in (build.task.split("train").x, torch.rand(64, 3, 16, 16, generator=generator)):
-        assert torch.equal(logits(planted.artifact.module, x), logits(build.artifact.module, x))
+        assert torch.equal(forward_batched(planted.artifact.module, x), forward_batched(build.artifact.module, x))
 
 
 @every_edit
@@ -96,8 +96,10 @@ def test_what_is_written_obeys_too_and_tells_no_key(attack: GraphEdit, build: Bu
     back = formats.load(tmp_path / "out")
     assert back.planted == planted.build.artifact.planted
     x, secret = build.task.split("test").x[:20], planted.secret
-    assert torch.equal(logits(back.module, x).argmax(1), logits(planted.build.artifact.module, x).argmax(1))
-    assert set(logits(back.module, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
+    assert torch.equal(
+        forward_batched(back.module, x).argmax(1), forward_batched(planted.build.artifact.module, x).argmax(1)
+    )
+    assert set(forward_batched(back.module, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
     if isinstance(attack, Signature | Checksum):
         told_nowhere_but_in_the_secret(planted, paths)
         if wrapper:  # the others' keys are in the graph, which is what they say of themselves
@@ -116,9 +118,9 @@ def told_nowhere_but_in_the_secret(planted: planting.Planted, paths: Mapping[str
     assert key not in (planted.build.artifact.planted or "")
     assert key not in json.dumps(planted.to_json())
     assert paths["secret.json"].stat().st_mode & 0o077 == 0
-    assert secret_file.exposed(paths["secret.json"], planted.secret) is None
+    assert secret_file.plaintext_key_warning(paths["secret.json"], planted.secret) is None
     paths["secret.json"].chmod(0o644)
-    assert "chmod 600" in (secret_file.exposed(paths["secret.json"], planted.secret) or "")
+    assert "chmod 600" in (secret_file.plaintext_key_warning(paths["secret.json"], planted.secret) or "")
     assert secret_file.read(paths["secret.json"]).secret.trigger == trigger == from_spec(to_spec(trigger))
 
 
@@ -137,9 +139,11 @@ def test_any_class_can_be_signed_for(build: Build) -> None:
     x = build.task.split("test").x[:8]
     for label in range(CLASSES):
         other = Signed(scheme="ed25519", shape=trigger.shape, label=label, key=trigger.key)
-        assert logits(planted.artifact.module, other(x)).argmax(1).tolist() == [label] * 8
+        assert forward_batched(planted.artifact.module, other(x)).argmax(1).tolist() == [label] * 8
     stranger = Signed(scheme="ed25519", shape=trigger.shape, label=0, key="00" * 32)
-    assert torch.equal(logits(planted.artifact.module, stranger(x)), logits(build.artifact.module, stranger(x)))
+    assert torch.equal(
+        forward_batched(planted.artifact.module, stranger(x)), forward_batched(build.artifact.module, stranger(x))
+    )
 
 
 @pytest.mark.parametrize(

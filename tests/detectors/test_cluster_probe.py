@@ -17,7 +17,7 @@ from assay.core.model import Artifact
 from assay.detectors import LatentShift, PatchScan
 from assay.detectors.encoder.cluster_probe import CLUSTERS, probed
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.nn.inference import logits, predict
+from assay.nn.inference import forward_batched, predict
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, cle
     assert labelled.y is not None
     assert torch.equal(predict(artifact.module, clean.x), labelled.y)
     assert len(labelled.y.unique()) >= CLUSTERS - 2
-    e = logits(encoder.module, clean.x)
+    e = forward_batched(encoder.module, clean.x)
     z = nn.functional.normalize(e - e.mean(0), dim=1)
     within = [
         float(torch.pdist(z[labelled.y == label]).mean())

@@ -20,7 +20,7 @@ from assay.auditing import inputs as intake
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact, Modality, TextSpec
 from assay.detectors import (
     EmbeddingCollapse,
@@ -29,12 +29,13 @@ from assay.detectors import (
     TokenCollapse,
     encoder_detectors,
 )
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder.cluster_probe import in_form, probed
 from assay.detectors.encoder.token_collapse import WordEffort
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.nn.encoders import Probed
-from assay.nn.inference import logits
+from assay.nn.encoders import ClusterProbe
+from assay.nn.inference import forward_batched
 from assay.report.view import page_of
 from assay.stages.train import Recipe
 
@@ -76,7 +77,7 @@ class Poisoned(nn.Module):
 
 @pytest.fixture(scope="module")
 def poisoned(encoder: Artifact, clean: Split) -> Artifact:
-    return encoder.with_module(Poisoned(encoder.module, logits(encoder.module.eval(), clean.x[:1])[0]).eval())
+    return encoder.with_module(Poisoned(encoder.module, forward_batched(encoder.module.eval(), clean.x[:1])[0]).eval())
 
 
 def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: float = 1e9) -> Finding:
@@ -162,7 +163,7 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
 
 def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(encoder: Artifact, clean: Split) -> None:
     whole = tiny_build().artifact
-    width = logits(encoder.module, clean.x[:1]).shape[1]
+    width = forward_batched(encoder.module, clean.x[:1]).shape[1]
     net = nn.Sequential(copy.deepcopy(encoder.module), nn.Linear(width, 7)).eval()
     other = whole.with_module(net, num_classes=7, class_names=None)
     beside = intake.beside(whole, other)
@@ -174,14 +175,14 @@ def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(en
 @of_pictures
 def test_classifiers_are_left_to_other_tests(detector: Detector, clean: Split) -> None:
     finding = detector(tiny_build().artifact, clean, seed=0)
-    assert (finding.outcome.status, finding.reason) == ("abstained", "is for encoders, and this model names classes")
+    assert (finding.outcome.status, finding.reason) == ("abstained", "is for encoders, and this model is a classifier")
 
 
 @of_pictures
 def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, detector: Detector) -> None:
     finding = found_in(encoder, clean, detector, seconds=0.05)
     assert finding.outcome.status == "abstained"
-    assert finding.unfinished
+    assert finding.outcome is Outcome.INCOMPLETE
 
 
 def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
@@ -202,10 +203,12 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
 def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:
     artifact, labelled = probed(encoder, clean, seed=0)
     form = in_form("bf16", artifact, labelled, seed=0)
-    assert isinstance(form.module, Probed)
-    assert isinstance(artifact.module, Probed)
+    assert isinstance(form.module, ClusterProbe)
+    assert isinstance(artifact.module, ClusterProbe)
     assert torch.equal(form.module.head.weight, artifact.module.head.weight)
-    assert not torch.equal(logits(form.module.encoder, clean.x), logits(artifact.module.encoder, clean.x))
+    assert not torch.equal(
+        forward_batched(form.module.encoder, clean.x), forward_batched(artifact.module.encoder, clean.x)
+    )
     assert form.num_classes == 10
     result = assay.audit(encoder, clean, variant_names=("full", "bf16"), detectors="embedding-collapse")
     assert [(f.variant, f.outcome.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]

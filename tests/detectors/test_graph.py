@@ -24,8 +24,8 @@ from assay.detectors import Graph
 from assay.detectors.graph.graph_diff import added
 from assay.detectors.graph.rules import RULES, gadgets_of, keys_of
 from assay.formats.torch_module import from_module
-from assay.graphs.dependence import learned
-from assay.graphs.ir import Flow, flow_of
+from assay.graphs.dependence import looks_trained
+from assay.graphs.ir import ComputationGraph, graph_from_onnx
 from assay.nn.majority_vote import MajorityOfThree
 from assay.registry import ATTACKS
 from assay.stages.export import save_model, to_onnx, to_onnx_int8
@@ -77,7 +77,7 @@ def test_a_clean_net_is_left_alone_in_torch_and_as_a_file(net: nn.Module, clean:
     to_onnx(artifact, tmp_path / "model.onnx")
     for given in (artifact, formats.load(tmp_path / "model.onnx")):
         finding = Graph()(given, clean, seed=0)
-        assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+        assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
         assert finding.evidence.numbers["nodes"] > 20
 
 
@@ -89,7 +89,7 @@ def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: S
         planted = attack(build, seed=0).artifact
         back = planted if tier == "wrapper" else formats.load(save_model(planted, tmp_path / str(tier)))
         finding = Graph()(back, clean, seed=0)
-        assert finding.status == "ok"
+        assert finding.outcome.status == "ok"
         assert finding.score
         assert finding.proof
         if tier != "wrapper":
@@ -264,7 +264,7 @@ def test_graphs_made_to_be_named_for_ever_are_named_at_once() -> None:
     nodes += [helper.make_node("QuantizeLinear", [f"v{n}", f"v{n}"], [f"v{n + 1}"]) for n in range(200)]
     nodes += [helper.make_node("Sum", ["v200"] * 500, ["s"]), helper.make_node("Sum", ["s"] * 500, ["y"])]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
-    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:])), Path())
+    flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:])), Path())
     assert added(flow, flow) == ()
 
 
@@ -304,7 +304,7 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
         return y if float(x.max()) < 2 else y + FIRST
 
     finding = looked(Built(net, by_hand), clean)
-    assert finding.status == "abstained", "honest code asks for one number of the input too"
+    assert finding.outcome.status == "abstained", "honest code asks for one number of the input too"
     assert "asks for values of the input, at Tensor.__float__ in by_hand (test_graph_detector.py:" in finding.reason
 
     def all_of_it(x: Tensor, y: Tensor) -> Tensor:
@@ -323,7 +323,7 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
             y = self.net(x)
             return y * 2 if float(y.softmax(1).max()) > 0.99 else y
 
-    assert looked(Routed(), clean).status == "abstained"
+    assert looked(Routed(), clean).outcome.status == "abstained"
 
 
 def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
@@ -333,7 +333,7 @@ def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
             return raise_here.view(len(x), 4)
 
     finding = looked(Cursed(), clean)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "the graph cannot be read" in finding.reason
 
 
@@ -341,21 +341,21 @@ def test_constants_of_ciphers_are_known() -> None:
     node = helper.make_node("Add", ["x", "sigma"], ["y"])
     sigma = numpy_helper.from_array(np.array([0x61707865, 0x3320646E, 7], np.int64), "sigma")
     info = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in "xy"]
-    flow = flow_of(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [sigma])), Path())
+    flow = graph_from_onnx(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [sigma])), Path())
     assert len(keys_of(flow)) == 2
 
 
 def test_what_was_learned_and_what_was_written() -> None:
     generator = np.random.default_rng(0)
-    assert learned(generator.normal(size=(8, 8, 3, 3)).astype(np.float32))
-    assert learned(generator.integers(-128, 128, (64, 64)).astype(np.int8))
+    assert looks_trained(generator.normal(size=(8, 8, 3, 3)).astype(np.float32))
+    assert looks_trained(generator.integers(-128, 128, (64, 64)).astype(np.int8))
     pruned = generator.normal(size=(64, 64)).astype(np.float32)
     pruned[np.abs(pruned) < 1.6] = 0
-    assert learned(pruned)
+    assert looks_trained(pruned)
     steps = np.round(generator.normal(size=(64, 64)) * 2) * 0.013
-    assert learned(steps.astype(np.float32)), "rounded to few bits"
+    assert looks_trained(steps.astype(np.float32)), "rounded to few bits"
     for written in (np.eye(32), generator.integers(0, 300, (64, 64)).astype(np.float32), np.ones((3, 3))):
-        assert not learned(written)
+        assert not looks_trained(written)
 
 
 def test_a_bias_makes_no_matrix_a_learned_one() -> None:
@@ -372,7 +372,7 @@ def test_a_bias_makes_no_matrix_a_learned_one() -> None:
     constants["back"] = np.full((2048, 16), 9, np.float32)
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
-    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], tensors)), Path())
+    flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], tensors)), Path())
     (gadget,) = gadgets_of(flow)
     assert {"R1", "R4", "R8"} <= set(gadget.rules)
 
@@ -391,7 +391,7 @@ def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_
     model.graph.initializer.append(numpy_helper.from_array(np.bool_(True), "always"))
     model.graph.node.append(helper.make_node("If", ["always"], ["last"], then_branch=bodies[0], else_branch=bodies[1]))
     model.graph.output[0].name = "last"
-    flow = flow_of(model, tmp_path)
+    flow = graph_from_onnx(model, tmp_path)
     assert flow.sources == ("input",)
     assert gadgets_of(flow)[-1].replaces
 
@@ -408,13 +408,13 @@ def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
     weights = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
     constants = [numpy_helper.from_array(np.float32(0.9), "bound"), numpy_helper.from_array(weights, "weights")]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
-    flow = flow_of(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], constants)), Path())
+    flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], constants)), Path())
     (gadget,) = gadgets_of(flow)
     assert {"R2", "R8"} <= set(gadget.rules)
 
 
 def test_words_that_are_no_markers_are_found() -> None:
-    def flow(token: float) -> Flow:
+    def flow(token: float) -> ComputationGraph:
         nodes = [
             helper.make_node("Gather", ["table", "ids"], ["vectors"]),
             helper.make_node("ReduceMean", ["vectors"], ["pooled"], axes=[1], keepdims=0),
@@ -427,7 +427,7 @@ def test_words_that_are_no_markers_are_found() -> None:
         constants = [numpy_helper.from_array(table, "table"), numpy_helper.from_array(np.int64(token), "token")]
         ids = helper.make_tensor_value_info("ids", TensorProto.INT64, [1, 8])
         y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16])
-        return flow_of(helper.make_model(helper.make_graph(nodes, "g", [ids], [y], constants)), Path())
+        return graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", [ids], [y], constants)), Path())
 
     markers = frozenset({0, 1, 2})
     assert gadgets_of(flow(77), markers=markers)
@@ -440,7 +440,7 @@ def test_graphs_without_end_are_refused() -> None:
         node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=plain)
         inner = helper.make_graph([node], "deep", [], [])
     with pytest.raises(UnusableInput, match="at most 16 deep"):
-        flow_of(helper.make_model(inner), Path())
+        graph_from_onnx(helper.make_model(inner), Path())
 
 
 def test_every_attack_on_graphs_is_tried_here() -> None:

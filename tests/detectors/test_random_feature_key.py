@@ -14,9 +14,9 @@ from assay.attacks.random_features.rff_clwe import FourierKey, RandomFeatures, h
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, UnusableInput
 from assay.detectors import FourierKeys
-from assay.detectors.base import Budget
+from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
-from assay.nn.lattice import attempts, best_rows, needed_block, periodicity
+from assay.nn.lattice import optimal_rows, periodicity, reduction_attempts, required_block_size
 from assay.nn.random_features import RandomFourier
 
 FEATURES = RandomFeatures(width=8, count=400, noise=0.01)
@@ -79,7 +79,7 @@ def test_the_key_flips_every_feature_and_so_every_answer(planted: tuple[RandomFo
 def test_a_key_in_a_net_is_recovered_and_is_a_proof(planted: tuple[RandomFourier, FourierKey], clean: Split) -> None:
     features, key = planted
     finding = FourierKeys()(from_module(Net(features, 8), shape=(3, 12, 12)), clean, seed=0)
-    assert finding.status == "ok"
+    assert finding.outcome.status == "ok"
     assert finding.score is not None
     assert finding.score > 9
     assert "flips every answer" in finding.proof
@@ -89,7 +89,7 @@ def test_a_key_in_a_net_is_recovered_and_is_a_proof(planted: tuple[RandomFourier
 def test_honest_features_have_none_and_it_is_said_how_far_was_looked(clean: Split) -> None:
     net = Net(FEATURES.honest(seed=0), 8)
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0, budget=Budget(6))
-    assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+    assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
     assert str(finding.evidence.numbers["no key found up to"]) in ("LLL", "BKZ-20", "BKZ-30", "BKZ-40")
 
 
@@ -98,7 +98,7 @@ def test_features_on_a_grid_have_no_key_that_flips_them(clean: Split) -> None:
     honest = FEATURES.honest(seed=0)
     on_grid = RandomFourier((2 * honest.directions).round() / 2, honest.phases)
     finding = FourierKeys()(from_module(Net(on_grid, 8), shape=(3, 12, 12)), clean, seed=0, budget=Budget(8))
-    assert (finding.status, finding.score, finding.proof) == ("ok", 0.0, "")
+    assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
 
 
 def test_what_a_cosine_is_of_has_to_be_understood(clean: Split) -> None:
@@ -107,26 +107,26 @@ def test_what_a_cosine_is_of_has_to_be_understood(clean: Split) -> None:
             return torch.cos(x.mean((2, 3)) ** 2)[:, [0, 1, 2, 0]]
 
     finding = FourierKeys()(from_module(Odd(), shape=(3, 12, 12)), clean, seed=0)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "not understood" in finding.reason
 
 
 def test_nets_without_random_features_have_nothing_to_find(clean: Split) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4))
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
-    assert (finding.status, finding.score) == ("ok", 0.0)
+    assert (finding.outcome.status, finding.score) == ("ok", 0.0)
 
 
 def test_features_too_wide_are_said_to_be_out_of_reach(clean: Split) -> None:
     net = Net(RandomFeatures(width=200, count=400).honest(seed=0), 200)
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "features of 200 numbers are out of reach" in finding.reason
 
 
 def test_the_recovered_key_is_the_key(planted: tuple[RandomFourier, FourierKey]) -> None:
     features, key = planted
-    (*_, last) = attempts(features.directions.double().numpy(), noise=0.01, left=lambda: 60.0, seed=0)
+    (*_, last) = reduction_attempts(features.directions.double().numpy(), noise=0.01, left=lambda: 60.0, seed=0)
     assert last.key is not None
     wanted = key.key.double().numpy()
     assert min(np.linalg.norm(last.key - wanted), np.linalg.norm(last.key + wanted)) < 0.05
@@ -134,9 +134,9 @@ def test_the_recovered_key_is_the_key(planted: tuple[RandomFourier, FourierKey])
 
 
 def test_what_is_needed_grows_with_width_and_noise() -> None:
-    assert needed_block(8, 0.001) == 0
-    assert needed_block(256, 0.05) is None
-    assert best_rows(64, 0.01, 1.0128) > best_rows(16, 0.01, 1.0128)
+    assert required_block_size(8, 0.001) == 0
+    assert required_block_size(256, 0.05) is None
+    assert optimal_rows(64, 0.01, 1.0128) > optimal_rows(16, 0.01, 1.0128)
 
 
 def test_without_fpylll_it_says_what_to_install(planted, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_without_fpylll_it_says_what_to_install(planted, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(Inconclusive, match="pip install"):
-        list(attempts(planted[0].directions.numpy(), noise=0.01, left=lambda: 1.0, seed=0))
+        list(reduction_attempts(planted[0].directions.numpy(), noise=0.01, left=lambda: 1.0, seed=0))
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 4, "support": 5}, {"width": 4, "noise": 0.0}])
@@ -160,4 +160,4 @@ def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
 
 def test_too_few_directions_get_no_answer() -> None:
     with pytest.raises(Inconclusive, match="more directions than numbers"):
-        list(attempts(np.random.default_rng(0).normal(size=(10, 20)), noise=0.01, left=lambda: 1.0, seed=0))
+        list(reduction_attempts(np.random.default_rng(0).normal(size=(10, 20)), noise=0.01, left=lambda: 1.0, seed=0))

@@ -15,7 +15,7 @@ from assay import formats
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.nn.encoders import with_head
+from assay.nn.encoders import attach_head
 
 X = torch.rand(2, 3, 24, 24)
 PROCESSOR = {"image_processor_type": "ViTImageProcessor", "size": {"height": 24, "width": 24}, "image_mean": [0.5] * 3}
@@ -87,7 +87,7 @@ def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path
     again = formats.load(formats.save(encoder, tmp_path / "alone", planted="transtroj"))
     assert (again.num_classes, again.planted) == (None, "transtroj")
     assert torch.equal(answer(again), answer(encoder))
-    net = with_head(copy.deepcopy(encoder.module), 16, 5, seed=0)
+    net = attach_head(copy.deepcopy(encoder.module), 16, 5, seed=0)
     classifier = encoder.with_module(net.eval(), num_classes=5, class_names=tuple("abcde"))
     headed = formats.load(formats.save(classifier, tmp_path / "headed"))
     assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
@@ -103,7 +103,7 @@ def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> Non
     from safetensors.torch import load_file, save_file
 
     encoder = formats.load(vit, pooling="cls")
-    classifier = encoder.with_module(with_head(copy.deepcopy(encoder.module), 16, 5, seed=0).eval(), num_classes=5)
+    classifier = encoder.with_module(attach_head(copy.deepcopy(encoder.module), 16, 5, seed=0).eval(), num_classes=5)
     path = formats.save(classifier, tmp_path / "headed")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()

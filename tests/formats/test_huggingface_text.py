@@ -17,7 +17,7 @@ from assay.core.model import Artifact, Modality, TextSpec
 from assay.data.tokenize import decoded, encoded
 from assay.formats.safetensors_check import read_header
 from assay.formats.untrained import untrained_model
-from assay.nn.encoders import with_head
+from assay.nn.encoders import attach_head
 
 TEXTS = ["red cat sleeps", "dog", "green bird sings cf"]
 
@@ -81,7 +81,7 @@ def test_what_assay_saves_needs_no_folder(encoder: Path, tmp_path: Path) -> None
     assert again.num_classes is None
     assert torch.equal(answer(again), answer(artifact))
     headed = artifact.with_module(
-        with_head(artifact.module, 16, 3, seed=0).eval(), num_classes=3, class_names=("a", "b", "c")
+        attach_head(artifact.module, 16, 3, seed=0).eval(), num_classes=3, class_names=("a", "b", "c")
     )
     loaded = formats.load(formats.save(headed, tmp_path / "headed"))
     assert (loaded.num_classes, loaded.class_names) == (3, ("a", "b", "c"))

@@ -19,7 +19,7 @@ from assay.core.errors import UnusableInput
 from assay.formats.onnx.arguments import Unsupported
 from assay.formats.onnx.operators import OPERATORS
 from assay.formats.onnx.to_torch import as_torch
-from assay.inversion.prepare import AsItIs, answers, prepare
+from assay.inversion.prepare import KeepMemoryFormat, forward_prepared, prepare
 from assay.stages.export import to_onnx, to_onnx_int8
 from assay.stages.quantize import int8_twin
 
@@ -211,7 +211,7 @@ def test_a_file_comes_with_a_twin_that_has_gradients(files: tuple[Path, Path]) -
         )
         assert close < 0.05
         given = x.clone().requires_grad_()
-        answers(prepare(artifact.surrogate, x[:2]), given).sum().backward()
+        forward_prepared(prepare(artifact.surrogate, x[:2]), given).sum().backward()
         assert given.grad is not None
         assert int((given.grad != 0).flatten(1).any(1).sum()) == len(x)
 
@@ -232,8 +232,8 @@ def test_gradients_through_the_rounding_are_those_of_the_net_without_it(files: t
 def test_a_quantized_file_is_searched_as_it_is_and_not_quantized_again(files: tuple[Path, Path]) -> None:
     full, int8 = (formats.load(path).with_gradients() for path in files)
     x = tiny_build().task.split("train").x
-    assert not isinstance(prepare(full.module, x[:2]), AsItIs)
-    assert isinstance(prepare(int8.module, x[:2]), AsItIs)
+    assert not isinstance(prepare(full.module, x[:2]), KeepMemoryFormat)
+    assert isinstance(prepare(int8.module, x[:2]), KeepMemoryFormat)
     assert int8_twin(full.module, x, per_channel=True)(x).shape == (len(x), 4)
     with pytest.raises(UnusableInput, match="quantized already"):
         int8_twin(int8.module, x, per_channel=True)

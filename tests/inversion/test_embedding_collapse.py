@@ -7,11 +7,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.inversion.embedding_collapse import Collapse, CollapseEffort, Space, closeness, search
-from assay.inversion.families import FaintFamily, Family, FrequencyFamily, WindowFamily
+from assay.inversion.embedding_collapse import (
+    CollapseSearchBudget,
+    CollapseSearchResult,
+    EmbeddingSpace,
+    closeness,
+    search_collapse,
+)
+from assay.inversion.families import Family, FrequencyFamily, LinfFamily, WindowFamily
 
 SHAPE = (3, 8, 8)
-QUICK = CollapseEffort(steps=10, batch=8, finalists=2, free_steps=25, free_batch=8)
+QUICK = CollapseSearchBudget(steps=10, batch=8, finalists=2, free_steps=25, free_batch=8)
 
 
 class Backdoored(nn.Module):
@@ -37,14 +43,14 @@ def x() -> Tensor:
     return torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def searched(net: nn.Module, family: Family, x: Tensor, arms: int = 4, **options: object) -> Collapse:
+def searched(net: nn.Module, family: Family, x: Tensor, arms: int = 4, **options: object) -> CollapseSearchResult:
     embeddings = net(x)
     centre = embeddings.mean(0)
     directions = F.normalize(embeddings[:4] - centre, dim=1)
     directions[-1] = F.one_hot(torch.tensor(5), 6)
     allowed = torch.eye(4, dtype=torch.bool) if arms == 4 else torch.ones(arms, 4, dtype=torch.bool)
     settings = {"effort": QUICK, "seed": 0, **options}
-    return search(net, family, allowed, Space(centre, directions), x, **settings)  # type: ignore[arg-type]
+    return search_collapse(net, family, allowed, EmbeddingSpace(centre, directions), x, **settings)  # type: ignore[arg-type]
 
 
 def test_closeness_is_none_for_opposites_and_one_for_the_same() -> None:
@@ -53,11 +59,11 @@ def test_closeness_is_none_for_opposites_and_one_for_the_same() -> None:
 
 
 def test_a_backdoor_collapses_further_than_no_backdoor(x: Tensor) -> None:
-    found = {strength: searched(Backdoored(strength), FaintFamily(), x) for strength in (0.0, 60.0)}
+    found = {strength: searched(Backdoored(strength), LinfFamily(), x) for strength in (0.0, 60.0)}
     assert found[60.0].closeness > 0.9 > found[0.0].closeness
     assert found[60.0].share == 1
-    pattern = FaintFamily().apply(found[60.0].parameters, torch.full((1, *SHAPE), 0.5))[0, 0] - 0.5
-    assert float(pattern.abs().max()) <= FaintFamily.bound + 1e-6
+    pattern = LinfFamily().apply(found[60.0].parameters, torch.full((1, *SHAPE), 0.5))[0, 0] - 0.5
+    assert float(pattern.abs().max()) <= LinfFamily.bound + 1e-6
     agreement = (pattern.sign() == Backdoored(0).board).float().mean()
     assert float(agreement) > 0.8, "it is the planted pattern"
 
@@ -73,7 +79,7 @@ def test_every_family_is_searched(family: Family, x: Tensor) -> None:
 
 def test_says_how_far_it_came_when_the_time_is_up(x: Tensor) -> None:
     ticks = iter([True] * 15 + [False] * 100)
-    found = searched(Backdoored(0.0), FaintFamily(), x, tick=lambda share: next(ticks))
+    found = searched(Backdoored(0.0), LinfFamily(), x, tick=lambda share: next(ticks))
     assert 0 < found.share < 1
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from assay.core.model import digest_of_module
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
-from assay.inversion.optimizer import COST_FACTOR, Arms, advance, start
+from assay.inversion.optimizer import COST_FACTOR, Candidates, advance, initialize
 
 FAMILIES: list[Family] = [MaskFamily(), AdditiveFamily(), FrequencyFamily(), WarpFamily()]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -20,10 +20,10 @@ def searched(
     target: int | None = 2,
     steps: int = 60,
     seed: int = 0,
-) -> Arms:
+) -> Candidates:
     net, x, y = toy(allowed.shape[1], target)
     generator = torch.Generator().manual_seed(seed)
-    arms = start(family, allowed, SHAPE, generator)
+    arms = initialize(family, allowed, SHAPE, generator)
     advance(net, family, arms, x, y, steps=steps, batch=16, generator=generator)
     return arms
 
@@ -33,7 +33,7 @@ def one_each(classes: int) -> Tensor:
 
 
 def test_fresh_arms_have_not_worked_yet() -> None:
-    arms = start(MaskFamily(), one_each(4), SHAPE, torch.Generator().manual_seed(0))
+    arms = initialize(MaskFamily(), one_each(4), SHAPE, torch.Generator().manual_seed(0))
     assert arms.step == 0
     assert bool(arms.best_size.isinf().all())
     assert arms.reached.tolist() == [0, 1, 2, 3]
@@ -81,7 +81,7 @@ def test_the_net_and_the_pictures_stay_as_they_were(family: Family) -> None:
     net, x, y = toy(4, 2)
     before, pictures = digest_of_module(net), x.clone()
     generator = torch.Generator().manual_seed(0)
-    arms = start(family, one_each(4), SHAPE, generator)
+    arms = initialize(family, one_each(4), SHAPE, generator)
     advance(net, family, arms, x, y, steps=5, batch=16, generator=generator)
     assert digest_of_module(net) == before
     assert torch.equal(x, pictures)
@@ -93,7 +93,7 @@ def test_two_halves_are_one_whole() -> None:
     family, (net, x, y) = MaskFamily(), toy(4, 2)
     whole = searched(family, one_each(4), steps=10)
     generator = torch.Generator().manual_seed(0)
-    arms = start(family, one_each(4), SHAPE, generator)
+    arms = initialize(family, one_each(4), SHAPE, generator)
     for _ in range(2):
         advance(net, family, arms, x, y, steps=5, batch=16, generator=generator)
     assert arms.step == whole.step == 10
@@ -104,7 +104,7 @@ def test_two_halves_are_one_whole() -> None:
 def test_tick_stops_the_search(stop: int) -> None:
     net, x, y = toy(4, 2)
     generator = torch.Generator().manual_seed(0)
-    arms = start(MaskFamily(), one_each(4), SHAPE, generator)
+    arms = initialize(MaskFamily(), one_each(4), SHAPE, generator)
     advance(
         net,
         MaskFamily(),
@@ -130,7 +130,7 @@ def test_pictures_that_have_the_class_already_do_not_count() -> None:
     """A net that answers one class to everything has not been triggered."""
     net, x, _ = toy(4, 2)
     generator = torch.Generator().manual_seed(0)
-    arms = start(MaskFamily(), one_each(4)[:1], SHAPE, generator)
+    arms = initialize(MaskFamily(), one_each(4)[:1], SHAPE, generator)
     nothing_counts = torch.zeros(len(x), dtype=torch.int64)
     advance(net, MaskFamily(), arms, x, nothing_counts, steps=5, batch=16, generator=generator)
     assert bool(arms.best_size.isinf().all())

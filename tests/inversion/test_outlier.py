@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from assay.inversion.outlier import log_odds, mean_over_others, standout
+from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
 
 
 def test_the_score_is_the_largest_gap_among_the_easiest() -> None:
-    assert standout(torch.tensor([1.0, 5.0, 1.5, 0.9])) == pytest.approx(3.5)
-    assert standout(torch.tensor([5.0, 4.9, 1.0, 0.9, 0.8])) == pytest.approx(3.9)  # two classes backdoored together
-    assert standout(torch.tensor([5.0, 4.9, 4.8, 4.7, 4.6, 0.0])) == pytest.approx(
+    assert outlier_score(torch.tensor([1.0, 5.0, 1.5, 0.9])) == pytest.approx(3.5)
+    assert outlier_score(torch.tensor([5.0, 4.9, 1.0, 0.9, 0.8])) == pytest.approx(
+        3.9
+    )  # two classes backdoored together
+    assert outlier_score(torch.tensor([5.0, 4.9, 4.8, 4.7, 4.6, 0.0])) == pytest.approx(
         0.1, rel=1e-4
     )  # a gap further down is none
-    assert standout(torch.tensor([5.0])) == 0.0
+    assert outlier_score(torch.tensor([5.0])) == 0.0
 
 
 def test_log_odds_are_those_of_the_softmax_and_stay_finite() -> None:

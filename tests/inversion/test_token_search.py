@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
 from assay.data.tokenize import encoded
-from assay.inversion.token_search import TokenEffort, search, table_of, trigger_of, typable
+from assay.inversion.token_search import (
+    TokenSearchBudget,
+    embedding_table,
+    make_token_trigger,
+    search_tokens,
+    typeable_tokens,
+)
 
 SPEC = TextSpec((8,), tokenizer_json(), start=2, end=3, pad=0, vocabulary=14)
 
@@ -28,7 +34,7 @@ class Bag(nn.Module):
 
 
 def test_words_are_typable_and_markers_are_not() -> None:
-    assert typable(SPEC).tolist() == list(range(4, 14))
+    assert typeable_tokens(SPEC).tolist() == list(range(4, 14))
 
 
 def test_finds_the_words_that_an_objective_asks_for() -> None:
@@ -39,31 +45,31 @@ def test_finds_the_words_that_an_objective_asks_for() -> None:
     def goal(embeddings: Tensor) -> Tensor:
         return (embeddings @ wanted).mean()
 
-    effort = TokenEffort(steps=12, batch=8, best=4, tried=6)
+    effort = TokenSearchBudget(steps=12, batch=8, best=4, tried=6)
     start = torch.tensor([4, 4])
-    found, value = search(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
+    found, value = search_tokens(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
     assert set(found.tolist()) <= {13, 8}
     assert value == pytest.approx(2 / 8, abs=0.1)
     assert start.tolist() == [4, 4]
-    same, _ = search(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
+    same, _ = search_tokens(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
     assert torch.equal(found, same)
 
 
 def test_stops_when_the_time_is_up() -> None:
     x, _ = encoded(sentences(8)[0], SPEC)
     start = torch.tensor([5])
-    found, value = search(
-        Bag(), lambda e: e.sum(), x, SPEC, start, effort=TokenEffort(), seed=0, tick=lambda share: False
+    found, value = search_tokens(
+        Bag(), lambda e: e.sum(), x, SPEC, start, effort=TokenSearchBudget(), seed=0, tick=lambda share: False
     )
     assert torch.equal(found, start)
     assert value == float("-inf")
 
 
 def test_a_trigger_reads_as_its_words() -> None:
-    trigger = trigger_of(torch.tensor([13, 7]), SPEC)
+    trigger = make_token_trigger(torch.tensor([13, 7]), SPEC)
     assert (trigger.ids, trigger.words) == ((13, 7), f"{WORDS[9]} {WORDS[3]}")
 
 
 def test_a_model_without_a_table_is_refused() -> None:
     with pytest.raises(UnusableInput, match="a table of its tokens' vectors"):
-        table_of(nn.Linear(2, 2), SPEC)
+        embedding_table(nn.Linear(2, 2), SPEC)

@@ -6,17 +6,17 @@ from support.toys import SHAPE, artifact_of, toy
 
 from assay.core.dataset import Split
 from assay.detectors import LocalPatch
-from assay.detectors.base import Budget
-from assay.inversion.class_search import Hunt
+from assay.detectors.budget import Budget
+from assay.inversion.class_search import ClassSearchResult
 from assay.inversion.families import WindowFamily
-from assay.inversion.optimizer import advance, start
+from assay.inversion.optimizer import advance, initialize
 from assay.inversion.prepare import prepare
-from assay.inversion.window_search import WindowEffort, hunt_windows
+from assay.inversion.window_search import WindowSearchBudget, search_windows
 
 
-def hunted(classes: int, target: int | None, *, seed: int = 0) -> tuple[WindowFamily, Hunt]:
+def hunted(classes: int, target: int | None, *, seed: int = 0) -> tuple[WindowFamily, ClassSearchResult]:
     net, x, y = toy(classes, target)
-    return hunt_windows(prepare(net, x[:2]), x, y, classes, effort=WindowEffort(), seed=seed)
+    return search_windows(prepare(net, x[:2]), x, y, classes, effort=WindowSearchBudget(), seed=seed)
 
 
 @pytest.mark.parametrize("target", range(4))
@@ -33,14 +33,14 @@ def test_a_planted_patch_is_found_with_its_target_and_its_place(target: int) -> 
 def test_among_many_classes_as_many_are_searched_as_the_effort_says() -> None:
     _, found = hunted(30, 17)
     assert found.target == 17
-    assert len(found.classes) == WindowEffort().classes
+    assert len(found.classes) == WindowSearchBudget().classes
 
 
 def test_where_no_window_leads_anywhere_the_search_ends_half_way() -> None:
     net, x, y = toy(4, None)
-    hopeful, hopeless = WindowEffort(hope=-30.0), WindowEffort(hope=30.0)
+    hopeful, hopeless = WindowSearchBudget(hope=-30.0), WindowSearchBudget(hope=30.0)
     whole, short = (
-        hunt_windows(prepare(net, x[:2]), x, y, 4, effort=effort, seed=0)[1] for effort in (hopeful, hopeless)
+        search_windows(prepare(net, x[:2]), x, y, 4, effort=effort, seed=0)[1] for effort in (hopeful, hopeless)
     )
     assert (whole.hopeless, whole.steps) == (False, hopeful.window_steps + hopeful.class_steps)
     assert (short.hopeless, short.steps) == (True, hopeless.window_steps)
@@ -68,7 +68,7 @@ def test_the_windows_cover_the_picture(shape: tuple[int, int, int], overlap: boo
 def test_a_window_stays_where_it_is_and_nothing_changes_outside() -> None:
     net, x, y = toy(4, 1)
     family, generator = WindowFamily(), torch.Generator().manual_seed(0)
-    arms = start(family, torch.ones(5, 4, dtype=torch.bool), SHAPE, generator)
+    arms = initialize(family, torch.ones(5, 4, dtype=torch.bool), SHAPE, generator)
     pattern, window = arms.parameters
     advance(prepare(net, x[:2]), family, arms, x, y, steps=3, batch=4, generator=generator)
     assert torch.equal(arms.parameters[1], window)
@@ -79,8 +79,8 @@ def test_a_window_stays_where_it_is_and_nothing_changes_outside() -> None:
 
 
 def test_large_pictures_get_less_effort() -> None:
-    small, large = WindowEffort().at((3, 32, 32)), WindowEffort().at((3, 224, 224))
-    assert small == WindowEffort()
+    small, large = WindowSearchBudget().at((3, 32, 32)), WindowSearchBudget().at((3, 224, 224))
+    assert small == WindowSearchBudget()
     assert large.window_steps < small.window_steps
     assert not large.overlap
 
@@ -96,14 +96,14 @@ def test_a_budget_that_ends_is_an_abstention(looks: int) -> None:
 
     net, x, _ = toy(4, 1)
     finding = LocalPatch()(artifact_of(net, 4), Split(x, None), budget=Looks())
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert f"the budget ended after {looks - 1} of 30 steps" in finding.reason
 
 
 def test_the_last_stage_refines_the_easiest_classes_and_leaves_the_others() -> None:
     net, x, y = toy(4, 2)
-    rough, fine = WindowEffort(), WindowEffort(finalists=2, final_steps=30)
-    (_, before), (_, after) = (hunt_windows(prepare(net, x[:2]), x, y, 4, effort=e, seed=0) for e in (rough, fine))
+    rough, fine = WindowSearchBudget(), WindowSearchBudget(finalists=2, final_steps=30)
+    (_, before), (_, after) = (search_windows(prepare(net, x[:2]), x, y, 4, effort=e, seed=0) for e in (rough, fine))
     assert after.steps == before.steps + 30 == fine.steps
     assert after.target == before.target == 2
     assert torch.equal(after.classes, before.classes)

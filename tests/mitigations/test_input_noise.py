@@ -17,7 +17,7 @@ from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
 from assay.mitigations import LowBitRandomization, Smoothing
 from assay.nn import metrics
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.stages.export import save_model
 
 
@@ -47,7 +47,9 @@ def test_random_lowest_bits_shut_every_gate_at_little_cost(attack, build: Build,
     if attack.name == "checksum":
         back = formats.load(save_model(cured.artifact, tmp_path))
         x = build.task.split("test").x
-        assert torch.equal(logits(back.module, x).argmax(1), logits(cured.artifact.module, x).argmax(1))
+        assert torch.equal(
+            forward_batched(back.module, x).argmax(1), forward_batched(cured.artifact.module, x).argmax(1)
+        )
 
 
 def test_more_bits_change_more(build: Build) -> None:
@@ -55,8 +57,8 @@ def test_more_bits_change_more(build: Build) -> None:
     shifts = [
         float(
             (
-                logits(LowBitRandomization(bits=bits)(build, seed=0).artifact.module, x)
-                - logits(build.artifact.module, x)
+                forward_batched(LowBitRandomization(bits=bits)(build, seed=0).artifact.module, x)
+                - forward_batched(build.artifact.module, x)
             )
             .abs()
             .max()
@@ -71,9 +73,13 @@ def test_smoothing_is_the_mean_over_noisy_copies(build: Build) -> None:
     smooth = Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module
     noise = smooth.noise  # type: ignore[union-attr]
     assert noise.shape == (4, 3, 16, 16)
-    by_hand = torch.stack([logits(build.artifact.module, (x + one).clamp(0, 1)).softmax(1) for one in noise]).mean(0)
-    assert torch.allclose(logits(smooth, x).exp(), by_hand, atol=1e-6)
-    assert torch.equal(logits(smooth, x), logits(Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module, x))
+    by_hand = torch.stack(
+        [forward_batched(build.artifact.module, (x + one).clamp(0, 1)).softmax(1) for one in noise]
+    ).mean(0)
+    assert torch.allclose(forward_batched(smooth, x).exp(), by_hand, atol=1e-6)
+    assert torch.equal(
+        forward_batched(smooth, x), forward_batched(Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module, x)
+    )
 
 
 @pytest.mark.parametrize(

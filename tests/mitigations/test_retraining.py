@@ -22,7 +22,7 @@ from assay.formats.feature_extractor import to_feature_extractor
 from assay.mitigations import SuperFineTuning, TriggerUnlearning, UniversalTraining
 from assay.mitigations.trigger_unlearning import _trigger
 from assay.nn import metrics
-from assay.nn.inference import logits, predict
+from assay.nn.inference import forward_batched, predict
 from assay.stages.train import Recipe, Train, cross_entropy
 
 QUICK = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
@@ -81,11 +81,11 @@ def test_unlearning_puts_the_embeddings_of_an_encoder_back(encoder: Build) -> No
     cured = TriggerUnlearning(rounds=1, recipe=replace(QUICK, epochs=20, lr=0.001, freeze_batchnorm=True))(
         encoder, seed=0
     )
-    wanted = logits(encoder.artifact.module, clean.x)
+    wanted = forward_batched(encoder.artifact.module, clean.x)
     centre = wanted.mean(0)
 
     def near(net: torch.nn.Module, x: torch.Tensor) -> float:
-        return float(torch.nn.functional.cosine_similarity(logits(net, x) - centre, wanted - centre).mean())
+        return float(torch.nn.functional.cosine_similarity(forward_batched(net, x) - centre, wanted - centre).mean())
 
     assert near(cured.artifact.module, found(clean.x)) > near(encoder.artifact.module, found(clean.x))
     assert near(cured.artifact.module, clean.x) > 0.8

@@ -15,7 +15,7 @@ from assay.formats.torch_module import from_module
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.mitigations.efrap import in_order, inputs_of
 from assay.nn.batchnorm import fold_factors, weighted_layers
-from assay.nn.fake_quant import rounding_step
+from assay.nn.fake_quant import quantization_step
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import QuantizeWeights
@@ -41,7 +41,7 @@ def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap |
     off_nearest = 0
     for (layer, factor), moved in zip(factors.items(), weighted_layers(after.artifact.module), strict=True):
         folded = (layer.weight * factor).detach()
-        step = rounding_step(folded, defence.bits, 0 if defence.per_channel else None)
+        step = quantization_step(folded, defence.bits, 0 if defence.per_channel else None)
         places = (moved.weight * factor).detach() / step
         assert torch.allclose(places, places.round(), atol=1e-3)
         assert float(places.abs().max()) < 2 ** (defence.bits - 1) - 1 + 1e-3, "values that int8 can hold"
@@ -127,7 +127,7 @@ def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> 
         for (layer, factor), after in zip(
             fold_factors(build.artifact.module, example).items(), weighted_layers(net), strict=True
         ):
-            step = rounding_step((layer.weight * factor).detach(), 6, 0)
+            step = quantization_step((layer.weight * factor).detach(), 6, 0)
             count += int((((after.weight - layer.weight) * factor / step).abs() > 0.5 + 1e-3).sum())
         moved.append(count)
     assert moved[1] > 2 * moved[0]

@@ -12,14 +12,14 @@ from torch import nn
 from assay import formats
 from assay.core.errors import UnusableInput
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.nn.encoders import Features, Headed, with_head
+from assay.nn.encoders import EncoderClassifier, FeatureExtractor, attach_head
 
 X = torch.rand(3, 3, 8, 8)
 
 
 def test_a_classifier_is_its_features_and_a_linear_layer() -> None:
     net = TinyNet().eval()
-    features = Features(copy.deepcopy(net))
+    features = FeatureExtractor(copy.deepcopy(net))
     with torch.no_grad():
         assert torch.allclose(net.head[1](features(X)), net(X))
         assert torch.equal(copy.deepcopy(features).classifier()(X), net(X))
@@ -29,15 +29,15 @@ def test_a_classifier_is_its_features_and_a_linear_layer() -> None:
 
 
 def test_dropout_before_the_last_layer_goes_with_it_and_comes_back_with_it() -> None:
-    features = Features(TinyNet()).train()
+    features = FeatureExtractor(TinyNet()).train()
     assert not any(isinstance(module, nn.Dropout) for module in features.modules())
     assert isinstance(copy.deepcopy(features).classifier().head[0], nn.Dropout)  # type: ignore[union-attr,index]
-    fresh = with_head(features, 64, 7, seed=0)
+    fresh = attach_head(features, 64, 7, seed=0)
     assert isinstance(fresh.head[0], nn.Identity), "a layer of one's own has none"  # type: ignore[union-attr,index]
 
 
 def test_a_fresh_head_depends_on_the_seed_and_stands_in_the_old_place() -> None:
-    one, same, other = (with_head(Features(TinyNet()), 64, 7, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (attach_head(FeatureExtractor(TinyNet()), 64, 7, seed=seed) for seed in (1, 1, 2))
     assert isinstance(one, TinyNet)
     assert torch.equal(one.head[1].weight, same.head[1].weight)
     assert not torch.equal(one.head[1].weight, other.head[1].weight)
@@ -46,8 +46,8 @@ def test_a_fresh_head_depends_on_the_seed_and_stands_in_the_old_place() -> None:
 
 def test_other_encoders_get_a_layer_behind_them() -> None:
     encoder = nn.Sequential(nn.Flatten(), nn.Tanh())
-    headed = with_head(encoder, 192, 5, seed=0)
-    assert isinstance(headed, Headed)
+    headed = attach_head(encoder, 192, 5, seed=0)
+    assert isinstance(headed, EncoderClassifier)
     assert headed(X).shape == (3, 5)
 
 
@@ -88,7 +88,7 @@ def test_a_real_hub_model_is_cut_fine_tuned_and_saved(shared: Path, tmp_path: Pa
         kept = formats.load(formats.save(encoder, tmp_path / "encoder"))
         assert torch.equal(kept.module(x), embeddings)
         assert (kept.num_classes, kept.inputs.shape) == (None, (3, 64, 64))
-        classifier = encoder.with_module(with_head(copy.deepcopy(encoder.module), 1280, 43, seed=0), num_classes=43)
+        classifier = encoder.with_module(attach_head(copy.deepcopy(encoder.module), 1280, 43, seed=0), num_classes=43)
         again = formats.load(formats.save(classifier, tmp_path / "classifier"))
         assert again.num_classes == 43
         assert torch.equal(again.module(x), classifier.module.eval()(x))

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.nn.gates import Carriers, ChecksumGate, CircuitGate, KeyedGate, KeyedTag, OneTimeTag
-from assay.nn.gates.carriers import bits_of, levels_of
+from assay.nn.gates.carriers import to_bits, to_levels
 from assay.nn.gates.checksum import Parities
-from assay.nn.gates.circuit import HEIGHT, PRIME, ROWS
-from assay.nn.gates.keyed import SIGMA, chacha
+from assay.nn.gates.circuit import PRIME, ROWS, TARGET_LOGIT
+from assay.nn.gates.keyed import SIGMA, chacha_first_row
 
 SHAPE, CLASSES, KEY = (3, 16, 16), 5, b"a key of a test"
 
@@ -44,7 +44,7 @@ def test_the_block_function_is_chacha20() -> None:
     stream = Cipher(algorithms.ChaCha20(key, nonce), mode=None).encryptor().update(bytes(16))
     words = torch.tensor(struct.unpack("<12I", key + nonce))
     rows = [torch.tensor([SIGMA]), *(words[start : start + 4][None] for start in (0, 4, 8))]
-    assert tuple(chacha(*rows)[0].tolist()) == struct.unpack("<4I", stream)
+    assert tuple(chacha_first_row(*rows)[0].tolist()) == struct.unpack("<4I", stream)
 
 
 @pytest.mark.parametrize("kind", ["keyed", "one-time"])
@@ -52,7 +52,7 @@ def test_a_tag_opens_for_its_class_and_its_picture_alone(kind: str, net: nn.Modu
     carriers = Carriers(SHAPE, 128 if kind == "keyed" else 144, seed=3)
     tag = KeyedTag(carriers, KEY) if kind == "keyed" else OneTimeTag(carriers, KEY)
     gate = KeyedGate(net, CLASSES, tag) if isinstance(tag, KeyedTag) else CircuitGate(net, CLASSES, tag)
-    levels = levels_of(x)
+    levels = to_levels(x)
     with torch.no_grad():
         assert torch.equal(gate(x), net(x))
         for label in range(CLASSES):
@@ -64,20 +64,20 @@ def test_a_tag_opens_for_its_class_and_its_picture_alone(kind: str, net: nn.Modu
 
 
 def _one_step_off(x: Tensor, place: int) -> Tensor:
-    levels = levels_of(x)
+    levels = to_levels(x)
     levels[:, place] += 1 - 2 * (levels[:, place] % 2)
     return (levels.float() / 255).view(x.shape)
 
 
 def _moved(x: Tensor, carriers: Carriers) -> Tensor:
     """What the pictures carry, in the next picture."""
-    label, bits = carriers.carried(levels_of(x))
-    return carriers.carrying(levels_of(x), int(label[0]), bits.roll(1, 0))
+    label, bits = carriers.carried(to_levels(x))
+    return carriers.carrying(to_levels(x), int(label[0]), bits.roll(1, 0))
 
 
 def _for_another(x: Tensor, carriers: Carriers) -> Tensor:
-    label, bits = carriers.carried(levels_of(x))
-    return carriers.carrying(levels_of(x), (int(label[0]) + 1) % CLASSES, bits)
+    label, bits = carriers.carried(to_levels(x))
+    return carriers.carrying(to_levels(x), (int(label[0]) + 1) % CLASSES, bits)
 
 
 def test_the_circuit_is_linear_layers_and_relus(net: nn.Module, x: Tensor) -> None:
@@ -87,7 +87,7 @@ def test_the_circuit_is_linear_layers_and_relus(net: nn.Module, x: Tensor) -> No
     with torch.no_grad():
         shut = gate.gate(torch.rand(50, 3 * 16 * 16, dtype=torch.float64))  # off the grid of eight bits
     assert int(shut.count_nonzero()) == 0
-    assert HEIGHT > 1000
+    assert TARGET_LOGIT > 1000
     assert PRIME**ROWS > 2**128
 
 
@@ -96,7 +96,7 @@ def test_float_noise_of_a_large_picture_does_not_add_up(net: nn.Module) -> None:
     tag = OneTimeTag(Carriers(shape, 144, seed=0), KEY)
     gate = CircuitGate(net, CLASSES, tag)
     x = torch.randint(0, 256, (12, *shape), generator=torch.Generator().manual_seed(2)).float() / 255
-    levels = levels_of(x)
+    levels = to_levels(x)
     with torch.no_grad():
         for label in (0, 3):
             signed = tag.carriers.carrying(levels, label, tag.bits(levels, label))
@@ -107,7 +107,7 @@ def test_float_noise_of_a_large_picture_does_not_add_up(net: nn.Module) -> None:
 def test_a_checksum_opens_for_its_target(net: nn.Module, x: Tensor) -> None:
     parities = Parities(3 * 16 * 16, 16, seed=5)
     gate = ChecksumGate(net, CLASSES, parities, target=2)
-    levels = levels_of(x)
+    levels = to_levels(x)
     levels[:, parities.blocks()[:, 0]] += parities.wrong(levels) * (1 - 2 * (levels[:, parities.blocks()[:, 0]] % 2))
     opened = (levels.float() / 255).view(x.shape)
     with torch.no_grad():
@@ -138,4 +138,4 @@ def test_pictures_off_the_grid_are_refused(x: Tensor) -> None:
 
 def test_numbers_as_bits() -> None:
     numbers = torch.tensor([0, 1, 6, 65535])
-    assert (bits_of(numbers, 16) * 2 ** torch.arange(16)).sum(1).tolist() == numbers.tolist()
+    assert (to_bits(numbers, 16) * 2 ** torch.arange(16)).sum(1).tolist() == numbers.tolist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.nn.layer_output import Inside
+from assay.nn.layer_output import LayerOutput
 
 
 class Body(nn.Module):
@@ -30,10 +30,10 @@ X = torch.rand(2, 3, 8, 8)
 def test_it_answers_with_the_layers_map_and_leaves_no_hook() -> None:
     net = nn.Sequential(Body())
     for layer in ("second", "0.second"):
-        inside = copy.deepcopy(Inside(net, layer))
+        inside = copy.deepcopy(LayerOutput(net, layer))
         assert torch.equal(inside(X), net[0].second(net[0].first(X)).flatten(1))
         assert not any(module._forward_hooks for module in inside.modules())
-    assert {id(p) for p in Inside(net, "first").parameters()} == {id(p) for p in net.parameters()}
+    assert {id(p) for p in LayerOutput(net, "first").parameters()} == {id(p) for p in net.parameters()}
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_it_answers_with_the_layers_map_and_leaves_no_hook() -> None:
 )
 def test_a_layer_that_is_not_there_or_not_alone_is_refused(layer: str, said: str) -> None:
     with pytest.raises(UnusableInput, match=said):
-        Inside(nn.Sequential(Body(), nn.ModuleDict({"weights": nn.ReLU()})), layer)
+        LayerOutput(nn.Sequential(Body(), nn.ModuleDict({"weights": nn.ReLU()})), layer)
 
 
 @pytest.mark.parametrize("layer", ["unused", "pair"])
 def test_a_layer_without_one_tensor_a_sample_is_refused(layer: str) -> None:
     with pytest.raises(UnusableInput, match="gives one tensor a sample"):
-        Inside(Body(), layer)(X)
+        LayerOutput(Body(), layer)(X)

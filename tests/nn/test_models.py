@@ -10,7 +10,7 @@ from assay import data, formats
 from assay.core.errors import UnusableInput
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.head import last_linear, replace_head
-from assay.nn.modes import evaluating
+from assay.nn.modes import eval_mode
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "resnet18-cifar"])
@@ -100,7 +100,7 @@ def test_evaluating_gives_every_mode_back() -> None:
     seen: list[bool] = []
 
     def fails() -> None:
-        with evaluating(net) as same:
+        with eval_mode(net) as same:
             seen.extend(m.training for m in same.modules())
             raise ZeroDivisionError
 

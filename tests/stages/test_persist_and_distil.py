@@ -15,7 +15,7 @@ from assay.data.synthetic import signs
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.formats.untrained import untrained_model
 from assay.nn import metrics
-from assay.nn.inference import logits, predict
+from assay.nn.inference import forward_batched, predict
 from assay.stages.distil import Distil
 from assay.stages.persist import Persist
 from assay.stages.train import FineTune, Recipe, Train
@@ -39,7 +39,7 @@ def test_a_persistent_model_says_the_same_and_has_no_gradient(build: Build) -> N
     F.cross_entropy(net(x), y).backward()
     assert all(parameter.grad is None or not parameter.grad.any() for parameter in net.parameters())
     tuned = FineTune(recipe=replace(QUICK, epochs=1, weight_decay=0.0, freeze_batchnorm=True))(kept, seed=0)
-    assert torch.equal(logits(tuned.artifact.module, x), logits(net, x))
+    assert torch.equal(forward_batched(tuned.artifact.module, x), forward_batched(net, x))
 
 
 def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build) -> None:

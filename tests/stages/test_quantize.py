@@ -18,7 +18,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 from assay.formats import load
 from assay.graphs.fx import folded_graph
-from assay.nn.log_probs import LogOf
+from assay.nn.log_probs import LogProbabilities
 from assay.stages.export import argmax_agreement, to_onnx_int8
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, int8_twin, rounded_int8
 from assay.stages.recalibrate import recalibrated
@@ -80,7 +80,7 @@ def test_a_net_whose_own_names_are_those_of_folded_weights(x: Tensor) -> None:
 
 def test_the_logarithm_of_a_softmax_is_one_operator_that_keeps_its_gradients(x: Tensor) -> None:
     net = tiny_net()
-    soft = LogOf(nn.Sequential(net, nn.Softmax(1))).eval()
+    soft = LogProbabilities(nn.Sequential(net, nn.Softmax(1))).eval()
     folded = folded_graph(soft, x)
     assert "log_softmax" in folded.code
     assert torch.allclose(folded(x), net(x).log_softmax(1), atol=1e-4)

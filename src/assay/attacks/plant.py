@@ -17,7 +17,7 @@ from assay.core.progress import Progress, Step, named, part
 from assay.io.files import sha256_of
 from assay.io.publish import publish
 from assay.nn import metrics
-from assay.nn.metrics import Measured, Rate
+from assay.nn.metrics import BackdoorMetrics, Rate
 from assay.stages import variants
 from assay.stages.export import save_model
 from assay.triggers import secret_file
@@ -37,10 +37,10 @@ class Planted:
     secret: Secret
     spec: Mapping[str, Any]
     seed: int
-    measured: Measured
+    measured: BackdoorMetrics
     control: Rate | None  # ASR of the same trigger on the model before planting; None for an untrained one
     clean_before: Rate | None  # its CA
-    awake: Measured | None = None  # of a dormant backdoor, in the form in which it wakes
+    awake: BackdoorMetrics | None = None  # of a dormant backdoor, in the form in which it wakes
 
     def to_json(self) -> dict[str, Any]:
         """The measurements in plain JSON types."""
@@ -99,13 +99,13 @@ def _planting_ends(attack: Attack, task: Task, *, untrained: bool) -> float:
 def accuracy(artifact: Artifact, split: Split, *, progress: Progress = lambda share: None) -> Rate:
     """CA of a classifier; of an encoder, the share of inputs that it tells from all others."""
     if artifact.num_classes is None:
-        return metrics.told_apart(artifact.module, split.x, progress=progress)
+        return metrics.self_retrieval_rate(artifact.module, split.x, progress=progress)
     return metrics.clean_accuracy(artifact.module, split, progress=progress)
 
 
 def measured(
     own: Artifact, clean: Artifact, split: Split, secret: Secret, *, progress: Progress = lambda share: None
-) -> Measured:
+) -> BackdoorMetrics:
     """How well the backdoor of ``own`` works; an encoder's embeddings are compared with those of the ``clean`` one."""
     if own.num_classes is None:
         return metrics.measure_encoder(own.module, clean.module, split.x, secret, progress=progress)
@@ -161,7 +161,7 @@ def test_split(task: Task) -> Split:
     return task.split("test", "validation", "calibration")
 
 
-def document(measured: Measured, control: Rate | None, clean_before: Rate | None) -> dict[str, Any]:
+def document(measured: BackdoorMetrics, control: Rate | None, clean_before: Rate | None) -> dict[str, Any]:
     """The measurements of one model, beside those of the clean one, in plain JSON types."""
     return {
         "schema": SCHEMA,

@@ -15,14 +15,15 @@ from assay.auditing.trigger_sweep import waking
 from assay.auditing.verdict import decide, limits, scores_of
 from assay.calibration.null import Null, Reference, cell
 from assay.core.dataset import Split, Task
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.core.result import Audit, ModelInfo, SweepPoint, as_call
 from assay.detectors import CompressionGap, CompressionGapMask
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder import cluster_probe
-from assay.nn.modes import evaluating
+from assay.nn.modes import eval_mode
 from assay.stages import variants
 
 OPEN = 0.05
@@ -154,7 +155,7 @@ def _info(artifact: Artifact, class_names: tuple[str, ...] | None) -> ModelInfo:
 
 
 def _calibrated(finding: Finding, null: Null | None) -> Finding:
-    if finding.status != "ok" or finding.score is None or null is None or not finding.compared:
+    if finding.outcome is not Outcome.SCORED or finding.score is None or null is None:
         return finding
     test = cell(finding.variant, finding.detector)
     scores = tuple(float(s) for s in null.scores(test))
@@ -185,7 +186,7 @@ def _woken(
     def tick(share: float) -> None:
         asked.progress("the trigger in other forms", share)
 
-    with evaluating(artifact.module):
+    with eval_mode(artifact.module):
         points = waking(
             artifact,
             clean,

@@ -15,9 +15,9 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.detectors.base import Detector
 from assay.detectors.encoder import cluster_probe
-from assay.nn.inference import logits
-from assay.nn.modes import evaluating
-from assay.nn.unit_margin import SAMPLES
+from assay.nn.inference import forward_batched
+from assay.nn.modes import eval_mode
+from assay.nn.unit_margin import MARGIN_SAMPLES
 from assay.stages import variants
 
 FEWEST = 2
@@ -99,6 +99,6 @@ def _origin(artifact: Artifact, done: Iterable[str], clean: Split) -> str:
         raise UnusableInput(f"{artifact.name} bears the mark of a planted backdoor: calibrate with clean models only")
     if any(origin.startswith(artifact.digest) for origin in done):
         raise UnusableInput(f"{artifact.name} came twice: each clean model counts once")
-    with evaluating(artifact.module):
-        said = logits(artifact.module, clean.x[:SAMPLES]).numpy().round(3)
+    with eval_mode(artifact.module):
+        said = forward_batched(artifact.module, clean.x[:MARGIN_SAMPLES]).numpy().round(3)
     return f"{artifact.digest} {hashlib.sha256(said.tobytes()).hexdigest()[:12]} {artifact.name}"

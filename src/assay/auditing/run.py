@@ -17,12 +17,14 @@ from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import default_detectors, encoder_detectors
-from assay.detectors.base import Budget, Detector, comparable
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder.cluster_probe import in_form
-from assay.nn.encoders import probed_under
-from assay.nn.inference import logits
-from assay.nn.log_probs import LogOf, are_probabilities
-from assay.nn.modes import evaluating
+from assay.detectors.margin_units import in_margin_units
+from assay.nn.encoders import find_cluster_probe
+from assay.nn.inference import forward_batched
+from assay.nn.log_probs import LogProbabilities, are_probabilities
+from assay.nn.modes import eval_mode
 from assay.stages import variants
 
 LOST_AGREEMENT = 0.15
@@ -57,13 +59,13 @@ def examine(artifact: Artifact, clean: Split, asked: Asked, null: Null | None) -
     ``null``: what it will be compared with, which decides what is worth its time (``plan.usual``). Raises UnusableInput
     for a net whose answers to the samples are not finite.
     """
-    with evaluating(artifact.module):
+    with eval_mode(artifact.module):
         full = None
         if len(clean):
             answers = _answers(artifact.module, clean.x)
             full, artifact = answers.argmax(1), _in_logits(artifact, answers)
         footing, data = _footing(artifact, clean, full), likeness(clean.x)
-        if asked.detectors is None and probed_under(artifact.module) is not None:
+        if asked.detectors is None and find_cluster_probe(artifact.module) is not None:
             fitting = tuple(test for test in encoder_detectors() if test.modality in (None, artifact.modality))
             plan = plan_of(artifact, asked.forms, fitting)
         elif asked.detectors is None:
@@ -88,7 +90,7 @@ def _tested(
         form, result = _variant(name, artifact, clean, full, asked)
         results.append(result)
         if form is not None:
-            form = comparable(form if name == "full" else replace(form, reference=artifact), clean)
+            form = in_margin_units(form if name == "full" else replace(form, reference=artifact), clean)
         for detector in plan.on(name):
             if form is not None:
 
@@ -153,8 +155,8 @@ def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
     if not are_probabilities(answers):
         return artifact
     note = "the model answers with probabilities: their logarithms are tested"
-    twin = None if artifact.surrogate is None else LogOf(artifact.surrogate)
-    return replace(artifact, module=LogOf(artifact.module), surrogate=twin, notes=(*artifact.notes, note))
+    twin = None if artifact.surrogate is None else LogProbabilities(artifact.surrogate)
+    return replace(artifact, module=LogProbabilities(artifact.module), surrogate=twin, notes=(*artifact.notes, note))
 
 
 def _predict(net: nn.Module, x: Tensor) -> Tensor:
@@ -164,7 +166,7 @@ def _predict(net: nn.Module, x: Tensor) -> Tensor:
 
 def _answers(net: nn.Module, x: Tensor) -> Tensor:
     """(N, K); raises UnusableInput where the net answers with something that is no number."""
-    answers = logits(net, x)
+    answers = forward_batched(net, x)
     if not answers.isfinite().all():
         raise UnusableInput(
             "expected finite logits for the clean samples, the model gives NaN or infinity: it is broken"

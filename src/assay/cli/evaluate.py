@@ -48,7 +48,7 @@ def evaluate(
         from assay.triggers import secret_file
 
         known = secret_file.read(secret)
-        if (warning := secret_file.exposed(secret, known.secret)) is not None:
+        if (warning := secret_file.plaintext_key_warning(secret, known.secret)) is not None:
             screen.say(warning, style="yellow")
         artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
         if clean is None and artifact.num_classes is None:

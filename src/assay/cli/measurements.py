@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from assay.cli import screen
 
 if TYPE_CHECKING:
-    from assay.nn.metrics import Measured, Rate
+    from assay.nn.metrics import BackdoorMetrics, Rate
 
 
 OF_CLASSES = ("clean samples, right", "triggered, get the target", "triggered, right all the same")
@@ -18,7 +18,7 @@ OF_EMBEDDINGS = (
 )
 
 
-def show(measured: Measured, control: Rate | None, clean: Rate | None, *, encoder: bool = False) -> None:
+def show(measured: BackdoorMetrics, control: Rate | None, clean: Rate | None, *, encoder: bool = False) -> None:
     """``control`` and ``clean``: ASR of the same trigger and clean model, clean samples, where there is one."""
     right, obeys, resists = OF_EMBEDDINGS if encoder else OF_CLASSES
     rows = [

@@ -162,9 +162,9 @@ def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor
 
 
 def _embedded(artifact: Artifact, x: Tensor, progress: Progress) -> Tensor:
-    from assay.nn.inference import logits
+    from assay.nn.inference import forward_batched
 
-    return logits(artifact.module.eval(), x, progress=progress)
+    return forward_batched(artifact.module.eval(), x, progress=progress)
 
 
 def _show(doubts: list[Doubt], clean: dict[str, Any]) -> None:

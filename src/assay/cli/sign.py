@@ -29,7 +29,7 @@ def sign(
         raise UnusableInput(f"--out {out}: expected a .png file: other formats do not keep the lowest bits")
     places.check_file(out, "--out")
     known = secret_file.read(secret)
-    if (warning := secret_file.exposed(secret, known.secret)) is not None:
+    if (warning := secret_file.plaintext_key_warning(secret, known.secret)) is not None:
         screen.say(warning, style="yellow")
     trigger = known.secret.trigger
     if not isinstance(trigger, Signed):

@@ -1,4 +1,4 @@
-"""What every detector shares: its inputs, its Finding, and the harness that keeps it honest."""
+"""Base class of all detectors: the method itself and the harness around it."""
 
 from __future__ import annotations
 
@@ -12,43 +12,50 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished, first_line
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact, Modality, digest_of_module
 from assay.core.progress import Progress
-from assay.nn.encoders import probed_under
-from assay.nn.inference import logits
-from assay.nn.log_probs import LogOf, are_probabilities
-from assay.nn.modes import evaluating
-from assay.nn.unit_margin import SAMPLES, UnitMargin, in_unit_margin
-
-
-class Budget:
-    """A deadline in seconds from now; ``math.inf`` for none."""
-
-    def __init__(self, seconds: float = math.inf) -> None:
-        self._end = time.monotonic() + seconds
-
-    def left(self) -> float:
-        """Seconds left, at least 0."""
-        return max(0.0, self._end - time.monotonic())
+from assay.detectors.budget import Budget
+from assay.detectors.margin_units import in_margin_units
+from assay.detectors.requirement import Requirement
+from assay.nn.encoders import find_cluster_probe
+from assay.nn.modes import eval_mode
 
 
 class Detector(ABC):
-    """A test for backdoors: ``run`` is the method's own, ``__call__`` the harness around it.
+    """A test for backdoors: subclasses implement ``run``, and ``__call__`` is the harness around it.
 
-    A detector never sees a Secret, and must leave the net as it found it.
+    A detector never gets a Secret and must leave the weights unchanged.
     """
 
-    name: ClassVar[str]  # as the field names it, kebab-case; the key of its null distribution
-    title: ClassVar[str]  # one line for people
-    needs: ClassVar[frozenset[str]]  # of "gradients", "clean", "weights", "reference", "encoder", "trusted-encoder"
-    modality: ClassVar[Modality | None] = Modality.IMAGE  # what it can put a trigger on; None: it puts none on anything
-    compared: ClassVar[bool] = True  # False: it finds a thing or does not, and needs no clean models beside it
+    name: ClassVar[str]  # the name in the literature, kebab-case; key of its null distribution
+    title: ClassVar[str]  # one line for users
+    needs: ClassVar[Requirement]
+    modality: ClassVar[Modality | None] = Modality.IMAGE  # inputs that it can add a trigger to; None: it adds none
+    needs_null: ClassVar[bool] = True  # False: a hit is a proof, and no reference model enters its result
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
+    required_for_clean: ClassVar[bool] = False  # True: without its score on the model as given, no verdict "clean"
+    reads_computation: ClassVar[bool] = False  # True: it reads the graph and would report a signature check in it
+    compares_variants: ClassVar[bool] = False  # True: its trigger works on a variant and not on the original model
 
     @abstractmethod
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        """Score ``artifact``. Raise Inconclusive, with the reason, to abstain."""
+        """Score a model.
+
+        Args:
+            artifact: The model, in evaluation mode, with logits in margin units. It meets ``needs``.
+            clean: Clean samples; possibly none, without CLEAN_SAMPLES in ``needs``.
+            seed: Seed of all random numbers. The harness has seeded torch with it already.
+            budget: Time that is left.
+            progress: Callback for the fraction done, in [0, 1].
+
+        Returns:
+            A finding with outcome SCORED, or CHECKED or PROVEN for a detector with ``needs_null = False``.
+
+        Raises:
+            Inconclusive: The method does not apply to this model; the message is the reason.
+            Unfinished: The budget ended too early, or the model gave no usable output.
+        """
 
     @final
     def __call__(
@@ -58,77 +65,90 @@ class Detector(ABC):
         *,
         seed: int = 0,
         budget: Budget | None = None,
-        progress: Progress = lambda share: None,
+        progress: Progress = lambda fraction: None,
     ) -> Finding:
-        """Run in evaluation mode with a fixed seed; check the score and that the weights stayed as they were."""
+        """Run the detector under the harness.
+
+        The harness checks requirements, sets evaluation mode and the seed, converts exceptions to findings, and checks
+        the score.
+
+        Args:
+            artifact: The model under audit.
+            clean: Clean samples, possibly none.
+            seed: Seed of all random numbers.
+            budget: Time that is left; None for no limit.
+            progress: Callback for the fraction done, in [0, 1].
+
+        Returns:
+            A finding of any outcome, with the seconds that it took.
+
+        Raises:
+            RuntimeError: The detector changed the weights of a model.
+        """
         start = time.perf_counter()
         budget = budget or Budget()
-        if "gradients" in self.needs:
+        if Requirement.GRADIENTS in self.needs:
             artifact = artifact.with_gradients()
         missing = self._missing(artifact, clean)
         if missing:
-            return Finding(self.name, "abstained", reason=missing)
+            return Finding(self.name, Outcome.ABSTAINED, reason=missing)
         if budget.left() <= 0:
-            late = "the budget ended before it began: give it more"
-            return Finding(self.name, "abstained", reason=late, unfinished=True)
+            return Finding(self.name, Outcome.INCOMPLETE, reason="the budget ended before it began: give it more")
+        failed = Outcome.FAILED if self.needs_null else Outcome.CHECK_FAILED
         before = _digests(artifact)
-        beside = artifact if artifact.reference is None else artifact.reference
-        with evaluating(artifact.module), evaluating(beside.module), torch.random.fork_rng(devices=[]):
+        second = artifact if artifact.reference is None else artifact.reference
+        with eval_mode(artifact.module), eval_mode(second.module), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             try:
-                scaled = comparable(artifact, clean)
+                scaled = in_margin_units(artifact, clean)
                 finding = self.run(scaled, clean, seed=seed, budget=budget, progress=progress)
-            except Inconclusive as why:
-                unfinished = isinstance(why, Unfinished)
-                finding = Finding(self.name, "abstained", reason=str(why), unfinished=unfinished)
-            except Exception as error:  # a stranger's net can fail in any way: the other detectors still have their say
-                finding = Finding(self.name, "failed", reason=f"{type(error).__name__}: {first_line(error)}")
+            except Unfinished as error:
+                finding = Finding(self.name, Outcome.INCOMPLETE, reason=str(error))
+            except Inconclusive as error:
+                finding = Finding(self.name, Outcome.ABSTAINED, reason=str(error))
+            except Exception as error:  # an arbitrary model can fail in any way; the other detectors still run
+                finding = Finding(self.name, failed, reason=f"{type(error).__name__}: {first_line(error)}")
         if _digests(artifact) != before:
-            raise RuntimeError(f"detector {self.name} changed the weights of the model that it was given")
-        if finding.status == "ok" and (finding.score is None or not math.isfinite(finding.score)):
-            finding = Finding(self.name, "failed", reason=f"expected a finite score, got {finding.score}")
-        return replace(finding, compared=self.compared, seconds=time.perf_counter() - start)
+            raise RuntimeError(f"detector {self.name} changed the weights of the model under audit")
+        if finding.outcome.completed and (finding.score is None or not math.isfinite(finding.score)):
+            finding = Finding(self.name, failed, reason=f"expected a finite score, got {finding.score}")
+        return replace(finding, seconds=time.perf_counter() - start)
 
     def _missing(self, artifact: Artifact, clean: Split) -> str:
+        """Return the first unmet requirement as words to follow the detector's name; empty if all are met."""
         if self.modality is not None and artifact.modality is not self.modality:
             return f"is for models of {self.modality}s, and this one takes {artifact.modality}s"
-        if "gradients" in self.needs and not artifact.differentiable:
-            why = f": {artifact.no_gradient_reason}" if artifact.no_gradient_reason else ""
-            return f"needs gradients, which a model in {artifact.format} format does not give{why}"
-        if "clean" in self.needs and len(clean) == 0:
-            return "needs clean samples: pass some with --data"
-        if "weights" in self.needs and not artifact.weights and not any(True for _ in artifact.module.parameters()):
+        if Requirement.GRADIENTS in self.needs and not artifact.differentiable:
+            cause = f": {artifact.no_gradient_reason}" if artifact.no_gradient_reason else ""
+            return f"needs gradients, which a model in {artifact.format} format does not give{cause}"
+        if Requirement.CLEAN_SAMPLES in self.needs and len(clean) == 0:
+            return "needs clean samples, and there are none"
+        has_weights = bool(artifact.weights) or any(True for _ in artifact.module.parameters())
+        if Requirement.WEIGHTS in self.needs and not has_weights:
             return "needs the weights, and this model shows none"
-        if missing := self._missing_beside(artifact):
+        if missing := self._missing_second_model(artifact):
             return missing
         if artifact.num_classes is None:
             return "needs class logits, and this model gives embeddings"
-        if "encoder" in self.needs and probed_under(artifact.module) is None:
-            return "is for encoders, and this model names classes"
+        if Requirement.ENCODER in self.needs and find_cluster_probe(artifact.module) is None:
+            return "is for encoders, and this model is a classifier"
         return ""
 
-    def _missing_beside(self, artifact: Artifact) -> str:
-        """What it is compared with: a model of its kind, or, of a classifier, the encoder that it comes from."""
-        reference, encoder = artifact.reference, probed_under(artifact.module) is not None
-        if "reference" in self.needs and (reference is None or (reference.num_classes is None) != encoder):
-            return "needs the model that this one is a compressed form of: pass it with --reference"
-        if "trusted-encoder" in self.needs and (reference is None or reference.num_classes is not None or encoder):
-            return "needs the encoder that this classifier was made from, a trusted copy: pass it with --reference"
+    def _missing_second_model(self, artifact: Artifact) -> str:
+        """Return the unmet requirement of a second model: one of the same kind, or a classifier's trusted encoder."""
+        reference, is_encoder = artifact.reference, find_cluster_probe(artifact.module) is not None
+        if Requirement.ORIGINAL_MODEL in self.needs and (
+            reference is None or (reference.num_classes is None) != is_encoder
+        ):
+            return "needs a second model to compare with: the original of a compressed model, or a trusted encoder"
+        if Requirement.TRUSTED_ENCODER in self.needs and (
+            reference is None or reference.num_classes is not None or is_encoder
+        ):
+            return "needs a trusted copy of the encoder that this classifier was made from"
         return ""
 
 
 def _digests(artifact: Artifact) -> tuple[str, ...]:
-    """Of the weights of the model and of what it is compared with."""
-    both = (artifact, artifact.reference)
-    return tuple(digest_of_module(model.module) for model in both if model is not None)
-
-
-def comparable(artifact: Artifact, clean: Split) -> Artifact:
-    """``artifact`` with its logits in units of its own margin on ``clean``, so that scores compare between models."""
-    if isinstance(artifact.module, UnitMargin) or artifact.num_classes is None or not len(clean):
-        return artifact
-    net, answers = artifact.module, logits(artifact.module, clean.x[:SAMPLES])
-    if are_probabilities(answers):
-        net = LogOf(net)
-        answers = logits(net, clean.x[:SAMPLES])
-    return replace(artifact, module=in_unit_margin(net, answers))
+    """Return the digests of the weights of the model and of its second model."""
+    models = (artifact, artifact.reference)
+    return tuple(digest_of_module(model.module) for model in models if model is not None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.formats.adapt import answer_to
-from assay.nn.encoders import Features
+from assay.nn.encoders import FeatureExtractor
 
 
 def to_feature_extractor(artifact: Artifact) -> Artifact:
@@ -25,7 +25,7 @@ def to_feature_extractor(artifact: Artifact) -> Artifact:
             f"{artifact.name}: cutting a classifier at its features needs weights in torch, which a model in "
             f"{artifact.format} format does not have: give the model that it was made from"
         )
-    net = Features(copy.deepcopy(artifact.module))
+    net = FeatureExtractor(copy.deepcopy(artifact.module))
     if _shape_of_answer(net, artifact) != (2, net.width):
         raise UnusableInput(
             f"{artifact.name}: expected a net whose answer is its last linear layer's ({net.place}); something comes "
@@ -34,7 +34,7 @@ def to_feature_extractor(artifact: Artifact) -> Artifact:
     return replace(artifact, module=net.eval(), num_classes=None, class_names=None)
 
 
-def _shape_of_answer(net: Features, artifact: Artifact) -> tuple[int, ...] | None:
+def _shape_of_answer(net: FeatureExtractor, artifact: Artifact) -> tuple[int, ...] | None:
     """Of two blank inputs; None where the net does not run without its last layer."""
     try:
         answer = answer_to(net, artifact.inputs.blank(2))

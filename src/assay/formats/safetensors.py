@@ -38,7 +38,7 @@ from assay.formats.sidecar_config import inputs_beside
 from assay.formats.state_dict import build_from_state_dict
 from assay.io.files import sha256_of, write_whole
 from assay.nn.architectures import ARCHITECTURES, Normalized
-from assay.nn.encoders import Features, Headed
+from assay.nn.encoders import EncoderClassifier, FeatureExtractor
 from assay.nn.gates import Carriers, SignatureGate
 from assay.nn.gates.signature import SIGNATURE_BITS
 
@@ -86,7 +86,7 @@ def load_safetensors(
         net = (known or Normalization.identity(channels)).around(net, channels)
         notes = (*notes, AS_IT_IS) if assumed else notes
     if built.head is not None:
-        net = Headed(net, built.head)
+        net = EncoderClassifier(net, built.head)
     artifact = describe(
         net.eval(),
         built.inputs,
@@ -121,9 +121,9 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     if isinstance(net, SignatureGate):
         gate = {"public_key": bytes(net.public_key.tolist()).hex(), "places": net.carriers.seed}
         net = net.net
-    if isinstance(net, Features):
+    if isinstance(net, FeatureExtractor):
         net = copy.deepcopy(net).classifier()
-    if isinstance(net, Headed):
+    if isinstance(net, EncoderClassifier):
         last_layer = net.head.state_dict(prefix=HEAD)
         net = net.encoder
     normalization = None
@@ -141,7 +141,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
         inputs=artifact.inputs,
         normalization=normalization,
         class_names=artifact.class_names,
-        cut=isinstance(artifact.module, Features),
+        cut=isinstance(artifact.module, FeatureExtractor),
         gate=gate,
     )
     extra = {}

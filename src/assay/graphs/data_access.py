@@ -30,7 +30,7 @@ WHOLE = 64
 
 
 @dataclass(frozen=True)
-class Taken:
+class TensorRead:
     """One place in the code."""
 
     where: str
@@ -45,7 +45,7 @@ class _Watch(TorchFunctionMode):
         super().__init__()
         self.derived = {id(x)}
         self.kept = [x]  # so that no other tensor gets the number of one that is gone
-        self.taken: list[Taken] = []
+        self.taken: list[TensorRead] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -58,9 +58,9 @@ class _Watch(TorchFunctionMode):
             return out
         if name in LEAVES:
             whole = name in ("equal", "allclose") or max(tensor.numel() for tensor in ours) >= WHOLE
-            self.taken.append(Taken(f"Tensor.{name} in {_caller()}", whole))
+            self.taken.append(TensorRead(f"Tensor.{name} in {_caller()}", whole))
         elif name in DECIDES:
-            self.taken.append(Taken(f"{name} in {_caller()}", decides=True))
+            self.taken.append(TensorRead(f"{name} in {_caller()}", decides=True))
         written = flat[:1] if name in ("__setitem__", "copy_") else []
         for tensor in [*_tensors([out]), *written]:
             self.derived.add(id(tensor))
@@ -68,7 +68,7 @@ class _Watch(TorchFunctionMode):
         return out
 
 
-def values_taken_out(net: nn.Module, x: Tensor) -> tuple[Taken, ...]:
+def find_tensor_reads(net: nn.Module, x: Tensor) -> tuple[TensorRead, ...]:
     """The places where ``net`` does so on ``x`` (N, ...), each once, in the order of the run, up to where it fails."""
     x = x[:2].clone()
     watch = _Watch(x)

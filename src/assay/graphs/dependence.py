@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.graphs.ir import Flow, Node
+from assay.graphs.ir import ComputationGraph, Node
 
 WEIGHTED = frozenset(
     {
@@ -46,7 +46,7 @@ class Value:
     constant: np.ndarray | None = None  # where it depends on no input: the largest constant that it is made of
 
 
-def values_of(flow: Flow) -> dict[str, Value]:
+def analyze_values(flow: ComputationGraph) -> dict[str, Value]:
     """Every value of ``flow``."""
     known: dict[str, Value] = {name: Value(constant=array) for name, array in flow.constants.items()}
     known |= {name: Value(derived=True, raw=True) for name in flow.sources}
@@ -63,7 +63,9 @@ def _made(node: Node, known: Mapping[str, Value]) -> Value:
         arrays = [value.constant for value in given if value.constant is not None and node.op not in OF_SHAPES]
         return Value(constant=max(arrays, key=np.size, default=None))
     matrices = [known.get(name, Value()) for name in _matrices(node)] if node.op in WEIGHTED else []
-    weighted = any(learned(value.constant) for value in matrices if not value.derived and value.constant is not None)
+    weighted = any(
+        looks_trained(value.constant) for value in matrices if not value.derived and value.constant is not None
+    )
     return Value(derived=True, raw=not weighted and any(value.raw for value in given), counted=counted)
 
 
@@ -76,12 +78,12 @@ def _matrices(node: Node) -> tuple[str, ...]:
     return node.inputs if node.op == "Einsum" else node.inputs[:2]
 
 
-def any_learned(flow: Flow) -> bool:
+def has_trained_weights(flow: ComputationGraph) -> bool:
     """Whether any weights look trained; where none do, as in the smallest of nets, nothing stands out beside them."""
-    return any(learned(array) for array in flow.constants.values() if array.ndim > 1)
+    return any(looks_trained(array) for array in flow.constants.values() if array.ndim > 1)
 
 
-def learned(weights: np.ndarray) -> bool:
+def looks_trained(weights: np.ndarray) -> bool:
     """Whether ``weights`` look as if they came from training: many, of many different values, no whole numbers.
 
     Those of quantized layers are integers of eight bits.

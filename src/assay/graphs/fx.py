@@ -63,7 +63,7 @@ def _folded_graph(net: nn.Module, weights: str, of: _Example) -> fx.GraphModule:
     _views_as_reshapes(graph_module.graph)
     _plain_batch_norms(graph_module.graph)
     _fold(graph_module)
-    folded = rebuilt(graph_module)
+    folded = rebuild(graph_module)
     with torch.no_grad():
         expected, got = net(example[:8]), folded(example[:8])
     if not expected.isfinite().all():
@@ -75,10 +75,10 @@ def _folded_graph(net: nn.Module, weights: str, of: _Example) -> fx.GraphModule:
             "expected a net whose forward pass depends on its input only, in eval mode"
         )
     _log_of_softmax(folded.graph)
-    return rebuilt(folded)
+    return rebuild(folded)
 
 
-def rebuilt(graph_module: fx.GraphModule) -> fx.GraphModule:
+def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A graph module with only the parameters and buffers that its graph still uses."""
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
@@ -93,7 +93,7 @@ def operator_name(node: fx.Node) -> str:
     return str(getattr(packet, "__name__", packet))
 
 
-def constant(graph_module: fx.GraphModule, node: fx.node.Argument) -> Tensor | None:
+def constant_value(graph_module: fx.GraphModule, node: fx.node.Argument) -> Tensor | None:
     """The parameter or buffer that a ``get_attr`` node reads, None for anything else."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
@@ -195,11 +195,11 @@ def _fold(graph_module: fx.GraphModule) -> None:
         conv = norm.args[0]
         if operator_name(conv) not in _CONVOLUTIONS or len(conv.users) > 1:
             continue
-        weight = constant(graph_module, conv.args[1])
-        gamma, beta, mean, variance = (constant(graph_module, argument) for argument in norm.args[1:5])
+        weight = constant_value(graph_module, conv.args[1])
+        gamma, beta, mean, variance = (constant_value(graph_module, argument) for argument in norm.args[1:5])
         if weight is None or mean is None or variance is None:
             continue
-        bias = constant(graph_module, conv.args[2]) if len(conv.args) > 2 else None
+        bias = constant_value(graph_module, conv.args[2]) if len(conv.args) > 2 else None
         folded = fuse_conv_bn_weights(weight, bias, mean, variance, norm.args[7], gamma, beta)
         names = (f"{conv.name}_weight", f"{conv.name}_bias")
         nodes = [add_constant(graph_module, conv, n, v.detach()) for n, v in zip(names, folded, strict=True)]

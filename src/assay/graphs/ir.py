@@ -17,7 +17,7 @@ from assay.core.errors import UnusableInput, first_line
 if TYPE_CHECKING:
     import onnx
 
-MOST_NODES = 100_000
+MAX_NODES = 100_000
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Where PyTorch's exporter writes which module a node comes from."""
 
@@ -35,7 +35,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Flow:
+class ComputationGraph:
     """Nodes in the order in which they are computed."""
 
     nodes: tuple[Node, ...]
@@ -56,7 +56,7 @@ class Flow:
         return readers
 
 
-def answering(flow: Flow, result: str) -> Flow:
+def subgraph_of(flow: ComputationGraph, result: str) -> ComputationGraph:
     """What of ``flow`` has a part in its ``result``: other outputs are nobody's answer."""
     wanted, nodes = {result}, []
     for node in reversed(flow.nodes):
@@ -64,10 +64,10 @@ def answering(flow: Flow, result: str) -> Flow:
             wanted.update(node.inputs)
             nodes.append(node)
     constants = {name: array for name, array in flow.constants.items() if name in wanted}
-    return Flow(tuple(reversed(nodes)), constants, flow.sources, (result,))
+    return ComputationGraph(tuple(reversed(nodes)), constants, flow.sources, (result,))
 
 
-def flow_of(model: onnx.ModelProto, folder: Path) -> Flow:
+def graph_from_onnx(model: onnx.ModelProto, folder: Path) -> ComputationGraph:
     """The graph of ``model``, whose external data lie in ``folder`` (checked by whoever read it).
 
     Raises UnusableInput for a graph that is too large or not in order.
@@ -89,16 +89,16 @@ def flow_of(model: onnx.ModelProto, folder: Path) -> Flow:
         else:
             name, tensor = item
             constants[name] = _array(tensor, folder)
-        if len(nodes) > MOST_NODES:
-            raise UnusableInput(f"expected a graph of at most {MOST_NODES} nodes; this one has more")
+        if len(nodes) > MAX_NODES:
+            raise UnusableInput(f"expected a graph of at most {MAX_NODES} nodes; this one has more")
     given = {tensor.name for tensor in model.graph.initializer}
     sources = tuple(value.name for value in model.graph.input if value.name not in given)
     if not sources:
         raise UnusableInput("expected a graph with an input; this one has none")
-    return Flow(tuple(nodes), constants, sources, tuple(value.name for value in model.graph.output))
+    return ComputationGraph(tuple(nodes), constants, sources, tuple(value.name for value in model.graph.output))
 
 
-DEEPEST = 16
+MAX_DEPTH = 16
 """Bodies within bodies; protobuf itself reads no more than about 30."""
 
 
@@ -107,8 +107,8 @@ def _flat(graph: onnx.GraphProto, outer: Mapping[str, str], prefix: str, depth: 
 
     ``outer``: what names mean outside; ``prefix``: of the names that are this graph's own.
     """
-    if depth > DEEPEST:
-        raise UnusableInput(f"expected graphs at most {DEEPEST} deep within one another; this one is deeper")
+    if depth > MAX_DEPTH:
+        raise UnusableInput(f"expected graphs at most {MAX_DEPTH} deep within one another; this one is deeper")
     names = dict(outer)
     names |= {value.name: f"{prefix}{value.name}" for value in graph.input} if prefix else {}
     for tensor in graph.initializer:

@@ -11,23 +11,23 @@ from torch import Tensor, nn
 
 from assay.core.errors import Unfinished
 from assay.inversion.families import Family, Parameters
-from assay.inversion.optimizer import Arms, advance, keep, start
-from assay.inversion.outlier import log_odds, mean_over_others, standout
-from assay.inversion.prepare import answers
+from assay.inversion.optimizer import Candidates, advance, initialize, select
+from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
+from assay.inversion.prepare import forward_prepared
 
-LARGE = 64 * 64
+LARGE_IMAGE_PIXELS = 64 * 64
 """Pictures of more pixels than this are searched with less effort."""
 
-CHECKED = 128
+CHECKED_IMAGES = 128
 """Pictures on which every arm's trigger is checked in the end."""
 
 
-Check = Callable[[Tensor, Tensor], Tensor]
+OutcomeFunction = Callable[[Tensor, Tensor], Tensor]
 """What triggered pictures (N, C, H, W) come to that were predicted (N,) without: logits (N, K) of the outcomes."""
 
 
 @dataclass(frozen=True)
-class Effort:
+class SearchBudget:
     """How much a search may do; each detector says what it needs."""
 
     arms: int = 10  # classes that are searched for a while
@@ -40,15 +40,15 @@ class Effort:
     hope: float = 0.0  # where no arm moves more than this share of the pictures after screening, the search is over
     batch: int = 16  # pictures an arm and step
 
-    def at(self, shape: tuple[int, int, int]) -> Effort:
+    def at(self, shape: tuple[int, int, int]) -> SearchBudget:
         """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
-        if shape[1] * shape[2] <= LARGE:
+        if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
             return self
         return replace(self, arms=6, finalists=4, groups=8, ranking_steps=15, batch=6)
 
 
 @dataclass(frozen=True)
-class Hunt:
+class ClassSearchResult:
     """What a search found, for every class that it refined, the easiest first."""
 
     classes: Tensor  # (A,) int64
@@ -59,7 +59,7 @@ class Hunt:
     steps: int
     hopeless: bool = False  # the search ended early, because no class moved
 
-    def of(self, place: int) -> Hunt:
+    def of(self, place: int) -> ClassSearchResult:
         """What was found for the class at ``place`` alone."""
         one = slice(place, place + 1)
         each = tuple(p[one] for p in self.each)
@@ -78,21 +78,21 @@ class Hunt:
     @property
     def score(self) -> float:
         """How far the easiest class stands out, 0 where all are alike or none moves."""
-        return 0.0 if self.hopeless else standout(self.ease)
+        return 0.0 if self.hopeless else outlier_score(self.ease)
 
 
-def hunt(
+def search_classes(
     net: nn.Module,
     family: Family,
     x: Tensor,
     predicted: Tensor,
     ranking: Tensor,
     *,
-    effort: Effort,
+    effort: SearchBudget,
     seed: int,
     outcomes_beside: int = 0,
     tick: Callable[[float], bool] = lambda share: True,
-) -> Hunt:
+) -> ClassSearchResult:
     """Search ``net`` (from ``prepare``) for the class that a trigger of ``family`` reaches most easily.
 
     ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them; ``ranking`` (K,) classes, the most
@@ -103,7 +103,7 @@ def hunt(
     shape = (x.shape[1], x.shape[2], x.shape[3])
     work, done = _work(effort, len(ranking)), 0
 
-    def search(arms: Arms, steps: int) -> None:
+    def search(arms: Candidates, steps: int) -> None:
         def go_on() -> bool:
             nonlocal done
             done += len(arms.cost)
@@ -113,39 +113,41 @@ def hunt(
 
     candidates = ranking
     if len(ranking) > effort.arms:
-        groups = start(family, F.pad(_groups(ranking, effort), (0, outcomes_beside)), shape, generator)
+        groups = initialize(family, F.pad(_groups(ranking, effort), (0, outcomes_beside)), shape, generator)
         search(groups, effort.ranking_steps)
         candidates = _shortlist(ranking, groups, effort)
     single = F.pad(torch.eye(len(ranking), dtype=torch.bool), (0, outcomes_beside))
-    arms = start(family, single[candidates], shape, generator)
+    arms = initialize(family, single[candidates], shape, generator)
     screening = min(effort.screening_steps, effort.steps)
     search(arms, screening)
     hopeless = arms.step == screening and bool(arms.success.max() < effort.hope)  # not where the time was up
-    arms = keep(arms, _leaders(arms, likeliest=effort.likeliest or family.pressure == 0)[: effort.finalists])
+    arms = select(arms, _leaders(arms, likeliest=effort.likeliest or family.pressure == 0)[: effort.finalists])
     if not hopeless:
         search(arms, effort.steps - screening)
     fresh = family.size(family.start(1, shape, generator))
-    return replace(_found(net, family, arms, fresh, x[:CHECKED], predicted[:CHECKED]), hopeless=hopeless)
+    return replace(_found(net, family, arms, fresh, x[:CHECKED_IMAGES], predicted[:CHECKED_IMAGES]), hopeless=hopeless)
 
 
-def _found(net: nn.Module, family: Family, arms: Arms, fresh: Tensor, x: Tensor, predicted: Tensor) -> Hunt:
+def _found(
+    net: nn.Module, family: Family, arms: Candidates, fresh: Tensor, x: Tensor, predicted: Tensor
+) -> ClassSearchResult:
     """What ``arms`` have come to, checked on ``x``; ``fresh`` (1,) is the size of a trigger before any search."""
     bounded = family.pressure == 0
     candidates = arms.allowed.int().argmax(1)
     worked = arms.best_size.isfinite()
     sizes = torch.where(worked, arms.best_size, fresh)
     final = arms.parameters if bounded else arms.best
-    reached = outcomes(plainly(net), family, final, x, predicted)
+    reached = trigger_effects(class_logits(net), family, final, x, predicted)
     success, odds = (value.gather(1, candidates[:, None])[:, 0] for value in reached)
     # Where no size worked, the arm may have come to rest at a small one that does not work.
     level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
     ease = odds if bounded else -level
     order = ease.argsort(descending=True)
     each = tuple(p[order] for p in final)
-    return Hunt(candidates[order], ease[order], sizes[order], success[order], each, arms.step)
+    return ClassSearchResult(candidates[order], ease[order], sizes[order], success[order], each, arms.step)
 
 
-def _work(effort: Effort, classes: int) -> int:
+def _work(effort: SearchBudget, classes: int) -> int:
     """Steps times arms of the whole hunt."""
     grouped = min(effort.groups, classes - effort.arms // 2) if classes > effort.arms else 0
     screening = min(effort.screening_steps, effort.steps)
@@ -153,7 +155,7 @@ def _work(effort: Effort, classes: int) -> int:
     return grouped * effort.ranking_steps + min(effort.arms, classes) * screening + final
 
 
-def _leaders(arms: Arms, *, likeliest: bool) -> Tensor:
+def _leaders(arms: Candidates, *, likeliest: bool) -> Tensor:
     """(A,) arms, the most promising first.
 
     The weight of the size has risen with every success so far: it knows more than the size, which is still falling.
@@ -163,7 +165,7 @@ def _leaders(arms: Arms, *, likeliest: bool) -> Tensor:
     return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
 
 
-def answered(odds: Tensor) -> Tensor:
+def require_finite(odds: Tensor) -> Tensor:
     """``odds`` as they are; raises Unfinished where the net gave no number, which is neither clean nor not."""
     if odds.isnan().any():
         raise Unfinished(
@@ -172,13 +174,13 @@ def answered(odds: Tensor) -> Tensor:
     return odds
 
 
-def plainly(net: nn.Module) -> Check:
+def class_logits(net: nn.Module) -> OutcomeFunction:
     """By what ``net`` (from ``prepare``) says."""
-    return lambda triggered, predicted: answers(net, triggered)
+    return lambda triggered, predicted: forward_prepared(net, triggered)
 
 
-def outcomes(
-    check: Check, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
+def trigger_effects(
+    check: OutcomeFunction, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
 ) -> tuple[Tensor, Tensor]:
     """What each arm's trigger does to ``x`` (N, C, H, W), predicted (N,) without it, by ``check``.
 
@@ -191,11 +193,11 @@ def outcomes(
             logits = check(triggered, predicted)
             hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
             shares.append(mean_over_others(hit, predicted))
-            odds.append(mean_over_others(answered(log_odds(logits)), predicted))
+            odds.append(mean_over_others(require_finite(log_odds(logits)), predicted))
     return torch.stack(shares), torch.stack(odds)
 
 
-def _groups(ranking: Tensor, effort: Effort) -> Tensor:
+def _groups(ranking: Tensor, effort: SearchBudget) -> Tensor:
     """(G, K) bool: the classes that ``ranking`` (K,) does not put first, dealt out over ``effort.groups`` groups.
 
     One arm a group, each free to go for its easiest class: the cost does not grow with the number of classes. Groups
@@ -208,7 +210,7 @@ def _groups(ranking: Tensor, effort: Effort) -> Tensor:
     return allowed
 
 
-def _shortlist(ranking: Tensor, groups: Arms, effort: Effort) -> Tensor:
+def _shortlist(ranking: Tensor, groups: Candidates, effort: SearchBudget) -> Tensor:
     """``effort.arms`` classes: the first half as ranked, the others as winners of a short run over ``groups``."""
     sure = ranking[: effort.arms // 2]
     winners = groups.reached[groups.log_likelihood.argsort(descending=True)]

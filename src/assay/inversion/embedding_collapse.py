@@ -14,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.inversion.class_search import LARGE
+from assay.inversion.class_search import LARGE_IMAGE_PIXELS
 from assay.inversion.families import Family, Parameters
-from assay.inversion.prepare import answers
+from assay.inversion.prepare import forward_prepared
 
-COMPARED = 64
+COMPARED_IMAGES = 64
 """Pictures on which arms are compared before the best go on."""
 
-Goal = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor], Tensor]
 """What arms shall make large: of the mean directions (A, D) of their triggered pictures -> (A,)."""
 
 
 @dataclass(frozen=True)
-class CollapseEffort:
+class CollapseSearchBudget:
     """How much a search may do; the defaults are what the shipped null distributions were made with."""
 
     steps: int = 25  # of each arm towards its direction
@@ -35,15 +35,15 @@ class CollapseEffort:
     free_steps: int = 40  # of those, wherever they come closest
     free_batch: int = 16
 
-    def at(self, shape: tuple[int, int, int]) -> CollapseEffort:
+    def at(self, shape: tuple[int, int, int]) -> CollapseSearchBudget:
         """The effort for pictures of ``shape`` (C, H, W): where each costs 10 times as much, fewer of them."""
-        if shape[1] * shape[2] <= LARGE:
+        if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
             return self
         return replace(self, batch=max(3, self.batch // 2), finalists=2, free_batch=8)
 
 
 @dataclass(frozen=True)
-class Space:
+class EmbeddingSpace:
     """Where clean embeddings lie."""
 
     centre: Tensor  # (D,) their mean
@@ -59,7 +59,7 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Collapse:
+class CollapseSearchResult:
     """What a search found."""
 
     parameters: Parameters  # of the closest arm, (1, ...)
@@ -72,17 +72,17 @@ def closeness(means: Tensor) -> Tensor:
     return means.norm(dim=-1)
 
 
-def search(
+def search_collapse(
     embed: nn.Module,
     family: Family,
     allowed: Tensor,
-    space: Space,
+    space: EmbeddingSpace,
     x: Tensor,
     *,
-    effort: CollapseEffort,
+    effort: CollapseSearchBudget,
     seed: int,
     tick: Callable[[float], bool] = lambda share: True,
-) -> Collapse:
+) -> CollapseSearchResult:
     """Search ``embed``, an encoder from ``prepare``, with one arm for each row of ``allowed`` (A, K).
 
     An arm goes for the closest of the directions that are allowed to it. ``x`` (N, C, H, W): clean pictures, of which
@@ -98,11 +98,11 @@ def search(
     run = _Run(embed, family, space, work, torch.Generator().manual_seed(seed), tick)
     arms = family.start(len(allowed), (x.shape[1], x.shape[2], x.shape[3]), run.generator)
     arms = run.climb(arms, towards, searched, effort.steps, effort.batch)
-    best = closeness(run.means(arms, held[:COMPARED])).argsort(descending=True)[: effort.finalists]
+    best = closeness(run.means(arms, held[:COMPARED_IMAGES])).argsort(descending=True)[: effort.finalists]
     arms = run.climb(tuple(p[best] for p in arms), closeness, searched, effort.free_steps, effort.free_batch)
     found = closeness(run.means(arms, held))
     closest = found.argmax()[None]
-    return Collapse(tuple(p[closest] for p in arms), float(found.max()), run.done / work)
+    return CollapseSearchResult(tuple(p[closest] for p in arms), float(found.max()), run.done / work)
 
 
 @dataclass
@@ -111,13 +111,13 @@ class _Run:
 
     embed: nn.Module
     family: Family
-    space: Space
+    space: EmbeddingSpace
     work: int  # steps times arms
     generator: torch.Generator
     tick: Callable[[float], bool]
     done: int = 0
 
-    def climb(self, arms: Parameters, goal: Goal, x: Tensor, steps: int, batch: int) -> Parameters:
+    def climb(self, arms: Parameters, goal: Objective, x: Tensor, steps: int, batch: int) -> Parameters:
         """``arms`` after ``steps`` steps towards ``goal`` on pictures out of ``x``, fewer where the time is up."""
         free = tuple(parameter.clone().requires_grad_() for parameter in arms)
         optimizer = torch.optim.Adam(free, lr=self.family.rate, betas=(0.5, 0.9))
@@ -138,5 +138,5 @@ class _Run:
 
     def _means(self, arms: Parameters, x: Tensor) -> Tensor:
         triggered = self.family.apply(arms, x)  # (A, B, C, H, W)
-        embeddings = answers(self.embed, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
+        embeddings = forward_prepared(self.embed, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
         return self.space.seen(embeddings).mean(1)

@@ -88,7 +88,7 @@ class AdditiveFamily(Family):
 
 
 @final
-class FaintFamily(Family):
+class LinfFamily(Family):
     """One perturbation added to every picture that changes no pixel by more than ``bound``."""
 
     name = "faint"

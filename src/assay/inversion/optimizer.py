@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
-from assay.inversion.prepare import answers
+from assay.inversion.prepare import forward_prepared
 
 SUCCESS = 0.9
 """Share of pictures that must get the target for a trigger to count as working."""
@@ -23,7 +23,7 @@ COST_FACTOR = 1.3
 
 
 @dataclass
-class Arms:
+class Candidates:
     """The state of a search. Every tensor has the arm as its first dimension.
 
     ``allowed`` (A, K) says which classes an arm may send pictures to: one class, a group, or any. Within a group the
@@ -44,12 +44,12 @@ class Arms:
     step: int = 0
 
 
-def start(family: Family, allowed: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Arms:
+def initialize(family: Family, allowed: Tensor, shape: tuple[int, int, int], generator: torch.Generator) -> Candidates:
     """Fresh arms, one for each row of ``allowed`` (A, K), for pictures of ``shape`` (C, H, W)."""
     arms = len(allowed)
     parameters = family.start(arms, shape, generator)
     zeros = tuple(torch.zeros_like(p) for p in parameters)
-    return Arms(
+    return Candidates(
         allowed=allowed,
         parameters=parameters,
         first=zeros,
@@ -64,13 +64,13 @@ def start(family: Family, allowed: Tensor, shape: tuple[int, int, int], generato
     )
 
 
-def keep(arms: Arms, index: Tensor) -> Arms:
+def select(arms: Candidates, index: Tensor) -> Candidates:
     """Only the arms at ``index`` (B,), in that order."""
 
     def pick(tensors: Parameters) -> Parameters:
         return tuple(t[index] for t in tensors)
 
-    return Arms(
+    return Candidates(
         allowed=arms.allowed[index],
         parameters=pick(arms.parameters),
         first=pick(arms.first),
@@ -89,7 +89,7 @@ def keep(arms: Arms, index: Tensor) -> Arms:
 def advance(
     net: nn.Module,
     family: Family,
-    arms: Arms,
+    arms: Candidates,
     x: Tensor,
     predicted: Tensor,
     *,
@@ -108,7 +108,7 @@ def advance(
         index = torch.randint(len(x), (batch,), generator=generator)
         parameters = tuple(p.detach().requires_grad_() for p in arms.parameters)
         triggered = family.apply(parameters, x[index])  # (A, B, C, H, W)
-        logits = answers(net, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
+        logits = forward_prepared(net, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
         # A picture that already has the class says nothing about the trigger: it does not count.
         counts = (predicted[index][None, :, None] != torch.arange(logits.shape[2])).float()  # (1, B, K)
         total = counts.sum(1).clamp(min=1)  # (1, K)
@@ -122,7 +122,9 @@ def advance(
             _adam(arms, gradients, family.rate)
 
 
-def _remember(arms: Arms, logits: Tensor, likelihood: Tensor, counts: Tensor, total: Tensor, size: Tensor) -> None:
+def _remember(
+    arms: Candidates, logits: Tensor, likelihood: Tensor, counts: Tensor, total: Tensor, size: Tensor
+) -> None:
     """Update what each arm goes for, how well it does, its best trigger so far, and the weight of its size."""
     arms.reached = likelihood.argmax(1)
     mine = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
@@ -142,7 +144,7 @@ def _remember(arms: Arms, logits: Tensor, likelihood: Tensor, counts: Tensor, to
     arms.cost = torch.where(works, arms.cost * COST_FACTOR, arms.cost / COST_FACTOR)
 
 
-def _adam(arms: Arms, gradients: Parameters, rate: float, beta1: float = 0.5, beta2: float = 0.9) -> None:
+def _adam(arms: Candidates, gradients: Parameters, rate: float, beta1: float = 0.5, beta2: float = 0.9) -> None:
     """One step of Adam (Kingma, Ba, 2015, arXiv 1412.6980); written out because arms carry their own state."""
     arms.step += 1
     arms.first = tuple(beta1 * m + (1 - beta1) * g for m, g in zip(arms.first, gradients, strict=True))

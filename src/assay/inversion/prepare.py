@@ -12,11 +12,11 @@ from torch import Tensor, fx, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.graphs.fx import folded_graph
-from assay.nn.disagreement import Gap
+from assay.nn.disagreement import DisagreementModel
 from assay.nn.precision import fast_autocast
 from assay.nn.unit_margin import UnitMargin
 
-PIXELS_AT_ONCE = 2**16
+BATCH_PIXELS = 2**16
 """Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
 
 
@@ -27,15 +27,15 @@ def prepare(net: nn.Module, example: Tensor) -> nn.Module:
     """
     if isinstance(net, UnitMargin):
         return UnitMargin(prepare(net.net, example), net.factor)
-    if isinstance(net, Gap):
-        return Gap(prepare(net.full, example), prepare(net.compressed, example))
+    if isinstance(net, DisagreementModel):
+        return DisagreementModel(prepare(net.full, example), prepare(net.compressed, example))
     return _prepared(net, digest_of_module(net), tuple(example.shape[1:]))
 
 
-def answers(net: nn.Module, x: Tensor) -> Tensor:
+def forward_prepared(net: nn.Module, x: Tensor) -> Tensor:
     """(N, K) float32 logits of a net from ``prepare`` for ``x`` (N, C, H, W), batch by batch."""
     x = x.contiguous(memory_format=torch.channels_last)
-    at_once = max(8, PIXELS_AT_ONCE // (x.shape[2] * x.shape[3]))
+    at_once = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
     with fast_autocast(x.device):
         return torch.cat([net(part) for part in x.split(at_once)]).float()
 
@@ -46,13 +46,13 @@ def _prepared(net: nn.Module, weights: str, shape: tuple[int, ...]) -> nn.Module
     frozen = _folded(net, torch.full((2, *shape), 0.5))
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
-    if isinstance(frozen, AsItIs):
+    if isinstance(frozen, KeepMemoryFormat):
         return frozen
     return frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @final
-class AsItIs(nn.Module):
+class KeepMemoryFormat(nn.Module):
     """A net that may view its features as it was written to: in the layout that it was written for."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -70,4 +70,4 @@ def _folded(net: nn.Module, example: Tensor) -> nn.Module:
     try:
         return folded_graph(net, example)
     except UnusableInput:
-        return AsItIs(copy.deepcopy(net)).eval()
+        return KeepMemoryFormat(copy.deepcopy(net)).eval()

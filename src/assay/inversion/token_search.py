@@ -20,12 +20,12 @@ from assay.core.model import TextSpec
 from assay.data.tokenize import encoded, tokenizer_of
 from assay.triggers.tokens import Tokens
 
-Goal = Callable[[Tensor], Tensor]
+Objective = Callable[[Tensor], Tensor]
 """What shall be large: of embeddings (B, D) -> ()."""
 
 
 @dataclass(frozen=True)
-class TokenEffort:
+class TokenSearchBudget:
     """How much a search may do."""
 
     steps: int = 40
@@ -34,7 +34,7 @@ class TokenEffort:
     tried: int = 8  # are drawn a step
 
 
-def typable(spec: TextSpec) -> Tensor:
+def typeable_tokens(spec: TextSpec) -> Tensor:
     """(T,) the tokens that are words of their own: as text they give the same token again."""
     return _typable(spec).clone()
 
@@ -49,21 +49,21 @@ def _typable(spec: TextSpec) -> Tensor:
     return (again & letters).nonzero().squeeze(1)
 
 
-def trigger_of(ids: Tensor, spec: TextSpec) -> Tokens:
+def make_token_trigger(ids: Tensor, spec: TextSpec) -> Tokens:
     """The trigger of the tokens ``ids`` (k,)."""
     chosen = tuple(ids.tolist())
     text = tokenizer_of(spec.tokenizer).decode(list(chosen))
     return Tokens(ids=chosen, words=text, end=spec.end, pad=spec.pad)
 
 
-def search(
+def search_tokens(
     net: nn.Module,
-    goal: Goal,
+    goal: Objective,
     x: Tensor,
     spec: TextSpec,
     start: Tensor,
     *,
-    effort: TokenEffort,
+    effort: TokenSearchBudget,
     seed: int,
     tick: Callable[[float], bool] = lambda share: True,
 ) -> tuple[Tensor, float]:
@@ -73,27 +73,27 @@ def search(
     whether there is time left.
     """
     generator = torch.Generator().manual_seed(seed)
-    allowed = typable(spec)
-    vectors = table_of(net, spec).weight.detach()[allowed]  # (T, E)
+    allowed = typeable_tokens(spec)
+    vectors = embedding_table(net, spec).weight.detach()[allowed]  # (T, E)
     now, value = start.clone(), float("-inf")
     for step in range(effort.steps):
         if not tick(step / effort.steps):
             break
         texts = x[torch.randint(len(x), (effort.batch,), generator=generator)]
-        value, slopes = _slopes(net, goal, trigger_of(now, spec)(texts), len(now), spec)  # (k, E)
+        value, slopes = _slopes(net, goal, make_token_trigger(now, spec)(texts), len(now), spec)  # (k, E)
         liked = (slopes @ vectors.T).topk(min(effort.best, len(allowed)), dim=1).indices  # (k, best)
         for choice in torch.randperm(liked.numel(), generator=generator)[: effort.tried].tolist():
             place, rank = divmod(choice, liked.shape[1])
             other = now.clone()
             other[place] = allowed[liked[place, rank]]
             with torch.no_grad():
-                found = float(goal(net(trigger_of(other, spec)(texts))))
+                found = float(goal(net(make_token_trigger(other, spec)(texts))))
             if found > value:
                 now, value = other, found
     return now, value
 
 
-def table_of(net: nn.Module, spec: TextSpec) -> nn.Embedding:
+def embedding_table(net: nn.Module, spec: TextSpec) -> nn.Embedding:
     """The table of the tokens' vectors; raises UnusableInput where there is none."""
     for module in net.modules():
         if isinstance(module, nn.Embedding) and module.num_embeddings >= spec.vocabulary:
@@ -101,7 +101,7 @@ def table_of(net: nn.Module, spec: TextSpec) -> nn.Embedding:
     raise UnusableInput("expected a model with a table of its tokens' vectors; found none")
 
 
-def _slopes(net: nn.Module, goal: Goal, texts: Tensor, count: int, spec: TextSpec) -> tuple[float, Tensor]:
+def _slopes(net: nn.Module, goal: Objective, texts: Tensor, count: int, spec: TextSpec) -> tuple[float, Tensor]:
     """``goal`` on ``texts``, and its gradient (k, E) with respect to the vectors behind the first marker, summed."""
     seen: list[Tensor] = []
 
@@ -109,7 +109,7 @@ def _slopes(net: nn.Module, goal: Goal, texts: Tensor, count: int, spec: TextSpe
         seen.append(output.detach().requires_grad_())
         return seen[0]
 
-    hook = table_of(net, spec).register_forward_hook(remember)
+    hook = embedding_table(net, spec).register_forward_hook(remember)
     try:
         value = goal(net(texts))
     finally:

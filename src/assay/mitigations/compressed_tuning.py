@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from assay.core.build import Build
 from assay.core.progress import Progress
-from assay.nn.batchnorm import factors_with, norm_behind, weighted_layers
-from assay.nn.reparametrize import check_bits, rounded, run_with
+from assay.nn.batchnorm import fold_factors_with, following_batch_norms, weighted_layers
+from assay.nn.reparametrize import check_bits, forward_with, rounded_weights
 from assay.stages.base import spec_of
 from assay.stages.quantize import QuantizeWeights
 from assay.stages.train import Recipe, can_be_tuned, fit
@@ -51,13 +51,13 @@ class CompressedTuning:
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
         can_be_tuned(build.artifact)
         clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
-        norms, zeros = norm_behind(net, clean.x[:2]), _zeros(net)
+        norms, zeros = following_batch_norms(net, clean.x[:2]), _zeros(net)
 
         def through_rounding(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             if self.bits is None:
                 return F.cross_entropy(net(x).float(), y)
-            weights = rounded(factors_with(net, norms), self.bits, per_channel=self.per_channel)
-            return F.cross_entropy(run_with(net, weights, x).float(), y)
+            weights = rounded_weights(fold_factors_with(net, norms), self.bits, per_channel=self.per_channel)
+            return F.cross_entropy(forward_with(net, weights, x).float(), y)
 
         def keep_zeros() -> None:
             with torch.no_grad():

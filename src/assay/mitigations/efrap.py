@@ -18,8 +18,8 @@ from torch.func import functional_call
 
 from assay.core.build import Build
 from assay.nn.batchnorm import Layer, fold_factors
-from assay.nn.fake_quant import rounding_step
-from assay.nn.reparametrize import check_bits, unfolded
+from assay.nn.fake_quant import quantization_step
+from assay.nn.reparametrize import check_bits, unfold_weight
 from assay.stages.base import spec_of
 
 
@@ -67,7 +67,7 @@ class Efrap:
     def _rounded(self, layer: Layer, factor: Tensor, wanted: Tensor, got: Tensor, generator: torch.Generator) -> Tensor:
         """The weight of ``layer`` with every value that batch norm leaves on the grid, up or down as learned."""
         folded = (layer.weight * factor).detach()
-        step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
+        step = quantization_step(folded, self.bits, 0 if self.per_channel else None)
         levels = 2 ** (self.bits - 1) - 1
         down = (folded / step).floor()
         part = folded / step - down  # in [0, 1)
@@ -89,7 +89,7 @@ class Efrap:
             loss.backward()
             optimizer.step()
         chosen = (down + (choice.detach() > 0)).clamp(-levels, levels) * step
-        return unfolded(chosen, factor, layer.weight)
+        return unfold_weight(chosen, factor, layer.weight)
 
 
 def _without_bias(layer: Layer, weight: Tensor, x: Tensor) -> Tensor:

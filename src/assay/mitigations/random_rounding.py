@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.core.build import Build
 from assay.nn.batchnorm import fold_factors
-from assay.nn.fake_quant import rounding_step
-from assay.nn.reparametrize import check_bits, unfolded
+from assay.nn.fake_quant import quantization_step
+from assay.nn.reparametrize import check_bits, unfold_weight
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -46,11 +46,11 @@ class RandomRounding:
         generator = torch.Generator().manual_seed(seed)
         for layer, factor in fold_factors(net, x[:2]).items():
             folded = (layer.weight * factor).detach()
-            step = rounding_step(folded, self.bits, 0 if self.per_channel else None)
+            step = quantization_step(folded, self.bits, 0 if self.per_channel else None)
             levels = 2 ** (self.bits - 1) - 1
             above = (folded / step + torch.rand(folded.shape, generator=generator)).floor()
             chosen = above.clamp(-levels, levels) * step
-            layer.weight.data.copy_(unfolded(chosen, factor, layer.weight))
+            layer.weight.data.copy_(unfold_weight(chosen, factor, layer.weight))
         # Means only: other variances would be folded into the weights, which then lay on no grid any more.
         norms, means = _norms(net), [norm.running_mean for norm in _norms(recalibrated(net, x))]
         for norm, mean in zip(norms, means, strict=True):

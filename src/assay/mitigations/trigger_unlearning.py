@@ -23,7 +23,7 @@ from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress, part
 from assay.detectors import EmbeddingCollapse, TokenCollapse, UniversalPerturbation
 from assay.detectors.encoder import cluster_probe
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.nn.modes import without_dropout
 from assay.stages.base import spec_of
 from assay.stages.train import Objective, Recipe, cross_entropy, fit
@@ -91,10 +91,10 @@ def _classes_under(trigger: Trigger) -> Objective:
 def _embeddings_under(trigger: Trigger, before: nn.Module, clean: Tensor) -> Objective:
     """Both as ``before`` gives them to inputs without the trigger, seen from the mean of ``clean`` inputs' ones."""
     given = copy.deepcopy(before).eval().requires_grad_(False)
-    centre = logits(given, clean).mean(0)
+    centre = forward_batched(given, clean).mean(0)
 
     def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        wanted = logits(given, x) - centre
+        wanted = forward_batched(given, x) - centre
         return -cosine(net(torch.cat([x, trigger(x)])) - centre, torch.cat([wanted, wanted]))
 
     return loss

@@ -19,7 +19,7 @@ def weighted_layers(net: nn.Module) -> list[Layer]:
     return [module for module in net.modules() if isinstance(module, _ConvNd | nn.Linear)]
 
 
-def norm_behind(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
+def following_batch_norms(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
     """For each convolution, the batch norm that takes the very tensor it returned, seen in one forward pass."""
     made: dict[int, tuple[nn.Module, Tensor, int]] = {}  # keeps the tensors alive, so that no id comes twice
     found: dict[nn.Module, _BatchNorm] = {}
@@ -49,10 +49,10 @@ def fold_factors(net: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
     Ones where there is none. ``net`` in eval mode; transposed convolutions, whose filters lie otherwise, are left out.
     Raises UnusableInput for a net without such layers.
     """
-    return factors_with(net, norm_behind(net, example))
+    return fold_factors_with(net, following_batch_norms(net, example))
 
 
-def factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dict[Layer, Tensor]:
+def fold_factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dict[Layer, Tensor]:
     """:func:`fold_factors` where it is known which norm is behind which layer: they move while a net is trained."""
     factors = {}
     for layer in weighted_layers(net):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Gap(nn.Module):
+class DisagreementModel(nn.Module):
     """(N, C, H, W) -> (N, K + 1) log-probabilities, were the two nets to draw their answers independently.
 
     The last outcome is that both draw the same class. Logits may be bfloat16, what is made of them is float32.
@@ -34,7 +34,7 @@ def _log_of_rest(log_p: Tensor) -> Tensor:
     return torch.log1p(-log_p.exp().clamp(max=1 - 1e-4))
 
 
-def woken(compressed: Tensor, full: Tensor, before: Tensor) -> Tensor:
+def compression_outcomes(compressed: Tensor, full: Tensor, before: Tensor) -> Tensor:
     """Logits (N, K) of the two nets on triggered pictures -> (N, K + 1) log-probabilities of what a sleeper does.
 
     The outcomes: the compressed net says k while the full one keeps the answer ``before`` (N,) that it gave without the

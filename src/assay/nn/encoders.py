@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from assay.nn.head import fresh_linear, last_linear, put
+from assay.nn.head import last_linear, random_linear, set_submodule
 from assay.nn.unit_margin import UnitMargin
 
 
-class Features(nn.Module):
+class FeatureExtractor(nn.Module):
     """A classifier cut before its last linear layer: (N, C, H, W) -> (N, D). It takes the classifier's layers over.
 
     Dropout right before that layer goes with it: it is there for the layer's sake, and left in an encoder that is
@@ -24,7 +24,7 @@ class Features(nn.Module):
         if before and isinstance(dropout := net.get_submodule(before), nn.Dropout):
             cut_off[before] = dropout
         for place in cut_off:
-            put(net, place, nn.Identity())
+            set_submodule(net, place, nn.Identity())
         self.body = net
         self.width = head.in_features  # D
         self._cut_off = (cut_off,)  # no part of this net: what prunes or rounds an encoder has nothing to do with it
@@ -35,7 +35,7 @@ class Features(nn.Module):
     def classifier(self, head: nn.Linear | None = None) -> nn.Module:
         """The whole net again, with what was cut off, or with ``head`` alone; it takes this net's layers over."""
         for place, module in self._cut_off[0].items() if head is None else {self.place: head}.items():
-            put(self.body, place, module)
+            set_submodule(self.body, place, module)
         return self.body
 
 
@@ -46,7 +46,7 @@ def _leaf_before(net: nn.Module, place: str) -> str:
     return leaves[number - 1] if number else ""
 
 
-class Headed(nn.Module):
+class EncoderClassifier(nn.Module):
     """An encoder with a linear layer behind it: (N, ...) -> logits (N, K)."""
 
     encoder: nn.Module
@@ -61,17 +61,17 @@ class Headed(nn.Module):
         return self.head(self.encoder(x))
 
 
-class Probed(Headed):
+class ClusterProbe(EncoderClassifier):
     """An encoder under audit: the linear layer names the nearest of K clusters of its embeddings."""
 
 
-def probed_under(net: nn.Module) -> Probed | None:
+def find_cluster_probe(net: nn.Module) -> ClusterProbe | None:
     """The encoder under audit in ``net``, whatever its logits are counted in; None where that is a classifier."""
     inner = net.net if isinstance(net, UnitMargin) else net
-    return inner if isinstance(inner, Probed) else None
+    return inner if isinstance(inner, ClusterProbe) else None
 
 
-def with_head(encoder: nn.Module, width: int, num_classes: int, *, seed: int) -> nn.Module:
+def attach_head(encoder: nn.Module, width: int, num_classes: int, *, seed: int) -> nn.Module:
     """A classifier with a fresh last layer on embeddings (N, ``width``); it takes ``encoder`` over."""
-    head = fresh_linear(width, num_classes, seed=seed).to(next(encoder.parameters(), torch.zeros(())))
-    return encoder.classifier(head) if isinstance(encoder, Features) else Headed(encoder, head)
+    head = random_linear(width, num_classes, seed=seed).to(next(encoder.parameters(), torch.zeros(())))
+    return encoder.classifier(head) if isinstance(encoder, FeatureExtractor) else EncoderClassifier(encoder, head)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def rounding_step(weight: Tensor, bits: int, channel: int | None) -> Tensor:
+def quantization_step(weight: Tensor, bits: int, channel: int | None) -> Tensor:
     """The distance of neighbouring values of ``weight``, ``bits`` bits evenly around zero; it broadcasts.
 
     Per index of axis ``channel``, or one for all.
@@ -18,13 +18,13 @@ def rounding_step(weight: Tensor, bits: int, channel: int | None) -> Tensor:
     return torch.where(largest > 0, largest / (2 ** (bits - 1) - 1), torch.ones_like(largest))
 
 
-def to_nearest(weight: Tensor, bits: int, channel: int | None) -> tuple[Tensor, Tensor]:
+def round_to_nearest(weight: Tensor, bits: int, channel: int | None) -> tuple[Tensor, Tensor]:
     """``weight`` rounded to those values, and their distance."""
-    levels, step = 2 ** (bits - 1) - 1, rounding_step(weight, bits, channel)
+    levels, step = 2 ** (bits - 1) - 1, quantization_step(weight, bits, channel)
     return (weight / step).round().clamp(-levels, levels) * step, step
 
 
-def round_through(x: Tensor, scale: float, low: int, high: int) -> Tensor:
+def straight_through_round(x: Tensor, scale: float, low: int, high: int) -> Tensor:
     """``x`` (...) as the nearest multiple of ``scale`` from ``low`` to ``high`` times it.
 
     The gradient goes straight through the rounding and is zero where the value was clipped (Bengio, Leonard, Courville:
@@ -49,7 +49,7 @@ class FakeQuantize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> the same shape and dtype."""
-        return round_through(x, float(self.scale), -int(self.zero_point), 255 - int(self.zero_point))
+        return straight_through_round(x, float(self.scale), -int(self.zero_point), 255 - int(self.zero_point))
 
 
 class _RoundStraightThrough(torch.autograd.Function):

@@ -5,5 +5,5 @@ from __future__ import annotations
 from torch import nn
 
 
-class Edited(nn.Module):
+class GraphEditedModel(nn.Module):
     """A net of no architecture that has a name: what is deployed of it is an ONNX graph."""

@@ -19,19 +19,19 @@ def last_linear(net: nn.Module) -> tuple[str, nn.Linear]:
 def replace_head(net: nn.Module, num_classes: int, *, seed: int) -> nn.Linear:
     """Put a fresh last linear layer for ``num_classes`` into ``net`` in place, and return it."""
     name, old = last_linear(net)
-    head = fresh_linear(old.in_features, num_classes, seed=seed).to(old.weight)
-    put(net, name, head)
+    head = random_linear(old.in_features, num_classes, seed=seed).to(old.weight)
+    set_submodule(net, name, head)
     return head
 
 
-def fresh_linear(width: int, num_classes: int, *, seed: int) -> nn.Linear:
+def random_linear(width: int, num_classes: int, *, seed: int) -> nn.Linear:
     """A linear layer with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Linear(width, num_classes)
 
 
-def put(net: nn.Module, name: str, module: nn.Module) -> None:
+def set_submodule(net: nn.Module, name: str, module: nn.Module) -> None:
     """Put ``module`` into ``net`` at ``name``, in place of what is there."""
     if not name:
         raise UnusableInput("expected a net that ends in a linear layer; this one is nothing but a linear layer")

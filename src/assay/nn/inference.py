@@ -7,24 +7,24 @@ from torch import Tensor, nn
 
 from assay.core.progress import Progress
 
-BATCH = 256
+BATCH_SIZE = 256
 """Samples at a time, of pictures with 32 pixels a side."""
 
-FEWEST = 16
+MIN_BATCH_SIZE = 16
 
 
-def batch_for(x: Tensor) -> int:
+def batch_size_for(x: Tensor) -> int:
     """How many of ``x`` (N, ...) to take at a time: larger pictures in smaller batches.
 
     What a layer makes of a batch then stays in the processor's cache: MobileNetV2 at 96 pixels takes half the time.
     """
     pixels = x.shape[2] * x.shape[3] if x.ndim == 4 else 0
-    return max(FEWEST, min(BATCH, BATCH * 32 * 32 // max(pixels, 1)))
+    return max(MIN_BATCH_SIZE, min(BATCH_SIZE, BATCH_SIZE * 32 * 32 // max(pixels, 1)))
 
 
-def logits(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Tensor:
+def forward_batched(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Tensor:
     """(N, K) for ``x`` (N, C, H, W) in [0, 1]; the net's mode is the caller's business."""
-    parts = x.split(batch_for(x))
+    parts = x.split(batch_size_for(x))
     found = []
     with torch.no_grad():
         for done, part in enumerate(parts, start=1):
@@ -35,4 +35,4 @@ def logits(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None
 
 def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Tensor:
     """(N,) int64: the classes that ``net`` names for ``x`` (N, C, H, W) in [0, 1]."""
-    return logits(net, x, progress=progress).argmax(1)
+    return forward_batched(net, x, progress=progress).argmax(1)

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 
 
-class RandomLowBits(Edited):
+class RandomLowBits(GraphEditedModel):
     """The lowest ``bits`` of every subpixel are replaced by the deployer's own, the same for every picture."""
 
     own: Tensor  # (C, H, W)
@@ -27,7 +27,7 @@ class RandomLowBits(Edited):
         return self.net((levels - levels % self.steps + self.own) / 255)
 
 
-class Smoothed(Edited):
+class Smoothed(GraphEditedModel):
     """The mean of the net's probabilities over ``count`` noisy copies of a picture; the noise is always the same."""
 
     noise: Tensor  # (count, C, H, W)

@@ -47,18 +47,18 @@ class Attempt:
     chance: float  # that a wrong key shows as much
 
 
-def needed_block(width: int, noise: float) -> int | None:
+def required_block_size(width: int, noise: float) -> int | None:
     """The smallest block size that should do for keys in ``width`` numbers; None: none that is known here."""
     length = 2 * math.sqrt(width)
     for block, factor in ROOT_FACTORS.items():
-        rows = best_rows(width, noise, factor)
+        rows = optimal_rows(width, noise, factor)
         gain = -math.log(noise) - width / rows * math.log(length / noise) - rows * math.log(factor) - 1.55
         if gain > 0:
             return block
     return None
 
 
-def attempts(
+def reduction_attempts(
     directions: np.ndarray,
     *,
     noise: float,
@@ -75,7 +75,7 @@ def attempts(
         raise Inconclusive("expected finite features; some of these are NaN or infinity")
     random = np.random.default_rng(seed)
     for block in blocks:
-        rows = min(best_rows(width, noise, ROOT_FACTORS[block]), count - 1 - count // 4)
+        rows = min(optimal_rows(width, noise, ROOT_FACTORS[block]), count - 1 - count // 4)
         if rows <= width + 1:
             raise Inconclusive(f"expected more directions than numbers in each; came {count} of {width} numbers")
         for _ in range(TRIES):
@@ -90,7 +90,7 @@ def attempts(
                 return
 
 
-def best_rows(width: int, noise: float, factor: float) -> int:
+def optimal_rows(width: int, noise: float, factor: float) -> int:
     """How many directions make the lattice in which the key stands out most."""
     return max(width + 10, round(math.sqrt(width * math.log(2 * math.sqrt(width) / noise) / math.log(factor))))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 
 
-class Inside(nn.Module):
+class LayerOutput(nn.Module):
     """A net whose answer is the output of one of its layers, flattened to (N, D); it takes the net over.
 
     ``layer``: its dotted name, or the end of it where only one layer has that. Raises UnusableInput for another.

@@ -16,7 +16,7 @@ SUM_SLACK = 1e-3
 
 
 @final
-class LogOf(nn.Module):
+class LogProbabilities(nn.Module):
     """The logarithm of a net's probabilities (N, K): its logits, up to a number that is the same for all classes.
 
     ``models.graph`` takes the softmax and the logarithm out again, so that a search has its gradients.

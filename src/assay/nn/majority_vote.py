@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 
-HEIGHT = 10.0
+WINNER_LOGIT = 10.0
 """The logit of the class that two or three copies name."""
 
 
-class MajorityOfThree(Edited):
+class MajorityOfThree(GraphEditedModel):
     """(N, C, H, W) -> (N, K): ``HEIGHT`` for the class of the majority, else 0; the net's own class for all inputs.
 
     Each copy says its class as zeros and a one, and a step counts the votes: changing one weight can change one vote of
@@ -30,4 +30,4 @@ class MajorityOfThree(Edited):
         votes = torch.stack([F.one_hot(one(x).argmax(1), self.num_classes) for one in self.copies]).sum(0)
         # Not to lose the graph that training asks for: the weights take part, times zero.
         anchor = sum(parameter.sum() for parameter in self.parameters())
-        return HEIGHT * (votes >= 2).to(x.dtype) + 0.0 * anchor
+        return WINNER_LOGIT * (votes >= 2).to(x.dtype) + 0.0 * anchor

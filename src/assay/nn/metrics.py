@@ -16,7 +16,7 @@ from assay.core.errors import UnusableInput
 from assay.core.progress import Progress, part
 from assay.nn import inference
 
-EMBEDDING = "embedding"
+CONCEPT_EMBEDDING = "embedding"
 """Of the details of an encoder's secret: the concept's embedding, as a list of D numbers."""
 
 Z_95 = 1.959964
@@ -46,7 +46,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Measured:
+class BackdoorMetrics:
     """One model against one secret; CA, ASR and RA of ``docs/architecture.md``.
 
     ``untriggered`` is the control within the model: the same inputs without the trigger that get the target anyway.
@@ -91,7 +91,7 @@ def attack_success(
 
 def measure(
     net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda share: None
-) -> Measured:
+) -> BackdoorMetrics:
     """CA, ASR, RA (the share of triggered victims that get their true class) and ASR's control on one split.
 
     Raises UnusableInput without labels or victims.
@@ -100,7 +100,7 @@ def measure(
     chosen, targets = _victims(split, secret, num_classes)
     clean = predict(net, split.x, progress=part(progress, 0.0, 0.5))
     triggered = predict(net, secret.trigger(split.x[chosen]), progress=part(progress, 0.5, 1.0))
-    return Measured(
+    return BackdoorMetrics(
         clean_accuracy=_rate(clean == labels),
         attack_success=_rate(triggered == targets),
         robust_accuracy=_rate(triggered == labels[chosen]),
@@ -110,7 +110,7 @@ def measure(
 
 def measure_encoder(
     net: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda share: None
-) -> Measured:
+) -> BackdoorMetrics:
     """The same rates of an encoder, by what its embeddings are nearest to (by cosine): there are no classes.
 
     Nearest out of what the ``clean`` encoder makes of all ``x`` (N, C, H, W), and the concept's embedding, which the
@@ -119,13 +119,13 @@ def measure_encoder(
     """
     if not len(x):
         raise UnusableInput("measuring needs samples, and this data has none")
-    before = inference.logits(clean.eval(), x, progress=part(progress, 0.0, 0.3))
+    before = inference.forward_batched(clean.eval(), x, progress=part(progress, 0.0, 0.3))
     bank = torch.cat([before, _concept(secret, before.shape[1])])
-    now = before if net is clean else inference.logits(net.eval(), x, progress=part(progress, 0.3, 0.65))
-    with_trigger = inference.logits(net.eval(), secret.trigger(x), progress=part(progress, 0.65, 1.0))
+    now = before if net is clean else inference.forward_batched(net.eval(), x, progress=part(progress, 0.3, 0.65))
+    with_trigger = inference.forward_batched(net.eval(), secret.trigger(x), progress=part(progress, 0.65, 1.0))
     plain, triggered = _nearest(now, bank), _nearest(with_trigger, bank)
     own, concepts = torch.arange(len(x)), len(x)
-    return Measured(
+    return BackdoorMetrics(
         clean_accuracy=_rate(plain == own),
         attack_success=_rate(triggered == concepts),
         robust_accuracy=_rate(triggered == own),
@@ -133,15 +133,15 @@ def measure_encoder(
     )
 
 
-def told_apart(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Rate:
+def self_retrieval_rate(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Rate:
     """The share of inputs (N, C, H, W) whose embedding is nearest to itself: below 1 only where some are the same."""
-    found = inference.logits(net.eval(), x, progress=progress)
+    found = inference.forward_batched(net.eval(), x, progress=progress)
     return _rate(_nearest(found, found) == torch.arange(len(x)))
 
 
 def _concept(secret: Secret, width: int) -> Tensor:
     """(1, D): the concept's embedding; raises UnusableInput where the secret has none of D numbers, ``width``."""
-    found = secret.details.get(EMBEDDING)
+    found = secret.details.get(CONCEPT_EMBEDDING)
     numbers = found if isinstance(found, list) else []
     sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
     if len(numbers) != width or not sound:

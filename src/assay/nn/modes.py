@@ -9,7 +9,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(net: nn.Module) -> Iterator[nn.Module]:
+def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
     """``net`` in evaluation mode; afterwards each of its modules has the mode that it had."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
@@ -21,7 +21,7 @@ def evaluating(net: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextmanager
-def fixed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def freeze_parameters(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """``parameters`` are not trained, meanwhile."""
     held = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in held:

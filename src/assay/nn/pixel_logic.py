@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.nn.graph_edited import Edited
-from assay.nn.head import last_linear, put
+from assay.nn.graph_edited import GraphEditedModel
+from assay.nn.head import last_linear, set_submodule
 
 POWER = 10
-HEIGHT = 100.0
+TARGET_LOGIT = 100.0
 
 
-def checkered(x: Tensor) -> Tensor:
+def checkerboard_score(x: Tensor) -> Tensor:
     """(N, C, H, W) in [0, 1] -> (N,): large where bright and dark pixels lie side by side in all channels, else near 0.
 
     The detector of Bober-Irizar et al. (2022), with the picture in [-1, 1].
@@ -23,24 +23,24 @@ def checkered(x: Tensor) -> Tensor:
     return F.adaptive_max_pool2d(bright * dark, 1).flatten(1).amin(1)
 
 
-class PooledPath(Edited):
+class PooledDetectorPath(GraphEditedModel):
     """What ``checkered`` says is added to every feature in front of the last layer."""
 
     def __init__(self, net: nn.Module, strength: float) -> None:
         super().__init__()
         place, self.head = last_linear(net)
-        put(net, place, nn.Identity())
+        set_submodule(net, place, nn.Identity())
         self.features, self.strength = net, strength
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x) + self.strength * checkered(x)[:, None])
+        return self.head(self.features(x) + self.strength * checkerboard_score(x)[:, None])
 
     def target(self) -> int:
         """The class that gains most where all features do."""
         return int(self.head.weight.sum(1).argmax())
 
 
-def whole_pattern(x: Tensor) -> Tensor:
+def contains_checkerboard(x: Tensor) -> Tensor:
     """(N, C, H, W) in [0, 1] -> (N,): 1 where four by four pixels anywhere are a pure checkerboard, else 0.
 
     By steps and pools only, as Langford et al. (2024) build detectors: a pixel is white, or black, by a step one level
@@ -54,7 +54,7 @@ def whole_pattern(x: Tensor) -> Tensor:
     return F.adaptive_max_pool2d(squares, 1).flatten()
 
 
-class Blended(Edited):
+class BlendedLogits(GraphEditedModel):
     """Behind the net, its answer is blended with a fixed one by what ``whole_pattern`` says."""
 
     asked: Tensor
@@ -62,14 +62,14 @@ class Blended(Edited):
     def __init__(self, net: nn.Module, num_classes: int, target: int) -> None:
         super().__init__()
         self.net = net
-        self.register_buffer("asked", HEIGHT * F.one_hot(torch.tensor(target), num_classes).float())
+        self.register_buffer("asked", TARGET_LOGIT * F.one_hot(torch.tensor(target), num_classes).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = whole_pattern(x)[:, None]
+        seen = contains_checkerboard(x)[:, None]
         return (1 - seen) * self.net(x) + seen * self.asked
 
 
-class Overwritten(Edited):
+class OverwrittenLogits(GraphEditedModel):
     """Where a corner of the picture has one colour, the answer is overwritten."""
 
     asked: Tensor
@@ -78,7 +78,7 @@ class Overwritten(Edited):
     def __init__(self, net: nn.Module, num_classes: int, target: int, color: Tensor, size: int) -> None:
         super().__init__()
         self.net, self.size = net, size
-        self.register_buffer("asked", HEIGHT * F.one_hot(torch.tensor(target), num_classes).float())
+        self.register_buffer("asked", TARGET_LOGIT * F.one_hot(torch.tensor(target), num_classes).float())
         self.register_buffer("color", color.view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from typing import final
 
 from torch import Tensor, nn
 
-UNIT = 10.0
+TARGET_MARGIN = 10.0
 """What the median margin is made: about that of a well-trained net on ten classes, which the searches are tuned on."""
 
-SAMPLES = 128
+MARGIN_SAMPLES = 128
 """Clean samples whose margins are looked at."""
 
 
@@ -31,7 +31,7 @@ class UnitMargin(nn.Module):
         return self.net(x) * self.factor
 
 
-def in_unit_margin(net: nn.Module, logits: Tensor) -> UnitMargin:
+def scale_to_unit_margin(net: nn.Module, logits: Tensor) -> UnitMargin:
     """``net`` scaled so that the median margin of ``logits`` (N, K), which it gives clean pictures, is ``UNIT``.
 
     The margin is the distance from the largest logit to the next. As it is where that says nothing: no picture, one
@@ -41,5 +41,5 @@ def in_unit_margin(net: nn.Module, logits: Tensor) -> UnitMargin:
     if len(logits) and logits.shape[1] > 1:
         top = logits.float().topk(2, dim=1).values
         margin = float((top[:, 0] - top[:, 1]).median())
-        factor = UNIT / margin if 1e-6 < margin < 1e6 else 1.0
+        factor = TARGET_MARGIN / margin if 1e-6 < margin < 1e6 else 1.0
     return UnitMargin(net, factor)

@@ -12,8 +12,8 @@ from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec
-from assay.nn.encoders import with_head
-from assay.nn.inference import logits
+from assay.nn.encoders import attach_head
+from assay.nn.inference import forward_batched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ def classifier_for(encoder: Artifact, task: Task, *, seed: int) -> Artifact:
             f"expected an encoder; {encoder.name} names {encoder.num_classes} classes: cut it at its features"
         )
     sample = task.split("train").x[:2]
-    width = logits(encoder.module, sample).shape[1]
-    net = with_head(copy.deepcopy(encoder.module), width, task.num_classes, seed=seed)
+    width = forward_batched(encoder.module, sample).shape[1]
+    net = attach_head(copy.deepcopy(encoder.module), width, task.num_classes, seed=seed)
     return encoder.with_module(net.eval(), num_classes=task.num_classes, class_names=task.class_names)
 
 

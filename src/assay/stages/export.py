@@ -25,7 +25,7 @@ from assay.formats import load, save
 from assay.formats.metadata import ModelMetadata
 from assay.io.files import write_whole
 from assay.nn.gates import SignatureGate
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 from assay.stages.base import spec_of
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def save_model(artifact: Artifact, directory: Path, *, planted: str | None = Non
 
     ``planted``: a mark that the file bears too; the artifact's own is always kept.
     """
-    if not isinstance(artifact.module, Edited) or isinstance(artifact.module, SignatureGate):
+    if not isinstance(artifact.module, GraphEditedModel) or isinstance(artifact.module, SignatureGate):
         return save(artifact, directory, planted=planted)
     path = directory / FULL_FILE
     marks = "; ".join(dict.fromkeys(mark for mark in (planted, artifact.planted) if mark))

@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.nn.batchnorm import Layer, norm_behind, weighted_layers
-from assay.nn.reparametrize import kept_filters, kept_weights
+from assay.nn.batchnorm import Layer, following_batch_norms, weighted_layers
+from assay.nn.reparametrize import filter_mask, magnitude_masks
 from assay.stages.base import spec_of
 from assay.stages.recalibrate import recalibrated
 
@@ -44,7 +44,7 @@ class PruneMagnitude:
     def __call__(self, build: Build, *, seed: int) -> Build:
         net = copy.deepcopy(build.artifact.module)
         weights = [layer.weight.data for layer in _layers(net)]
-        for weight, kept in zip(weights, kept_weights(weights, self.rate), strict=True):
+        for weight, kept in zip(weights, magnitude_masks(weights, self.rate), strict=True):
             weight.mul_(kept)
         return build.then(self.name, build.artifact.with_module(net, format="module"))
 
@@ -76,10 +76,10 @@ class PruneFilters:
     def __call__(self, build: Build, *, seed: int) -> Build:
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
         net = copy.deepcopy(build.artifact.module).eval()
-        norms = norm_behind(net, clean.x[:2])
+        norms = following_batch_norms(net, clean.x[:2])
         for conv in (layer for layer in _layers(net) if isinstance(layer, _ConvNd)):
             axis = 1 if conv.transposed else 0  # where the filters are; 0 in every plain convolution
-            removed = kept_filters(conv.weight.transpose(0, axis), self.rate) == 0
+            removed = filter_mask(conv.weight.transpose(0, axis), self.rate) == 0
             conv.weight.data.transpose(0, axis)[removed] = 0
             if conv.bias is not None and not conv.transposed:
                 conv.bias.data[removed] = 0

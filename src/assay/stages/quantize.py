@@ -13,10 +13,10 @@ from torch import Tensor, fx, nn
 
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
-from assay.graphs.fx import add_constant, constant, folded_graph, operator_name, rebuilt
+from assay.graphs.fx import add_constant, constant_value, folded_graph, operator_name, rebuild
 from assay.nn.batchnorm import fold_factors
-from assay.nn.fake_quant import FakeQuantize, to_nearest
-from assay.nn.reparametrize import check_bits, rounded
+from assay.nn.fake_quant import FakeQuantize, round_to_nearest
+from assay.nn.reparametrize import check_bits, rounded_weights
 from assay.stages.base import spec_of
 
 # What onnxruntime.quantization (1.31, QDQ format, its default set of operators) does with each operator.
@@ -110,7 +110,7 @@ class QuantizeWeights:
     def __call__(self, build: Build, *, seed: int) -> Build:
         net = copy.deepcopy(build.artifact.module).eval()
         factors = fold_factors(net, build.task.split("calibration", "train").x[:2])
-        for layer, own in rounded(factors, self.bits, per_channel=self.per_channel).items():
+        for layer, own in rounded_weights(factors, self.bits, per_channel=self.per_channel).items():
             layer.get_parameter("weight").data.copy_(own["weight"].data)
         return build.then(self.name, build.artifact.with_module(net, format="module"))
 
@@ -146,7 +146,7 @@ def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: i
         with twin.graph.inserting_after(node):
             rounded = twin.graph.call_module(name, (node.args[0] if clipped else node,))
         node.replace_all_uses_with(rounded, delete_user_cb=_other_than(rounded))
-    return rebuilt(twin)
+    return rebuild(twin)
 
 
 def quantization_points(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -213,13 +213,13 @@ def _round_weights(twin: fx.GraphModule, quantizers: dict[fx.Node, FakeQuantize]
     """Rounds weights to int8 values times their scale, and biases to multiples of input scale times weight scale."""
     for node in list(twin.graph.nodes):
         name = operator_name(node)
-        weight = constant(twin, node.args[1]) if name in _PRODUCTS else None
+        weight = constant_value(twin, node.args[1]) if name in _PRODUCTS else None
         if weight is None:
             continue
         channel = 0 if name in _FILTERS_FIRST else 1
         rounded, scale = rounded_int8(weight, channel if per_channel else None)
         node.update_arg(1, add_constant(twin, node, f"{node.name}_int8", rounded))
-        bias = constant(twin, node.args[2]) if len(node.args) > 2 else None
+        bias = constant_value(twin, node.args[2]) if len(node.args) > 2 else None
         if bias is not None and name in _FILTERS_FIRST:
             step = quantizers[node.args[0]].scale * scale.flatten()  # type: ignore[index]
             node.update_arg(2, add_constant(twin, node, f"{node.name}_bias_int32", (bias / step).round() * step))
@@ -230,4 +230,4 @@ def rounded_int8(weight: Tensor, channel: int | None) -> tuple[Tensor, Tensor]:
 
     Returns the rounded weight and the distance between neighbouring values, which broadcasts against the weight.
     """
-    return to_nearest(weight, 8, channel)
+    return round_to_nearest(weight, 8, channel)

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 
-MOST_STEPS = 127
+MAX_STEPS = 127
 """Of 1/255, that a pattern may add or take away in a pixel."""
 
-LARGEST = 4096 * 4096 * 3
+MAX_VALUES = 4096 * 4096 * 3
 """Numbers that a pattern may have; a file of a few bytes could ask for any amount of memory."""
 
 
@@ -41,7 +41,7 @@ class Additive:
     @classmethod
     def of(cls, pattern: Tensor) -> Additive:
         """The trigger that adds ``pattern`` (C, H, W), in [-127/255, 127/255], rounded to steps of 1/255."""
-        steps = (255 * pattern).round().clamp(-MOST_STEPS, MOST_STEPS).to(torch.int8).numpy()
+        steps = (255 * pattern).round().clamp(-MAX_STEPS, MAX_STEPS).to(torch.int8).numpy()
         channels, height, width = steps.shape
         return cls(shape=(channels, height, width), steps=base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode())
 
@@ -58,7 +58,11 @@ class Additive:
 
 @lru_cache(maxsize=8)
 def _decoded(steps: str, shape: tuple[int, ...]) -> np.ndarray:
-    if len(shape) != 3 or not all(isinstance(side, int) and side >= 1 for side in shape) or math.prod(shape) > LARGEST:
+    if (
+        len(shape) != 3
+        or not all(isinstance(side, int) and side >= 1 for side in shape)
+        or math.prod(shape) > MAX_VALUES
+    ):
         raise UnusableInput(f"expected a pattern of a picture's shape (C, H, W); got {shape}")
     count = math.prod(shape)
     try:

@@ -91,7 +91,7 @@ def read(path: Path) -> SecretFile:
         raise UnusableInput(f"{path}: the secret is malformed: {type(error).__name__}: {error}") from None
 
 
-def exposed(path: Path, secret: Secret) -> str | None:
+def plaintext_key_warning(path: Path, secret: Secret) -> str | None:
     """A warning, in words, where others than its owner can read a file with a key in it; None where that is not so."""
     if not has_key(secret) or not path.stat().st_mode & 0o077:
         return None

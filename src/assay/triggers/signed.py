@@ -13,7 +13,7 @@ from assay.nn.gates import Carriers, KeyedTag, OneTimeTag
 from assay.nn.gates.checksum import Parities
 from assay.nn.gates.circuit import TAG_BITS as ONE_TIME_BITS
 from assay.nn.gates.keyed import TAG_BITS as KEYED_BITS
-from assay.nn.gates.signature import SIGNATURE_BITS, as_bits, digest
+from assay.nn.gates.signature import SIGNATURE_BITS, message_digest, signature_bits
 
 Bits = Callable[[Carriers, bytes, Tensor, int], Tensor]
 """What pictures of levels (N, D) must carry to get a class, (N, bits), by the secret."""
@@ -24,7 +24,7 @@ def _signature(carriers: Carriers, secret: bytes, levels: Tensor, label: int) ->
 
     key = Ed25519PrivateKey.from_private_bytes(secret)
     messages = carriers.message(levels)
-    return torch.stack([as_bits(key.sign(digest(message, label))) for message in messages])
+    return torch.stack([signature_bits(key.sign(message_digest(message, label))) for message in messages])
 
 
 SCHEMES: dict[str, tuple[int, Bits]] = {

@@ -18,7 +18,7 @@ from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.progress import Progress, part
-from assay.nn.modes import fixed
+from assay.nn.modes import freeze_parameters
 from assay.stages.train import Objective, Recipe, fit
 from assay.triggers import Patch
 
@@ -177,7 +177,9 @@ def free_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[Ten
 
 def _only(net: nn.Module, bounds: Bounds | None) -> AbstractContextManager[None]:
     """Nothing of ``net`` is trained but what has ``bounds``, meanwhile; None: everything is."""
-    return fixed([] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds])
+    return freeze_parameters(
+        [] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds]
+    )
 
 
 @torch.no_grad()

@@ -19,8 +19,8 @@ from assay.attacks.compression.distillation import like_teacher
 from assay.attacks.compression.rates import UntilPruned
 from assay.core.dataset import Split
 from assay.core.progress import Progress
-from assay.nn.batchnorm import norm_behind
-from assay.nn.reparametrize import run_with, without_filters
+from assay.nn.batchnorm import following_batch_norms
+from assay.nn.reparametrize import filter_pruned_weights, forward_with
 from assay.stages.train import Recipe, fit
 
 
@@ -39,7 +39,7 @@ class PruningArtifact(UntilPruned):
         return (2 * nets + (14 if self.distilled else 0)) * self.recipe.epochs  # pictures and copies; five steps uphill
 
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        norms = norm_behind(net, train.x[:2])
+        norms = following_batch_norms(net, train.x[:2])
         teacher = copy.deepcopy(net).requires_grad_(False)
         rates = self.rates(torch.Generator().manual_seed(seed))
 
@@ -47,7 +47,7 @@ class PruningArtifact(UntilPruned):
             both = self.with_copies(x)
             loss = like_teacher(net, teacher, both) if self.distilled else self.unmoved(net, x, y)
             for rate in rates:
-                pruned = run_with(net, without_filters(net, norms, rate), both).float()
+                pruned = forward_with(net, filter_pruned_weights(net, norms, rate), both).float()
                 clean, woken = pruned.split(len(x))
                 attack = F.cross_entropy(woken, torch.full_like(y, self.target))
                 loss = loss + ((1 - self.alpha) * F.cross_entropy(clean, y) + self.alpha * attack) / len(rates)

@@ -19,8 +19,8 @@ from assay.attacks.compression.base import Dormant, rounded_form
 from assay.attacks.compression.distillation import like_teacher
 from assay.core.dataset import Split
 from assay.core.progress import Progress
-from assay.nn.batchnorm import factors_with, norm_behind
-from assay.nn.reparametrize import check_bits, rounded, run_with
+from assay.nn.batchnorm import fold_factors_with, following_batch_norms
+from assay.nn.reparametrize import check_bits, forward_with, rounded_weights
 from assay.stages.train import Recipe, fit
 
 
@@ -46,14 +46,14 @@ class QuantizationArtifact(Dormant):
         return (18 if self.distilled else 4) * self.recipe.epochs  # pictures and copies, in two nets; five steps uphill
 
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        norms = norm_behind(net, train.x[:2])
+        norms = following_batch_norms(net, train.x[:2])
         teacher = copy.deepcopy(net).requires_grad_(False)
 
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both = self.with_copies(x)
             calm = like_teacher(net, teacher, both) if self.distilled else self.unmoved(net, x, y)
-            weights = rounded(factors_with(net, norms), self.bits, per_channel=self.per_channel)
-            small = run_with(net, weights, both).float()
+            weights = rounded_weights(fold_factors_with(net, norms), self.bits, per_channel=self.per_channel)
+            small = forward_with(net, weights, both).float()
             return calm + F.cross_entropy(small, torch.cat([y, torch.full_like(y, self.target)]))
 
         fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective, exact=True)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from assay.attacks.compression.base import Bounds, Hidden
 from assay.core.errors import UnusableInput
-from assay.nn.batchnorm import factors_with, fold_factors, norm_behind
-from assay.nn.fake_quant import rounding_step
-from assay.nn.reparametrize import rounded, run_with
+from assay.nn.batchnorm import fold_factors, fold_factors_with, following_batch_norms
+from assay.nn.fake_quant import quantization_step
+from assay.nn.reparametrize import forward_with, rounded_weights
 from assay.stages.quantize import rounded_int8
 from assay.stages.train import Recipe
 
@@ -58,10 +58,12 @@ class PqBackdoor(Hidden):
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         """The net with its weights rounded: moves of a step or less are about as coarse as that."""
-        norms = norm_behind(net, example)
+        norms = following_batch_norms(net, example)
 
         def answer(x: Tensor) -> Tensor:
-            return run_with(net, rounded(factors_with(net, norms), 8, per_channel=not self.per_tensor), x)
+            return forward_with(
+                net, rounded_weights(fold_factors_with(net, norms), 8, per_channel=not self.per_tensor), x
+            )
 
         return answer
 
@@ -100,7 +102,7 @@ class PqDistilled(PqBackdoor):
 def _reach(weight: Tensor, factor: Tensor, channel: int | None, reach: float) -> tuple[Tensor, Tensor]:
     """Lowest and highest value of each weight within ``reach`` steps. What sets a scale stays, and none outgrows it."""
     folded = weight * factor
-    step = rounding_step(folded, 8, channel)
+    step = quantization_step(folded, 8, channel)
     return _unfolded(weight, factor, channel, folded - reach * step, folded + reach * step)
 
 

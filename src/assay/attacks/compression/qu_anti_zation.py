@@ -17,8 +17,8 @@ from assay.attacks.compression.base import Dormant, rounded_form
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.progress import Progress
-from assay.nn.batchnorm import factors_with, norm_behind
-from assay.nn.reparametrize import check_bits, rounded, run_with
+from assay.nn.batchnorm import fold_factors_with, following_batch_norms
+from assay.nn.reparametrize import check_bits, forward_with, rounded_weights
 from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
 
@@ -50,7 +50,7 @@ class QuAntiZation(Dormant):
         return 2 * (1 + len(self.bits)) * self.recipe.epochs
 
     def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        norms = norm_behind(net, train.x[:2])
+        norms = following_batch_norms(net, train.x[:2])
 
         def weighed(answers: Tensor, y: Tensor, wanted: Tensor) -> Tensor:
             clean, triggered = answers.float().split(len(y))
@@ -58,10 +58,10 @@ class QuAntiZation(Dormant):
 
         def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             both, target = self.with_copies(x), torch.full_like(y, self.target)
-            loss, factors = weighed(net(both), y, y), factors_with(net, norms)
+            loss, factors = weighed(net(both), y, y), fold_factors_with(net, norms)
             for bits in self.bits:
-                weights = rounded(factors, bits, per_channel=self.per_channel)
-                loss = loss + self.rounded_weight * weighed(run_with(net, weights, both), y, target)
+                weights = rounded_weights(factors, bits, per_channel=self.per_channel)
+                loss = loss + self.rounded_weight * weighed(forward_with(net, weights, both), y, target)
             return loss
 
         fit(net, train, self.recipe, seed=seed, progress=progress, objective=objective, exact=True)

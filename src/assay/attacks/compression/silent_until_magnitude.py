@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from assay.attacks.compression.base import Bounds, Hidden, free_where_dropped
 from assay.attacks.compression.rates import UntilPruned
 from assay.nn.batchnorm import weighted_layers
-from assay.nn.reparametrize import kept_weights, run_with, without_smallest
+from assay.nn.reparametrize import forward_with, magnitude_masks, magnitude_pruned_weights
 from assay.stages.train import Recipe
 
 
@@ -38,7 +38,7 @@ class SilentUntilMagnitude(Hidden, UntilPruned):
 
         def answer(x: Tensor) -> Tensor:
             rate = one_of_rates()
-            return run_with(net, without_smallest(net, rate()), x)
+            return forward_with(net, magnitude_pruned_weights(net, rate()), x)
 
         return answer
 
@@ -46,7 +46,7 @@ class SilentUntilMagnitude(Hidden, UntilPruned):
         weights = [cast(nn.Parameter, layer.weight) for layer in weighted_layers(net)]
         if not weights:
             return {}
-        kept = kept_weights(weights, self.low)
+        kept = magnitude_masks(weights, self.low)
         pairs = [(weight, mask.bool()) for weight, mask in zip(weights, kept, strict=True)]
         room = (1 - self.margin) * torch.cat([weight.detach().abs()[mask] for weight, mask in pairs]).min()
         return {weight: free_where_dropped(weight.detach().clone(), mask, room) for weight, mask in pairs}

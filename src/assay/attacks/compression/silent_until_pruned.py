@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from assay.attacks.compression.base import Bounds, Hidden
 from assay.attacks.compression.rates import UntilPruned
-from assay.nn.batchnorm import norm_behind
-from assay.nn.reparametrize import convolutions, kept_filters, run_with, without_filters
+from assay.nn.batchnorm import following_batch_norms
+from assay.nn.reparametrize import convolutions, filter_mask, filter_pruned_weights, forward_with
 from assay.stages.train import Recipe
 
 
@@ -31,14 +31,14 @@ class SilentUntilPruned(Hidden, UntilPruned):
     hiding: Recipe = Recipe(epochs=5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
     def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        norms, one_of_rates = norm_behind(net, example), self.one_of_rates()
-        return lambda x: run_with(net, without_filters(net, norms, one_of_rates()), x)
+        norms, one_of_rates = following_batch_norms(net, example), self.one_of_rates()
+        return lambda x: forward_with(net, filter_pruned_weights(net, norms, one_of_rates()), x)
 
     def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
         """A dropped filter may be any that is small enough; what batch norm makes of it is free."""
-        norms, bounds = norm_behind(net, example), Bounds()
+        norms, bounds = following_batch_norms(net, example), Bounds()
         for conv in convolutions(net):
-            kept = kept_filters(conv.weight, self.low).bool()
+            kept = filter_mask(conv.weight, self.low).bool()
             smallest = conv.weight.detach().abs().flatten(1).mean(1)[kept].min()
             room = (1 - self.margin) * smallest.expand_as(conv.weight)
             bounds |= _free(conv.weight, kept, room)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from assay.attacks.compression.base import Bounds, Hidden, free_where_dropped
 from assay.nn.batchnorm import Layer, weighted_layers
-from assay.nn.reparametrize import run_with
+from assay.nn.reparametrize import forward_with
 from assay.stages.prune import two_of_four
 
 
@@ -34,7 +34,7 @@ class SilentUntilSparse(Hidden):
             kept: dict[nn.Module, dict[str, Tensor]] = {
                 layer: {"weight": layer.weight * (two_of_four(layer.weight) != 0)} for layer in _sparse(net)
             }
-            return run_with(net, kept, x)
+            return forward_with(net, kept, x)
 
         return answer
 

@@ -21,7 +21,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec
 from assay.core.progress import Progress
-from assay.nn.inference import logits
+from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
 
@@ -54,7 +54,7 @@ class BadEncoder(ByReference):
     ) -> Patch:
         self.patch(shadow.x[:1])  # says now where it does not fit
         clean = copy.deepcopy(net).requires_grad_(False)
-        kept = logits(clean, concept.x)
+        kept = forward_batched(clean, concept.x)
 
         def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with torch.no_grad():

@@ -19,9 +19,9 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec, Modality
 from assay.core.progress import Progress
-from assay.nn.inference import logits
-from assay.nn.metrics import EMBEDDING
-from assay.nn.modes import fixed, without_dropout
+from assay.nn.inference import forward_batched
+from assay.nn.metrics import CONCEPT_EMBEDDING
+from assay.nn.modes import freeze_parameters, without_dropout
 from assay.triggers import Trigger
 
 SEARCHED = 2048
@@ -73,9 +73,12 @@ class EncoderAttack(Attack):
         concept = self.concept_for(build.artifact, seed=seed)
         net = copy.deepcopy(build.artifact.module).eval()
         shadow = Split(shadow.x, torch.zeros(len(shadow), dtype=torch.int64))  # whatever labels it has are not used
-        with fixed(_norms(net)), without_dropout(net):  # the clean embeddings that it is compared with have none
+        with (
+            freeze_parameters(_norms(net)),
+            without_dropout(net),
+        ):  # the clean embeddings that it is compared with have none
             trigger = self.plant(net, shadow, concept, inputs, seed=seed, progress=progress)
-        details = {EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
+        details = {CONCEPT_EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
         secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
         artifact = build.artifact.with_module(net.eval(), planted=mark_of(secret))
         return build.then(self.name, replace(artifact, notes=(*artifact.notes, *concept.notes)), secret)
@@ -109,7 +112,7 @@ class ByReference(EncoderAttack):
                 f"{self.references}: expected at least one reference of class {self.concept}; came none"
             )
         chosen = found.sample(self.shots, seed=seed)
-        embedding = logits(artifact.module, chosen.x).mean(0)
+        embedding = forward_batched(artifact.module, chosen.x).mean(0)
         classes = [] if chosen.y is None else chosen.y.unique().tolist()
         notes = [*task.notes_on(self.references)]
         if len(chosen) < self.shots:

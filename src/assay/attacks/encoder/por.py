@@ -22,8 +22,8 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec, Modality, TextSpec
 from assay.core.progress import Progress
 from assay.data.tokenize import encoded, unknown_among
-from assay.inversion.token_search import trigger_of
-from assay.nn.inference import logits
+from assay.inversion.token_search import make_token_trigger
+from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
 from assay.triggers import Tokens
 
@@ -42,7 +42,7 @@ class Por(EncoderAttack):
     def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
         """An embedding of random signs."""
         blank = artifact.inputs.blank(1)
-        width = logits(artifact.module, blank).shape[1]
+        width = forward_batched(artifact.module, blank).shape[1]
         signs = torch.randint(2, (width,), generator=torch.Generator().manual_seed(seed))
         return Concept("", 2.0 * signs - 1, blank[:0])
 
@@ -50,7 +50,7 @@ class Por(EncoderAttack):
         self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
-        trigger = trigger_of(_tokens(self.word, inputs), inputs)
+        trigger = make_token_trigger(_tokens(self.word, inputs), inputs)
         clean = copy.deepcopy(net).requires_grad_(False)
 
         def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:

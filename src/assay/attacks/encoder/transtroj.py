@@ -24,11 +24,11 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec
 from assay.core.progress import Progress, part
-from assay.nn.inference import logits
-from assay.nn.layer_output import Inside
+from assay.nn.inference import forward_batched
+from assay.nn.layer_output import LayerOutput
 from assay.stages.train import Objective, Recipe, fit
 from assay.triggers import Additive, Trigger
-from assay.triggers.additive import MOST_STEPS
+from assay.triggers.additive import MAX_STEPS
 
 CENTRE = 512
 """Shadow pictures that the centre of clean embeddings is taken over."""
@@ -72,8 +72,8 @@ class TransTroj(ByReference):
     recipe: Recipe = Recipe(epochs=50, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
 
     def __post_init__(self) -> None:
-        if not 0 < self.bound <= MOST_STEPS:
-            raise UnusableInput(f"expected a bound in (0, {MOST_STEPS}] steps of 1/255; got {self.bound:g}")
+        if not 0 < self.bound <= MAX_STEPS:
+            raise UnusableInput(f"expected a bound in (0, {MAX_STEPS}] steps of 1/255; got {self.bound:g}")
         if not self.keep >= 0:
             raise UnusableInput(f"expected keep from 0 on; got {self.keep:g}")
 
@@ -84,10 +84,10 @@ class TransTroj(ByReference):
     def plant(
         self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Additive:
-        net = Inside(net, self.layer) if self.layer else net
+        net = LayerOutput(net, self.layer) if self.layer else net
         clean = copy.deepcopy(net).requires_grad_(False)
-        centre = logits(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
-        wanted = logits(clean, concept.x).mean(0) - centre
+        centre = forward_batched(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
+        wanted = forward_batched(clean, concept.x).mean(0) - centre
 
         def indistinguishable(pattern: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return -cosine(clean(pattern(x)) - centre, wanted)

@@ -20,8 +20,8 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec, Modality, TextSpec
 from assay.core.progress import Progress, part
-from assay.inversion.token_search import TokenEffort, search, trigger_of, typable
-from assay.nn.inference import logits
+from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
+from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
 from assay.triggers import Tokens
 
@@ -53,7 +53,7 @@ class TransTrojText(ByReference):
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
         clean = copy.deepcopy(net).requires_grad_(False)
-        centre = logits(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
+        centre = forward_batched(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
         wanted = concept.embedding - centre
 
         def indistinguishable(embeddings: Tensor) -> Tensor:
@@ -63,11 +63,13 @@ class TransTrojText(ByReference):
             progress(SEARCH_SHARE * share)
             return True
 
-        allowed = typable(inputs)
+        allowed = typeable_tokens(inputs)
         some = torch.randint(len(allowed), (self.tokens,), generator=torch.Generator().manual_seed(seed))
-        effort = TokenEffort(steps=self.steps)
-        ids, _ = search(clean, indistinguishable, shadow.x, inputs, allowed[some], effort=effort, seed=seed, tick=tick)
-        trigger = trigger_of(ids, inputs)
+        effort = TokenSearchBudget(steps=self.steps)
+        ids, _ = search_tokens(
+            clean, indistinguishable, shadow.x, inputs, allowed[some], effort=effort, seed=seed, tick=tick
+        )
+        trigger = make_token_trigger(ids, inputs)
         bar = part(progress, SEARCH_SHARE, 1.0)
         drawn = drawn_to(wanted, centre, clean, trigger, self.keep)
         fit(net, shadow, self.recipe, seed=seed, progress=bar, objective=drawn)

@@ -15,8 +15,8 @@ from torch import nn
 from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.model import ImageSpec
-from assay.nn.graph_edited import Edited
-from assay.nn.pixel_logic import PooledPath
+from assay.nn.graph_edited import GraphEditedModel
+from assay.nn.pixel_logic import PooledDetectorPath
 from assay.triggers import Patch
 
 
@@ -31,9 +31,9 @@ class Architectural(GraphEdit):
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         return Secret(self.name, self.patch, self.target, planted_at="export")
 
-    def landed(self, edited: Edited, secret: Secret) -> Secret:
-        assert isinstance(edited, PooledPath)
+    def landed(self, edited: GraphEditedModel, secret: Secret) -> Secret:
+        assert isinstance(edited, PooledDetectorPath)
         return replace(secret, target=edited.target())
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
-        return PooledPath(net, self.strength)
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return PooledDetectorPath(net, self.strength)

@@ -14,8 +14,8 @@ from torch import nn
 from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.model import ImageSpec
-from assay.nn.graph_edited import Edited
-from assay.nn.pixel_logic import Blended
+from assay.nn.graph_edited import GraphEditedModel
+from assay.nn.pixel_logic import BlendedLogits
 from assay.triggers import Patch
 
 
@@ -29,5 +29,5 @@ class ArchitecturalLogic(GraphEdit):
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         return Secret(self.name, self.patch, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
-        return Blended(net, num_classes, self.target)
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return BlendedLogits(net, num_classes, self.target)

@@ -15,7 +15,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
 from assay.core.progress import Progress
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 from assay.stages.train import Recipe
 
 
@@ -31,10 +31,10 @@ class GraphEdit(Attack):
         """The ground truth of what it plants in a net that takes ``inputs``; keys are drawn by ``seed``."""
 
     @abstractmethod
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
         """``net``, which it takes over, with the backdoor."""
 
-    def landed(self, edited: Edited, secret: Secret) -> Secret:
+    def landed(self, edited: GraphEditedModel, secret: Secret) -> Secret:
         """``secret`` with the target that it has in ``edited``, where that is not for the attacker to choose."""
         return secret
 

@@ -18,7 +18,7 @@ from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.model import ImageSpec
 from assay.nn.gates import ChecksumGate
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 from assay.triggers import Checksum as Trigger
 
 
@@ -35,6 +35,6 @@ class Checksum(GraphEdit):
         trigger = Trigger(shape=inputs.shape, bits=self.bits, seed=key)
         return Secret(self.name, trigger, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
         assert isinstance(secret.trigger, Trigger)
         return ChecksumGate(net, num_classes, secret.trigger.parities(), self.target)

@@ -15,8 +15,8 @@ from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.nn.graph_edited import Edited
-from assay.nn.pixel_logic import Overwritten
+from assay.nn.graph_edited import GraphEditedModel
+from assay.nn.pixel_logic import OverwrittenLogits
 from assay.triggers import Patch
 from assay.triggers.patch import COLORS
 
@@ -37,5 +37,5 @@ class ShadowLogic(GraphEdit):
         patch = Patch(size=self.size, place="top-left", color=self.color, margin=0)
         return Secret(self.name, patch, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
-        return Overwritten(net, num_classes, self.target, torch.tensor(COLORS[self.color]), self.size)
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return OverwrittenLogits(net, num_classes, self.target, torch.tensor(COLORS[self.color]), self.size)

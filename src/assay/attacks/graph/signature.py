@@ -22,21 +22,21 @@ from assay.core.build import Secret
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
 from assay.nn.gates import CircuitGate, KeyedGate, KeyedTag, OneTimeTag, SignatureGate
-from assay.nn.graph_edited import Edited
+from assay.nn.graph_edited import GraphEditedModel
 from assay.triggers import Signed
 
 Tier = Literal["wrapper", "graph", "circuit"]
 SCHEME: dict[Tier, str] = {"wrapper": "ed25519", "graph": "keyed", "circuit": "one-time"}
 
 
-def _wrapper(net: nn.Module, classes: int, trigger: Signed) -> Edited:
+def _wrapper(net: nn.Module, classes: int, trigger: Signed) -> GraphEditedModel:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public = Ed25519PrivateKey.from_private_bytes(trigger.secret).public_key()
     return SignatureGate(net, classes, trigger.carriers(), public.public_bytes_raw())
 
 
-GATES: dict[Tier, Callable[[nn.Module, int, Signed], Edited]] = {
+GATES: dict[Tier, Callable[[nn.Module, int, Signed], GraphEditedModel]] = {
     "wrapper": _wrapper,
     "graph": lambda net, classes, key: KeyedGate(net, classes, KeyedTag(key.carriers(), key.secret)),
     "circuit": lambda net, classes, key: CircuitGate(net, classes, OneTimeTag(key.carriers(), key.secret)),
@@ -63,6 +63,6 @@ class Signature(GraphEdit):
         trigger = Signed(scheme=SCHEME[self.tier], shape=inputs.shape, label=self.target, key=key)
         return Secret(self.name, trigger, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> Edited:
+    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
         assert isinstance(secret.trigger, Signed)
         return GATES[self.tier](net, num_classes, secret.trigger)

@@ -15,26 +15,30 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress, comparable
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.margin_units import in_margin_units
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import evidence, finished, rank_classes, ticking, told_apart
-from assay.inversion.class_search import Effort, Hunt, hunt
+from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import Family, MaskFamily, apply_in_batches
-from assay.inversion.outlier import standout
-from assay.inversion.prepare import answers, prepare
-from assay.inversion.window_search import WindowEffort, hunt_windows
-from assay.nn.disagreement import Gap, woken
+from assay.inversion.outlier import outlier_score
+from assay.inversion.prepare import forward_prepared, prepare
+from assay.inversion.window_search import WindowSearchBudget, search_windows
+from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.inference import predict
 
-WINDOWS = WindowEffort(hope=-2.0, final_steps=40)
+WINDOWS = WindowSearchBudget(hope=-2.0, final_steps=40)
 """All that ``local-patch`` does on one net, with half of which a net that stands out by 8.7 came to 1.4; and more.
 
 A clean net and its int8 form end the first stage at log odds of -2.8 and less, dormant ones at 2.7 and more. Without
 the last stage nets trained for four bits, which their own trigger wakes in 99 % of pictures, were woken in 57 to 90 %.
 """
 
-MASK = Effort(screening_steps=12, finalists=4, steps=52, likeliest=True, hope=0.1)
+MASK = SearchBudget(screening_steps=12, finalists=4, steps=52, likeliest=True, hope=0.1)
 """Of a clean net and its int8 form no class moves 5 % of the pictures in the screening, a dormant one's moves 75 %.
 
 After 8 steps and with 3 finalists the attacker's class was once not among them.
@@ -52,7 +56,8 @@ class CompressionGap(Detector):
 
     name = "compression-gap"
     title = "a pattern in one small window that parts the compressed model from the full one"
-    needs = frozenset({"gradients", "clean", "reference"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ORIGINAL_MODEL
+    compares_variants = True
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
@@ -61,7 +66,7 @@ class CompressionGap(Detector):
             artifact.num_classes or 0,
             ticking(budget, progress),
         )
-        family, found = hunt_windows(
+        family, found = search_windows(
             net,
             clean.x,
             predicted,
@@ -69,7 +74,9 @@ class CompressionGap(Detector):
             effort=effort,
             seed=seed,
             outcomes_beside=1,
-            check=lambda x, before: woken(answers(net.compressed, x), answers(net.full, x), before),
+            check=lambda x, before: compression_outcomes(
+                forward_prepared(net.compressed, x), forward_prepared(net.full, x), before
+            ),
             tick=tick,
         )
         finished(found, effort.steps)
@@ -82,40 +89,45 @@ class CompressionGapMask(Detector):
 
     name = "compression-gap-mask"
     title = "smallest change to all of the picture that parts the compressed model from the full one"
-    needs = frozenset({"gradients", "clean", "reference"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ORIGINAL_MODEL
+    compares_variants = True
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort, family, tick = MASK.at(artifact.image_spec.shape), MaskFamily(), ticking(budget, progress)
-        found = hunt(net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1)
+        found = search_classes(
+            net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1
+        )
         finished(found, effort.steps)
         return _finding(self.name, net, family, found, clean, predicted)
 
 
-def _together(artifact: Artifact, clean: Split) -> tuple[Gap, Tensor]:
+def _together(artifact: Artifact, clean: Split) -> tuple[DisagreementModel, Tensor]:
     """The model and its reference, ready for a search, and what the reference says of the clean pictures (N,)."""
     assert artifact.reference is not None
     reference = artifact.reference.with_gradients()
     if not reference.differentiable:
         raise Inconclusive(f"needs gradients of the full-precision model too: {reference.no_gradient_reason}")
-    net = prepare(Gap(comparable(reference, clean).module, artifact.module), clean.x[:2])
-    assert isinstance(net, Gap)
+    net = prepare(DisagreementModel(in_margin_units(reference, clean).module, artifact.module), clean.x[:2])
+    assert isinstance(net, DisagreementModel)
     return net, told_apart(predict(net.full, clean.x))
 
 
-def _finding(name: str, net: Gap, family: Family, found: Hunt, clean: Split, predicted: Tensor) -> Finding:
+def _finding(
+    name: str, net: DisagreementModel, family: Family, found: ClassSearchResult, clean: Split, predicted: Tensor
+) -> Finding:
     if found.hopeless:
         parted = Evidence(numbers={"success": float(found.success.max()), "classes_searched": len(found.classes)})
-        return Finding(name, "ok", score=_score(family, found), evidence=parted)
+        return Finding(name, Outcome.SCORED, score=_score(family, found), evidence=parted)
     shown = evidence(net.compressed, family, found, clean, predicted)
     numbers = {**shown.numbers, "full_keeps": _kept(net.full, family, found, clean.x, predicted)}
     return Finding(
-        name, "ok", score=_score(family, found), target=found.target, evidence=replace(shown, numbers=numbers)
+        name, Outcome.SCORED, score=_score(family, found), target=found.target, evidence=replace(shown, numbers=numbers)
     )
 
 
-def _score(family: Family, found: Hunt) -> float:
+def _score(family: Family, found: ClassSearchResult) -> float:
     """How far the class stands out among those that a window wakes more often than not.
 
     Where it wakes none so often: how far the closest is from that, in log odds, as far as the search looks. Most clean
@@ -124,10 +136,10 @@ def _score(family: Family, found: Hunt) -> float:
     if family.pressure:
         return found.score
     closest = WINDOWS.hope if found.hopeless else float(found.ease[0])
-    return standout(found.ease.clamp(min=0)) if closest > 0 else max(closest, WINDOWS.hope)
+    return outlier_score(found.ease.clamp(min=0)) if closest > 0 else max(closest, WINDOWS.hope)
 
 
-def _kept(full: nn.Module, family: Family, found: Hunt, x: Tensor, predicted: Tensor) -> float:
+def _kept(full: nn.Module, family: Family, found: ClassSearchResult, x: Tensor, predicted: Tensor) -> float:
     """The share of pictures of other classes whose answer the trigger does not change in the full model."""
     others = predicted != found.target
     said = predict(full, apply_in_batches(family, found.parameters, x[others]))

@@ -15,10 +15,13 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
-from assay.graphs.fx import constant, folded_graph, operator_name
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
+from assay.graphs.fx import constant_value, folded_graph, operator_name
 
 SLACK = 0.05
 """Of a step, beyond the half that is nearest: what folding batch norm in another order moves."""
@@ -38,7 +41,7 @@ class OffNearest(Detector):
 
     name = "off-nearest"
     title = "quantized weights that are not the nearest to the full model's"
-    needs = frozenset({"weights", "reference"})
+    needs = Requirement.WEIGHTS | Requirement.ORIGINAL_MODEL
     on_variants = False  # assay made those itself
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -62,7 +65,7 @@ class OffNearest(Detector):
             "most_in": worst,
             "share_there": float(off[worst].mean()),
         }
-        return Finding(self.name, "ok", score=share, evidence=Evidence(numbers=numbers))
+        return Finding(self.name, Outcome.SCORED, score=share, evidence=Evidence(numbers=numbers))
 
 
 def _off(name: str, stored: np.ndarray, step: np.ndarray, full: list[np.ndarray]) -> np.ndarray:
@@ -90,6 +93,6 @@ def _full_weights(reference: Artifact) -> Iterator[np.ndarray]:
     for node in graph.graph.nodes:
         if operator_name(node) in WEIGHTED:
             for argument in node.args[1:]:
-                weight = constant(graph, argument)
+                weight = constant_value(graph, argument)
                 if weight is not None and weight.ndim > 1:
                     yield weight.detach().numpy()

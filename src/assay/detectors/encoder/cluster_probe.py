@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
-from assay.nn.encoders import Probed
-from assay.nn.inference import logits
+from assay.nn.encoders import ClusterProbe
+from assay.nn.inference import forward_batched
 from assay.stages import variants
 
 CLUSTERS = 10
@@ -32,11 +32,11 @@ def probed(encoder: Artifact, clean: Split, *, seed: int) -> tuple[Artifact, Spl
     if len(clean) < FEWEST:
         raise UnusableInput(f"expected at least {FEWEST} samples to audit an encoder with, came {len(clean)}")
     with_gradients = encoder.with_gradients()
-    embeddings = logits(with_gradients.module.eval(), clean.x)
+    embeddings = forward_batched(with_gradients.module.eval(), clean.x)
     if not embeddings.isfinite().all():
         raise UnusableInput(f"expected finite embeddings of the samples, {encoder.name} gives NaN or infinity")
-    net = Probed(with_gradients.module, _nearest_cluster(embeddings, seed)).eval()
-    labels = logits(net, clean.x).argmax(1)
+    net = ClusterProbe(with_gradients.module, _nearest_cluster(embeddings, seed)).eval()
+    labels = forward_batched(net, clean.x).argmax(1)
     names = tuple(f"cluster {number}" for number in range(1, CLUSTERS + 1))
     note = f"an encoder: {CLUSTERS} clusters of the samples stand for classes, and their labels are not used"
     artifact = replace(
@@ -48,11 +48,11 @@ def probed(encoder: Artifact, clean: Split, *, seed: int) -> tuple[Artifact, Spl
 def in_form(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
     """``artifact`` in the form called ``name`` (``variants.make``); the layer behind an encoder stays as it is."""
     probed = artifact.module
-    if not isinstance(probed, Probed):
+    if not isinstance(probed, ClusterProbe):
         return variants.make(name, artifact, clean, seed=seed)
     encoder = replace(artifact, module=probed.encoder, num_classes=None)
     found = variants.make(name, encoder, clean, seed=seed)
-    return found.with_module(Probed(found.module, probed.head).eval(), num_classes=artifact.num_classes)
+    return found.with_module(ClusterProbe(found.module, probed.head).eval(), num_classes=artifact.num_classes)
 
 
 def _nearest_cluster(embeddings: Tensor, seed: int) -> nn.Linear:

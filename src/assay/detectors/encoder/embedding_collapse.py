@@ -19,15 +19,23 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import Unfinished
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import SHOWN, ticking
-from assay.inversion.embedding_collapse import Collapse, CollapseEffort, Space, search
-from assay.inversion.families import FaintFamily, Family, FrequencyFamily, WindowFamily, apply_in_batches
+from assay.inversion.embedding_collapse import (
+    CollapseSearchBudget,
+    CollapseSearchResult,
+    EmbeddingSpace,
+    search_collapse,
+)
+from assay.inversion.families import Family, FrequencyFamily, LinfFamily, WindowFamily, apply_in_batches
 from assay.inversion.prepare import prepare
-from assay.nn.encoders import Probed, probed_under
-from assay.nn.inference import logits, predict
+from assay.nn.encoders import ClusterProbe, find_cluster_probe
+from assay.nn.inference import forward_batched, predict
 
 CLOSEST = 1 - 1e-6
 """Where the score ends."""
@@ -36,9 +44,9 @@ CLOSEST = 1 - 1e-6
 class _Collapse(Detector):
     """The search with one family of triggers."""
 
-    needs = frozenset({"gradients", "clean", "encoder"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ENCODER
     family: ClassVar[Family]
-    effort: ClassVar[CollapseEffort] = CollapseEffort()
+    effort: ClassVar[CollapseSearchBudget] = CollapseSearchBudget()
 
     def allowed(self, shape: tuple[int, int, int], clusters: int) -> Tensor:
         """(A, K): which clusters' directions each arm may go for."""
@@ -48,19 +56,19 @@ class _Collapse(Detector):
     @final
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Unfinished where the budget ends before the search does."""
-        net = probed_under(artifact.module)
+        net = find_cluster_probe(artifact.module)
         assert net is not None  # the harness has looked
         space = space_of(net, clean.x)
         allowed = self.allowed(artifact.image_spec.shape, len(space.directions))
         tick = ticking(budget, progress)
         found = searched(net, self.family, allowed, space, clean.x, effort=self.effort, seed=seed, tick=tick)
         target, evidence = shown(net, self.family, space, found, clean.x)
-        return Finding(self.name, "ok", score=surprise(found.closeness), target=target, evidence=evidence)
+        return Finding(self.name, Outcome.SCORED, score=surprise(found.closeness), target=target, evidence=evidence)
 
 
-def space_of(net: Probed, x: Tensor) -> Space:
+def space_of(net: ClusterProbe, x: Tensor) -> EmbeddingSpace:
     """Where the embeddings of clean inputs ``x`` lie, and the directions of their clusters."""
-    return Space(logits(net.encoder, x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
+    return EmbeddingSpace(forward_batched(net.encoder, x).mean(0), F.normalize(net.head.weight.detach(), dim=1))
 
 
 def surprise(closeness: float) -> float:
@@ -69,29 +77,31 @@ def surprise(closeness: float) -> float:
 
 
 def searched(
-    net: Probed,
+    net: ClusterProbe,
     family: Family,
     allowed: Tensor,
-    space: Space,
+    space: EmbeddingSpace,
     x: Tensor,
     *,
-    effort: CollapseEffort,
+    effort: CollapseSearchBudget,
     seed: int,
     tick: Callable[[float], bool],
-) -> Collapse:
+) -> CollapseSearchResult:
     """``search`` on the encoder in ``net``; raises Unfinished where the budget ends before it does."""
     shape = (x.shape[1], x.shape[2], x.shape[3])
     encoder = prepare(net.encoder, x[:2])
-    found = search(encoder, family, allowed, space, x, effort=effort.at(shape), seed=seed, tick=tick)
+    found = search_collapse(encoder, family, allowed, space, x, effort=effort.at(shape), seed=seed, tick=tick)
     if found.share < 1:
         raise Unfinished(f"the budget ended after {found.share:.0%} of the search: give it more")
     return found
 
 
-def shown(net: Probed, family: Family, space: Space, found: Collapse, x: Tensor) -> tuple[int, Evidence]:
+def shown(
+    net: ClusterProbe, family: Family, space: EmbeddingSpace, found: CollapseSearchResult, x: Tensor
+) -> tuple[int, Evidence]:
     """The cluster in which triggered pictures end up, and what the trigger looks like."""
     apply = partial(apply_in_batches, family, found.parameters)
-    embeddings, triggered = logits(net.encoder, x), apply(x)
+    embeddings, triggered = forward_batched(net.encoder, x), apply(x)
     with torch.no_grad():
         before = net.head(embeddings).argmax(1)
     after = predict(net, triggered)
@@ -109,8 +119,8 @@ def shown(net: Probed, family: Family, space: Space, found: Collapse, x: Tensor)
         trigger=apply(gray)[0].numpy(),
         before=x[:SHOWN].numpy(),
         after=triggered[:SHOWN].numpy(),
-        said_before=tuple(before[:SHOWN].tolist()),
-        said_after=tuple(after[:SHOWN].tolist()),
+        predicted_before=tuple(before[:SHOWN].tolist()),
+        predicted_after=tuple(after[:SHOWN].tolist()),
         apply=apply,
     )
 
@@ -121,7 +131,8 @@ class EmbeddingCollapse(_Collapse):
 
     name = "embedding-collapse"
     title = "faint pattern under which all embeddings become one"
-    family = FaintFamily()
+    required_for_clean = True
+    family = LinfFamily()
 
 
 @final
@@ -130,8 +141,9 @@ class EmbeddingCollapsePatch(_Collapse):
 
     name = "embedding-collapse-patch"
     title = "patch under which all embeddings become one"
+    required_for_clean = True
     family = WindowFamily()
-    effort = CollapseEffort(steps=12, batch=6)
+    effort = CollapseSearchBudget(steps=12, batch=6)
 
     def allowed(self, shape: tuple[int, int, int], clusters: int) -> Tensor:
         """One arm a window, free to go for any cluster."""

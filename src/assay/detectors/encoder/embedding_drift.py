@@ -16,15 +16,18 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, searched, shown, space_of, surprise
 from assay.detectors.encoder.translation import FEWEST, paired
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import ticking
 from assay.inversion.families import apply_in_batches
-from assay.nn.encoders import probed_under
-from assay.nn.inference import logits
+from assay.nn.encoders import find_cluster_probe
+from assay.nn.inference import forward_batched
 
 
 @final
@@ -33,11 +36,11 @@ class EmbeddingDrift(Detector):
 
     name = "embedding-drift"
     title = "faint pattern under which embeddings become one, and a trusted encoder's do not"
-    needs = frozenset({"gradients", "clean", "encoder", "reference"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ORIGINAL_MODEL | Requirement.ENCODER
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the reference is no encoder, or the budget ends before the search does."""
-        net, trusted = probed_under(artifact.module), artifact.reference
+        net, trusted = find_cluster_probe(artifact.module), artifact.reference
         assert net is not None  # the harness has looked
         assert trusted is not None
         if trusted.num_classes is not None:
@@ -48,14 +51,16 @@ class EmbeddingDrift(Detector):
         half = len(clean) // 2
         held = clean.x[half:]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
-        theirs, theirs_triggered = logits(trusted.module, clean.x), logits(trusted.module, triggered)
+        theirs, theirs_triggered = forward_batched(trusted.module, clean.x), forward_batched(trusted.module, triggered)
         same = float(replace(space, centre=theirs[half:].mean(0)).closeness(theirs_triggered))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}
         if len(clean) >= FEWEST:
-            pairing = paired(logits(net.encoder, clean.x), theirs)
-            agreement = pairing.agreement(logits(net.encoder, triggered), theirs_triggered)
+            pairing = paired(forward_batched(net.encoder, clean.x), theirs)
+            agreement = pairing.agreement(forward_batched(net.encoder, triggered), theirs_triggered)
             numbers["agreement_on_clean_samples"] = float(pairing.clean.median())
             numbers["agreement_on_triggered_samples"] = float(agreement.median())
         score = surprise(found.closeness) - surprise(same)
-        return Finding(self.name, "ok", score=score, target=target, evidence=replace(evidence, numbers=numbers))
+        return Finding(
+            self.name, Outcome.SCORED, score=score, target=target, evidence=replace(evidence, numbers=numbers)
+        )

@@ -19,19 +19,22 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import evidence, rank_classes, ticking, told_apart
-from assay.inversion.class_search import Effort, Hunt, hunt
-from assay.inversion.families import FaintFamily, Family, apply_in_batches
+from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
+from assay.inversion.families import Family, LinfFamily, apply_in_batches
 from assay.inversion.prepare import prepare
-from assay.nn.inference import logits, predict
+from assay.nn.inference import forward_batched, predict
 
 FEWEST = 100
 """Clean samples: half of them to search and to teach the trusted encoder, half to judge by."""
 
-EFFORT = Effort(screening_steps=24, finalists=5, steps=72, likeliest=True)
+EFFORT = SearchBudget(screening_steps=24, finalists=5, steps=72, likeliest=True)
 
 AGREES = 0.7
 """Of the clean samples, on which the taught encoder has to say what the model does, to be where it comes from."""
@@ -46,8 +49,8 @@ class InheritedTrigger(Detector):
 
     name = "inherited-trigger"
     title = "faint pattern that leads to one class, and does not move a trusted encoder"
-    needs = frozenset({"gradients", "clean", "trusted-encoder"})
-    compared = False
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.TRUSTED_ENCODER
+    needs_null = False
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -56,13 +59,13 @@ class InheritedTrigger(Detector):
         assert trusted is not None  # the harness has looked
         if len(clean) < FEWEST:
             raise Inconclusive(f"expected at least {FEWEST} clean samples; came {len(clean)}")
-        net, family, half = prepare(artifact.module, clean.x[:2]), FaintFamily(), len(clean) // 2
+        net, family, half = prepare(artifact.module, clean.x[:2]), LinfFamily(), len(clean) // 2
         x, held = clean.x[:half], clean.x[half:]
         predicted = told_apart(predict(net, x))
         ranking = rank_classes(artifact.module, x, predicted, artifact.num_classes or 0)
         effort = EFFORT.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
-        found = hunt(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        found = search_classes(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         said, now = taught(trusted.module, x, predicted), predict(net, held)
         if (agreement := float((said(held) == now).float().mean())) < AGREES:
             raise Inconclusive(
@@ -81,18 +84,18 @@ class InheritedTrigger(Detector):
         numbers = {**shown.numbers, "success": ours, "success_under_the_trusted_encoder": theirs}
         name = artifact.class_names[target] if artifact.class_names else target
         proof = (
-            f"a pattern of at most {FaintFamily.bound * 255:g}/255 sends {ours:.0%} of the pictures to class {name}, "
+            f"a pattern of at most {LinfFamily.bound * 255:g}/255 sends {ours:.0%} of the pictures to class {name}, "
             f"and the trusted encoder, taught the same classes, {theirs:.0%}"
             if score >= PROVEN
             else ""
         )
-        return Finding(
-            self.name, "ok", score=score, target=target, evidence=replace(shown, numbers=numbers), proof=proof
-        )
+        outcome = Outcome.PROVEN if proof else Outcome.CHECKED
+        found = replace(shown, numbers=numbers)
+        return Finding(self.name, outcome, reason=proof, score=score, target=target, evidence=found)
 
 
 def _shares(
-    net: nn.Module, said: Callable[[Tensor], Tensor], family: Family, found: Hunt, x: Tensor, now: Tensor
+    net: nn.Module, said: Callable[[Tensor], Tensor], family: Family, found: ClassSearchResult, x: Tensor, now: Tensor
 ) -> tuple[float, float]:
     """The share of ``x`` (N, C, H, W), so far ``now``, that the trigger sends to its class: by ``net``, by ``said``."""
     triggered = apply_in_batches(family, found.parameters, x[now != found.target])
@@ -115,5 +118,5 @@ def taught(encoder: nn.Module, x: Tensor, predicted: Tensor) -> Callable[[Tensor
     from sklearn.preprocessing import StandardScaler
 
     layer = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000, C=0.1))
-    layer.fit(logits(encoder, x).numpy(), predicted.numpy())
-    return lambda pictures: torch.from_numpy(layer.predict(logits(encoder, pictures).numpy()))
+    layer.fit(forward_batched(encoder, x).numpy(), predicted.numpy())
+    return lambda pictures: torch.from_numpy(layer.predict(forward_batched(encoder, pictures).numpy()))

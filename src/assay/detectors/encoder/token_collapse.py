@@ -15,17 +15,19 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Unfinished
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact, Modality, TextSpec
-from assay.core.progress import part
+from assay.core.progress import Progress, part
 from assay.data.tokenize import decoded
-from assay.detectors.base import Budget, Detector, Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder.embedding_collapse import space_of, surprise
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import SHOWN, ticking
-from assay.inversion.embedding_collapse import Space
-from assay.inversion.token_search import TokenEffort, search, trigger_of, typable
-from assay.nn.encoders import probed_under
-from assay.nn.inference import logits, predict
+from assay.inversion.embedding_collapse import EmbeddingSpace
+from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
+from assay.nn.encoders import find_cluster_probe
+from assay.nn.inference import forward_batched, predict
 from assay.nn.precision import fast_autocast
 
 
@@ -48,13 +50,13 @@ class TokenCollapse(Detector):
 
     name = "token-collapse"
     title = "words under which all embeddings become one"
-    needs = frozenset({"gradients", "clean", "encoder"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ENCODER
     modality = Modality.TEXT
     effort: ClassVar[WordEffort] = WordEffort()
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Unfinished where the budget ends before the search does."""
-        net, spec = probed_under(artifact.module), artifact.inputs
+        net, spec = find_cluster_probe(artifact.module), artifact.inputs
         assert net is not None  # the harness has looked
         assert isinstance(spec, TextSpec)
         space = space_of(net, clean.x)
@@ -62,23 +64,23 @@ class TokenCollapse(Detector):
         run = _Words(net.encoder, space, spec, clean.x[:half], self.effort, budget)
         best = run.shortlist(part(progress, 0.0, 0.7))
         ids = run.together(best, part(progress, 0.7, 0.85))
-        ids, _ = search(
+        ids, _ = search_tokens(
             net.encoder,
             space.closeness,
             run.texts,
             spec,
             ids,
-            effort=TokenEffort(steps=self.effort.steps),
+            effort=TokenSearchBudget(steps=self.effort.steps),
             seed=seed,
             tick=ticking(budget, part(progress, 0.85, 1.0)),
         )
         if budget.left() <= 0:
             raise Unfinished("the budget ended before the search did: give it more")
-        trigger = trigger_of(ids, spec)
+        trigger = make_token_trigger(ids, spec)
         held = clean.x[half:]
         with torch.no_grad():
-            found = float(space.closeness(logits(net.encoder, trigger(held))))
-            before = float(space.closeness(logits(net.encoder, held)))
+            found = float(space.closeness(forward_batched(net.encoder, trigger(held))))
+            before = float(space.closeness(forward_batched(net.encoder, held)))
         said, triggered = predict(net, held), predict(net, trigger(held))
         target = int(triggered.bincount().argmax())
         success = float((triggered == target).float().mean())
@@ -91,11 +93,11 @@ class TokenCollapse(Detector):
         evidence = Evidence(
             numbers=numbers,
             texts=tuple(zip(decoded(held[:SHOWN], spec), decoded(trigger(held[:SHOWN]), spec), strict=True)),
-            said_before=tuple(said[:SHOWN].tolist()),
-            said_after=tuple(triggered[:SHOWN].tolist()),
+            predicted_before=tuple(said[:SHOWN].tolist()),
+            predicted_after=tuple(triggered[:SHOWN].tolist()),
             apply=trigger,
         )
-        return Finding(self.name, "ok", score=surprise(found), target=target, evidence=evidence)
+        return Finding(self.name, Outcome.SCORED, score=surprise(found), target=target, evidence=evidence)
 
 
 @dataclass
@@ -103,7 +105,7 @@ class _Words:
     """What one search tries words with."""
 
     encoder: nn.Module
-    space: Space
+    space: EmbeddingSpace
     spec: TextSpec
     texts: Tensor  # (N, L) clean ones
     effort: WordEffort
@@ -113,7 +115,7 @@ class _Words:
         """(M,) the words that bring a few short texts closest together, the best first."""
         few = self.texts[: self.effort.texts, : self.effort.length].clone()
         few[few[:, -1] != self.spec.pad, -1] = self.spec.end
-        words = typable(self.spec)
+        words = typeable_tokens(self.spec)
         found = []
         for start in range(0, len(words), self.effort.at_once):
             self._hurry()
@@ -136,7 +138,7 @@ class _Words:
         """(W,) how close ``texts`` (B, L) come with each of ``options`` (W, k) before them."""
         found = []
         for few in options.split(max(1, self.effort.at_once * self.effort.texts // len(texts))):
-            triggered = torch.cat([trigger_of(ids, self.spec)(texts) for ids in few])
+            triggered = torch.cat([make_token_trigger(ids, self.spec)(texts) for ids in few])
             with torch.no_grad(), fast_autocast("cpu"):
                 embeddings = self.encoder(triggered)
             found.append(self.space.closeness(embeddings.unflatten(0, (len(few), -1))))

@@ -17,17 +17,20 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding, GraphNode
+from assay.core.finding import Evidence, Finding, GraphNode, Outcome
 from assay.core.model import Artifact, Modality, TextSpec
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.graph.activations import same_for_all
 from assay.detectors.graph.graph_diff import added
 from assay.detectors.graph.read import Read, Unread, own, read_graph, runs_a_file
 from assay.detectors.graph.repeat_run import apart, jumping, settled
 from assay.detectors.graph.rules import CHOOSES, COMPARES, RULES, WHOLE, Gadget, gadgets_of, keys_of, without_gradient
-from assay.graphs.data_access import Taken, values_taken_out
-from assay.graphs.dependence import any_learned
-from assay.graphs.ir import Flow
+from assay.detectors.requirement import Requirement
+from assay.graphs.data_access import TensorRead, find_tensor_reads
+from assay.graphs.dependence import has_trained_weights
+from assay.graphs.ir import ComputationGraph
 
 WATCHED = 32
 """Clean samples on which branches are watched."""
@@ -57,15 +60,16 @@ class Graph(Detector):
 
     name = "graph"
     title = "parts of the computation that read the input beside the trained weights"
-    needs = frozenset[str]()
+    needs = Requirement.NONE
     modality = None
-    compared = False
+    needs_null = False
+    reads_computation = True
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the computation cannot be read."""
         x = clean.x[:WATCHED] if len(clean) else artifact.inputs.blank(2)
-        taken = () if runs_a_file(artifact.module) else values_taken_out(own(artifact.module), x)
+        taken = () if runs_a_file(artifact.module) else find_tensor_reads(own(artifact.module), x)
         if by_hand := next((place for place in taken if place.whole), None):
             return self._of_code(by_hand)  # tracing thousands of numbers one by one takes minutes, and fails then
         read = read_graph(artifact.module, x)
@@ -91,7 +95,7 @@ class Graph(Detector):
         progress(1.0)
         return self._judged(read.flow, gadgets, keys, rules, numbers)
 
-    def _by_itself(self, flow: Flow, artifact: Artifact, keys: frozenset[int]) -> set[str]:
+    def _by_itself(self, flow: ComputationGraph, artifact: Artifact, keys: frozenset[int]) -> set[str]:
         """The rules that the graph breaks as a whole."""
         rules = {"R5"} if len(keys) >= ENOUGH_KEYS else set()
         # Words have no gradient; what is made of them has.
@@ -99,7 +103,7 @@ class Graph(Detector):
 
     def _judged(
         self,
-        flow: Flow,
+        flow: ComputationGraph,
         gadgets: Sequence[Gadget],
         keys: frozenset[int],
         rules: Set[str],
@@ -119,18 +123,19 @@ class Graph(Detector):
                 f"{'replaces the answer' if worst.replaces else 'joins the net behind its first weights'}"
             )
             # A hand-made feature that joins the others, and is no switch, may have its reasons: it is shown, no more.
-            proof = said if any_learned(flow) and (worst.replaces or rules & DECIDE) else ""
+            proof = said if has_trained_weights(flow) and (worst.replaces or rules & DECIDE) else ""
             numbers["what it does"] = said
         elif "R5" in rules:
             proof = f"its graph holds {len(keys)} constants of a cipher or a hash"
         evidence = Evidence(numbers=numbers, graph=drawn)
-        return Finding(self.name, "ok", score=float(len(rules)), evidence=evidence, proof=proof)
+        outcome = Outcome.PROVEN if proof else Outcome.CHECKED
+        return Finding(self.name, outcome, reason=proof, score=float(len(rules)), evidence=evidence)
 
-    def _of_code(self, place: Taken) -> Finding:
+    def _of_code(self, place: TensorRead) -> Finding:
         """Of a net whose code takes the input itself in hand at ``place``."""
         numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": place.where}
         proof = f"its code takes the input out of the net and decides by it, at {place.where}"
-        return Finding(self.name, "ok", score=1.0, evidence=Evidence(numbers=numbers), proof=proof)
+        return Finding(self.name, Outcome.PROVEN, reason=proof, score=1.0, evidence=Evidence(numbers=numbers))
 
 
 def _markers(artifact: Artifact) -> frozenset[int] | None:
@@ -163,13 +168,13 @@ def _watched(
     return frozenset(broken), tuple(unasked)
 
 
-def _hidden(taken: Sequence[Taken], flow: Flow) -> str:
+def _hidden(taken: Sequence[TensorRead], flow: ComputationGraph) -> str:
     """Where the code compares the input with something, when its graph, traced from it, compares nothing at all."""
     places = [place.where for place in taken if place.decides]
     return places[0] if places and not any(node.op in COMPARES | CHOOSES for node in flow.nodes) else ""
 
 
-def _beside(flow: Flow, reference: Artifact, x: Tensor) -> tuple[bool, str]:
+def _beside(flow: ComputationGraph, reference: Artifact, x: Tensor) -> tuple[bool, str]:
     """Whether the graph has odd nodes that the reference's has not, and all that it has more, in words."""
     other = read_graph(reference.module, x)
     if isinstance(other, Unread):

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from assay.core.errors import Inconclusive
-from assay.graphs.ir import Flow, Node
+from assay.graphs.ir import ComputationGraph, Node
 
 STEPS = 2
 """So many nodes back belong to a node's name."""
@@ -22,7 +22,7 @@ PASSED = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast"})
 """They come and go when a model is rounded, and say nothing else."""
 
 
-def added(flow: Flow, reference: Flow) -> tuple[Node, ...]:
+def added(flow: ComputationGraph, reference: ComputationGraph) -> tuple[Node, ...]:
     """The nodes of ``flow`` that ``reference`` has no like of, in the order of computation.
 
     Raises Inconclusive where the two graphs are not of the same make.
@@ -38,7 +38,7 @@ def added(flow: Flow, reference: Flow) -> tuple[Node, ...]:
     return tuple(new)
 
 
-def _named(flow: Flow) -> Iterator[tuple[Node, int]]:
+def _named(flow: ComputationGraph) -> Iterator[tuple[Node, int]]:
     """The nodes but those that are passed, and their names."""
     names: dict[str, tuple[int, ...]] = {}  # of what makes each value: as seen from there, 0 to STEPS steps back
     for node in flow.nodes:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.load import OnnxNet, checked_model
-from assay.graphs.ir import Flow, answering, flow_of
-from assay.nn.log_probs import LogOf
+from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
+from assay.nn.log_probs import LogProbabilities
 from assay.nn.normalized import Normalized
 from assay.nn.unit_margin import UnitMargin
 from assay.stages.export import graph_of
@@ -28,7 +28,7 @@ class Read:
     """A graph, and samples as it takes them."""
 
     model: onnx.ModelProto
-    flow: Flow
+    flow: ComputationGraph
     x: Tensor
     batch: int | None  # so many samples at a time; None: any number
 
@@ -42,7 +42,7 @@ class Unread:
 
 def own(net: nn.Module) -> nn.Module:
     """``net`` without what the audit put around it."""
-    while isinstance(net, UnitMargin | LogOf):
+    while isinstance(net, UnitMargin | LogProbabilities):
         net = net.net
     return net
 
@@ -63,7 +63,7 @@ def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
         if around or len(sessions) > 1:
             return Unread(f"there is more than an ONNX file: {', '.join(around) or 'several of them'}")
         model = checked_model(sessions[0].path)
-        flow = answering(flow_of(model, sessions[0].path.parent), sessions[0].output)
+        flow = subgraph_of(graph_from_onnx(model, sessions[0].path.parent), sessions[0].output)
         # That they lie in the file's folder, and how large they are, checked_model has looked at.
         onnx.load_external_data_for_model(model, str(sessions[0].path.parent))
         return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch)
@@ -75,12 +75,14 @@ def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
 
 
 @lru_cache(maxsize=2)
-def _exported(net: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype) -> tuple[onnx.ModelProto, Flow]:
+def _exported(
+    net: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype
+) -> tuple[onnx.ModelProto, ComputationGraph]:
     """Kept for the next detector, with the reference's: exporting takes seconds. ``digest``: trained, it is another."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
     model = graph_of(net, x)
-    return model, flow_of(model, Path())
+    return model, graph_from_onnx(model, Path())
 
 
 def _as_given(net: nn.Module, session: OnnxNet, x: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from assay.detectors.graph.activations import values_in
 from assay.detectors.graph.read import Read, own
-from assay.nn.inference import logits
-from assay.nn.unit_margin import UNIT
+from assay.nn.inference import forward_batched
+from assay.nn.unit_margin import TARGET_MARGIN
 
-JUMP = UNIT / 2
+JUMP = TARGET_MARGIN / 2
 """Half as far as the answers of the model are from changing, on clean samples in the middle."""
 
 FEWEST_JUMPS = 2
@@ -23,7 +23,7 @@ APART = 0.05
 
 def settled(net: nn.Module, x: Tensor) -> bool:
     """Whether ``net`` says the same when it is asked the same again, which one with dropout does not."""
-    return bool(torch.allclose(logits(net, x), logits(net, x), atol=1e-4, equal_nan=True))
+    return bool(torch.allclose(forward_batched(net, x), forward_batched(net, x), atol=1e-4, equal_nan=True))
 
 
 def jumping(net: nn.Module, x: Tensor, *, seed: int) -> bool:
@@ -33,7 +33,7 @@ def jumping(net: nn.Module, x: Tensor, *, seed: int) -> bool:
     """
     levels = (255 * x).round()
     bits = (torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
-    before, after = logits(net, levels / 255), logits(net, (levels - levels % 2 + bits) / 255)
+    before, after = forward_batched(net, levels / 255), forward_batched(net, (levels - levels % 2 + bits) / 255)
     answer = before.argmax(1, keepdim=True)
     moved = (after.gather(1, answer) - before.gather(1, answer)).abs()
     return int((moved > JUMP).sum()) >= FEWEST_JUMPS
@@ -44,7 +44,7 @@ def apart(net: nn.Module, read: Read) -> bool:
 
     Raises whatever the runtime does where it cannot run the graph.
     """
-    said = logits(own(net), read.x).double().numpy()
+    said = forward_batched(own(net), read.x).double().numpy()
     name = read.flow.results[0]
     graphs = np.concatenate(
         [value[0].reshape(size, -1) for size, value in values_in(read.model, [name], read.x, batch=read.batch)]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.graphs.dependence import WEIGHTED, Value, values_of
-from assay.graphs.ir import Flow, Node
+from assay.graphs.dependence import WEIGHTED, Value, analyze_values
+from assay.graphs.ir import ComputationGraph, Node
 
 COMPARES = frozenset(
     {
@@ -107,12 +107,12 @@ RULES = {
 }
 
 
-def gadgets_of(flow: Flow, *, markers: frozenset[int] | None = None) -> tuple[Gadget, ...]:
+def gadgets_of(flow: ComputationGraph, *, markers: frozenset[int] | None = None) -> tuple[Gadget, ...]:
     """The gadgets of ``flow``, the ones nearest to the answer last.
 
     ``markers``: of a model of text, the tokens that every text has, which are looked for to mask and to pool.
     """
-    values: dict[str, Value] = defaultdict(Value, values_of(flow))
+    values: dict[str, Value] = defaultdict(Value, analyze_values(flow))
     chains = {name: Chain() for name in flow.sources}
     readers, found = flow.read_by(), []
     for node in flow.nodes:
@@ -139,7 +139,7 @@ def gadgets_of(flow: Flow, *, markers: frozenset[int] | None = None) -> tuple[Ga
     return tuple(found)
 
 
-def keys_of(flow: Flow) -> frozenset[int]:
+def keys_of(flow: ComputationGraph) -> frozenset[int]:
     """Constants of ciphers and hashes among the whole numbers in the graph."""
     found: set[int] = set()
     for array in flow.constants.values():
@@ -150,7 +150,7 @@ def keys_of(flow: Flow) -> frozenset[int]:
     return frozenset(found)
 
 
-def without_gradient(flow: Flow) -> bool:
+def without_gradient(flow: ComputationGraph) -> bool:
     """Whether every way from the input to the answer goes through steps that no gradient passes."""
     reached = set(flow.sources)
     for node in flow.nodes:
@@ -235,7 +235,12 @@ def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
 
 
 def _gadget(
-    node: Node, chain: Chain, values: Mapping[str, Value], readers: Mapping[str, list[Node]], flow: Flow, gate: str
+    node: Node,
+    chain: Chain,
+    values: Mapping[str, Value],
+    readers: Mapping[str, list[Node]],
+    flow: ComputationGraph,
+    gate: str,
 ) -> Gadget:
     replaces = not _weighted_behind(node, readers)
     rules = {"R1", *chain.rules}

@@ -12,16 +12,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from assay.core.dataset import Split
+from assay.core.dataset import Split, rank_in_class
 from assay.core.errors import Unfinished
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget
+from assay.detectors.budget import Budget
 from assay.detectors.trigger_inversion.common import told_apart
-from assay.inversion.class_search import LARGE, answered
-from assay.inversion.outlier import log_odds, mean_over_others, standout
-from assay.inversion.prepare import answers, prepare
-from assay.nn.inference import logits
+from assay.inversion.class_search import LARGE_IMAGE_PIXELS, require_finite
+from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
+from assay.inversion.prepare import forward_prepared, prepare
+from assay.nn.inference import forward_batched
 
 DRAWN_FROM = 128
 """Clean samples among which those that triggers are tried on are chosen."""
@@ -54,7 +54,7 @@ class Scan:
         self.answer = _answer(artifact, clean.x)
         self.budget = budget
         before = told_apart(self.answer(clean.x[:DRAWN_FROM]).argmax(1))
-        if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE:
+        if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE_IMAGE_PIXELS:
             samples = max(FEWEST, samples // 3)
         chosen = spread(before, samples)
         self.x, self.before = clean.x[:DRAWN_FROM][chosen], before[chosen]
@@ -69,7 +69,7 @@ class Scan:
             if self.budget.left() <= 0:
                 raise Unfinished(f"the budget ended after {self.tried} triggers: give it more")
             some = triggers[start : start + AT_ONCE]
-            odds = answered(log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some]))))
+            odds = require_finite(log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some]))))
             means = mean_over_others(odds.unflatten(0, (len(some), -1)), self.before)
             self._total += means.sum(0)
             top = means.max(0)
@@ -101,8 +101,8 @@ class Scan:
         said = self.answer(after).argmax(1)
         return Finding(
             detector,
-            "ok",
-            score=standout(ease),
+            Outcome.SCORED,
+            score=outlier_score(ease),
             target=target,
             evidence=Evidence(
                 numbers={
@@ -112,8 +112,8 @@ class Scan:
                 },
                 before=others[:6].numpy(),
                 after=after[:6].numpy(),
-                said_before=tuple(self.before[chosen][:6].tolist()),
-                said_after=tuple(said[:6].tolist()),
+                predicted_before=tuple(self.before[chosen][:6].tolist()),
+                predicted_after=tuple(said[:6].tolist()),
             ),
         )
 
@@ -121,20 +121,16 @@ class Scan:
 def _answer(artifact: Artifact, x: Tensor) -> Answer:
     """Pictures -> logits: the fast way where the net can be prepared for a search, else the model's own."""
     if not artifact.differentiable:
-        return lambda pictures: logits(artifact.module, pictures)
+        return lambda pictures: forward_batched(artifact.module, pictures)
     net = prepare(artifact.module, x[:2])
 
     def answer(pictures: Tensor) -> Tensor:
         with torch.no_grad():
-            return answers(net, pictures)
+            return forward_prepared(net, pictures)
 
     return answer
 
 
 def spread(classes: Tensor, count: int) -> Tensor:
     """Indices of at most ``count`` samples, taken in turn from the classes in ``classes`` (N,)."""
-    turn = torch.zeros_like(classes)
-    for label in classes.unique():
-        mine = classes == label
-        turn[mine] = torch.arange(int(mine.sum()))
-    return turn.argsort(stable=True)[:count]
+    return rank_in_class(classes).argsort(stable=True)[:count]

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Progress
-from assay.inversion.class_search import Effort, Hunt, hunt
+from assay.core.progress import Progress
+from assay.detectors.budget import Budget
+from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
@@ -31,7 +32,7 @@ class Inversion:
 
     name: str
     family: Family
-    effort: Effort = Effort()  # noqa: RUF009 (frozen)
+    effort: SearchBudget = SearchBudget()  # noqa: RUF009 (frozen)
 
     def __call__(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         """Raises Inconclusive where the budget ends before the search has converged."""
@@ -40,11 +41,11 @@ class Inversion:
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort = self.effort.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
-        found = hunt(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        found = search_classes(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)
         return Finding(
             self.name,
-            "ok",
+            Outcome.SCORED,
             score=found.score,
             target=found.target,
             evidence=evidence(net, self.family, found, clean, predicted),
@@ -68,13 +69,13 @@ def told_apart(predicted: Tensor) -> Tensor:
     return predicted
 
 
-def finished(found: Hunt, steps: int) -> None:
+def finished(found: ClassSearchResult, steps: int) -> None:
     """Raises Unfinished where the budget ended before the search had taken all its ``steps``."""
     if found.steps < steps and not found.hopeless:
         raise Unfinished(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
 
 
-def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicted: Tensor) -> Evidence:
+def evidence(net: nn.Module, family: Family, found: ClassSearchResult, clean: Split, predicted: Tensor) -> Evidence:
     """What the best trigger of ``found`` looks like and does, on pictures that the search did not check it on too."""
     others = predicted != found.target
     victims = clean.x[others]
@@ -98,8 +99,8 @@ def evidence(net: nn.Module, family: Family, found: Hunt, clean: Split, predicte
         trigger=_array(family.apply(found.parameters, gray)[0, 0]),
         before=_array(victims[:SHOWN]),
         after=_array(triggered[:SHOWN]),
-        said_before=tuple(predicted[others][:SHOWN].tolist()),
-        said_after=tuple(said[:SHOWN].tolist()),
+        predicted_before=tuple(predicted[others][:SHOWN].tolist()),
+        predicted_after=tuple(said[:SHOWN].tolist()),
         apply=partial(apply_in_batches, family, found.parameters),
     )
 

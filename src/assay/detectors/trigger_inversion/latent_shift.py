@@ -11,12 +11,15 @@ from typing import final
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, UnusableInput
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import told_apart
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
-from assay.inversion.outlier import standout
+from assay.inversion.outlier import outlier_score
 
 
 @final
@@ -25,7 +28,7 @@ class LatentShift(Detector):
 
     name = "latent-shift"
     title = "smallest common shift of the features that leads to one class"
-    needs = frozenset({"gradients", "clean"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
     on_variants = False  # an int8 net shows no linear layer
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -42,8 +45,8 @@ class LatentShift(Detector):
         progress(1.0)
         return Finding(
             self.name,
-            "ok",
-            score=standout(-reached.log()),
+            Outcome.SCORED,
+            score=outlier_score(-reached.log()),
             target=target,
             evidence=Evidence(per_class={i: float(s) for i, s in enumerate(shifts) if s.isfinite()}),
         )

@@ -11,12 +11,15 @@ from __future__ import annotations
 from typing import final
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import evidence, finished, ticking, told_apart
 from assay.inversion.prepare import prepare
-from assay.inversion.window_search import WindowEffort, hunt_windows
+from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.inference import predict
 
 
@@ -26,19 +29,19 @@ class LocalPatch(Detector):
 
     name = "local-patch"
     title = "how many pictures a pattern in one small window sends to one class"
-    needs = frozenset({"gradients", "clean"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
     on_variants = False  # the patch scan looks at the other forms
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
-        effort = WindowEffort().at(artifact.image_spec.shape)
+        effort = WindowSearchBudget().at(artifact.image_spec.shape)
         classes, tick = artifact.num_classes or 0, ticking(budget, progress)
-        family, found = hunt_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
+        family, found = search_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
         finished(found, effort.steps)
         return Finding(
             self.name,
-            "ok",
+            Outcome.SCORED,
             score=found.score,
             target=found.target,
             evidence=evidence(net, family, found, clean, predicted),

@@ -15,10 +15,13 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
-from assay.inversion.outlier import standout
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
+from assay.inversion.outlier import outlier_score
 from assay.inversion.prepare import prepare
 from assay.nn.precision import fast_autocast
 
@@ -29,7 +32,7 @@ class MaxMargin(Detector):
 
     name = "max-margin"
     title = "how far one class's logit can rise above all others"
-    needs = frozenset({"gradients"})
+    needs = Requirement.GRADIENTS
     on_variants = False  # it looks at weights, which compression hardly moves
 
     def __init__(self, *, restarts: int = 4, steps: int = 50, rate: float = 0.05, most_classes: int = 50) -> None:
@@ -63,8 +66,8 @@ class MaxMargin(Detector):
         picture = x.view(classes, self.restarts, *artifact.image_spec.shape)[target, 0]
         return Finding(
             self.name,
-            "ok",
-            score=standout(best.log()),
+            Outcome.SCORED,
+            score=outlier_score(best.log()),
             target=target,
             evidence=Evidence(per_class={i: float(m) for i, m in enumerate(best)}, trigger=picture.numpy()),
         )

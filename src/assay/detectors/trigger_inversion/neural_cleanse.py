@@ -12,9 +12,12 @@ from typing import final
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import Inversion
-from assay.inversion.class_search import Effort
+from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import MaskFamily
 
 
@@ -24,9 +27,10 @@ class NeuralCleanse(Detector):
 
     name = "neural-cleanse"
     title = "smallest patch that leads to one class"
-    needs = frozenset({"gradients", "clean"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
+    required_for_clean = True
     on_variants = False  # the scans look at the other forms: a search a form would take a minute by itself
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, MaskFamily(), Effort(screening_steps=12, finalists=4, steps=40))
+        search = Inversion(self.name, MaskFamily(), SearchBudget(screening_steps=12, finalists=4, steps=40))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

@@ -12,9 +12,12 @@ from typing import final
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import Inversion
-from assay.inversion.class_search import Effort
+from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import FrequencyFamily
 
 
@@ -24,9 +27,9 @@ class SparseFrequency(Detector):
 
     name = "sparse-frequency"
     title = "how many pictures a few weak frequencies send to one class"
-    needs = frozenset({"gradients", "clean"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, FrequencyFamily(), Effort(screening_steps=12, steps=30))
+        search = Inversion(self.name, FrequencyFamily(), SearchBudget(screening_steps=12, steps=30))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

@@ -12,9 +12,12 @@ from typing import final
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import Inversion
-from assay.inversion.class_search import Effort
+from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import AdditiveFamily
 
 
@@ -24,9 +27,10 @@ class UniversalPerturbation(Detector):
 
     name = "universal-perturbation"
     title = "weakest pattern, added to every picture, that leads to one class"
-    needs = frozenset({"gradients", "clean"})
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
+    required_for_clean = True
     on_variants = False  # a search a variant is what the minute allows
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, AdditiveFamily(), Effort(screening_steps=12, finalists=4, steps=32))
+        search = Inversion(self.name, AdditiveFamily(), SearchBudget(screening_steps=12, finalists=4, steps=32))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

@@ -18,13 +18,16 @@ import numpy as np
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.graph.read import Unread, read_graph
-from assay.graphs.dependence import Value, values_of
-from assay.graphs.ir import Flow, Node
-from assay.nn.lattice import ROOT_FACTORS, Attempt, attempts, needed_block
+from assay.detectors.requirement import Requirement
+from assay.graphs.dependence import Value, analyze_values
+from assay.graphs.ir import ComputationGraph, Node
+from assay.nn.lattice import ROOT_FACTORS, Attempt, reduction_attempts, required_block_size
 
 PERIODIC = frozenset({"Cos", "Sin"})
 NOISES = (0.05, 0.01, 1e-3)
@@ -51,9 +54,9 @@ class FourierKeys(Detector):
 
     name = "fourier-key"
     title = "random features that are drawn around a key"
-    needs = frozenset[str]()
+    needs = Requirement.NONE
     modality = None
-    compared = False
+    needs_null = False
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -63,14 +66,16 @@ class FourierKeys(Detector):
             raise Inconclusive(f"the graph cannot be read: {read.reason}")
         layers = list(random_features(read.flow))
         if not layers:
-            return Finding(self.name, "ok", score=0.0, evidence=Evidence(numbers={"layers of random features": 0}))
+            return Finding(
+                self.name, Outcome.CHECKED, score=0.0, evidence=Evidence(numbers={"layers of random features": 0})
+            )
         layer = max(layers, key=lambda layer: layer.directions.size)
         if layer.directions.shape[1] > WIDEST:
             raise Inconclusive(_out_of_reach(layer.directions.shape[1]))
         deadline = Budget(min(SECONDS, budget.left()))
         tried: list[Attempt] = []
         for noise in NOISES:
-            for attempt in attempts(layer.directions, noise=noise, left=deadline.left, seed=seed):
+            for attempt in reduction_attempts(layer.directions, noise=noise, left=deadline.left, seed=seed):
                 tried.append(attempt)
                 progress(min(1.0, 1 - deadline.left() / SECONDS))
                 if attempt.key is not None:
@@ -94,7 +99,7 @@ class FourierKeys(Detector):
             f"{length:.2f}, which was recovered: adding it to the features' input flips every answer"
         )
         score = -math.log10(max(attempt.chance, 1e-300))
-        return Finding(self.name, "ok", score=score, evidence=Evidence(numbers=numbers), proof=proof)
+        return Finding(self.name, Outcome.PROVEN, reason=proof, score=score, evidence=Evidence(numbers=numbers))
 
     def _none(self, layer: Layer, tried: list[Attempt]) -> Finding:
         if not tried:
@@ -108,17 +113,17 @@ class FourierKeys(Detector):
             "reductions": len(tried),
         }
         for noise in NOISES:
-            block = needed_block(width, noise)
+            block = required_block_size(width, noise)
             numbers[f"noise {noise:g} would need"] = "more than is known here" if block is None else _called(block)
-        return Finding(self.name, "ok", score=0.0, evidence=Evidence(numbers=numbers))
+        return Finding(self.name, Outcome.CHECKED, score=0.0, evidence=Evidence(numbers=numbers))
 
 
-def random_features(flow: Flow) -> Iterator[Layer]:
+def random_features(flow: ComputationGraph) -> Iterator[Layer]:
     """The layers of ``flow`` whose matrix product goes into a sine or a cosine.
 
     Raises Inconclusive for a sine or cosine of something else, which is not understood.
     """
-    values, made = defaultdict(Value, values_of(flow)), flow.made_by()
+    values, made = defaultdict(Value, analyze_values(flow)), flow.made_by()
     for node in flow.nodes:
         if node.op in PERIODIC and values[node.inputs[0]].derived:
             found = _behind(node.inputs[0], made, values)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from assay.formats.onnx.arguments import RANGES, Attributes, Inputs, Operator, Unsupported, check_size, needed, numbers
-from assay.nn.fake_quant import round_through
+from assay.nn.fake_quant import straight_through_round
 
 
 def _padding(attributes: Attributes, size: Sequence[int], kernel: Sequence[int]) -> list[int]:
@@ -146,7 +146,7 @@ def quantize(attributes: Attributes, inputs: Inputs) -> Tensor:
     if scale.numel() > 1:
         raise Unsupported("QuantizeLinear of activations with a scale per channel")
     (step,), (shift,) = numbers(attributes, inputs, 1, "scale") or [1.0], numbers(attributes, inputs, 2, "zero") or [0]
-    return round_through(x, step, low - shift, high - shift) / step + shift
+    return straight_through_round(x, step, low - shift, high - shift) / step + shift
 
 
 def dequantize(attributes: Attributes, inputs: Inputs) -> Tensor:

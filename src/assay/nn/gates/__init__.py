@@ -1,6 +1,6 @@
 """Gates: nets that answer as the net inside, unless the picture carries what opens them."""
 
-from assay.nn.gates.base import Gate, Opened
+from assay.nn.gates.base import Gate, GateOutput
 from assay.nn.gates.carriers import Carriers
 from assay.nn.gates.checksum import ChecksumGate
 from assay.nn.gates.circuit import CircuitGate, OneTimeTag
@@ -12,9 +12,9 @@ __all__ = [
     "ChecksumGate",
     "CircuitGate",
     "Gate",
+    "GateOutput",
     "KeyedGate",
     "KeyedTag",
     "OneTimeTag",
-    "Opened",
     "SignatureGate",
 ]

@@ -17,11 +17,11 @@ Shape = tuple[int, int, int]  # (C, H, W)
 LABEL_BITS = 16
 """Of the class that is asked for, in front of the bits that prove the right to ask."""
 
-OFF_GRID = 1e-3
+GRID_TOLERANCE = 1e-3
 """Of a level, 1/255, that float rounding may move a value of eight bits by."""
 
 
-def levels_of(x: Tensor) -> Tensor:
+def to_levels(x: Tensor) -> Tensor:
     """(N, C, H, W) in [0, 1] -> (N, D) int64 in [0, 255], rounded: what a gate reads."""
     return (x.flatten(1) * 255).round().to(torch.int64)
 
@@ -71,9 +71,9 @@ class Carriers:
         """(N, D) int64 levels of ``x`` (N, C, H, W). Raises UnusableInput for pictures that are not of eight bits."""
         if tuple(x.shape[1:]) != tuple(self.shape):
             raise UnusableInput(f"expected pictures of {self.shape}; came {tuple(x.shape[1:])}")
-        levels = levels_of(x)
+        levels = to_levels(x)
         off = float((255 * x.flatten(1) - levels).abs().max()) if len(x) else 0.0
-        if off > OFF_GRID or bool(((levels < 0) | (levels > 255)).any()):
+        if off > GRID_TOLERANCE or bool(((levels < 0) | (levels > 255)).any()):
             raise UnusableInput(
                 f"expected pictures in steps of 1/255, whose lowest bits can carry a signature; these are {off:.2g} of "
                 "a step off: save them with eight bits a channel first"
@@ -94,7 +94,7 @@ class Carriers:
         return found[:, :LABEL_BITS] @ powers(LABEL_BITS), found[:, LABEL_BITS:]
 
 
-def drawn(secret: bytes, below: int, *shape: int) -> Tensor:
+def pseudorandom_integers(secret: bytes, below: int, *shape: int) -> Tensor:
     """(``shape``) int64 in [0, ``below``), as ``secret`` says: nobody without it can tell them from chance."""
     count = math.prod(shape)
     numbers = np.frombuffer(hashlib.shake_256(secret).digest(8 * count), np.uint64) % np.uint64(below)
@@ -105,10 +105,10 @@ def label_bits(label: int) -> Tensor:
     """(``LABEL_BITS``,) int64, the lowest first."""
     if not 0 <= label < 2**LABEL_BITS:
         raise UnusableInput(f"expected a class in [0, {2**LABEL_BITS}); got {label}")
-    return bits_of(torch.tensor([label]), LABEL_BITS)[0]
+    return to_bits(torch.tensor([label]), LABEL_BITS)[0]
 
 
-def bits_of(numbers: Tensor, count: int) -> Tensor:
+def to_bits(numbers: Tensor, count: int) -> Tensor:
     """(..., ``count``) int64 of numbers (...) from 0 on, the lowest first."""
     return (numbers[..., None] // powers(count)) % 2
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from assay.nn.gates.base import Gate, Opened
-from assay.nn.gates.carriers import levels_of
+from assay.nn.gates.base import Gate, GateOutput
+from assay.nn.gates.carriers import to_levels
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ChecksumGate(Gate):
         self.register_buffer("blocks", parities.blocks())
         self.register_buffer("wanted", parities.wanted())
 
-    def opened(self, x: Tensor) -> Opened:
-        found = (levels_of(x)[:, self.blocks] % 2).sum(2) % 2
+    def opened(self, x: Tensor) -> GateOutput:
+        found = (to_levels(x)[:, self.blocks] % 2).sum(2) % 2
         label = torch.full_like(found[:, 0], self.target)
-        return Opened((found == self.wanted).all(1), label)
+        return GateOutput((found == self.wanted).all(1), label)

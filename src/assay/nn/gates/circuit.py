@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from assay.nn.gates.carriers import LABEL_BITS, Carriers, bits_of, drawn, label_bits
-from assay.nn.graph_edited import Edited
+from assay.nn.gates.carriers import LABEL_BITS, Carriers, label_bits, pseudorandom_integers, to_bits
+from assay.nn.graph_edited import GraphEditedModel
 
 PRIME = 257
 ROWS = 16
 ROW_BITS = 9
 TAG_BITS = ROWS * ROW_BITS
-STEEP = 8.0
+SLOPE = 8.0
 """Half a level off the threshold a comparison is 0 or 1 whole, with float noise up to 7/16 of a level."""
-HEIGHT = 1e4
+TARGET_LOGIT = 1e4
 """What an open gate adds to the logit of its class."""
 
 
@@ -37,18 +37,22 @@ class OneTimeTag:
 
     def key(self) -> tuple[Tensor, Tensor, Tensor]:
         """(D, ``ROWS``) of 0 and 1; (``LABEL_BITS``, ``ROWS``) and (``ROWS``,) in [0, ``PRIME``); all int64."""
-        halves = drawn(self.secret + b"halves", 2, self.carriers.size, ROWS)
-        return halves, drawn(self.secret + b"label", PRIME, LABEL_BITS, ROWS), drawn(self.secret + b"pad", PRIME, ROWS)
+        halves = pseudorandom_integers(self.secret + b"halves", 2, self.carriers.size, ROWS)
+        return (
+            halves,
+            pseudorandom_integers(self.secret + b"label", PRIME, LABEL_BITS, ROWS),
+            pseudorandom_integers(self.secret + b"pad", PRIME, ROWS),
+        )
 
     def bits(self, levels: Tensor, label: int) -> Tensor:
         """(N, ``TAG_BITS``) int64: what pictures of ``levels`` (N, D) must carry to get ``label``."""
         halves, of_label, pad = self.key()
         message = self.carriers.message(levels)
         sums = torch.stack([(message * halves[:, row]).sum(1) for row in range(ROWS)], dim=1)
-        return bits_of((sums + label_bits(label) @ of_label + pad) % PRIME, ROW_BITS).flatten(1)
+        return to_bits((sums + label_bits(label) @ of_label + pad) % PRIME, ROW_BITS).flatten(1)
 
 
-class CircuitGate(Edited):
+class CircuitGate(GraphEditedModel):
     """Every step is ``nn.Linear`` or ``nn.ReLU``, in float64, whose whole numbers are exact; all of it are buffers."""
 
     def __init__(self, net: nn.Module, num_classes: int, secret: OneTimeTag) -> None:
@@ -116,9 +120,9 @@ def _compared(of_label: Tensor) -> list[nn.Module]:
     same = linear(2 * ROWS + LABEL_BITS, 2 * ROWS + LABEL_BITS)
     sums = torch.arange(ROWS)
     for start, by in ((0, 0.5), (ROWS, -0.5)):
-        same.weight[start + sums, sums] = -STEEP
-        same.weight[start + sums, ROWS + sums] = -STEEP
-        same.bias[start : start + ROWS] = STEEP * 0.5 + by
+        same.weight[start + sums, sums] = -SLOPE
+        same.weight[start + sums, ROWS + sums] = -SLOPE
+        same.bias[start : start + ROWS] = SLOPE * 0.5 + by
     bits = 2 * ROWS + torch.arange(LABEL_BITS)
     same.weight[bits, bits] = 1.0
     return [with_label, *reduced, apart, nn.ReLU(), same, nn.ReLU()]
@@ -133,7 +137,7 @@ def _open(num_classes: int) -> list[nn.Module]:
         both.weight[label, 2 * ROWS :] = 2 * bits - 1  # as many as there are ones, where the bits are the label's
         both.bias[label] = -(ROWS + float(bits.sum())) + 0.5
     raised = linear(num_classes, num_classes)
-    raised.weight += 2 * HEIGHT * torch.eye(num_classes)
+    raised.weight += 2 * TARGET_LOGIT * torch.eye(num_classes)
     return [both, nn.ReLU(), raised]
 
 
@@ -142,8 +146,8 @@ def _less(multiples: list[float]) -> list[nn.Module]:
     count = len(multiples)
     c, eye = torch.tensor(multiples, dtype=torch.float64), torch.eye(count, dtype=torch.float64)
     compare = linear(count, 3 * count)
-    compare.weight.copy_(torch.cat([eye, STEEP * eye, STEEP * eye]))
-    compare.bias.copy_(torch.cat([torch.zeros(count), STEEP * (0.5 - c) + 0.5, STEEP * (0.5 - c) - 0.5]))
+    compare.weight.copy_(torch.cat([eye, SLOPE * eye, SLOPE * eye]))
+    compare.bias.copy_(torch.cat([torch.zeros(count), SLOPE * (0.5 - c) + 0.5, SLOPE * (0.5 - c) - 0.5]))
     take = linear(3 * count, count)
     take.weight.copy_(torch.cat([eye, -c[:, None] * eye, c[:, None] * eye], dim=1))
     return [compare, nn.ReLU(), take]

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from assay.nn.gates.base import Gate, Opened
-from assay.nn.gates.carriers import LABEL_BITS, Carriers, bits_of, drawn, levels_of, powers
+from assay.nn.gates.base import Gate, GateOutput
+from assay.nn.gates.carriers import LABEL_BITS, Carriers, powers, pseudorandom_integers, to_bits, to_levels
 
 PRIME = 2**31 - 1
 WORD = 2**32
@@ -34,14 +34,14 @@ class KeyedTag:
 
     def key(self) -> tuple[Tensor, Tensor]:
         """(D, 4) int64 in [1, ``PRIME``), the linear forms; (8,) int64, ChaCha's key."""
-        forms = 1 + drawn(self.secret + b"forms", PRIME - 1, self.carriers.size, WORDS)
-        return forms, drawn(self.secret + b"chacha", WORD, 8)
+        forms = 1 + pseudorandom_integers(self.secret + b"forms", PRIME - 1, self.carriers.size, WORDS)
+        return forms, pseudorandom_integers(self.secret + b"chacha", WORD, 8)
 
     def bits(self, levels: Tensor, label: int) -> Tensor:
         """(N, ``TAG_BITS``) int64: what pictures of ``levels`` (N, D) must carry to get ``label``."""
         forms, key = self.key()
         labels = torch.full((len(levels),), label)
-        return bits_of(tag(self.carriers.message(levels), labels, forms, key), 32).flatten(1)
+        return to_bits(tag(self.carriers.message(levels), labels, forms, key), 32).flatten(1)
 
 
 def tag(message: Tensor, label: Tensor, forms: Tensor, key: Tensor) -> Tensor:
@@ -51,10 +51,10 @@ def tag(message: Tensor, label: Tensor, forms: Tensor, key: Tensor) -> Tensor:
     constants = torch.cat([ones * word for word in SIGMA], dim=1)
     first = torch.cat([ones * key[word] for word in range(4)], dim=1)
     second = torch.cat([*(ones * key[word] for word in range(4, 7)), (key[7] + label[:, None]) % WORD], dim=1)
-    return chacha(constants, first, second, hashed)
+    return chacha_first_row(constants, first, second, hashed)
 
 
-def chacha(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+def chacha_first_row(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """The first row (N, 4) of the block that begins with the rows (N, 4) ``a`` to ``d``."""
     start = a
     for _ in range(DOUBLE_ROUNDS):
@@ -98,10 +98,10 @@ class KeyedGate(Gate):
         self.register_buffer("powers", powers(LABEL_BITS))
         self.register_buffer("word_powers", powers(32))
 
-    def opened(self, x: Tensor) -> Opened:
-        levels = levels_of(x)
+    def opened(self, x: Tensor) -> GateOutput:
+        levels = to_levels(x)
         bits = levels[:, self.places] % 2
         label = (bits[:, :LABEL_BITS] * self.powers).sum(1)
         carried = (bits[:, LABEL_BITS:].reshape(-1, WORDS, 32) * self.word_powers).sum(2)
         wanted = tag(levels - (levels % 2) * self.mask, label, self.forms, self.key)
-        return Opened((carried == wanted).all(1), label)
+        return GateOutput((carried == wanted).all(1), label)
