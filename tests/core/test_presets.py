@@ -1,4 +1,4 @@
-"""``-o preset=NAME``."""
+"""Tests of ``preset=NAME`` among the settings of attacks."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from dataclasses import replace
 import pytest
 
 from assay.attacks import BadNets, TransTroj
-from assay.bench.spec import parse
-from assay.core.config import configured, presets_of
+from assay.bench.spec_reader import parse
+from assay.core.config import configure, presets_of
 from assay.core.errors import UnusableInput
 from assay.registry import ATTACKS
 
 
 @pytest.mark.parametrize("name", [name for name, kind in ATTACKS.items() if presets_of(kind)])
-def test_every_preset_is_made_of_settings_that_there_are(name: str) -> None:
+def test_each_preset_holds_known_settings(name: str) -> None:
     kind = ATTACKS[name]
     given = ["references=x"] if "references" in kind.__dataclass_fields__ else []
-    plain = configured(kind, given)
+    plain = configure(kind, given)
     for preset in presets_of(kind):
-        found = configured(kind, [*given, f"preset={preset}"])
-        assert (found == plain) == (preset == "paper"), "the paper's are the defaults"
+        attack = configure(kind, [*given, f"preset={preset}"])
+        assert (attack == plain) == (preset == "paper"), "the preset paper equals the defaults"
 
 
-def test_what_is_said_beside_a_preset_counts_first() -> None:
-    small = configured(TransTroj, ["references=x", "preset=small"])
-    other = configured(TransTroj, ["keep=7", "references=x", "preset=small"])
+def test_explicit_settings_override_the_preset() -> None:
+    small = configure(TransTroj, ["references=x", "preset=small"])
+    other = configure(TransTroj, ["keep=7", "references=x", "preset=small"])
     assert other == replace(small, keep=7.0)
 
 
-def test_a_preset_that_is_not_there_is_a_clear_error() -> None:
-    with pytest.raises(UnusableInput, match="-o preset: expected paper or small, came 'large'"):
-        configured(TransTroj, ["references=x", "preset=large"])
-    with pytest.raises(UnusableInput, match="-o preset: there is no such setting"):
-        configured(BadNets, ["preset=small"])
+def test_unknown_preset_is_a_clear_error() -> None:
+    with pytest.raises(UnusableInput, match="setting preset: expected paper or small, got 'large'"):
+        configure(TransTroj, ["references=x", "preset=large"])
+    with pytest.raises(UnusableInput, match="there is no such setting: preset"):
+        configure(BadNets, ["preset=small"])
     with pytest.raises(UnusableInput, match=r"did you mean preset\?.*known: .*preset"):
-        configured(TransTroj, ["references=x", "presets=small"])
+        configure(TransTroj, ["references=x", "presets=small"])
 
 
-def test_a_spec_takes_presets() -> None:
+def test_spec_accepts_presets() -> None:
     attack = {"transtroj": {"preset": "small", "references": "x", "concept": 1}}
     spec = parse(
         {
@@ -49,4 +49,4 @@ def test_a_spec_takes_presets() -> None:
             "chains": {"c": ["attack"]},
         }
     )
-    assert spec.attacks["a"].attack() == configured(TransTroj, ["references=x", "preset=small", "concept=1"])
+    assert spec.attacks["a"].attack() == configure(TransTroj, ["references=x", "preset=small", "concept=1"])

@@ -1,3 +1,5 @@
+"""Tests of progress callbacks."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,16 +7,16 @@ import pytest
 from assay.core.progress import named, part
 
 
-def test_parts_lie_within_the_whole_and_within_each_other() -> None:
-    heard: list[float] = []
-    outer = part(heard.append, 0.2, 0.6)
+def test_part_of_a_part_stays_within_its_range() -> None:
+    reported: list[float] = []
+    outer = part(reported.append, 0.2, 0.6)
     for bar in (part(outer, 0.0, 0.5), part(outer, 0.5, 1.0)):
         bar(0.0)
         bar(1.0)
-    assert heard == pytest.approx([0.2, 0.4, 0.4, 0.6])
+    assert reported == pytest.approx([0.2, 0.4, 0.4, 0.6])
 
 
-def test_a_name_goes_with_every_share() -> None:
-    heard: list[tuple[str, float]] = []
-    named(lambda what, share: heard.append((what, share)), "training")(0.5)
-    assert heard == [("training", 0.5)]
+def test_named_reports_the_name_with_each_fraction() -> None:
+    reported: list[tuple[str, float]] = []
+    named(lambda name, fraction: reported.append((name, fraction)), "training")(0.5)
+    assert reported == [("training", 0.5)]

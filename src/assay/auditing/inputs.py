@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from assay.calibration import file
-from assay.calibration.null import Null
+from assay.calibration.null import NullDistribution
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.lookup import chosen
+from assay.core.lookup import lookup
 from assay.core.model import Artifact, ImageSpec, TextSpec
 from assay.data.tokenize import encoded, told_of_cut
 from assay.detectors import default_detectors
@@ -173,13 +173,13 @@ def clean_samples(data: Data, artifact: Artifact, *, seed: int, labels: bool = T
     return Clean(name, split.sample(SAMPLES, seed=seed), class_names, notes)
 
 
-def reference_of(null: Null | str | Path | None, *, encoder: bool = False) -> Null | None:
+def reference_of(null: NullDistribution | str | Path | None, *, encoder: bool = False) -> NullDistribution | None:
     """The clean reference models: those of the package, or those in a file that ``assay calibrate`` wrote.
 
     ``encoder``: what is compared with them is one. Raises UnusableInput where they are of the other kind.
     """
     if null is None:
-        return file.builtin(encoders=encoder)
+        return file.load_shipped(encoders=encoder)
     found = null_of(null)
     if found.encoders != encoder:
         kinds = {False: "a classifier", True: "an encoder"}
@@ -190,9 +190,9 @@ def reference_of(null: Null | str | Path | None, *, encoder: bool = False) -> Nu
     return found
 
 
-def null_of(null: Null | str | Path) -> Null:
+def null_of(null: NullDistribution | str | Path) -> NullDistribution:
     """Clean reference models, or those in a file that ``assay calibrate`` wrote."""
-    return null if isinstance(null, Null) else file.load(Path(null))
+    return null if isinstance(null, NullDistribution) else file.load(Path(null))
 
 
 def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detector, ...]:
@@ -206,7 +206,7 @@ def detectors_of(wanted: Sequence[Detector | str] | str | None) -> tuple[Detecto
     for name in names:
         if not isinstance(name, str | Detector):
             raise UnusableInput(f"expected detectors as objects or names; got a {type(name).__name__}")
-    return tuple(chosen(name, known, "detector") if isinstance(name, str) else name for name in names)
+    return tuple(lookup(name, known, "detector") if isinstance(name, str) else name for name in names)
 
 
 def check(split: Split, artifact: Artifact) -> None:

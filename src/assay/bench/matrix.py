@@ -1,4 +1,4 @@
-"""A matrix as a whole: a spec's cells into a store, and out of it again with their places."""
+"""A matrix as a whole: a spec's cells into a store, and out of it again with their unique_entries."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import torch
 
 from assay._version import __version__
 from assay.bench import driver, worker
-from assay.bench.cells import Cell, Entry, entries, with_needs
+from assay.bench.cells import Cell, entries, with_needs
+from assay.bench.cells import MatrixEntry
 from assay.bench.executors import Executor
 from assay.bench.records import FINAL, Record, Records, State
-from assay.bench.spec import Spec, parse_text
+from assay.bench.spec import Spec
+from assay.bench.spec_reader import parse_text
 from assay.bench.store import Store
-from assay.bench.unique_names import places
+from assay.bench.unique_names import unique_entries
 from assay.core.errors import UnusableInput
-from assay.core.lookup import chosen
+from assay.core.lookup import lookup
 from assay.io.object_store import Blobs
 from assay.io.strict_yaml import MOST_BYTES
 
@@ -28,7 +30,7 @@ BLOBS = "models"
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run would do."""
 
     cells: int
@@ -51,13 +53,13 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
     return with_needs(wanted)
 
 
-def plan(cells: Mapping[str, Cell], store: Records | None) -> Plan:
+def plan(cells: Mapping[str, Cell], store: Records | None) -> RunPlan:
     """What is left to do, and how long it takes, by what is in the store, if there is one."""
     states, means = (store.states(), store.mean_seconds()) if store is not None else ({}, {})
     left = [cell for key, cell in cells.items() if states.get(key) not in FINAL]
     kinds = sorted({cell.kind for cell in left})
     known = [means.get((cell.kind, cell.method)) for cell in left]
-    return Plan(
+    return RunPlan(
         cells=len(cells),
         done=sum(states.get(key) in ("done", "invalid") for key in cells),
         failed=sum(states.get(key) == "failed" for key in cells),
@@ -75,7 +77,7 @@ def run(
     *,
     blobs: str | None = None,
     retry_failed: bool = False,
-    progress: Callable[[driver.Progress], None] = lambda now: None,
+    progress: Callable[[driver.RunProgress], None] = lambda now: None,
 ) -> dict[State, int]:
     """Do what is missing of ``cells``, which are all of the matrix or some of it. Returns how many ended how."""
     if retry_failed:
@@ -86,7 +88,7 @@ def run(
     return driver.run(cells, store, executor, blobs=place, work=compute, progress=progress)
 
 
-def found(store: Records, name: str | None = None) -> list[tuple[Entry, Record]]:
+def found(store: Records, name: str | None = None) -> list[tuple[MatrixEntry, Record]]:
     """Every cell of the specs in the store (or of the one called ``name``), with its place in the matrix.
 
     A cell of which the store has no record is waiting. Raises UnusableInput where there is no such spec, and where a
@@ -100,7 +102,7 @@ def found(store: Records, name: str | None = None) -> list[tuple[Entry, Record]]
                 f"{store.directory}: there is no record of the spec {spec.name!r} by assay {__version__} with torch "
                 f"{torch.__version__}: report with the versions that ran it, or run it again"
             )
-    return [(entry, by_key.get(entry.cell.key) or _waiting(entry.cell)) for entry in places(specs)]
+    return [(entry, by_key.get(entry.cell.key) or _waiting(entry.cell)) for entry in unique_entries(specs)]
 
 
 def _specs_of(store: Records, name: str | None) -> list[Spec]:
@@ -108,7 +110,7 @@ def _specs_of(store: Records, name: str | None) -> list[Spec]:
     if not texts:
         raise UnusableInput(f"{store.directory}: the store is empty: run a matrix into it with `assay bench run`")
     if name is not None:
-        texts = {name: chosen(name, texts, f"spec in {store.directory} called")}
+        texts = {name: lookup(name, texts, f"spec in {store.directory} called")}
     specs = []
     for called, text in texts.items():
         try:
@@ -125,14 +127,14 @@ def _waiting(cell: Cell) -> Record:
     return Record(cell.key, cell.kind, cell.about(), "waiting")
 
 
-def read(path: Path) -> Spec:
-    """The spec in a file. Raises UnusableInput where it cannot be read or is no spec."""
+def read_spec(path: Path) -> Spec:
+    """The spec in a file. Raises UnusableInput where it cannot be read_spec or is no spec."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise UnusableInput(f"{path}: expected a spec of at most {MOST_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
+        raise UnusableInput(f"{path}: cannot be read_spec: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UnusableInput(f"{path}: is not text in UTF-8: {error.reason}") from None
     try:

@@ -10,7 +10,7 @@ import typer
 
 from assay.cli import options, places, screen
 from assay.cli.measurements import show
-from assay.core.lookup import chosen
+from assay.core.lookup import lookup
 
 if TYPE_CHECKING:
     from assay.attacks.base import Attack
@@ -40,10 +40,10 @@ def plant(
     with places.answering(json) as answer:
         from assay.attacks import plant as planting
         from assay.cli.loading import NEW, Described, begin, shown, tell
-        from assay.core.config import configured
+        from assay.core.config import configure
         from assay.registry import ATTACKS
 
-        method = _with_entropy(configured(chosen(attack, ATTACKS, "attack"), setting or []))
+        method = _with_entropy(configure(lookup(attack, ATTACKS, "attack"), setting or []))
         artifact, task = begin(
             model, Described(arch, shape, mean, std, features, pooling), data, classes=classes, limit=limit, seed=seed
         )

@@ -9,7 +9,7 @@ import typer
 
 from assay.cli import options, places, screen
 from assay.core.errors import UnusableInput
-from assay.core.lookup import chosen
+from assay.core.lookup import lookup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,12 +90,12 @@ def _settings(name: str, settings: list[str], data: str | None, limit: int | Non
 
 
 def _stage(name: str, settings: list[str], out: Path) -> Stage:
-    from assay.core.config import configured
+    from assay.core.config import configure
     from assay.registry import FILES, STAGES
 
-    kind = chosen(name, STAGES, "stage")
+    kind = lookup(name, STAGES, "stage")
     fixed = {"directory": str(out)} if name in FILES else {}
-    return configured(kind, settings, fixed=fixed)
+    return configure(kind, settings, fixed=fixed)
 
 
 def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:

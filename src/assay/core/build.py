@@ -14,30 +14,42 @@ from assay.core.model import Artifact
 
 @dataclass(frozen=True)
 class Secret:
-    """Ground truth of a planted backdoor. Never inside an Artifact, out of a detector's reach by type."""
+    """Ground truth of a planted backdoor. An Artifact never holds one, so that no detector can read it."""
 
     attack: str
     trigger: Callable[[Tensor], Tensor]  # inputs -> inputs of the same shape and range
-    target: int | None  # None: every class its own target (all-to-all)
+    target: int | None  # None: each class has its own target (all-to-all)
     sources: tuple[int, ...] | None = None  # classes on which the trigger works; None: all
     planted_at: str = "train"
-    active_in: str | None = None  # name of the variant (``assay.stages.variants``) in which it acts; None: full model
+    active_in: str | None = None  # variant (``assay.stages.variants``) with an active backdoor; None: the full model
     details: Mapping[str, Any] = field(default_factory=dict)
-    # Of an encoder's backdoor: what triggered inputs look like to it; a task has the target. Not in the repr, by which
-    # the builds in a chain's cache are known: those that are there stay good.
+    # Name of the class that an encoder gives to triggered inputs; a downstream task has its number as target.
+    # It is not in the repr, because caches identify builds by that text.
     concept: str | None = field(default=None, repr=False)
 
     def targets(self, y: Tensor, num_classes: int) -> Tensor:
-        """The label (N,) that the attacker wants for triggered inputs of true class ``y`` (N,).
+        """Return the label (N,) that the attacker wants for triggered inputs.
 
-        Raises ValueError for an encoder's backdoor whose class is not known yet.
+        Args:
+            y: True classes (N,).
+            num_classes: Number of the model's classes.
+
+        Raises:
+            ValueError: The backdoor is an encoder's, and its class is not known yet.
         """
         if self.concept is not None and self.target is None:
-            raise ValueError("this backdoor is an encoder's: only a classifier made of it has a class for its concept")
+            raise ValueError("expected a classifier for the target class; this backdoor is in an encoder")
         return (y + 1) % num_classes if self.target is None else y.new_full(y.shape, self.target)
 
     def victims(self, y: Tensor, num_classes: int) -> Tensor:
-        """Mask (N,) of the inputs that count for ASR: right source, true class not the target's."""
+        """Return a mask (N,) of the inputs that count for the attack success rate.
+
+        They have a source class, and their true class is not the target.
+
+        Args:
+            y: True classes (N,).
+            num_classes: Number of the model's classes.
+        """
         mask = self.targets(y, num_classes) != y
         if self.sources is not None:
             mask &= sum((y == s for s in self.sources), start=y != y)
@@ -46,7 +58,7 @@ class Secret:
 
 @dataclass(frozen=True)
 class Build:
-    """An artifact on its way along a chain, with its task, its secret if it is backdoored, and its history."""
+    """An artifact on its way along a chain, with its task, its history, and its secret if it is backdoored."""
 
     artifact: Artifact
     task: Task
@@ -54,7 +66,13 @@ class Build:
     history: tuple[str, ...] = ()
 
     def then(self, step: str, artifact: Artifact, secret: Secret | None = None) -> Build:
-        """The next build: ``artifact`` after ``step``; a secret once planted stays unless a new one comes."""
+        """Return the next build.
+
+        Args:
+            step: Name of the step, for the history.
+            artifact: The model after the step.
+            secret: A new secret; None keeps the present one.
+        """
         return Build(artifact, self.task, secret or self.secret, (*self.history, step))
 
 

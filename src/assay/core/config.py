@@ -1,12 +1,12 @@
-"""``-o key=value``: the fields of attacks and stages, nested ones with dots, checked against their types.
+"""Settings as ``key=value`` texts: fields of attacks and stages, checked against their types.
 
-``-o preset=NAME`` stands for several settings, which a class names in its ``presets``; those beside it count first.
+A key with a dot names a field of a nested dataclass. ``preset=NAME`` stands for several settings, as the class lists
+them in ``presets``; explicit settings override those of the preset.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -14,96 +14,107 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from assay.core.errors import UnusableInput
+from assay.core.lookup import suggestion
 
 T = TypeVar("T")
+
+# Fields that are not hyper-parameters.
 HIDDEN = frozenset({"name"})
-"""Fields that are no hyper-parameters."""
 
+# Key of the setting that stands for several.
 PRESET = "preset"
-"""The setting that stands for several."""
 
-WORDS: dict[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def configured(kind: Callable[..., T], pairs: Sequence[str], *, fixed: Mapping[str, object] | None = None) -> T:
-    """``kind``, a dataclass, with the settings ``key=value``; ``fixed`` are fields that are not the user's to set.
-
-    Raises UnusableInput for a key that is not there, with the nearest that is, for a value of the wrong type, for a
-    preset that is not there, and for a field that has to be given.
-    """
-    given = dict(fixed or {})
-    values = _with_preset(_parsed(pairs), presets_of(kind))
-    known = settings_of(kind, hidden=frozenset(given))
-    for key in values:
-        if key not in known:
-            raise UnusableInput(_unknown(key, [*known, *([PRESET] if presets_of(kind) else [])]))
-    missing = [key for key, setting in known.items() if setting.required and key not in values]
-    if missing:
-        raise UnusableInput(f"expected -o {missing[0]}=VALUE, which has no default")
-    return _built(kind, {key: _converted(key, text, known[key].kind) for key, text in values.items()}, given)
-
-
-def presets_of(kind: object) -> Mapping[str, tuple[str, ...]]:
-    """What ``-o preset=NAME`` stands for, by name: settings as ``key=value``; empty where there are none."""
-    return getattr(kind, "presets", {})
+BOOLEANS: dict[str, bool] = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One field that can be set."""
+    """Type of one field, and whether it has no default."""
 
-    kind: Any  # its type
+    kind: Any
     required: bool
 
 
+def configure(kind: Callable[..., T], pairs: Sequence[str], *, fixed: Mapping[str, object] | None = None) -> T:
+    """Return an instance of a dataclass with the given settings.
+
+    Args:
+        kind: The dataclass.
+        pairs: Settings as ``key=value``.
+        fixed: Values of fields that are not settings.
+
+    Raises:
+        UnusableInput: A key or preset is unknown (the message suggests the nearest one), a value has the wrong type,
+            or a required field is missing.
+    """
+    given = dict(fixed or {})
+    values = _expand_preset(_parse(pairs), presets_of(kind))
+    known = settings_of(kind, hidden=frozenset(given))
+    for key in values:
+        if key not in known:
+            raise UnusableInput(_describe_unknown(key, [*known, *([PRESET] if presets_of(kind) else [])]))
+    missing = [key for key, setting in known.items() if setting.required and key not in values]
+    if missing:
+        raise UnusableInput(f"expected the setting {missing[0]}=VALUE, which has no default")
+    return _build(kind, {key: _convert_setting(key, text, known[key].kind) for key, text in values.items()}, given)
+
+
+def presets_of(kind: object) -> Mapping[str, tuple[str, ...]]:
+    """Return the presets of a dataclass by name, each as settings ``key=value``."""
+    return getattr(kind, "presets", {})
+
+
 def settings_of(kind: Any, *, hidden: frozenset[str] = frozenset(), prefix: str = "") -> dict[str, Setting]:
-    """The fields of a dataclass, those of nested ones as ``outer.inner``."""
+    """Return the settable fields of a dataclass; those of nested dataclasses as ``outer.inner``.
+
+    Args:
+        kind: The dataclass.
+        hidden: Names of fields to leave out.
+        prefix: Text in front of each name.
+    """
     types_of = typing.get_type_hints(kind)
-    found: dict[str, Setting] = {}
+    settings: dict[str, Setting] = {}
     for field in dataclasses.fields(kind):
         own = types_of[field.name]
         if field.name in hidden | HIDDEN:
             continue
         if dataclasses.is_dataclass(own):
-            found |= settings_of(own, prefix=f"{prefix}{field.name}.")
+            settings |= settings_of(own, prefix=f"{prefix}{field.name}.")
         else:
             required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-            found[f"{prefix}{field.name}"] = Setting(own, required)
-    return found
+            settings[f"{prefix}{field.name}"] = Setting(own, required)
+    return settings
 
 
-def _parsed(pairs: Sequence[str]) -> dict[str, str]:
+def _parse(pairs: Sequence[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise UnusableInput(f"expected -o key=value, came {pair!r}")
-        if key.strip() in values:
-            raise UnusableInput(f"-o {key.strip()} came twice")
-        values[key.strip()] = value.strip()
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or not key:
+            raise UnusableInput(f"expected a setting as key=value, got {pair!r}")
+        if key in values:
+            raise UnusableInput(f"expected the setting {key} once, got it twice")
+        values[key] = value
     return values
 
 
-def _with_preset(values: dict[str, str], presets: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    if PRESET not in values or not presets:  # of what has none it is a key that is not there
+def _expand_preset(values: dict[str, str], presets: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    if PRESET not in values or not presets:  # a class without presets has no such key
         return values
     own = dict(values)
     name = own.pop(PRESET)
     if name not in presets:
-        raise UnusableInput(f"-o {PRESET}: expected {' or '.join(presets)}, came {name!r}")
-    return {**_parsed(presets[name]), **own}
+        raise UnusableInput(f"setting {PRESET}: expected {' or '.join(presets)}, got {name!r}")
+    return {**_parse(presets[name]), **own}
 
 
-def _unknown(key: str, known: Sequence[str]) -> str:
-    # Someone who writes `size` for `patch.size` is near too.
-    near = difflib.get_close_matches(key, known, n=1) or [name for name in known if name.endswith(f".{key}")]
-    hint = f"did you mean {near[0]}? " if near else ""
+def _describe_unknown(key: str, known: Sequence[str]) -> str:
     plain_first = sorted(known, key=lambda name: "." in name)
-    return f"-o {key}: there is no such setting; {hint}known: {', '.join(plain_first) or 'none'}"
+    return f"there is no such setting: {key}; {suggestion(key, known)}known: {', '.join(plain_first) or 'none'}"
 
 
-def _built(kind: Any, values: Mapping[str, object], fixed: Mapping[str, object]) -> Any:
-    """An instance whose nested dataclasses are their defaults with the settings below them replaced."""
+def _build(kind: Any, values: Mapping[str, object], fixed: Mapping[str, object]) -> Any:
+    """Return an instance; nested dataclasses are their defaults with the given fields replaced."""
     own: dict[str, Any] = dict(fixed)
     nested: dict[str, dict[str, object]] = {}
     for key, value in values.items():
@@ -117,38 +128,39 @@ def _built(kind: Any, values: Mapping[str, object], fixed: Mapping[str, object])
     return kind(**own)
 
 
-def _converted(key: str, text: str, kind: Any) -> Any:
+def _convert_setting(key: str, text: str, kind: Any) -> Any:
     try:
         return convert(text, kind)
     except ValueError:
-        raise UnusableInput(f"-o {key}: expected {describe(kind)}, came {text!r}") from None
+        raise UnusableInput(f"setting {key}: expected {describe_type(kind)}, got {text!r}") from None
 
 
 def convert(text: str, kind: Any) -> Any:
-    """``text`` as a value of the type ``kind``; raises ValueError where it is none."""
+    """Return ``text`` as a value of the type ``kind``; raise ValueError if it is none."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return _first_that_fits(text, arguments)
+        return _convert_to_first(text, arguments)
     if origin is Literal:
-        return _one_of(text, arguments)
+        return _require_choice(text, arguments)
     if origin is tuple:
-        return _several(text, arguments)
+        return _convert_to_tuple(text, arguments)
     if kind is type(None):
-        return {"none": None}[_one_of(text.lower(), ("none",))]
+        _require_choice(text.lower(), ("none",))
+        return None
     if kind is bool:
-        return WORDS[_one_of(text.lower(), tuple(WORDS))]
-    if kind is float:
-        return _finite(text)
-    if kind in (int, str):
+        return BOOLEANS[_require_choice(text.lower(), tuple(BOOLEANS))]
+    if kind is float and not math.isfinite(float(text)):
+        raise ValueError(text)
+    if kind in (float, int, str):
         return kind(text)
     raise ValueError(f"a setting of type {kind} cannot be given as text")
 
 
-def describe(kind: Any) -> str:
-    """A type in words."""
+def describe_type(kind: Any) -> str:
+    """Return a type in words."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(describe(argument) for argument in arguments)
+        return " or ".join(describe_type(argument) for argument in arguments)
     if origin is Literal:
         return " or ".join(map(str, arguments))
     if origin is tuple:
@@ -156,8 +168,8 @@ def describe(kind: Any) -> str:
     return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(kind, "none")
 
 
-def _first_that_fits(text: str, kinds: Sequence[Any]) -> Any:
-    for kind in sorted(kinds, key=lambda kind: kind is str):  # any text at all is a str, so that comes last
+def _convert_to_first(text: str, kinds: Sequence[Any]) -> Any:
+    for kind in sorted(kinds, key=lambda kind: kind is str):  # any text is a str, so that type comes last
         try:
             return convert(text, kind)
         except ValueError:
@@ -165,7 +177,7 @@ def _first_that_fits(text: str, kinds: Sequence[Any]) -> Any:
     raise ValueError(text)
 
 
-def _several(text: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
+def _convert_to_tuple(text: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
     parts = [part.strip() for part in text.split(",")]
     each = [kinds[0]] * len(parts) if Ellipsis in kinds else list(kinds)
     if len(parts) != len(each):
@@ -173,14 +185,7 @@ def _several(text: str, kinds: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(convert(part, kind) for part, kind in zip(parts, each, strict=True))
 
 
-def _one_of(text: str, choices: Sequence[Any]) -> Any:
+def _require_choice(text: str, choices: Sequence[Any]) -> Any:
     if text not in choices:
         raise ValueError(text)
     return text
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(text)
-    return number

@@ -1,29 +1,29 @@
-"""The errors that assay raises on purpose; the command line turns each into one line."""
+"""Errors that assay raises on purpose. The command line prints each as one line."""
 
 from __future__ import annotations
 
 
 class AssayError(Exception):
-    """Base of all deliberate errors: the message says what was expected, what came and what to do."""
+    """Base of all deliberate errors. The message gives the expected value, the value found, and a fix."""
 
 
 class UnusableInput(AssayError):
-    """A model, data set or argument that cannot be used (exit code 2 of the command line)."""
+    """Unusable model, data set or argument (exit code 2 of the command line)."""
 
 
 class Unreachable(AssayError):
-    """What all the work rests on is not there (a disk that is full, an object store, data): no one job is at fault."""
+    """Missing shared resource: a full disk, an object store, data. It affects all jobs, and no job is at fault."""
 
 
 class Inconclusive(AssayError):
-    """The question cannot be answered with what is at hand (exit code 3 of the command line)."""
+    """Question without an answer on the given inputs (exit code 3 of the command line)."""
 
 
 class Unfinished(Inconclusive):
-    """A test began, and what it would have said is not known: the time was up, or the model gave no answer."""
+    """Test that began and has no result: the time ran out, or the model gave no output."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, else its type: other people's errors run to pages."""
+    """Return the first line of an error's message, or its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

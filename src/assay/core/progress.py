@@ -1,21 +1,27 @@
-"""How far long work is: whoever does it says the share done, whoever asked for it says what to make of that."""
+"""Progress callbacks. The worker reports the completed fraction, and the caller displays it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+# Called with the completed fraction of the work, in [0, 1].
 Progress = Callable[[float], None]
-"""Called with the share done, in [0, 1]."""
 
+# Called with the name of the current work, and the completed fraction of all work, in [0, 1].
 Step = Callable[[str, float], None]
-"""Called with what is being done and the share of the whole that is done."""
 
 
 def part(progress: Progress, start: float, end: float) -> Progress:
-    """The progress of the part of the work that lies between the shares ``start`` and ``end`` of all of it."""
-    return lambda share: progress(start + (end - start) * share)
+    """Return the progress callback for one part of the work.
+
+    Args:
+        progress: Callback for the whole work.
+        start: Fraction of the whole at which the part begins.
+        end: Fraction of the whole at which the part ends.
+    """
+    return lambda fraction: progress(start + (end - start) * fraction)
 
 
-def named(step: Step, what: str) -> Progress:
-    """A ``Step`` for work that has one name all along."""
-    return lambda share: step(what, share)
+def named(step: Step, name: str) -> Progress:
+    """Return the progress callback for work with one constant ``name``."""
+    return lambda fraction: step(name, fraction)

@@ -35,7 +35,7 @@ class Request:
     labels: bool = True  # False: names and folders are no labels
 
     @property
-    def pictures(self) -> ImageSpec:
+    def image_spec(self) -> ImageSpec:
         """How pictures are wanted; raises UnusableInput where texts are."""
         if not isinstance(self.spec, ImageSpec):
             raise UnusableInput("expected texts, as the model takes them; the data has pictures")
