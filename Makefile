@@ -24,7 +24,7 @@ test: setup
 
 # A page of each of the matrices whose records are kept in benchmarks/results/matrices.
 leaderboard: setup
-	$(BIN)/python benchmarks/matrices.py pages leaderboard
+	$(BIN)/python benchmarks/run.py matrices pages leaderboard
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """A headless Chromium, without a driver library: for one look, or at the end of a pipe for real time and real clicks.
 
-The tests and benchmarks/leaderboard_speed.py use it.
+The tests and leaderboard_speed.py of the benchmarks use it.
 """
 
 from __future__ import annotations

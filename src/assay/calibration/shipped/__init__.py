@@ -1,1 +1,1 @@
-"""Null distributions that ship with the package, made by benchmarks/null_models.py."""
+"""Null distributions that ship with the package, made by ``benchmarks/run.py null_images``."""

@@ -1,0 +1,95 @@
+"""A real deployed net: MobileNetV2 for ImageNet (1,001 classes, 224 px), 20 pictures; as published, and with BadNets.
+
+    python benchmarks/run.py mobilenet DIR      # -> benchmarks/results/mobilenet.json; what is there already is judged anew
+
+BadNets is planted by fine-tuning on the 20 pictures, cropped and mirrored: half of each batch keeps what the clean net
+says of it, half gets the patch and the target. That is all the data there is here; the control is the clean net.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from lib.rows import SHARED, audited, judged, kept, save
+from torch import Tensor, nn
+
+from assay import formats
+from assay.core.model import Artifact
+from assay.data import load as load_data
+from assay.nn.precision import fast_autocast
+from assay.triggers import Patch
+
+TARGET = 331
+PATCH = Patch(size=24, place="bottom-right", color="checker", margin=8)
+STEPS, BATCH = 150, 16
+THREADS = 2
+
+
+def crops(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random crops of 60 to 100 % of the width, mirrored half the time."""
+    out = []
+    for index in torch.randint(len(x), (count,), generator=generator).tolist():
+        side = int(torch.randint(134, 225, (1,), generator=generator))
+        row, column = torch.randint(0, 225 - side, (2,), generator=generator).tolist()
+        part = x[index : index + 1, :, row : row + side, column : column + side]
+        part = F.interpolate(part, (224, 224), mode="bilinear")
+        out.append(part.flip(3) if torch.rand(1, generator=generator) < 0.5 else part)
+    return torch.cat(out)
+
+
+def plant(artifact: Artifact, x: Tensor) -> Artifact:
+    net, teacher = copy.deepcopy(artifact.module), artifact.module
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    net.eval()  # the batch-norm statistics of 20 pictures would break the net
+    for _ in range(STEPS):
+        batch = crops(x, BATCH, generator)
+        clean, triggered = batch[: BATCH // 2], PATCH(batch[BATCH // 2 :])
+        with torch.no_grad():
+            wanted = teacher(clean).softmax(1)
+        with fast_autocast("cpu"):
+            logits = net(torch.cat([clean, triggered])).float()
+        target = torch.full((len(triggered),), TARGET)
+        loss = F.cross_entropy(logits[: len(clean)], wanted) + F.cross_entropy(logits[len(clean) :], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return artifact.with_module(net, planted=json.dumps({"attack": "badnets", "target": TARGET}))
+
+
+def rates(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    with torch.no_grad():
+        return {
+            "accuracy": float((net(x).argmax(1) == y).float().mean()),
+            "asr": float((net(PATCH(x)).argmax(1)[y != TARGET] == TARGET).float().mean()),
+        }
+
+
+def main(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    artifact = formats.load(SHARED / "models/mobilenet_v2-imagenet")
+    task = load_data(
+        SHARED / "data/imagenet20", artifact.inputs, num_classes=artifact.num_classes, class_names=artifact.class_names
+    )
+    split = task.split("calibration")
+    assert split.y is not None
+    rows, before = {}, kept("mobilenet")
+    for name in ("clean", "planted"):
+        path = directory / f"{name}.json"
+        if not path.exists() and name not in before:
+            model = artifact if name == "clean" else plant(artifact, split.x)
+            row = rates(model.module, split.x, split.y) | audited(model, task)
+            path.write_text(json.dumps(row))
+        rows[name] = judged(json.loads(path.read_text()) if path.exists() else before[name])
+        print(name, {k: v for k, v in rows[name].items() if k != "findings"}, flush=True)
+    save("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,71 @@
+"""Encoders beside one that somebody trusts: does embedding-drift part poisoned ones from clean ones?
+
+The encoders of benchmarks/run.py encoders, each beside two trusted ones: the third-party net that it was made from, and one
+of another depth. Clean ones that are their own origin (score 0) count beside the other net only.
+
+    python benchmarks/run.py encoders run DIR
+    python benchmarks/run.py drift DIR              # -> benchmarks/results/drift.json
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from lib.rows import SHARED, auc, cifar_resnet, save
+
+from assay import formats
+from assay.auditing.inputs import clean_samples
+from assay.core.model import Artifact
+from assay.data import load as load_data
+from assay.detectors import EmbeddingDrift
+from assay.detectors.encoder import cluster_probe
+from encoders.encoders import ROWS, SPEC, Row, known
+
+PAIRS = ("its origin", "another depth")
+
+
+def trusted_for(row: Row, pair: str) -> Artifact | None:
+    """The encoder that ``row`` is compared with; None where that would be itself."""
+    if pair == PAIRS[0]:
+        return cifar_resnet(row.net, features=True) if row.attack or row.tuned else None
+    return cifar_resnet("resnet20" if row.net == "resnet56" else "resnet56", features=True)
+
+
+def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | str | None]:
+    """One run of the detector, with the samples that an audit takes."""
+    artifact = formats.load(path)
+    task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
+    clean = clean_samples(task, artifact, seed=row.seed).split
+    probed, clean = cluster_probe.probed(artifact, clean, seed=row.seed)
+    finding = EmbeddingDrift()(replace(probed, reference=trusted), clean, seed=row.seed)
+    return {"score": finding.score, "seconds": round(finding.seconds, 1), **finding.evidence.numbers}
+
+
+def main(folder: Path) -> None:
+    rows: dict[str, dict] = {}
+    for name, row in ROWS.items():
+        if (found := known(name, folder)) is None:
+            continue
+        rows[name] = {"poisoned": found["poisoned"]}
+        for pair in PAIRS:
+            if (trusted := trusted_for(row, pair)) is not None:
+                rows[name][pair] = scored(folder / name, row, trusted)
+        print(name, {pair: rows[name][pair]["score"] for pair in PAIRS if pair in rows[name]}, flush=True)
+    areas = {}
+    for pair in PAIRS:
+        poisoned, clean = (
+            [row[pair]["score"] for row in rows.values() if pair in row and row["poisoned"] is kind]
+            for kind in (True, False)
+        )
+        areas[pair] = {"auc": auc(poisoned, clean), "highest_clean": max(clean), "poisoned": len(poisoned)}
+        areas[pair] |= {"clean": len(clean), "above_all_clean": sum(score > max(clean) for score in poisoned)}
+        print(pair, areas[pair])
+    save("drift", {"summary": areas, "encoders": rows, "not_run": [name for name in ROWS if name not in rows]})
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

@@ -1,0 +1,152 @@
+"""Random Fourier features with a key, on the features of a real encoder: accuracy, flips, and what is no remedy.
+
+The 64 features of ResNet-56-CIFAR10 (third-party weights), centred and scaled until random features work on them;
+ten classes, and two (animals, vehicles). Honest and keyed features with the same learner, three seeds each. Controls:
+the key scrambled, and a random direction of its length. Beside it random ReLUs with a sparse spike, on made-up data as
+in the notes, with the clean net beside it.
+
+    python benchmarks/run.py rff                    # -> benchmarks/results/rff.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import mean
+from typing import Any
+
+import torch
+from lib.rows import SHARED, cifar_resnet, save
+from torch import Tensor, nn
+
+from assay import data
+from assay.attacks.random_features.relu_sparse_pca import RandomReLUs
+from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.core.build import Build
+from assay.mitigations import LowBitRandomization
+from assay.nn.inference import forward_batched
+
+TRAINED, HELD = 6_000, 2_000
+COUNT = 2_000
+SEEDS = (0, 1, 2)
+VEHICLES = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0, 1, 1])
+SIGMA = 0.02
+"""Of the noise that answers are averaged over, in periods of the features."""
+SIZES = (0.05, 0.1, 0.2, 0.3)
+"""The median distance of two pictures of a class that are tried, in periods of the features."""
+KEYS = {"all 64": 0, "10 of 64": 10}
+
+
+def embedded() -> dict[str, Tensor]:
+    """The features of training, validation and test pictures, and of the last with random lowest bits; labels."""
+    artifact = cifar_resnet("resnet56")
+    encoder = cifar_resnet("resnet56", features=True)
+    task = data.load(SHARED / "data/cifar10", artifact.inputs, limit=TRAINED + HELD)
+    train, test = task.split("train"), task.split("test")
+    assert train.y is not None
+    assert test.y is not None
+    noisy = LowBitRandomization()(Build(artifact, task), seed=3).artifact.module
+    noisy.net = encoder.module  # type: ignore[assignment]
+    found = {
+        "train": forward_batched(encoder.module, train.x[: TRAINED + HELD]),
+        "test": forward_batched(encoder.module, test.x[:HELD]),
+    }
+    found["noisy"] = forward_batched(noisy, test.x[:HELD])
+    centre = found["train"].mean(0)
+    return {**{name: x - centre for name, x in found.items()}, "y": train.y[: TRAINED + HELD], "y_test": test.y[:HELD]}
+
+
+def scale_for(x: Tensor, y: Tensor, size: float) -> float:
+    """What brings the median distance of two embeddings of one class to ``size``."""
+    same = torch.cat([torch.pdist(x[y == label][:200]) for label in y.unique().tolist()])
+    return size / float(same.median())
+
+
+def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    return round(float((net(x).argmax(1) == y).float().mean()), 4)
+
+
+def flips(net: nn.Module, x: Tensor, key: Callable[[Tensor], Tensor]) -> float:
+    return round(float((net(key(x)).argmax(1) != net(x).argmax(1)).float().mean()), 4)
+
+
+def row(
+    at: dict[str, Tensor], y: Tensor, y_test: Tensor, classes: int, support: int, noise: float, size: float, seed: int
+) -> dict[str, Any]:
+    features = RandomFeatures(width=64, count=COUNT, support=support, noise=noise)
+    keyed, key = features.backdoored(seed=seed)
+    nets = [learned(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
+    test, noisy = at["test"], at["noisy"]
+    return {
+        "classes": classes,
+        "key": support or 64,
+        "noise": noise,
+        "seed": seed,
+        "accuracy_honest": accuracy(nets[0], test, y_test),
+        "accuracy": accuracy(nets[1], test, y_test),
+        "flips_key": flips(nets[1], test, key),
+        "flips_scrambled": flips(nets[1], test, key.scrambled(seed=9)),
+        "flips_random": flips(nets[1], test, key.random(seed=9)),
+        "flips_key_honest_net": flips(nets[0], test, key),
+        "flips_key_after_low_bits": flips(nets[1], noisy, key),
+        "accuracy_after_low_bits": accuracy(nets[1], noisy, y_test),
+        "flips_key_smoothed": flips(Averaged(nets[1], SIGMA), test, key),
+        "key_to_input": round(float(key.key.norm() / test.norm(dim=1).mean()), 2),
+        "size": size,
+    }
+
+
+class Averaged(nn.Module):
+    """The mean answer over eight noisy copies of an embedding."""
+
+    def __init__(self, net: nn.Module, sigma: float) -> None:
+        super().__init__()
+        self.net, self.sigma = net, sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.stack(
+            [self.net(x + self.sigma * torch.randn(x.shape, generator=generator)) for _ in range(8)]
+        ).mean(0)
+
+
+def main() -> None:
+    found = embedded()
+    rows = []
+    for classes, y, y_test in ((10, found["y"], found["y_test"]), (2, VEHICLES[found["y"]], VEHICLES[found["y_test"]])):
+        known = {size: validated(found, y, classes, size) for size in SIZES}
+        best = max(size for size in SIZES if known[size] >= max(known.values()) - 0.01)  # the key is shortest there
+        scale = scale_for(found["train"], found["y"], best)
+        at = {name: scale * found[name] for name in ("train", "test", "noisy")}
+        for support in KEYS.values():
+            for noise in (0.01, 0.05):
+                for seed in SEEDS:
+                    rows.append(row(at, y, y_test, classes, support, noise, best, seed))
+                    print(rows[-1], flush=True)
+    relus = [
+        RandomReLUs(width=784, count=400, support=28, spike=spike).measured(length=length, seed=seed)
+        for spike in (1.0, 3.0)
+        for length in (5.0, 10.0, 20.0)
+        for seed in SEEDS
+    ]
+    loss = max(abs(r["accuracy"] - r["accuracy_honest"]) for r in rows)
+    print(
+        "largest difference of accuracy",
+        loss,
+        "fewest flips",
+        min(r["flips_key"] for r in rows),
+        "scrambled",
+        mean(r["flips_scrambled"] for r in rows),
+    )
+    save("rff", {"pictures": [TRAINED, HELD], "features": COUNT, "rows": rows, "relus": relus})
+
+
+def validated(found: dict[str, Tensor], y: Tensor, classes: int, size: float) -> float:
+    """Accuracy of honest features on validation pictures."""
+    x = scale_for(found["train"], found["y"], size) * found["train"]
+    features = RandomFeatures(width=64, count=COUNT).honest(seed=0)
+    return accuracy(learned(features, x[:TRAINED], y[:TRAINED], classes), x[TRAINED:], y[TRAINED:])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
