@@ -98,7 +98,7 @@ def against(null: NullDistribution | None, row: dict) -> dict:
     findings = tuple(
         Finding(
             detector_of(test),
-            Outcome.ABSTAINED if score is None else "ok",
+            Outcome.ABSTAINED if score is None else Outcome.SCORED,
             test.rpartition("/")[0],
             score=score,
             target=target,

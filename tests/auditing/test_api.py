@@ -13,15 +13,19 @@ from torch import Tensor, nn
 import assay
 from assay.auditing.api import audit, reference_from
 from assay.auditing.inputs import SAMPLES
-from assay.calibration.data_profile import likeness
-from assay.calibration.null import Null, cell
+from assay.calibration.data_profile import data_profile
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import digest_of_module
+from assay.core.progress import Progress
 from assay.core.result import Audit
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
-from assay.detectors.base import Budget, Detector, Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.formats.normalization import AS_IT_IS
 from assay.stages.variants import DEFAULT
 
@@ -120,11 +124,11 @@ def test_a_tiny_budget_is_inconclusive() -> None:
     result = audited(2, budget=1e-6, detectors=(NeuralCleanse(), UniversalPerturbation(), PatchScan()))
     assert result.verdict == "inconclusive"
     assert "budget" in result.reason
-    assert all(f.status == "abstained" and "budget" in f.reason for f in result.findings)
+    assert all(f.outcome.status == "abstained" and "budget" in f.reason for f in result.findings)
 
 
 def test_without_a_null_it_is_inconclusive() -> None:
-    result = audited(2, null=Null("none", "", ()))
+    result = audited(2, null=NullDistribution("none", "", ()))
     assert result.verdict == "inconclusive"
     assert result.p_value is None
     assert all(f.p_value is None for f in result.findings)
@@ -135,7 +139,7 @@ def test_without_data_it_is_inconclusive(data: Any) -> None:
     result = audit(toy(4, 2)[0], data, shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS)
     assert result.verdict == "inconclusive"
     assert result.data_samples == 0
-    assert all("--data" in f.reason for f in result.findings)
+    assert all("clean samples" in f.reason for f in result.findings)
     assert [(v.name, v.reason != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
 
 
@@ -191,7 +195,7 @@ def test_a_net_that_gives_no_answer_to_some_patterns_is_not_called_clean() -> No
     net, x, y = toy(4, None)
     detectors = (*TOY_DETECTORS, PatchScan())
     result = audit(Speechless(net), (x, y), shape=SHAPE, null=null_of(), detectors=detectors, variant_names=("full",))
-    assert [f.detector for f in result.findings if f.unfinished] == ["patch-scan"]
+    assert [f.detector for f in result.findings if f.outcome is Outcome.INCOMPLETE] == ["patch-scan"]
     assert result.verdict == "inconclusive"
     assert "NaN" in result.reason
 
@@ -346,10 +350,10 @@ def test_a_detector_gets_the_form_and_the_clean_samples() -> None:
 def test_a_reference_model_knows_what_it_may_be_compared_by() -> None:
     net, x, y = toy(4, None)
     model = reference_from(artifact_of(net, 4), Split(x, y), origin="toy", family="toys", **FULL)
-    assert set(model.scores) == {cell("full", d.name) for d in TOY_DETECTORS}
+    assert set(model.scores) == {make_test_id("full", d.name) for d in TOY_DETECTORS}
     assert all(np.isfinite(score.value) for score in model.scores.values())
     assert (model.origin, model.family, model.accuracy) == ("toy", "toys", 1.0)
-    assert model.data == pytest.approx(likeness(x), rel=1e-4)  # the samples are taken in another order
+    assert model.data == pytest.approx(data_profile(x), rel=1e-4)  # the samples are taken in another order
 
 
 class Doubting(Toy):

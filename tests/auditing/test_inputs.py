@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from assay.auditing import inputs
 from assay.auditing.api import audit
 from assay.calibration import file
-from assay.calibration.null import cell
+from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.detectors import LatentShift
@@ -27,7 +27,7 @@ QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
 
 @pytest.fixture
 def null(tmp_path: Path) -> Path:
-    rows = ({cell("full", "latent-shift"): i / 100} for i in range(60))
+    rows = ({make_test_id("full", "latent-shift"): i / 100} for i in range(60))
     file.save(null_of_rows(rows), tmp_path / "null.json")
     return tmp_path / "null.json"
 

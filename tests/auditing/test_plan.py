@@ -5,7 +5,8 @@ from dataclasses import replace
 from support.toys import artifact_of, toy
 
 from assay.auditing.plan import Plan, plan_of, usual
-from assay.calibration.null import Null, Reference, Score, cell
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import CleanReferenceModel, Score, make_test_id
 from assay.core.model import Artifact
 from assay.detectors import CompressionGap, DepthScan, LatentShift
 from assay.stages import variants
@@ -14,22 +15,22 @@ GIVEN = artifact_of(toy(4, None)[0], 4)
 TESTS = (CompressionGap(), LatentShift())
 
 
-def null_on(*tests: str) -> Null:
-    return Null("n", "", (Reference({test: Score(1.0) for test in tests}),))
+def null_on(*tests: str) -> NullDistribution:
+    return NullDistribution("n", "", (CleanReferenceModel({test: Score(1.0) for test in tests}),))
 
 
 def cells(plan: Plan) -> list[str]:
-    return [cell(form, detector.name) for form, detector in plan.tests]
+    return [make_test_id(form, detector.name) for form, detector in plan.tests]
 
 
 def test_what_nobody_could_compare_is_not_run_unless_it_is_asked_for() -> None:
     """The gap between the full model and its forms takes a search a form."""
 
-    def usually(null: Null | None, given: Artifact = GIVEN) -> list[str]:
+    def usually(null: NullDistribution | None, given: Artifact = GIVEN) -> list[str]:
         return cells(usual(plan_of(given, ("full", "int8"), TESTS), null))
 
     assert usually(null_on("full/latent-shift")) == ["full/latent-shift"]
-    for null in (None, Null("none", "", ()), null_on("int8/compression-gap")):
+    for null in (None, NullDistribution("none", "", ()), null_on("int8/compression-gap")):
         assert usually(null) == ["full/latent-shift", "int8/compression-gap"]
     beside = replace(GIVEN, reference=GIVEN)
     assert usually(null_on("full/latent-shift"), beside) == ["full/compression-gap", "full/latent-shift"]

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from assay.auditing.api import audit
 from assay.auditing.trigger_sweep import SERIES, waking
-from assay.calibration.null import Null
+from assay.calibration.null import NullDistribution
 from assay.detectors import CompressionGap, NeuralCleanse
-from assay.detectors.base import Budget
+from assay.detectors.budget import Budget
 from assay.report import to_json, write
 from assay.stages import variants
 
 BUILD = tiny_build()
 CLEAN = BUILD.task.split("train")
-NONE = Null("none", "", ())
+NONE = NullDistribution("none", "", ())
 
 
 def blacken(x: Tensor) -> Tensor:

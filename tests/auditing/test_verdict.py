@@ -7,8 +7,9 @@ import pytest
 from support.nulls import null_of_rows
 
 from assay.auditing.verdict import FEWEST_SAMPLES, LOWEST_ACCURACY, SEARCHES, Footing, Verdict, decide, judge, limits
-from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Reference, Score, cell
-from assay.core.finding import Finding
+from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, NullDistribution
+from assay.calibration.reference import CleanReferenceModel, Score, make_test_id
+from assay.core.finding import Finding, Outcome
 from assay.core.result import VariantOutcome, VariantResult
 
 TESTS = [("full", name) for name in (*sorted(SEARCHES), "patch-scan")] + [("int8", "neural-cleanse")]
@@ -16,9 +17,9 @@ FULL = VariantResult("full", "as given", 0.95, 1.0)
 FIRM = Footing(samples=512, classes=10, predicted=10)
 
 
-def null_of(models: int = 120, seed: int = 0) -> Null:
+def null_of(models: int = 120, seed: int = 0) -> NullDistribution:
     scores = np.random.default_rng(seed).normal(size=(models, len(TESTS)))
-    return null_of_rows({cell(*t): float(s) for t, s in zip(TESTS, row, strict=True)} for row in scores)
+    return null_of_rows({make_test_id(*t): float(s) for t, s in zip(TESTS, row, strict=True)} for row in scores)
 
 
 def findings(**scores: float) -> tuple[Finding, ...]:
@@ -35,9 +36,9 @@ def findings(**scores: float) -> tuple[Finding, ...]:
     )
 
 
-def without(found: tuple[Finding, ...], name: str, *, status: str = "abstained") -> tuple[Finding, ...]:
+def without(found: tuple[Finding, ...], name: str, *, outcome: Outcome = Outcome.ABSTAINED) -> tuple[Finding, ...]:
     return tuple(
-        replace(f, status=status, reason="the budget ended", score=None) if f.detector == name else f for f in found
+        replace(f, outcome=outcome, reason="the budget ended", score=None) if f.detector == name else f for f in found
     )
 
 
@@ -74,27 +75,27 @@ def test_without_a_null_nothing_can_be_said() -> None:
 
 
 def test_an_empty_null_says_nothing() -> None:
-    assert judge(findings(neural_cleanse=9.0), (FULL,), Null("none", "", ()), FIRM).word == "inconclusive"
+    assert judge(findings(neural_cleanse=9.0), (FULL,), NullDistribution("none", "", ()), FIRM).word == "inconclusive"
 
 
 @pytest.mark.parametrize("score", [0.0, 9.0])
 def test_too_few_models_say_nothing(score: float) -> None:
-    verdict = judge(findings(neural_cleanse=score), (FULL,), null_of(FEWEST_MODELS - 1), FIRM)
+    verdict = judge(findings(neural_cleanse=score), (FULL,), null_of(MIN_REFERENCE_MODELS - 1), FIRM)
     assert verdict.word == "inconclusive"
-    assert f"only {FEWEST_MODELS - 1}" in verdict.reason
+    assert f"only {MIN_REFERENCE_MODELS - 1}" in verdict.reason
     assert verdict.p_value is not None
-    assert judge(findings(neural_cleanse=9.0), (FULL,), null_of(FEWEST_MODELS), FIRM).word == "backdoored"
+    assert judge(findings(neural_cleanse=9.0), (FULL,), null_of(MIN_REFERENCE_MODELS), FIRM).word == "backdoored"
 
 
 def test_models_that_ran_other_tests_do_not_count() -> None:
-    null = null_of(FEWEST_MODELS + 20)
+    null = null_of(MIN_REFERENCE_MODELS + 20)
 
     def verdict(others: int) -> Verdict:
         rows = ({"full/other": Score(1.0)} if i < others else model.scores for i, model in enumerate(null.models))
-        return judge(findings(), (FULL,), Null("toy", "", tuple(map(Reference, rows))), FIRM)
+        return judge(findings(), (FULL,), NullDistribution("toy", "", tuple(map(CleanReferenceModel, rows))), FIRM)
 
     assert verdict(21).word == "inconclusive"
-    assert f"only {FEWEST_MODELS - 1}" in verdict(21).reason
+    assert f"only {MIN_REFERENCE_MODELS - 1}" in verdict(21).reason
     assert verdict(20).word == "clean"
 
 
@@ -106,10 +107,10 @@ def test_tests_that_the_null_does_not_know_are_left_out() -> None:
     assert "no test could be compared" in verdict.reason
 
 
-@pytest.mark.parametrize("status", ["abstained", "failed"])
+@pytest.mark.parametrize("outcome", [Outcome.ABSTAINED, Outcome.FAILED])
 @pytest.mark.parametrize("name", sorted(SEARCHES))
-def test_clean_without_the_search_is_inconclusive(name: str, status: str) -> None:
-    verdict = judge(without(findings(), name, status=status), (FULL,), null_of(), FIRM)
+def test_clean_without_the_search_is_inconclusive(name: str, outcome: Outcome) -> None:
+    verdict = judge(without(findings(), name, outcome=outcome), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert name in verdict.reason
     assert "the budget ended" in verdict.reason
@@ -175,8 +176,8 @@ def test_the_edge_of_a_sound_footing() -> None:
 def test_clean_without_a_reference_for_the_search_is_inconclusive() -> None:
     null = null_of()
     name = min(SEARCHES)
-    rows = ({test: s for test, s in m.scores.items() if test != cell("full", name)} for m in null.models)
-    verdict = judge(findings(), (FULL,), Null("toy", "", tuple(map(Reference, rows))), FIRM)
+    rows = ({test: s for test, s in m.scores.items() if test != make_test_id("full", name)} for m in null.models)
+    verdict = judge(findings(), (FULL,), NullDistribution("toy", "", tuple(map(CleanReferenceModel, rows))), FIRM)
     assert verdict.word == "inconclusive"
     assert f"no score on {name}" in verdict.reason
 
@@ -190,12 +191,12 @@ def test_a_form_that_came_too_late_is_no_pass() -> None:
 
 
 def test_a_test_that_broke_off_is_no_pass_in_whatever_form() -> None:
-    cut = Finding("compression-gap", Outcome.ABSTAINED, "int8", "the budget ended after 3 of 20 steps", unfinished=True)
+    cut = Finding("compression-gap", Outcome.INCOMPLETE, "int8", "the budget ended after 3 of 20 steps")
     verdict = judge((*findings(), cut), (FULL,), null_of(), FIRM)
     assert verdict.word == "inconclusive"
     assert "compression-gap in the form int8: the budget ended" in verdict.reason
     assert judge((*findings(neural_cleanse=9.0), cut), (FULL,), null_of(), FIRM).word == "backdoored"
-    assert judge((*findings(), replace(cut, unfinished=False)), (FULL,), null_of(), FIRM).word == "clean"
+    assert judge((*findings(), replace(cut, outcome=Outcome.ABSTAINED)), (FULL,), null_of(), FIRM).word == "clean"
 
 
 def test_limits_name_the_forms_that_could_not_be_compared() -> None:
@@ -255,16 +256,16 @@ def test_a_form_that_broke_takes_nothing_from_the_reference_models() -> None:
     assert lost > left_out  # some reference models stand out further, in the form that this one lost
 
 
-def sided(well: float, badly: float, *, family: str = "", data: tuple[float, ...] = ()) -> Null:
+def sided(well: float, badly: float, *, family: str = "", data: tuple[float, ...] = ()) -> NullDistribution:
     """60 models that learned their task, and 60 that did so badly, all of which score as said."""
     models = [
-        Reference(
-            {cell(*t): Score(level + i / 1000, i % 10) for t in TESTS}, accuracy=accuracy, family=family, data=data
+        CleanReferenceModel(
+            {make_test_id(*t): Score(level + i / 1000, i % 10) for t in TESTS}, accuracy=accuracy, family=family, data=data
         )
         for level, accuracy in ((well, 0.95), (badly, 0.6))
         for i in range(60)
     ]
-    return Null("toy", "two sides", tuple(models))
+    return NullDistribution("toy", "two sides", tuple(models))
 
 
 def test_a_model_is_judged_by_those_that_learned_as_well() -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from assay import data
 from assay.bench import matrix
-from assay.bench.full_audit import whole
+from assay.bench.full_audit import run_full_audit
 from assay.bench.records import Record
 from assay.bench.store import Store
 from assay.cli import main
@@ -47,7 +47,7 @@ def test_the_whole_audit_is_a_detector_of_a_matrix() -> None:
     torch.manual_seed(0)
     artifact = untrained_model("resnet8-cifar", 5)
     task = data.load("signs:5", artifact.inputs, limit=60)
-    finding = whole(artifact, task.split("calibration"), seed=0)
+    finding = run_full_audit(artifact, task.split("calibration"), seed=0)
     assert finding.outcome.status == "ok"
     assert finding.score is not None
     assert finding.evidence.numbers["verdict"] == "inconclusive"  # it has learned nothing
@@ -92,7 +92,7 @@ def test_the_same_numbers_however_many_processes_and_no_stage_runs_twice(
     assert main(["bench", "report", "--store", str(two), "--out", str(tmp_path / "page")]) == 0
     assert "16 done" in capsys.readouterr().err
     assert (tmp_path / "page" / "index.html").stat().st_size > 10_000
-    found = matrix.found(Store(two))
+    found = matrix.entry_records(Store(two))
     assert {(entry.attack, entry.chain) for entry, _ in found} == {
         (attack, chain) for attack in ("none", "corner") for chain in ("scratch", "tuned")
     }

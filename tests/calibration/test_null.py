@@ -10,26 +10,16 @@ from hypothesis import strategies as st
 from support.nulls import null_of_rows, scores_of
 
 from assay.auditing.verdict import Footing, judge
-from assay.calibration.null import (
-    ENOUGH,
-    FALSE_ALARM_RATE,
-    FEWEST_MODELS,
-    START,
-    WELL_TRAINED,
-    Null,
-    Reference,
-    Score,
-    Statistic,
-    Tail,
-    cell,
-)
-from assay.core.finding import Finding
+from assay.calibration.null import MIN_FAMILY_SIZE, FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, NullDistribution, Statistic
+from assay.calibration.tail import TAIL_START, Tail
+from assay.calibration.reference import WELL_TRAINED, CleanReferenceModel, Score, make_test_id
+from assay.core.finding import Finding, Outcome
 from assay.core.result import VariantOutcome, VariantResult
 
 
-def null_of(scores: np.ndarray, names: list[str] | None = None) -> Null:
+def null_of(scores: np.ndarray, names: list[str] | None = None) -> NullDistribution:
     """From scores (n, T)."""
-    tests = names or [cell("full", f"test-{i}") for i in range(scores.shape[1])]
+    tests = names or [make_test_id("full", f"test-{i}") for i in range(scores.shape[1])]
     return null_of_rows(dict(zip(tests, map(float, row), strict=True)) for row in scores)
 
 
@@ -59,18 +49,18 @@ def test_ties_count_against_the_alarm() -> None:
 def test_a_test_that_no_reference_model_has_says_nothing() -> None:
     null = null_of(np.zeros((5, 1)))
     assert null.p_value("int8/test-0", 3.0) is None
-    assert null.surprise("int8/test-0", 3.0) is None
+    assert null.surprisal("int8/test-0", 3.0) is None
     assert null.statistic({"int8/test-0": Score(3.0)}) is None
     assert null.statistic({}) is None
 
 
 def test_the_statistic_is_over_the_tests_that_ran() -> None:
     null = null_of(np.random.default_rng(0).normal(size=(50, 2)), ["full/a", "full/b"])
-    calm, loud = null.surprise("full/a", 0.0), null.surprise("full/b", 9.0)
+    calm, loud = null.surprisal("full/a", 0.0), null.surprisal("full/b", 9.0)
     assert null.statistic(scores_of({"full/a": 0.0, "full/b": 9.0})) == (loud, ("full/b",))
     assert null.statistic(scores_of({"full/a": 0.0})) == (calm, ("full/a",))
     assert null.statistic(scores_of({"full/a": 0.0, "full/unknown": 99.0})) == (calm, ("full/a",))
-    alone = [null.surprise("full/a", model.scores["full/a"].value) for model in null.models]
+    alone = [null.surprisal("full/a", model.scores["full/a"].value) for model in null.models]
     assert np.allclose(null.statistics(["full/a"]), alone)
 
 
@@ -83,14 +73,14 @@ def test_tests_that_name_the_same_class_add_up() -> None:
         assert found is not None
         return found
 
-    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    beyond = {test: (null.surprisal(test, value) or 0.0) - TAIL_START for test, value in values.items()}
     agreeing = statistic(7, 7, 7, 7)
-    assert agreeing.value == pytest.approx(START + math.hypot(*(max(0.0, b) for b in beyond.values())))
+    assert agreeing.value == pytest.approx(TAIL_START + math.hypot(*(max(0.0, b) for b in beyond.values())))
     assert set(agreeing.tests) == {"full/a", "full/b", "full/d"}  # c does not stand out
     assert agreeing.tests[0] == max(beyond, key=beyond.__getitem__)
-    assert statistic(7, 7, 7, 2).value == pytest.approx(START + math.hypot(beyond["full/a"], beyond["full/b"]))
+    assert statistic(7, 7, 7, 2).value == pytest.approx(TAIL_START + math.hypot(beyond["full/a"], beyond["full/b"]))
     for apart in (statistic(1, 2, 3, 4), statistic(None, None, None, None)):
-        assert apart.value == pytest.approx(START + max(beyond.values()))
+        assert apart.value == pytest.approx(TAIL_START + max(beyond.values()))
         assert len(apart.tests) == 1
 
 
@@ -100,9 +90,9 @@ def test_a_detector_counts_once_however_many_forms_it_looked_at() -> None:
     values = dict(zip(names, (3.0, 3.5, 4.0, 3.0), strict=True))
     found = null.statistic({test: Score(value, 7) for test, value in values.items()})
     assert found is not None
-    beyond = {test: (null.surprise(test, value) or 0.0) - START for test, value in values.items()}
+    beyond = {test: (null.surprisal(test, value) or 0.0) - TAIL_START for test, value in values.items()}
     loudest = max(beyond[test] for test in names[:3])
-    assert found.value == pytest.approx(START + math.hypot(loudest, beyond["full/b"]))
+    assert found.value == pytest.approx(TAIL_START + math.hypot(loudest, beyond["full/b"]))
     assert set(found.tests) == set(names)  # all are named as evidence
 
 
@@ -118,30 +108,30 @@ def test_models_that_a_detector_has_never_scored_are_not_compared_where_it_count
     without = null_of_rows({"full/a": 2.0} for _ in range(4))
     broken = null_of_rows([{"full/a": 3.0, "2:4/gap": 1.0}])  # its int8 form was
     null = replace(with_gap, models=(*with_gap.models, *without.models, *broken.models))
-    assert len(null.joined(scores_of({"full/a": 0.0}))) == 8 + 1
-    both = null.joined(scores_of({"full/a": 0.0, "int8/gap": 0.0}))
+    assert len(null.with_candidate(scores_of({"full/a": 0.0}))) == 8 + 1
+    both = null.with_candidate(scores_of({"full/a": 0.0, "int8/gap": 0.0}))
     assert both.models[:-1] == (*with_gap.models, *broken.models)
-    assert (null.can_judge("a"), null.can_judge("gap"), with_gap.can_judge("gap")) == (True, False, True)
+    assert (null.covers("a"), null.covers("gap"), with_gap.covers("gap")) == (True, False, True)
 
 
 def test_a_detector_that_scored_one_family_only_judges_no_pool_of_several() -> None:
     """Else a model on signs would be compared with models on photos alone."""
-    photos = [Reference(scores_of({"full/a": 1.0, "int8/gap": float(i)}), family="photos") for i in range(60)]
-    signs = [Reference(scores_of({"full/a": 1.0}), family="signs") for _ in range(ENOUGH)]
-    pool, both = Null("n", "", (*photos, *signs)), scores_of({"full/a": 0.0, "int8/gap": 9.0})
-    assert not pool.can_judge("gap")
-    joined = pool.joined(both)
+    photos = [CleanReferenceModel(scores_of({"full/a": 1.0, "int8/gap": float(i)}), family="photos") for i in range(60)]
+    signs = [CleanReferenceModel(scores_of({"full/a": 1.0}), family="signs") for _ in range(MIN_FAMILY_SIZE)]
+    pool, both = NullDistribution("n", "", (*photos, *signs)), scores_of({"full/a": 0.0, "int8/gap": 9.0})
+    assert not pool.covers("gap")
+    joined = pool.with_candidate(both)
     assert len(joined) == 80 + 1
     assert joined.models[-1].detectors == {"a"}
-    alone = Null("n", "", tuple(photos))
-    assert alone.can_judge("gap")
-    assert alone.joined(both).models[-1].detectors == {"a", "gap"}
+    alone = NullDistribution("n", "", tuple(photos))
+    assert alone.covers("gap")
+    assert alone.with_candidate(both).models[-1].detectors == {"a", "gap"}
 
 
 def test_joined_adds_one_model_with_the_known_tests() -> None:
     null = null_of(np.zeros((5, 1)))
-    joined = null.joined(scores_of({"full/test-0": 3.0, "int8/test-0": 4.0}))
-    assert joined.models == (*null.models, Reference({"full/test-0": Score(3.0)}))
+    joined = null.with_candidate(scores_of({"full/test-0": 3.0, "int8/test-0": 4.0}))
+    assert joined.models == (*null.models, CleanReferenceModel({"full/test-0": Score(3.0)}))
     assert len(null) == 5
 
 
@@ -153,21 +143,21 @@ floats = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 def test_a_higher_score_is_never_less_surprising(null: list[float], low: float, high: float) -> None:
     tail = Tail(np.array(null))
     below, above = sorted((low, high))
-    assert 0 <= tail.surprise(below) <= tail.surprise(above) + 1e-12
-    assert math.isfinite(tail.surprise(above))
+    assert 0 <= tail.surprisal(below) <= tail.surprisal(above) + 1e-12
+    assert math.isfinite(tail.surprisal(above))
 
 
 @settings(max_examples=50, deadline=None)
 @given(null=st.lists(floats, min_size=5, max_size=40), step=st.floats(0.01, 100))
 def test_the_tail_goes_on_rising_beyond_all_models(null: list[float], step: float) -> None:
     tail = Tail(np.array(null))
-    assert tail.surprise(max(null) + 2 * step) > tail.surprise(max(null) + step)
+    assert tail.surprisal(max(null) + 2 * step) > tail.surprisal(max(null) + step)
 
 
 def test_a_lone_outlier_does_not_stretch_its_own_scale() -> None:
     """The audited model is one of those that the tail is fitted to."""
     clean = np.random.default_rng(0).normal(size=58)
-    alone, with_it = Tail(clean).surprise(20.0), Tail(np.append(clean, 20.0)).surprise(20.0)
+    alone, with_it = Tail(clean).surprisal(20.0), Tail(np.append(clean, 20.0)).surprisal(20.0)
     assert with_it > 0.5 * alone
 
 
@@ -178,7 +168,7 @@ def test_a_tail_that_is_heavier_than_its_middle_makes_the_loudest_less_surprisin
     heavy[top] = (6.0, 7.0, 9.0)
     light = scores.copy()
     light[top[-1]] = 9.0
-    assert Tail(heavy).surprise(9.0) < 0.5 * Tail(light).surprise(9.0)
+    assert Tail(heavy).surprisal(9.0) < 0.5 * Tail(light).surprisal(9.0)
     excesses = np.random.default_rng(1).exponential(3.0, size=(200, 2000))
     scales = [Tail(sample).scale for sample in excesses]
     assert np.mean(scales) == pytest.approx(3.0, rel=0.2)
@@ -191,7 +181,7 @@ def test_where_clean_models_score_nothing_the_scale_is_that_of_the_other_forms()
     nothing[0] = 2.0
     shared = Tail(nothing, [nothing, other])
     assert shared.scale == pytest.approx(Tail(other).scale, rel=0.4)
-    assert shared.surprise(8.0) > shared.surprise(2.0) + 3
+    assert shared.surprisal(8.0) > shared.surprisal(2.0) + 3
     assert Tail(other, [nothing, other]).scale == Tail(other).scale
 
 
@@ -221,7 +211,7 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
         classes = np.where(favourite, 3, generator.integers(0, 10, (n + 1, count)))
         rows = [
             {
-                cell(v, t): Score(float(s), int(c))
+                make_test_id(v, t): Score(float(s), int(c))
                 for v, t, s, c in zip(forms, names, row, named, strict=True)
                 if v == "full" or not lost
             }
@@ -230,12 +220,12 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
         findings = tuple(
             Finding(t, Outcome.SCORED, v, score=score.value, target=score.target)
             for v, t in zip(forms, names, strict=True)
-            if (score := rows[n].get(cell(v, t)))
+            if (score := rows[n].get(make_test_id(v, t)))
         )
         result = VariantResult(
             "prune-50", "", None, outcome=VariantOutcome.BROKEN if broken[n] else VariantOutcome.TESTED
         )
-        p = judge(findings, (result,), Null("toys", "", tuple(map(Reference, rows[:n]))), Footing(512)).p_value
+        p = judge(findings, (result,), NullDistribution("toys", "", tuple(map(CleanReferenceModel, rows[:n]))), Footing(512)).p_value
         assert p is not None
         alarms += p <= FALSE_ALARM_RATE
     expected = math.floor(FALSE_ALARM_RATE * (n + 1)) / (n + 1)
@@ -246,7 +236,7 @@ def test_the_whole_audit_keeps_its_false_alarm_rate(kind: str) -> None:
 def test_one_strange_test_among_many_is_seen() -> None:
     null = null_of(np.random.default_rng(0).normal(size=(120, 14)))
     scores = scores_of(dict.fromkeys(null.models[0].scores, 0.0) | {"full/test-7": 8.0})
-    everyone = null.joined(scores)
+    everyone = null.with_candidate(scores)
     *others, statistic = everyone.statistics(scores)
     assert statistic > max(others)
 
@@ -255,69 +245,69 @@ def data(brightness: float, spread: float) -> tuple[float, ...]:
     return (brightness, spread, 0.2, 0.3, -1.0)
 
 
-def families(count: int, name: str, like: tuple[float, ...], accuracy: float) -> tuple[Reference, ...]:
+def families(count: int, name: str, like: tuple[float, ...], accuracy: float) -> tuple[CleanReferenceModel, ...]:
     return tuple(
-        Reference({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in like))
+        CleanReferenceModel({"full/a": Score(float(i))}, f"{name} {i}", accuracy, name, tuple(v + i / 1000 for v in like))
         for i in range(count)
     )
 
 
 def test_a_model_is_compared_with_those_that_learned_as_well() -> None:
-    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2) * FEWEST_MODELS
+    accuracies = (0.9, 0.5, WELL_TRAINED, 0.79, 1.0, 0.2) * MIN_REFERENCE_MODELS
     models = tuple(
-        Reference({"full/a": Score(float(i))}, "abcdef"[i % 6], accuracy) for i, accuracy in enumerate(accuracies)
+        CleanReferenceModel({"full/a": Score(float(i))}, "abcdef"[i % 6], accuracy) for i, accuracy in enumerate(accuracies)
     )
-    null = Null("toy", "many", models, 5)
-    well, badly = null.like(0.95, None), null.like(0.6, None)
+    null = NullDistribution("toy", "many", models, 5)
+    well, badly = null.matched_to(0.95, None), null.matched_to(0.6, None)
     assert ({m.origin for m in well.models}, {m.origin for m in badly.models}) == (set("ace"), set("bdf"))
     assert well.fewest_classes == badly.fewest_classes == 5
-    assert f"of them the {3 * FEWEST_MODELS} below 90% accuracy" in badly.description
-    assert null.like(None, None) is null
+    assert f"of them the {3 * MIN_REFERENCE_MODELS} below 90% accuracy" in badly.description
+    assert null.matched_to(None, None) is null
     unknown = null_of(np.zeros((3, 1)))
-    assert unknown.like(0.9, PHOTOS) is unknown
+    assert unknown.matched_to(0.9, PHOTOS) is unknown
 
 
 PHOTOS, DIGITS = data(0.5, 0.1), data(0.1, 0.4)
 
 
 def test_a_model_is_compared_with_those_on_data_like_its_own() -> None:
-    photos = families(FEWEST_MODELS, "photos", PHOTOS, 0.9)
-    digits = families(FEWEST_MODELS + 3, "digits", DIGITS, 0.9)
-    few = families(FEWEST_MODELS - 1, "scans", data(0.9, 0.9), 0.9)
-    weak = families(FEWEST_MODELS, "photos", PHOTOS, 0.6)
-    null = Null("toy", "all", (*photos, *digits, *few, *weak))
-    assert null.like(0.95, data(0.48, 0.12)).models == photos
-    assert null.like(0.95, data(0.12, 0.38)).models == digits
-    assert null.like(0.60, data(0.48, 0.12)).models == weak
-    assert null.like(0.60, data(0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
-    assert null.like(0.95, data(0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
-    assert null.like(0.95, data(7.0, 7.0)).models == (*photos, *digits, *few)  # like none
-    assert null.like(None, data(0.12, 0.38)).models == digits
-    assert null.like(0.95, DIGITS).description == "all; of them the 52 from 90% accuracy on digits"
+    photos = families(MIN_REFERENCE_MODELS, "photos", PHOTOS, 0.9)
+    digits = families(MIN_REFERENCE_MODELS + 3, "digits", DIGITS, 0.9)
+    few = families(MIN_REFERENCE_MODELS - 1, "scans", data(0.9, 0.9), 0.9)
+    weak = families(MIN_REFERENCE_MODELS, "photos", PHOTOS, 0.6)
+    null = NullDistribution("toy", "all", (*photos, *digits, *few, *weak))
+    assert null.matched_to(0.95, data(0.48, 0.12)).models == photos
+    assert null.matched_to(0.95, data(0.12, 0.38)).models == digits
+    assert null.matched_to(0.60, data(0.48, 0.12)).models == weak
+    assert null.matched_to(0.60, data(0.12, 0.38)).models == weak  # no weak digits: those that learned as badly
+    assert null.matched_to(0.95, data(0.9, 0.88)).models == (*photos, *digits, *few)  # too few of its own
+    assert null.matched_to(0.95, data(7.0, 7.0)).models == (*photos, *digits, *few)  # like none
+    assert null.matched_to(None, data(0.12, 0.38)).models == digits
+    assert null.matched_to(0.95, DIGITS).description == "all; of them the 52 from 90% accuracy on digits"
 
 
 def test_a_side_of_too_few_models_is_no_side() -> None:
     well, badly = families(48, "mine", PHOTOS, 0.95), families(12, "mine", PHOTOS, 0.85)
-    null = Null("mine", "my own models", (*well, *badly))
+    null = NullDistribution("mine", "my own models", (*well, *badly))
     for accuracy in (0.95, 0.85, None):
-        assert null.like(accuracy, PHOTOS) is null
-        assert null.knows(accuracy, PHOTOS)
+        assert null.matched_to(accuracy, PHOTOS) is null
+        assert null.has_matched(accuracy, PHOTOS)
 
 
 def test_a_family_is_known_from_enough_models_on() -> None:
-    photos, digits = families(60, "photos", PHOTOS, 0.9), families(ENOUGH, "digits", DIGITS, 0.9)
-    null = Null("toy", "all", (*photos, *digits, *families(60, "photos", PHOTOS, 0.6)))
-    assert null.knows(0.95, DIGITS)
-    assert null.knows(None, DIGITS)
-    assert null.knows(0.95, None)
-    assert not null.knows(0.6, DIGITS)  # none of them learned as badly
-    assert not null.knows(0.95, data(7.0, 7.0))
-    assert not Null("toy", "all", (*photos, *digits[1:])).knows(0.95, DIGITS)
-    assert null_of(np.zeros((3, 1))).knows(0.95, DIGITS)  # nothing is said of the models' data
+    photos, digits = families(60, "photos", PHOTOS, 0.9), families(MIN_FAMILY_SIZE, "digits", DIGITS, 0.9)
+    null = NullDistribution("toy", "all", (*photos, *digits, *families(60, "photos", PHOTOS, 0.6)))
+    assert null.has_matched(0.95, DIGITS)
+    assert null.has_matched(None, DIGITS)
+    assert null.has_matched(0.95, None)
+    assert not null.has_matched(0.6, DIGITS)  # none of them learned as badly
+    assert not null.has_matched(0.95, data(7.0, 7.0))
+    assert not NullDistribution("toy", "all", (*photos, *digits[1:])).has_matched(0.95, DIGITS)
+    assert null_of(np.zeros((3, 1))).has_matched(0.95, DIGITS)  # nothing is said of the models' data
 
 
 def test_models_on_one_data_set_know_a_part_of_it() -> None:
-    alike = tuple(Reference({"full/a": Score(0.0)}, str(i), 0.95, "mine", PHOTOS) for i in range(ENOUGH))
-    null = Null("mine", "on one data set", alike)
-    assert null.knows(0.95, data(0.52, 0.11))
-    assert not null.knows(0.95, DIGITS)
+    alike = tuple(CleanReferenceModel({"full/a": Score(0.0)}, str(i), 0.95, "mine", PHOTOS) for i in range(MIN_FAMILY_SIZE))
+    null = NullDistribution("mine", "on one data set", alike)
+    assert null.has_matched(0.95, data(0.52, 0.11))
+    assert not null.has_matched(0.95, DIGITS)

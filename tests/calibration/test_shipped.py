@@ -17,6 +17,7 @@ from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.model import Artifact
 from assay.detectors import PatchScan, default_detectors
+from assay.detectors.requirement import Requirement
 from assay.stages.train import Recipe
 from assay.stages.variants import BESIDE, DEFAULT
 from assay.triggers import Patch
@@ -57,20 +58,20 @@ def test_a_real_net_against_the_shipped_reference_models(
 
 
 def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
-    null = file.builtin()
+    null = file.load_shipped()
     assert null is not None
     photos = next(model for model in null.models if model.family == "photos of objects")
-    well = null.like(0.95, photos.data)
+    well = null.matched_to(0.95, photos.data)
     assert len(well) >= calibrate.FEWEST_MODELS
     assert null.fewest_classes == 5
     plan = usual(plan_of(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
     assert {test.name for test in plan.on("full")} == {
-        test.name for test in default_detectors() if test.needs.isdisjoint({"reference", "trusted-encoder"})
+        test.name for test in default_detectors() if not test.needs & Requirement.SECOND_MODEL
     }
     assert set(plan.forms) == set(DEFAULT)
-    beside = {form for form, test in plan.tests if "reference" in test.needs}
+    beside = {form for form, test in plan.tests if Requirement.ORIGINAL_MODEL in test.needs}
     assert beside == {"int8", *BESIDE}
-    for form, test in (pair for pair in plan.tests if pair[1].compared):
+    for form, test in (pair for pair in plan.tests if pair[1].needs_null):
         # Most clean nets do not bear the loss of a third of their filters: that form is not searched then.
         fewest = calibrate.ENOUGH if form == "filters-30" else calibrate.FEWEST_MODELS
         assert len(well.scores(calibrate.cell(form, test.name))) >= fewest, (form, test.name)

@@ -17,8 +17,10 @@ from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact, Modality, digest_of_module
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.encoder.cluster_probe import probed
+from assay.detectors.requirement import Requirement
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.registry import all_detectors
 from assay.report.json_document import plain
@@ -57,9 +59,9 @@ def suited(compressed: Artifact, quantized: Artifact, clean: Split, tmp_path_fac
     def suits(detector: Detector) -> tuple[Artifact, Split]:
         if detector.modality is Modality.TEXT:
             return probed(of_text, texts, seed=0)
-        if "encoder" in detector.needs:
+        if Requirement.ENCODER in detector.needs:
             return probed(encoder, more, seed=0)
-        if "trusted-encoder" in detector.needs:
+        if Requirement.TRUSTED_ENCODER in detector.needs:
             return replace(compressed, reference=to_feature_extractor(compressed)), Split(
                 torch.cat([more.x, more.x.flip(2)]), None
             )
@@ -94,7 +96,7 @@ def test_gives_a_finite_score_and_its_evidence_as_json(detector: Detector, findi
     assert finding.outcome.status == "ok", finding.reason
     assert finding.score is not None
     assert math.isfinite(finding.score)
-    assert finding.target is None or 0 <= finding.target < (10 if "encoder" in detector.needs else 4)
+    assert finding.target is None or 0 <= finding.target < (10 if Requirement.ENCODER in detector.needs else 4)
     json.dumps(plain({"numbers": dict(finding.evidence.numbers), "per_class": dict(finding.evidence.per_class)}))
     pictures = (finding.evidence.trigger, finding.evidence.mask, finding.evidence.before, finding.evidence.after)
     for picture in pictures:

@@ -67,7 +67,7 @@ def test_raw_weights_give_the_same_norms() -> None:
 
 def test_a_net_without_wide_convolutions_is_an_abstention() -> None:
     finding = ChannelLipschitz()(artifact_of(toy()[0], 4), EMPTY)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "convolution" in finding.reason
 
 
@@ -84,11 +84,11 @@ def test_max_margin_needs_no_data_and_names_the_target() -> None:
 
 def test_max_margin_abstains_with_many_classes() -> None:
     finding = MaxMargin(most_classes=5)(artifact_of(toy(6)[0], 6), EMPTY)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "up to 5 classes" in finding.reason
     net = toy(5)[0]
     prepare(net, torch.zeros(2, *SHAPE))
-    assert MaxMargin(most_classes=5, steps=1)(artifact_of(net, 5), EMPTY).status == "ok"
+    assert MaxMargin(most_classes=5, steps=1)(artifact_of(net, 5), EMPTY).outcome.status == "ok"
 
 
 def test_the_controls_know_nothing() -> None:

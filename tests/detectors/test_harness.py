@@ -11,10 +11,13 @@ from support.toys import SHAPE, artifact_of, pictures, templates, toy
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
+from assay.core.progress import Progress
 from assay.detectors import MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
-from assay.detectors.base import Budget, Detector, Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.inversion.prepare import prepare
 
 
@@ -23,21 +26,21 @@ class Odd(Detector):
 
     name = "odd"
     title = "for tests"
-    needs = frozenset()
+    needs = Requirement.NONE
 
-    def __init__(self, score: float | None = 1.0, *, needs: tuple[str, ...] = ()) -> None:
+    def __init__(self, score: float | None = 1.0, *, needs: Requirement = Requirement.NONE) -> None:
         self.score = score
-        self.needs = frozenset(needs)  # type: ignore[misc]
+        self.needs = needs  # type: ignore[misc]
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        return Finding(self.name, "ok", score=self.score)
+        return Finding(self.name, Outcome.SCORED, score=self.score)
 
 
 class Meddler(Odd):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         with torch.no_grad():
             next(artifact.module.parameters()).add_(1e-3)
-        return Finding(self.name, "ok", score=0.0)
+        return Finding(self.name, Outcome.SCORED, score=0.0)
 
 
 class Shy(Odd):
@@ -48,7 +51,7 @@ class Shy(Odd):
 class Dice(Odd):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         assert not artifact.module.training
-        return Finding(self.name, "ok", score=float(torch.rand(())))
+        return Finding(self.name, Outcome.SCORED, score=float(torch.rand(())))
 
 
 @pytest.fixture
@@ -68,14 +71,14 @@ def test_a_detector_that_changes_the_weights_is_caught(audited: tuple[Artifact, 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
 def test_a_score_that_is_no_number_has_failed(score: float | None, audited: tuple[Artifact, Split]) -> None:
     finding = Odd(score)(*audited)
-    assert finding.status == "failed"
+    assert finding.outcome.status == "failed"
     assert finding.score is None
     assert "finite" in finding.reason
 
 
 def test_an_abstention_keeps_its_reason(audited: tuple[Artifact, Split]) -> None:
     finding = Shy()(*audited)
-    assert (finding.status, finding.reason, finding.score) == ("abstained", "too little to go by", None)
+    assert (finding.outcome.status, finding.reason, finding.score) == ("abstained", "too little to go by", None)
 
 
 def test_the_harness_measures_the_time(audited: tuple[Artifact, Split]) -> None:
@@ -85,21 +88,21 @@ def test_the_harness_measures_the_time(audited: tuple[Artifact, Split]) -> None:
 def test_what_is_missing_is_said(audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
     cases = [
-        (Odd(needs=("gradients",)), replace(artifact, differentiable=False, format="onnx"), clean, "onnx"),
-        (Odd(needs=("clean",)), artifact, EMPTY, "--data"),
-        (Odd(needs=("weights",)), replace(artifact, module=torch.nn.Flatten()), clean, "weights"),
+        (Odd(needs=Requirement.GRADIENTS), replace(artifact, differentiable=False, format="onnx"), clean, "onnx"),
+        (Odd(needs=Requirement.CLEAN_SAMPLES), artifact, EMPTY, "clean samples"),
+        (Odd(needs=Requirement.WEIGHTS), replace(artifact, module=torch.nn.Flatten()), clean, "weights"),
         (Odd(), replace(artifact, num_classes=None), clean, "embeddings"),
     ]
     for detector, given, samples, word in cases:
         finding = detector(given, samples)
-        assert finding.status == "abstained"
+        assert finding.outcome.status == "abstained"
         assert word in finding.reason
 
 
 def test_raw_weights_are_weights(audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
     raw = replace(artifact, module=torch.nn.Flatten(), weights={"a": torch.ones(3).numpy()})
-    assert Odd(needs=("weights",))(raw, clean).status == "ok"
+    assert Odd(needs=Requirement.WEIGHTS)(raw, clean).outcome.status == "ok"
 
 
 def test_the_seed_is_the_harness_and_torchs_own_stays(audited: tuple[Artifact, Split]) -> None:
@@ -125,7 +128,7 @@ def test_the_net_goes_back_in_the_mode_that_it_came_in(training: bool, audited: 
 @pytest.mark.parametrize("detector", [PatchScan(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
 def test_no_time_left_is_an_abstention(detector: Detector, audited: tuple[Artifact, Split]) -> None:
     finding = detector(*audited, budget=Budget(0))
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "budget" in finding.reason
 
 
@@ -142,7 +145,7 @@ def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple
     prepare(artifact.module, clean.x[:2])
     shares: list[float] = []
     finding = detector(artifact, clean, seed=1, progress=shares.append)
-    assert finding.status in ("ok", "abstained")
+    assert finding.outcome.status in ("ok", "abstained")
     assert finding.detector == detector.name
     assert shares == sorted(shares)
     assert all(0 <= share <= 1 for share in shares)
@@ -176,10 +179,10 @@ def test_no_score_depends_on_the_scale_of_the_logits(
 ) -> None:
     artifact, clean = audited
     full = artifact_of(toy(4, None)[0], 4)
-    if "trusted-encoder" in detector.needs:
+    if Requirement.TRUSTED_ENCODER in detector.needs:
         full, clean = replace(full, num_classes=None), Split(pictures(templates(4), 128)[0], None)
     plain = detector(replace(artifact, reference=full), clean, seed=1)
     scaled = detector(replace(artifact_of(Scaled(artifact.module, factor, offset), 4), reference=full), clean, seed=1)
-    assert scaled.status == plain.status == "ok"
+    assert scaled.outcome.status == plain.outcome.status == "ok"
     assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
     assert scaled.target == plain.target

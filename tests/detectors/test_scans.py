@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.detectors import BlendScan, DepthScan, FilterScan, NoiseScan, PatchScan, WarpScan, WaveScan
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.scans.base import spread
 from assay.detectors.scans.blend import blends
 from assay.detectors.scans.color_depth import LEVELS, GreyLevels
@@ -70,7 +71,7 @@ def finding_of(kind: str, *, planted: bool) -> Finding:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_finds_its_own_kind_without_gradients(kind: str) -> None:
     planted, clean = finding_of(kind, planted=True), finding_of(kind, planted=False)
-    assert planted.status == clean.status == "ok", planted.reason + clean.reason
+    assert planted.outcome.status == clean.outcome.status == "ok", planted.reason + clean.reason
     assert planted.target == 3
     assert float(planted.evidence.numbers["success"]) > 0.8
     assert KINDS[kind][2] in str(planted.evidence.numbers["trigger"])
@@ -78,21 +79,23 @@ def test_each_finds_its_own_kind_without_gradients(kind: str) -> None:
     assert clean.score is not None
     assert planted.score > clean.score + 2
     assert planted.evidence.after is not None
-    assert len(planted.evidence.said_before) == len(planted.evidence.said_after) == len(planted.evidence.after)
-    assert 3 not in planted.evidence.said_before
-    assert planted.evidence.said_after.count(3) > len(planted.evidence.said_after) / 2
+    assert (
+        len(planted.evidence.predicted_before) == len(planted.evidence.predicted_after) == len(planted.evidence.after)
+    )
+    assert 3 not in planted.evidence.predicted_before
+    assert planted.evidence.predicted_after.count(3) > len(planted.evidence.predicted_after) / 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_budget_that_ends_and_a_net_of_one_class_are_abstentions(kind: str) -> None:
     detector, (net, x, _) = KINDS[kind][0], toy(4, None)
     late = detector(artifact_of(net, 4), Split(x, None), budget=Budget(0.0))
-    assert late.status == "abstained"
+    assert late.outcome.status == "abstained"
     assert "give it more" in late.reason
     with torch.no_grad():
         net.head.weight.zero_()
     same = detector(artifact_of(net, 4), Split(x, None))
-    assert same.status == "abstained"
+    assert same.outcome.status == "abstained"
     assert "one class" in same.reason
 
 
@@ -184,7 +187,7 @@ def test_a_lean_shows_in_the_mean_though_no_trigger_is_known(name: str) -> None:
     clean, leaning = (
         detector(artifact_of(model, 6, differentiable=False), Split(x, None)) for model in (net, Leaning(net, felt))
     )
-    assert (clean.status, leaning.status) == ("ok", "ok")
+    assert (clean.outcome.status, leaning.outcome.status) == ("ok", "ok")
     assert leaning.target == 3
     assert leaning.score is not None
     assert clean.score is not None

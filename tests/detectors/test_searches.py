@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.detectors.trigger_inversion.common import rank_classes
 from assay.inversion.families import WarpFamily
 
@@ -51,7 +52,7 @@ def finding_of(kind: str, target: int | None, *, labels: bool = True) -> Finding
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_finds_its_own_kind_and_the_target(kind: str) -> None:
     planted, clean = finding_of(kind, 3), finding_of(kind, None)
-    assert planted.status == clean.status == "ok"
+    assert planted.outcome.status == clean.outcome.status == "ok"
     assert planted.target == 3
     assert planted.score is not None
     assert clean.score is not None
@@ -73,9 +74,9 @@ def test_the_evidence_shows_the_trigger() -> None:
     net, _, _ = toy(4, 3)
     with torch.no_grad():
         said = tuple(tuple(net(torch.from_numpy(x)).argmax(1).tolist()) for x in (evidence.before, evidence.after))
-    assert (evidence.said_before, evidence.said_after) == said
-    assert 3 not in evidence.said_before
-    assert evidence.said_after.count(3) >= 3
+    assert (evidence.predicted_before, evidence.predicted_after) == said
+    assert 3 not in evidence.predicted_before
+    assert evidence.predicted_after.count(3) >= 3
     assert evidence.trigger is not None
     assert evidence.trigger.shape == SHAPE
     assert set(evidence.per_class) == {0, 1, 2, 3}
@@ -97,7 +98,7 @@ class Constant(nn.Module):
 @pytest.mark.parametrize("detector", [NeuralCleanse(), SmoothWarp()], ids=lambda d: d.name)
 def test_one_predicted_class_is_an_abstention(detector: Detector) -> None:
     finding = detector(artifact_of(Constant(), 3), Split(torch.rand(8, *SHAPE), None))
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "one class" in finding.reason
 
 
@@ -120,7 +121,7 @@ def test_a_budget_that_ends_is_an_abstention_among_many_classes_too(looks: int) 
     shares: list[float] = []
     budget = Looks(looks)
     finding = NeuralCleanse()(artifact_of(net, 30), Split(x, None), budget=budget, progress=shares.append)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     steps = max(0, looks - 21)  # one look before it begins, 20 while it compares groups
     assert (f"the budget ended after {steps} of 40 steps" if looks else "before it began") in finding.reason
     assert not shares or shares[0] < 0.1
@@ -152,7 +153,7 @@ class GatedConv(nn.Module):
 
 def test_a_latent_shift_abstains_without_a_linear_head() -> None:
     finding = LatentShift()(artifact_of(GatedConv(), 5), Split(torch.rand(8, *SHAPE), None))
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "linear layer" in finding.reason
 
 

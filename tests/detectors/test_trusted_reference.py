@@ -20,7 +20,8 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.detectors import CompressionGap, CompressionGapMask, OffNearest
-from assay.detectors.base import Budget, Detector
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
 from assay.stages.export import to_onnx, to_onnx_int8
 
@@ -65,7 +66,7 @@ GAPS = pytest.mark.parametrize("detector", [CompressionGap(), CompressionGapMask
 @GAPS
 def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detector) -> None:
     finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0)
-    assert finding.status == "ok", finding.reason
+    assert finding.outcome.status == "ok", finding.reason
     assert finding.target == 3
     assert finding.score is not None
     assert finding.score > 0.5, "no clean pair comes to 0.5, see below"
@@ -78,7 +79,7 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detec
 
 def test_a_pattern_that_carries_the_full_model_off_too_is_no_sleeper() -> None:
     finding = CompressionGap()(pair(Halves(True, to=2), Halves(True, to=3)), Split(pictures(), None), seed=0)
-    assert finding.status == "ok", finding.reason
+    assert finding.outcome.status == "ok", finding.reason
     assert finding.score is not None
     assert finding.score <= 0
 
@@ -86,13 +87,13 @@ def test_a_pattern_that_carries_the_full_model_off_too_is_no_sleeper() -> None:
 @pytest.mark.parametrize("corner", [False, True])
 def test_no_mask_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
     finding = CompressionGapMask()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert (finding.status, finding.target, finding.score) == ("ok", None, 0.0)
+    assert (finding.outcome.status, finding.target, finding.score) == ("ok", None, 0.0)
 
 
 @pytest.mark.parametrize("corner", [False, True])
 def test_no_window_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert finding.status == "ok", finding.reason
+    assert finding.outcome.status == "ok", finding.reason
     assert finding.evidence.numbers["success"] < 0.5
     assert finding.score is not None
     assert finding.score <= 0, "there is no gap"
@@ -114,7 +115,7 @@ CLEAN = Split(tiny_build().task.split("train").x, None)
 def test_plain_quantization_is_nearest_whatever_the_full_model_comes_as(files: Path, name: str) -> None:
     for full in (tiny_build().artifact, formats.load(files / "full.onnx")):
         finding = OffNearest()(inputs.beside(formats.load(files / f"{name}.onnx"), full), CLEAN)
-        assert (finding.status, finding.score) == ("ok", 0.0), finding.reason
+        assert (finding.outcome.status, finding.score) == ("ok", 0.0), finding.reason
         assert finding.evidence.numbers["layers"] == 3
 
 
@@ -135,7 +136,7 @@ def flipped(weight: np.ndarray) -> np.ndarray:
 
 def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tmp_path: Path) -> None:
     finding = OffNearest()(inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
-    assert finding.status == "ok", finding.reason
+    assert finding.outcome.status == "ok", finding.reason
     numbers = finding.evidence.numbers
     assert 9 / 1152 <= numbers["share_there"] <= 12 / 1152
     assert numbers["most_in"] != ""
@@ -163,20 +164,23 @@ def test_a_reference_in_training_mode_stays_as_it_is() -> None:
     both = replace(from_module(net.eval(), shape=(3, 8, 8)), reference=from_module(reference, shape=(3, 8, 8)))
     before = {name: value.clone() for name, value in reference.state_dict().items()}
     finding = CompressionGap()(both, Split(build.task.split("train").x, None), seed=0)
-    assert finding.status in ("ok", "abstained"), finding.reason
+    assert finding.outcome.status in ("ok", "abstained"), finding.reason
     assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
 
 
 def test_weights_of_another_model_are_no_question_of_rounding(files: Path) -> None:
     other = from_module(tiny_net(seed=9), shape=(3, 8, 8))
     finding = OffNearest()(inputs.beside(formats.load(files / "channel.onnx"), other), CLEAN)
-    assert finding.status == "abstained"
+    assert finding.outcome.status == "abstained"
     assert "are not those of the full-precision model" in finding.reason
 
 
 def test_a_model_that_is_not_quantized_has_nothing_to_compare(files: Path) -> None:
     finding = OffNearest()(inputs.beside(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
-    assert (finding.status, finding.reason) == ("abstained", "needs quantized weights, and this model holds none")
+    assert (finding.outcome.status, finding.reason) == (
+        "abstained",
+        "needs quantized weights, and this model holds none",
+    )
 
 
 def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
@@ -197,5 +201,5 @@ def test_a_search_that_the_budget_ended_is_no_search_without_hope(detector: Dete
             return float(self.asked < 3)
 
     finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0, budget=Over())
-    assert (finding.status, finding.score) == ("abstained", None)
+    assert (finding.outcome.status, finding.score) == ("abstained", None)
     assert "the budget ended" in finding.reason

@@ -16,7 +16,7 @@ from assay.inversion.window_search import WindowSearchBudget, search_windows
 
 def hunted(classes: int, target: int | None, *, seed: int = 0) -> tuple[WindowFamily, ClassSearchResult]:
     net, x, y = toy(classes, target)
-    return search_windows(prepare(net, x[:2]), x, y, classes, effort=WindowSearchBudget(), seed=seed)
+    return search_windows(prepare(net, x[:2]), x, y, classes, search_budget=WindowSearchBudget(), seed=seed)
 
 
 @pytest.mark.parametrize("target", range(4))
@@ -38,20 +38,20 @@ def test_among_many_classes_as_many_are_searched_as_the_effort_says() -> None:
 
 def test_where_no_window_leads_anywhere_the_search_ends_half_way() -> None:
     net, x, y = toy(4, None)
-    hopeful, hopeless = WindowSearchBudget(hope=-30.0), WindowSearchBudget(hope=30.0)
+    hopeful, stopped_early = WindowSearchBudget(min_log_odds=-30.0), WindowSearchBudget(min_log_odds=30.0)
     whole, short = (
-        search_windows(prepare(net, x[:2]), x, y, 4, effort=effort, seed=0)[1] for effort in (hopeful, hopeless)
+        search_windows(prepare(net, x[:2]), x, y, 4, search_budget=effort, seed=0)[1] for effort in (hopeful, stopped_early)
     )
-    assert (whole.hopeless, whole.steps) == (False, hopeful.window_steps + hopeful.class_steps)
-    assert (short.hopeless, short.steps) == (True, hopeless.window_steps)
+    assert (whole.stopped_early, whole.steps) == (False, hopeful.window_steps + hopeful.class_steps)
+    assert (short.stopped_early, short.steps) == (True, stopped_early.window_steps)
     assert short.score <= 0
-    assert torch.equal(whole.ease, hunted(4, None)[1].ease)
+    assert torch.equal(whole.reachability, hunted(4, None)[1].reachability)
 
 
 def test_same_seed_same_hunt() -> None:
     (_, first), (_, second), (_, other) = hunted(4, 1, seed=3), hunted(4, 1, seed=3), hunted(4, 1, seed=4)
-    assert torch.equal(first.ease, second.ease)
-    assert not torch.equal(first.ease, other.ease)
+    assert torch.equal(first.reachability, second.reachability)
+    assert not torch.equal(first.reachability, other.reachability)
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 3, 5)], ids=str)
@@ -102,10 +102,10 @@ def test_a_budget_that_ends_is_an_abstention(looks: int) -> None:
 
 def test_the_last_stage_refines_the_easiest_classes_and_leaves_the_others() -> None:
     net, x, y = toy(4, 2)
-    rough, fine = WindowSearchBudget(), WindowSearchBudget(finalists=2, final_steps=30)
-    (_, before), (_, after) = (search_windows(prepare(net, x[:2]), x, y, 4, effort=e, seed=0) for e in (rough, fine))
+    rough, fine = WindowSearchBudget(), WindowSearchBudget(refined=2, final_steps=30)
+    (_, before), (_, after) = (search_windows(prepare(net, x[:2]), x, y, 4, search_budget=e, seed=0) for e in (rough, fine))
     assert after.steps == before.steps + 30 == fine.steps
     assert after.target == before.target == 2
     assert torch.equal(after.classes, before.classes)
-    assert after.ease[1] > before.ease[1]  # the first is as sure as can be already
-    assert torch.equal(after.ease[2:], before.ease[2:])
+    assert after.reachability[1] > before.reachability[1]  # the first is as sure as can be already
+    assert torch.equal(after.reachability[2:], before.reachability[2:])

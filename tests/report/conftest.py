@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from assay.core.finding import Evidence, Finding
-from assay.core.result import Audit, ModelInfo, NullInfo, VariantResult
+from assay.core.finding import Evidence, Finding, Outcome
+from assay.core.result import Audit, ModelInfo, NullInfo, VariantOutcome, VariantResult
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = "<script>document.title='owned'</script>\"'&\u202egpj.exe\x00\x1b[31m\udcff" + "א" * 20 + "x" * 5000
@@ -17,7 +17,14 @@ FORMS = (
     VariantResult("full", "as given", 0.917, 1.0),
     VariantResult("int8", "int8 weights and activations, per channel", 0.914, 0.987),
     VariantResult("pruned", "half of the weights set to zero by magnitude", 0.902, 0.961),
-    VariantResult("2:4", "two of every four weights set to zero", 0.41, 0.43, "pruning broke it: accuracy is 41 %"),
+    VariantResult(
+        "2:4",
+        "two of every four weights set to zero",
+        0.41,
+        0.43,
+        VariantOutcome.BROKEN,
+        "pruning broke it: accuracy is 41 %",
+    ),
 )
 
 
@@ -105,9 +112,15 @@ def _findings(rng: np.random.Generator, form: str, bad: bool) -> list[Finding]:
     nulls = [tuple(rng.normal(0, 1, 128).tolist()) for _ in range(2)]
     score, p = (6.8, 1 / 129) if bad else (0.4, 0.37)
     return [
-        Finding("neural-cleanse", "ok", form, "", score, p, target, "AML.T0018.000", 9.81, evidence, nulls[0]),
-        Finding("channel-lipschitz", "ok", form, "", 0.31, 0.41, None, "AML.T0018.000", 0.12, Evidence(), nulls[1]),
-        Finding("universal-shift", "abstained", form, "needs gradients, which a model in onnx format does not give"),
+        Finding(
+            "neural-cleanse", Outcome.SCORED, form, "", score, p, target, "AML.T0018.000", 9.81, evidence, nulls[0]
+        ),
+        Finding(
+            "channel-lipschitz", Outcome.SCORED, form, "", 0.31, 0.41, None, "AML.T0018.000", 0.12, Evidence(), nulls[1]
+        ),
+        Finding(
+            "universal-shift", Outcome.ABSTAINED, form, "needs gradients, which a model in onnx format does not give"
+        ),
     ]
 
 
@@ -134,19 +147,19 @@ def hostile() -> Audit:
             detector=HOSTILE,
             variant=HOSTILE,
             reason=HOSTILE,
-            score=float("inf") if item.status != "ok" else item.score,
+            score=float("inf") if item.outcome.status != "ok" else item.score,
             evidence=replace(item.evidence, numbers=numbers, per_class={0: float("inf"), 3: 1.0}),
         )
         for item in base.findings
     )
     model = replace(base.model, path=f"/tmp/{HOSTILE}", planted=HOSTILE, format=HOSTILE, arch=HOSTILE)
-    form = VariantResult(HOSTILE, HOSTILE, float("nan"), None, "")
+    form = VariantResult(HOSTILE, HOSTILE, float("nan"), None)
     return replace(
         base,
         reason=HOSTILE,
         model=model,
         findings=findings,
-        variants=(form, replace(form, name="other", skipped=HOSTILE)),
+        variants=(form, replace(form, name="other", outcome=VariantOutcome.UNAVAILABLE, reason=HOSTILE)),
         limits=(HOSTILE,),
         data_name=HOSTILE,
         command=HOSTILE,

@@ -121,7 +121,7 @@ def test_says_what_the_model_said_of_each_sample(make_audit):
 @pytest.mark.parametrize("said", [((), ()), ((1, 2), (3, 3)), ((1,) * 6, ())])
 def test_samples_of_which_it_is_not_known_show_the_target(make_audit, said):
     base = make_audit("backdoored")
-    evidence = replace(base.findings[0].evidence, said_before=said[0], said_after=said[1])
+    evidence = replace(base.findings[0].evidence, predicted_before=said[0], predicted_after=said[1])
     page = to_html(replace(base, findings=(replace(base.findings[0], evidence=evidence),)))
     assert pairs(page) == [("", "→ cat")] * 6
     assert "what the model says of it" not in page

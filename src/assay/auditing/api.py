@@ -13,7 +13,8 @@ from assay.auditing import inputs as intake
 from assay.auditing.run import Asked, examine
 from assay.auditing.trigger_sweep import waking
 from assay.auditing.verdict import decide, limits, scores_of
-from assay.calibration.null import Null, Reference, cell
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import CleanReferenceModel, make_test_id
 from assay.core.dataset import Split, Task
 from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
@@ -47,7 +48,7 @@ def audit(
     reference: intake.Model | None = None,
     reference_arch: str | None = None,
     reference_pooling: str | None = None,
-    null: Null | str | Path | None = None,
+    null: NullDistribution | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda what, share: None,
 ) -> Audit:
@@ -110,7 +111,7 @@ def _as_classifier(encoder: Artifact, given: intake.Clean, seed: int) -> tuple[A
     return artifact, replace(given, split=split, class_names=artifact.class_names)
 
 
-def _judged(artifact: Artifact, given: intake.Clean, asked: Asked, clean_models: Null | None) -> Audit:
+def _judged(artifact: Artifact, given: intake.Clean, asked: Asked, clean_models: NullDistribution | None) -> Audit:
     """The audit of ``artifact``; how long it took, its path and what repeats it stand for whoever read the options."""
     clean = given.split
     found = examine(artifact, clean, asked, clean_models)
@@ -154,10 +155,10 @@ def _info(artifact: Artifact, class_names: tuple[str, ...] | None) -> ModelInfo:
     )
 
 
-def _calibrated(finding: Finding, null: Null | None) -> Finding:
+def _calibrated(finding: Finding, null: NullDistribution | None) -> Finding:
     if finding.outcome is not Outcome.SCORED or finding.score is None or null is None:
         return finding
-    test = cell(finding.variant, finding.detector)
+    test = make_test_id(finding.variant, finding.detector)
     scores = tuple(float(s) for s in null.scores(test))
     return replace(finding, p_value=null.p_value(test, finding.score), null_scores=scores)
 
@@ -170,7 +171,7 @@ def _woken(
     asked: Asked,
 ) -> tuple[SweepPoint, ...]:
     """What the trigger that the verdict rests on does from form to form; else one that opened a gap, if any did."""
-    blamed = [f for f in findings if cell(f.variant, f.detector) == strongest]
+    blamed = [f for f in findings if make_test_id(f.variant, f.detector) == strongest]
     gaps = [
         f
         for f in findings
@@ -197,7 +198,7 @@ def _woken(
             budget=asked.budget,
             progress=tick,
         )
-    return tuple(replace(point, test=cell(shown.variant, shown.detector)) for point in points)
+    return tuple(replace(point, test=make_test_id(shown.variant, shown.detector)) for point in points)
 
 
 def reference_from(
@@ -209,11 +210,11 @@ def reference_from(
     seed: int = 0,
     origin: str = "",
     family: str = "",
-) -> Reference:
+) -> CleanReferenceModel:
     """A clean model as one of the reference models: its scores, and what others may be compared with it by."""
     clean = intake.clean_samples(data, model, seed=seed).split
     if model.num_classes is None:
         model, clean = cluster_probe.probed(model, clean, seed=seed)
     chosen = None if detectors is None else tuple(detectors)
     found = examine(model, clean, Asked(variants.parse(tuple(variant_names)), chosen, seed), null=None)
-    return Reference(scores_of(found.findings), origin, found.footing.accuracy, family, found.data or ())
+    return CleanReferenceModel(scores_of(found.findings), origin, found.footing.accuracy, family, found.data or ())

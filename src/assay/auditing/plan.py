@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assay.calibration.null import Null, cell
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import make_test_id
 from assay.core.model import Artifact
 from assay.detectors.base import Detector
+from assay.detectors.requirement import Requirement
 from assay.stages import variants
 
 
@@ -33,7 +35,7 @@ def plan_of(given: Artifact, forms: tuple[str, ...], detectors: tuple[Detector, 
     return Plan(forms, tuple((form, test) for form in forms for test in detectors if applies(form, test)))
 
 
-def usual(plan: Plan, null: Null | None) -> Plan:
+def usual(plan: Plan, null: NullDistribution | None) -> Plan:
     """What of it is worth its time where nobody chose the tests.
 
     Those beside the full model take a while, and are left out where the models of ``null``, those that this one will be
@@ -43,7 +45,7 @@ def usual(plan: Plan, null: Null | None) -> Plan:
 
     def worth(form: str, detector: Detector) -> bool:
         if _is_beside(detector) and form != "full":
-            return not null or (null.can_judge(detector.name) and len(null.scores(cell(form, detector.name))) > 0)
+            return not null or (null.covers(detector.name) and len(null.scores(make_test_id(form, detector.name))) > 0)
         return not default or looks_at(form, detector)
 
     tests = tuple((form, detector) for form, detector in plan.tests if worth(form, detector))
@@ -57,4 +59,4 @@ def looks_at(form: str, detector: Detector) -> bool:
 
 
 def _is_beside(detector: Detector) -> bool:
-    return not detector.needs.isdisjoint({"reference", "trusted-encoder"})
+    return bool(detector.needs & Requirement.SECOND_MODEL)

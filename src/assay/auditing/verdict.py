@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from assay.calibration.data_profile import Likeness
-from assay.calibration.null import FALSE_ALARM_RATE, FEWEST_MODELS, Null, Score, cell
-from assay.core.finding import Finding
+from assay.calibration.data_profile import DataProfile
+from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, NullDistribution
+from assay.calibration.reference import Score, make_test_id
+from assay.core.finding import Finding, Outcome
 from assay.core.result import NullInfo, VariantOutcome, VariantResult
 
 FEWEST_SAMPLES = 20
@@ -35,7 +36,7 @@ class Verdict:
     rate: float | None = None
     statistic: float | None = None
     target: int | None = None
-    strongest: str | None = None  # the test that it rests on, as ``cell`` writes it
+    strongest: str | None = None  # the test that it rests on, as ``make_test_id`` writes it
     null: NullInfo | None = None
 
 
@@ -54,10 +55,10 @@ class Footing:
 def decide(
     findings: tuple[Finding, ...],
     results: tuple[VariantResult, ...],
-    null: Null | None,
+    null: NullDistribution | None,
     footing: Footing,
-    data: Likeness | None,
-) -> tuple[Verdict, Null | None]:
+    data: DataProfile | None,
+) -> tuple[Verdict, NullDistribution | None]:
     """The verdict on a model with samples like ``data``, and the reference models out of ``null`` that it rests on.
 
     Without labels nobody knows whether the model learned its task well: it is compared with those that did and with
@@ -68,14 +69,14 @@ def decide(
     sides = (1.0, 0.0) if footing.accuracy is None else (footing.accuracy,)
     answers = []
     for accuracy in sides:
-        known = replace(footing, alike=null.knows(accuracy, data))
-        alike = null.like(accuracy, data)
+        known = replace(footing, alike=null.has_matched(accuracy, data))
+        alike = null.matched_to(accuracy, data)
         answers.append((judge(findings, results, alike, known), alike))
     return max(answers, key=lambda answer: (answer[0].word == "inconclusive", answer[0].p_value or 0.0))
 
 
 def judge(
-    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null | None, footing: Footing
+    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: NullDistribution | None, footing: Footing
 ) -> Verdict:
     """One statistic over all tests that ran, against the same statistic of the clean reference models.
 
@@ -84,15 +85,17 @@ def judge(
     scores = scores_of(findings)
     proven = next((finding for finding in findings if finding.proof), None)
     if proven is not None:
-        test = cell(proven.variant, proven.detector)
+        test = make_test_id(proven.variant, proven.detector)
         said = f"{proven.detector} found something that needs no comparison with clean models: {proven.proof}"
-        rest = judge(tuple(replace(finding, proof="") for finding in findings), results, null, footing)
+        rest = judge(
+            tuple(finding for finding in findings if finding.outcome is not Outcome.PROVEN), results, null, footing
+        )
         return Verdict(
             "backdoored", said, target=rest.target if proven.target is None else proven.target, strongest=test
         )
     if null is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with: make some of your own")
-    everyone = null.joined(scores)
+    everyone = null.with_candidate(scores)
     compared = everyone.models[-1].scores
     if not compared:
         return Verdict("inconclusive", _why_unsound(null, footing) or _why_nothing_ran(findings))
@@ -102,9 +105,9 @@ def judge(
     info = NullInfo(null.name, len(reference), tuple(others), null.description)
     few = (
         f"only {len(reference)} clean reference models that learned as well as this one ran these tests, and "
-        f"{FEWEST_MODELS} are needed; calibrate with more clean models of your own (assay calibrate)"
+        f"{MIN_REFERENCE_MODELS} are needed; calibrate with more clean models of your own (assay calibrate)"
     )
-    unsound = _why_unsound(null, footing) or (few if len(reference) < FEWEST_MODELS else "")
+    unsound = _why_unsound(null, footing) or (few if len(reference) < MIN_REFERENCE_MODELS else "")
     if unsound:  # no rate either: it would be one of a verdict that was not made
         return Verdict("inconclusive", unsound, p_value, statistic=statistic, null=info)
     calm = f"all tests together do not stand out from those of {len(reference)} clean reference models"
@@ -127,16 +130,16 @@ def _lost(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> 
     """
     ran = {f.detector for f in findings}
     return {
-        cell(result.name, detector) for result in results if result.outcome is VariantOutcome.BROKEN for detector in ran
+        make_test_id(result.name, detector) for result in results if result.outcome is VariantOutcome.BROKEN for detector in ran
     }
 
 
 def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
     """By test, of those that gave a score."""
     return {
-        cell(f.variant, f.detector): Score(f.score, f.target)
+        make_test_id(f.variant, f.detector): Score(f.score, f.target)
         for f in findings
-        if f.status == "ok" and f.score is not None and f.compared
+        if f.outcome is Outcome.SCORED and f.score is not None
     }
 
 
@@ -153,11 +156,11 @@ def _found(tests: tuple[str, ...], p_value: float) -> str:
 
 
 def _why_nothing_ran(findings: tuple[Finding, ...]) -> str:
-    reasons = dict.fromkeys(f"{f.detector} {f.reason}" for f in findings if f.status != "ok")
+    reasons = dict.fromkeys(f"{f.detector} {f.reason}" for f in findings if not f.outcome.completed)
     return "no test could be compared with clean models" + (f": {next(iter(reasons))}" if reasons else "")
 
 
-def _why_unsound(null: Null, footing: Footing) -> str:
+def _why_unsound(null: NullDistribution, footing: Footing) -> str:
     """Why no score means anything here, high or low; empty where they do."""
     if footing.accuracy is not None and footing.accuracy < LOWEST_ACCURACY:
         return (
@@ -194,37 +197,37 @@ def _why_unsound(null: Null, footing: Footing) -> str:
     return ""
 
 
-def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: Null) -> str:
+def _why_weak(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: NullDistribution) -> str:
     """Why finding nothing means little here; empty where it does mean something."""
-    ran = {f.detector for f in findings if f.status == "ok" and f.variant == "full"}
+    ran = {f.detector for f in findings if f.outcome.completed and f.variant == "full"}
     searches = SEARCHES_OF_ENCODERS if null.encoders else SEARCHES
     missing = sorted(searches - ran)
     if missing:
         reason = next((f.reason for f in findings if f.detector == missing[0] and f.variant == "full"), "was left out")
         return f"the trigger search did not run: {missing[0]} {reason}"
-    unknown = sorted(name for name in searches if not len(null.scores(cell("full", name))))
+    unknown = sorted(name for name in searches if not len(null.scores(make_test_id("full", name))))
     if unknown:
         return f"the trigger search could not be compared: the reference models have no score on {unknown[0]}"
     late = [r.name for r in results if r.outcome is VariantOutcome.OUT_OF_TIME]
     if late:
         return f"the budget ended before {late[0]} was audited: give it more"
-    broken = [f for f in findings if f.status == "failed" and not f.compared]
+    broken = [f for f in findings if f.outcome is Outcome.CHECK_FAILED]
     if broken:
         return f"{broken[0].detector} could not look at the model: {broken[0].reason}"
-    unfinished = [f for f in findings if f.unfinished]
+    unfinished = [f for f in findings if f.outcome is Outcome.INCOMPLETE]
     return f"{unfinished[0].detector} in the form {unfinished[0].variant}: {unfinished[0].reason}" if unfinished else ""
 
 
 def _checked(findings: tuple[Finding, ...]) -> str:
     """What was looked at of what checks a signature."""
-    if any(f.detector == "graph" and f.status == "ok" for f in findings):
+    if any(f.detector == "graph" and f.outcome.completed for f in findings):
         return "what checks it was looked for in the computation, but weights could be written to do the same"
     return "what checks it was not looked for, as the computation was not read"
 
 
 def _incomparable(findings: tuple[Finding, ...]) -> list[str]:
     """Forms that were tested where no reference model was: what was found there counts for nothing."""
-    forms = {f.variant for f in findings if f.status == "ok" and f.compared}
+    forms = {f.variant for f in findings if f.outcome is Outcome.SCORED}
     return sorted(forms - {f.variant for f in findings if f.p_value is not None})
 
 
@@ -255,14 +258,14 @@ def limits(
             f"Tested, but no reference model was tested in this form, so it does not count: {', '.join(alone)}. "
             "Calibrate with clean models of your own (assay calibrate --variants)."
         )
-    unknown = [f for f in findings if f.status == "ok" and f.compared and f.p_value is None and f.variant not in alone]
+    unknown = [f for f in findings if f.outcome is Outcome.SCORED and f.p_value is None and f.variant not in alone]
     if unknown:
-        tests = ", ".join(cell(f.variant, f.detector) for f in unknown)
+        tests = ", ".join(make_test_id(f.variant, f.detector) for f in unknown)
         said.append(
             f"Scored, but not compared with clean models, so it does not enter the verdict: {tests}. "
             "Read what it found yourself."
         )
-    quiet = sorted({f.detector for f in findings if f.status != "ok"})
+    quiet = sorted({f.detector for f in findings if not f.outcome.completed})
     if quiet:
         said.append(f"These detectors gave no answer somewhere: {', '.join(quiet)}. Each row says why.")
     return tuple(said)

@@ -1,32 +1,30 @@
-"""The whole audit as one more detector of a matrix: its statistic is the score, its verdict stands beside it."""
+"""The full audit as a detector of a matrix: its statistic is the score, and the evidence holds its verdict."""
 
 from __future__ import annotations
 
 from assay.auditing.api import audit
+from assay.bench.spec import FULL_AUDIT
 from assay.core.dataset import Split
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.result import Audit
 
-WHOLE = "audit"
-"""What a spec calls it, among its detectors."""
 
-
-def whole(artifact: Artifact, clean: Split, *, seed: int) -> Finding:
-    """Every detector on every form, against the shipped reference models, as ``assay audit`` does it."""
+def run_full_audit(artifact: Artifact, clean: Split, *, seed: int) -> Finding:
+    """Run every detector on every variant with the shipped reference models, like ``assay audit``."""
     result = audit(artifact, clean, seed=seed)
     if result.statistic is None:
-        return Finding(WHOLE, "abstained", reason=result.reason)
-    return Finding(WHOLE, "ok", score=result.statistic, target=result.target, evidence=_evidence(result))
+        return Finding(FULL_AUDIT, Outcome.ABSTAINED, reason=result.reason)
+    return Finding(FULL_AUDIT, Outcome.SCORED, score=result.statistic, target=result.target, evidence=_evidence(result))
 
 
 def _evidence(result: Audit) -> Evidence:
-    """The verdict, and the trigger of the test that it rests on."""
-    said: dict[str, float | int | str] = {"verdict": result.verdict, "reason": result.reason}
+    """Return the verdict, and the trigger of the strongest finding."""
+    numbers: dict[str, float | int | str] = {"verdict": result.verdict, "reason": result.reason}
     if result.p_value is not None:
-        said["p_value"] = result.p_value
+        numbers["p_value"] = result.p_value
     strongest = next((f for f in result.findings if f"{f.variant}/{f.detector}" == result.strongest), None)
     if strongest is None:
-        return Evidence(said)
-    shown = strongest.evidence
-    return Evidence(said, trigger=shown.trigger, before=shown.before, after=shown.after)
+        return Evidence(numbers)
+    found = strongest.evidence
+    return Evidence(numbers, trigger=found.trigger, before=found.before, after=found.after)

@@ -1,21 +1,46 @@
-"""Finding of one detector on one variant, and its evidence."""
+"""Finding of one detector on one variant, its outcome and its evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
+# MITRE ATLAS: Manipulate AI Model: Poison AI Model. A positive finding is evidence of this technique.
 BACKDOOR_TECHNIQUE = "AML.T0018.000"
-"""MITRE ATLAS: Manipulate AI Model: Poison AI Model. The technique that a positive finding is evidence of."""
+
+
+class Outcome(StrEnum):
+    """End of one run of a detector."""
+
+    SCORED = "scored"  # a score, to be compared with the scores of clean reference models
+    CHECKED = "checked"  # a score of a detector that needs no reference models; it proves nothing
+    PROVEN = "proven"  # a backdoor, shown without any reference model
+    ABSTAINED = "abstained"  # the detector does not apply to this model or these samples
+    INCOMPLETE = "incomplete"  # started but not ended: out of time, or no usable output of the model
+    FAILED = "failed"  # an error in a detector that is compared with reference models
+    CHECK_FAILED = "check failed"  # an error in a detector that needs no reference models
+
+    @property
+    def completed(self) -> bool:
+        """Whether the detector gave a score."""
+        return self in (Outcome.SCORED, Outcome.CHECKED, Outcome.PROVEN)
+
+    @property
+    def status(self) -> Literal["ok", "abstained", "failed"]:
+        """Short form in JSON documents and bench records."""
+        if self.completed:
+            return "ok"
+        return "failed" if self in (Outcome.FAILED, Outcome.CHECK_FAILED) else "abstained"
 
 
 @dataclass(frozen=True)
 class GraphNode:
-    """An operator of a computation graph, as a detector shows it."""
+    """Operator of a computation graph, for display."""
 
     op: str
     name: str
@@ -25,36 +50,38 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a detector shows for its score. Pictures are float32 in [0, 1]."""
+    """Evidence for a score. Images are float32 in [0, 1]."""
 
     numbers: Mapping[str, float | int | str] = field(default_factory=dict)
-    per_class: Mapping[int, float] = field(default_factory=dict)  # e.g. the smallest trigger's size by class
-    mask: np.ndarray | None = None  # (H, W): where the trigger acts
-    trigger: np.ndarray | None = None  # (C, H, W): what it looks like
+    per_class: Mapping[int, float] = field(default_factory=dict)  # e.g. the size of the smallest trigger of each class
+    mask: np.ndarray | None = None  # (H, W): position of the trigger
+    trigger: np.ndarray | None = None  # (C, H, W): appearance of the trigger
     before: np.ndarray | None = None  # (M, C, H, W): clean samples
-    after: np.ndarray | None = None  # (M, C, H, W): the same samples, triggered
-    said_before: tuple[int, ...] = ()  # the classes that the model gave the M clean samples; empty: not known
-    said_after: tuple[int, ...] = ()  # and the triggered ones
-    apply: Callable[[Tensor], Tensor] | None = None  # the trigger itself, on inputs
-    texts: tuple[tuple[str, str], ...] = ()  # M clean samples without and with the trigger, where they are texts
-    graph: tuple[GraphNode, ...] = ()  # a part of the computation graph, in the order of computation
+    after: np.ndarray | None = None  # (M, C, H, W): the same samples with the trigger
+    predicted_before: tuple[int, ...] = ()  # predicted classes of the M clean samples; empty: not known
+    predicted_after: tuple[int, ...] = ()  # predicted classes of the M triggered samples
+    apply: Callable[[Tensor], Tensor] | None = None  # adds the trigger to inputs
+    texts: tuple[tuple[str, str], ...] = ()  # M clean texts, each without and with the trigger
+    graph: tuple[GraphNode, ...] = ()  # part of the computation graph, in the order of computation
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one detector says about one variant. A higher score is more suspicious."""
+    """Result of one detector on one variant. A higher score is more suspicious."""
 
     detector: str
-    status: Literal["ok", "abstained", "failed"]
+    outcome: Outcome
     variant: str = "full"
-    reason: str = ""  # why it abstained or failed
+    reason: str = ""  # cause of a missing score; of a PROVEN outcome, the proof as a sentence without its first letter
     score: float | None = None
-    p_value: float | None = None  # against clean reference models; None until the audit has calibrated it
+    p_value: float | None = None  # against clean reference models; None until the audit calibrates it
     target: int | None = None
     technique: str = BACKDOOR_TECHNIQUE
     seconds: float = 0.0
     evidence: Evidence = field(default_factory=Evidence)
-    null_scores: tuple[float, ...] = ()  # the clean reference models' scores that the p-value comes from
-    unfinished: bool = False  # it abstained half-way: what it would have said is not known
-    compared: bool = True  # its score means something beside those of clean models only
-    proof: str = ""  # of one that is not compared: what it found, as a sentence without its first letter
+    null_scores: tuple[float, ...] = ()  # scores of the clean reference models behind the p-value
+
+    @property
+    def proof(self) -> str:
+        """The reason of a PROVEN outcome, else empty."""
+        return self.reason if self.outcome is Outcome.PROVEN else ""

@@ -7,9 +7,12 @@ from typing import final
 import numpy as np
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 
 
 @final
@@ -18,11 +21,11 @@ class RandomScore(Detector):
 
     name = "random-score"
     title = "null control: a random number"
-    needs = frozenset()
+    needs = Requirement.NONE
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         entropy = int(artifact.digest[:16], 16) if artifact.digest else 0
-        return Finding(self.name, "ok", score=float(np.random.default_rng([seed, entropy]).normal()))
+        return Finding(self.name, Outcome.SCORED, score=float(np.random.default_rng([seed, entropy]).normal()))
 
 
 @final
@@ -31,11 +34,11 @@ class WeightNorm(Detector):
 
     name = "weight-norm"
     title = "null control: the size of the weights"
-    needs = frozenset({"weights"})
+    needs = Requirement.WEIGHTS
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         if artifact.weights is not None:
             flat = np.concatenate([np.ravel(np.asarray(w, dtype=np.float64)) for w in artifact.weights.values()])
         else:
             flat = np.concatenate([p.detach().numpy().ravel() for p in artifact.module.parameters()])
-        return Finding(self.name, "ok", score=float(np.sqrt(np.mean(flat**2))))
+        return Finding(self.name, Outcome.SCORED, score=float(np.sqrt(np.mean(flat**2))))

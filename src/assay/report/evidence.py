@@ -1,4 +1,4 @@
-"""A finding's evidence, made ready to be shown."""
+"""Evidence of a finding, as images, texts and bars for a page."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from markupsafe import Markup
 from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
 from assay.io.images import data_uri, difference, picture, trigger_picture
-from assay.report import charts, formatting
+from assay.report import charts
+from assay.report.formatting import class_name, display_text, format_number
 from assay.report.graph_svg import graph_drawing
 
-MOST_BARS = 20
-MOST_SAMPLES = 6
-LONGEST_TEXT = 240
-"""Characters of a sample that are shown."""
+MAX_BARS = 20  # classes
+MAX_SAMPLES = 6
+MAX_TEXT_LENGTH = 240  # characters of a sample
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One input as it was, with the trigger, and what the trigger changed, as ``data:`` addresses.
+class ImageSample:
+    """One image without and with the trigger, and the change, as ``data:`` addresses.
 
-    And the classes that the model gave it; empty where they are not known.
+    The predicted classes are empty if they are not known.
     """
 
     before: str
     after: str
     change: str
-    said_before: str
-    said_after: str
+    predicted_before: str
+    predicted_after: str
 
 
 @dataclass(frozen=True)
 class TextSample:
-    """One text as it was and with the trigger, and the classes that the model gave them."""
+    """One text without and with the trigger, and the predicted classes."""
 
     before: str
     after: str
-    said_before: str
-    said_after: str
+    predicted_before: str
+    predicted_after: str
 
 
 @dataclass(frozen=True)
 class Exhibit:
-    """The pictures or texts of a finding; empty strings for what it has not."""
+    """Images or texts of a finding; an empty string for each missing one."""
 
     trigger: str
     mask: str
-    samples: tuple[Sample, ...]
+    samples: tuple[ImageSample, ...]
     texts: tuple[TextSample, ...]
     target: str
-    graph: Markup = Markup("")  # noqa: RUF009 (a string): a part of the computation graph
+    graph: Markup = Markup("")  # noqa: RUF009 (immutable); part of the computation graph
 
 
 @dataclass(frozen=True)
@@ -63,92 +63,95 @@ class Bar:
     name: str
     value: str
     bar: Markup
-    target: bool
+    is_target: bool
 
 
 @dataclass(frozen=True)
 class Bars:
-    """A value for each class, the target's end of the scale first."""
+    """One value per class, the most suspicious end first."""
 
     rows: tuple[Bar, ...]
     note: str
 
 
 def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None:
-    """The pictures of ``finding``, ``large`` for the top of the page."""
+    """Return the images and texts of a finding, or None without any.
+
+    Args:
+        audit: The audit with the class names.
+        finding: The finding to show.
+        large: Use the size for the top of the page.
+    """
     evidence, longest = finding.evidence, 320 if large else 128
     image = trigger_picture(evidence) if evidence.trigger is not None else None
     exhibit = Exhibit(
         trigger="" if image is None else data_uri(image, longest),
         mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
-        samples=tuple(_samples(audit, evidence, 160 if large else 96)),
-        texts=tuple(_texts(audit, evidence)),
-        target=formatting.class_name(audit, finding.target) if finding.target is not None else "",
+        samples=tuple(_image_samples(audit, evidence, 160 if large else 96)),
+        texts=tuple(_text_samples(audit, evidence)),
+        target=class_name(audit, finding.target) if finding.target is not None else "",
         graph=graph_drawing(evidence.graph),
     )
-    shown = exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts or exhibit.graph
-    return exhibit if shown else None
+    has_content = exhibit.trigger or exhibit.mask or exhibit.samples or exhibit.texts or exhibit.graph
+    return exhibit if has_content else None
 
 
-def _samples(audit: Audit, evidence: Evidence, longest: int) -> list[Sample]:
+def _image_samples(audit: Audit, evidence: Evidence, longest: int) -> list[ImageSample]:
     before, after = evidence.before, evidence.after
     if before is None or after is None or np.shape(before) != np.shape(after):
         return []
+    predictions = _predictions(audit, evidence, len(before))[:MAX_SAMPLES]
     return [
-        Sample(
+        ImageSample(
             data_uri(picture(clean), longest),
             data_uri(picture(triggered), longest),
             data_uri(picture(difference(clean, triggered)), longest),
-            *said,
+            *classes,
         )
-        for clean, triggered, said in zip(
-            before[:MOST_SAMPLES], after[:MOST_SAMPLES], _said(audit, evidence, len(before))[:MOST_SAMPLES], strict=True
-        )
+        for clean, triggered, classes in zip(before[:MAX_SAMPLES], after[:MAX_SAMPLES], predictions, strict=True)
     ]
 
 
-def _texts(audit: Audit, evidence: Evidence) -> list[TextSample]:
-    said = _said(audit, evidence, len(evidence.texts))
+def _text_samples(audit: Audit, evidence: Evidence) -> list[TextSample]:
+    predictions = _predictions(audit, evidence, len(evidence.texts))
     return [
-        TextSample(
-            formatting.display_text(before, LONGEST_TEXT), formatting.display_text(after, LONGEST_TEXT), *classes
-        )
-        for (before, after), classes in list(zip(evidence.texts, said, strict=True))[:MOST_SAMPLES]
+        TextSample(display_text(before, MAX_TEXT_LENGTH), display_text(after, MAX_TEXT_LENGTH), *classes)
+        for (before, after), classes in list(zip(evidence.texts, predictions, strict=True))[:MAX_SAMPLES]
     ]
 
 
-def _said(audit: Audit, evidence: Evidence, count: int) -> list[tuple[str, str]]:
-    """For each of ``count`` samples the names of what the model said before and after; "" unless all are known."""
-    if not len(evidence.said_before) == len(evidence.said_after) == count:
+def _predictions(audit: Audit, evidence: Evidence, count: int) -> list[tuple[str, str]]:
+    """Return the predicted class names of ``count`` samples without and with the trigger; "" unless all are known."""
+    if not len(evidence.predicted_before) == len(evidence.predicted_after) == count:
         return [("", "")] * count
     return [
-        (formatting.class_name(audit, before), formatting.class_name(audit, after))
-        for before, after in zip(evidence.said_before, evidence.said_after, strict=True)
+        (class_name(audit, before), class_name(audit, after))
+        for before, after in zip(evidence.predicted_before, evidence.predicted_after, strict=True)
     ]
 
 
 def bars_of(audit: Audit, finding: Finding) -> Bars | None:
-    """The finite values per class, at most 20 of them, the target always among them."""
+    """Return the finite values per class: at most 20, the target always among them; None without any."""
     values = {index: value for index, value in finding.evidence.per_class.items() if math.isfinite(value)}
     if not values:
         return None
-    order = sorted(values, key=lambda index: values[index], reverse=_target_is_high(values, finding.target))
-    shown = order[:MOST_BARS]
+    order = sorted(values, key=lambda index: values[index], reverse=_high_is_suspicious(values, finding.target))
+    shown = order[:MAX_BARS]
     if finding.target in values and finding.target not in shown:
         shown[-1] = finding.target
     longest = max(abs(values[index]) for index in shown) or 1.0
     rows = [
         Bar(
-            name=formatting.class_name(audit, index),
-            value=formatting.format_number(values[index]),
+            name=class_name(audit, index),
+            value=format_number(values[index]),
             bar=charts.bar(abs(values[index]) / longest),
-            target=index == finding.target,
+            is_target=index == finding.target,
         )
         for index in shown
     ]
     return Bars(tuple(rows), "" if len(shown) == len(values) else f"{len(shown)} of {len(values):,} classes shown")
 
 
-def _target_is_high(values: dict[int, float], target: int | None) -> bool:
-    """Whether the target stands at the high end: most detectors measure a trigger's size, where small is suspicious."""
+def _high_is_suspicious(values: dict[int, float], target: int | None) -> bool:
+    """Return True if the target is above the median. For a trigger size, as in most detectors, low is suspicious."""
     return target in values and values[target] > float(np.median(list(values.values())))

@@ -1,4 +1,4 @@
-"""The audit as JSON, schema ``assay.audit/1`` (``audit.schema.json`` beside this file)."""
+"""Audit as JSON with the schema ``assay.audit/2``, published as ``audit.schema.json`` in this folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from assay.core.finding import Evidence, Finding
-from assay.core.result import Audit, VariantResult
+from assay.core.result import Audit, SweepPoint, VariantResult
 
-SCHEMA = "assay.audit/1"
-LARGEST_PICTURE = 64
-"""Pictures of at most this height and width stand in the JSON; larger ones only in the .npz files beside it."""
+SCHEMA = "assay.audit/2"
+MAX_IMAGE_SIDE = 64  # pixels; the JSON leaves out larger images, the .npz files of the report contain them
 
 
 def to_json(audit: Audit) -> dict[str, Any]:
-    """The whole audit in plain JSON types; numbers that are not finite become null."""
+    """Return the whole audit in plain JSON types. Numbers that are not finite become null."""
     document = {
         "schema": SCHEMA,
         "version": audit.version,
@@ -27,18 +26,18 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "reason": audit.reason,
         "p_value": audit.p_value,
         "false_alarm_rate": audit.false_alarm_rate,
-        "statistic": audit.statistic,
+        "combined_statistic": audit.statistic,
         "target": audit.target,
-        "strongest": audit.strongest,
+        "strongest_test": audit.strongest,
         "model": asdict(audit.model),
         "findings": [_finding(finding) for finding in audit.findings],
         "variants": [_variant(variant) for variant in audit.variants],
         "limits": list(audit.limits),
-        "null": None if audit.null is None else asdict(audit.null),
+        "null_distribution": None if audit.null is None else asdict(audit.null),
         "seconds": audit.seconds,
         "seed": audit.seed,
         "command": audit.command,
-        "waking": [asdict(point) for point in audit.waking],
+        "trigger_sweep": [_sweep_point(point) for point in audit.trigger_sweep],
         "notes": list(audit.notes),
         "data": {"name": audit.data_name, "samples": audit.data_samples},
     }
@@ -46,14 +45,14 @@ def to_json(audit: Audit) -> dict[str, Any]:
 
 
 def dumps(document: dict[str, Any]) -> str:
-    """Indented JSON in ASCII with a newline at its end, lists of numbers on one line each."""
+    """Return indented ASCII JSON with a final newline; each list of numbers is on one line."""
     text = json.dumps(document, indent=2, allow_nan=False)
-    # A raw newline never stands inside a JSON string, so this cannot match in one.
+    # JSON strings contain no raw newline, so this pattern cannot match inside one.
     return re.sub(r"\[\n\s+([^\[\]{}\"]+?)\n\s+\]", lambda rows: "[" + " ".join(rows[1].split()) + "]", text) + "\n"
 
 
 def plain(value: Any) -> Any:
-    """``value`` in types and texts that any JSON reader takes: no NaN, no NumPy scalars, no broken Unicode."""
+    """Return ``value`` in types and texts for any JSON reader: no NaN, no NumPy scalars, no broken Unicode."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -71,38 +70,55 @@ def _finding(finding: Finding) -> dict[str, Any]:
     return {
         "detector": finding.detector,
         "variant": finding.variant,
-        "status": finding.status,
+        "outcome": finding.outcome,
         "reason": finding.reason,
-        "proof": finding.proof,
         "score": finding.score,
         "p_value": finding.p_value,
         "target": finding.target,
         "technique": finding.technique,
         "seconds": finding.seconds,
         "evidence": _evidence(finding.evidence),
-        "null_scores": finding.null_scores,
+        "reference_scores": finding.null_scores,
+    }
+
+
+def _variant(variant: VariantResult) -> dict[str, Any]:
+    return {
+        "name": variant.name,
+        "description": variant.spec,
+        "accuracy": variant.accuracy,
+        "agreement": variant.agreement,
+        "outcome": variant.outcome,
+        "reason": variant.reason,
+    }
+
+
+def _sweep_point(point: SweepPoint) -> dict[str, Any]:
+    return {
+        "compression": point.kind,
+        "level": point.step,
+        "agreement": point.agreement,
+        "trigger_success": point.success,
+        "target": point.target,
+        "test": point.test,
     }
 
 
 def _evidence(evidence: Evidence) -> dict[str, Any]:
-    pictures = {"mask": _rows(evidence.mask), "trigger": _rows(evidence.trigger)}
-    said = {"said_before": evidence.said_before, "said_after": evidence.said_after}
+    images = {"mask": _rows(evidence.mask), "trigger": _rows(evidence.trigger)}
+    predictions = {"predicted_before": evidence.predicted_before, "predicted_after": evidence.predicted_after}
     return {
         "numbers": dict(evidence.numbers),
         "per_class": dict(evidence.per_class),
-        **{name: rows for name, rows in pictures.items() if rows is not None},
-        **{name: list(classes) for name, classes in said.items() if classes},
+        **{name: rows for name, rows in images.items() if rows is not None},
+        **{name: list(classes) for name, classes in predictions.items() if classes},
         **({"graph": [asdict(node) for node in evidence.graph]} if evidence.graph else {}),
         **({"texts": [list(pair) for pair in evidence.texts]} if evidence.texts else {}),
     }
 
 
 def _rows(array: np.ndarray | None) -> list[Any] | None:
-    """Nested lists rounded to four digits, or None where the picture is absent, large or not finite."""
-    if array is None or max(np.shape(array)[-2:], default=0) > LARGEST_PICTURE or not np.isfinite(array).all():
+    """Return nested lists, rounded to four digits; None for an image that is missing, large or not finite."""
+    if array is None or max(np.shape(array)[-2:], default=0) > MAX_IMAGE_SIDE or not np.isfinite(array).all():
         return None
     return np.asarray(array, dtype=np.float64).round(4).tolist()
-
-
-def _variant(variant: VariantResult) -> dict[str, Any]:
-    return asdict(variant)

@@ -1,4 +1,4 @@
-"""The audit as JUnit XML: a test case for each variant and detector, and one for the verdict."""
+"""Audit as JUnit XML: one test case for each variant and detector, and one for the verdict."""
 
 from __future__ import annotations
 
@@ -6,86 +6,85 @@ import math
 import re
 from xml.etree import ElementTree
 
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
 from assay.core.finding import Finding
-from assay.core.result import Audit, VariantResult
-from assay.report import formatting, selection
+from assay.core.result import Audit
+from assay.report.formatting import class_name, format_number, format_p_value, format_percent
+from assay.report.selection import decisive_findings
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(audit: Audit) -> str:
-    """One test suite. A finding that the verdict rests on fails its test; an inconclusive verdict is an error."""
-    suite = ElementTree.Element("testsuite", name="assay", time=_seconds(audit.seconds))
-    _properties(suite, audit)
-    _verdict(suite, audit)
-    blamed = {id(finding) for finding in selection.decisive_findings(audit)}
+    """Return one test suite.
+
+    The decisive findings fail their test cases. An inconclusive verdict is an error.
+    """
+    decisive = {id(finding) for finding in decisive_findings(audit)}
+    suite = TestSuite("assay")
+    for name, value in _properties(audit).items():
+        suite.add_property(name, _xml_text(value))
+    suite.add_testcase(_verdict_case(audit))
     for finding in audit.findings:
-        _case(suite, audit, finding, fails=id(finding) in blamed)
+        suite.add_testcase(_finding_case(audit, finding, fails=id(finding) in decisive))
     for variant in audit.variants:
-        if variant.skipped:
-            _skipped(suite, variant)
-    for outcome, count in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        suite.set(outcome, str(len(suite.findall(f"testcase/{count}"))))
-    suite.set("tests", str(len(suite.findall("testcase"))))
-    root = ElementTree.Element("testsuites")
-    root.append(suite)
-    ElementTree.indent(root)
-    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
+        if variant.reason:
+            suite.add_testcase(_case(variant.name, "variant", 0.0, Skipped(_xml_text(variant.reason))))
+    suite.time = _seconds(audit.seconds)  # instead of the sum over the test cases
+    root = JUnitXml()
+    root.add_testsuite(suite)
+    tree = ElementTree.fromstring(root.tostring())
+    ElementTree.indent(tree)
+    return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(tree, encoding="unicode") + "\n"
 
 
-def _properties(suite: ElementTree.Element, audit: Audit) -> None:
-    group = ElementTree.SubElement(suite, "properties")
-    values = {
+def _properties(audit: Audit) -> dict[str, str]:
+    return {
         "model": audit.model.path,
         "digest": audit.model.digest,
         "planted": audit.model.planted or "",
         "verdict": audit.verdict,
-        "p_value": formatting.format_p_value(audit.p_value),
-        "false_alarm_rate": formatting.format_percent(audit.false_alarm_rate),
+        "p_value": format_p_value(audit.p_value),
+        "false_alarm_rate": format_percent(audit.false_alarm_rate),
         "seed": str(audit.seed),
         "version": audit.version,
     }
-    for name, value in values.items():
-        ElementTree.SubElement(group, "property", name=name, value=_xml(value))
 
 
-def _verdict(suite: ElementTree.Element, audit: Audit) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname="assay", name="verdict", time=_seconds(audit.seconds))
-    # Not "skipped" where it is inconclusive: a build must not turn green because nothing could be tested.
-    outcome = {"backdoored": "failure", "inconclusive": "error"}.get(audit.verdict)
-    if outcome:
-        ElementTree.SubElement(case, outcome, type=audit.verdict, message=_xml(audit.reason))
+def _verdict_case(audit: Audit) -> TestCase:
+    # An inconclusive audit is an error, not skipped: a build must not pass because nothing could be tested.
+    kind = {"backdoored": Failure, "inconclusive": Error}.get(audit.verdict)
+    result = None if kind is None else kind(_xml_text(audit.reason), audit.verdict)
+    return _case("", "verdict", audit.seconds, result)
 
 
-def _case(suite: ElementTree.Element, audit: Audit, finding: Finding, *, fails: bool) -> None:
-    case = ElementTree.SubElement(
-        suite,
-        "testcase",
-        classname=_xml(f"assay.{finding.variant}"),
-        name=_xml(finding.detector),
-        time=_seconds(finding.seconds),
-    )
-    if finding.status == "abstained":
-        ElementTree.SubElement(case, "skipped", message=_xml(finding.reason))
-    elif finding.status == "failed":
-        ElementTree.SubElement(case, "error", type="failed", message=_xml(finding.reason))
+def _finding_case(audit: Audit, finding: Finding, *, fails: bool) -> TestCase:
+    result = None
+    if finding.outcome.status == "abstained":
+        result = Skipped(_xml_text(finding.reason))
+    elif finding.outcome.status == "failed":
+        result = Error(_xml_text(finding.reason), "failed")
     elif fails:
         text = (
-            f"score {formatting.format_number(finding.score)}, p-value {formatting.format_p_value(finding.p_value)}, "
-            f"target {formatting.class_name(audit, finding.target)}"
+            f"score {format_number(finding.score)}, p-value {format_p_value(finding.p_value)}, "
+            f"target {class_name(audit, finding.target)}"
         )
-        ElementTree.SubElement(case, "failure", type=_xml(finding.technique), message=_xml(text))
+        result = Failure(_xml_text(text), _xml_text(finding.technique))
+    return _case(finding.variant, finding.detector, finding.seconds, result)
 
 
-def _skipped(suite: ElementTree.Element, variant: VariantResult) -> None:
-    case = ElementTree.SubElement(suite, "testcase", classname=_xml(f"assay.{variant.name}"), name="variant", time="0")
-    ElementTree.SubElement(case, "skipped", message=_xml(variant.skipped))
+def _case(variant: str, name: str, seconds: float, result: Failure | Error | Skipped | None) -> TestCase:
+    case = TestCase(_xml_text(name), _xml_text(f"assay.{variant}" if variant else "assay"), _seconds(seconds))
+    if result is not None:
+        case.result = [result]
+    return case
 
 
-def _seconds(value: float) -> str:
-    return f"{value if math.isfinite(value) else 0:.3f}"
+def _seconds(value: float) -> float:
+    return round(value, 3) if math.isfinite(value) else 0.0
 
 
-def _xml(text: str) -> str:
-    """``text`` without the characters that XML 1.0 cannot hold even when escaped."""
+def _xml_text(text: str) -> str:
+    """Return ``text`` without the characters that XML 1.0 cannot contain, escaped or not."""
     return _NOT_XML.sub("", text)

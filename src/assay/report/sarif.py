@@ -1,4 +1,4 @@
-"""The audit as SARIF 2.1.0, for code scanning services."""
+"""Audit as SARIF 2.1.0, for code scanning services."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 from assay.core.finding import BACKDOOR_TECHNIQUE, Finding
 from assay.core.result import Audit
-from assay.report import formatting, selection
+from assay.report.formatting import class_name, display_text, format_number, format_p_value
 from assay.report.json_document import plain
+from assay.report.selection import decisive_findings
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"
@@ -20,7 +21,7 @@ INCONCLUSIVE = "audit-inconclusive"
 
 
 def to_sarif(audit: Audit) -> dict[str, Any]:
-    """One run: a rule per detector, a result per finding that the verdict rests on, notes for what did not run."""
+    """Return one run: a rule per detector, a result per decisive finding, and a note per test without a score."""
     techniques = sorted({finding.technique for finding in audit.findings} | {BACKDOOR_TECHNIQUE})
     rules = _rules(audit, techniques)
     run = {
@@ -54,20 +55,20 @@ def _rules(audit: Audit, techniques: list[str]) -> list[dict[str, Any]]:
     rules = [
         _rule(
             name,
-            f"{formatting.display_text(name)} finds evidence of a backdoor in the model.",
+            f"{display_text(name)} finds evidence of a backdoor in the model.",
             "error",
             technique,
             techniques,
         )
         for name, technique in detectors.items()
     ]
-    silent = "The audit could not decide whether the model carries a backdoor."
-    return [*rules, _rule(INCONCLUSIVE, silent, "warning", BACKDOOR_TECHNIQUE, techniques)]
+    description = "The audit could not decide whether the model carries a backdoor."
+    return [*rules, _rule(INCONCLUSIVE, description, "warning", BACKDOOR_TECHNIQUE, techniques)]
 
 
 def _rule(name: str, description: str, level: str, technique: str, techniques: list[str]) -> dict[str, Any]:
     reference = {"id": technique, "index": techniques.index(technique), "toolComponent": {"name": ATLAS, "index": 0}}
-    advice = "Do not deploy the model before its report has been read: it shows the trigger, if one was reconstructed."
+    advice = "Read the report before you deploy the model: it shows the reconstructed trigger, if there is one."
     return {
         "id": name,
         "shortDescription": {"text": description},
@@ -101,11 +102,11 @@ def _taxonomy(techniques: list[str]) -> dict[str, Any]:
 
 def _results(audit: Audit, rules: list[dict[str, Any]], techniques: list[str]) -> list[dict[str, Any]]:
     if audit.verdict == "inconclusive":
-        text = f"Inconclusive: {formatting.display_text(audit.reason, 1000)}"
+        text = f"Inconclusive: {display_text(audit.reason, 1000)}"
         return [_result(audit, rules, techniques, INCONCLUSIVE, text, None)]
     return [
         _result(audit, rules, techniques, finding.detector, _message(audit, finding), finding)
-        for finding in selection.decisive_findings(audit)
+        for finding in decisive_findings(audit)
     ]
 
 
@@ -114,58 +115,60 @@ def _result(
 ) -> dict[str, Any]:
     technique = BACKDOOR_TECHNIQUE if finding is None else finding.technique
     identity = f"{audit.model.digest}|{rule}|{'' if finding is None else finding.variant}"
-    found = {} if finding is None else {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
+    properties = (
+        {} if finding is None else {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
+    )
     return {
         "ruleId": rule,
         "ruleIndex": [item["id"] for item in rules].index(rule),
         "level": "warning" if finding is None else "error",
         "message": {"text": text},
-        # A model has no lines, but code scanning services do not show a result without one.
+        # A model has no lines, but code scanning services hide a result without one.
         "locations": [{"physicalLocation": {"artifactLocation": _location(audit), "region": {"startLine": 1}}}],
         "partialFingerprints": {
             "assayModelDigest/v1": audit.model.digest,
             "assayFinding/v1": hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(),
         },
         "taxa": [{"id": technique, "index": techniques.index(technique), "toolComponent": {"name": ATLAS, "index": 0}}],
-        "properties": {**found, "target": audit.target if finding is None else finding.target},
+        "properties": {**properties, "target": audit.target if finding is None else finding.target},
     }
 
 
 def _message(audit: Audit, finding: Finding) -> str:
-    target = "" if finding.target is None else f" towards {formatting.class_name(audit, finding.target)!r}"
-    detector, variant = formatting.display_text(finding.detector), formatting.display_text(finding.variant)
+    target = "" if finding.target is None else f" towards {class_name(audit, finding.target)!r}"
+    detector, variant = display_text(finding.detector), display_text(finding.variant)
     return (
-        f"Backdoor{target} found by {detector} in the form {variant!r}: score {formatting.format_number(finding.score)}, "
-        f"p-value {formatting.format_p_value(finding.p_value)}. {formatting.display_text(audit.reason, 1000)}"
+        f"Backdoor{target} found by {detector} in variant {variant!r}: score {format_number(finding.score)}, "
+        f"p-value {format_p_value(finding.p_value)}. {display_text(audit.reason, 1000)}"
     )
 
 
 def _notes(audit: Audit, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Why a detector or a whole form was not part of the audit."""
+    """Return one note for each test without a score and each variant without tests."""
     order = [rule["id"] for rule in rules]
     notes: list[dict[str, Any]] = []
     for finding in audit.findings:
-        if finding.status != "ok":
-            level = "error" if finding.status == "failed" else "note"
+        if not finding.outcome.completed:
+            level = "error" if finding.outcome.status == "failed" else "note"
             rule = {"id": finding.detector, "index": order.index(finding.detector)}
-            what = f"{finding.status} on {finding.variant}"
-            notes.append(_note(level, what, finding.reason, {"associatedRule": rule}))
+            subject = f"{finding.outcome} on {finding.variant}"
+            notes.append(_note(level, subject, finding.reason, {"associatedRule": rule}))
     for variant in audit.variants:
-        if variant.skipped:
-            notes.append(_note("note", f"form {variant.name} not searched", variant.skipped, {}))
+        if variant.reason:
+            notes.append(_note("note", f"variant {variant.name} not tested", variant.reason, {}))
     return notes
 
 
-def _note(level: str, what: str, why: str, extra: dict[str, Any]) -> dict[str, Any]:
+def _note(level: str, subject: str, reason: str, extra: dict[str, Any]) -> dict[str, Any]:
     return {
         "level": level,
-        "message": {"text": f"{formatting.display_text(what)}: {formatting.display_text(why, 600)}"},
+        "message": {"text": f"{display_text(subject)}: {display_text(reason, 600)}"},
         **extra,
     }
 
 
 def _location(audit: Audit) -> dict[str, Any]:
-    """The model's path as a URI: relative to the working folder where it lies in it, as such services want it."""
+    """Return the path of the model as a URI, relative to the working folder if possible, as such services expect."""
     path = plain(audit.model.path) or "model"
     if os.path.isabs(path):
         try:

@@ -1,26 +1,26 @@
-"""Which findings speak for the verdict, and which speaks loudest."""
+"""Selection of the findings behind a verdict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 
-from assay.calibration.null import cell
+from assay.calibration.reference import make_test_id
 from assay.core.finding import Finding
 from assay.core.result import Audit
 
 
 def decisive_findings(audit: Audit) -> tuple[Finding, ...]:
-    """The findings on which the verdict "backdoored" rests: those at or below the false-alarm rate, and the smallest p.
+    """Return the findings behind the verdict "backdoored"; none for any other verdict.
 
-    Those that need no comparison, where there are any. Empty for any other verdict. Where nothing is calibrated, every
-    finding that has a score counts.
+    Proven findings take precedence. Otherwise these are the findings with a p-value at or below the false-alarm rate,
+    and the smallest p-value. Without any p-value, all findings with a score count.
     """
     if audit.verdict != "backdoored":
         return ()
     if proven := tuple(finding for finding in audit.findings if finding.proof):
         return proven
-    scored = tuple(finding for finding in audit.findings if finding.status == "ok")
+    scored = tuple(finding for finding in audit.findings if finding.outcome.completed)
     values = [p for finding in scored if (p := finite_p_value(finding)) is not None]
     if not values:
         return scored
@@ -29,26 +29,34 @@ def decisive_findings(audit: Audit) -> tuple[Finding, ...]:
 
 
 def strongest_finding(audit: Audit, findings: Iterable[Finding]) -> Finding | None:
-    """The finding that the verdict rests on, if it is among these.
+    """Return the strongest of some findings.
 
-    Else the one with the smallest p-value; among equals the one that agrees with the verdict's target and shows most:
-    conformal p-values tie often, as none can be below 1 / (reference models + 1).
+    The test that the verdict names comes first, then the smallest p-value. Conformal p-values tie often, as none is
+    below 1 / (reference models + 1). Among equal ones, agreement with the target of the verdict and evidence to show
+    decide.
+
+    Args:
+        audit: The audit with the verdict.
+        findings: The candidates.
+
+    Returns:
+        The strongest finding with a score, or None without any.
     """
     findings = tuple(findings)
     for finding in findings:
-        if cell(finding.variant, finding.detector) == audit.strongest:
+        if make_test_id(finding.variant, finding.detector) == audit.strongest:
             return finding
 
     def rank(finding: Finding) -> tuple[float, bool, bool, float]:
         p, score = finite_p_value(finding), finding.score
         agrees = finding.target is not None and finding.target == audit.target
-        shows = finding.evidence.trigger is not None or finding.evidence.after is not None
-        return (2.0 if p is None else p, not agrees, not shows, -(score if score is not None else -math.inf))
+        has_images = finding.evidence.trigger is not None or finding.evidence.after is not None
+        return (2.0 if p is None else p, not agrees, not has_images, -(score if score is not None else -math.inf))
 
-    return min((finding for finding in findings if finding.status == "ok"), key=rank, default=None)
+    return min((finding for finding in findings if finding.outcome.completed), key=rank, default=None)
 
 
 def finite_p_value(finding: Finding) -> float | None:
-    """The finding's p-value, None where it has none that is a number."""
+    """Return the p-value of a finding, or None if it is missing or not finite."""
     p = finding.p_value
     return p if p is not None and math.isfinite(p) else None

@@ -1,4 +1,4 @@
-"""What the page shows, in texts, pictures and charts: the template only lays it out."""
+"""Content of the HTML page: texts, images and charts. The template defines only the layout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ from typing import Literal
 
 from markupsafe import Markup
 
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.core.result import Audit, VariantResult
-from assay.report import charts, formatting, selection
+from assay.report import charts, selection
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
+from assay.report.formatting import (
+    DASH,
+    class_name,
+    display_text,
+    format_duration,
+    format_label,
+    format_number,
+    format_odds,
+    format_p_value,
+    format_percent,
+)
 
-Tone = Literal["bad", "good", "unsure", "none"]
+Tone = Literal["bad", "good", "unsure", "none"]  # CSS class
 TONES: dict[str, Tone] = {"backdoored": "bad", "clean": "good", "inconclusive": "unsure"}
 
 
@@ -24,26 +35,26 @@ class FindingView:
 
     name: str
     tone: Tone
-    ran: bool
-    status: str
+    has_score: bool
+    result: str
     score: str
     p_value: str
     target: str
     seconds: str
     reason: str
-    proven: bool
+    is_proven: bool
     technique: str
     numbers: tuple[tuple[str, str], ...]
     chart: Markup | None
     chart_note: str
     bars: Bars | None
     exhibit: Exhibit | None
-    open: bool
+    is_open: bool
 
 
 @dataclass(frozen=True)
 class VariantView:
-    """One form of the model."""
+    """One variant of the model."""
 
     name: str
     spec: str
@@ -52,8 +63,8 @@ class VariantView:
     strongest: str
     strongest_p: str
     tone: Tone
-    verdict: str
-    skipped: str
+    result: str
+    not_tested_reason: str
     findings: tuple[FindingView, ...]
 
 
@@ -63,18 +74,18 @@ class Page:
 
     title: str
     tone: Tone
-    word: str
+    verdict: str
     sentence: str
     reason: str
     meaning: tuple[str, ...]
     planted: str
-    star: FindingView | None
-    star_variant: str
+    strongest: FindingView | None
+    strongest_variant: str
     variants: tuple[VariantView, ...]
     chart: Markup | None
     chart_note: str
-    waking: tuple[tuple[str, Markup], ...]  # by kind of compression
-    waking_of: str  # whose trigger that is
+    sweep: tuple[tuple[str, Markup], ...]  # by kind of compression
+    sweep_trigger: str  # origin of the trigger
     limits: tuple[str, ...]
     command: str
     input: str
@@ -82,118 +93,114 @@ class Page:
 
 
 def page_of(audit: Audit) -> Page:
-    """Everything the page says about ``audit``."""
+    """Return the content of the page of ``audit``."""
     tone = TONES[audit.verdict]
-    blamed = selection.decisive_findings(audit)
-    best = selection.strongest_finding(audit, blamed)
+    decisive = selection.decisive_findings(audit)
+    strongest = selection.strongest_finding(audit, decisive)
     null = audit.null.statistics if audit.null else ()
     return Page(
-        title=formatting.display_text(audit.model.path) or "model",
+        title=display_text(audit.model.path) or "model",
         tone=tone,
-        word=audit.verdict.capitalize(),
+        verdict=audit.verdict.capitalize(),
         sentence=_sentence(audit),
-        reason=formatting.display_text(audit.reason, 1000),
+        reason=display_text(audit.reason, 1000),
         meaning=tuple(_meaning(audit)),
-        planted="" if audit.model.planted is None else formatting.display_text(audit.model.planted, 600) or "(empty)",
-        star=None if best is None else _finding(audit, best, blamed, best, large=True),
-        star_variant="" if best is None else formatting.display_text(best.variant, 60),
-        variants=tuple(_variants(audit, blamed, best)),
+        planted="" if audit.model.planted is None else display_text(audit.model.planted, 600) or "(empty)",
+        strongest=None if strongest is None else _finding(audit, strongest, decisive, strongest, large=True),
+        strongest_variant="" if strongest is None else display_text(strongest.variant, 60),
+        variants=tuple(_variants(audit, decisive, strongest)),
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
-        chart_note=_among(null, audit.statistic),
-        waking=tuple(_waking(audit)),
-        waking_of=_waking_of(audit),
-        limits=tuple(formatting.display_text(limit, 1000) for limit in audit.limits),
-        command=formatting.display_text(audit.command, 1000),
+        chart_note=_rank_note(null, audit.statistic),
+        sweep=tuple(_sweep(audit)),
+        sweep_trigger=_sweep_trigger(audit),
+        limits=tuple(display_text(limit, 1000) for limit in audit.limits),
+        command=display_text(audit.command, 1000),
         input=_input(audit),
         facts=tuple(_facts(audit)),
     )
 
 
-def _waking(audit: Audit) -> Iterator[tuple[str, Markup]]:
-    for kind in dict.fromkeys(point.kind for point in audit.waking):
-        yield kind, charts.waking_chart(kind, [point for point in audit.waking if point.kind == kind])
+def _sweep(audit: Audit) -> Iterator[tuple[str, Markup]]:
+    for kind in dict.fromkeys(point.kind for point in audit.trigger_sweep):
+        yield kind, charts.sweep_chart(kind, [point for point in audit.trigger_sweep if point.kind == kind])
 
 
-def _waking_of(audit: Audit) -> str:
-    if not audit.waking:
+def _sweep_trigger(audit: Audit) -> str:
+    if not audit.trigger_sweep:
         return ""
-    form, _, detector = audit.waking[0].test.rpartition("/")
-    name = formatting.class_name(audit, audit.waking[0].target)
-    return f"What {detector} found in the form {form}, for the class {name}."
+    variant, _, detector = audit.trigger_sweep[0].test.rpartition("/")
+    name = class_name(audit, audit.trigger_sweep[0].target)
+    return f"Trigger found by {detector} in variant {variant}. Target: {name}."
 
 
 def _sentence(audit: Audit) -> str:
-    forms = sum(not variant.skipped for variant in audit.variants)
-    where = "in the model as given" if forms <= 1 else f"in any of the {forms} forms tested"
+    tested = sum(not variant.reason for variant in audit.variants)
     if audit.verdict == "clean":
-        return f"No backdoor was found {where}."
+        return f"No backdoor found in {'the model as given' if tested <= 1 else f'the {tested} tested variants'}."
     if audit.verdict == "inconclusive":
-        return "This audit cannot say whether the model carries a backdoor."
+        return "The audit could not decide whether the model has a backdoor."
     if audit.target is None:
-        return "This model very likely carries a backdoor."
-    name = formatting.class_name(audit, audit.target)
+        return "This model very likely has a backdoor."
+    name = class_name(audit, audit.target)
     if audit.model.num_classes is None:
-        return (
-            f"This encoder very likely carries a backdoor that draws whatever has the trigger to one point, in {name}."
-        )
-    return f"This model very likely carries a backdoor that makes it answer “{name}”."
+        return f"This encoder very likely has a backdoor: inputs with the trigger get nearly the same embedding, in {name}."
+    return f"This model very likely has a backdoor. Target class: “{name}”."
 
 
 def _meaning(audit: Audit) -> list[str]:
-    """The p-value and the false-alarm rate in plain words."""
+    """Return the p-value and the false-alarm rate in words."""
     lines = []
-    sound = audit.verdict != "inconclusive" or audit.false_alarm_rate is not None
-    if audit.p_value is not None and math.isfinite(audit.p_value) and sound:
+    has_rate = audit.verdict != "inconclusive" or audit.false_alarm_rate is not None
+    if audit.p_value is not None and math.isfinite(audit.p_value) and has_rate:
         lines.append(
-            f"Of clean models, about {formatting.format_odds(audit.p_value)} would look at least this suspicious "
-            f"(p\u00a0{_equals(formatting.format_p_value(audit.p_value))})."
+            f"About {format_odds(audit.p_value)} clean models look at least this suspicious "
+            f"(p\u00a0{_equals(format_p_value(audit.p_value))})."
         )
     rate = audit.false_alarm_rate
     if rate is not None and rate > 0 and math.isfinite(rate):
         lines.append(
-            f"The whole audit, every test on every form together, raises a false alarm on about "
-            f"{formatting.format_odds(rate)} clean models ({formatting.format_percent(rate)})."
+            f"The whole audit, with all tests on all variants, raises a false alarm on about "
+            f"{format_odds(rate)} clean models ({format_percent(rate)})."
         )
-    if not sound:
-        return lines or ["No error rate is stated: it would be that of a verdict which is not given."]
+    if not has_rate:
+        return lines or ["No error rate: the audit was inconclusive."]
     if any(finding.proof for finding in audit.findings):
-        return lines or ["It was found, not inferred from scores: no error rate belongs to it."]
-    return lines or ["There was nothing to compare the scores with, so no error rate can be stated."]
+        return lines or ["No error rate: the backdoor was found directly, not inferred from scores."]
+    return lines or ["No error rate: there were no reference models to compare the scores with."]
 
 
-def _variants(audit: Audit, blamed: tuple[Finding, ...], best: Finding | None) -> list[VariantView]:
+def _variants(audit: Audit, decisive: tuple[Finding, ...], strongest: Finding | None) -> list[VariantView]:
     known = {variant.name for variant in audit.variants}
     extra = {finding.variant: None for finding in audit.findings if finding.variant not in known}
-    forms = [*audit.variants, *(VariantResult(name, "", None) for name in extra)]
-    return [_variant(audit, variant, blamed, best) for variant in forms]
+    variants = [*audit.variants, *(VariantResult(name, "", None) for name in extra)]
+    return [_variant(audit, variant, decisive, strongest) for variant in variants]
 
 
-def _variant(audit: Audit, variant: VariantResult, blamed: tuple[Finding, ...], best: Finding | None) -> VariantView:
+def _variant(
+    audit: Audit, variant: VariantResult, decisive: tuple[Finding, ...], strongest: Finding | None
+) -> VariantView:
     findings = [finding for finding in audit.findings if finding.variant == variant.name]
     top = selection.strongest_finding(audit, findings)
-    tone, verdict = _variant_verdict(audit, variant, top, any(_is_among(finding, blamed) for finding in findings))
+    is_backdoored = any(_is_among(finding, decisive) for finding in findings)
+    tone, result = _variant_result(audit, variant, top, is_backdoored)
     return VariantView(
-        name=formatting.display_text(variant.name, 60),
-        spec=formatting.display_text(variant.spec),
-        accuracy=formatting.format_percent(variant.accuracy),
-        agreement=formatting.format_percent(variant.agreement),
-        strongest=formatting.DASH if top is None else formatting.display_text(top.detector, 60),
-        strongest_p=""
-        if top is None or top.p_value is None
-        else f"p\u00a0{_equals(formatting.format_p_value(top.p_value))}",
+        name=display_text(variant.name, 60),
+        spec=display_text(variant.spec),
+        accuracy=format_percent(variant.accuracy),
+        agreement=format_percent(variant.agreement),
+        strongest=DASH if top is None else display_text(top.detector, 60),
+        strongest_p="" if top is None or top.p_value is None else f"p\u00a0{_equals(format_p_value(top.p_value))}",
         tone=tone,
-        verdict=verdict,
-        skipped=formatting.display_text(variant.skipped, 600),
-        findings=tuple(_finding(audit, finding, blamed, best) for finding in findings),
+        result=result,
+        not_tested_reason=display_text(variant.reason, 600),
+        findings=tuple(_finding(audit, finding, decisive, strongest) for finding in findings),
     )
 
 
-def _variant_verdict(audit: Audit, variant: VariantResult, top: Finding | None, guilty: bool) -> tuple[Tone, str]:
-    if variant.skipped:
-        return "none", "not searched"
-    if top is None:
+def _variant_result(audit: Audit, variant: VariantResult, top: Finding | None, is_backdoored: bool) -> tuple[Tone, str]:
+    if variant.reason or top is None:
         return "none", "not tested"
-    if guilty:
+    if is_backdoored:
         return "bad", "backdoor found"
     if audit.verdict == "inconclusive":
         return "unsure", "undecided"
@@ -201,58 +208,58 @@ def _variant_verdict(audit: Audit, variant: VariantResult, top: Finding | None, 
 
 
 def _finding(
-    audit: Audit, finding: Finding, blamed: tuple[Finding, ...], best: Finding | None, *, large: bool = False
+    audit: Audit, finding: Finding, decisive: tuple[Finding, ...], strongest: Finding | None, *, large: bool = False
 ) -> FindingView:
-    tone, status = _status(audit, finding, blamed)
-    name, target = formatting.display_text(finding.detector, 60), formatting.class_name(audit, finding.target)
+    tone, result = _finding_result(audit, finding, decisive)
+    name, target = display_text(finding.detector, 60), class_name(audit, finding.target)
     return FindingView(
         name=name,
         tone=tone,
-        ran=finding.status == "ok",
-        status=status,
-        score=formatting.format_number(finding.score),
-        p_value=formatting.format_p_value(finding.p_value),
+        has_score=finding.outcome.completed,
+        result=result,
+        score=format_number(finding.score),
+        p_value=format_p_value(finding.p_value),
         target=target,
-        seconds=formatting.format_duration(finding.seconds),
-        reason=formatting.display_text(finding.proof or finding.reason, 600),
-        proven=bool(finding.proof),
-        technique=formatting.display_text(finding.technique, 40),
-        numbers=tuple((formatting.format_label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
+        seconds=format_duration(finding.seconds),
+        reason=display_text(finding.reason, 600),
+        is_proven=bool(finding.proof),
+        technique=display_text(finding.technique, 40),
+        numbers=tuple((format_label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
         chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
-        chart_note=_among(finding.null_scores, finding.score),
+        chart_note=_rank_note(finding.null_scores, finding.score),
         bars=bars_of(audit, finding),
         exhibit=exhibit_of(audit, finding, large=large),
-        open=finding is best,
+        is_open=finding is strongest,
     )
 
 
-def _status(audit: Audit, finding: Finding, blamed: tuple[Finding, ...]) -> tuple[Tone, str]:
-    if finding.status != "ok":
-        return "none", finding.status
-    if _is_among(finding, blamed):
-        return "bad", "stands out"
-    if not finding.compared:
-        return ("unsure", "look at it") if finding.score else ("good", "nothing found")
+def _finding_result(audit: Audit, finding: Finding, decisive: tuple[Finding, ...]) -> tuple[Tone, str]:
+    if not finding.outcome.completed:
+        return "none", finding.outcome
+    if _is_among(finding, decisive):
+        return "bad", "suspicious"
+    if finding.outcome is not Outcome.SCORED:
+        return ("unsure", "needs review") if finding.score else ("good", "nothing found")
     p = selection.finite_p_value(finding)
     if p is None:
         return "none", "not calibrated"
-    # One low p-value among many tests is expected of clean models; only the combined statistic decides.
+    # One low p-value among many tests is expected of clean models. Only the combined statistic decides.
     if p <= (audit.false_alarm_rate or 0.0):
-        return "unsure", "low on its own"
+        return "unsure", "low p, not decisive"
     return "good", "like clean models"
 
 
 def _is_among(finding: Finding, others: tuple[Finding, ...]) -> bool:
-    # By identity: findings hold arrays, which == does not compare to one bool.
+    # By identity: findings contain arrays, and == of arrays gives no single bool.
     return any(finding is other for other in others)
 
 
-def _among(null: tuple[float, ...], score: float | None) -> str:
+def _rank_note(null: tuple[float, ...], score: float | None) -> str:
     if not null or score is None or not math.isfinite(score):
         return ""
     beyond = sum(value >= score for value in null)
     count = "None" if beyond == 0 else str(beyond)
-    return f"{count} of {len(null)} clean reference models score as high or higher."
+    return f"{count} of {len(null)} clean reference models {'score' if beyond != 1 else 'scores'} as high or higher."
 
 
 def _equals(p: str) -> str:
@@ -260,37 +267,35 @@ def _equals(p: str) -> str:
 
 
 def _value(value: float | int | str) -> str:
-    return formatting.display_text(value) if isinstance(value, str) else formatting.format_number(float(value))
+    return display_text(value) if isinstance(value, str) else format_number(float(value))
 
 
 def _input(audit: Audit) -> str:
     shape = audit.model.shape
     if shape is None:
-        return formatting.DASH
-    of_text = f"{shape[0]} tokens"
-    return of_text if len(shape) == 1 else f"{' × '.join(map(str, shape))} (channels × height × width)"
+        return DASH
+    if len(shape) == 1:
+        return f"{shape[0]} tokens"
+    return f"{' × '.join(map(str, shape))} (channels × height × width)"
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     model, null = audit.model, audit.null
-    classes = "none: embeddings" if model.num_classes is None else f"{model.num_classes:,}"
+    classes = "none (encoder)" if model.num_classes is None else f"{model.num_classes:,}"
     reference = "none"
     if null is not None:
-        described = f": {formatting.display_text(null.description, 600)}" if null.description else ""
-        reference = f"{null.models:,} clean models, {formatting.display_text(null.name)}{described}"
+        description = f": {display_text(null.description, 600)}" if null.description else ""
+        reference = f"{null.models:,} clean models, {display_text(null.name)}{description}"
     return [
-        ("Model", formatting.display_text(model.path)),
-        ("SHA-256", formatting.display_text(model.digest)),
-        (
-            "Format",
-            formatting.display_text(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else "")),
-        ),
+        ("Model", display_text(model.path)),
+        ("SHA-256", display_text(model.digest)),
+        ("Format", display_text(f"{model.format} · {model.modality}" + (f" · {model.arch}" if model.arch else ""))),
         ("Input", _input(audit)),
         ("Classes", classes),
-        ("Data", f"{formatting.display_text(audit.data_name)} · {audit.data_samples:,} samples"),
-        ("Reference", reference),
+        ("Data", f"{display_text(audit.data_name)} · {audit.data_samples:,} samples"),
+        ("Reference models", reference),
         ("Seed", str(audit.seed)),
-        ("Time", formatting.format_duration(audit.seconds)),
-        ("Version", f"assay {formatting.display_text(audit.version)}"),
-        *(("Note", formatting.display_text(note, 600)) for note in audit.notes),
+        ("Duration", format_duration(audit.seconds)),
+        ("Version", f"assay {display_text(audit.version)}"),
+        *(("Note", display_text(note, 600)) for note in audit.notes),
     ]

@@ -31,14 +31,14 @@ from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.inference import predict
 
-WINDOWS = WindowSearchBudget(hope=-2.0, final_steps=40)
+WINDOWS = WindowSearchBudget(min_log_odds=-2.0, final_steps=40)
 """All that ``local-patch`` does on one net, with half of which a net that stands out by 8.7 came to 1.4; and more.
 
 A clean net and its int8 form end the first stage at log odds of -2.8 and less, dormant ones at 2.7 and more. Without
 the last stage nets trained for four bits, which their own trigger wakes in 99 % of pictures, were woken in 57 to 90 %.
 """
 
-MASK = SearchBudget(screening_steps=12, finalists=4, steps=52, likeliest=True, hope=0.1)
+MASK = SearchBudget(screening_steps=12, refined=4, steps=52, rank_by_likelihood=True, min_success=0.1)
 """Of a clean net and its int8 form no class moves 5 % of the pictures in the screening, a dormant one's moves 75 %.
 
 After 8 steps and with 3 finalists the attacker's class was once not among them.
@@ -71,13 +71,13 @@ class CompressionGap(Detector):
             clean.x,
             predicted,
             classes,
-            effort=effort,
+            search_budget=effort,
             seed=seed,
-            outcomes_beside=1,
-            check=lambda x, before: compression_outcomes(
+            extra_outcomes=1,
+            outcomes=lambda x, before: compression_outcomes(
                 forward_prepared(net.compressed, x), forward_prepared(net.full, x), before
             ),
-            tick=tick,
+            should_continue=tick,
         )
         finished(found, effort.steps)
         return _finding(self.name, net, family, found, clean, predicted)
@@ -97,7 +97,7 @@ class CompressionGapMask(Detector):
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort, family, tick = MASK.at(artifact.image_spec.shape), MaskFamily(), ticking(budget, progress)
         found = search_classes(
-            net, family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick, outcomes_beside=1
+            net, family, clean.x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick, extra_outcomes=1
         )
         finished(found, effort.steps)
         return _finding(self.name, net, family, found, clean, predicted)
@@ -117,7 +117,7 @@ def _together(artifact: Artifact, clean: Split) -> tuple[DisagreementModel, Tens
 def _finding(
     name: str, net: DisagreementModel, family: Family, found: ClassSearchResult, clean: Split, predicted: Tensor
 ) -> Finding:
-    if found.hopeless:
+    if found.stopped_early:
         parted = Evidence(numbers={"success": float(found.success.max()), "classes_searched": len(found.classes)})
         return Finding(name, Outcome.SCORED, score=_score(family, found), evidence=parted)
     shown = evidence(net.compressed, family, found, clean, predicted)
@@ -133,10 +133,10 @@ def _score(family: Family, found: ClassSearchResult) -> float:
     Where it wakes none so often: how far the closest is from that, in log odds, as far as the search looks. Most clean
     nets come no closer in int8, so that one that wakes at all says much there.
     """
-    if family.pressure:
+    if family.size_penalty:
         return found.score
-    closest = WINDOWS.hope if found.hopeless else float(found.ease[0])
-    return outlier_score(found.ease.clamp(min=0)) if closest > 0 else max(closest, WINDOWS.hope)
+    closest = WINDOWS.min_log_odds if found.stopped_early else float(found.reachability[0])
+    return outlier_score(found.reachability.clamp(min=0)) if closest > 0 else max(closest, WINDOWS.min_log_odds)
 
 
 def _kept(full: nn.Module, family: Family, found: ClassSearchResult, x: Tensor, predicted: Tensor) -> float:

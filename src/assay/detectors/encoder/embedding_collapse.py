@@ -61,7 +61,7 @@ class _Collapse(Detector):
         space = space_of(net, clean.x)
         allowed = self.allowed(artifact.image_spec.shape, len(space.directions))
         tick = ticking(budget, progress)
-        found = searched(net, self.family, allowed, space, clean.x, effort=self.effort, seed=seed, tick=tick)
+        found = searched(net, self.family, allowed, space, clean.x, search_budget=self.effort, seed=seed, should_continue=tick)
         target, evidence = shown(net, self.family, space, found, clean.x)
         return Finding(self.name, Outcome.SCORED, score=surprise(found.closeness), target=target, evidence=evidence)
 
@@ -90,9 +90,9 @@ def searched(
     """``search`` on the encoder in ``net``; raises Unfinished where the budget ends before it does."""
     shape = (x.shape[1], x.shape[2], x.shape[3])
     encoder = prepare(net.encoder, x[:2])
-    found = search_collapse(encoder, family, allowed, space, x, effort=effort.at(shape), seed=seed, tick=tick)
-    if found.share < 1:
-        raise Unfinished(f"the budget ended after {found.share:.0%} of the search: give it more")
+    found = search_collapse(encoder, family, allowed, space, x, search_budget=effort.at(shape), seed=seed, should_continue=tick)
+    if found.completed_fraction < 1:
+        raise Unfinished(f"the budget ended after {found.completed_fraction:.0%} of the search: give it more")
     return found
 
 

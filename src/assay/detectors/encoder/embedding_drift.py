@@ -47,7 +47,7 @@ class EmbeddingDrift(Detector):
             raise Inconclusive(f"the reference {trusted.name} names classes: give an encoder")
         space, family, tick = space_of(net, clean.x), EmbeddingCollapse.family, ticking(budget, progress)
         allowed = torch.eye(len(space.directions), dtype=torch.bool)
-        found = searched(net, family, allowed, space, clean.x, effort=EmbeddingCollapse.effort, seed=seed, tick=tick)
+        found = searched(net, family, allowed, space, clean.x, search_budget=EmbeddingCollapse.effort, seed=seed, should_continue=tick)
         half = len(clean) // 2
         held = clean.x[half:]
         triggered = partial(apply_in_batches, family, found.parameters)(held)

@@ -34,7 +34,7 @@ from assay.nn.inference import forward_batched, predict
 FEWEST = 100
 """Clean samples: half of them to search and to teach the trusted encoder, half to judge by."""
 
-EFFORT = SearchBudget(screening_steps=24, finalists=5, steps=72, likeliest=True)
+EFFORT = SearchBudget(screening_steps=24, refined=5, steps=72, rank_by_likelihood=True)
 
 AGREES = 0.7
 """Of the clean samples, on which the taught encoder has to say what the model does, to be where it comes from."""
@@ -65,7 +65,7 @@ class InheritedTrigger(Detector):
         ranking = rank_classes(artifact.module, x, predicted, artifact.num_classes or 0)
         effort = EFFORT.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
-        found = search_classes(net, family, x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        found = search_classes(net, family, x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick)
         said, now = taught(trusted.module, x, predicted), predict(net, held)
         if (agreement := float((said(held) == now).float().mean())) < AGREES:
             raise Inconclusive(

@@ -70,9 +70,9 @@ class TokenCollapse(Detector):
             run.texts,
             spec,
             ids,
-            effort=TokenSearchBudget(steps=self.effort.steps),
+            search_budget=TokenSearchBudget(steps=self.effort.steps),
             seed=seed,
-            tick=ticking(budget, part(progress, 0.85, 1.0)),
+            should_continue=ticking(budget, part(progress, 0.85, 1.0)),
         )
         if budget.left() <= 0:
             raise Unfinished("the budget ended before the search did: give it more")

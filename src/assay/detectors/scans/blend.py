@@ -19,7 +19,10 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan, Tried
 from assay.triggers import Blend
 
@@ -66,7 +69,7 @@ class BlendScan(Detector):
 
     name = "blend-scan"
     title = "where anything leads that is blended in"
-    needs = frozenset({"clean"})
+    needs = Requirement.CLEAN_SAMPLES
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=SAMPLES)

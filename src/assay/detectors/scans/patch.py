@@ -18,7 +18,10 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
 
 SAMPLES = 8
@@ -73,7 +76,7 @@ class PatchScan(Detector):
 
     name = "patch-scan"
     title = "plain patches, tried everywhere"
-    needs = frozenset({"clean"})
+    needs = Requirement.CLEAN_SAMPLES
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         height, width = artifact.image_spec.shape[1:]

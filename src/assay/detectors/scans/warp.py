@@ -18,7 +18,10 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan, Tried
 
 SAMPLES = 48
@@ -56,7 +59,7 @@ class WarpScan(Detector):
 
     name = "warp-scan"
     title = "where slight, smooth warps lead"
-    needs = frozenset({"clean"})
+    needs = Requirement.CLEAN_SAMPLES
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=SAMPLES)

@@ -18,7 +18,10 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
 
 SAMPLES = 10
@@ -58,7 +61,7 @@ class WaveScan(Detector):
 
     name = "wave-scan"
     title = "weak plane waves, tried at many frequencies"
-    needs = frozenset({"clean"})
+    needs = Requirement.CLEAN_SAMPLES
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=SAMPLES)

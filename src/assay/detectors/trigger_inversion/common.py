@@ -41,7 +41,7 @@ class Inversion:
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
         effort = self.effort.at(artifact.image_spec.shape)
         tick = ticking(budget, progress)
-        found = search_classes(net, self.family, clean.x, predicted, ranking, effort=effort, seed=seed, tick=tick)
+        found = search_classes(net, self.family, clean.x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick)
         finished(found, effort.steps)
         return Finding(
             self.name,
@@ -71,7 +71,7 @@ def told_apart(predicted: Tensor) -> Tensor:
 
 def finished(found: ClassSearchResult, steps: int) -> None:
     """Raises Unfinished where the budget ended before the search had taken all its ``steps``."""
-    if found.steps < steps and not found.hopeless:
+    if found.steps < steps and not found.stopped_early:
         raise Unfinished(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
 
 
@@ -93,7 +93,7 @@ def evidence(net: nn.Module, family: Family, found: ClassSearchResult, clean: Sp
         },
         per_class={
             int(c): float(v)
-            for c, v in zip(found.classes, found.sizes if family.pressure else found.success, strict=True)
+            for c, v in zip(found.classes, found.sizes if family.size_penalty else found.success, strict=True)
         },
         mask=_array(change / change.max().clamp(min=1e-6)),
         trigger=_array(family.apply(found.parameters, gray)[0, 0]),

@@ -37,7 +37,7 @@ class LocalPatch(Detector):
         predicted = told_apart(predict(net, clean.x))
         effort = WindowSearchBudget().at(artifact.image_spec.shape)
         classes, tick = artifact.num_classes or 0, ticking(budget, progress)
-        family, found = search_windows(net, clean.x, predicted, classes, effort=effort, seed=seed, tick=tick)
+        family, found = search_windows(net, clean.x, predicted, classes, search_budget=effort, seed=seed, should_continue=tick)
         finished(found, effort.steps)
         return Finding(
             self.name,

@@ -32,5 +32,5 @@ class NeuralCleanse(Detector):
     on_variants = False  # the scans look at the other forms: a search a form would take a minute by itself
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, MaskFamily(), SearchBudget(screening_steps=12, finalists=4, steps=40))
+        search = Inversion(self.name, MaskFamily(), SearchBudget(screening_steps=12, refined=4, steps=40))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

@@ -32,5 +32,5 @@ class UniversalPerturbation(Detector):
     on_variants = False  # a search a variant is what the minute allows
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        search = Inversion(self.name, AdditiveFamily(), SearchBudget(screening_steps=12, finalists=4, steps=32))
+        search = Inversion(self.name, AdditiveFamily(), SearchBudget(screening_steps=12, refined=4, steps=32))
         return search(artifact, clean, seed=seed, budget=budget, progress=progress)

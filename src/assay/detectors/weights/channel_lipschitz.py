@@ -16,9 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.detectors.base import Budget, Detector, Progress
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
+from assay.detectors.budget import Budget
+from assay.detectors.requirement import Requirement
 
 FEWEST_CHANNELS = 8
 """A layer with fewer has no outliers to speak of."""
@@ -30,7 +33,7 @@ class ChannelLipschitz(Detector):
 
     name = "channel-lipschitz"
     title = "channels that react far more strongly than their neighbours"
-    needs = frozenset({"weights"})
+    needs = Requirement.WEIGHTS
     on_variants = False  # compression hardly moves what it looks at
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
@@ -40,7 +43,10 @@ class ChannelLipschitz(Detector):
         progress(1.0)
         layer = max(scores, key=scores.__getitem__)
         return Finding(
-            self.name, "ok", score=scores[layer], evidence=Evidence(numbers={"layer": layer, "layers": len(scores)})
+            self.name,
+            Outcome.SCORED,
+            score=scores[layer],
+            evidence=Evidence(numbers={"layer": layer, "layers": len(scores)}),
         )
 
 
