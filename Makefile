@@ -1,15 +1,15 @@
-# `make demo` and `make test` work on a fresh machine with Python 3.11: each sets itself up first.
+# Each target works on a fresh machine with Python 3.11: it sets itself up first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# Where PyTorch comes from; empty: pip's own index, whose wheels for Linux bring CUDA along. The CPU build:
+# Index of PyTorch; empty: pip's own index, whose Linux wheels include CUDA. For the CPU build:
 # make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo test leaderboard lint clean
+.PHONY: setup demo test test-fast lint docs wheel test-wheel leaderboard clean
 
 setup: .venv/.ready
 
-# PyTorch comes first and pinned, so that no other package can pull a different one in.
+# PyTorch is installed first and pinned, so that no other package installs another version.
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
@@ -22,14 +22,31 @@ demo: setup
 test: setup
 	$(BIN)/pytest -n auto --dist loadfile
 
-# A page of each of the matrices whose records are kept in benchmarks/results/matrices.
-leaderboard: setup
-	$(BIN)/python benchmarks/run.py matrices pages leaderboard
+# Everything but the tests marked slow: under two minutes on two cores.
+test-fast: setup
+	$(BIN)/pytest -n auto --dist loadfile -m "not slow"
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/structure.py --check
+	$(BIN)/python tools/prose.py --check
+
+docs: setup
+	$(BIN)/mkdocs build --strict
+
+wheel: setup
+	$(BIN)/pip wheel -q --no-deps --wheel-dir dist .
+
+# The wheel in an empty environment, outside this folder.
+test-wheel: wheel
+	tools/test_wheel.sh dist/assay-*.whl
+
+# A page of each matrix with kept records, and an index page.
+leaderboard: setup
+	$(BIN)/python benchmarks/run.py matrices pages leaderboard
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist leaderboard

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Install a wheel into an empty environment, and run it outside the repository.
+# Usage: tools/test_wheel.sh WHEEL
+set -euo pipefail
+wheel=$(realpath "$1")
+constraints=$(realpath "$(dirname "$0")/../constraints.txt")
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+cd "$place"
+"${PYTHON:-python3.11}" -m venv empty
+empty/bin/pip install -q torch==2.13.0
+empty/bin/pip install -q -c "$constraints" "$wheel"
+empty/bin/assay --version
+empty/bin/assay list > list.txt
+grep -q neural-cleanse list.txt
+# The package data must be in the wheel: reference scores, templates and the schema.
+empty/bin/python - <<'PY'
+from importlib.resources import files
+
+import torch
+
+import assay
+from assay import report
+
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))
+images = torch.rand(64, 3, 4, 4)
+audit = assay.audit(model, (images, torch.arange(64) % 5), shape=(3, 4, 4), variant_names=("full",), budget=5)
+report.write(audit, "report")
+assert audit.verdict == "inconclusive", audit.reason
+assert files("assay.report").joinpath("audit.schema.json").is_file()
+assert files("assay.bench.leaderboard").joinpath("templates", "page.js").is_file()
+PY
+test -s report/report.html
+echo "the wheel works in an empty environment"
