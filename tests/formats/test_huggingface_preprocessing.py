@@ -1,13 +1,21 @@
-"""Settings of image processors as they stand in repositories."""
+"""Settings of image processors, as repositories contain them."""
 
 from __future__ import annotations
 
+import io
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
+from assay.data.images import decode
+from assay.formats.huggingface.image_processor import load_image_processor
 from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.normalization import Normalization
 
@@ -31,17 +39,17 @@ HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
         ),
         (
             {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}, "crop_pct": 0.875},
-            ImageSpec((3, 224, 224), resize=256, crop=True),
+            ImageSpec((3, 224, 224), resize=256, crop=True, resample="bicubic"),
         ),
         (
             {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
-            ImageSpec((3, 384, 384)),
+            ImageSpec((3, 384, 384), resample="bicubic"),
         ),
         ({"do_center_crop": False, "crop_size": 10, "size": {"shortest_edge": 40}}, ImageSpec((3, 40, 40))),
         ({}, ImageSpec((3, 96, 96))),
     ],
 )
-def test_sizes(settings: dict[str, Any], expected: ImageSpec) -> None:
+def test_size_settings_give_the_image_spec(settings: dict[str, Any], expected: ImageSpec) -> None:
     assert read_preprocessing(settings | HALF, {"image_size": 96}, None, "x").inputs == expected
 
 
@@ -57,19 +65,19 @@ def test_sizes(settings: dict[str, Any], expected: ImageSpec) -> None:
         ({"image_processor_type": "EfficientNetImageProcessor", "include_top": False}, 0.5, 0.5),
     ],
 )
-def test_pixel_values(settings: dict[str, Any], mean: float, std: float) -> None:
+def test_pixel_settings_give_the_normalization(settings: dict[str, Any], mean: float, std: float) -> None:
     found = read_preprocessing(HALF | settings, {"image_size": 8}, None, "x").normalization
     assert found.mean == pytest.approx((mean,) * 3)
     assert found.std == pytest.approx((std,) * 3)
 
 
-def test_given_values_win() -> None:
+def test_given_normalization_and_shape_replace_the_settings() -> None:
     given = Normalization((0.1,), (0.2,))
     assert read_preprocessing(HALF, {}, given, "x").normalization is given
     assert read_preprocessing(HALF, {}, given, "x", shape=(1, 8, 9)).inputs == ImageSpec((1, 8, 9))
 
 
-def test_blue_green_red() -> None:
+def test_mobilevit_flips_channels() -> None:
     assert read_preprocessing({"image_processor_type": "MobileViTImageProcessor"}, {}, None, "x").flip
     assert not read_preprocessing(HALF, {}, None, "x").flip
 
@@ -83,6 +91,8 @@ def test_blue_green_red() -> None:
         {"size": {"shortest_edge": "big"}},
         {"size": "big"},
         {"crop_size": [1, 2, 3]},
+        {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "longest_edge": 10**9}},
+        {"image_processor_type": "PoolFormerImageProcessor", "size": 224, "crop_pct": 1e-5},
         {"image_std": [0.0, 1.0, 1.0]},
         {"image_mean": "x"},
         {"rescale_factor": "x"},
@@ -90,6 +100,83 @@ def test_blue_green_red() -> None:
         {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 8}, "crop_pct": "x"},
     ],
 )
-def test_hostile_settings(settings: dict[str, Any]) -> None:
+def test_hostile_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(UnusableInput):
         read_preprocessing(HALF | settings, {}, None, "x")
+
+
+IMAGENET = {
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+    "do_normalize": True,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_resize": True,
+}
+EDGE_224, SQUARE_224 = {"shortest_edge": 224}, {"height": 224, "width": 224}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "LevitImageProcessor": {"size": EDGE_224, "crop_size": SQUARE_224, "do_center_crop": True, "resample": 3},
+    "PoolFormerImageProcessor": {
+        "size": EDGE_224, "crop_pct": 0.9, "crop_size": SQUARE_224, "do_center_crop": True, "resample": 3,
+    },
+    "ConvNextImageProcessor": {"size": EDGE_224, "crop_pct": 0.875, "resample": 3},
+    "ViTImageProcessor": {"size": SQUARE_224, "resample": 2},
+    "DeiTImageProcessor": {"size": 256, "crop_size": 224},
+    "CLIPImageProcessor": {"size": 224, "crop_size": 224},
+    "EfficientNetImageProcessor": {"size": {"height": 120, "width": 100}, "do_normalize": False},
+    "MobileViTImageProcessor": {"size": 100, "crop_size": 90},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("defaults", [False, True], ids=["stated", "defaults"])
+@pytest.mark.parametrize("kind", PROCESSORS)
+def test_images_become_the_inputs_that_transformers_makes(tmp_path: Path, kind: str, defaults: bool) -> None:
+    from transformers import AutoImageProcessor
+
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    image, file = Image.fromarray(pixels).resize((400, 300)), io.BytesIO()
+    image.save(file, format="PNG")
+    stated = {} if defaults or kind.startswith("MobileViT") else IMAGENET
+    settings = {"image_processor_type": kind, **stated, **({} if defaults else PROCESSORS[kind])}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    expected = processor(image, return_tensors="pt")["pixel_values"][0]
+    found = read_preprocessing(settings, {}, None, "x")
+    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (found.normalization.mean, found.normalization.std))
+    own = (decode(file.getvalue(), found.inputs, "x") - mean) / std
+    assert torch.allclose(own.flip(0) if found.flip else own, expected.float(), atol=1e-4)
+
+
+def test_omitted_mean_of_a_known_processor_is_its_default() -> None:
+    found = read_preprocessing({"feature_extractor_type": "ViTFeatureExtractor", "size": 32}, {}, None, "x")
+    assert (found.normalization.mean, found.normalization.std) == (pytest.approx((0.5,) * 3), pytest.approx((0.5,) * 3))
+    of_model = read_preprocessing({"size": 32}, {"model_type": "levit"}, None, "x").normalization
+    assert of_model.mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+def test_omitted_mean_of_an_unknown_processor_is_refused() -> None:
+    for settings in ({"size": 32}, {"size": 32, "image_processor_type": "FrobImageProcessor"}):
+        with pytest.raises(UnusableInput, match="expected image_mean and image_std"):
+            read_preprocessing(settings, {}, None, "x")
+        assert read_preprocessing(settings, {}, Normalization((0.5,), (0.5,)), "x").inputs == ImageSpec((3, 32, 32))
+
+
+@pytest.mark.parametrize("kind", ["PerceiverImageProcessor", "Siglip2ImageProcessor", "DonutImageProcessor"])
+def test_other_preprocessing_than_resize_and_crop_is_refused(kind: str) -> None:
+    settings = {"image_processor_type": kind}
+    with pytest.raises(UnusableInput, match=rf"got another kind \({kind}\). Fix: give shape, mean and std"):
+        read_preprocessing(settings, {}, None, "x")
+    given = read_preprocessing(settings, {}, Normalization((0.5,), (0.5,)), "x", shape=(3, 32, 32))
+    assert given.inputs == ImageSpec((3, 32, 32))
+
+
+@pytest.mark.parametrize("kind", ["AutoImageProcessor", "AutoModel", "Trainer", "pipeline", "os.system", 7, ["x"]])
+def test_processor_types_look_up_image_processors_only(kind: object) -> None:
+    assert load_image_processor({"image_processor_type": kind}, "vit") is None
+
+
+def test_code_named_by_a_processor_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    monkeypatch.chdir(tmp_path)
+    settings = {"auto_map": {"AutoImageProcessor": "evil.Processor"}, "image_processor_type": "ViTImageProcessor"}
+    assert type(load_image_processor(settings, "vit")).__name__ == "ViTImageProcessorPil"

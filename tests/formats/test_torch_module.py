@@ -58,7 +58,7 @@ def test_transformers_model_of_nowhere() -> None:
     from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
     config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32)
-    with pytest.raises(UnusableInput, match="--mean and --std"):
+    with pytest.raises(UnusableInput, match="give mean and std"):
         from_module(ViTForImageClassification(config))
     artifact = from_module(ViTForImageClassification(config), mean=[0.5], std=[0.5])
     assert (artifact.inputs.shape, artifact.num_classes) == ((3, 32, 32), 2)

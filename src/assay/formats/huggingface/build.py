@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
+from assay.formats.huggingface.quiet import quiet
 from assay.formats.huggingface.text import INPUT
 
 HEADS = ("ForImageClassification", "ForSequenceClassification")
@@ -78,7 +78,7 @@ def build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
     if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
         raise UnusableInput(f"{where}: its config describes {size} parameters, its weights are {held}; they do not fit")
     try:
-        with _quiet():
+        with quiet():
             model, info = model_class.from_pretrained(
                 None,
                 config=config,
@@ -126,19 +126,3 @@ def _options(model_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]
     """Without a pooling layer of its own where there are no weights for it, and it can do without."""
     optional = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": any("pooler." in name for name in tensors)} if optional else {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own progress bar and warnings: only the command line prints."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -1,34 +1,47 @@
 """``preprocessor_config.json`` as an ``ImageSpec`` and a normalization.
 
-transformers' own image processors need torchvision in part, so their settings are read here. Where a setting is
-missing, what most processors do by default stands in; a mean or standard deviation is never guessed.
+The image processor of transformers supplies all settings that the file omits. A processor unknown to transformers is
+read by its settings alone; then a mean or standard deviation is never guessed. The result is compared with the output
+of the processor, so that no difference stays unnoticed.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
+from assay.data.images import decode
+from assay.formats.huggingface.image_processor import complete_settings, load_image_processor, process_image
 from assay.formats.metadata import Resample
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, side_is_sane
 
 PILLOW_RESAMPLES: dict[str, Resample] = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic"}
-DEFAULT_SIDE = 224
+DEFAULT_SIDE = 224  # pixels
 SIZES = ("size", "crop_size")
+CONVNEXT_CROP_FRACTION = 224 / 256  # default of transformers
+CONVNEXT_SQUEEZED_FROM = 384  # pixels; ConvNeXt crops smaller images and squeezes others into the square
+LEVIT_SCALE = 256 / 224  # fixed in LevitImageProcessor, no setting
+TEST_IMAGE = (260, 300)  # (H, W) of the image for the comparison with transformers
+MAX_TEST_PIXELS = 5_000_000  # larger inputs are not compared, because a hostile file could ask for gigabytes
+MAX_DIFFERENCE = 0.02  # mean absolute difference from transformers, relative to the standard deviation of its output
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How pictures become what a transformers model takes."""
+    """Conversion of images to the inputs of a transformers model."""
 
     inputs: ImageSpec
     normalization: Normalization  # for pixels in [0, 1]
     flip: bool = False  # RGB -> BGR
-    guessed: bool = False  # the size is said nowhere
+    guessed: bool = False  # no file states the size
 
 
 def read_preprocessing(
@@ -39,81 +52,157 @@ def read_preprocessing(
     *,
     shape: Shape | None = None,
 ) -> Preprocessing:
-    """Reads a processor's settings; ``normalization`` and ``shape`` (C, H, W), where given, win over them.
+    """Return the preprocessing that an image processor's settings describe.
 
-    Without a processor's file the size is the config's ``image_size``; mean and standard deviation must be given.
+    Args:
+        processor: Content of ``preprocessor_config.json``. Without it, the size is the config's ``image_size``.
+        config: The model's config.
+        normalization: Replaces the normalization of the settings. Required without ``processor``.
+        where: Name of the model in error messages.
+        shape: (C, H, W), replaces the size of the settings.
+
+    Raises:
+        UnusableInput: The settings are missing, malformed or not reproducible.
     """
     channels = shape[0] if shape else config.get("num_channels", 3)
     if not side_is_sane(channels):
-        raise UnusableInput(f"{where}: expected a small number of channels, came {channels!r}")
+        raise UnusableInput(f"{where}: expected a small number of channels, got {channels!r}")
     if processor is None and normalization is None:
         raise UnusableInput(
-            f"{where}: has no preprocessor_config.json; give --mean and --std (0 and 1 where the model takes [0, 1])"
+            f"{where}: expected a preprocessor_config.json, found none. "
+            "Fix: give mean and std (0 and 1 if the model takes [0, 1])."
         )
-    settings: Mapping[str, Any] = processor or {}
-    kind = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or "")
-    inputs = ImageSpec(shape) if shape else _inputs(settings, kind, config.get("image_size"), channels, where)
-    return Preprocessing(
-        inputs=inputs,
-        normalization=normalization or _normalization(settings, kind, channels, where),
-        flip=bool(settings.get("do_flip_channel_order", kind.startswith("MobileViT"))),
-        guessed=not shape and all(said is None for said in (config.get("image_size"), *map(settings.get, SIZES))),
+    stated = dict(processor or {})
+    if normalization is not None:
+        stated |= {"do_normalize": False, "include_top": False}
+    for key in SIZES:
+        _refuse_large_sides(stated.get(key), where)
+    reference = load_image_processor(stated, config.get("model_type")) if processor is not None else None
+    settings = stated if reference is None else complete_settings(reference)
+    found = Preprocessing(
+        inputs=ImageSpec(shape) if shape else _inputs(settings, config.get("image_size"), channels, where),
+        normalization=_normalization(settings, channels, where),
+        flip=bool(settings.get("do_flip_channel_order")),
+        guessed=not shape and config.get("image_size") is None and all(settings.get(key) is None for key in SIZES),
     )
+    if reference is not None and shape is None and channels == 3 and _has_fixed_shape(settings):
+        _compare_with_transformers(found, reference, where)
+    return found if normalization is None else Preprocessing(found.inputs, normalization, found.flip, found.guessed)
 
 
-def _inputs(settings: Mapping[str, Any], kind: str, image_size: object, channels: int, where: str) -> ImageSpec:
+def _inputs(settings: Mapping[str, Any], image_size: object, channels: int, where: str) -> ImageSpec:
+    """Return the size, resizing and cropping of images."""
+    kind = str(settings.get("image_processor_type") or "").removesuffix("Fast")
     resample = PILLOW_RESAMPLES.get(str(settings.get("resample", 2)), "bilinear")
     fallback = _pair(image_size, where) or (DEFAULT_SIDE, DEFAULT_SIDE)
-    size = settings.get("size", list(fallback) if settings else None)
-    edge = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
-    if edge is not None and not side_is_sane(edge):
-        raise UnusableInput(f"{where}: expected a size of 1 to 4096 pixels, came {size!r}")
-    whole = None if edge is not None else _pair(size, where)
+    edge = _shortest_edge(settings.get("size"), where)
+    whole = _pair(settings.get("size"), where) if edge is None else None
     cropped = _pair(settings.get("crop_size"), where)
     crop = bool(settings.get("do_center_crop", cropped is not None))
-    if kind.startswith("ConvNext") and edge is not None:
-        # Below 384 pixels: resized to edge / crop_pct and cropped; from 384 on squeezed into the square.
-        wide = int(edge / _positive(settings.get("crop_pct") or 224 / 256, where))
-        if edge >= 384:
-            return ImageSpec((channels, edge, edge), resample=resample)
-        return ImageSpec((channels, edge, edge), resize=wide, crop=True, resample=resample)
-    if crop:
-        height, width = cropped or fallback
-        resize = (edge if edge is not None else whole) if settings.get("do_resize", True) else None
-        return ImageSpec((channels, height, width), resize=resize, crop=True, resample=resample)
-    if edge is not None:
-        # Without a crop the shortest edge alone fixes no shape; old ViT processors mean a square by a bare number.
-        return ImageSpec((channels, edge, edge), resize=None, resample=resample)
-    height, width = whole or fallback
-    return ImageSpec((channels, height, width), resample=resample)
+    resize: int | tuple[int, int] | None = edge or whole
+    if kind == "ConvNextImageProcessor" and edge is not None:
+        crop, cropped = edge < CONVNEXT_SQUEEZED_FROM, (edge, edge)
+        resize = int(edge / _positive(settings.get("crop_pct") or CONVNEXT_CROP_FRACTION, where))
+    elif kind == "LevitImageProcessor" and edge is not None:
+        resize = int(LEVIT_SCALE * edge)
+    elif kind == "PoolFormerImageProcessor" and settings.get("crop_pct") is not None:
+        resize = _enlarged(edge or whole or fallback, _positive(settings["crop_pct"], where))
+    if not crop:
+        # transformers keeps the aspect ratio for a shortest edge without a crop. Assay needs one shape: a square.
+        height, width = (edge, edge) if edge is not None else whole or fallback
+        return ImageSpec((channels, height, width), resample=resample)
+    height, width = cropped or fallback
+    resize = resize if settings.get("do_resize", True) else None
+    _refuse_large_sides(resize, where)
+    return ImageSpec((channels, height, width), resize=resize, crop=True, resample=resample)
 
 
-def _normalization(settings: Mapping[str, Any], kind: str, channels: int, where: str) -> Normalization:
-    scale = (
-        255.0 * _positive(settings.get("rescale_factor", 1 / 255), where) if settings.get("do_rescale", True) else 255.0
-    )
-    offset = 1.0 if settings.get("rescale_offset") and settings.get("do_rescale", True) else 0.0
-    mean, std = settings.get("image_mean"), settings.get("image_std")
-    normalize = settings.get("do_normalize", mean is not None)
-    if not normalize:
-        given = Normalization.identity(channels)
-    elif mean is None or std is None:
-        raise UnusableInput(
-            f"{where}: preprocessor_config.json names no image_mean or image_std; give --mean and --std"
-        )
-    else:
-        one = (int, float)
-        checked = Normalization.of([mean] if isinstance(mean, one) else mean, [std] if isinstance(std, one) else std)
-        given = checked or Normalization.identity(channels)
-    deviations = given.std
-    if normalize and kind.startswith("EfficientNet") and settings.get("include_top", True):
-        deviations = tuple(s * s for s in deviations)  # its classifiers divide by the deviation a second time
+def _enlarged(size: int | tuple[int, int], fraction: float) -> int | tuple[int, int]:
+    """Return a size before a crop to ``fraction`` of it, as PoolFormer computes it."""
+    if isinstance(size, int):
+        return int(size / fraction)
+    height, width = (int(side / fraction) for side in size)
+    return height if height == width else (height, width)
+
+
+def _has_fixed_shape(settings: Mapping[str, Any]) -> bool:
+    """Return whether transformers makes inputs of one shape with these settings, the defaults included."""
+    if settings["do_center_crop"] or settings.get("image_processor_type") == "ConvNextImageProcessor":
+        return True
+    return settings["do_resize"] and "shortest_edge" not in (settings.get("size") or {})
+
+
+def _normalization(settings: Mapping[str, Any], channels: int, where: str) -> Normalization:
+    """Return the normalization of pixels in [0, 1]: rescaling, mean and standard deviation in one step."""
+    rescale = settings.get("do_rescale", True)
+    scale = 255.0 * _positive(settings.get("rescale_factor", 1 / 255), where) if rescale else 255.0
+    offset = 1.0 if rescale and settings.get("rescale_offset") else 0.0
+    normalize, twice = settings.get("do_normalize", True), bool(settings.get("include_top"))
+    given = Normalization.identity(channels)
+    if normalize or twice:
+        given = _stated_normalization(settings, where)
+    mean, std = given.mean, given.std
+    if twice:  # EfficientNet classifiers divide by the standard deviation once more
+        mean, std = (mean, tuple(s * s for s in std)) if normalize else ((0.0,) * len(std), std)
     # ((x * scale - offset) - mean) / std, for x in [0, 1]
-    return Normalization(tuple((m + offset) / scale for m in given.mean), tuple(s / scale for s in deviations))
+    return Normalization(tuple((m + offset) / scale for m in mean), tuple(s / scale for s in std))
+
+
+def _stated_normalization(settings: Mapping[str, Any], where: str) -> Normalization:
+    mean, std = settings.get("image_mean"), settings.get("image_std")
+    number = (int, float)
+    found = (
+        Normalization.of([mean] if isinstance(mean, number) else mean, [std] if isinstance(std, number) else std)
+        if mean is not None and std is not None
+        else None
+    )
+    if found is None:
+        raise UnusableInput(
+            f"{where}: expected image_mean and image_std in preprocessor_config.json, got none. Fix: give mean and std."
+        )
+    return found
+
+
+def _compare_with_transformers(found: Preprocessing, processor: Any, where: str) -> None:
+    """Raise UnusableInput if transformers makes another input of an image."""
+    from PIL import Image
+
+    _, height, width = found.inputs.shape
+    resize = found.inputs.resize or 0
+    resized = resize[0] * resize[1] if isinstance(resize, tuple) else resize**2
+    if max(height * width, resized) > MAX_TEST_PIXELS:
+        return
+    rows, columns = (np.linspace(0, 1, side) for side in TEST_IMAGE)
+    waves = [np.sin(9 * rows[:, None] + k * columns) * np.cos(k * rows[:, None] - 5 * columns) for k in (3, 7, 11)]
+    image = np.uint8(127.5 + 127.5 * np.stack(waves, axis=2))
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
+    own = ((decode(file.getvalue(), found.inputs, where) - mean) / std).numpy()
+    expected = process_image(processor, image)
+    if found.flip:
+        own = own[::-1]
+    if expected is None or expected.shape != own.shape:
+        same = False
+    else:
+        same = float(np.abs(own - expected).mean()) <= MAX_DIFFERENCE * float(expected.std())
+    if not same:
+        raise UnusableInput(
+            f"{where}: expected preprocessing by resizing, cropping and normalization, got another kind "
+            f"({type(processor).__name__.removesuffix('Pil')}). Fix: give shape, mean and std."
+        )
+
+
+def _shortest_edge(size: object, where: str) -> int | None:
+    """Return the shortest edge that a size gives, None for a size of height and width."""
+    edge = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
+    if edge is not None and not side_is_sane(edge):
+        raise UnusableInput(f"{where}: expected a size of 1 to 4096 pixels, got {size!r}")
+    return edge
 
 
 def _pair(value: object, where: str) -> tuple[int, int] | None:
-    """(H, W) of what stands in a config: a number, [H, W] or {"height": H, "width": W}; None where there is nothing."""
+    """Return (H, W) of a number, [H, W] or {"height": H, "width": W}; None for None."""
     if value is None:
         return None
     sides: list[Any]
@@ -124,11 +213,18 @@ def _pair(value: object, where: str) -> tuple[int, int] | None:
     else:
         sides = list(value) if isinstance(value, (list, tuple)) else [value, value]
     if len(sides) != 2 or not all(map(side_is_sane, sides)):
-        raise UnusableInput(f"{where}: expected a height and width of 1 to 4096 pixels, came {value!r}")
+        raise UnusableInput(f"{where}: expected a height and width of 1 to 4096 pixels, got {value!r}")
     return sides[0], sides[1]
+
+
+def _refuse_large_sides(value: object, where: str) -> None:
+    """Raise UnusableInput if a size holds a number outside 1 to 4096 pixels."""
+    sides = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    if not all(side is None or side_is_sane(side) for side in sides):
+        raise UnusableInput(f"{where}: expected sizes of 1 to 4096 pixels, got {value!r}")
 
 
 def _positive(value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 < value < 1e6:
-        raise UnusableInput(f"{where}: expected a positive factor in preprocessor_config.json, came {value!r}")
+        raise UnusableInput(f"{where}: expected a positive factor in preprocessor_config.json, got {value!r}")
     return float(value)
