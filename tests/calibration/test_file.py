@@ -9,18 +9,19 @@ import pytest
 from support.nulls import null_of_rows
 
 from assay.calibration.file import SCHEMA, load, save
-from assay.calibration.null import Null, Reference, Score
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import CleanReferenceModel, Score
 from assay.core.errors import UnusableInput
 
 
 def test_a_saved_null_comes_back(tmp_path: Path) -> None:
-    one = Reference(
+    one = CleanReferenceModel(
         {"full/a": Score(1.25, 3), "int8/a": Score(-3.0)}, "net one", 0.9, "photos", (0.5, 0.1, 0.2, 0.3, -1.25)
     )
-    two = Reference({"full/a": Score(0.12341, 0)}, "net two", 0.61, "digits", ())
-    save(Null("toy", "two models", (one, two), 7), tmp_path / "deep" / "null.json")
+    two = CleanReferenceModel({"full/a": Score(0.12341, 0)}, "net two", 0.61, "digits", ())
+    save(NullDistribution("toy", "two models", (one, two), 7), tmp_path / "deep" / "null.json")
     back = load(tmp_path / "deep" / "null.json")
-    assert back == Null("toy", "two models", (one, replace(two, scores={"full/a": Score(0.1234, 0)})), 7)
+    assert back == NullDistribution("toy", "two models", (one, replace(two, scores={"full/a": Score(0.1234, 0)})), 7)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["null.json"]
 
 

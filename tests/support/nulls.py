@@ -1,4 +1,4 @@
-"""Reference models for tests, from their scores alone."""
+"""CleanReferenceModel models for tests, from their scores alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from assay.calibration.null import Null, Reference, Score, cell
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import CleanReferenceModel, Score, make_test_id
 from assay.detectors import LatentShift, NeuralCleanse, UniversalPerturbation
 
 
@@ -15,15 +16,15 @@ def scores_of(row: Mapping[str, float]) -> dict[str, Score]:
     return {test: Score(value) for test, value in row.items()}
 
 
-def null_of_rows(rows: Iterable[Mapping[str, float]]) -> Null:
-    return Null("toys", "made for a test", tuple(Reference(scores_of(row)) for row in rows))
+def null_of_rows(rows: Iterable[Mapping[str, float]]) -> NullDistribution:
+    return NullDistribution("toys", "made for a test", tuple(CleanReferenceModel(scores_of(row)) for row in rows))
 
 
 TOY_DETECTORS = (LatentShift(), NeuralCleanse(), UniversalPerturbation())
 
 
-def null_of(models: int = 120) -> Null:
+def null_of(models: int = 120) -> NullDistribution:
     """What toys without a backdoor score: more or less nothing."""
     scores = 0.1 * np.abs(np.random.default_rng(0).normal(size=(models, len(TOY_DETECTORS))))
-    rows = [{cell("full", d.name): float(s) for d, s in zip(TOY_DETECTORS, row, strict=True)} for row in scores]
+    rows = [{make_test_id("full", d.name): float(s) for d, s in zip(TOY_DETECTORS, row, strict=True)} for row in scores]
     return null_of_rows(rows)

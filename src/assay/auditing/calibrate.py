@@ -1,4 +1,4 @@
-"""Reference scores from the user's own clean models: the null that ``assay audit --null`` takes."""
+"""CleanReferenceModel scores from the user's own clean models: the null that ``assay audit --null`` takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from assay.auditing.api import reference_from
 from assay.auditing.inputs import clean_samples
 from assay.auditing.verdict import LOWEST_ACCURACY
-from assay.calibration.null import Null, Reference
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import CleanReferenceModel
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
@@ -42,10 +43,10 @@ def calibrate(
     task: Task,
     settings: Calibration,
     *,
-    so_far: Null | None = None,
-    keep: Callable[[Null], None] = lambda null: None,
+    so_far: NullDistribution | None = None,
+    keep: Callable[[NullDistribution], None] = lambda null: None,
     progress: Callable[[str, float], None] = lambda what, share: None,
-) -> Null:
+) -> NullDistribution:
     """Run the audit's detectors on clean models, each loaded when its turn comes.
 
     ``keep`` is called with the null after every model, and ``so_far`` takes the last of those to go on from there.
@@ -55,7 +56,7 @@ def calibrate(
         raise UnusableInput(f"expected at least {FEWEST} clean models to calibrate with, came {len(models)}")
     name = settings.name(task)
     known = {model.origin: model for model in so_far.models} if so_far is not None and so_far.name == name else {}
-    done: dict[str, Reference] = {}
+    done: dict[str, CleanReferenceModel] = {}
     encoders = False
     for number, load in enumerate(models):
         artifact = load()
@@ -66,13 +67,13 @@ def calibrate(
         if (artifact.num_classes is None) != encoders:
             raise UnusableInput(f"{artifact.name} is of another kind: calibrate with classifiers or with encoders only")
         classes = cluster_probe.CLUSTERS if encoders else task.num_classes
-        null = Null(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), classes, encoders)
+        null = NullDistribution(name, f"{len(done)} clean models on {task.name}", tuple(done.values()), classes, encoders)
         keep(null)
     progress("done", 1.0)
     return null
 
 
-def _scored(artifact: Artifact, task: Task, settings: Calibration, origin: str) -> Reference:
+def _scored(artifact: Artifact, task: Task, settings: Calibration, origin: str) -> CleanReferenceModel:
     reference = reference_from(
         artifact,
         task,

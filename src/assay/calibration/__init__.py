@@ -1,1 +1,1 @@
-"""Scores of clean reference models, and p-values."""
+"""Null distributions: scores of clean reference models, and p-values."""

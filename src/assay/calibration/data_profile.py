@@ -1,8 +1,9 @@
-"""What a set of pictures is like, in five numbers.
+"""Data profile: five statistics that describe a set of images.
 
-A clean net leans by nature, to an extent that its data decide: digits under noise look like an eight, dim photos of
-road signs lean more than photos of animals. So a model is compared with reference models on data like its own, and
-this says which are. Only clean pictures enter, never the model: a backdoor cannot choose its judges.
+Clean models are biased towards some classes, and the bias depends on the data. Digits under noise look like an eight,
+and dim photos of road signs give a larger class bias than photos of animals. A model is therefore compared with
+reference models on similar data. The profile uses clean images alone and never the model, so a backdoor cannot
+influence the choice.
 """
 
 from __future__ import annotations
@@ -12,37 +13,35 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 16
-"""Pictures are compared at this size, so that size itself does not count."""
+SIDE = 16  # pixels: images are resized to SIDE x SIDE, so that the profile does not depend on their size
+MIN_IMAGES = 2
+MIN_SHARED_VARIANCE = 0.005
+MIN_CONTRAST = 1e-3
 
-FEWEST = 2  # pictures
-LEAST_LAYOUT = 0.005
-LEAST_CONTRAST = 1e-3
+DataProfile = tuple[float, ...]
 
-Likeness = tuple[float, ...]
-
-STEPS = (0.014, 0.0105, 0.0044, 0.011, 0.17)
-"""How much each number varies between parts of one data set (standard deviations over the shipped null's families)."""
+# Standard deviation of each statistic between parts of one data set, over the families of the shipped null.
+PROFILE_SPREAD = (0.014, 0.0105, 0.0044, 0.011, 0.17)
 
 
-def likeness(x: Tensor) -> Likeness | None:
-    """Of pictures (N, C, H, W) in [0, 1]; None for fewer than two, and for texts.
+def data_profile(x: Tensor) -> DataProfile | None:
+    """Return the profile of images ``x`` (N, C, H, W) in [0, 1]; None for fewer than two, and for texts.
 
-    Mean brightness; how much it differs between pictures; contrast within a picture; sharpness: steps between
-    neighbouring pixels, in units of the contrast; log10 of the share of the variance that is the same in all pictures
-    (digits are always in the middle).
+    The five numbers are: the mean brightness; its standard deviation between images; the contrast within an image; the
+    sharpness (mean step between neighboring pixels, in units of the contrast); log10 of the fraction of the variance
+    that all images share (digits are always in the middle).
     """
-    if len(x) < FEWEST or not x.is_floating_point():
+    if len(x) < MIN_IMAGES or not x.is_floating_point():
         return None
-    grey = F.interpolate(x, (SIDE, SIDE), mode="area").mean(1)  # (N, SIDE, SIDE)
-    contrast = max(float(grey.std((1, 2)).mean()), LEAST_CONTRAST)
-    steps = float((grey[:, :, 1:] - grey[:, :, :-1]).abs().mean())
-    shared = float(grey.mean(0).var() / max(float(grey.var(0).mean()), LEAST_CONTRAST**2))
-    chance = 1 / len(x)  # what unrelated pictures share
+    gray = F.interpolate(x, (SIDE, SIDE), mode="area").mean(1)  # (N, SIDE, SIDE)
+    contrast = max(float(gray.std((1, 2)).mean()), MIN_CONTRAST)
+    steps = float((gray[:, :, 1:] - gray[:, :, :-1]).abs().mean())
+    shared = float(gray.mean(0).var() / max(float(gray.var(0).mean()), MIN_CONTRAST**2))
+    by_chance = 1 / len(x)  # expected value for unrelated images
     return (
-        float(grey.mean()),
-        float(grey.mean((1, 2)).std()),
+        float(gray.mean()),
+        float(gray.mean((1, 2)).std()),
         contrast,
         steps / contrast,
-        math.log10(max(LEAST_LAYOUT, shared - chance)),
+        math.log10(max(MIN_SHARED_VARIANCE, shared - by_chance)),
     )
