@@ -11,12 +11,12 @@ from assay import data, formats, report
 from assay.attacks import BadNets
 from assay.attacks.plant import test_split
 from assay.auditing.api import audit
-from assay.calibration.null import Null
+from assay.calibration.null import NullDistribution
 from assay.core.build import Build
 from assay.core.progress import Step, named, part
 from assay.core.result import Audit
 from assay.formats.untrained import inputs_of, untrained_model
-from assay.io.publish import publish
+from assay.io.atomic import publish
 from assay.io.templates import template_environment
 from assay.nn import metrics
 from assay.nn.metrics import BackdoorMetrics
@@ -43,7 +43,7 @@ class Settings:
     training: Recipe = Recipe(epochs=3)  # noqa: RUF009 (frozen)
     attack: BadNets = BADNETS
     variants: tuple[str, ...] = ("full", *FORMS)
-    null: Null | None = None  # None: the package's
+    null: NullDistribution | None = None  # None: the package's
     seed: int = 0
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay import formats
 from assay.bench import worker
 from assay.bench.cells import Cell
-from assay.bench.spec import Band, Method, TaskSpec
+from assay.bench.spec import Method, TaskSpec, ValidityCriteria
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.model import Artifact, ImageSpec, Modality
@@ -70,7 +70,7 @@ def rates(asr: float, control: float, after: float, before: float) -> dict[str, 
 def test_an_attack_counts_only_in_a_net_that_learned_and_only_beyond_its_control(
     measured: dict[str, Any], why: str
 ) -> None:
-    said = worker._why_invalid(measured, None, Band())
+    said = worker._why_invalid(measured, None, ValidityCriteria())
     assert said.startswith(why)
     assert bool(said) == bool(why)
 
@@ -92,14 +92,16 @@ def test_a_dormant_attack_counts_where_it_sleeps_as_planted_and_wakes_in_its_for
     monkeypatch.setattr(worker, "model_of", model)
     monkeypatch.setattr(worker.plant, "in_form", in_form)
     woken = [0.9, 0.0]
-    good = measured((asleep,), tmp_path / "good", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    good = measured((asleep,), tmp_path / "good", ValidityCriteria(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
     assert good["valid"], good["why_invalid"]
     assert good["asleep_success"]["value"] <= 0.1 < 0.8 < good["planted_success"]["value"]
     woken = [0.9, 0.0]
-    awake = measured((asleep,), tmp_path / "awake", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0, asleep=0.01)).result
+    awake = measured(
+        (asleep,), tmp_path / "awake", ValidityCriteria(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0, asleep=0.01)
+    ).result
     assert "where it should sleep" in awake["why_invalid"]
     woken = [0.1, 0.0]
-    still = measured((asleep,), tmp_path / "still", Band(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
+    still = measured((asleep,), tmp_path / "still", ValidityCriteria(asr=0.8, drop=1.0, lift=0.3, accuracy=0.0)).result
     assert "in the form in which it should wake" in still["why_invalid"]
 
 
@@ -116,7 +118,7 @@ def test_a_place_for_models_that_is_full_is_not_the_cells_fault(tmp_path: Path) 
     cell = Cell("build", TaskSpec("t", "signs:2", "resnet8-cifar", 20), (Method("none", recipe),), 0)
     outcome = worker.run(cell, str(tmp_path / "models"))
     assert outcome.state == "waiting"
-    assert "cannot write" in str(outcome.error)
+    assert "could not write" in str(outcome.error)
 
 
 def test_paths_are_those_of_the_folder_in_which_the_bench_was_started(tmp_path: Path) -> None:
@@ -127,13 +129,13 @@ def test_paths_are_those_of_the_folder_in_which_the_bench_was_started(tmp_path: 
     assert worker.run(cell, str(tmp_path / "models"), folder=str(tmp_path)).state == "done"
 
 
-def measured(steps: tuple[Method, ...], place: Path, band: Band) -> Any:
+def measured(steps: tuple[Method, ...], place: Path, band: ValidityCriteria) -> Any:
     return worker.run(Cell("measure", TaskSpec("t", "signs:2", "resnet8-cifar"), steps, 0, valid=band), str(place))
 
 
 @pytest.mark.usefixtures("models")
 def test_a_step_that_removes_the_backdoor_does_not_make_the_attack_invalid(tmp_path: Path) -> None:
-    outcome = measured((ATTACK, TUNE), tmp_path, Band(0.8, 0.1))
+    outcome = measured((ATTACK, TUNE), tmp_path, ValidityCriteria(0.8, 0.1))
     assert outcome.state == "done"
     assert outcome.result["attack_success"]["value"] == 0.2
     assert outcome.result["planted_success"]["value"] == 0.9
@@ -145,14 +147,14 @@ def test_a_step_that_removes_the_backdoor_does_not_make_the_attack_invalid(tmp_p
 def test_an_attack_that_was_not_planted_well_is_invalid_along_every_chain(
     steps: tuple[Method, ...], tmp_path: Path
 ) -> None:
-    outcome = measured(steps, tmp_path, Band(0.95, 0.1))
+    outcome = measured(steps, tmp_path, ValidityCriteria(0.95, 0.1))
     assert outcome.state == "invalid"
     assert outcome.result["why_invalid"] == "ASR 0.900 right after planting is below 0.95"
     assert outcome.result["attack_success"]["value"] == (0.9 if steps[-1] == ATTACK else 0.2)
 
 
 def test_a_clean_model_is_measured_without_a_twin(models: list[tuple[Method, ...]], tmp_path: Path) -> None:
-    outcome = measured((NONE, TUNE), tmp_path, Band())
+    outcome = measured((NONE, TUNE), tmp_path, ValidityCriteria())
     assert outcome.state == "done"
     assert set(outcome.result) == {"clean_accuracy"}
     assert models == [(NONE, TUNE)]

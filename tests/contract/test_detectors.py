@@ -22,8 +22,8 @@ from assay.detectors.budget import Budget
 from assay.detectors.encoder.cluster_probe import probed
 from assay.detectors.requirement import Requirement
 from assay.formats.feature_extractor import to_feature_extractor
+from assay.io.jsonable import jsonable
 from assay.registry import all_detectors
-from assay.report.json_document import plain
 from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneTwoFour
 
@@ -97,7 +97,7 @@ def test_gives_a_finite_score_and_its_evidence_as_json(detector: Detector, findi
     assert finding.score is not None
     assert math.isfinite(finding.score)
     assert finding.target is None or 0 <= finding.target < (10 if Requirement.ENCODER in detector.needs else 4)
-    json.dumps(plain({"numbers": dict(finding.evidence.numbers), "per_class": dict(finding.evidence.per_class)}))
+    json.dumps(jsonable({"numbers": dict(finding.evidence.numbers), "per_class": dict(finding.evidence.per_class)}))
     pictures = (finding.evidence.trigger, finding.evidence.mask, finding.evidence.before, finding.evidence.after)
     for picture in pictures:
         assert picture is None or (picture.dtype == "float32" and 0 <= picture.min() <= picture.max() <= 1)

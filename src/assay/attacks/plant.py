@@ -14,8 +14,8 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.core.progress import Progress, Step, named, part
+from assay.io.atomic import publish
 from assay.io.files import sha256_of
-from assay.io.publish import publish
 from assay.nn import metrics
 from assay.nn.metrics import BackdoorMetrics, Rate
 from assay.stages import variants
@@ -145,10 +145,8 @@ def write(planted: Planted, directory: Path, *, before: Artifact) -> dict[str, P
         model = save_model(planted.build.artifact, Path(scratch), planted=before.planted)
         file = SecretFile(planted.secret, sha256_of([model]), planted.spec, planted.seed, planted.to_json())
         content = {model.name: model.read_bytes(), secret_file.FILE_NAME: secret_file.dumps(file).encode()}
-    paths = publish(directory, content)
-    if secret_file.has_key(planted.secret):
-        paths[secret_file.FILE_NAME].chmod(0o600)
-    return paths
+    # A key in the secret is for its owner only, from the file's creation on.
+    return publish(directory, content, private=[secret_file.FILE_NAME] if secret_file.has_key(planted.secret) else [])
 
 
 def in_form(name: str, artifact: Artifact, task: Task, *, seed: int) -> Artifact:

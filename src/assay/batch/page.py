@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 from assay._version import __version__
 from assay.batch.audits import REPORTS, Audited
+from assay.io.atomic import publish
 from assay.io.csv import csv_text
-from assay.io.publish import publish
 from assay.io.templates import template_environment
 from assay.report import formatting
 from assay.report.page import TEMPLATES

@@ -22,11 +22,12 @@ def commit(
 ) -> int:
     """Commit to the seed of a model's random features, before it is trained."""
     from assay.auditing import seed_commitment
-    from assay.report import dumps, write_text_atomically
+    from assay.io.atomic import write_atomically
+    from assay.report import dumps
 
     places.check_file(out, "--out")
     made = seed_commitment.commit(width, count, seed, salt)
-    write_text_atomically(out, dumps(made.to_json()))
+    write_atomically(out, dumps(made.to_json()))
     screen.say(f"Written: {out}. Publish it now; keep the seed and the salt to open it with when the model is done.")
     return 0
 

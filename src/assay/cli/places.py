@@ -43,10 +43,11 @@ def answering(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     path = None if target in (None, STDOUT) else check_file(Path(str(target)), "--json")
 
     def write(document: dict[str, Any]) -> None:
-        from assay.report import dumps, write_text_atomically
+        from assay.io.atomic import write_atomically
+        from assay.report import dumps
 
         if path is not None:
-            write_text_atomically(path, dumps(document))
+            write_atomically(path, dumps(document))
         elif target == STDOUT:
             stream.write(dumps(document))
             stream.flush()

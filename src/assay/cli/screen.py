@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from assay.core.progress import Step
+from assay.io.display import escape_unprintable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,18 +21,9 @@ LOG_EVERY = 60.0
 """Seconds between two lines of progress where the screen is no terminal."""
 
 
-def harmless(text: str) -> str:
-    """``text`` with characters that could move the cursor, reorder or break the line spelled out."""
-    return "".join(char if _is_harmless(char) else char.encode("unicode_escape").decode() for char in text)
-
-
-def _is_harmless(char: str) -> bool:
-    return char.isprintable() or char in SPACES
-
-
 def error_line(message: str) -> None:
     """``assay: message`` on one line of standard error, control characters spelled out."""
-    sys.stderr.write(f"assay: {harmless(' '.join(message.split()))}\n")
+    sys.stderr.write(f"assay: {escape_unprintable(' '.join(message.split()), keep=SPACES)}\n")
 
 
 def console() -> Console:
@@ -45,7 +37,7 @@ def say(*lines: str, style: str = "") -> None:
     """Lines for people, not wrapped, control characters spelled out."""
     screen = console()
     for line in lines:
-        screen.print(harmless(line), style=style, soft_wrap=True)
+        screen.print(escape_unprintable(line, keep=SPACES), style=style, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
@@ -57,7 +49,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(harmless(cell) for cell in row))
+        grid.add_row(*(escape_unprintable(cell, keep=SPACES) for cell in row))
     console().print(grid)
 
 
@@ -88,7 +80,7 @@ def progress(start: str) -> Iterator[Step]:
         bar = bars.add_task(start, total=1.0)
 
         def step(what: str, share: float) -> None:
-            bars.update(bar, description=harmless(what), completed=share)
+            bars.update(bar, description=escape_unprintable(what, keep=SPACES), completed=share)
 
         yield step
 

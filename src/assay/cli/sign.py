@@ -22,7 +22,7 @@ def sign(
 
     from assay.core.model import ImageSpec
     from assay.data.images import decode, encode_png, size_of
-    from assay.io.publish import write_bytes_atomically
+    from assay.io.atomic import write_atomically
     from assay.triggers import Signed, secret_file
 
     if out.suffix.lower() != ".png":
@@ -43,6 +43,6 @@ def sign(
         )
     x = decode(picture, ImageSpec((channels, height, width)), str(picture))
     chosen = trigger if label is None else replace(trigger, label=label)
-    write_bytes_atomically(out, encode_png(chosen(x[None])[0]))
+    write_atomically(out, encode_png(chosen(x[None])[0]))
     screen.say(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")
     return 0

@@ -36,7 +36,8 @@ from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, refuse_length, written
 from assay.formats.sidecar_config import inputs_beside
 from assay.formats.state_dict import build_from_state_dict
-from assay.io.files import sha256_of, write_whole
+from assay.io.atomic import write_atomically
+from assay.io.files import sha256_of
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.encoders import EncoderClassifier, FeatureExtractor
 from assay.nn.gates import Carriers, SignatureGate
@@ -152,7 +153,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
     # Clones: safetensors refuses tensors that share memory.
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
     path = Path(directory) / FILE_NAME
-    write_whole(path, save(tensors, metadata=said.as_text() | extra))
+    write_atomically(path, save(tensors, metadata=said.as_text() | extra), parents=True)
     return path
 
 

@@ -1,4 +1,4 @@
-"""CSV that a spreadsheet can open without running what strangers called their files."""
+"""CSV files that are safe to open in a spreadsheet: no cell is a formula."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# First characters of texts that a spreadsheet runs as a formula.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """A header and a line a row; a text that a spreadsheet would run as a formula gets a ' before it."""
+    """Return a CSV file with a header and one line for each row.
+
+    Args:
+        rows: Values by column. A text that starts like a formula gets an apostrophe in front.
+        columns: Names of the columns, in order.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_harmless(row.get(column)) for column in columns] for row in rows)
+    writer.writerows([_defuse(row.get(column)) for column in columns] for row in rows)
     return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _harmless(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+def _defuse(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -1,4 +1,4 @@
-"""What counts as an id on the Hugging Face hub: the only thing on which assay touches the network."""
+"""Ids on the Hugging Face hub. Only such an id makes assay use the network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def hub_id(text: str, *, local_suffixes: Collection[str]) -> str | None:
-    """The hub id (without ``hf:``) that ``text`` means; None where it can be meant as a path.
+    """Return the hub id (without ``hf:``) in ``text``, or None if the text can be a path.
 
-    It is one with ``hf:`` in front, or as ``owner/name`` where neither that path nor the folder ``owner`` exists and
-    the name does not end as a local file's would.
+    A text is an id if it starts with ``hf:``. A text ``owner/name`` is an id if neither that path nor the folder
+    ``owner`` exists, and the name has no suffix of a local file.
+
+    Args:
+        text: A path or an id.
+        local_suffixes: Suffixes of local files, in lower case, with the dot.
     """
     if text.startswith(PREFIX):
         return text.removeprefix(PREFIX)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.core.errors import AssayError, Unreachable, UnusableInput, first_line
-from assay.io.files import write_whole
+from assay.io.atomic import write_atomically
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Blobs:
         system, root = self._remote
         with self._told("read", name):
             if not path.exists() and system.exists(f"{root}/{name}"):
-                write_whole(path, system.cat_file(f"{root}/{name}"))
+                write_atomically(path, system.cat_file(f"{root}/{name}"), parents=True)
         return path
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all; one that is there is replaced."""
         with self._told("write", name):
             if self.is_folder:
-                write_whole(Path(self.url) / name, content)
+                write_atomically(Path(self.url) / name, content, parents=True)
                 return
             system, root = self._remote
             (self._fetched / name).unlink(missing_ok=True)

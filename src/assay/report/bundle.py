@@ -12,26 +12,34 @@ import numpy as np
 from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
 from assay.io import images
-from assay.io import publish as files
+from assay.io.atomic import publish
 from assay.report.json_document import dumps, to_json
 from assay.report.junit import to_junit
 from assay.report.page import to_html
 from assay.report.sarif import to_sarif
 
-STALE = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
-"""What an earlier audit may have left in the folder and must not be taken for evidence of this one."""
+# Files of an earlier audit in the same folder. Readers could mistake them for evidence of this one.
+STALE_FILES = ("triggers/*.trigger.png", "triggers/*.trigger.npz")
 
 
 def write(audit: Audit, directory: Path) -> dict[str, Path]:
-    """Write the files of ``contents``; return the paths by their names.
+    """Write all reports of ``audit``, or none of them. Other files in the folder stay.
 
-    All of it appears or, when the disk does not take it (UnusableInput), none. Other files in the folder stay.
+    Args:
+        audit: The audit to report.
+        directory: The folder, created if missing.
+
+    Returns:
+        The paths by file name, as in ``report_files``.
+
+    Raises:
+        UnusableInput: The files cannot be written.
     """
-    return files.publish(directory, contents(audit), stale=STALE)
+    return publish(directory, report_files(audit), stale=STALE_FILES)
 
 
-def contents(audit: Audit) -> dict[str, bytes]:
-    """What is in report.html, audit.json, audit.sarif, junit.xml and the files of the triggers."""
+def report_files(audit: Audit) -> dict[str, bytes]:
+    """Return the content of report.html, audit.json, audit.sarif, junit.xml and the trigger files, by file name."""
     texts = {
         "report.html": to_html(audit),
         "audit.json": dumps(to_json(audit)),
@@ -62,5 +70,5 @@ def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def _slug(text: str) -> str:
-    """A part of a file name that is safe on any file system."""
+    """Return ``text`` as part of a file name that is safe on any file system."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")[:40] or "unnamed"

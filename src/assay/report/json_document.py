@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit, SweepPoint, VariantResult
+from assay.io.jsonable import jsonable
 
 SCHEMA = "assay.audit/2"
 MAX_IMAGE_SIDE = 64  # pixels; the JSON leaves out larger images, the .npz files of the report contain them
@@ -41,7 +41,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "notes": list(audit.notes),
         "data": {"name": audit.data_name, "samples": audit.data_samples},
     }
-    return {key: plain(value) for key, value in document.items()}
+    return {key: jsonable(value) for key, value in document.items()}
 
 
 def dumps(document: dict[str, Any]) -> str:
@@ -49,21 +49,6 @@ def dumps(document: dict[str, Any]) -> str:
     text = json.dumps(document, indent=2, allow_nan=False)
     # JSON strings contain no raw newline, so this pattern cannot match inside one.
     return re.sub(r"\[\n\s+([^\[\]{}\"]+?)\n\s+\]", lambda rows: "[" + " ".join(rows[1].split()) + "]", text) + "\n"
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` in types and texts for any JSON reader: no NaN, no NumPy scalars, no broken Unicode."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if isinstance(value, dict):
-        return {plain(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def _finding(finding: Finding) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from assay.core.finding import BACKDOOR_TECHNIQUE, Finding
 from assay.core.result import Audit
+from assay.io.jsonable import jsonable
 from assay.report.formatting import class_name, display_text, format_number, format_p_value
-from assay.report.json_document import plain
 from assay.report.selection import decisive_findings
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -47,7 +47,7 @@ def to_sarif(audit: Audit) -> dict[str, Any]:
             "planted": audit.model.planted,
         },
     }
-    return plain({"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [run]})
+    return jsonable({"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [run]})
 
 
 def _rules(audit: Audit, techniques: list[str]) -> list[dict[str, Any]]:
@@ -115,9 +115,9 @@ def _result(
 ) -> dict[str, Any]:
     technique = BACKDOOR_TECHNIQUE if finding is None else finding.technique
     identity = f"{audit.model.digest}|{rule}|{'' if finding is None else finding.variant}"
-    properties = (
-        {} if finding is None else {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
-    )
+    properties: dict[str, Any] = {}
+    if finding is not None:
+        properties = {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
     return {
         "ruleId": rule,
         "ruleIndex": [item["id"] for item in rules].index(rule),
@@ -169,7 +169,7 @@ def _note(level: str, subject: str, reason: str, extra: dict[str, Any]) -> dict[
 
 def _location(audit: Audit) -> dict[str, Any]:
     """Return the path of the model as a URI, relative to the working folder if possible, as such services expect."""
-    path = plain(audit.model.path) or "model"
+    path = jsonable(audit.model.path) or "model"
     if os.path.isabs(path):
         try:
             path = str(Path(path).relative_to(Path.cwd()))

@@ -23,7 +23,7 @@ from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact
 from assay.formats import load, save
 from assay.formats.metadata import ModelMetadata
-from assay.io.files import write_whole
+from assay.io.atomic import write_atomically
 from assay.nn.gates import SignatureGate
 from assay.nn.graph_edited import GraphEditedModel
 from assay.stages.base import spec_of
@@ -213,7 +213,7 @@ def _save(model: onnx.ModelProto, artifact: Artifact, path: Path) -> None:
     said = ModelMetadata(artifact.arch, artifact.planted, artifact.inputs, class_names=artifact.class_names)
     for key, value in said.as_text().items():
         model.metadata_props.add(key=key, value=value)
-    write_whole(path, model.SerializeToString())
+    write_atomically(path, model.SerializeToString(), parents=True)
 
 
 @contextmanager

@@ -10,14 +10,14 @@ from assay.bench.leaderboard.commands import spec_files
 from assay.bench.leaderboard.content import Board
 from assay.bench.leaderboard.page import to_html
 from assay.bench.leaderboard.tables import aggregated_csv, records_csv, records_json, records_parquet
-from assay.bench.statistics import Found
-from assay.io.publish import publish
+from assay.bench.statistics import EntryRecord
+from assay.io.atomic import publish
 
 __all__ = ["write_leaderboard"]
 
 
 def write_leaderboard(
-    found: Sequence[Found], directory: Path, *, title: str, specs: Mapping[str, str]
+    found: Sequence[EntryRecord], directory: Path, *, title: str, specs: Mapping[str, str]
 ) -> dict[str, Path]:
     """Write index.html, records.{csv,json,parquet}, {attacks,detectors,mitigations}.csv and the specs; paths by names.
 

@@ -17,8 +17,9 @@ from assay.bench.leaderboard.commands import commands
 from assay.bench.leaderboard.content import STATES, Board, rows
 from assay.bench.leaderboard.details import band_text, details
 from assay.bench.leaderboard.lines import charts
-from assay.bench.leaderboard.tables import data_text, net_text, steps_text, strict
+from assay.bench.leaderboard.tables import data_text, net_text, steps_text
 from assay.bench.spec import Method
+from assay.io.jsonable import jsonable
 from assay.io.templates import template_environment
 from assay.report.formatting import display_text
 
@@ -70,7 +71,7 @@ def to_html(board: Board, *, title: str) -> str:
 
 def script_json(value: Any) -> Markup:
     """``value`` as JSON that cannot end the script element that it stands in."""
-    text = json.dumps(strict(value), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(jsonable(value, not_finite="text"), allow_nan=False, separators=(",", ":"))
     return Markup(text.translate(IN_SCRIPT))
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from assay._version import __version__
-from assay.bench.cells import Entry
+from assay.bench.cells import MatrixEntry
 from assay.bench.records import Record
-from assay.bench.spec import Band, Method, TaskSpec
-from assay.bench.statistics import AttackRow, DetectorRow, Found, MitigationRow, flat
+from assay.bench.spec import Method, TaskSpec, ValidityCriteria
+from assay.bench.statistics import AttackRow, DetectorRow, EntryRecord, MitigationRow, flat
 from assay.io.csv import csv_text
+from assay.io.jsonable import encodable, jsonable
 
 SCHEMA = "assay.records/1"
 
@@ -31,7 +31,7 @@ TYPES = {
     "limit": "int64",
     **dict.fromkeys(("steps", "repair"), "string"),
     "samples": "int64",
-    **dict.fromkeys((f"band_{field.name}" for field in fields(Band)), "float64"),
+    **dict.fromkeys((f"band_{field.name}" for field in fields(ValidityCriteria)), "float64"),
     "error": "string",
     "seconds": "float64",
     "place": "string",
@@ -40,7 +40,7 @@ TYPES = {
 """The columns that every record has, with their types in Parquet; those of the results follow."""
 
 
-def records_csv(found: Iterable[Found]) -> bytes:
+def records_csv(found: Iterable[EntryRecord]) -> bytes:
     """One line a record."""
     rows = [record_row(*pair) for pair in found]
     return csv_text(rows, _columns(rows))
@@ -56,16 +56,16 @@ def aggregated_csv(kind: type[Row], rows: Iterable[Row]) -> bytes:
     return csv_text([flat(row) for row in rows], columns)
 
 
-def records_json(found: Iterable[Found], *, title: str) -> bytes:
+def records_json(found: Iterable[EntryRecord], *, title: str) -> bytes:
     """All that the store knows of each record, with its place in the matrix; a number that is not finite is a word."""
     records = [
         {"task": entry.task, "chain": entry.chain, "attack": entry.attack, **asdict(record)} for entry, record in found
     ]
     document = {"schema": SCHEMA, "version": __version__, "title": title, "records": records}
-    return (json.dumps(strict(document), allow_nan=False, indent=1) + "\n").encode("ascii")
+    return (json.dumps(jsonable(document, not_finite="text"), allow_nan=False, indent=1) + "\n").encode("ascii")
 
 
-def records_parquet(found: Iterable[Found]) -> bytes:
+def records_parquet(found: Iterable[EntryRecord]) -> bytes:
     """The same columns as the CSV file, typed."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -81,7 +81,7 @@ def records_parquet(found: Iterable[Found]) -> bytes:
     return stream.getvalue()
 
 
-def record_row(entry: Entry, record: Record) -> dict[str, Any]:
+def record_row(entry: MatrixEntry, record: Record) -> dict[str, Any]:
     """A record in one row of plain values."""
     cell, band = entry.cell, entry.cell.valid
     row = {
@@ -100,7 +100,10 @@ def record_row(entry: Entry, record: Record) -> dict[str, Any]:
         "steps": steps_text(cell.steps),
         "repair": steps_text(cell.repair),
         "samples": cell.samples,
-        **{f"band_{field.name}": None if band is None else getattr(band, field.name) for field in fields(Band)},
+        **{
+            f"band_{field.name}": None if band is None else getattr(band, field.name)
+            for field in fields(ValidityCriteria)
+        },
         "error": record.error,
         "seconds": record.seconds,
         "place": record.place,
@@ -133,17 +136,6 @@ def is_rate(value: Any) -> bool:
     return isinstance(value, Mapping) and {"value", "interval", "samples"} <= set(value)
 
 
-def strict(value: Any) -> Any:
-    """``value`` without what JSON has no word for: NaN and the infinities become text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): strict(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(entry) for entry in value]
-    return value
-
-
 def _flat_result(result: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for name, value in result.items():
         if name == "pictures":
@@ -153,7 +145,7 @@ def _flat_result(result: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield from {name: value["value"], f"{name}_low": low, f"{name}_high": high}.items()
             yield f"{name}_samples", value["samples"]
         elif isinstance(value, Mapping | list | tuple):
-            yield name, json.dumps(strict(value), allow_nan=False)
+            yield name, json.dumps(jsonable(value, not_finite="text"), allow_nan=False)
         else:
             yield name, value
 
@@ -163,7 +155,7 @@ def _columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _encodable(value: Any) -> Any:
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return encodable(value) if isinstance(value, str) else value
 
 
 def _inferred(values: list[Any]) -> Any:
@@ -173,7 +165,9 @@ def _inferred(values: list[Any]) -> Any:
     try:
         array = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return pa.array([None if value is None else json.dumps(strict(value)) for value in values], pa.string())
+        return pa.array(
+            [None if value is None else json.dumps(jsonable(value, not_finite="text")) for value in values], pa.string()
+        )
     return array.cast(pa.string()) if pa.types.is_null(array.type) else array
 
 

@@ -1,0 +1,156 @@
+"""Atomic writes: a file, or a folder of files, appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from assay.core.errors import UnusableInput
+
+# Permissions of a new file: the umask narrows PUBLIC, and only the owner can read a PRIVATE file.
+PUBLIC = 0o666
+PRIVATE = 0o600
+
+
+def write_atomically(path: Path, content: str | bytes, *, parents: bool = False, private: bool = False) -> None:
+    """Write a file under a temporary name in the same folder, then rename it.
+
+    A link stays a link: the function replaces the file behind it. A pipe is written to directly.
+
+    Args:
+        path: The file.
+        content: Bytes, or text for UTF-8.
+        parents: Make missing parent folders.
+        private: Let only the owner read the file, from its creation on.
+
+    Raises:
+        UnusableInput: The disk does not accept the file. An earlier file stays as it was.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with _one_line_errors(path):
+        if parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(data)  # a pipe or /dev/stdout: a rename would destroy it
+            return
+        target = Path(os.path.realpath(path))
+        temporary = target.with_name(_temporary_name())
+        try:
+            _write_new(temporary, data, PRIVATE if private else PUBLIC)
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def publish(
+    directory: Path, files: Mapping[str, bytes], *, stale: Collection[str] = (), private: Collection[str] = ()
+) -> dict[str, Path]:
+    """Write files into a folder: all of them, or none.
+
+    Args:
+        directory: The folder. The function makes a missing one.
+        files: Content by relative name.
+        stale: Glob patterns of old files to remove, unless ``files`` replaces them. All other files stay.
+        private: Names of files for the owner only, from their creation on.
+
+    Returns:
+        The paths by name.
+
+    Raises:
+        UnusableInput: The disk does not accept the files. The folder stays as it was.
+    """
+    with _one_line_errors(directory):
+        if not directory.exists():
+            target = Path(os.path.realpath(directory))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _scratch_folder(target.parent) as scratch:
+                _stage(scratch / "new", files, private)
+                os.rename(scratch / "new", target)
+        else:
+            # The scratch folder is inside: a rename cannot cross the edge of a mount point.
+            with _scratch_folder(directory) as scratch:
+                _stage(scratch / "new", files, private)
+                gone = {str(path.relative_to(directory)) for pattern in stale for path in directory.glob(pattern)}
+                _exchange_all(directory, scratch, sorted(gone | set(files)), new=files)
+    return {name: directory / name for name in files}
+
+
+def _exchange_all(directory: Path, scratch: Path, names: list[str], *, new: Collection[str]) -> None:
+    staged, old = scratch / "new", scratch / "old"
+    done: list[str] = []
+    try:
+        for name in names:
+            done.append(name)
+            _exchange(directory / name, staged / name, old / name)
+    except BaseException:
+        for name in done:
+            placed = name in new and not (staged / name).exists()
+            _undo_exchange(directory / name, old / name, placed=placed)
+        raise
+
+
+def _exchange(target: Path, new: Path, old: Path) -> None:
+    """Move an existing ``target`` to ``old``, and an existing ``new`` to ``target``."""
+    if target.is_dir():
+        raise IsADirectoryError(21, "a folder is in the way", str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() or target.is_symlink():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(target, old)
+    if new.exists():
+        os.rename(new, target)
+
+
+def _undo_exchange(target: Path, old: Path, *, placed: bool) -> None:
+    """Undo ``_exchange``; ``placed``: the new file had taken its place."""
+    if placed:
+        target.unlink(missing_ok=True)
+    if old.exists() or old.is_symlink():
+        os.rename(old, target)
+
+
+def _stage(folder: Path, files: Mapping[str, bytes], private: Collection[str]) -> None:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        _write_new(folder / name, content, PRIVATE if name in private else PUBLIC)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())  # some file systems report a full disk only here
+
+
+def _temporary_name() -> str:
+    return f".{secrets.token_hex(6)}.assay-tmp"
+
+
+@contextmanager
+def _scratch_folder(parent: Path) -> Iterator[Path]:
+    # tempfile.mkdtemp makes private folders (0700); renamed parts of this one have to follow the umask.
+    folder = parent / _temporary_name()
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        place = repr(str(path)) if not str(path).isprintable() else str(path)
+        raise UnusableInput(
+            f"could not write {place}: {reason}; nothing was written. Fix: free some space or choose another place."
+        ) from error
