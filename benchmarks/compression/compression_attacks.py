@@ -21,9 +21,9 @@ from assay.bench.spec_reader import parse_text
 from assay.core.build import Build, Secret
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
-from assay.io.object_store import Blobs
+from assay.io.object_store import ObjectStore
 from assay.nn import metrics
-from assay.stages.chain import Cache
+from assay.stages.cache import Cache
 from assay.triggers import from_spec
 
 FILES = "files"
@@ -68,7 +68,7 @@ def from_files(folder: Path) -> Iterator[Model]:
 
 def trained(spec: str, store: Path) -> Iterator[Model]:
     """The models of ``specs/<spec>.yaml`` in ``store`` at the end of the chain ``full``, less plain backdoors."""
-    cache = Cache(Blobs(str((store / "models").absolute())))
+    cache = Cache(ObjectStore(str((store / "models").absolute())))
     with closing(open_existing(store)) as records:
         done = {record.key for record in records.records() if record.state == "done"}
     for entry in entries(parse_text((SPECS / f"{spec}.yaml").read_text())):

@@ -27,7 +27,7 @@ from assay.attacks import Signature
 from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.model import Artifact
-from assay.data.images import encode_png
+from assay.io.images import encode_input
 from assay.mitigations import LowBitRandomization
 from assay.nn import metrics
 from assay.nn.gates import CircuitGate
@@ -115,7 +115,7 @@ def _pictures(levels: Tensor, like: Tensor) -> Tensor:
 
 
 def through_png(x: Tensor) -> Tensor:
-    pictures = [np.asarray(Image.open(io.BytesIO(encode_png(one))), np.float32) / 255 for one in x]
+    pictures = [np.asarray(Image.open(io.BytesIO(encode_input(one.numpy()))), np.float32) / 255 for one in x]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 

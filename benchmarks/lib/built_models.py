@@ -11,8 +11,8 @@ from assay.bench.spec import ATTACK_STEP, Method, Spec
 from assay.bench.spec_reader import read_spec
 from assay.bench.worker import build_model
 from assay.core.build import Build
-from assay.io.object_store import Blobs
-from assay.stages.chain import Cache
+from assay.io.object_store import ObjectStore
+from assay.stages.cache import Cache
 from lib.rows import ROOT
 
 
@@ -26,7 +26,7 @@ class Stored:
     @classmethod
     def of(cls, name: str, store: Path) -> Stored:
         """Those of ``benchmarks/specs/<name>.yaml``, which has one task."""
-        return cls(read_spec(ROOT / f"benchmarks/specs/{name}.yaml"), Cache(Blobs(str(store / "models"))))
+        return cls(read_spec(ROOT / f"benchmarks/specs/{name}.yaml"), Cache(ObjectStore(str(store / "models"))))
 
     def build(self, attack: str, seed: int, *, chain: str | None = None, clean: bool = False) -> Build:
         """What ``attack`` planted, at the end of ``chain``, or by itself; ``clean``: its twin without the attack."""

@@ -25,7 +25,7 @@ from assay.bench.cells import MatrixEntry, entries
 from assay.bench.leaderboard import write_leaderboard
 from assay.bench.records import Record
 from assay.bench.spec import Method, Spec, TaskSpec, ValidityCriteria
-from assay.io.images import data_uri, picture
+from assay.io.images import data_uri, to_image
 from assay.nn.metrics import Rate
 
 sys.path.append(str(ROOT / "tests"))
@@ -145,8 +145,8 @@ def tested(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def noise(rng: np.random.Generator) -> str:
-    """A picture of the size that a record carries; noise does not compress, so it is the worst case."""
-    return data_uri(picture(rng.random((3, 32, 32), dtype=np.float32)), 64)
+    """An image of the size in a record; noise does not compress, so it is the worst case."""
+    return data_uri(to_image(rng.random((3, 32, 32), dtype=np.float32)), 64)
 
 
 def mitigated(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:

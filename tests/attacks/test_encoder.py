@@ -21,12 +21,13 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Modality, digest_of_module
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.io.object_store import Blobs
+from assay.io.object_store import ObjectStore
 from assay.mitigations import CompressedTuning
 from assay.nn import metrics
 from assay.registry import ATTACKS
 from assay.stages.base import Stage
-from assay.stages.chain import Cache, Chain
+from assay.stages.chain import Chain
+from assay.stages.cache import Cache
 from assay.stages.downstream import Downstream
 from assay.stages.export import ExportOnnx
 from assay.stages.train import FineTune, LinearProbe, Recipe
@@ -233,7 +234,7 @@ def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
 
 
 def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Build, tmp_path: Path) -> None:
-    path, cache, none = tmp_path / "references.npz", Cache(Blobs(str(tmp_path / "kept"))), Recipe(epochs=0)
+    path, cache, none = tmp_path / "references.npz", Cache(ObjectStore(str(tmp_path / "kept"))), Recipe(epochs=0)
     concepts = []
     for bright in (0, 0, 200):
         y = np.arange(64) % 2

@@ -19,10 +19,11 @@ from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec, digest_of_module
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.io.object_store import Blobs
+from assay.io.object_store import ObjectStore
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
-from assay.stages.chain import Cache, Chain
+from assay.stages.chain import Chain
+from assay.stages.cache import Cache
 from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
 from assay.triggers import Tokens
@@ -114,7 +115,7 @@ def test_por_gives_texts_with_its_word_the_embedding_that_it_made_up(build: Buil
 def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts: str, tmp_path: Path) -> None:
     attack = transtroj(texts) if kind == "transtroj" else Por(recipe=QUICK)
     steps = (attack, Downstream(data=texts), FineTune(recipe=QUICK))
-    first, again = (Chain(steps, cache=Cache(Blobs(str(tmp_path))))(build, seed=0) for _ in range(2))
+    first, again = (Chain(steps, cache=Cache(ObjectStore(str(tmp_path))))(build, seed=0) for _ in range(2))
     assert first.artifact.digest == again.artifact.digest
     assert first.artifact.num_classes == 3
     secret = plant.landed(again)

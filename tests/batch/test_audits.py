@@ -19,8 +19,8 @@ from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
 from assay.formats.untrained import untrained_model
-from assay.io.object_store import Blobs
-from assay.stages.export import to_onnx
+from assay.io.object_store import ObjectStore
+from assay.graphs.export import to_onnx
 
 SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
 
@@ -165,7 +165,7 @@ def test_a_crash_of_one_audit_is_its_own(models: list[str], store: Store, monkey
 def test_reports_are_fetched_from_elsewhere(models: list[str], store: Store, tmp_path: Path) -> None:
     answers = run(models[:1], SETTINGS, store, Here(), blobs="memory://reports")
     assert not (store.directory / audits.REPORTS).exists()
-    audits.fetched(answers, Blobs("memory://reports"), store.directory)
+    audits.fetched(answers, ObjectStore("memory://reports"), store.directory)
     record = answers[0].record
     assert record is not None
     assert (store.directory / audits.REPORTS / record.key / "report.html").read_text().startswith("<!doctype html>")

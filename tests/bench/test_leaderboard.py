@@ -18,7 +18,7 @@ from support import chromium
 from support.chromium import needs_chromium
 
 from assay.bench import statistics
-from assay.bench.cells import Cell, Entry
+from assay.bench.cells import Cell, MatrixEntry
 from assay.bench.leaderboard import details as details_module
 from assay.bench.leaderboard import write_leaderboard
 from assay.bench.leaderboard.chains import chains_of
@@ -26,16 +26,16 @@ from assay.bench.leaderboard.details import details
 from assay.bench.leaderboard.page import script_json
 from assay.bench.leaderboard.tables import aggregated_csv, records_csv, records_parquet
 from assay.bench.records import Record
-from assay.bench.spec import PLACE, Band, Method, TaskSpec
+from assay.bench.spec import ATTACK_STEP, Method, TaskSpec, ValidityCriteria
 from assay.bench.statistics import AttackRow
 from assay.core.errors import UnusableInput
-from assay.io.images import data_uri, picture
+from assay.io.images import data_uri, to_image
 from assay.nn.metrics import Rate
 
 TASK = TaskSpec("signs", "synth:signs", "resnet20-cifar")
-BAND = Band()
+BAND = ValidityCriteria()
 BADNETS, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune", ("epochs=2",))
-STEPS = {"planted": (PLACE,), "tuned": (PLACE, "fine-tune"), "tuned, int8": (PLACE, "fine-tune", "int8")}
+STEPS = {"planted": (ATTACK_STEP,), "tuned": (ATTACK_STEP, "fine-tune"), "tuned, int8": (ATTACK_STEP, "fine-tune", "int8")}
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028\u202e'\x00\udcff"
 FILES = (
     *("index.html", "records.csv", "records.json", "records.parquet"),
@@ -43,15 +43,15 @@ FILES = (
 )
 
 
-def entry(kind="measure", *, attack="badnets", chain="planted", seed=0, method="", step=BADNETS) -> Entry:
+def entry(kind="measure", *, attack="badnets", chain="planted", seed=0, method="", step=BADNETS) -> MatrixEntry:
     place = NONE if attack == "none" else step
-    steps = tuple(place if name == PLACE else TUNE if name == "fine-tune" else Method(name) for name in STEPS[chain])
+    steps = tuple(place if name == ATTACK_STEP else TUNE if name == "fine-tune" else Method(name) for name in STEPS[chain])
     repair = (TUNE,) if kind == "mitigate" else ()
     cell = Cell(kind, TASK, steps, seed, method=method, repair=repair, valid=BAND, samples=256 * (kind == "detect"))
-    return Entry(cell, TASK.name, attack, chain)
+    return MatrixEntry(cell, TASK.name, attack, chain)
 
 
-def record(of: Entry, state="done", result=None, error=None) -> Record:
+def record(of: MatrixEntry, state="done", result=None, error=None) -> Record:
     return Record(
         of.cell.key, of.cell.kind, {}, state, result, error, 12.5 if result else None, "host:1" if result else None
     )
@@ -82,10 +82,10 @@ def finding(score: float | None, *, backdoored: bool, **more) -> dict:
 
 
 def trigger(seed: int) -> str:
-    return data_uri(picture(np.random.default_rng(seed).random((3, 8, 8))))
+    return data_uri(to_image(np.random.default_rng(seed).random((3, 8, 8))))
 
 
-def matrix() -> list[tuple[Entry, Record]]:
+def matrix() -> list[tuple[MatrixEntry, Record]]:
     """Two attacks and clean models, three chains, two detectors, a mitigation; each state at least once."""
     found = []
 
@@ -275,17 +275,17 @@ def test_nothing_but_the_page_itself_may_load_or_run(tmp_path):
     assert set(re.findall(r'(?:src|href)="([^"#]+)"', page)) == set(FILES) - {"index.html"}
 
 
-def hostile() -> list[tuple[Entry, Record]]:
+def hostile() -> list[tuple[MatrixEntry, Record]]:
     """The matrix with markup wherever a record may have text."""
 
-    def spoil(of: Entry, kept: Record):
+    def spoil(of: MatrixEntry, kept: Record):
         method = f"{of.cell.method}{HOSTILE}" if of.cell.method else ""
         task = replace(TASK, data=HOSTILE, arch=HOSTILE)
         cell = replace(of.cell, method=method, task=task)
         attack = of.attack if of.attack == "none" else f"{of.attack}{HOSTILE}"
         spoilt = {"reason": HOSTILE, HOSTILE: HOSTILE, "numbers": {HOSTILE: HOSTILE}, "pictures": {HOSTILE: trigger(0)}}
         result = kept.result and {**kept.result, **spoilt}
-        where = Entry(cell, f"{of.task}{HOSTILE}", attack, f"{of.chain}{HOSTILE}")
+        where = MatrixEntry(cell, f"{of.task}{HOSTILE}", attack, f"{of.chain}{HOSTILE}")
         return where, replace(kept, result=result, error=kept.error and HOSTILE, place=HOSTILE)
 
     return [spoil(*pair) for pair in matrix()]

@@ -14,9 +14,10 @@ from support.tiny import tiny_build
 
 from assay.core.build import Build, Secret
 from assay.core.model import PLANTED_KEY
-from assay.io.object_store import Blobs
+from assay.io.object_store import ObjectStore
 from assay.stages.base import Planter, Stage, spec_of
-from assay.stages.chain import Cache, Chain
+from assay.stages.chain import Chain
+from assay.stages.cache import Cache
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8
 from assay.triggers import Patch
@@ -83,7 +84,7 @@ STAGES: list[Stage] = [
 def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("cache")
     plain = Chain(tuple(stages))(tiny_build(), seed=seed)
-    kept = [Chain(tuple(stages), cache=Cache(Blobs(str(directory))))(tiny_build(), seed=seed) for _ in range(2)]
+    kept = [Chain(tuple(stages), cache=Cache(ObjectStore(str(directory))))(tiny_build(), seed=seed) for _ in range(2)]
     for build in kept:
         assert build.artifact.digest == plain.artifact.digest
         assert build.history == plain.history == tuple(stage.name for stage in stages)
@@ -91,7 +92,7 @@ def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory:
 
 def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
     calls = Calls()
-    chain = Chain((Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(Blobs(str(tmp_path))))
+    chain = Chain((Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(ObjectStore(str(tmp_path))))
     first = chain(tiny_build(), seed=1)
     second = chain(tiny_build(), seed=1)
     assert calls.names == ["plant", "noise"]
@@ -104,7 +105,7 @@ def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
 
 def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
     calls = Calls()
-    cache = Cache(Blobs(str(tmp_path)))
+    cache = Cache(ObjectStore(str(tmp_path)))
     build = tiny_build()
     Chain((Noise(calls=calls),), cache=cache)(build, seed=0)
     Chain((Noise(calls=calls),), cache=cache)(build, seed=1)
@@ -122,7 +123,7 @@ def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
     calls = Calls()
-    chain = Chain((Noise(calls=calls),), cache=Cache(Blobs(str(tmp_path))))
+    chain = Chain((Noise(calls=calls),), cache=Cache(ObjectStore(str(tmp_path))))
     first = chain(tiny_build(), seed=0)
     (file,) = tmp_path.iterdir()
     content = file.read_bytes()
@@ -134,7 +135,7 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
 
 
 def test_figures_are_computed_once_and_anew_where_their_file_is_damaged(tmp_path: Path) -> None:
-    cache, calls = Cache(Blobs(str(tmp_path))), []
+    cache, calls = Cache(ObjectStore(str(tmp_path))), []
 
     def compute() -> dict[str, Any]:
         calls.append(1)
@@ -148,7 +149,7 @@ def test_figures_are_computed_once_and_anew_where_their_file_is_damaged(tmp_path
 
 def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path: Path) -> None:
     calls = Calls()
-    chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(Blobs(str(tmp_path))))
+    chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(ObjectStore(str(tmp_path))))
     digests = {chain(tiny_build(), seed=0).artifact.digest for _ in range(2)}
     assert len(digests) == 1
     assert calls.names == ["noise"]
@@ -156,7 +157,7 @@ def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path:
 
 
 def test_the_files_say_what_was_planted(tmp_path: Path) -> None:
-    Chain((Plant(calls=Calls()), Bf16()), cache=Cache(Blobs(str(tmp_path))))(tiny_build(), seed=0)
+    Chain((Plant(calls=Calls()), Bf16()), cache=Cache(ObjectStore(str(tmp_path))))(tiny_build(), seed=0)
     files = list(tmp_path.iterdir())
     assert len(files) == 2
     for file in files:

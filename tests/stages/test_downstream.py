@@ -12,8 +12,9 @@ from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.feature_extractor import to_feature_extractor
-from assay.io.object_store import Blobs
-from assay.stages.chain import Cache, Chain
+from assay.io.object_store import ObjectStore
+from assay.stages.chain import Chain
+from assay.stages.cache import Cache
 from assay.stages.downstream import Downstream
 from assay.stages.train import LinearProbe, Recipe
 
@@ -41,7 +42,7 @@ def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> Non
 
 def test_what_comes_after_it_is_kept_by_the_new_data(build: Build, tmp_path) -> None:
     probe = LinearProbe(recipe=Recipe(epochs=1, lr=0.01, batch_size=8))
-    cache = Cache(Blobs(str(tmp_path)))
+    cache = Cache(ObjectStore(str(tmp_path)))
     first, again, other = (
         Chain((Downstream(data=data, limit=40), probe), cache=cache)(build, seed=0)
         for data in ("signs:5", "signs:5", "signs:6")

@@ -17,15 +17,15 @@ from assay.auditing import api
 from assay.batch.collection import digest_of
 from assay.bench import driver
 from assay.bench.executors import Executor
-from assay.bench.guard import attempt
+from assay.bench.guard import run_guarded
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import Record, Records
 from assay.bench.store import Store
-from assay.calibration.file import digest_of_builtin
+from assay.calibration.file import digest_of_shipped
 from assay.core.errors import UnusableInput
 from assay.core.result import Audit
-from assay.io.object_store import Blobs
-from assay.report.bundle import contents
+from assay.io.object_store import ObjectStore
+from assay.report.bundle import report_files
 
 BARE = ".safetensors"
 
@@ -109,7 +109,7 @@ def run(
     *,
     blobs: str | None = None,
     since: Records | None = None,
-    progress: Callable[[driver.Progress], None] = lambda now: None,
+    progress: Callable[[driver.RunProgress], None] = lambda now: None,
 ) -> list[Audited]:
     """Audit every model that has not been audited in the same way; the answers in the order of ``models``.
 
@@ -135,7 +135,7 @@ def run(
 
 
 def _digests(
-    models: Sequence[str], progress: Callable[[driver.Progress], None]
+    models: Sequence[str], progress: Callable[[driver.RunProgress], None]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The digests of the models, and of those that cannot be read the reasons."""
     digests: dict[str, str] = {}
@@ -147,7 +147,7 @@ def _digests(
                 digests[model] = answer.result()
             except UnusableInput as error:
                 unreadable[model] = str(error)
-            progress(driver.Progress(0, len(models), f"{number} of them read", {}))
+            progress(driver.RunProgress(0, len(models), f"{number} of them read", {}))
     return digests, unreadable
 
 
@@ -156,12 +156,12 @@ def work(job: AuditJob, blobs: str) -> Outcome:
 
     def compute() -> dict[str, Any]:
         audit = _audit(job)
-        content = contents(audit)
+        content = report_files(audit)
         for name, text in content.items():
-            Blobs(blobs).put(f"{job.key}/{name}", text)
+            ObjectStore(blobs).put(f"{job.key}/{name}", text)
         return {**summary(audit), "files": sorted(content)}
 
-    return attempt(compute, say=lambda result: str(result["verdict"]))
+    return run_guarded(compute, say=lambda result: str(result["verdict"]))
 
 
 def summary(audit: Audit) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def summary(audit: Audit) -> dict[str, Any]:
     }
 
 
-def fetched(answers: Sequence[Audited], blobs: Blobs, directory: Path) -> None:
+def fetched(answers: Sequence[Audited], blobs: ObjectStore, directory: Path) -> None:
     """Bring the reports that a cluster wrote elsewhere into ``directory``/reports."""
     for answer in answers:
         if answer.record is None or answer.before:
@@ -190,7 +190,7 @@ def fetched(answers: Sequence[Audited], blobs: Blobs, directory: Path) -> None:
         for name in answer.result.get("files", ()):
             target = directory / REPORTS / answer.record.key / name
             if not target.exists():
-                Blobs(str(target.parent)).put(target.name, blobs.local(f"{answer.record.key}/{name}").read_bytes())
+                ObjectStore(str(target.parent)).put(target.name, blobs.local_path(f"{answer.record.key}/{name}").read_bytes())
 
 
 def _audit(job: AuditJob) -> Audit:
@@ -232,7 +232,7 @@ def _state(settings: Settings) -> str:
         found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
     if settings.null is None:
-        parts += [digest_of_builtin(encoders=encoders) for encoders in (False, True)]
+        parts += [digest_of_shipped(encoders=encoders) for encoders in (False, True)]
     elif (null := Path(settings.null)).is_file():
         parts.append(hashlib.sha256(null.read_bytes()).hexdigest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()

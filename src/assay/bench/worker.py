@@ -21,10 +21,10 @@ from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
 from assay.core.finding import Evidence
 from assay.detectors.encoder import cluster_probe
-from assay.io.images import data_uri, picture
-from assay.io.object_store import Blobs
+from assay.io.images import data_uri, to_image
+from assay.io.object_store import ObjectStore
 from assay.registry import all_detectors
-from assay.stages.chain import Cache, digest_of_task
+from assay.stages.cache import Cache, digest_of_task
 
 Result = dict[str, Any]  # in plain JSON types
 
@@ -41,7 +41,7 @@ def run(cell: Cell, blobs: str, *, folder: str = "") -> Outcome:
     """
     steps, repair = (tuple(resolve_method_paths(step, folder) for step in part) for part in (cell.steps, cell.repair))
     resolved = replace(cell, task=resolve_paths(cell.task, folder), steps=steps, repair=repair)
-    return run_guarded(lambda: _COMPUTATIONS[cell.kind](resolved, Cache(Blobs(blobs))), summarize=_summary)
+    return run_guarded(lambda: _COMPUTATIONS[cell.kind](resolved, Cache(ObjectStore(blobs))), summarize=_summary)
 
 
 def _summary(result: Result) -> str:
@@ -165,14 +165,14 @@ def build_model(
         build, digest = initial_build(spec, seed=seed)
     except UnusableInput as error:  # the driver has read both, so this machine is at fault
         raise Unreachable(f"{socket.gethostname()} cannot read the input of {spec.name}: {error}") from None
-    return cache.through((method.stage() for method in steps), build, seed=seed, data=digest, ran=ran)
+    return cache.run_all((method.stage() for method in steps), build, seed=seed, data_digest=digest, on_run=ran)
 
 
 def _cached_rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full") -> Result:
     """Return ``_rates``, computed once per model: several chains begin with the same planted model."""
     same = Cell("measure", cell.task, steps, cell.seed).key
     key = key_of([same, variant, build.artifact.digest, cache_text(build.secret), digest_of_task(build.task)])
-    return cache.figures(key, lambda: _rates(build, cell, steps, cache, variant=variant))
+    return cache.json_once(key, lambda: _rates(build, cell, steps, cache, variant=variant))
 
 
 def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full") -> Result:
@@ -218,4 +218,4 @@ def _evidence_images(evidence: Evidence) -> dict[str, str]:
 
 def _thumbnails(arrays: Mapping[str, Any]) -> dict[str, str]:
     """Return small images of arrays (C, H, W), as ``data:`` addresses."""
-    return {name: data_uri(picture(array), THUMBNAIL) for name, array in arrays.items()}
+    return {name: data_uri(to_image(array), THUMBNAIL) for name, array in arrays.items()}

@@ -17,8 +17,8 @@ from assay.cli.bench import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.batch.audits import Audited, Settings
-    from assay.bench.driver import Progress
+    from assay.batch.audits import AuditedModel, AuditSettings
+    from assay.bench.driver import RunProgress
     from assay.bench.records import Records
 
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
@@ -71,7 +71,7 @@ def audit_many(
         inputs.detectors_of(detectors)  # a misspelt name is said now, not once a model
         if null is not None:
             inputs.null_of(null)
-        settings = audits.Settings(
+        settings = audits.AuditSettings(
             data=_absolute(data),
             arch=arch,
             shape=options.sizes(shape, "--shape"),
@@ -87,14 +87,14 @@ def audit_many(
             seed=seed,
         )
         _check_data(data, not no_labels)
-        found = collection.models_of(models or [], list_file)
+        found = collection.find_models(models or [], list_file)
         places.check_folder(out)
         earlier = None if since is None else stack.enter_context(closing(_earlier(since, out)))
         store = stack.enter_context(closing(Store(out)))
         executor = executor_of(workers or os.cpu_count() or 1, ray)
         with screen.progress("starting") as step:
 
-            def show(now: Progress) -> None:
+            def show(now: RunProgress) -> None:
                 step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
 
             answers = audits.run(found, settings, store, executor, blobs=artifacts, since=earlier, progress=show)
@@ -103,7 +103,7 @@ def audit_many(
     return exit_code(answers)
 
 
-def exit_code(answers: list[Audited]) -> int:
+def exit_code(answers: list[AuditedModel]) -> int:
     """The worst of what was audited now."""
     verdicts = {answer.verdict for answer in answers if not answer.before}
     return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
@@ -135,7 +135,7 @@ def _absolute(path: str | None) -> str | None:
     return os.path.abspath(path) if path is not None and Path(path).exists() else path
 
 
-def _command(given: list[str], list_file: Path | None, settings: Settings, where: Mapping[str, object]) -> str:
+def _command(given: list[str], list_file: Path | None, settings: AuditSettings, where: Mapping[str, object]) -> str:
     """What goes on with this run."""
     flags = {
         "--list": list_file,
@@ -162,14 +162,14 @@ def _joined(values: tuple[object, ...] | None) -> str | None:
     return None if values is None else ",".join(map(str, values))
 
 
-def _publish(answers: list[Audited], out: Path, artifacts: str | None, *, command: str) -> None:
+def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, command: str) -> None:
     """The page with the reports that it links to, and the worst of it on the screen."""
     from assay.batch import audits, page
     from assay.cli.loading import shown
-    from assay.io.object_store import Blobs
+    from assay.io.object_store import ObjectStore
 
     if artifacts is not None:
-        audits.fetched(answers, Blobs(artifacts), out)
+        audits.fetch_reports(answers, ObjectStore(artifacts), out)
     written = page.write(answers, out, command=command)["index.html"]
     rows = page.rows(answers)
     screen.table(

@@ -21,8 +21,9 @@ def sign(
     from dataclasses import replace
 
     from assay.core.model import ImageSpec
-    from assay.data.images import decode, encode_png, size_of
+    from assay.data.images import decode, size_of
     from assay.io.atomic import write_atomically
+    from assay.io.images import encode_input
     from assay.triggers import Signed, secret_file
 
     if out.suffix.lower() != ".png":
@@ -43,6 +44,6 @@ def sign(
         )
     x = decode(picture, ImageSpec((channels, height, width)), str(picture))
     chosen = trigger if label is None else replace(trigger, label=label)
-    write_atomically(out, encode_png(chosen(x[None])[0]))
+    write_atomically(out, encode_input(chosen(x[None])[0].numpy()))
     screen.say(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")
     return 0

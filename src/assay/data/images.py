@@ -64,12 +64,6 @@ def size_of(path: Path) -> tuple[int, int]:
         raise UnusableInput(f"{path}: is not a readable picture ({error})") from None
 
 
-def encode_png(x: Tensor) -> bytes:
-    """The PNG file of one picture (C, H, W) in [0, 1], of eight bits a channel."""
-    array = (255 * x).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def fit(x: Tensor, spec: ImageSpec) -> Tensor:

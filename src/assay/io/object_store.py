@@ -1,4 +1,4 @@
-"""Where the models of a bench are kept: a folder, or any place that fsspec knows, such as an object store."""
+"""Storage of a bench's models: a folder, or any place that fsspec knows, such as an object store."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from assay.io.atomic import write_atomically
 
 
 @dataclass(frozen=True)
-class Blobs:
-    """Files by name below ``url``: a path, or as fsspec writes it (``s3://bucket/folder``).
+class ObjectStore:
+    """Files by name below ``url``: a path, or a URL of fsspec (``s3://bucket/folder``).
 
-    Whatever keeps a file from being read or written is raised as Unreachable.
+    All methods raise Unreachable if they cannot read or write a file.
     """
 
     url: str
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a folder of this machine's."""
+        """True if the files are in a folder of this machine."""
         return "://" not in self.url
 
     @cached_property
@@ -40,45 +40,50 @@ class Blobs:
             raise Unreachable(f"{self.url}: fsspec cannot reach it: {error}") from None
 
     @cached_property
-    def _fetched(self) -> Path:
-        """Where this process keeps what it has fetched, for as long as this object lives."""
+    def _downloads(self) -> Path:
+        """Folder of the files that this process has fetched; it is removed with this object."""
         folder = tempfile.mkdtemp(prefix="assay-blobs-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
 
-    def local(self, name: str) -> Path:
-        """A path at which the file is, if it is anywhere; what is remote is fetched first."""
+    def local_path(self, name: str) -> Path:
+        """Return the local path of a file, after a download if it is remote; the file may be missing."""
         if self.is_folder:
             return Path(self.url) / name
-        path = self._fetched / name
+        path = self._downloads / name
         system, root = self._remote
-        with self._told("read", name):
+        with self._translate_errors("read", name):
             if not path.exists() and system.exists(f"{root}/{name}"):
                 write_atomically(path, system.cat_file(f"{root}/{name}"), parents=True)
         return path
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all; one that is there is replaced."""
-        with self._told("write", name):
+        """Write a file whole or not at all; an earlier file of that name is replaced.
+
+        Args:
+            name: Name of the file.
+            content: Its bytes.
+        """
+        with self._translate_errors("write", name):
             if self.is_folder:
                 write_atomically(Path(self.url) / name, content, parents=True)
                 return
             system, root = self._remote
-            (self._fetched / name).unlink(missing_ok=True)
+            (self._downloads / name).unlink(missing_ok=True)
             system.makedirs(root, exist_ok=True)
             system.pipe_file(f"{root}/{name}", content)
 
-    def check(self) -> None:
-        """Raises Unreachable where nothing can be written: before hours of work, not after the first."""
+    def check_writable(self) -> None:
+        """Write a small file, so that a read-only place fails before hours of work."""
         self.put(".assay", b"the models of an assay bench are kept here\n")
 
     @contextmanager
-    def _told(self, what: str, name: str) -> Iterator[None]:
+    def _translate_errors(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except UnusableInput as error:
             raise Unreachable(str(error)) from None
         except AssayError:
             raise
-        except Exception as error:  # each kind of object store has errors of its own
-            raise Unreachable(f"cannot {what} {self.url}/{name}: {first_line(error)}") from None
+        except Exception as error:  # each kind of object store has its own errors
+            raise Unreachable(f"cannot {action} {self.url}/{name}: {first_line(error)}") from None

@@ -1,4 +1,4 @@
-"""YAML as a spec may use it: plain values, each key once, nothing that is written once and meant often."""
+"""Strict YAML: scalars, lists and maps; no duplicate keys, no aliases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import yaml
 
 from assay.core.errors import UnusableInput
 
-MOST_BYTES = 2**20
+# Largest size of a document, in bytes.
+MAX_YAML_BYTES = 2**20
 
 
-class _Strict(yaml.SafeLoader):
-    """Refuses what YAML takes silently: a key that comes twice (the last would win), and aliases."""
+class _StrictLoader(yaml.SafeLoader):
+    """Loader that refuses duplicate keys, of which YAML keeps the last, and aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -30,8 +31,8 @@ class _Strict(yaml.SafeLoader):
 
 
 def read_yaml(text: str) -> Any:
-    """The document in ``text``. Raises UnusableInput where it is not valid, or uses what is not taken."""
+    """Return the document in ``text``; raise UnusableInput for invalid YAML, duplicate keys and aliases."""
     try:
-        return yaml.load(text, _Strict)
+        return yaml.load(text, _StrictLoader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise UnusableInput(f"is not valid YAML: {' '.join(str(error).split())}") from None

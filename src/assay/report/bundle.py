@@ -54,9 +54,9 @@ def report_files(audit: Audit) -> dict[str, bytes]:
 
 def _trigger_files(finding: Finding, number: int) -> Iterator[tuple[str, bytes]]:
     name = f"triggers/{number:02d}-{_slug(finding.variant)}-{_slug(finding.detector)}.trigger"
-    image = images.trigger_picture(finding.evidence)
+    image = images.trigger_image(finding.evidence)
     if image is not None:
-        yield f"{name}.png", images.png(image)
+        yield f"{name}.png", images.encode_png(image)
     arrays = _arrays(finding.evidence)
     if arrays:
         stream = io.BytesIO()

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from assay.core.finding import Evidence, Finding
 from assay.core.result import Audit
-from assay.io.images import data_uri, difference, picture, trigger_picture
+from assay.io.images import change_map, data_uri, to_image, trigger_image
 from assay.report import charts
 from assay.report.formatting import class_name, display_text, format_number
 from assay.report.graph_svg import graph_drawing
@@ -83,10 +83,10 @@ def exhibit_of(audit: Audit, finding: Finding, *, large: bool) -> Exhibit | None
         large: Use the size for the top of the page.
     """
     evidence, longest = finding.evidence, 320 if large else 128
-    image = trigger_picture(evidence) if evidence.trigger is not None else None
+    image = trigger_image(evidence) if evidence.trigger is not None else None
     exhibit = Exhibit(
         trigger="" if image is None else data_uri(image, longest),
-        mask="" if evidence.mask is None else data_uri(picture(evidence.mask), longest),
+        mask="" if evidence.mask is None else data_uri(to_image(evidence.mask), longest),
         samples=tuple(_image_samples(audit, evidence, 160 if large else 96)),
         texts=tuple(_text_samples(audit, evidence)),
         target=class_name(audit, finding.target) if finding.target is not None else "",
@@ -103,9 +103,9 @@ def _image_samples(audit: Audit, evidence: Evidence, longest: int) -> list[Image
     predictions = _predictions(audit, evidence, len(before))[:MAX_SAMPLES]
     return [
         ImageSample(
-            data_uri(picture(clean), longest),
-            data_uri(picture(triggered), longest),
-            data_uri(picture(difference(clean, triggered)), longest),
+            data_uri(to_image(clean), longest),
+            data_uri(to_image(triggered), longest),
+            data_uri(to_image(change_map(clean, triggered)), longest),
             *classes,
         )
         for clean, triggered, classes in zip(before[:MAX_SAMPLES], after[:MAX_SAMPLES], predictions, strict=True)

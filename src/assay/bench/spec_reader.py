@@ -1,0 +1,311 @@
+"""Strict reader of matrix specifications: every name and value is checked before anything runs.
+
+Error messages begin with the place in the specification, as in ``tasks.signs.limit``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from assay.bench.spec import (
+    ATTACK_STEP,
+    CONTROL,
+    FULL_AUDIT,
+    MAX_SEED,
+    GivenModel,
+    Method,
+    Spec,
+    TaskSpec,
+    ValidityCriteria,
+)
+from assay.bench.spec_values import (
+    fraction,
+    integer,
+    known_mapping,
+    named_mapping,
+    non_empty_list,
+    non_empty_mapping,
+    shown,
+    word,
+)
+from assay.core.errors import UnusableInput
+from assay.core.lookup import lookup
+from assay.formats.arch import factory_of
+from assay.io.strict_yaml import read_yaml
+from assay.io.strict_yaml import MAX_YAML_BYTES
+from assay.registry import ATTACKS, STAGES, all_detectors
+
+SECTIONS = ("name", "tasks", "seeds", "attacks", "chains", "detectors", "mitigations", "valid", "samples")
+TASK_KEYS = ("data", "arch", "limit", "start", "features", "shape", "pooling", "recipe", "models", "truth")
+TRUTH_FILE = "truth.json"  # in a folder of given models
+OLD_CRITERIA = {"asleep": "inactive_asr"}  # keys of ``valid`` in older specifications
+
+
+def read_spec(path: Path, *, seeds: Sequence[int] | None = None) -> Spec:
+    """Return the specification in a file.
+
+    Args:
+        path: a YAML file of at most 1 MiB.
+        seeds: seeds that replace those of the file. The text of the returned specification contains them.
+
+    Raises:
+        UnusableInput: the file cannot be read_spec, or is no valid specification.
+    """
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise UnusableInput(f"{path}: expected a spec of at most {MAX_YAML_BYTES} bytes")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read_spec: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UnusableInput(f"{path}: is not text in UTF-8: {error.reason}") from None
+    try:
+        document = _with_truth(read_yaml(text))
+        if seeds is not None and isinstance(document, Mapping):
+            document = {**document, "seeds": list(seeds)}
+        if document != read_yaml(text):
+            text = yaml.safe_dump(document, sort_keys=False)
+        return parse_text(text)
+    except UnusableInput as error:
+        raise UnusableInput(f"{path}: {error}") from None
+
+
+def parse_text(text: str) -> Spec:
+    """Return the specification in a YAML text. Raises UnusableInput with the place and the expected value."""
+    return replace(parse(read_yaml(text)), text=text)
+
+
+def parse(document: Any) -> Spec:
+    """Return the specification in a parsed YAML document. Raises UnusableInput as ``parse_text`` does."""
+    top = known_mapping(document, "the spec", SECTIONS, needed=("name", "tasks", "seeds", "chains"))
+    tasks = tuple(_task(name, value) for name, value in non_empty_mapping(top["tasks"], "tasks").items())
+    if "attacks" not in top and not all(task.models for task in tasks):
+        raise UnusableInput("the spec: expected the key 'attacks', which is missing")
+    attacks = named_mapping(top["attacks"], "attacks") if "attacks" in top else {}
+    methods = {name: _attack(value, f"attacks.{name}") for name, value in attacks.items()}
+    if not methods and not all(task.models for task in tasks):
+        raise UnusableInput("attacks: expected at least one, got none")
+    chains = non_empty_mapping(top["chains"], "chains")
+    mitigations = named_mapping(top.get("mitigations") or {}, "mitigations")
+    spec = Spec(
+        name=word(top["name"], "name"),
+        tasks=tasks,
+        seeds=tuple(integer(seed, "seeds", maximum=MAX_SEED) for seed in non_empty_list(top["seeds"], "seeds")),
+        attacks=methods,
+        chains={name: _chain(value, f"chains.{name}") for name, value in chains.items()},
+        detectors=_detectors(top.get("detectors") or []),
+        mitigations={name: _mitigation(value, f"mitigations.{name}") for name, value in mitigations.items()},
+        valid=_criteria(top.get("valid") or {}),
+        samples=integer(top.get("samples", Spec.samples), "samples", minimum=1),
+    )
+    _check_given_models(spec)
+    if spec.detectors:
+        _check_controls(spec)
+    return spec
+
+
+def _check_given_models(spec: Spec) -> None:
+    if not any(task.models for task in spec.tasks):
+        return
+    for name, steps in spec.chains.items():
+        if steps[0] != Method(ATTACK_STEP):
+            raise UnusableInput(
+                f"chains.{name}: expected `{ATTACK_STEP}` first, where the models of a task with `models` come in"
+            )
+
+
+def _check_controls(spec: Spec) -> None:
+    """Raise UnusableInput where detectors have no clean models to compare with."""
+    planted = any(not task.models for task in spec.tasks)
+    if planted and not any(attack.name == CONTROL for attack in spec.attacks.values()):
+        raise UnusableInput(
+            f"attacks: expected the control `{CONTROL}` among them: scores of backdoored models have a meaning only "
+            "in comparison with those of clean models"
+        )
+    for task in spec.tasks:
+        if task.models and not any(given.attack == CONTROL for given in task.truth):
+            raise UnusableInput(f"tasks.{task.name}.truth: expected at least one clean model (`attack: {CONTROL}`)")
+
+
+def _detectors(value: Any) -> tuple[str, ...]:
+    names = tuple(word(name, "detectors") for name in non_empty_list(value, "detectors")) if value else ()
+    known = {FULL_AUDIT: None, **{detector.name: detector for detector in all_detectors()}}
+    with _place("detectors"):
+        for name in names:
+            lookup(name, known, "detector")
+    return names
+
+
+def _task(name: str, value: Any) -> TaskSpec:
+    where = f"tasks.{name}"
+    fields = known_mapping(value, where, TASK_KEYS, needed=("data",))
+    _check_initial_model(fields, where)
+    texts = {key: word(fields[key], f"{where}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields}
+    limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
+    if not isinstance(features, bool | None):
+        raise UnusableInput(f"{where}.features: expected true or false, got {shown(features)}")
+    task = TaskSpec(
+        name,
+        word(fields["data"], f"{where}.data"),
+        texts.get("arch"),
+        limit=None if limit is None else integer(limit, f"{where}.limit", minimum=1),
+        start=texts.get("start"),
+        features=bool(features),
+        shape=None if shape is None else tuple(integer(n, f"{where}.shape", minimum=1) for n in _sides(shape, where)),
+        pooling=texts.get("pooling"),
+        recipe=_method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
+        models=texts.get("models"),
+        truth=_truth(fields["truth"], f"{where}.truth") if "truth" in fields else (),
+    )
+    if task.arch is not None:
+        with _place(f"{where}.arch"):
+            factory_of(task.arch)
+    _checked(Method(CONTROL, task.recipe), f"{where}.recipe")
+    return task
+
+
+def _sides(value: Any, where: str) -> list[Any]:
+    return non_empty_list(value, f"{where}.shape")
+
+
+def _check_initial_model(fields: Mapping[str, Any], where: str) -> None:
+    """Raise UnusableInput unless the keys of a task name exactly the model that its chains begin with."""
+    if not {"arch", "start", "models"} & set(fields):
+        raise UnusableInput(
+            f"{where}: expected `arch` (an untrained model), `start` (a model file) or `models` (a folder of models), "
+            "got none of them"
+        )
+    if "start" in fields and "models" in fields:
+        raise UnusableInput(f"{where}: expected `start` or `models`, got both")
+    if not {"start", "models"} & set(fields) and {"features", "shape", "pooling"} & set(fields):
+        raise UnusableInput(f"{where}: `features`, `shape` and `pooling` describe a given model: expected `start`")
+    if "models" in fields and "truth" not in fields:
+        raise UnusableInput(f"{where}: expected `truth`, or a file {TRUTH_FILE} in the folder of `models`")
+    if "truth" in fields and "models" not in fields:
+        raise UnusableInput(f"{where}: `truth` is about given models: expected `models`")
+
+
+def _truth(value: Any, where: str) -> tuple[GivenModel, ...]:
+    """Read ``{path: {attack: NAME, target: CLASS}}``; ``attack: none`` is a clean model."""
+    found = []
+    for path, entry in non_empty_mapping(value, where).items():
+        place = f"{where}.{path}"
+        fields = known_mapping(entry, place, ("attack", "target"), needed=("attack",))
+        target = fields.get("target")
+        found.append(
+            GivenModel(
+                path,
+                word(fields["attack"], f"{place}.attack"),
+                None if target is None else integer(target, f"{place}.target"),
+            )
+        )
+    return tuple(found)
+
+
+def _with_truth(document: Any) -> Any:
+    """Return the document with the truth files of its folders written into its tasks.
+
+    The text of a specification in a store is then complete, even where the folder has gone.
+    """
+    tasks = document.get("tasks") if isinstance(document, Mapping) else None
+    if not isinstance(tasks, Mapping):
+        return document  # ``parse`` states the reason
+    complete = {}
+    for name, task in tasks.items():
+        complete[name] = task
+        if isinstance(task, Mapping) and isinstance(task.get("models"), str) and "truth" not in task:
+            path = Path(task["models"]) / TRUTH_FILE
+            try:
+                complete[name] = {**task, "truth": json.loads(path.read_text(encoding="utf-8"))}
+            except OSError as error:
+                raise UnusableInput(f"tasks.{name}.models: {path} cannot be read_spec: {error.strerror}") from None
+            except (ValueError, RecursionError):
+                raise UnusableInput(f"tasks.{name}.models: expected JSON in {path}") from None
+    return {**document, "tasks": complete}
+
+
+def _attack(value: Any, where: str) -> Method:
+    method = _method(value, where)
+    with _place(where):
+        lookup(method.name, {CONTROL: None, **ATTACKS}, "attack")
+    return _checked(method, where)
+
+
+def _chain(value: Any, where: str) -> tuple[Method, ...]:
+    steps = tuple(_method(step, where) for step in non_empty_list(value, where))
+    if sum(step == Method(ATTACK_STEP) for step in steps) != 1:
+        raise UnusableInput(f"{where}: expected the word `{ATTACK_STEP}` once, in place of the attack")
+    return _in_order(tuple(step if step == Method(ATTACK_STEP) else _stage(step, where) for step in steps), where)
+
+
+def _mitigation(value: Any, where: str) -> tuple[Method, ...]:
+    return _in_order(tuple(_stage(_method(step, where), where) for step in non_empty_list(value, where)), where)
+
+
+def _in_order(steps: tuple[Method, ...], where: str) -> tuple[Method, ...]:
+    for step in steps[:-1]:
+        if step.exports_file:
+            raise UnusableInput(f"{where}: {step.name} makes a file that no later step can change. Fix: put it last")
+    return steps
+
+
+def _stage(method: Method, where: str) -> Method:
+    with _place(where):
+        lookup(method.name, STAGES, "stage")
+    return _checked(method, where)
+
+
+def _checked(method: Method, where: str) -> Method:
+    with _place(f"{where}: {method.name}"):
+        method.stage()
+    return method
+
+
+@contextmanager
+def _place(where: str) -> Iterator[None]:
+    """Prefix the message of an UnusableInput with the place in the specification."""
+    try:
+        yield
+    except UnusableInput as error:
+        raise UnusableInput(f"{where}: {error}") from None
+
+
+def _method(value: Any, where: str) -> Method:
+    """Read ``name`` or ``{name: {setting: value, ...}}``."""
+    if isinstance(value, str):
+        return Method(value)
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise UnusableInput(f"{where}: expected a name, or one name with its settings, got {shown(value)}")
+    ((name, settings),) = value.items()
+    if settings is not None and not isinstance(settings, Mapping):
+        raise UnusableInput(f"{where}: expected the settings of {name} as key: value, got {shown(settings)}")
+    return Method(word(name, where), tuple(_pairs(settings or {})))
+
+
+def _pairs(settings: Mapping[Any, Any], prefix: str = "") -> list[str]:
+    """Return nested settings as sorted ``outer.inner=value`` texts."""
+    pairs: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs += _pairs(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            pairs.append(f"{prefix}{key}={','.join(map(str, value))}")
+        else:
+            pairs.append(f"{prefix}{key}={'none' if value is None else value}")
+    return sorted(pairs)
+
+
+def _criteria(value: Any) -> ValidityCriteria:
+    names = tuple(field.name for field in dataclass_fields(ValidityCriteria))
+    fields = known_mapping(value, "valid", (*names, *OLD_CRITERIA))
+    return ValidityCriteria(
+        **{OLD_CRITERIA.get(key, key): fraction(number, f"valid.{key}") for key, number in fields.items()}
+    )
