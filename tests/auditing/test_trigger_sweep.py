@@ -66,7 +66,7 @@ def test_the_page_shows_it_where_a_trigger_was_blamed(target: int | None, shown:
     assert bool(result.trigger_sweep) is shown
     page = write(result, tmp_path)["report.html"].read_text()
     assert ("The trigger as the model is compressed" in page) is shown
-    assert len(to_json(result)["waking"]) == len(result.trigger_sweep)
+    assert len(to_json(result)["trigger_sweep"]) == len(result.trigger_sweep)
     if shown:
         assert 'aria-label="forms of this audit: full: agreement 100' in page
         assert result.trigger_sweep[0].success > 0.8

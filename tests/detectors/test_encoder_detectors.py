@@ -197,7 +197,7 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
     assert result.model.num_classes is None
     assert result.variants[0].accuracy is None, "clusters are no classes that it could be right about"
     sentence = page_of(replace(result, verdict="backdoored", target=3)).sentence
-    assert sentence.endswith("draws whatever has the trigger to one point, in cluster 4.")
+    assert sentence.endswith("triggered inputs get nearly the same embedding, in cluster 4.")
 
 
 def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:

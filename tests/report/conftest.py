@@ -1,4 +1,4 @@
-"""Invented audits, rich enough to fill every part of every report."""
+"""Made-up audits that fill every part of every report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assay.core.result import Audit, ModelInfo, NullInfo, VariantOutcome, Varian
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = "<script>document.title='owned'</script>\"'&\u202egpj.exe\x00\x1b[31m\udcff" + "א" * 20 + "x" * 5000
-FORMS = (
+VARIANTS = (
     VariantResult("full", "as given", 0.917, 1.0),
     VariantResult("int8", "int8 weights and activations, per channel", 0.914, 0.987),
     VariantResult("pruned", "half of the weights set to zero by magnitude", 0.902, 0.961),
@@ -23,13 +23,13 @@ FORMS = (
         0.41,
         0.43,
         VariantOutcome.BROKEN,
-        "pruning broke it: accuracy is 41 %",
+        "pruning broke the model: accuracy is 41 %",
     ),
 )
 
 
-def pictures(rng: np.random.Generator, count: int = 6, size: int = 32) -> np.ndarray:
-    """(count, 3, size, size): smooth coloured shapes that stand for photographs."""
+def random_images(rng: np.random.Generator, count: int = 6, size: int = 32) -> np.ndarray:
+    """Return images (count, 3, size, size) of smooth colored shapes."""
     y, x = np.mgrid[0:size, 0:size] / size
     images = []
     for _ in range(count):
@@ -41,22 +41,23 @@ def pictures(rng: np.random.Generator, count: int = 6, size: int = 32) -> np.nda
 
 
 def patch_evidence(rng: np.random.Generator, target: int, sizes: dict[int, float]) -> Evidence:
-    """A reconstructed corner patch."""
+    """Return the evidence of a reconstructed corner patch."""
     mask = np.zeros((32, 32), np.float32)
     mask[26:31, 26:31] = rng.uniform(0.7, 1, (5, 5))
     trigger = rng.uniform(0, 1, (3, 32, 32)).astype(np.float32)
-    before = pictures(rng)
+    before = random_images(rng)
     after = before * (1 - mask) + trigger * mask
     numbers = {"success_rate": 0.991, "mask_l1": 21.4, "steps": 150, "family": "patch"}
-    said = (0, 1, 2, 4, 5, 6), (target,) * 5 + (7,)
-    return Evidence(numbers, {**sizes, target: 21.4}, mask, trigger, before, after, *said)
+    predictions = (0, 1, 2, 4, 5, 6), (target,) * 5 + (7,)
+    return Evidence(numbers, {**sizes, target: 21.4}, mask, trigger, before, after, *predictions)
 
 
 def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -> Audit:
-    """A whole audit with the given verdict."""
+    """Return a complete audit with the given verdict."""
     rng = np.random.default_rng(7)
     bad = verdict == "backdoored"
-    findings = tuple(item for form in FORMS[:3] for item in _findings(rng, form.name, bad and form.name != "pruned"))
+    names = [variant.name for variant in VARIANTS[:3]]
+    findings = tuple(item for name in names for item in _findings(rng, name, bad and name != "pruned"))
     null = None
     if verdict != "inconclusive":
         statistics = tuple(rng.gamma(4.0, 0.6, 128).tolist())
@@ -67,8 +68,8 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
     return Audit(
         verdict=verdict,  # type: ignore[arg-type]
         reason={
-            "clean": "The combined statistic lies in the middle of those of 128 clean reference models.",
-            "backdoored": "A patch of 5 x 5 pixels sends 99 % of all clean samples to one class, in 2 of 3 forms.",
+            "clean": "The combined statistic is in the middle of those of 128 clean reference models.",
+            "backdoored": "A patch of 5 x 5 pixels sends 99 % of all clean samples to one class, in 2 of 3 variants.",
             "inconclusive": "No reference models fit this model, so its scores cannot be calibrated.",
         }[verdict],
         p_value=p_value,
@@ -88,11 +89,11 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
             shape=(3, 32, 32),
         ),
         findings=findings,
-        variants=FORMS,
+        variants=VARIANTS,
         limits=(
-            "Triggers that need more than a fifth of the picture, or several inputs at once, were not searched for.",
-            "A form that is not listed above, for instance 4-bit weights, may behave differently.",
-            "An attacker who knew this audit may have hidden the backdoor from it.",
+            "The audit did not search for triggers over more than a fifth of the image.",
+            "A variant that is not listed above, for instance 4-bit weights, may behave differently.",
+            "An attacker with knowledge of this audit may have hidden the backdoor from it.",
         ),
         data_name="data/cifar10",
         data_samples=512,
@@ -105,7 +106,7 @@ def make(verdict: str = "clean", *, classes: tuple[str, ...] | None = CLASSES) -
     )
 
 
-def _findings(rng: np.random.Generator, form: str, bad: bool) -> list[Finding]:
+def _findings(rng: np.random.Generator, variant: str, bad: bool) -> list[Finding]:
     sizes = {index: float(value) for index, value in enumerate(rng.uniform(48, 120, 10))}
     target = 3 if bad else int(min(sizes, key=lambda index: sizes[index]))
     evidence = patch_evidence(rng, target, sizes) if bad else Evidence({"success_rate": 0.97}, sizes)
@@ -113,32 +114,42 @@ def _findings(rng: np.random.Generator, form: str, bad: bool) -> list[Finding]:
     score, p = (6.8, 1 / 129) if bad else (0.4, 0.37)
     return [
         Finding(
-            "neural-cleanse", Outcome.SCORED, form, "", score, p, target, "AML.T0018.000", 9.81, evidence, nulls[0]
+            "neural-cleanse", Outcome.SCORED, variant, "", score, p, target, "AML.T0018.000", 9.81, evidence, nulls[0]
         ),
         Finding(
-            "channel-lipschitz", Outcome.SCORED, form, "", 0.31, 0.41, None, "AML.T0018.000", 0.12, Evidence(), nulls[1]
+            "channel-lipschitz",
+            Outcome.SCORED,
+            variant,
+            "",
+            0.31,
+            0.41,
+            None,
+            "AML.T0018.000",
+            0.12,
+            Evidence(),
+            nulls[1],
         ),
         Finding(
-            "universal-shift", Outcome.ABSTAINED, form, "needs gradients, which a model in onnx format does not give"
+            "universal-shift", Outcome.ABSTAINED, variant, "needs gradients, which a model in onnx format does not give"
         ),
     ]
 
 
 @pytest.fixture
 def make_audit() -> Callable[..., Audit]:
-    """The builder."""
+    """Return the function that builds an audit."""
     return make
 
 
 @pytest.fixture(params=["clean", "backdoored", "inconclusive"])
 def audit(request: pytest.FixtureRequest) -> Audit:
-    """An audit of each verdict."""
+    """Return an audit with each verdict."""
     return make(request.param)
 
 
 @pytest.fixture
 def hostile() -> Audit:
-    """A backdoored audit in which every text and number that can be hostile is."""
+    """Return an audit with hostile content in every text and number from a model."""
     base = make("backdoored", classes=tuple(f"{HOSTILE}{index}" for index in range(10)))
     numbers = {HOSTILE: HOSTILE, "worst": float("nan"), "size": np.float32(3.5)}
     findings = tuple(
@@ -153,13 +164,13 @@ def hostile() -> Audit:
         for item in base.findings
     )
     model = replace(base.model, path=f"/tmp/{HOSTILE}", planted=HOSTILE, format=HOSTILE, arch=HOSTILE)
-    form = VariantResult(HOSTILE, HOSTILE, float("nan"), None)
+    variant = VariantResult(HOSTILE, HOSTILE, float("nan"), None)
     return replace(
         base,
         reason=HOSTILE,
         model=model,
         findings=findings,
-        variants=(form, replace(form, name="other", outcome=VariantOutcome.UNAVAILABLE, reason=HOSTILE)),
+        variants=(variant, replace(variant, name="other", outcome=VariantOutcome.UNAVAILABLE, reason=HOSTILE)),
         limits=(HOSTILE,),
         data_name=HOSTILE,
         command=HOSTILE,

@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Numbers and names as text for people."""
 
 import math
 
@@ -11,11 +11,11 @@ from assay.report import formatting
     ("p", "text"),
     [(0.0, "1 in 1,000,000"), (1 / 129, "1 in 129"), (0.05, "1 in 20"), (0.43, "43 in 100"), (1, "99 in 100")],
 )
-def test_odds(p, text):
+def test_probability_is_formatted_as_a_count(p, text):
     assert formatting.format_odds(p) == text
 
 
-def test_numbers():
+def test_numbers_have_three_digits():
     assert [formatting.format_number(value) for value in (None, math.nan, math.inf, -1.2345, 1234.5)] == [
         "–",
         "not a number",
@@ -28,6 +28,6 @@ def test_numbers():
     assert formatting.format_duration(125) == "2 min 05 s"
 
 
-def test_what_hides_is_spelled_out():
+def test_hidden_characters_are_escaped():
     assert formatting.display_text("a\nb\u202ec\udcffד") == "a\\x0ab\\u202ec\\udcffד"
     assert len(formatting.display_text("x" * 5000, 60)) == 60

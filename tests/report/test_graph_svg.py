@@ -15,7 +15,7 @@ NODES = (
 )
 
 
-def test_boxes_below_what_they_read_joined_by_lines() -> None:
+def test_boxes_are_below_their_inputs_and_joined_by_lines() -> None:
     svg = ET.fromstring(graph_drawing(NODES))
     rows = [float(rect.get("y", "nan")) for rect in svg.iter("rect")]
     assert rows == sorted(rows)
@@ -24,7 +24,7 @@ def test_boxes_below_what_they_read_joined_by_lines() -> None:
     assert "4 operators of the computation graph, from Round to Where" in (svg.get("aria-label") or "")
 
 
-def test_names_are_cut_and_escaped() -> None:
+def test_long_names_are_shortened_and_escaped() -> None:
     drawn = str(graph_drawing(NODES))
     assert "<script>" not in drawn
     assert "&lt;script&gt;&amp;" in drawn

@@ -1,4 +1,4 @@
-"""JUnit XML: parses, counts right, and says what failed."""
+"""JUnit XML: valid, with right counts and the reasons of failures."""
 
 from dataclasses import replace
 from xml.etree import ElementTree
@@ -16,38 +16,38 @@ def suite_of(audit):
     return suite
 
 
-def test_a_case_for_each_finding_the_verdict_and_each_form_left_out(audit):
+def test_suite_has_a_case_per_finding_verdict_and_untested_variant(audit):
     suite = suite_of(audit)
-    skipped = [form for form in audit.variants if form.skipped]
+    skipped = [variant for variant in audit.variants if variant.reason]
     assert len(suite.findall("testcase")) == len(audit.findings) + 1 + len(skipped)
 
 
 @pytest.mark.parametrize(
     ("verdict", "outcome"), [("clean", None), ("backdoored", "failure"), ("inconclusive", "error")]
 )
-def test_verdict_case(make_audit, verdict, outcome):
+def test_verdict_case_has_the_outcome_of_the_verdict(make_audit, verdict, outcome):
     case = suite_of(make_audit(verdict)).find("testcase[@name='verdict']")
     assert [child.tag for child in case] == ([outcome] if outcome else [])
 
 
-def test_failures_are_the_findings_that_the_verdict_rests_on(make_audit):
+def test_decisive_findings_fail(make_audit):
     suite = suite_of(make_audit("backdoored"))
     failed = [(case.get("classname"), case.get("name")) for case in suite if case.find("failure") is not None]
     assert failed == [("assay", "verdict"), ("assay.full", "neural-cleanse"), ("assay.int8", "neural-cleanse")]
     assert "target cat" in suite.find("testcase[@classname='assay.full']/failure").get("message")
 
 
-def test_the_smallest_p_fails_even_above_the_rate(make_audit):
+def test_smallest_p_value_fails_even_above_the_false_alarm_rate(make_audit):
     base = make_audit("backdoored")
     findings = tuple(replace(item, p_value=0.2 if item.score == 6.8 else 0.5) for item in base.findings)
     assert suite_of(replace(base, findings=findings)).get("failures") == "3"
 
 
-def test_abstentions_carry_their_reason(make_audit):
+def test_abstained_finding_is_skipped_with_its_reason(make_audit):
     case = suite_of(make_audit()).find("testcase[@name='universal-shift']/skipped")
     assert "needs gradients" in case.get("message")
 
 
-def test_hostile(hostile):
+def test_hostile_text_gives_valid_xml(hostile):
     assert "\x00" not in to_junit(hostile)
     suite_of(hostile)

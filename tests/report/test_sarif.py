@@ -1,4 +1,4 @@
-"""SARIF 2.1.0: the properties that its schema requires, and the references inside it."""
+"""SARIF 2.1.0: required properties and internal references."""
 
 import json
 from dataclasses import replace
@@ -11,8 +11,8 @@ from assay.report import to_sarif
 LEVELS = {"none", "note", "warning", "error"}
 
 
-def check(document: dict) -> dict:
-    """The required properties of SARIF 2.1.0 and its inner references; returns the run."""
+def checked_run(document: dict) -> dict:
+    """Assert the required properties and internal references of SARIF 2.1.0. Return the run."""
     assert document["version"] == "2.1.0"
     assert len(document["runs"]) == 1
     run = document["runs"][0]
@@ -44,8 +44,8 @@ def check(document: dict) -> dict:
     return run
 
 
-def test_required_properties(audit):
-    run = check(to_sarif(audit))
+def test_run_has_required_properties_and_verdict(audit):
+    run = checked_run(to_sarif(audit))
     assert run["properties"]["verdict"] == audit.verdict
 
 
@@ -53,27 +53,32 @@ def test_required_properties(audit):
     ("verdict", "levels"), [("clean", []), ("inconclusive", ["warning"]), ("backdoored", ["error", "error"])]
 )
 def test_results_follow_the_verdict(make_audit, verdict, levels):
-    run = check(to_sarif(make_audit(verdict)))
+    run = checked_run(to_sarif(make_audit(verdict)))
     assert [result["level"] for result in run["results"]] == levels
 
 
-def test_names_the_class_and_the_reasons(make_audit):
-    run = check(to_sarif(make_audit("backdoored")))
+def test_messages_name_the_class_and_the_reasons(make_audit):
+    run = checked_run(to_sarif(make_audit("backdoored")))
     assert "'cat'" in run["results"][0]["message"]["text"]
     texts = [note["message"]["text"] for note in run["invocations"][0]["toolExecutionNotifications"]]
     assert any("gradients" in text for text in texts)
     assert any("accuracy is 41 %" in text for text in texts)
 
 
-def test_hostile(hostile):
-    run = check(json.loads(json.dumps(to_sarif(hostile), allow_nan=False)))
-    json.dumps(run, ensure_ascii=False).encode("utf-8")
+def test_hostile_text_gives_valid_sarif(hostile):
+    run = checked_run(json.loads(json.dumps(to_sarif(hostile), allow_nan=False)))
+    text = json.dumps(run, ensure_ascii=False)
+    assert text.encode("utf-8").decode("utf-8") == text, "no lone surrogates"
+    message = run["results"][0]["message"]["text"]
+    assert "<script>" in message, "SARIF viewers escape the text"
+    assert not {"\x00", "\x1b", "\u202e"} & set(message)
+    assert len(message) < 3000
 
 
 @pytest.mark.parametrize("path", ["my models/réseau #1.onnx", "a:b", "org/model"])
 def test_location_is_a_relative_uri(make_audit, path):
     base = make_audit("backdoored")
-    run = check(to_sarif(replace(base, model=replace(base.model, path=path))))
+    run = checked_run(to_sarif(replace(base, model=replace(base.model, path=path))))
     location = run["artifacts"][0]["location"]
     assert unquote(location["uri"]) == path
     assert ":" not in location["uri"]

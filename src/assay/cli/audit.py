@@ -114,9 +114,10 @@ def _show(result: Audit) -> None:
 
     page = page_of(result)
     rows = [
-        (v.name, v.accuracy, v.agreement, v.strongest, v.strongest_p, v.skipped or v.verdict) for v in page.variants
+        (v.name, v.accuracy, v.agreement, v.strongest, v.strongest_p, v.not_tested_reason or v.result)
+        for v in page.variants
     ]
     screen.table("", COLUMNS, rows, right=("accuracy", "agreement", "p"))
     screen.say(f"Input: {page.input}")
-    screen.say(f"{page.word}: {page.sentence}", style=STYLES[result.verdict])
+    screen.say(f"{page.verdict}: {page.sentence}", style=STYLES[result.verdict])
     screen.say(*filter(None, (page.reason, *page.meaning)))

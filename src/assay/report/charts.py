@@ -1,4 +1,4 @@
-"""Charts as inline SVG. Colours come from the page's style sheet, so they follow light and dark."""
+"""Charts as inline SVG. Colors come from the style sheet of the page, for light and dark mode."""
 
 from __future__ import annotations
 
@@ -7,16 +7,26 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from assay.core.result import Waking
+from assay.core.result import SweepPoint
 from assay.report.formatting import format_number, format_percent
 
-WIDTH, HEIGHT = 380, 112
-LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24
-COLUMNS = 44
+WIDTH, HEIGHT = 380, 112  # SVG units
+LEFT, RIGHT, BASE, TOP = 14, WIDTH - 14, 82, 24  # edges of the plot area
+COLUMNS = 44  # bins of the null distribution
 
 
 def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: str) -> Markup | None:
-    """The reference models' values as stacked dots (bars where they are many), and where ``score`` lies among them."""
+    """Return the null distribution as stacked dots, or as bars for many models, with a marker at ``score``.
+
+    Args:
+        null: Values of the clean reference models.
+        score: Value of this model, or None for no marker.
+        tone: CSS class of the marker.
+        name: Name of the value, for screen readers.
+
+    Returns:
+        The chart, or None without a finite value in ``null``.
+    """
     values = [value for value in null if math.isfinite(value)]
     if not values:
         return None
@@ -24,53 +34,59 @@ def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: s
     points = values if shown is None else [*values, shown]
     low, high = _padded(min(points), max(points))
 
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (RIGHT - LEFT)
 
-    parts = [*_stacks([place(value) for value in values]), *_axis(low, high, place)]
+    parts = [*_stacks([position(value) for value in values]), *_axis(low, high, position)]
     if shown is not None:
-        parts.append(_marker(place(shown), format_number(shown), tone))
-    summary = f"{name}: {len(values)} clean reference models from {format_number(min(values))} to {format_number(max(values))}"
+        parts.append(_marker(position(shown), format_number(shown), tone))
+    extent = f"{format_number(min(values))} to {format_number(max(values))}"
+    summary = f"{name}: {len(values)} clean reference models from {extent}"
     if shown is not None:
         summary += f"; this model {format_number(shown)}"
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, summary)
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
-def waking_chart(kind: str, points: Sequence[Waking]) -> Markup:
-    """Two lines over the steps of one kind of compression: agreement on clean samples, and success of the trigger."""
+def sweep_chart(kind: str, points: Sequence[SweepPoint]) -> Markup:
+    """Return two lines over compression levels: agreement on clean samples and trigger success rate.
+
+    Args:
+        kind: Kind of compression, for screen readers.
+        points: One point per compression level, in order.
+
+    Returns:
+        The chart.
+    """
     steps = [point.step for point in points]
     columns = [LEFT + 20 + index * (RIGHT - LEFT - 40) / max(1, len(points) - 1) for index in range(len(points))]
 
-    def line(values: Sequence[float], name: str) -> Markup:
+    def line(values: Sequence[float], css_class: str) -> Markup:
         places = [f"{x:.1f},{BASE - value * (BASE - TOP):.1f}" for x, value in zip(columns, values, strict=True)]
         dots = [Markup('<circle cx="{}" cy="{}" r="3"/>').format(*place.split(",")) for place in places]
         path = Markup('<polyline points="{}"/>').format(" ".join(places))
-        return Markup('<g class="line {}">').format(name) + path + Markup("").join(dots) + Markup("</g>")
+        return Markup('<g class="line {}">').format(css_class) + path + Markup("").join(dots) + Markup("</g>")
 
     labels = [
         Markup('<text class="tick" x="{}" y="{}">{}</text>').format(f"{x:.1f}", BASE + 18, step)
         for x, step in zip(columns, steps, strict=True)
     ]
-    said = "; ".join(
+    summary = "; ".join(
         f"{step}: agreement {format_percent(point.agreement)}, success {format_percent(point.success)}"
         for step, point in zip(steps, points, strict=True)
     )
     head = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}: {}">').format(
-        WIDTH, HEIGHT, kind, said
+        WIDTH, HEIGHT, kind, summary
     )
-    rails = [
-        Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, BASE + 0.5, RIGHT),
-        Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, TOP - 0.5, RIGHT),
-    ]
-    agreement, success = ([getattr(point, name) for point in points] for name in ("agreement", "success"))
+    rails = [Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, y, RIGHT) for y in (BASE + 0.5, TOP - 0.5)]
+    agreement, success = [point.agreement for point in points], [point.success for point in points]
     parts = [*rails, *labels, line(agreement, "agreement"), line(success, "success")]
     return head + Markup("").join(parts) + Markup("</svg>")
 
 
-def bar(share: float) -> Markup:
-    """A bar over ``share`` in [0, 1] of its own width."""
-    width = 100 * min(1.0, max(0.0, share))
+def bar(fraction: float) -> Markup:
+    """Return a horizontal bar, filled to ``fraction`` in [0, 1] of its width."""
+    width = 100 * min(1.0, max(0.0, fraction))
     return Markup(
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="rail" width="100" height="8"/><rect class="fill" width="{}" height="8"/></svg>'
@@ -83,6 +99,7 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def _stacks(positions: list[float]) -> list[Markup]:
+    """Return one dot per position, stacked per bin; bars if a stack is too high."""
     step = (RIGHT - LEFT) / COLUMNS
     counts = [0] * COLUMNS
     for x in positions:
@@ -109,11 +126,11 @@ def _stacks(positions: list[float]) -> list[Markup]:
     ]
 
 
-def _axis(low: float, high: float, place: Callable[[float], float]) -> list[Markup]:
+def _axis(low: float, high: float, position: Callable[[float], float]) -> list[Markup]:
     line = Markup('<path class="axis" d="M{} {}H{}"/>').format(LEFT, BASE + 0.5, RIGHT)
     labels = [
         Markup('<path class="axis" d="M{0} {1}v4"/><text class="tick" x="{0}" y="{2}">{3}</text>').format(
-            f"{place(value):.1f}", BASE + 0.5, BASE + 18, format_number(value)
+            f"{position(value):.1f}", BASE + 0.5, BASE + 18, format_number(value)
         )
         for value in _ticks(low, high)
     ]
@@ -121,7 +138,7 @@ def _axis(low: float, high: float, place: Callable[[float], float]) -> list[Mark
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round values between ``low`` and ``high``."""
+    """Return four to eight round values between ``low`` and ``high``."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.99)

@@ -7,6 +7,7 @@ import re
 from xml.etree import ElementTree
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+from junitparser.junitparser import FinalResult
 
 from assay.core.finding import Finding
 from assay.core.result import Audit
@@ -25,12 +26,13 @@ def to_junit(audit: Audit) -> str:
     suite = TestSuite("assay")
     for name, value in _properties(audit).items():
         suite.add_property(name, _xml_text(value))
-    suite.add_testcase(_verdict_case(audit))
-    for finding in audit.findings:
-        suite.add_testcase(_finding_case(audit, finding, fails=id(finding) in decisive))
-    for variant in audit.variants:
-        if variant.reason:
-            suite.add_testcase(_case(variant.name, "variant", 0.0, Skipped(_xml_text(variant.reason))))
+    findings = [_finding_case(audit, finding, fails=id(finding) in decisive) for finding in audit.findings]
+    skipped = [
+        _case(variant.name, "variant", 0.0, Skipped(_xml_text(variant.reason)))
+        for variant in audit.variants
+        if variant.reason
+    ]
+    suite.add_testcases([_verdict_case(audit), *findings, *skipped])
     suite.time = _seconds(audit.seconds)  # instead of the sum over the test cases
     root = JUnitXml()
     root.add_testsuite(suite)
@@ -60,7 +62,7 @@ def _verdict_case(audit: Audit) -> TestCase:
 
 
 def _finding_case(audit: Audit, finding: Finding, *, fails: bool) -> TestCase:
-    result = None
+    result: FinalResult | None = None
     if finding.outcome.status == "abstained":
         result = Skipped(_xml_text(finding.reason))
     elif finding.outcome.status == "failed":
@@ -74,7 +76,7 @@ def _finding_case(audit: Audit, finding: Finding, *, fails: bool) -> TestCase:
     return _case(finding.variant, finding.detector, finding.seconds, result)
 
 
-def _case(variant: str, name: str, seconds: float, result: Failure | Error | Skipped | None) -> TestCase:
+def _case(variant: str, name: str, seconds: float, result: FinalResult | None) -> TestCase:
     case = TestCase(_xml_text(name), _xml_text(f"assay.{variant}" if variant else "assay"), _seconds(seconds))
     if result is not None:
         case.result = [result]

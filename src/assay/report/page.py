@@ -1,4 +1,4 @@
-"""The audit as one self-contained HTML page: no scripts, no network."""
+"""Audit as one self-contained HTML page, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from assay.core.result import Audit
 from assay.io.templates import template_environment
 from assay.report.view import page_of
 
-TEMPLATES = "assay.report"  # package of the folder "templates"
+TEMPLATES = "assay.report"  # package with the folder "templates"
 
 
 def to_html(audit: Audit) -> str:
-    """The page. Everything that comes from the model or its data is escaped."""
+    """Return the page. All values from the model and its data are escaped."""
     text = template_environment(TEMPLATES).get_template("report.html.j2").render(page=page_of(audit))
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def notebook(audit: Audit) -> str:
-    """The page inside a frame, for a notebook's output cell: its styles and the notebook's stay apart."""
+    """Return the page inside a frame for a notebook's output cell. The frame separates the two style sheets."""
     return (
         f'<iframe title="assay report" sandbox="" srcdoc="{escape(to_html(audit))}" '
         'style="width:100%;height:720px;border:0;border-radius:8px"></iframe>'

@@ -143,7 +143,7 @@ def _sentence(audit: Audit) -> str:
         return "This model very likely has a backdoor."
     name = class_name(audit, audit.target)
     if audit.model.num_classes is None:
-        return f"This encoder very likely has a backdoor: inputs with the trigger get nearly the same embedding, in {name}."
+        return f"This encoder very likely has a backdoor: triggered inputs get nearly the same embedding, in {name}."
     return f"This model very likely has a backdoor. Target class: “{name}”."
 
 
