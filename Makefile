@@ -35,7 +35,7 @@ lint: setup
 	$(BIN)/python tools/prose.py --check
 
 docs: setup
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: setup
 	$(BIN)/pip wheel -q --no-deps --wheel-dir dist .

@@ -35,10 +35,10 @@ from assay.nn.batchnorm import following_batch_norms, weighted_layers
 from assay.nn.reparametrize import convolutions, filter_pruned_weights, write_parameters
 from assay.stages import variants
 from assay.stages.base import Stage
-from assay.stages.export import to_onnx_int8
+from assay.graphs.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeWeights
-from assay.stages.recalibrate import recalibrated
+from assay.stages.recalibrate import recalibrate_batchnorm
 from compression import compression_attacks as sleepers
 
 CALIBRATION = 512  # pictures
@@ -97,7 +97,7 @@ def l2_filters(build: Build, own: Split, seed: int, *, rate: float, repaired: bo
     for layer in weighted_layers(net):
         if isinstance(layer, nn.Conv2d):
             prune.remove(prune.ln_structured(layer, "weight", amount=rate, n=2, dim=0), "weight")
-    return recalibrated(net, own.x) if repaired else net
+    return recalibrate_batchnorm(net, own.x) if repaired else net
 
 
 def annealed(build: Build, own: Split, seed: int, *, rate: float) -> nn.Module:

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from assay._version import __version__
 from assay.formats import load
-from assay.stages.export import to_onnx_int8
-from assay.stages.quantize import int8_twin
+from assay.graphs.export import to_onnx_int8
+from assay.stages.quantize import simulate_int8
 
 DEPTHS = (20, 32, 44, 56)
 CALIBRATION = 512
@@ -55,7 +55,7 @@ def measure(shared: Path, depth: int, clean: Tensor, x: Tensor, y: Tensor) -> li
     rows = []
     for per_channel in (False, True):
         start = time.perf_counter()
-        twin = int8_twin(full.module, clean, per_channel=per_channel)
+        twin = simulate_int8(full.module, clean, per_channel=per_channel)
         seconds = time.perf_counter() - start
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / "model.onnx"

@@ -45,7 +45,7 @@ from assay.formats.feature_extractor import to_feature_extractor
 from assay.inversion.embedding_collapse import EmbeddingSpace
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
-from assay.stages.downstream import classifier_for
+from assay.stages.downstream import add_head
 from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
 
@@ -148,7 +148,7 @@ def made(row: Row) -> tuple[Artifact, Secret | None]:
     artifact = cifar_resnet(row.net, features=True)
     if row.tuned:
         task = task_of(row.tuned)
-        classifier = classifier_for(artifact, task, seed=row.seed)
+        classifier = add_head(artifact, task, seed=row.seed)
         fit(classifier.module, task.split("train"), replace(TUNED, mirror=row.tuned != "gtsrb"), seed=row.seed)
         return to_feature_extractor(classifier.with_module(classifier.module)), None
     if row.attack is None:

@@ -24,7 +24,7 @@ from assay.auditing.api import audit
 from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.model import Artifact
-from assay.stages.export import save_model, to_onnx, to_onnx_int8
+from assay.graphs.export import save_model, to_onnx, to_onnx_int8
 from graph.persistence import BACKDOORS
 from graph.signature import models
 
@@ -144,7 +144,7 @@ def looked(model: Path, task: Task, **said: Any) -> dict[str, Any]:
         "status": finding.outcome.status,
         "why": finding.reason,
         "rules": [key for key in numbers if key[0] in "RD" and key[1:].isdigit()],
-        "joins at": numbers.get("joins the net at"),
+        "joins at": numbers.get("joins the model at"),
         "drawn": [f"{node.op} {node.name}" for node in finding.evidence.graph],
         "proof": finding.proof,
         "seconds": round(finding.seconds, 1),
