@@ -1,7 +1,8 @@
-"""``python -m assay``."""
+"""Entry point of ``python -m assay``."""
 
 import sys
 
 from assay.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

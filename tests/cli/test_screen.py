@@ -1,4 +1,4 @@
-"""What people see while something runs: a bar on a terminal, and in a log a line now and then."""
+"""Progress on standard error: a bar on a terminal, and some lines in a log."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from assay.cli import screen
 
 
-def test_a_log_gets_lines_of_progress_but_not_one_a_step(
+def test_log_gets_one_line_of_progress_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = iter([0.0, 59.0, 61.0, 62.0, 122.0])
-    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # this module's clock only
+    monkeypatch.setattr(screen, "time", SimpleNamespace(monotonic=lambda: next(clock)))  # the clock of this module only
     with screen.progress("starting") as step:
         for number in range(1, 5):
             step(f"step {number}", number / 4)
-    assert capsys.readouterr().err == "50% after 1 min, about 1 more: step 2\n100% after 2 min, about 0 more: step 4\n"
+    assert capsys.readouterr().err == "50% after 1 min, about 1 min left: step 2\n100% after 2 min, about 0 min left: step 4\n"

@@ -1,4 +1,4 @@
-"""The commands, by name. Each lives in a file of its own and imports what it needs when it is called."""
+"""The commands by name. Each command has a file, and its function imports heavy packages on call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from assay.cli.sign import sign
 from assay.cli.stage import stage
 
 app = typer.Typer(
-    help="Does a machine-learning model carry a backdoor, in the form in which it will be deployed?",
+    help="Audit machine-learning models for backdoors, in the form of their deployment.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -41,7 +41,7 @@ app.command()(demo)
 app.add_typer(bench, name="bench")
 
 
-def _version(wanted: bool) -> None:
+def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"assay {__version__}")
         raise typer.Exit
@@ -50,13 +50,13 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     pass
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. Raises what the command raises."""
+    """Run one command and return its exit code. Exceptions of the command pass through."""
     command = typer.main.get_command(app)
     return int(command.main(args=list(arguments), prog_name="assay", standalone_mode=False) or 0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def audit(
     """
     if not budget > 0:
         raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
-    places.check_folder(out)
-    with places.answering(json) as answer:
+    outputs.check_folder(out)
+    with outputs.json_output(json) as write_json:
         from assay.auditing import inputs
         from assay.auditing.api import audit as run
         from assay.cli.loading import Described, load_model
@@ -86,7 +86,7 @@ def audit(
             "--null": null,
             "--seed": seed,
         }
-        _publish(replace(result, command=_command(model, given)), out, answer, told=artifact.notes)
+        _publish(replace(result, command=_command(model, given)), out, write_json, told=artifact.notes)
     return EXIT_CODES[result.verdict]
 
 
@@ -96,16 +96,16 @@ def _command(model: str, options: Mapping[str, object]) -> str:
     return shlex.join(["assay", "audit", model, *(text for name in given for text in (name, *given[name]))])
 
 
-def _publish(result: Audit, out: Path, answer: Callable[[dict[str, Any]], None], *, told: tuple[str, ...]) -> None:
+def _publish(result: Audit, out: Path, write_json: Callable[[dict[str, Any]], None], *, told: tuple[str, ...]) -> None:
     """The report's files, the JSON answer, and the screen; the notes that were ``told`` already are left out there."""
     from assay import report
     from assay.cli.loading import shown
 
     _show(result)  # first: a full disk takes the files, not the answer
     page = report.write(result, out)["report.html"]
-    answer(report.to_json(result))
-    screen.say(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
-    screen.say(f"The report: {shown(page)}")
+    write_json(report.to_json(result))
+    screen.write(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
+    screen.write(f"The report: {shown(page)}")
 
 
 def _show(result: Audit) -> None:
@@ -118,6 +118,6 @@ def _show(result: Audit) -> None:
         for v in page.variants
     ]
     screen.table("", COLUMNS, rows, right=("accuracy", "agreement", "p"))
-    screen.say(f"Input: {page.input}")
-    screen.say(f"{page.verdict}: {page.sentence}", style=STYLES[result.verdict])
-    screen.say(*filter(None, (page.reason, *page.meaning)))
+    screen.write(f"Input: {page.input}")
+    screen.write(f"{page.verdict}: {page.sentence}", style=STYLES[result.verdict])
+    screen.write(*filter(None, (page.reason, *page.meaning)))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.cli.bench import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
@@ -62,7 +62,7 @@ def audit_many(
     """
     if not budget > 0:
         raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
-    with places.answering(None), ExitStack() as stack:
+    with outputs.json_output(None), ExitStack() as stack:
         from assay.auditing import inputs
         from assay.batch import audits, collection
         from assay.bench.store import Store
@@ -88,7 +88,7 @@ def audit_many(
         )
         _check_data(data, not no_labels)
         found = collection.find_models(models or [], list_file)
-        places.check_folder(out)
+        outputs.check_folder(out)
         earlier = None if since is None else stack.enter_context(closing(_earlier(since, out)))
         store = stack.enter_context(closing(Store(out)))
         executor = executor_of(workers or os.cpu_count() or 1, ray)
@@ -176,8 +176,8 @@ def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, c
         "", COLUMNS, [(r.name, r.verdict, r.p_value, r.target, r.strongest) for r in rows[:MOST_ROWS]], right=("p",)
     )
     if len(rows) > MOST_ROWS:
-        screen.say(f"and {len(rows) - MOST_ROWS:,} more on the page")
+        screen.write(f"and {len(rows) - MOST_ROWS:,} more on the page")
     for row in [row for row in rows if row.verdict == "failed"][:MOST_REASONS]:
-        screen.say(f"{row.name}: {row.note}", style="yellow")
+        screen.write(f"{row.name}: {row.note}", style="yellow")
     said = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
-    screen.say(f"{len(answers):,} models: {said}", f"The page: {shown(written)}")
+    screen.write(f"{len(answers):,} models: {said}", f"The page: {shown(written)}")

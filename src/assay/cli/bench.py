@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.bench.driver import Progress
+    from assay.bench.driver import RunProgress
     from assay.bench.executors import Executor
-    from assay.bench.matrix import Plan
+    from assay.bench.matrix import RunPlan
     from assay.bench.records import State
 
 MOST_REASONS = 5
@@ -45,33 +45,34 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
 ) -> int:
     """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
-    with places.answering(None):
+    with outputs.json_output(None):
         from assay.bench import initial, matrix
         from assay.bench.records import RECORDS, open_existing
+        from assay.bench.spec_reader import read_spec
         from assay.bench.store import Store
 
-        read = matrix.read(spec)
+        read = read_spec(spec)
         cells = matrix.cells_of(read, only=only)
-        with screen.waiting("reading the data"):
+        with screen.spinner("reading the data"):
             digests = initial.digests(read)
         if dry_run:  # nothing is written, a store neither
             with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
-                _show_plan(matrix.plan(cells, earlier), workers or os.cpu_count() or 1)
+                _show_plan(matrix.plan_run(cells, earlier), workers or os.cpu_count() or 1)
             return 0
-        places.check_folder(store, "--store")
+        outputs.check_folder(store, "--store")
         _check_shared(artifacts)
         records = Store(store)
         records.expect(digests)
         if records.add_spec(read.name, read.text):
-            screen.say(
+            screen.write(
                 f"A spec called {read.name} was here before with another text: the report shows this one",
                 style="yellow",
             )
         executor = executor_of(workers or os.cpu_count() or 1, ray)
-        _show_plan(matrix.plan(cells, records), executor.slots)
+        _show_plan(matrix.plan_run(cells, records), executor.slots)
         with screen.progress("starting") as step:
 
-            def show(now: Progress) -> None:
+            def show(now: RunProgress) -> None:
                 step(f"{now.done} of {now.total} cells; {now.last}"[:100], now.done / now.total)
 
             counts = matrix.run(
@@ -81,7 +82,7 @@ def run(
         _show_failures(
             record.error or "" for record in records.records() if record.key in cells and record.state == "failed"
         )
-        screen.say(f"Records in {store}")
+        screen.write(f"Records in {store}")
     return 2 if counts.get("failed") else 0
 
 
@@ -94,17 +95,17 @@ def report(
     ] = None,
 ) -> int:
     """Write the leaderboard: a page that needs no server, and everything on it as CSV, JSON and Parquet."""
-    with places.answering(None):
+    with outputs.json_output(None):
         from assay.bench import matrix
         from assay.bench.records import open_existing
 
         with closing(open_existing(store)) as records:
-            places.check_folder(out)
-            found = matrix.found(records, spec)
+            outputs.check_folder(out)
+            found = matrix.entry_records(records, spec)
             specs = {name: text for name, text in records.specs().items() if spec in (None, name)}
         from assay.bench.leaderboard import write_leaderboard
 
-        with screen.waiting("making the page"):
+        with screen.spinner("making the page"):
             files = write_leaderboard(found, out, title=", ".join(specs), specs=specs)
         _show_report(Counter(record.state for _, record in found), files["index.html"])
     return 0
@@ -119,25 +120,25 @@ def executor_of(workers: int, ray: str | None) -> Executor:
     """Processes of this machine, or a Ray cluster."""
     from assay.bench import executors
 
-    return executors.Local(workers) if ray is None else executors.Ray(ray)
+    return executors.LocalExecutor(workers) if ray is None else executors.RayExecutor(ray)
 
 
-def _show_plan(plan: Plan, slots: int) -> None:
+def _show_plan(plan: RunPlan, slots: int) -> None:
     left = plan.cells - plan.done - plan.failed
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.by_kind.items())
     failed = f", {plan.failed:,} failed before (--retry-failed runs them again)" if plan.failed else ""
-    screen.say(f"{plan.cells:,} cells, {plan.done:,} done{failed}, {left:,} to do" + (f" ({kinds})" if kinds else ""))
+    screen.write(f"{plan.cells:,} cells, {plan.done:,} done{failed}, {left:,} to do" + (f" ({kinds})" if kinds else ""))
     if left and plan.unknown == left:
-        screen.say("How long they take is not known yet: no such cell has run in this store")
+        screen.write("How long they take is not known yet: no such cell has run in this store")
     elif left:
         minutes = plan.seconds / slots / 60
         rest = f", and {plan.unknown:,} cells of which nothing is known yet" if plan.unknown else ""
-        screen.say(f"About {minutes:.1f} minutes on {slots} cores{rest}")
+        screen.write(f"About {minutes:.1f} minutes on {slots} cores{rest}")
 
 
 def _show_counts(counts: Mapping[State, int]) -> None:
     said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-    screen.say(f"Cells: {said}", style="yellow" if counts.get("failed") else "")
+    screen.write(f"Cells: {said}", style="yellow" if counts.get("failed") else "")
 
 
 def _show_failures(reasons: Iterable[str]) -> None:
@@ -146,9 +147,9 @@ def _show_failures(reasons: Iterable[str]) -> None:
 
     causes = Counter(reason for reason in reasons if not reason.startswith(SHARED))
     for reason, count in causes.most_common(MOST_REASONS):
-        screen.say(f"{count:,} failed: {reason}", style="yellow")
+        screen.write(f"{count:,} failed: {reason}", style="yellow")
     if len(causes) > MOST_REASONS:
-        screen.say(f"and {len(causes) - MOST_REASONS:,} other reasons; `assay bench report` shows all")
+        screen.write(f"and {len(causes) - MOST_REASONS:,} other reasons; `assay bench report` shows all")
 
 
 def _show_report(states: Mapping[State, int], page: Path) -> None:
@@ -157,4 +158,4 @@ def _show_report(states: Mapping[State, int], page: Path) -> None:
 
     missing = sum(count for state, count in states.items() if state not in FINAL)
     said = [f"{states[state]:,} {state}" for state in FINAL if states[state]] + [f"{missing:,} missing"] * bool(missing)
-    screen.say(f"Cells: {', '.join(said)}", f"Page: {shown(page)}")
+    screen.write(f"Cells: {', '.join(said)}", f"Page: {shown(page)}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 
 
 def calibrate(
@@ -26,12 +26,12 @@ def calibrate(
     seed: options.Seed = 0,
 ) -> int:
     """Score clean models of your own task, to compare audits with. Goes on where it was interrupted."""
-    places.check_file(out, "--out")
-    with places.answering(None):
+    outputs.check_file(out, "--out")
+    with outputs.json_output(None):
         from assay.auditing import calibrate as calibrating
         from assay.auditing.inputs import SAMPLES
         from assay.calibration import file
-        from assay.calibration.null import FEWEST_MODELS
+        from assay.calibration.null import MIN_REFERENCE_MODELS
         from assay.cli.loading import Described, load_data, load_model, shown
         from assay.stages import variants as forms
 
@@ -51,10 +51,10 @@ def calibrate(
             )
         file.save(null, out)
         partial_file.unlink(missing_ok=True)
-        screen.say(f"Written: {shown(out)}, {len(null)} clean models")
-        if len(null) < FEWEST_MODELS:
-            screen.say(
-                f"A verdict needs {FEWEST_MODELS} of them: with {len(null)}, audits stay inconclusive",
+        screen.write(f"Written: {shown(out)}, {len(null)} clean models")
+        if len(null) < MIN_REFERENCE_MODELS:
+            screen.write(
+                f"A verdict needs {MIN_REFERENCE_MODELS} of them: with {len(null)}, audits stay inconclusive",
                 style="yellow",
             )
     return 0

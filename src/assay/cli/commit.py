@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 
 Salt = Annotated[str, typer.Option(metavar="TEXT", help="At least 16 random characters, secret until it is opened.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of the features, secret until it is opened.")]
@@ -25,10 +25,10 @@ def commit(
     from assay.io.atomic import write_atomically
     from assay.report import dumps
 
-    places.check_file(out, "--out")
+    outputs.check_file(out, "--out")
     made = seed_commitment.commit(width, count, seed, salt)
     write_atomically(out, dumps(made.to_json()))
-    screen.say(f"Written: {out}. Publish it now; keep the seed and the salt to open it with when the model is done.")
+    screen.write(f"Written: {out}. Publish it now; keep the seed and the salt to open it with when the model is done.")
     return 0
 
 
@@ -47,9 +47,9 @@ def check(
     published = seed_commitment.read(known)
     wrong = seed_commitment.differing(artifact, published, seed, salt)
     if wrong:
-        screen.say(
+        screen.write(
             f"{wrong} of {published.count} features are not those of the seed: somebody chose them.", style="red"
         )
         return 1
-    screen.say(f"All {published.count} features are those of the seed: nobody chose them.")
+    screen.write(f"All {published.count} features are those of the seed: nobody chose them.")
     return 0

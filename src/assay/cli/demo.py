@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 
 if TYPE_CHECKING:
     from assay.demo import Demo
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
     """Train a net on traffic signs, backdoor a copy, compress it, audit both: offline, in under four minutes."""
-    places.check_folder(out)
-    with places.answering(None):
+    outputs.check_folder(out)
+    with outputs.json_output(None):
         import torch
 
         from assay.cli.loading import shown
@@ -26,7 +26,7 @@ def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
         with screen.progress("starting") as step:
             result = run(out, Settings(seed=seed), progress=step)
         _show(result)
-        screen.say(f"Both reports side by side: {shown(result.index)}")
+        screen.write(f"Both reports side by side: {shown(result.index)}")
     return 0
 
 
@@ -42,4 +42,4 @@ def _show(result: Demo) -> None:
     screen.table("The backdoor in every form of the model", columns, rows, right=columns[1:])
     for name, audit in result.audits.items():
         page = page_of(audit)
-        screen.say(f"Audit of the {name} model: {page.sentence} ({page.reason})")
+        screen.write(f"Audit of the {name} model: {page.sentence} ({page.reason})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.cli.measurements import show
 from assay.core.errors import UnusableInput
 
@@ -40,7 +40,7 @@ def evaluate(
     seed: options.Seed = 0,
 ) -> int:
     """Measure CA, ASR and RA of a model against a secret, beside their controls."""
-    with places.answering(json) as answer:
+    with outputs.json_output(json) as write_json:
         from assay.attacks import plant
         from assay.cli.loading import Described, load_data, load_model
         from assay.core.build import Build
@@ -49,7 +49,7 @@ def evaluate(
 
         known = secret_file.read(secret)
         if (warning := secret_file.plaintext_key_warning(secret, known.secret)) is not None:
-            screen.say(warning, style="yellow")
+            screen.write(warning, style="yellow")
         artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
         if clean is None and artifact.num_classes is None:
             raise UnusableInput(
@@ -75,11 +75,11 @@ def evaluate(
                 theirs = plant.landed(Build(reference, task, planted)) or planted  # by the same rule
                 control, accuracy = plant.controls(reference, held_out, theirs, progress=rest)
         same = known.model_digest == artifact.digest
-        answer({**plant.document(measured, control, accuracy), "same_file": same})
+        write_json({**plant.document(measured, control, accuracy), "same_file": same})
         if not same:
-            screen.say(f"{model} is not the very file that the secret was written for (compressed or trained since?)")
+            screen.write(f"{model} is not the very file that the secret was written for (compressed or trained since?)")
         if known.secret.concept is not None and artifact.num_classes is not None:
-            screen.say(
+            screen.write(
                 f"Triggered samples look like {known.secret.concept!r}, and end up in class {known.secret.target}"
             )
         show(measured, control, accuracy, encoder=artifact.num_classes is None)

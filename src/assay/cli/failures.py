@@ -1,4 +1,4 @@
-"""From whatever goes wrong to one line on standard error and an exit code."""
+"""Errors as one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -14,36 +14,34 @@ from types import FrameType
 from assay.cli.screen import error_line
 from assay.core.errors import AssayError, Inconclusive
 
-UNUSABLE, INCONCLUSIVE = 2, 3
-TYPER_INTERRUPTED = 130
-"""What typer makes of Ctrl-C; here it is as unusable as everything else that gave no answer."""
-
-DEBUG = "ASSAY_DEBUG"
+UNUSABLE, INCONCLUSIVE = 2, 3  # exit codes
+TYPER_INTERRUPTED = 130  # exit code of typer for Ctrl-C; assay uses UNUSABLE, as for any missing result
+DEBUG = "ASSAY_DEBUG"  # environment variable: 1 shows tracebacks and warnings
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """The exit code of ``command``; whatever it raises becomes one line, unless ASSAY_DEBUG=1 wants the traceback."""
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code. Errors become one line, or a traceback with ASSAY_DEBUG=1."""
     from typer import Abort
     from typer.exceptions import TyperException
 
     try:
-        with warnings.catch_warnings(), _ending_politely():
+        with warnings.catch_warnings(), _sigterm_as_interrupt():
             if not _debugging():
-                warnings.simplefilter("ignore")  # of libraries, to their developers
+                warnings.simplefilter("ignore")  # warnings of libraries are for developers
             code = command()
         if code == TYPER_INTERRUPTED:
             raise KeyboardInterrupt
         return code
     except (KeyboardInterrupt, Abort):
-        error_line("interrupted; nothing half-written is left behind")
+        error_line("interrupted; no incomplete file was left behind")
         return UNUSABLE
     except TyperException as error:
         if not error.format_message():  # no command: typer has shown the help
             return UNUSABLE
-        error_line(f"{error.format_message()} (`assay --help` and `assay COMMAND --help` say what is expected)")
+        error_line(f"{error.format_message()} (see `assay --help` and `assay COMMAND --help`)")
         return UNUSABLE
-    except BrokenPipeError:  # the reader of standard output has gone, as in `assay ... --json - | head -1`
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the interpreter's own last flush)
+    except BrokenPipeError:  # the reader of standard output ended, as in `assay ... --json - | head -1`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the final flush of the interpreter)
         return UNUSABLE
     except AssayError as error:
         error_line(str(error))
@@ -52,15 +50,13 @@ def guarded(command: Callable[[], int]) -> int:
         if _debugging():
             raise
         first = (str(error).strip() or "no message").splitlines()[0]
-        error_line(
-            f"unexpected {type(error).__name__}: {first} (set {DEBUG}=1 to see the traceback, and please report it)"
-        )
+        error_line(f"unexpected {type(error).__name__}: {first} (please report it; {DEBUG}=1 shows the traceback)")
         return UNUSABLE
 
 
 @contextmanager
-def _ending_politely() -> Iterator[None]:
-    """SIGTERM, as schedulers send it, counts as Ctrl-C."""
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM, the signal of schedulers, as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

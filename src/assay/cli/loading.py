@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.cli.options import numbers, sizes
-from assay.cli.screen import say
+from assay.cli.screen import write
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def load_model(model: str, said: Described, *, notes: bool = True) -> Artifact:
         pooling=said.pooling,
     )
     if artifact.planted is not None:
-        say(f"{model} bears assay's mark of a planted backdoor: {artifact.planted}", style="yellow")
+        write(f"{model} bears assay's mark of a planted backdoor: {artifact.planted}", style="yellow")
     if notes:
         tell(model, artifact.notes)
     return replace(artifact, name=model)
@@ -102,7 +102,7 @@ def begin(
 
 def tell(what: str, notes: tuple[str, ...]) -> None:
     """What was guessed about ``what``, a line each."""
-    say(*(f"{what}: {note}" for note in notes), style="yellow")
+    write(*(f"{what}: {note}" for note in notes), style="yellow")
 
 
 def shown(path: Path) -> str:

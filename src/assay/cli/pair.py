@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def pair(
     trained on) tell how what the one says translates into what the other says; inputs that do not translate may carry
     a trigger.
     """
-    with places.answering(json) as answer:
+    with outputs.json_output(json) as write_json:
         from assay.cli.loading import Described, load_model
         from assay.core.model import Modality
         from assay.data.single_inputs import find_inputs
@@ -95,7 +95,7 @@ def pair(
         doubts, clean = _doubts(probe, other, found, data, seed)
         document = {"schema": SCHEMA, "rate": RATE, "clean": clean, "inputs": [asdict(doubt) for doubt in doubts]}
         _show(doubts, clean)
-        answer(document)
+        write_json(document)
     return 0
 
 
@@ -153,7 +153,7 @@ def _said(artifact: Artifact, inputs: list[Input], progress: Progress) -> Tensor
         found.append(_embedded(artifact, x, bar))
     if cut:
         limit = artifact.inputs.shape[0]
-        screen.say(
+        screen.write(
             f"{artifact.name}: {cut:,} texts are longer than {limit} tokens and were cut there: what comes after was "
             "not looked at (--shape for more)",
             style="yellow",
@@ -173,15 +173,15 @@ def _show(doubts: list[Doubt], clean: dict[str, Any]) -> None:
     if rows:
         screen.table("", ("input", "agreement", "p"), rows, right=("agreement", "p"))
     if len(out) > SHOWN:
-        screen.say(f"... and {len(out) - SHOWN:,} more; --json has them all")
+        screen.write(f"... and {len(out) - SHOWN:,} more; --json has them all")
     median = clean["median_agreement"]
-    screen.say(
+    screen.write(
         f"On clean samples the two models agree by {median:.2f} (1 would be fully; {clean['samples']:,} samples)"
     )
     if median < POOR:
-        screen.say("That is little: pair models that were made for the same kind of input", style="yellow")
+        screen.write("That is little: pair models that were made for the same kind of input", style="yellow")
     expected = RATE * len(doubts)
-    screen.say(
+    screen.write(
         f"{len(out):,} of {len(doubts):,} inputs are seen otherwise than clean ones are; about {expected:.1f} would be "
         "if all were clean",
         style="bold red" if len(out) > max(1.0, 3 * expected) else "",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.cli.measurements import show
 from assay.core.lookup import lookup
 
@@ -36,8 +36,8 @@ def plant(
     seed: options.Seed = 0,
 ) -> int:
     """Plant a backdoor, measure it, and write the marked model and its secret."""
-    places.check_folder(out)
-    with places.answering(json) as answer:
+    outputs.check_folder(out)
+    with outputs.json_output(json) as write_json:
         from assay.attacks import plant as planting
         from assay.cli.loading import NEW, Described, begin, shown, tell
         from assay.core.config import configure
@@ -51,13 +51,13 @@ def plant(
         with screen.progress("planting") as step:
             planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
             paths = planting.write(planted, out, before=artifact)
-        answer(planted.to_json())
+        write_json(planted.to_json())
         tell(model, planted.build.artifact.notes[len(artifact.notes) :])
         show(planted.measured, planted.control, planted.clean_before, encoder=artifact.num_classes is None)
         if planted.awake is not None:
-            screen.say(f"It is made to sleep in this model, and to wake in the form {planted.secret.active_in}:")
+            screen.write(f"It is made to sleep in this model, and to wake in the form {planted.secret.active_in}:")
             show(planted.awake, None, None)
-        screen.say(*(f"Written: {shown(path)}" for path in paths.values()))
+        screen.write(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What people see: lines, tables and progress on standard error."""
+"""Lines, tables and progress on standard error, for people."""
 
 from __future__ import annotations
 
@@ -14,34 +14,43 @@ from assay.io.display import escape_unprintable
 if TYPE_CHECKING:
     from rich.console import Console
 
-SPACES = "\N{NO-BREAK SPACE}\n"
-"""Not printable as Python counts, but harmless in a table; ``error_line`` has no line breaks left."""
-
-LOG_EVERY = 60.0
-"""Seconds between two lines of progress where the screen is no terminal."""
+KEPT = "\N{NO-BREAK SPACE}\n"  # unprintable for Python, but safe in a table
+LOG_INTERVAL = 60.0  # seconds between two lines of progress if standard error is not a terminal
 
 
 def error_line(message: str) -> None:
-    """``assay: message`` on one line of standard error, control characters spelled out."""
-    sys.stderr.write(f"assay: {escape_unprintable(' '.join(message.split()), keep=SPACES)}\n")
+    """Write ``assay: message`` as one line of standard error, with control characters escaped."""
+    sys.stderr.write(f"assay: {escape_unprintable(' '.join(message.split()), keep=KEPT)}\n")
 
 
 def console() -> Console:
-    """Standard error. Nothing is read as markup: names come from strangers' files."""
+    """Return standard error without any markup, as names may come from untrusted files."""
     from rich.console import Console
 
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
-def say(*lines: str, style: str = "") -> None:
-    """Lines for people, not wrapped, control characters spelled out."""
+def write(*lines: str, style: str = "") -> None:
+    """Write lines without wrapping, with control characters escaped.
+
+    Args:
+        lines: The lines.
+        style: A style of rich, for instance "yellow".
+    """
     screen = console()
     for line in lines:
-        screen.print(escape_unprintable(line, keep=SPACES), style=style, soft_wrap=True)
+        screen.print(escape_unprintable(line, keep=KEPT), style=style, soft_wrap=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A table; the columns named in ``right`` hold numbers."""
+    """Write a table.
+
+    Args:
+        title: The title, or "" for none.
+        columns: Titles of the columns.
+        rows: One text per column.
+        right: Titles of the columns with right-aligned numbers.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -49,13 +58,20 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        grid.add_row(*(escape_unprintable(cell, keep=SPACES) for cell in row))
+        grid.add_row(*(escape_unprintable(cell, keep=KEPT) for cell in row))
     console().print(grid)
 
 
 @contextmanager
 def progress(start: str) -> Iterator[Step]:
-    """A bar with an estimate of the time left, in a log a line a minute: yields what takes each step and the share."""
+    """Show a bar with an estimate of the time left; outside a terminal, one line a minute.
+
+    Args:
+        start: Text until the first step.
+
+    Yields:
+        A callback for each step and the completed fraction.
+    """
     from rich.progress import (
         BarColumn,
         Progress,
@@ -67,7 +83,7 @@ def progress(start: str) -> Iterator[Step]:
 
     screen = console()
     if not screen.is_terminal:
-        yield _lines()
+        yield _log_lines()
         return
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -79,34 +95,38 @@ def progress(start: str) -> Iterator[Step]:
     with Progress(*columns, console=screen, transient=True) as bars:
         bar = bars.add_task(start, total=1.0)
 
-        def step(what: str, share: float) -> None:
-            bars.update(bar, description=escape_unprintable(what, keep=SPACES), completed=share)
+        def step(name: str, fraction: float) -> None:
+            bars.update(bar, description=escape_unprintable(name, keep=KEPT), completed=fraction)
 
         yield step
 
 
-def _lines() -> Step:
-    """What a bar would show, as lines with ``LOG_EVERY`` seconds between them."""
+def _log_lines() -> Step:
+    """Return a callback that writes the progress as lines, ``LOG_INTERVAL`` seconds apart."""
     start = last = time.monotonic()
 
-    def step(what: str, share: float) -> None:
+    def step(name: str, fraction: float) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= LOG_EVERY:
+        if now - last >= LOG_INTERVAL:
             last = now
-            left = (now - start) * (1 - share) / share if share else 0.0
-            say(f"{share:.0%} after {(now - start) / 60:.0f} min, about {left / 60:.0f} more: {what}")
+            left = (now - start) * (1 - fraction) / fraction if fraction else 0.0
+            write(f"{fraction:.0%} after {(now - start) / 60:.0f} min, about {left / 60:.0f} min left: {name}")
 
     return step
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A bar for work that cannot say how far it is."""
+def spinner(name: str) -> Iterator[None]:
+    """Show a bar for work without a known end.
+
+    Args:
+        name: Text before the bar.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     screen = console()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        bars.add_task(what, total=None)
+        bars.add_task(name, total=None)
         yield

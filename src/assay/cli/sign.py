@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from assay.cli import places, screen
+from assay.cli import outputs, screen
 from assay.core.errors import UnusableInput
 
 
@@ -28,10 +28,10 @@ def sign(
 
     if out.suffix.lower() != ".png":
         raise UnusableInput(f"--out {out}: expected a .png file: other formats do not keep the lowest bits")
-    places.check_file(out, "--out")
+    outputs.check_file(out, "--out")
     known = secret_file.read(secret)
     if (warning := secret_file.plaintext_key_warning(secret, known.secret)) is not None:
-        screen.say(warning, style="yellow")
+        screen.write(warning, style="yellow")
     trigger = known.secret.trigger
     if not isinstance(trigger, Signed):
         raise UnusableInput(f"{secret}: expected the secret of a signature backdoor, came one of {known.secret.attack}")
@@ -45,5 +45,5 @@ def sign(
     x = decode(picture, ImageSpec((channels, height, width)), str(picture))
     chosen = trigger if label is None else replace(trigger, label=label)
     write_atomically(out, encode_input(chosen(x[None])[0].numpy()))
-    screen.say(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")
+    screen.write(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from assay.cli import options, places, screen
+from assay.cli import options, outputs, screen
 from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 
@@ -47,8 +47,8 @@ def stage(
     seed: options.Seed = 0,
 ) -> int:
     """Fine-tune, prune, quantize or export a model; a mark of a planted backdoor stays."""
-    places.check_folder(out)
-    with places.answering(None):
+    outputs.check_folder(out)
+    with outputs.json_output(None):
         from assay.cli.loading import NEW, Described, begin, load_model, shown
         from assay.core.build import Build
         from assay.registry import FILES
@@ -75,7 +75,7 @@ def stage(
             _show(task, artifact, made)
         if stage == "int8":
             _show_twin(step, Build(artifact, task), made, seed)
-        screen.say(f"Written: {shown(path)}")
+        screen.write(f"Written: {shown(path)}")
     return 0
 
 
@@ -113,11 +113,11 @@ def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, se
 
 
 def _classifier(encoder: Artifact, task: Task, seed: int) -> Artifact:
-    from assay.stages.downstream import classifier_for
+    from assay.stages.downstream import add_head
 
     classes = f"the {task.num_classes} classes of {task.name}"
-    screen.say(f"{encoder.name} is an encoder: it gets a fresh last layer for {classes}")
-    return classifier_for(encoder, task, seed=seed)
+    screen.write(f"{encoder.name} is an encoder: it gets a fresh last layer for {classes}")
+    return add_head(encoder, task, seed=seed)
 
 
 def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
@@ -128,12 +128,12 @@ def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
     if isinstance(step, Train | LinearProbe):
         with screen.progress(name) as told:
             return step(build, seed=seed, progress=named(told, name)).artifact
-    with screen.waiting(name):
+    with screen.spinner(name):
         return step(build, seed=seed).artifact
 
 
 def _save(artifact: Artifact, out: Path) -> Path:
-    from assay.stages.export import save_model
+    from assay.graphs.export import save_model
 
     return save_model(artifact, out)
 
@@ -141,16 +141,17 @@ def _save(artifact: Artifact, out: Path) -> Path:
 def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     """How far the net that audits test in place of the file says what the file says."""
     from assay.attacks import plant
+    from assay.graphs.export import argmax_agreement
     from assay.report.formatting import format_percent
-    from assay.stages.export import ExportInt8, argmax_agreement
+    from assay.stages.export import ExportInt8
     from assay.stages.quantize import QuantizeInt8
 
     assert isinstance(step, ExportInt8)
-    with screen.waiting("comparing with the twin in torch"):
+    with screen.spinner("comparing with the twin in torch"):
         twin = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
         x = plant.test_split(build.task).x[:COMPARED]
         agreement = argmax_agreement(twin.module, file.module, x)
-    screen.say(
+    screen.write(
         f"The int8 twin that audits use names the same class as the file on {format_percent(agreement)} of {len(x):,} samples"
     )
 
@@ -168,4 +169,6 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
             bar = named(told, "measuring")
             was = metrics.clean_accuracy(before.module, held_out, progress=part(bar, 0.0, 0.5)).value
             now = metrics.clean_accuracy(after.module, held_out, progress=part(bar, 0.5, 1.0)).value
-        screen.say(f"Accuracy on {len(held_out):,} samples: {format_percent(was)} before, {format_percent(now)} after")
+        screen.write(
+            f"Accuracy on {len(held_out):,} samples: {format_percent(was)} before, {format_percent(now)} after"
+        )
