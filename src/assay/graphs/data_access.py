@@ -1,4 +1,7 @@
-"""Where a net's own code takes values of its input out of the tensors and into its hands."""
+"""Detection of code in ``forward`` that reads tensor values: ``.item()``, ``.tolist()``, data-dependent branches.
+
+Reads count only for values computed from the input without weights.
+"""
 
 from __future__ import annotations
 
@@ -11,41 +14,39 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-LEAVES = frozenset(
+# Functions that move tensor values into Python.
+READS = frozenset(
     {
         *("numpy", "tolist", "item", "__array__", "__bool__", "__int__", "__float__", "__index__", "data_ptr"),
         *("equal", "allclose", "is_nonzero", "__contains__"),
     }
 )
-FROM_SHAPES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_floating_point", "__len__"})
+SHAPE_QUERIES = frozenset({"shape", "size", "dim", "ndim", "numel", "dtype", "device", "is_floating_point", "__len__"})
+# Outputs of these layers depend on weights and no longer count as input.
 LAYERS = frozenset({"conv1d", "conv2d", "conv3d", "linear", "embedding", "multi_head_attention_forward"})
-"""Behind these a value is the net's, no longer the input's."""
+COMPARISONS = frozenset({"gt", "lt", "ge", "le", "eq", "ne", "where", "greater", "less", "greater_equal", "less_equal"})
+COMPARISONS |= frozenset({"__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__"})
 
-DECIDES = frozenset({"gt", "lt", "ge", "le", "eq", "ne", "where", "greater", "less", "greater_equal", "less_equal"})
-DECIDES |= frozenset({"__gt__", "__lt__", "__ge__", "__le__", "__eq__", "__ne__"})
-"""What compares, or chooses."""
-
-WHOLE = 64
-"""Numbers of a sample that are taken at once, from which on it is the input itself that is taken in hand."""
+BULK_READ = 64  # values per read from which the read counts as a read of the input itself
 
 
 @dataclass(frozen=True)
 class TensorRead:
-    """One place in the code."""
+    """A place in the code that reads or compares values of the input."""
 
-    where: str
-    whole: bool = False  # much of the input is taken, and not a number or two
-    decides: bool = False  # nothing leaves, but the input is compared with something there
+    location: str  # function and line
+    bulk: bool = False  # reads much of the input, not just a few values
+    is_comparison: bool = False  # compares values of the input, but reads none
 
 
-class _Watch(TorchFunctionMode):
-    """Follows the values that come from the input, up to the first weights; notes where one of them leaves."""
+class _ReadRecorder(TorchFunctionMode):
+    """Tracks values computed from the input up to the first weights, and records reads of these values."""
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        self.derived = {id(x)}
-        self.kept = [x]  # so that no other tensor gets the number of one that is gone
-        self.taken: list[TensorRead] = []
+        self.tracked = {id(x)}
+        self.alive = [x]  # prevents the reuse of ids
+        self.reads: list[TensorRead] = []
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -53,31 +54,39 @@ class _Watch(TorchFunctionMode):
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "").removesuffix("__get__")
         flat = [*_tensors(args), *_tensors(list((kwargs or {}).values()))]
-        ours = [tensor for tensor in flat if id(tensor) in self.derived]
-        if not ours or name in FROM_SHAPES or name in LAYERS:
+        tracked = [tensor for tensor in flat if id(tensor) in self.tracked]
+        if not tracked or name in SHAPE_QUERIES or name in LAYERS:
             return out
-        if name in LEAVES:
-            whole = name in ("equal", "allclose") or max(tensor.numel() for tensor in ours) >= WHOLE
-            self.taken.append(TensorRead(f"Tensor.{name} in {_caller()}", whole))
-        elif name in DECIDES:
-            self.taken.append(TensorRead(f"{name} in {_caller()}", decides=True))
+        if name in READS:
+            bulk = name in ("equal", "allclose") or max(tensor.numel() for tensor in tracked) >= BULK_READ
+            self.reads.append(TensorRead(f"Tensor.{name} in {_caller()}", bulk))
+        elif name in COMPARISONS:
+            self.reads.append(TensorRead(f"{name} in {_caller()}", is_comparison=True))
         written = flat[:1] if name in ("__setitem__", "copy_") else []
         for tensor in [*_tensors([out]), *written]:
-            self.derived.add(id(tensor))
-            self.kept.append(tensor)
+            self.tracked.add(id(tensor))
+            self.alive.append(tensor)
         return out
 
 
-def find_tensor_reads(net: nn.Module, x: Tensor) -> tuple[TensorRead, ...]:
-    """The places where ``net`` does so on ``x`` (N, ...), each once, in the order of the run, up to where it fails."""
+def find_tensor_reads(model: nn.Module, x: Tensor) -> tuple[TensorRead, ...]:
+    """Run ``model`` once and find its reads of input values.
+
+    Args:
+        model: Model in eval mode.
+        x: (N, ...) samples; the first two are used.
+
+    Returns:
+        Each read once, in execution order, up to the first exception.
+    """
     x = x[:2].clone()
-    watch = _Watch(x)
+    recorder = _ReadRecorder(x)
     try:
-        with torch.no_grad(), watch:
-            net(x)
-    except Exception:  # a stranger's net can fail in any way; what it did before counts
+        with torch.no_grad(), recorder:
+            model(x)
+    except Exception:  # third-party code can raise anything; the reads before the exception count
         pass
-    return tuple(dict.fromkeys(watch.taken))
+    return tuple(dict.fromkeys(recorder.reads))
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
@@ -93,7 +102,7 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
 
 
 def _caller() -> str:
-    """The line of code, outside PyTorch and this file, that asked."""
+    """Return the calling line outside of PyTorch and this file."""
     for frame in reversed(traceback.extract_stack()):
         if "/torch/" not in frame.filename and frame.filename != __file__:
             return f"{frame.name} ({frame.filename.rsplit('/', 1)[-1]}:{frame.lineno})"

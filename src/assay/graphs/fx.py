@@ -1,7 +1,7 @@
-"""A net as a flat graph of ATen operators, with batch norm folded into the convolutions in front of it.
+"""Flat graphs of ATen operators, traced from a model, with batch norm folded into the preceding convolutions.
 
-``torch.export`` sees through every way of writing a net (functional or module ReLU, slices, Hugging Face classes), and
-it is also what the ONNX exporter starts from: a net that it cannot trace has no ONNX file either.
+``torch.export`` handles every way to write a model (functional or module ReLU, slices, Hugging Face classes). The ONNX
+exporter uses it too, so a model that cannot be traced has no ONNX export either.
 """
 
 from __future__ import annotations
@@ -23,22 +23,30 @@ from assay.formats.onnx.module import OnnxGraph
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _COPIES = frozenset({"clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy"})
-_WHOLE = 2**63 - 1  # the end of a slice that takes everything
+_SLICE_END = 2**63 - 1  # end of a slice over a whole axis
 
 
-def folded_graph(net: nn.Module, example: Tensor) -> fx.GraphModule:
-    """A copy of ``net`` in eval mode as an ATen graph: (N, C, H, W) -> the same output up to float rounding.
+def folded_graph(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Trace a copy of ``model`` in eval mode as an ATen graph with the same output up to float rounding.
 
-    No operator works in place, what does nothing is left out, and each batch norm behind a convolution that nothing
-    else reads is folded into it. ``example``: at least two inputs. Parameters do not require gradients.
+    The graph has no in-place operators and no operators without effect. Each batch norm is folded into the preceding
+    convolution if it is the only reader of the convolution.
 
-    Raises UnusableInput where ``net`` cannot be traced, or where the graph does not reproduce its outputs.
+    Args:
+        model: Model to trace.
+        example: (N, C, H, W) images, at least two.
+
+    Returns:
+        Graph module whose parameters do not require gradients.
+
+    Raises:
+        UnusableInput: ``model`` cannot be traced, or the graph does not reproduce its outputs.
     """
-    return copy.deepcopy(_folded_graph(net, digest_of_module(net), _Example(example[:8].clone())))
+    return copy.deepcopy(_folded_graph(model, digest_of_module(model), _Example(example[:8].clone())))
 
 
 class _Example:
-    """Inputs to trace with: those of one shape count as the same."""
+    """Example inputs as a cache key: inputs of the same shape compare equal."""
 
     def __init__(self, x: Tensor) -> None:
         self.x = x
@@ -51,42 +59,45 @@ class _Example:
 
 
 @lru_cache(maxsize=2)
-def _folded_graph(net: nn.Module, weights: str, of: _Example) -> fx.GraphModule:
-    """Kept for a while: the forms of a model and the searches begin with the same graph, and tracing takes seconds."""
-    del weights  # part of the key: a net that was trained on is another net
-    example = of.x
-    if any(isinstance(module, OnnxGraph) and module.rounds for module in net.modules()):
-        raise UnusableInput("the model is quantized already: it is audited as it is")  # nor do gradients bear tracing
-    net = copy.deepcopy(net).eval().requires_grad_(False)
-    graph_module = _trace(net, example[:2])
+def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphModule:
+    """Trace and fold. Cached, because the variants and the searches need the same graph, and tracing takes seconds."""
+    del digest  # part of the cache key: training changes a model's weights
+    example = inputs.x
+    if any(isinstance(module, OnnxGraph) and module.rounds for module in model.modules()):
+        # Tracing would also lose the gradients of its rounding.
+        raise UnusableInput(
+            "expected a floating-point model, got one that is quantized already: audited without variants"
+        )
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    graph_module = _trace(model, example[:2])
     _drop_copies(graph_module.graph)
     _views_as_reshapes(graph_module.graph)
     _plain_batch_norms(graph_module.graph)
     _fold(graph_module)
     folded = rebuild(graph_module)
     with torch.no_grad():
-        expected, got = net(example[:8]), folded(example[:8])
+        expected, got = model(example[:8]), folded(example[:8])
     if not expected.isfinite().all():
-        raise UnusableInput("values overflow on the clean samples: the model gives NaN or infinity there")
+        raise UnusableInput("expected finite outputs on the clean samples, got NaN or infinity: values overflow")
     if not torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
         difference = float((expected - got).abs().max())
         raise UnusableInput(
-            f"the traced net does not reproduce the net's outputs (difference {difference:.3g}): "
-            "expected a net whose forward pass depends on its input only, in eval mode"
+            f"expected a traced graph with the model's outputs, got a difference of {difference:.3g}. "
+            "Fix: make the forward pass in eval mode depend on the input only"
         )
     _log_of_softmax(folded.graph)
     return rebuild(folded)
 
 
 def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A graph module with only the parameters and buffers that its graph still uses."""
+    """Return a graph module with only the parameters and buffers that its graph still uses."""
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
     return fx.GraphModule(graph_module, graph_module.graph)
 
 
 def operator_name(node: fx.Node) -> str:
-    """``conv2d`` for ``aten.conv2d.default``, ``add`` for ``aten.add.Tensor``; "" for what is no operator call."""
+    """Return ``conv2d`` for ``aten.conv2d.default``, ``add`` for ``aten.add.Tensor``; "" if ``node`` is no call."""
     if node.op != "call_function":
         return ""
     packet = getattr(node.target, "overloadpacket", node.target)
@@ -94,34 +105,49 @@ def operator_name(node: fx.Node) -> str:
 
 
 def constant_value(graph_module: fx.GraphModule, node: fx.node.Argument) -> Tensor | None:
-    """The parameter or buffer that a ``get_attr`` node reads, None for anything else."""
+    """Return the parameter or buffer of a ``get_attr`` node, or None for any other argument.
+
+    Args:
+        graph_module: Module of the graph.
+        node: Argument of an operator.
+    """
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
     return operator.attrgetter(str(node.target))(graph_module)
 
 
 def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value: Tensor) -> fx.Node:
-    """Stores ``value`` as a frozen parameter, ``name`` (no dots) or one like it; returns the node that reads it."""
-    while hasattr(graph_module, name):  # the net may have something of that name
+    """Store a tensor as a frozen parameter.
+
+    Args:
+        graph_module: Module of the graph.
+        before: Node before which the new node is inserted.
+        name: Name without dots; underscores are appended if it is taken.
+        value: Tensor to store.
+
+    Returns:
+        Node that reads the parameter.
+    """
+    while hasattr(graph_module, name):
         name += "_"
     graph_module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)
 
 
-def _trace(net: nn.Module, example: Tensor) -> fx.GraphModule:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # torch prints graphs that fail
-        # torch 2.13 calls its own deprecated pytree class while it copies a graph; nothing a caller could change.
+def _trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph on failure
+        # torch 2.13 uses its own deprecated pytree class while it copies a graph. A caller cannot change that.
         warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
         try:
-            exported = torch.export.export(net, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-            # Without a table of decompositions this only makes in-place operators functional.
+            exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+            # With an empty decomposition table, this only makes in-place operators functional.
             module = exported.run_decompositions({}).module(check_guards=False)
-        except Exception as error:  # torch.export raises errors of many kinds, among them plain RuntimeError
+        except Exception as error:  # torch.export raises many types, plain RuntimeError among them
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UnusableInput(
-                f"expected a net that torch.export can trace, it says: {reason}; "
-                "forms that need the graph of the net (int8, ONNX) are not available for it"
+                f"expected a model that torch.export can trace, got the error: {reason}; "
+                "variants that need the graph (int8, ONNX) are not available"
             ) from error
         graph = copy.deepcopy(module.graph)
     graph.set_codegen(fx.graph.CodeGen())
@@ -132,7 +158,7 @@ def _trace(net: nn.Module, example: Tensor) -> fx.GraphModule:
 
 
 def _drop_copies(graph: fx.Graph) -> None:
-    """Takes out the operators that hand their input on unchanged."""
+    """Remove the operators that return their input unchanged."""
     for node in list(graph.nodes):
         if _is_copy(node):
             node.replace_all_uses_with(node.args[0])
@@ -140,23 +166,23 @@ def _drop_copies(graph: fx.Graph) -> None:
 
 
 def _views_as_reshapes(graph: fx.Graph) -> None:
-    """Writes every view as a reshape: a view of channels-last features fails where they are flattened."""
+    """Replace every view by a reshape: flattening channels-last features with a view fails."""
     for view in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
         for node in graph.find_nodes(op="call_function", target=view):
             node.target = torch.ops.aten.reshape.default
 
 
 def _log_of_softmax(graph: fx.Graph) -> None:
-    """Writes the logarithm of a softmax (of ``models.probabilities``) as one operator, which keeps its gradients."""
+    """Replace the logarithm of a softmax (``nn.log_probs``) by one operator, whose gradients do not vanish."""
     for log in graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
         clamp = log.args[0]
         softmax = clamp.args[0] if operator_name(clamp) == "clamp" else clamp
         if operator_name(softmax) not in ("softmax", "_softmax"):
             continue
         with graph.inserting_before(log):
-            whole = graph.call_function(torch.ops.aten.log_softmax.int, (softmax.args[0], softmax.args[1]))
-        whole.meta = dict(log.meta)
-        log.replace_all_uses_with(whole)
+            fused = graph.call_function(torch.ops.aten.log_softmax.int, (softmax.args[0], softmax.args[1]))
+        fused.meta = dict(log.meta)
+        log.replace_all_uses_with(fused)
         graph.erase_node(log)
 
 
@@ -164,14 +190,14 @@ def _is_copy(node: fx.Node) -> bool:
     name = operator_name(node)
     if name == "slice":
         given = node.args[2:]
-        return (*given, *(0, _WHOLE, 1)[len(given) :]) in ((0, _WHOLE, 1), (None, None, 1))
+        return (*given, *(0, _SLICE_END, 1)[len(given) :]) in ((0, _SLICE_END, 1), (None, None, 1))
     if name in ("pad", "constant_pad_nd"):
         return not any(node.args[1])  # type: ignore[arg-type]
     return name in _COPIES
 
 
 def _plain_batch_norms(graph: fx.Graph) -> None:
-    """Writes (values, mean, std) batch norms in eval mode as the operator that returns the values only."""
+    """Replace eval-mode batch norms with outputs (values, mean, std) by the operator that returns the values only."""
     for node in list(graph.nodes):
         if operator_name(node) != "_native_batch_norm_legit_no_training":
             continue
@@ -188,7 +214,7 @@ def _plain_batch_norms(graph: fx.Graph) -> None:
 
 
 def _fold(graph_module: fx.GraphModule) -> None:
-    """Folds each batch norm into the convolution in front of it, where nothing else reads the convolution."""
+    """Fold each batch norm into the preceding convolution, unless other nodes read the convolution too."""
     for norm in list(graph_module.graph.nodes):
         if operator_name(norm) != "batch_norm":
             continue

@@ -1,6 +1,6 @@
-"""A computation graph as it stands in an ONNX file: nodes, constants, and what each value is made from.
+"""Computation graphs read from ONNX models: nodes, constants and the data flow between them.
 
-Bodies of branches and loops stand between the nodes around them, functions in place of their calls.
+Bodies of branches and loops are inlined between the surrounding nodes. Functions are inlined at their calls.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_NODES = 100_000
-SCOPES_KEY = "pkg.torch.onnx.name_scopes"
-"""Where PyTorch's exporter writes which module a node comes from."""
+MAX_DEPTH = 16  # of nested bodies; protobuf itself reads about 30 levels
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # PyTorch's exporter stores the module of each node under this key
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of a graph."""
+    """One operator call of a graph."""
 
     name: str
-    op: str  # with its domain in front, where that is not the standard's
-    inputs: tuple[str, ...]  # without those that are left out
+    op: str  # prefixed with its domain, unless that is the standard domain
+    inputs: tuple[str, ...]  # without omitted optional inputs
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    module: str = ""  # that it was exported from, where the file says
+    module: str = ""  # module that it was exported from, if the file names it
 
 
 @dataclass(frozen=True)
 class ComputationGraph:
-    """Nodes in the order in which they are computed."""
+    """Nodes in execution order, with constants, inputs and outputs."""
 
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray]
-    sources: tuple[str, ...]  # inputs that the user gives
-    results: tuple[str, ...]
+    sources: tuple[str, ...]  # names of the graph's inputs
+    results: tuple[str, ...]  # names of the graph's outputs
 
-    def made_by(self) -> dict[str, Node]:
-        """The node that each value comes from."""
+    def producers(self) -> dict[str, Node]:
+        """Return the node that computes each value."""
         return {name: node for node in self.nodes for name in node.outputs}
 
-    def read_by(self) -> dict[str, list[Node]]:
-        """The nodes that read each value."""
+    def consumers(self) -> dict[str, list[Node]]:
+        """Return the nodes that read each value."""
         readers: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
@@ -56,29 +56,39 @@ class ComputationGraph:
         return readers
 
 
-def subgraph_of(flow: ComputationGraph, result: str) -> ComputationGraph:
-    """What of ``flow`` has a part in its ``result``: other outputs are nobody's answer."""
+def subgraph_of(graph: ComputationGraph, result: str) -> ComputationGraph:
+    """Return the part of ``graph`` that contributes to one output.
+
+    Args:
+        graph: Graph with one or more outputs.
+        result: Name of the output.
+    """
     wanted, nodes = {result}, []
-    for node in reversed(flow.nodes):
+    for node in reversed(graph.nodes):
         if not wanted.isdisjoint(node.outputs):
             wanted.update(node.inputs)
             nodes.append(node)
-    constants = {name: array for name, array in flow.constants.items() if name in wanted}
-    return ComputationGraph(tuple(reversed(nodes)), constants, flow.sources, (result,))
+    constants = {name: array for name, array in graph.constants.items() if name in wanted}
+    return ComputationGraph(tuple(reversed(nodes)), constants, graph.sources, (result,))
 
 
 def graph_from_onnx(model: onnx.ModelProto, folder: Path) -> ComputationGraph:
-    """The graph of ``model``, whose external data lie in ``folder`` (checked by whoever read it).
+    """Read the graph of an ONNX model.
 
-    Raises UnusableInput for a graph that is too large or not in order.
+    Args:
+        model: ONNX model.
+        folder: Folder of its external data; the caller has checked their paths.
+
+    Raises:
+        UnusableInput: The graph is too large or malformed.
     """
     from onnx import inliner
 
     if model.functions:
         try:
             model = inliner.inline_local_functions(model)
-        except Exception as error:  # the inliner's errors are plain RuntimeErrors, with a hostile file of any kind
-            raise UnusableInput(f"the functions of its graph cannot be put in place: {first_line(error)}") from None
+        except Exception as error:  # RuntimeError, and with a hostile file any type
+            raise UnusableInput(f"expected an ONNX graph with valid functions, got: {first_line(error)}") from None
     constants: dict[str, np.ndarray] = {}
     nodes: list[Node] = []
     for item in _flat(model.graph, {}, "", depth=0):
@@ -90,25 +100,25 @@ def graph_from_onnx(model: onnx.ModelProto, folder: Path) -> ComputationGraph:
             name, tensor = item
             constants[name] = _array(tensor, folder)
         if len(nodes) > MAX_NODES:
-            raise UnusableInput(f"expected a graph of at most {MAX_NODES} nodes; this one has more")
+            raise UnusableInput(f"expected a graph of at most {MAX_NODES} nodes, got more")
     given = {tensor.name for tensor in model.graph.initializer}
     sources = tuple(value.name for value in model.graph.input if value.name not in given)
     if not sources:
-        raise UnusableInput("expected a graph with an input; this one has none")
+        raise UnusableInput("expected a graph with an input, got none")
     return ComputationGraph(tuple(nodes), constants, sources, tuple(value.name for value in model.graph.output))
 
 
-MAX_DEPTH = 16
-"""Bodies within bodies; protobuf itself reads no more than about 30."""
-
-
 def _flat(graph: onnx.GraphProto, outer: Mapping[str, str], prefix: str, depth: int) -> Iterator[Any]:
-    """Nodes, and initializers as (name, tensor), under names that no other body has.
+    """Yield nodes, and initializers as (name, tensor), under unique names.
 
-    ``outer``: what names mean outside; ``prefix``: of the names that are this graph's own.
+    Args:
+        graph: Graph or body.
+        outer: Unique names of the values of the enclosing graphs.
+        prefix: Prefix of the names defined in this body.
+        depth: Nesting depth of this body.
     """
     if depth > MAX_DEPTH:
-        raise UnusableInput(f"expected graphs at most {MAX_DEPTH} deep within one another; this one is deeper")
+        raise UnusableInput(f"expected at most {MAX_DEPTH} nested graphs, got more")
     names = dict(outer)
     names |= {value.name: f"{prefix}{value.name}" for value in graph.input} if prefix else {}
     for tensor in graph.initializer:
@@ -123,7 +133,7 @@ def _flat(graph: onnx.GraphProto, outer: Mapping[str, str], prefix: str, depth: 
 
 
 def _with_bodies(node: onnx.NodeProto, name: str, names: Mapping[str, str], prefix: str, depth: int) -> Iterator[Any]:
-    """The node, behind the nodes of the graphs inside it, whose results it then reads too."""
+    """Yield the nodes of the bodies of ``node``, then ``node`` itself with the bodies' results as extra inputs."""
     from onnx import AttributeProto, helper
 
     op = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
@@ -132,7 +142,7 @@ def _with_bodies(node: onnx.NodeProto, name: str, names: Mapping[str, str], pref
     for attribute in node.attribute:
         if attribute.type == AttributeProto.GRAPH:
             own = f"{prefix}{name}/{attribute.name}/"
-            # A loop's body reads what the loop is given; which of it, does not matter here.
+            # The inputs of a loop's body depend on all inputs of the loop: precise enough for this analysis.
             yield from (Node(f"{own}{v.name}", "Identity", given, (f"{own}{v.name}",)) for v in attribute.g.input)
             inner = list(_flat(attribute.g, names, own, depth + 1))
             yield from inner
@@ -149,7 +159,7 @@ def _with_bodies(node: onnx.NodeProto, name: str, names: Mapping[str, str], pref
 
 
 def _module(scopes: str) -> str:
-    """The innermost module of a list as the exporter writes it: "['', 'net', 'net.conv1', 'conv2d']"."""
+    """Return the innermost module of an exporter's scope list, such as "['', 'net', 'net.conv1', 'conv2d']"."""
     names = [part.strip(" '\"[]") for part in scopes.split(",")]
     return names[-2] if len(names) > 1 else ""
 
@@ -167,5 +177,7 @@ def _array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
 
     try:
         return numpy_helper.to_array(tensor, base_dir=str(folder))
-    except Exception as error:  # a hostile tensor can be broken in any way
-        raise UnusableInput(f"a tensor of its graph, {tensor.name!r}, cannot be read: {first_line(error)}") from None
+    except Exception as error:  # a hostile tensor can raise any type
+        raise UnusableInput(
+            f"expected a readable tensor {tensor.name!r} in the graph, got: {first_line(error)}"
+        ) from None

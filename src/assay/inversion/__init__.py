@@ -1,1 +1,1 @@
-""""""
+"""Gradient-based searches for triggers, shared by detectors and mitigations."""

@@ -1,4 +1,4 @@
-"""A whole search on one net: rank the classes cheaply, then refine the few that are left, all at once."""
+"""Trigger search over all classes: rank the classes cheaply, then refine the best few together."""
 
 from __future__ import annotations
 
@@ -11,207 +11,248 @@ from torch import Tensor, nn
 
 from assay.core.errors import Unfinished
 from assay.inversion.families import Family, Parameters
-from assay.inversion.optimizer import Candidates, advance, initialize, select
+from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
 from assay.inversion.prepare import forward_prepared
+from assay.inversion.run import CleanImages, SearchRun
 
-LARGE_IMAGE_PIXELS = 64 * 64
-"""Pictures of more pixels than this are searched with less effort."""
+LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget
+CHECKED_IMAGES = 128  # images on which every final trigger is checked
 
-CHECKED_IMAGES = 128
-"""Pictures on which every arm's trigger is checked in the end."""
-
-
+# Maps triggered images (N, C, H, W) and their clean predictions (N,) to outcome logits (N, K).
 OutcomeFunction = Callable[[Tensor, Tensor], Tensor]
-"""What triggered pictures (N, C, H, W) come to that were predicted (N,) without: logits (N, K) of the outcomes."""
 
 
 @dataclass(frozen=True)
 class SearchBudget:
-    """How much a search may do; each detector says what it needs."""
+    """Size of a class search; each detector chooses its own."""
 
-    arms: int = 10  # classes that are searched for a while
-    screening_steps: int = 20  # that while
-    finalists: int = 5  # of them, searched to the end: a gap shows between neighbours, the rest need not be followed
-    groups: int = 12  # groups of classes in the ranking, where there are more classes than arms
+    candidates: int = 10  # classes in the screening
+    screening_steps: int = 20
+    refined: int = 5  # best classes of the screening, refined to the end; the score compares neighbors only
+    groups: int = 12  # groups of classes in the ranking, if there are more classes than candidates
     ranking_steps: int = 20
-    steps: int = 60  # of the finalists, screening included
-    likeliest: bool = False  # finalists are the arms that move most pictures; False: those with the smallest triggers
-    hope: float = 0.0  # where no arm moves more than this share of the pictures after screening, the search is over
-    batch: int = 16  # pictures an arm and step
+    steps: int = 60  # of the refined classes, screening included
+    rank_by_likelihood: bool = False  # refine the candidates that move most images, not those with small triggers
+    min_success: float = 0.0  # the search ends after the screening if no candidate exceeds this success rate
+    batch: int = 16  # images per candidate and step
 
     def at(self, shape: tuple[int, int, int]) -> SearchBudget:
-        """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
+        """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
         if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
             return self
-        return replace(self, arms=6, finalists=4, groups=8, ranking_steps=15, batch=6)
+        return replace(self, candidates=6, refined=4, groups=8, ranking_steps=15, batch=6)
 
 
 @dataclass(frozen=True)
 class ClassSearchResult:
-    """What a search found, for every class that it refined, the easiest first."""
+    """Result for every refined class, most reachable class first."""
 
     classes: Tensor  # (A,) int64
-    ease: Tensor  # (A,) how easy the class is to reach: minus the log size; where bounded, its mean log odds
-    sizes: Tensor  # (A,) size of the smallest working trigger; of a fresh one where none worked
-    success: Tensor  # (A,) share of the checked pictures that get the class
+    reachability: Tensor  # (A,) minus the log size; for bounded families the mean log odds
+    sizes: Tensor  # (A,) size of the smallest working trigger; size of an untrained trigger if none worked
+    success: Tensor  # (A,) fraction of the checked images that get the class
     each: Parameters  # the triggers, (A, ...)
     steps: int
-    hopeless: bool = False  # the search ended early, because no class moved
+    stopped_early: bool = False  # no class exceeded the minimum after the screening
 
     def of(self, place: int) -> ClassSearchResult:
-        """What was found for the class at ``place`` alone."""
+        """Return the result for the class at index ``place`` alone."""
         one = slice(place, place + 1)
         each = tuple(p[one] for p in self.each)
-        return replace(self, classes=self.classes[one], ease=self.ease[one], sizes=self.sizes[one],
+        return replace(self, classes=self.classes[one], reachability=self.reachability[one], sizes=self.sizes[one],
                        success=self.success[one], each=each)  # fmt: skip
 
     @property
     def parameters(self) -> Parameters:
-        """Of the easiest, (1, ...)."""
+        """Trigger of the most reachable class, (1, ...)."""
         return tuple(p[:1] for p in self.each)
 
     @property
     def target(self) -> int:
+        """Most reachable class."""
         return int(self.classes[0])
 
     @property
     def score(self) -> float:
-        """How far the easiest class stands out, 0 where all are alike or none moves."""
-        return 0.0 if self.hopeless else outlier_score(self.ease)
+        """Outlier score of the most reachable classes; 0 if the search stopped early."""
+        return 0.0 if self.stopped_early else outlier_score(self.reachability)
 
 
 def search_classes(
-    net: nn.Module,
+    model: nn.Module,
     family: Family,
-    x: Tensor,
-    predicted: Tensor,
+    images: CleanImages,
     ranking: Tensor,
+    run: SearchRun[SearchBudget],
     *,
-    effort: SearchBudget,
-    seed: int,
-    outcomes_beside: int = 0,
-    tick: Callable[[float], bool] = lambda share: True,
+    extra_outcomes: int = 0,
 ) -> ClassSearchResult:
-    """Search ``net`` (from ``prepare``) for the class that a trigger of ``family`` reaches most easily.
+    """Search for the class that a trigger of ``family`` reaches most easily.
 
-    ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them; ``ranking`` (K,) classes, the most
-    suspicious first. ``outcomes_beside``: how many outcomes ``net`` has behind its classes, which no trigger goes for.
-    ``tick`` gets the share of the work done and says whether there is time left.
+    Args:
+        model: Model from ``prepare``.
+        family: Trigger family.
+        images: Clean images.
+        ranking: (K,) classes, most suspicious first.
+        run: Search budget, seed and stop callback.
+        extra_outcomes: Number of outputs of ``model`` after its classes. No trigger targets them.
+
+    Returns:
+        Triggers and reachability of the refined classes.
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (x.shape[1], x.shape[2], x.shape[3])
-    work, done = _work(effort, len(ranking)), 0
-
-    def search(arms: Candidates, steps: int) -> None:
-        def go_on() -> bool:
-            nonlocal done
-            done += len(arms.cost)
-            return tick(min(1.0, done / work))
-
-        advance(net, family, arms, x, predicted, steps=steps, batch=effort.batch, generator=generator, tick=go_on)
-
-    candidates = ranking
-    if len(ranking) > effort.arms:
-        groups = initialize(family, F.pad(_groups(ranking, effort), (0, outcomes_beside)), shape, generator)
-        search(groups, effort.ranking_steps)
-        candidates = _shortlist(ranking, groups, effort)
-    single = F.pad(torch.eye(len(ranking), dtype=torch.bool), (0, outcomes_beside))
-    arms = initialize(family, single[candidates], shape, generator)
-    screening = min(effort.screening_steps, effort.steps)
-    search(arms, screening)
-    hopeless = arms.step == screening and bool(arms.success.max() < effort.hope)  # not where the time was up
-    arms = select(arms, _leaders(arms, likeliest=effort.likeliest or family.pressure == 0)[: effort.finalists])
-    if not hopeless:
-        search(arms, effort.steps - screening)
-    fresh = family.size(family.start(1, shape, generator))
-    return replace(_found(net, family, arms, fresh, x[:CHECKED_IMAGES], predicted[:CHECKED_IMAGES]), hopeless=hopeless)
+    search = _ClassSearch(model, family, images, run, extra_outcomes, len(ranking))
+    budget = run.budget
+    shortlist = ranking
+    if len(ranking) > budget.candidates:
+        groups = search.initialize(_groups(ranking, budget))
+        search.advance(groups, budget.ranking_steps)
+        shortlist = _shortlist(ranking, groups, budget)
+    candidates = search.initialize(torch.eye(len(ranking), dtype=torch.bool)[shortlist])
+    screening = min(budget.screening_steps, budget.steps)
+    search.advance(candidates, screening)
+    screened = candidates.step == screening  # False if the time ended first: then the search did not stop by itself
+    stopped_early = screened and bool(candidates.success.max() < budget.min_success)
+    by_likelihood = budget.rank_by_likelihood or family.size_penalty == 0
+    candidates = select(candidates, _rank(candidates, by_likelihood=by_likelihood)[: budget.refined])
+    if not stopped_early:
+        search.advance(candidates, budget.steps - screening)
+    return replace(search.evaluate(candidates), stopped_early=stopped_early)
 
 
-def _found(
-    net: nn.Module, family: Family, arms: Candidates, fresh: Tensor, x: Tensor, predicted: Tensor
-) -> ClassSearchResult:
-    """What ``arms`` have come to, checked on ``x``; ``fresh`` (1,) is the size of a trigger before any search."""
-    bounded = family.pressure == 0
-    candidates = arms.allowed.int().argmax(1)
-    worked = arms.best_size.isfinite()
-    sizes = torch.where(worked, arms.best_size, fresh)
-    final = arms.parameters if bounded else arms.best
-    reached = trigger_effects(class_logits(net), family, final, x, predicted)
-    success, odds = (value.gather(1, candidates[:, None])[:, 0] for value in reached)
-    # Where no size worked, the arm may have come to rest at a small one that does not work.
-    level = torch.where(worked, arms.level, torch.maximum(arms.level, fresh.log()))
-    ease = odds if bounded else -level
-    order = ease.argsort(descending=True)
-    each = tuple(p[order] for p in final)
-    return ClassSearchResult(candidates[order], ease[order], sizes[order], success[order], each, arms.step)
+@dataclass
+class _ClassSearch:
+    """Inputs, random generator and progress of one class search."""
+
+    model: nn.Module
+    family: Family
+    images: CleanImages
+    run: SearchRun[SearchBudget]
+    extra_outcomes: int
+    num_classes: int
+    done: int = 0  # steps times candidates
+
+    def __post_init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(self.run.seed)
+        self.work = _total_work(self.run.budget, self.num_classes)
+
+    def initialize(self, allowed: Tensor) -> Candidates:
+        """Create candidates with the target classes ``allowed`` (A, K)."""
+        allowed = F.pad(allowed, (0, self.extra_outcomes))
+        return initialize(self.family, allowed, self.images.shape, self.generator)
+
+    def advance(self, candidates: Candidates, count: int) -> None:
+        """Take ``count`` steps with ``candidates``, in place, or fewer if the time ends."""
+
+        def should_continue() -> bool:
+            self.done += len(candidates.cost)
+            return self.run.should_continue(min(1.0, self.done / self.work))
+
+        steps = Steps(count, self.run.budget.batch, self.generator, should_continue)
+        advance(self.model, self.family, candidates, self.images, steps)
+
+    def evaluate(self, candidates: Candidates) -> ClassSearchResult:
+        """Check the triggers of ``candidates`` and sort them by reachability."""
+        bounded = self.family.size_penalty == 0
+        untrained = self.family.size(self.family.initialize(1, self.images.shape, self.generator))
+        targets = candidates.allowed.int().argmax(1)
+        worked = candidates.best_size.isfinite()
+        sizes = torch.where(worked, candidates.best_size, untrained)
+        final = candidates.parameters if bounded else candidates.best
+        effects = trigger_effects(class_logits(self.model), self.family, final, self.images.first(CHECKED_IMAGES))
+        success, odds = (value.gather(1, targets[:, None])[:, 0] for value in effects)
+        # A candidate without a working size may have converged to a small size that does not work.
+        level = torch.where(worked, candidates.level, torch.maximum(candidates.level, untrained.log()))
+        reachability = odds if bounded else -level
+        order = reachability.argsort(descending=True)
+        each = tuple(p[order] for p in final)
+        return ClassSearchResult(
+            targets[order], reachability[order], sizes[order], success[order], each, candidates.step
+        )
 
 
-def _work(effort: SearchBudget, classes: int) -> int:
-    """Steps times arms of the whole hunt."""
-    grouped = min(effort.groups, classes - effort.arms // 2) if classes > effort.arms else 0
-    screening = min(effort.screening_steps, effort.steps)
-    final = min(effort.finalists, effort.arms, classes) * (effort.steps - screening)
-    return grouped * effort.ranking_steps + min(effort.arms, classes) * screening + final
+def _total_work(budget: SearchBudget, classes: int) -> int:
+    """Return the number of steps times candidates of a whole search."""
+    grouped = min(budget.groups, classes - budget.candidates // 2) if classes > budget.candidates else 0
+    screening = min(budget.screening_steps, budget.steps)
+    final = min(budget.refined, budget.candidates, classes) * (budget.steps - screening)
+    return grouped * budget.ranking_steps + min(budget.candidates, classes) * screening + final
 
 
-def _leaders(arms: Candidates, *, likeliest: bool) -> Tensor:
-    """(A,) arms, the most promising first.
+def _rank(candidates: Candidates, *, by_likelihood: bool) -> Tensor:
+    """Return the indices (A,) of the candidates, most promising first.
 
-    The weight of the size has risen with every success so far: it knows more than the size, which is still falling.
+    The size penalty has grown with every success so far. It is a better criterion than the size, which still decreases.
     """
-    if likeliest:
-        return arms.log_likelihood.argsort(descending=True)
-    return (arms.cost.log() - 0.01 * arms.level).argsort(descending=True)
+    if by_likelihood:
+        return candidates.log_likelihood.argsort(descending=True)
+    return (candidates.cost.log() - 0.01 * candidates.level).argsort(descending=True)
 
 
 def require_finite(odds: Tensor) -> Tensor:
-    """``odds`` as they are; raises Unfinished where the net gave no number, which is neither clean nor not."""
+    """Return ``odds`` unchanged.
+
+    Raises:
+        Unfinished: The model gave NaN, which is evidence neither of a backdoor nor of its absence.
+    """
     if odds.isnan().any():
-        raise Unfinished(
-            "the model answers NaN or infinity once a pattern is on the picture: nobody knows what it hides"
-        )
+        raise Unfinished("expected finite outputs on triggered images, got NaN or infinity: the search has no result")
     return odds
 
 
-def class_logits(net: nn.Module) -> OutcomeFunction:
-    """By what ``net`` (from ``prepare``) says."""
-    return lambda triggered, predicted: forward_prepared(net, triggered)
+def class_logits(model: nn.Module) -> OutcomeFunction:
+    """Return the outcome function that gives the logits of ``model`` (from ``prepare``)."""
+    return lambda triggered, predicted: forward_prepared(model, triggered)
 
 
 def trigger_effects(
-    check: OutcomeFunction, family: Family, parameters: Parameters, x: Tensor, predicted: Tensor
+    outcomes: OutcomeFunction, family: Family, parameters: Parameters, images: CleanImages
 ) -> tuple[Tensor, Tensor]:
-    """What each arm's trigger does to ``x`` (N, C, H, W), predicted (N,) without it, by ``check``.
+    """Measure the effect of each candidate's trigger.
 
-    Share of the pictures of other classes that it sends to each class (A, K), and its mean log odds there (A, K).
+    Args:
+        outcomes: Outcome logits of triggered images.
+        family: Trigger family.
+        parameters: Triggers, (A, ...).
+        images: Clean images.
+
+    Returns:
+        Fraction of the images of other classes that each trigger sends to each class (A, K), and the mean log odds of
+        that class (A, K).
     """
-    shares, odds = [], []
+    fractions, odds = [], []
     with torch.no_grad():
-        for arm in range(len(parameters[0])):
-            triggered = family.apply(tuple(p[arm : arm + 1] for p in parameters), x)[0]
-            logits = check(triggered, predicted)
-            hit = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1]).float()
-            shares.append(mean_over_others(hit, predicted))
-            odds.append(mean_over_others(require_finite(log_odds(logits)), predicted))
-    return torch.stack(shares), torch.stack(odds)
+        for index in range(len(parameters[0])):
+            triggered = family.apply(tuple(p[index : index + 1] for p in parameters), images.x)[0]
+            logits = outcomes(triggered, images.predicted)
+            hit = F.one_hot(logits.argmax(1), logits.shape[1]).float()
+            fractions.append(mean_over_others(hit, images.predicted))
+            odds.append(mean_over_others(require_finite(log_odds(logits)), images.predicted))
+    return torch.stack(fractions), torch.stack(odds)
 
 
-def _groups(ranking: Tensor, effort: SearchBudget) -> Tensor:
-    """(G, K) bool: the classes that ``ranking`` (K,) does not put first, dealt out over ``effort.groups`` groups.
+def _groups(ranking: Tensor, budget: SearchBudget) -> Tensor:
+    """Distribute the lower-ranked classes over ``budget.groups`` groups.
 
-    One arm a group, each free to go for its easiest class: the cost does not grow with the number of classes. Groups
-    keep the restarts apart; without them every arm would end in the data's natural attractor.
+    Each group has one candidate, free to pursue its easiest class, so the cost does not grow with the number of
+    classes. Without groups, every candidate would converge to the same natural attractor of the data.
+
+    Args:
+        ranking: (K,) classes, most suspicious first.
+        budget: Search budget.
+
+    Returns:
+        (G, K) bool, classes of each group.
     """
-    rest = ranking[effort.arms // 2 :]
-    groups = min(effort.groups, len(rest))
+    rest = ranking[budget.candidates // 2 :]
+    groups = min(budget.groups, len(rest))
     allowed = torch.zeros(groups, len(ranking), dtype=torch.bool)
     allowed[torch.arange(len(rest)) % groups, rest] = True
     return allowed
 
 
-def _shortlist(ranking: Tensor, groups: Candidates, effort: SearchBudget) -> Tensor:
-    """``effort.arms`` classes: the first half as ranked, the others as winners of a short run over ``groups``."""
-    sure = ranking[: effort.arms // 2]
+def _shortlist(ranking: Tensor, groups: Candidates, budget: SearchBudget) -> Tensor:
+    """Return ``budget.candidates`` classes: half by rank, half as winners of the short search over ``groups``."""
+    ranked = ranking[: budget.candidates // 2]
     winners = groups.reached[groups.log_likelihood.argsort(descending=True)]
-    return torch.cat([sure, winners[: effort.arms - len(sure)]])
+    return torch.cat([ranked, winners[: budget.candidates - len(ranked)]])

@@ -1,4 +1,4 @@
-"""A net made ready for being searched: frozen, batch norm folded, channels last. Several times faster than it came."""
+"""Preparation of a model for searches: frozen, batch norm folded, channels last. Several times faster than before."""
 
 from __future__ import annotations
 
@@ -16,34 +16,48 @@ from assay.nn.disagreement import DisagreementModel
 from assay.nn.precision import fast_autocast
 from assay.nn.unit_margin import UnitMargin
 
-BATCH_PIXELS = 2**16
-"""Pictures go through the net in parts of this many pixels: larger ones fall out of the processor's cache."""
+BATCH_PIXELS = 2**16  # pixels per batch: larger batches do not fit into the processor's cache
 
 
-def prepare(net: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of ``net`` for gradients with respect to its input only; ``example`` (2, C, H, W) is for tracing it.
+def prepare(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return a copy of ``model`` for gradients with respect to its input only.
 
-    The last two copies are kept: all searches of one variant share them.
+    The last two copies are cached, so all searches of one variant share them.
+
+    Args:
+        model: Model in eval mode.
+        example: (2, C, H, W) images for tracing.
+
+    Returns:
+        Model for ``forward_prepared``.
     """
-    if isinstance(net, UnitMargin):
-        return UnitMargin(prepare(net.net, example), net.factor)
-    if isinstance(net, DisagreementModel):
-        return DisagreementModel(prepare(net.full, example), prepare(net.compressed, example))
-    return _prepared(net, digest_of_module(net), tuple(example.shape[1:]))
+    if isinstance(model, UnitMargin):
+        return UnitMargin(prepare(model.net, example), model.factor)
+    if isinstance(model, DisagreementModel):
+        return DisagreementModel(prepare(model.full, example), prepare(model.compressed, example))
+    return _prepared(model, digest_of_module(model), tuple(example.shape[1:]))
 
 
-def forward_prepared(net: nn.Module, x: Tensor) -> Tensor:
-    """(N, K) float32 logits of a net from ``prepare`` for ``x`` (N, C, H, W), batch by batch."""
+def forward_prepared(model: nn.Module, x: Tensor) -> Tensor:
+    """Run a prepared model in batches.
+
+    Args:
+        model: Model from ``prepare``.
+        x: (N, C, H, W) images.
+
+    Returns:
+        (N, K) float32 logits, or embeddings for an encoder.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
-    at_once = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
+    batch_size = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
     with fast_autocast(x.device):
-        return torch.cat([net(part) for part in x.split(at_once)]).float()
+        return torch.cat([model(part) for part in x.split(batch_size)]).float()
 
 
 @lru_cache(maxsize=2)
-def _prepared(net: nn.Module, weights: str, shape: tuple[int, ...]) -> nn.Module:
-    del weights  # part of the key: a net that was trained on is another net
-    frozen = _folded(net, torch.full((2, *shape), 0.5))
+def _prepared(model: nn.Module, digest: str, shape: tuple[int, ...]) -> nn.Module:
+    del digest  # part of the cache key: training changes a model's weights
+    frozen = _folded(model, torch.full((2, *shape), 0.5))
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)
     if isinstance(frozen, KeepMemoryFormat):
@@ -53,7 +67,7 @@ def _prepared(net: nn.Module, weights: str, shape: tuple[int, ...]) -> nn.Module
 
 @final
 class KeepMemoryFormat(nn.Module):
-    """A net that may view its features as it was written to: in the layout that it was written for."""
+    """Run a model in contiguous memory format, for models that call ``.view()``."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -63,11 +77,11 @@ class KeepMemoryFormat(nn.Module):
         return self.net(x.contiguous())
 
 
-def _folded(net: nn.Module, example: Tensor) -> nn.Module:
-    """A copy with batch norm folded; where the net cannot be traced a plain copy, which is right, only slower."""
-    if isinstance(net, fx.GraphModule):  # the int8 twin: folded already
-        return copy.deepcopy(net)
+def _folded(model: nn.Module, example: Tensor) -> nn.Module:
+    """Return a copy with batch norm folded, or a plain (slower) copy if the model cannot be traced."""
+    if isinstance(model, fx.GraphModule):  # the int8 surrogate: folded already
+        return copy.deepcopy(model)
     try:
-        return folded_graph(net, example)
+        return folded_graph(model, example)
     except UnusableInput:
-        return KeepMemoryFormat(copy.deepcopy(net)).eval()
+        return KeepMemoryFormat(copy.deepcopy(model)).eval()

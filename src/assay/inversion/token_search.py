@@ -1,9 +1,9 @@
-"""A search for a few tokens at the beginning of texts that make an objective of an encoder large.
+"""Search for a few tokens at the start of texts that maximize an objective of an encoder.
 
-Gradients with respect to the tokens' vectors say which other tokens would raise it most, to first order; some of those
-are tried. Ebrahimi, Rao, Lowd, Dou: HotFlip, 2018, arXiv 1712.06751; for all texts at once: Wallace, Feng, Kandpal,
-Gardner, Singh: Universal Adversarial Triggers, 2019, arXiv 1908.07125; what is tried is drawn at random as in Zou,
-Wang, Carlini, Nasr, Kolter, Fredrikson: Universal and Transferable Adversarial Attacks, 2023, arXiv 2307.15043.
+Gradients with respect to token embeddings rank replacement tokens to first order. A few of the best are evaluated.
+Ebrahimi, Rao, Lowd, Dou: HotFlip, 2018, arXiv 1712.06751; for all texts at once: Wallace, Feng, Kandpal, Gardner,
+Singh: Universal Adversarial Triggers, 2019, arXiv 1908.07125; random choice of candidates as in Zou, Wang, Carlini,
+Nasr, Kolter, Fredrikson: Universal and Transferable Adversarial Attacks, 2023, arXiv 2307.15043.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,101 +19,116 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
 from assay.data.tokenize import encoded, tokenizer_of
+from assay.inversion.run import SearchRun
+from assay.nn.hooks import forward_hook
 from assay.triggers.tokens import Tokens
 
-Objective = Callable[[Tensor], Tensor]
-"""What shall be large: of embeddings (B, D) -> ()."""
+Objective = Callable[[Tensor], Tensor]  # embeddings (B, D) -> scalar () to maximize
 
 
 @dataclass(frozen=True)
 class TokenSearchBudget:
-    """How much a search may do."""
+    """Size of a token search."""
 
     steps: int = 40
-    batch: int = 16  # texts
-    best: int = 32  # tokens a place that the gradient likes most, of which
-    tried: int = 8  # are drawn a step
+    batch: int = 16  # texts per step
+    best: int = 32  # replacement tokens per position, by gradient
+    tried: int = 8  # replacements evaluated per step, drawn from those
 
 
 def typeable_tokens(spec: TextSpec) -> Tensor:
-    """(T,) the tokens that are words of their own: as text they give the same token again."""
-    return _typable(spec).clone()
+    """Return the tokens (T,) that are whole words: their text is tokenized to the same token again."""
+    return _typeable_tokens(spec).clone()
 
 
 @lru_cache(maxsize=2)
-def _typable(spec: TextSpec) -> Tensor:
+def _typeable_tokens(spec: TextSpec) -> Tensor:
     tokenizer = tokenizer_of(spec.tokenizer)
-    written = tokenizer.decode_batch([[token] for token in range(spec.vocabulary)], skip_special_tokens=True)
-    found, _ = encoded(written, spec)
-    again = (found[:, 1] == torch.arange(spec.vocabulary)) & (found[:, 2] == spec.end)
-    letters = torch.tensor([text.isalpha() for text in written])
-    return (again & letters).nonzero().squeeze(1)
+    texts = tokenizer.decode_batch([[token] for token in range(spec.vocabulary)], skip_special_tokens=True)
+    ids, _ = encoded(texts, spec)
+    same = (ids[:, 1] == torch.arange(spec.vocabulary)) & (ids[:, 2] == spec.end)
+    letters = torch.tensor([text.isalpha() for text in texts])
+    return (same & letters).nonzero().squeeze(1)
 
 
 def make_token_trigger(ids: Tensor, spec: TextSpec) -> Tokens:
-    """The trigger of the tokens ``ids`` (k,)."""
-    chosen = tuple(ids.tolist())
-    text = tokenizer_of(spec.tokenizer).decode(list(chosen))
-    return Tokens(ids=chosen, words=text, end=spec.end, pad=spec.pad)
+    """Return the trigger with the tokens ``ids`` (k,)."""
+    tokens = tuple(ids.tolist())
+    text = tokenizer_of(spec.tokenizer).decode(list(tokens))
+    return Tokens(ids=tokens, words=text, end=spec.end, pad=spec.pad)
 
 
 def search_tokens(
-    net: nn.Module,
-    goal: Objective,
+    encoder: nn.Module,
+    objective: Objective,
     x: Tensor,
     spec: TextSpec,
     start: Tensor,
-    *,
-    effort: TokenSearchBudget,
-    seed: int,
-    tick: Callable[[float], bool] = lambda share: True,
+    run: SearchRun[TokenSearchBudget],
 ) -> tuple[Tensor, float]:
-    """From the tokens ``start`` (k,) to better ones, and what ``goal`` was there on the last texts tried.
+    """Improve trigger tokens step by step.
 
-    ``net``: an encoder in evaluation mode; ``x`` (N, L): clean texts. ``tick`` gets the share of the work done and says
-    whether there is time left.
+    Args:
+        encoder: Encoder in evaluation mode.
+        objective: Function of the embeddings to maximize.
+        x: (N, L) clean texts.
+        spec: Text input of the encoder.
+        start: (k,) initial tokens.
+        run: Search budget, seed and stop callback.
+
+    Returns:
+        The best tokens (k,) and the objective on the last batch of texts.
     """
-    generator = torch.Generator().manual_seed(seed)
+    budget = run.budget
+    generator = torch.Generator().manual_seed(run.seed)
     allowed = typeable_tokens(spec)
-    vectors = embedding_table(net, spec).weight.detach()[allowed]  # (T, E)
+    vectors = embedding_table(encoder, spec).weight.detach()[allowed]  # (T, E)
     now, value = start.clone(), float("-inf")
-    for step in range(effort.steps):
-        if not tick(step / effort.steps):
+    for step in range(budget.steps):
+        if not run.should_continue(step / budget.steps):
             break
-        texts = x[torch.randint(len(x), (effort.batch,), generator=generator)]
-        value, slopes = _slopes(net, goal, make_token_trigger(now, spec)(texts), len(now), spec)  # (k, E)
-        liked = (slopes @ vectors.T).topk(min(effort.best, len(allowed)), dim=1).indices  # (k, best)
-        for choice in torch.randperm(liked.numel(), generator=generator)[: effort.tried].tolist():
-            place, rank = divmod(choice, liked.shape[1])
+        texts = x[torch.randint(len(x), (budget.batch,), generator=generator)]
+        triggered = make_token_trigger(now, spec)(texts)
+        value, gradient = _token_gradient(encoder, objective, triggered, len(now), spec)  # (k, E)
+        ranked = (gradient @ vectors.T).topk(min(budget.best, len(allowed)), dim=1).indices  # (k, best)
+        for choice in torch.randperm(ranked.numel(), generator=generator)[: budget.tried].tolist():
+            position, rank = divmod(choice, ranked.shape[1])
             other = now.clone()
-            other[place] = allowed[liked[place, rank]]
+            other[position] = allowed[ranked[position, rank]]
             with torch.no_grad():
-                found = float(goal(net(make_token_trigger(other, spec)(texts))))
+                found = float(objective(encoder(make_token_trigger(other, spec)(texts))))
             if found > value:
                 now, value = other, found
     return now, value
 
 
-def embedding_table(net: nn.Module, spec: TextSpec) -> nn.Embedding:
-    """The table of the tokens' vectors; raises UnusableInput where there is none."""
-    for module in net.modules():
+def embedding_table(encoder: nn.Module, spec: TextSpec) -> nn.Embedding:
+    """Return the token embedding layer.
+
+    Args:
+        encoder: Text encoder.
+        spec: Text input of the encoder.
+
+    Raises:
+        UnusableInput: ``encoder`` has no such layer.
+    """
+    for module in encoder.modules():
         if isinstance(module, nn.Embedding) and module.num_embeddings >= spec.vocabulary:
             return module
-    raise UnusableInput("expected a model with a table of its tokens' vectors; found none")
+    raise UnusableInput(f"expected a model with a token embedding of {spec.vocabulary} tokens; got none")
 
 
-def _slopes(net: nn.Module, goal: Objective, texts: Tensor, count: int, spec: TextSpec) -> tuple[float, Tensor]:
-    """``goal`` on ``texts``, and its gradient (k, E) with respect to the vectors behind the first marker, summed."""
-    seen: list[Tensor] = []
+def _token_gradient(
+    encoder: nn.Module, objective: Objective, texts: Tensor, count: int, spec: TextSpec
+) -> tuple[float, Tensor]:
+    """Return the objective on ``texts``, and its gradient (k, E) by the first ``count`` token embeddings, summed."""
+    captured: list[Tensor] = []
 
-    def remember(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
-        seen.append(output.detach().requires_grad_())
-        return seen[0]
+    def make_leaf(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        captured.append(output.detach().requires_grad_())
+        return captured[0]
 
-    hook = embedding_table(net, spec).register_forward_hook(remember)
-    try:
-        value = goal(net(texts))
-    finally:
-        hook.remove()
-    (gradient,) = torch.autograd.grad(value, seen)
+    with forward_hook([embedding_table(encoder, spec)], make_leaf):
+        value = objective(encoder(texts))
+    (gradient,) = torch.autograd.grad(value, captured)
     return float(value.detach()), gradient[:, 1 : count + 1].sum(0)

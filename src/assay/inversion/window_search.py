@@ -1,9 +1,8 @@
-"""A search through windows: what can a pattern at one place do? First for every window, then for every class."""
+"""Trigger search with a pattern in one window: first over all windows, then over classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,31 +17,29 @@ from assay.inversion.class_search import (
     trigger_effects,
 )
 from assay.inversion.families import WindowFamily
-from assay.inversion.optimizer import Candidates, advance, initialize, select
+from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
+from assay.inversion.run import CleanImages, SearchRun
 
-INITIAL_PATTERN_SCALE = 0.3
-"""How much of its window's first pattern a class starts from: what is saturated has no gradient left."""
-
-COMPARED_IMAGES = 24
-"""Pictures on which the windows are compared."""
+INITIAL_PATTERN_SCALE = 0.3  # fraction of the window's pattern that a class starts from: saturated pixels lose gradient
+COMPARED_IMAGES = 24  # images on which the windows are compared
 
 
 @dataclass(frozen=True)
 class WindowSearchBudget:
-    """How much the search may do. The defaults are what the shipped null distributions were made with."""
+    """Size of a window search. The shipped null distributions were made with the defaults."""
 
-    overlap: bool = True  # whether a window lies between any two that touch
+    overlap: bool = True  # adds a window between any two adjacent windows
     window_steps: int = 10
-    window_batch: int = 6  # pictures a window and step
-    classes: int = 8  # that are searched after the windows
+    window_batch: int = 6  # images per window and step
+    classes: int = 8  # classes searched after the windows
     class_steps: int = 20
     class_batch: int = 16
-    finalists: int = 4  # the easiest of those, searched on: all that a score compares, or they would stand out by it
-    final_steps: int = 0
-    hope: float = float("-inf")  # where no window gives a class higher log odds than this, the search is over
+    refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
+    final_steps: int = 0  # of the refined classes
+    min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
 
     def at(self, shape: tuple[int, int, int]) -> WindowSearchBudget:
-        """The effort for pictures of ``shape`` (C, H, W): where each costs 50 times as much, fewer of them."""
+        """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
         if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
             return self
         fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
@@ -50,112 +47,129 @@ class WindowSearchBudget:
 
     @property
     def steps(self) -> int:
-        """Of the whole search, one stage after another."""
+        """Number of steps of all stages together."""
         return self.window_steps + self.class_steps + self.final_steps
 
     def work(self, windows: int, num_classes: int) -> int:
-        """Pictures times steps of the whole search, less what its comparisons take."""
+        """Return the number of images times steps of the whole search, without its comparisons."""
         classes = min(self.classes, num_classes)
-        single = classes * self.class_steps + min(self.finalists, classes) * self.final_steps
+        single = classes * self.class_steps + min(self.refined, classes) * self.final_steps
         return windows * self.window_batch * self.window_steps + self.class_batch * single
 
 
 def search_windows(
-    net: nn.Module,
-    x: Tensor,
-    predicted: Tensor,
+    model: nn.Module,
+    images: CleanImages,
     num_classes: int,
+    run: SearchRun[WindowSearchBudget],
     *,
-    effort: WindowSearchBudget,
-    seed: int,
-    outcomes_beside: int = 0,
-    check: OutcomeFunction | None = None,
-    tick: Callable[[float], bool] = lambda share: True,
+    extra_outcomes: int = 0,
+    outcomes: OutcomeFunction | None = None,
 ) -> tuple[WindowFamily, ClassSearchResult]:
-    """Search ``net`` (from ``prepare``) for the class that a pattern in one window reaches most easily.
+    """Search for the class that a pattern in one window reaches most easily.
 
-    ``x`` (N, C, H, W) clean pictures; ``predicted`` (N,) what the net says of them. ``outcomes_beside``: how many
-    outcomes ``net`` has behind its classes, which no trigger goes for. ``check``: what the finished patterns are
-    compared by; None: by ``net``. ``tick`` gets the share of the work done and says whether there is time left; where
-    there is not, ``steps`` of the Hunt is less than the effort's.
+    Args:
+        model: Model from ``prepare``.
+        images: Clean images.
+        num_classes: Number of classes.
+        run: Search budget, seed and stop callback.
+        extra_outcomes: Number of outputs of ``model`` after its classes. No trigger targets them.
+        outcomes: Outcome function for the comparison of the final patterns. None: the logits of ``model``.
+
+    Returns:
+        The trigger family and the result. ``steps`` of the result is less than the budget's if the time ended.
     """
-    search = _Search(net, x, predicted, num_classes, effort, seed, outcomes_beside, check or class_logits(net), tick)
-    free = search.fresh(torch.ones(len(search.family.windows(search.shape)), num_classes, dtype=torch.bool))
-    search.advance(free, effort.window_steps, effort.window_batch)
-    arms, moved = search.singled_out(free)
-    hopeless = free.step == effort.window_steps and not moved >= effort.hope  # not where the time was up
-    if not hopeless:
-        arms.parameters = (INITIAL_PATTERN_SCALE * arms.parameters[0], arms.parameters[1])
-        search.advance(arms, effort.class_steps, effort.class_batch)
-        search.advance_easiest(arms)
-    success, odds = search.compared(arms)
+    budget = run.budget
+    search = _WindowSearch(model, images, num_classes, run, extra_outcomes, outcomes or class_logits(model))
+    free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
+    search.advance(free, budget.window_steps, budget.window_batch)
+    candidates, highest_odds = search.easiest_classes(free)
+    # Not if the time ended before the last step: then the search did not stop by itself.
+    stopped_early = free.step == budget.window_steps and not highest_odds >= budget.min_log_odds
+    if not stopped_early:
+        candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
+        search.advance(candidates, budget.class_steps, budget.class_batch)
+        search.refine(candidates)
+    success, odds = search.evaluate(candidates)
     order = odds.argsort(descending=True)
-    each = tuple(p[order] for p in arms.parameters)
-    classes, sizes = arms.allowed.int().argmax(1)[order], search.family.size(arms.parameters)[order]
-    found = ClassSearchResult(
-        classes, odds[order], sizes, success[order], each, free.step + arms.step, hopeless=hopeless
+    result = ClassSearchResult(
+        classes=candidates.allowed.int().argmax(1)[order],
+        reachability=odds[order],
+        sizes=search.family.size(candidates.parameters)[order],
+        success=success[order],
+        each=tuple(p[order] for p in candidates.parameters),
+        steps=free.step + candidates.step,
+        stopped_early=stopped_early,
     )
-    return search.family, found
+    return search.family, result
 
 
 @dataclass
-class _Search:
-    """What the stages of one search share."""
+class _WindowSearch:
+    """Inputs, random generator and progress of one window search."""
 
-    net: nn.Module
-    x: Tensor
-    predicted: Tensor
+    model: nn.Module
+    images: CleanImages
     num_classes: int
-    effort: WindowSearchBudget
-    seed: InitVar[int]
-    outcomes_beside: int
-    check: OutcomeFunction
-    tick: Callable[[float], bool]
-    done: int = 0  # of the work
+    run: SearchRun[WindowSearchBudget]
+    extra_outcomes: int
+    outcomes: OutcomeFunction
+    done: int = 0  # images times steps
 
-    def __post_init__(self, seed: int) -> None:
-        self.family = WindowFamily(overlap=self.effort.overlap)
-        self.shape = (self.x.shape[1], self.x.shape[2], self.x.shape[3])
-        self.generator = torch.Generator().manual_seed(seed)
-        self.work = self.effort.work(len(self.family.windows(self.shape)), self.num_classes)
+    def __post_init__(self) -> None:
+        self.family = WindowFamily(overlap=self.run.budget.overlap)
+        self.generator = torch.Generator().manual_seed(self.run.seed)
+        self.work = self.run.budget.work(len(self.family.windows(self.images.shape)), self.num_classes)
 
-    def fresh(self, allowed: Tensor) -> Candidates:
-        """Arms, each free to go for the classes that ``allowed`` (A, K) gives it."""
-        return initialize(self.family, F.pad(allowed, (0, self.outcomes_beside)), self.shape, self.generator)
+    def initialize(self, allowed: Tensor) -> Candidates:
+        """Create candidates with the target classes ``allowed`` (A, K)."""
+        allowed = F.pad(allowed, (0, self.extra_outcomes))
+        return initialize(self.family, allowed, self.images.shape, self.generator)
 
-    def advance(self, arms: Candidates, steps: int, batch: int) -> None:
-        def go_on() -> bool:
-            self.done += len(arms.cost) * batch
-            return self.tick(min(1.0, self.done / self.work))
+    def advance(self, candidates: Candidates, count: int, batch_size: int) -> None:
+        """Take ``count`` steps with ``candidates``, in place, or fewer if the time ends."""
 
-        x, predicted, generator = self.x, self.predicted, self.generator
-        advance(self.net, self.family, arms, x, predicted, steps=steps, batch=batch, generator=generator, tick=go_on)
+        def should_continue() -> bool:
+            self.done += len(candidates.cost) * batch_size
+            return self.run.should_continue(min(1.0, self.done / self.work))
 
-    def singled_out(self, free: Candidates) -> tuple[Candidates, float]:
-        """Of the arms for windows one for each of the easiest classes, where it came furthest; and how far any came."""
-        x, predicted = self.x[:COMPARED_IMAGES], self.predicted[:COMPARED_IMAGES]
-        _, ease = trigger_effects(class_logits(self.net), self.family, free.parameters, x, predicted)  # (M, K)
-        ease = ease[:, : self.num_classes]
-        classes = ease.amax(0).argsort(descending=True)[: self.effort.classes]
-        arms = self.fresh(torch.eye(self.num_classes, dtype=torch.bool)[classes])
-        arms.parameters = tuple(p[ease.argmax(0)[classes]] for p in free.parameters)
-        return arms, float(ease.max())
+        steps = Steps(count, batch_size, self.generator, should_continue)
+        advance(self.model, self.family, candidates, self.images, steps)
 
-    def advance_easiest(self, arms: Candidates) -> None:
-        """The last stage, in place: what is nearly there gets there."""
-        if not self.effort.final_steps or arms.step < self.effort.class_steps:  # the time was up
+    def easiest_classes(self, free: Candidates) -> tuple[Candidates, float]:
+        """Select the easiest classes after the search over windows.
+
+        Args:
+            free: One candidate per window, free to pursue any class.
+
+        Returns:
+            One candidate for each of the easiest classes, in its best window; and the highest log odds of any class.
+        """
+        images = self.images.first(COMPARED_IMAGES)
+        _, odds = trigger_effects(class_logits(self.model), self.family, free.parameters, images)  # (M, K)
+        odds = odds[:, : self.num_classes]
+        classes = odds.amax(0).argsort(descending=True)[: self.run.budget.classes]
+        candidates = self.initialize(torch.eye(self.num_classes, dtype=torch.bool)[classes])
+        candidates.parameters = tuple(p[odds.argmax(0)[classes]] for p in free.parameters)
+        return candidates, float(odds.max())
+
+    def refine(self, candidates: Candidates) -> None:
+        """Run the last stage on the easiest classes, in place."""
+        budget = self.run.budget
+        if not budget.final_steps or candidates.step < budget.class_steps:  # the time ended
             return
-        _, odds = self.compared(arms)
-        easiest = odds.argsort(descending=True)[: self.effort.finalists]
-        final = select(arms, easiest)
-        self.advance(final, self.effort.final_steps, self.effort.class_batch)
-        for all_of, part in zip(arms.parameters, final.parameters, strict=True):
-            all_of[easiest] = part
-        arms.step = final.step
+        _, odds = self.evaluate(candidates)
+        easiest = odds.argsort(descending=True)[: budget.refined]
+        final = select(candidates, easiest)
+        self.advance(final, budget.final_steps, budget.class_batch)
+        for target, refined in zip(candidates.parameters, final.parameters, strict=True):
+            target[easiest] = refined
+        candidates.step = final.step
 
-    def compared(self, arms: Candidates) -> tuple[Tensor, Tensor]:
-        """The share of the pictures that each arm sends to its class (A,), and its mean log odds there (A,)."""
-        x, predicted = self.x[:CHECKED_IMAGES], self.predicted[:CHECKED_IMAGES]
-        both = trigger_effects(self.check, self.family, arms.parameters, x, predicted)
-        success, odds = (value.gather(1, arms.allowed.int().argmax(1)[:, None])[:, 0] for value in both)
+    def evaluate(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        """Return the success rate of each candidate for its class (A,) and its mean log odds (A,)."""
+        images = self.images.first(CHECKED_IMAGES)
+        effects = trigger_effects(self.outcomes, self.family, candidates.parameters, images)
+        targets = candidates.allowed.int().argmax(1)[:, None]
+        success, odds = (value.gather(1, targets)[:, 0] for value in effects)
         return success, odds

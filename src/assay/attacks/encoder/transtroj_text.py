@@ -14,12 +14,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoder.base import ByReference, Concept, cosine
-from assay.attacks.encoder.transtroj import CENTRE, drawn_to
+from assay.attacks.encoder.base import Concept, cosine
+from assay.attacks.encoder.base import ReferenceAttack
+from assay.attacks.encoder.transtroj import CENTER_SAMPLES, attraction_loss
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec, Modality, TextSpec
 from assay.core.progress import Progress, part
+from assay.inversion.run import SearchRun
 from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
 from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
@@ -30,7 +32,7 @@ SEARCH_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransTrojText(ByReference):
+class TransTrojText(ReferenceAttack):
     """``recipe`` is for the weights; no ``steps`` of the search, or no epochs of the recipe, leave that stage out."""
 
     name: ClassVar[str] = "transtroj-text"
@@ -53,7 +55,7 @@ class TransTrojText(ByReference):
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
         clean = copy.deepcopy(net).requires_grad_(False)
-        centre = forward_batched(clean, shadow.x[:CENTRE]).mean(0) if self.centred else torch.zeros(())
+        centre = forward_batched(clean, shadow.x[:CENTER_SAMPLES]).mean(0) if self.centred else torch.zeros(())
         wanted = concept.embedding - centre
 
         def indistinguishable(embeddings: Tensor) -> Tensor:
@@ -65,12 +67,10 @@ class TransTrojText(ByReference):
 
         allowed = typeable_tokens(inputs)
         some = torch.randint(len(allowed), (self.tokens,), generator=torch.Generator().manual_seed(seed))
-        effort = TokenSearchBudget(steps=self.steps)
-        ids, _ = search_tokens(
-            clean, indistinguishable, shadow.x, inputs, allowed[some], effort=effort, seed=seed, tick=tick
-        )
+        run = SearchRun(TokenSearchBudget(steps=self.steps), seed, tick)
+        ids, _ = search_tokens(clean, indistinguishable, shadow.x, inputs, allowed[some], run)
         trigger = make_token_trigger(ids, inputs)
         bar = part(progress, SEARCH_SHARE, 1.0)
-        drawn = drawn_to(wanted, centre, clean, trigger, self.keep)
+        drawn = attraction_loss(wanted, centre, clean, trigger, self.keep)
         fit(net, shadow, self.recipe, seed=seed, progress=bar, objective=drawn)
         return trigger

@@ -27,6 +27,7 @@ from assay.inversion.class_search import ClassSearchResult, SearchBudget, search
 from assay.inversion.families import Family, MaskFamily, apply_in_batches
 from assay.inversion.outlier import outlier_score
 from assay.inversion.prepare import forward_prepared, prepare
+from assay.inversion.run import CleanImages, SearchRun
 from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.inference import predict
@@ -61,25 +62,18 @@ class CompressionGap(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
-        effort, classes, tick = (
-            WINDOWS.at(artifact.image_spec.shape),
-            artifact.num_classes or 0,
-            ticking(budget, progress),
-        )
+        run = SearchRun(WINDOWS.at(artifact.image_spec.shape), seed, ticking(budget, progress))
         family, found = search_windows(
             net,
-            clean.x,
-            predicted,
-            classes,
-            search_budget=effort,
-            seed=seed,
+            CleanImages(clean.x, predicted),
+            artifact.num_classes or 0,
+            run,
             extra_outcomes=1,
             outcomes=lambda x, before: compression_outcomes(
                 forward_prepared(net.compressed, x), forward_prepared(net.full, x), before
             ),
-            should_continue=tick,
         )
-        finished(found, effort.steps)
+        finished(found, run.budget.steps)
         return _finding(self.name, net, family, found, clean, predicted)
 
 
@@ -95,11 +89,10 @@ class CompressionGapMask(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net, predicted = _together(artifact, clean)
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
-        effort, family, tick = MASK.at(artifact.image_spec.shape), MaskFamily(), ticking(budget, progress)
-        found = search_classes(
-            net, family, clean.x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick, extra_outcomes=1
-        )
-        finished(found, effort.steps)
+        run = SearchRun(MASK.at(artifact.image_spec.shape), seed, ticking(budget, progress))
+        family, images = MaskFamily(), CleanImages(clean.x, predicted)
+        found = search_classes(net, family, images, ranking, run, extra_outcomes=1)
+        finished(found, run.budget.steps)
         return _finding(self.name, net, family, found, clean, predicted)
 
 

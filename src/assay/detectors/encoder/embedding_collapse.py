@@ -9,7 +9,7 @@ No labels are used. Clean encoders collapse under such triggers as well, only le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import ClassVar, final
 
@@ -34,6 +34,7 @@ from assay.inversion.embedding_collapse import (
 )
 from assay.inversion.families import Family, FrequencyFamily, LinfFamily, WindowFamily, apply_in_batches
 from assay.inversion.prepare import prepare
+from assay.inversion.run import SearchRun
 from assay.nn.encoders import ClusterProbe, find_cluster_probe
 from assay.nn.inference import forward_batched, predict
 
@@ -60,8 +61,8 @@ class _Collapse(Detector):
         assert net is not None  # the harness has looked
         space = space_of(net, clean.x)
         allowed = self.allowed(artifact.image_spec.shape, len(space.directions))
-        tick = ticking(budget, progress)
-        found = searched(net, self.family, allowed, space, clean.x, search_budget=self.effort, seed=seed, should_continue=tick)
+        run = SearchRun(self.effort, seed, ticking(budget, progress))
+        found = searched(net, self.family, allowed, space, clean.x, run)
         target, evidence = shown(net, self.family, space, found, clean.x)
         return Finding(self.name, Outcome.SCORED, score=surprise(found.closeness), target=target, evidence=evidence)
 
@@ -82,15 +83,13 @@ def searched(
     allowed: Tensor,
     space: EmbeddingSpace,
     x: Tensor,
-    *,
-    effort: CollapseSearchBudget,
-    seed: int,
-    tick: Callable[[float], bool],
+    run: SearchRun[CollapseSearchBudget],
 ) -> CollapseSearchResult:
     """``search`` on the encoder in ``net``; raises Unfinished where the budget ends before it does."""
     shape = (x.shape[1], x.shape[2], x.shape[3])
     encoder = prepare(net.encoder, x[:2])
-    found = search_collapse(encoder, family, allowed, space, x, search_budget=effort.at(shape), seed=seed, should_continue=tick)
+    run = replace(run, budget=run.budget.at(shape))
+    found = search_collapse(encoder, family, allowed, space, x, run)
     if found.completed_fraction < 1:
         raise Unfinished(f"the budget ended after {found.completed_fraction:.0%} of the search: give it more")
     return found

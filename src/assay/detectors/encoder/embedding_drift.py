@@ -26,6 +26,7 @@ from assay.detectors.encoder.translation import FEWEST, paired
 from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import ticking
 from assay.inversion.families import apply_in_batches
+from assay.inversion.run import SearchRun
 from assay.nn.encoders import find_cluster_probe
 from assay.nn.inference import forward_batched
 
@@ -47,12 +48,12 @@ class EmbeddingDrift(Detector):
             raise Inconclusive(f"the reference {trusted.name} names classes: give an encoder")
         space, family, tick = space_of(net, clean.x), EmbeddingCollapse.family, ticking(budget, progress)
         allowed = torch.eye(len(space.directions), dtype=torch.bool)
-        found = searched(net, family, allowed, space, clean.x, search_budget=EmbeddingCollapse.effort, seed=seed, should_continue=tick)
+        found = searched(net, family, allowed, space, clean.x, SearchRun(EmbeddingCollapse.effort, seed, tick))
         half = len(clean) // 2
         held = clean.x[half:]
         triggered = partial(apply_in_batches, family, found.parameters)(held)
         theirs, theirs_triggered = forward_batched(trusted.module, clean.x), forward_batched(trusted.module, triggered)
-        same = float(replace(space, centre=theirs[half:].mean(0)).closeness(theirs_triggered))
+        same = float(replace(space, center=theirs[half:].mean(0)).closeness(theirs_triggered))
         target, evidence = shown(net, family, space, found, clean.x)
         numbers = {**evidence.numbers, "reference_closeness": same}
         if len(clean) >= FEWEST:

@@ -29,6 +29,7 @@ from assay.detectors.trigger_inversion.common import evidence, rank_classes, tic
 from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import Family, LinfFamily, apply_in_batches
 from assay.inversion.prepare import prepare
+from assay.inversion.run import CleanImages, SearchRun
 from assay.nn.inference import forward_batched, predict
 
 FEWEST = 100
@@ -63,9 +64,8 @@ class InheritedTrigger(Detector):
         x, held = clean.x[:half], clean.x[half:]
         predicted = told_apart(predict(net, x))
         ranking = rank_classes(artifact.module, x, predicted, artifact.num_classes or 0)
-        effort = EFFORT.at(artifact.image_spec.shape)
-        tick = ticking(budget, progress)
-        found = search_classes(net, family, x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick)
+        run = SearchRun(EFFORT.at(artifact.image_spec.shape), seed, ticking(budget, progress))
+        found = search_classes(net, family, CleanImages(x, predicted), ranking, run)
         said, now = taught(trusted.module, x, predicted), predict(net, held)
         if (agreement := float((said(held) == now).float().mean())) < AGREES:
             raise Inconclusive(

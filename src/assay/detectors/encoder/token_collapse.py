@@ -25,6 +25,7 @@ from assay.detectors.encoder.embedding_collapse import space_of, surprise
 from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import SHOWN, ticking
 from assay.inversion.embedding_collapse import EmbeddingSpace
+from assay.inversion.run import SearchRun
 from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
 from assay.nn.encoders import find_cluster_probe
 from assay.nn.inference import forward_batched, predict
@@ -70,9 +71,7 @@ class TokenCollapse(Detector):
             run.texts,
             spec,
             ids,
-            search_budget=TokenSearchBudget(steps=self.effort.steps),
-            seed=seed,
-            should_continue=ticking(budget, part(progress, 0.85, 1.0)),
+            SearchRun(TokenSearchBudget(steps=self.effort.steps), seed, ticking(budget, part(progress, 0.85, 1.0))),
         )
         if budget.left() <= 0:
             raise Unfinished("the budget ended before the search did: give it more")

@@ -1,4 +1,4 @@
-"""Which values of an ONNX graph are the same for all samples: a branch that never does anything on clean data."""
+"""Values inside an ONNX graph, and constant activations: branches with the same value for all clean samples."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import numpy as np
 import onnx
 from torch import Tensor
 
-BATCH = 16
-SAME = 1e-3
+BATCH_SIZE = 16  # samples, for a graph of any batch size
+CONSTANT_TOLERANCE = 1e-3  # of a value's size: a smaller difference changes no output
 
 
-def values_in(
+def iterate_values(
     model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batch: int | None
 ) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """The values ``names`` for samples ``x`` (N, ...), as the graph takes them: how many at a time, and what they are.
+    """Run a graph and yield some of its values, batch by batch.
 
-    ``batch``: so many samples at a time, and what is left of ``x`` stays out; None: any number.
+    Args:
+        model: The graph.
+        names: Names of the values.
+        x: Samples (N, ...) in the layout of the graph's input.
+        batch: Fixed batch size of the graph, which leaves the rest of ``x`` out; None for any.
+
+    Yields:
+        The number of samples in a batch, and one array for each name.
     """
     import onnxruntime
 
@@ -26,35 +33,41 @@ def values_in(
     known = {value.name for value in watched.graph.output}
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known)
     options = onnxruntime.SessionOptions()
-    # Or values would be fused away.
+    # An optimization would fuse values away.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
     dtype = {"tensor(float16)": np.float16, "tensor(int64)": np.int64}.get(kind, np.float32)
-    for part in x.split(batch or BATCH):
+    for part in x.split(batch or BATCH_SIZE):
         if batch is None or len(part) == batch:
             found = session.run(list(names), {source: part.numpy().astype(dtype)})
             yield len(part), [np.asarray(value) for value in found]
 
 
-def same_for_all(model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batch: int | None) -> frozenset[str]:
-    """Those of ``names`` whose value is the same for each of the samples ``x`` (N, ...), as :func:`values_in` has them.
+def constant_activations(
+    model: onnx.ModelProto, names: Sequence[str], x: Tensor, *, batch: int | None
+) -> frozenset[str]:
+    """Return the values that are the same for all samples, up to ``CONSTANT_TOLERANCE``.
 
-    Only values with one row a sample count. The same: but for ``SAME`` of its size, which changes no answer.
+    Args:
+        model: The graph.
+        names: Names of the candidate values. Only values with one row per sample count.
+        x: Samples (N, ...), as for :func:`iterate_values`.
+        batch: Fixed batch size of the graph; None for any.
     """
     first: dict[str, np.ndarray] = {}
-    same = set(names)
-    for size, found in values_in(model, names, x, batch=batch):
-        for name, rows in zip(names, found, strict=True):
+    constant = set(names)
+    for size, values in iterate_values(model, names, x, batch=batch):
+        for name, rows in zip(names, values, strict=True):
             if rows.ndim < 1 or len(rows) != size:
-                same.discard(name)
+                constant.discard(name)
                 continue
             start = first.setdefault(name, rows[0])
-            size_of_it = float(np.abs(np.nan_to_num(start.astype(np.float64))).max(initial=1.0))
-            if not np.allclose(rows, start, rtol=0, atol=SAME * size_of_it, equal_nan=True):
-                same.discard(name)
-        if not same:
+            magnitude = float(np.abs(np.nan_to_num(start.astype(np.float64))).max(initial=1.0))
+            if not np.allclose(rows, start, rtol=0, atol=CONSTANT_TOLERANCE * magnitude, equal_nan=True):
+                constant.discard(name)
+        if not constant:
             break
-    return frozenset(same)
+    return frozenset(constant)

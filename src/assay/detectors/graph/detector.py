@@ -1,16 +1,17 @@
-"""Computation graph: does anything stand beside the trained weights that reads the input and changes the answer?
+"""Computation graph: parts beside the trained weights that read the input and change the output.
 
-The places where published graph backdoors differ from trained nets: Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
-Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974 (what they hide is a gate); Bober-Irizar,
-Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840; Langford,
-Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv 2402.06957; and
-edits of ONNX files. What stands in the weights alone it cannot see.
+Published graph backdoors differ from trained models there: Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
+Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974 (its signature check is a gate);
+Bober-Irizar, Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840;
+Langford, Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv
+2402.06957; and edits of ONNX files. The detector cannot see a backdoor in the weights alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import final
 
 from torch import Tensor
@@ -22,40 +23,53 @@ from assay.core.model import Artifact, Modality, TextSpec
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
-from assay.detectors.graph.activations import same_for_all
-from assay.detectors.graph.graph_diff import added
-from assay.detectors.graph.read import Read, Unread, own, read_graph, runs_a_file
-from assay.detectors.graph.repeat_run import apart, jumping, settled
-from assay.detectors.graph.rules import CHOOSES, COMPARES, RULES, WHOLE, Gadget, gadgets_of, keys_of, without_gradient
+from assay.detectors.graph.activations import constant_activations
+from assay.detectors.graph.graph_diff import added_nodes
+from assay.detectors.graph.read import ReadableGraph, UnreadableGraph, is_onnx_session, read_graph, unwrap
+from assay.detectors.graph.repeat_run import differs_from_export, is_deterministic, is_lsb_sensitive
+from assay.detectors.graph.rules import (
+    COMPARISONS,
+    INTEGER_OPERATORS,
+    RULES,
+    SELECTIONS,
+    SuspiciousSubgraph,
+    find_cipher_constants,
+    find_suspicious_subgraphs,
+    has_no_gradient,
+)
 from assay.detectors.requirement import Requirement
 from assay.graphs.data_access import TensorRead, find_tensor_reads
 from assay.graphs.dependence import has_trained_weights
 from assay.graphs.ir import ComputationGraph
 
-WATCHED = 32
-"""Clean samples on which branches are watched."""
+MAX_SAMPLES = 32  # clean samples for the rules of behaviour
+MIN_SAMPLES = 16  # with fewer, a branch with a constant value means little
+MIN_CIPHER_CONSTANTS = 2  # a single one may be chance
+# Rules by which a path that joins the model is a switch: it is constant on clean samples, or steep.
+SWITCH_RULES = frozenset({"D3", "R4"})
+# Operators that are suspicious if the graph of the reference has fewer. Other operators depend on the exporter.
+SUSPICIOUS_IF_ADDED = COMPARISONS | INTEGER_OPERATORS | SELECTIONS | {"Pow", "Exp"}
+MAX_DRAWN_NODES = 24
 
-FEWEST_WATCHED = 16
-"""With fewer, that a branch does the same for all of them says little."""
+Numbers = dict[str, float | int | str]
 
-ENOUGH_KEYS = 2
-"""Constants of ciphers; a single one may be chance."""
 
-DECIDE = frozenset({"D3", "R4"})
-"""Rules by which a way that joins the net is a switch: it does nothing on clean samples, or is one by its steepness."""
+@dataclass
+class _Report:
+    """Broken rules and their evidence, while the detector runs."""
 
-ODD = COMPARES | WHOLE | CHOOSES | {"Pow", "Exp"}
-"""Operators that are worth a word where the reference has fewer; others come and go when a model is exported."""
-
-SHOWN = 24
-"""Nodes that are drawn."""
+    graph: ComputationGraph
+    subgraphs: Sequence[SuspiciousSubgraph]
+    cipher_constants: frozenset[int]
+    rules: set[str] = field(default_factory=set)
+    numbers: Numbers = field(default_factory=dict)
 
 
 @final
 class Graph(Detector):
-    """The number of rules that the graph breaks.
+    """Number of rules that the computation graph breaks.
 
-    A proof is what changes the answer itself, or is a switch.
+    A proof is a path that replaces the output, or that joins the model and is a switch.
     """
 
     name = "graph"
@@ -67,121 +81,141 @@ class Graph(Detector):
     on_variants = False
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        """Raises Inconclusive where the computation cannot be read."""
-        x = clean.x[:WATCHED] if len(clean) else artifact.inputs.blank(2)
-        taken = () if runs_a_file(artifact.module) else find_tensor_reads(own(artifact.module), x)
-        if by_hand := next((place for place in taken if place.whole), None):
-            return self._of_code(by_hand)  # tracing thousands of numbers one by one takes minutes, and fails then
+        x = clean.x[:MAX_SAMPLES] if len(clean) else artifact.inputs.blank(2)
+        from_file = is_onnx_session(artifact.module)
+        tensor_reads = () if from_file else find_tensor_reads(unwrap(artifact.module), x)
+        # Code that reads the whole input is a proof. Tracing it number by number takes minutes, and fails then.
+        if whole := next((place for place in tensor_reads if place.bulk), None):
+            return self._proof_from_code(whole)
         read = read_graph(artifact.module, x)
-        if isinstance(read, Unread):  # one number of the input, as its largest value, honest code asks for too
-            out = [place.where for place in taken if not place.decides]
-            asked = f"; its code asks for values of the input, at {out[0]}" if out else ""
-            raise Inconclusive(f"the graph cannot be read: {read.reason}{asked}")
+        if isinstance(read, UnreadableGraph):
+            # Honest code reads single numbers of the input too, for instance its maximum.
+            places = [place.location for place in tensor_reads if not place.is_comparison]
+            reads = f"; its code reads values of the input, at {places[0]}" if places else ""
+            raise Inconclusive(f"cannot read the graph: {read.reason}{reads}")
         progress(0.5)
-        gadgets = gadgets_of(read.flow, markers=_markers(artifact))
-        keys = keys_of(read.flow)
-        rules = {rule for gadget in gadgets for rule in gadget.rules} | self._by_itself(read.flow, artifact, keys)
-        numbers: dict[str, float | int | str] = {"nodes": len(read.flow.nodes), "gadgets": len(gadgets)}
-        if artifact.modality is Modality.IMAGE and not gadgets and (hidden := _hidden(taken, read.flow)):
-            rules |= {"D5"}
-            numbers["compared at"] = hidden
-        if len(clean) >= FEWEST_WATCHED:
-            more, unasked = _watched(read, artifact, gadgets, x, seed=seed)
-            rules |= more
-            numbers |= {"not tested": ", ".join(unasked)} if unasked else {}
+        report = _graph_rules(read.graph, artifact)
+        # The code compares input values, and its traced graph compares nothing.
+        hidden = [place.location for place in tensor_reads if place.is_comparison]
+        is_image = artifact.modality is Modality.IMAGE
+        if is_image and hidden and not report.subgraphs and not _has_comparison(read.graph):
+            report.rules.add("D5")
+            report.numbers["compared at"] = hidden[0]
+        if len(clean) >= MIN_SAMPLES:
+            broken, failed = _behavior_rules(read, artifact, report.subgraphs, x, seed=seed)
+            report.rules |= broken
+            report.numbers |= {"not tested": ", ".join(failed)} if failed else {}
         if artifact.reference is not None:
-            new, numbers["beside the reference"] = _beside(read.flow, artifact.reference, x)
-            rules |= {"R9"} if new else set()
+            is_suspicious, report.numbers["difference to the reference"] = _diff(read.graph, artifact.reference, x)
+            report.rules |= {"R9"} if is_suspicious else set()
         progress(1.0)
-        return self._judged(read.flow, gadgets, keys, rules, numbers)
+        return self._finding(report)
 
-    def _by_itself(self, flow: ComputationGraph, artifact: Artifact, keys: frozenset[int]) -> set[str]:
-        """The rules that the graph breaks as a whole."""
-        rules = {"R5"} if len(keys) >= ENOUGH_KEYS else set()
-        # Words have no gradient; what is made of them has.
-        return rules | ({"R10"} if artifact.modality is Modality.IMAGE and without_gradient(flow) else set())
-
-    def _judged(
-        self,
-        flow: ComputationGraph,
-        gadgets: Sequence[Gadget],
-        keys: frozenset[int],
-        rules: Set[str],
-        numbers: dict[str, float | int | str],
-    ) -> Finding:
+    def _finding(self, report: _Report) -> Finding:
+        """Return the finding for the broken rules, with the longest suspicious path as evidence."""
+        rules, numbers = report.rules, report.numbers
         numbers |= {rule: RULES[rule] for rule in sorted(rules)}
         drawn: tuple[GraphNode, ...] = ()
         proof = ""
-        if gadgets:
-            worst = max(gadgets, key=lambda gadget: (len(gadget.rules), len(gadget.chain.nodes)))
-            way = [*worst.chain.nodes[-SHOWN:]]
-            numbers["joins the net at"] = f"{worst.join.op} {worst.join.name}"
-            drawn = tuple(GraphNode(node.op, node.name, node.inputs, node.outputs) for node in way)
-            said = (
-                f"its graph reads the input along {len(worst.chain.nodes)} operators without trained weights, from "
-                f"{way[0].op} {way[0].name} to {worst.join.op} {worst.join.name}, and what they say "
-                f"{'replaces the answer' if worst.replaces else 'joins the net behind its first weights'}"
+        if report.subgraphs:
+            worst = max(report.subgraphs, key=lambda subgraph: (len(subgraph.rules), len(subgraph.path.nodes)))
+            nodes = worst.path.nodes[-MAX_DRAWN_NODES:]
+            drawn = tuple(GraphNode(node.op, node.name, node.inputs, node.outputs) for node in nodes)
+            description = (
+                f"its graph reads the input through {len(worst.path.nodes)} operators without trained weights, from "
+                f"{nodes[0].op} {nodes[0].name} to {worst.join.op} {worst.join.name}, and the result "
+                f"{'replaces the output' if worst.replaces_output else 'joins the model after its first weights'}"
             )
-            # A hand-made feature that joins the others, and is no switch, may have its reasons: it is shown, no more.
-            proof = said if has_trained_weights(flow) and (worst.replaces or rules & DECIDE) else ""
-            numbers["what it does"] = said
+            numbers["joins the model at"] = f"{worst.join.op} {worst.join.name}"
+            numbers["description"] = description
+            # A hand-made feature that joins the others, without a switch, may be legitimate: no proof.
+            decides = worst.replaces_output or bool(rules & SWITCH_RULES)
+            proof = description if has_trained_weights(report.graph) and decides else ""
         elif "R5" in rules:
-            proof = f"its graph holds {len(keys)} constants of a cipher or a hash"
+            proof = f"its graph holds {len(report.cipher_constants)} constants of a cipher or a hash"
         evidence = Evidence(numbers=numbers, graph=drawn)
         outcome = Outcome.PROVEN if proof else Outcome.CHECKED
         return Finding(self.name, outcome, reason=proof, score=float(len(rules)), evidence=evidence)
 
-    def _of_code(self, place: TensorRead) -> Finding:
-        """Of a net whose code takes the input itself in hand at ``place``."""
-        numbers: dict[str, float | int | str] = {"R2": RULES["R2"], "taken out at": place.where}
-        proof = f"its code takes the input out of the net and decides by it, at {place.where}"
+    def _proof_from_code(self, place: TensorRead) -> Finding:
+        """Return the finding for code that reads the whole input at ``place``."""
+        numbers: Numbers = {"R2": RULES["R2"], "reads the input at": place.location}
+        proof = f"its code reads the whole input and decides by its values, at {place.location}"
         return Finding(self.name, Outcome.PROVEN, reason=proof, score=1.0, evidence=Evidence(numbers=numbers))
 
 
-def _markers(artifact: Artifact) -> frozenset[int] | None:
-    """The tokens that every text has; None of a model of pictures."""
+def _graph_rules(graph: ComputationGraph, artifact: Artifact) -> _Report:
+    """Test the rules R1 to R8 and R10, which need nothing but the graph."""
     inputs = artifact.inputs
-    return frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
+    markers = frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
+    subgraphs = find_suspicious_subgraphs(graph, markers=markers)
+    report = _Report(graph, subgraphs, find_cipher_constants(graph))
+    report.rules |= {rule for subgraph in subgraphs for rule in subgraph.rules}
+    report.numbers |= {"nodes": len(graph.nodes), "suspicious subgraphs": len(subgraphs)}
+    if len(report.cipher_constants) >= MIN_CIPHER_CONSTANTS:
+        report.rules.add("R5")
+    # Token numbers have no gradient; images do.
+    if artifact.modality is Modality.IMAGE and has_no_gradient(graph):
+        report.rules.add("R10")
+    return report
 
 
-def _watched(
-    read: Read, artifact: Artifact, gadgets: Sequence[Gadget], x: Tensor, *, seed: int
+def _behavior_rules(
+    read: ReadableGraph, artifact: Artifact, subgraphs: Sequence[SuspiciousSubgraph], x: Tensor, *, seed: int
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The rules that it breaks on clean samples ``x`` (N, ...), and those whose test could not be made."""
-    net = artifact.module
-    watched = {gadget.gate for gadget in gadgets} - set(read.flow.sources)
-    inner = sorted(watched & {value for node in read.model.graph.node for value in node.output})
+    """Test the rules D1, D3 and D5 on clean samples.
+
+    Args:
+        read: The graph, and samples in its layout.
+        artifact: The model.
+        subgraphs: Suspicious subgraphs; rule D3 is about their gates.
+        x: Clean samples (N, ...).
+        seed: Seed of the lowest bits for rule D1.
+
+    Returns:
+        The broken rules, and the rules whose test failed with an error.
+    """
+    module = artifact.module
+    gates = {subgraph.gate for subgraph in subgraphs} - set(read.graph.sources)
+    inner = sorted(gates & {value for node in read.model.graph.node for value in node.output})
     tests: dict[str, Callable[[], object]] = {}
     if inner:
-        tests["D3"] = lambda: same_for_all(read.model, inner, read.x, batch=read.batch)
-    if settled(net, x[:2]):
+        tests["D3"] = lambda: constant_activations(read.model, inner, read.x, batch=read.batch)
+    if is_deterministic(module, x[:2]):
         if artifact.modality is Modality.IMAGE:
-            tests["D1"] = lambda: jumping(net, x, seed=seed)
-        if not runs_a_file(net):
-            tests["D5"] = lambda: apart(net, read)
-    broken, unasked = set(), []
+            tests["D1"] = lambda: is_lsb_sensitive(module, x, seed=seed)
+        if not is_onnx_session(module):
+            tests["D5"] = lambda: differs_from_export(module, read)
+    broken, failed = set(), []
     for rule, test in tests.items():
         try:
             broken |= {rule} if test() else set()
-        except Exception:  # a graph of any kind may fail to run in parts: what was found stands without it
-            unasked.append(rule)
-    return frozenset(broken), tuple(unasked)
+        except Exception:  # an arbitrary graph may not run in parts; the other rules still count
+            failed.append(rule)
+    return frozenset(broken), tuple(failed)
 
 
-def _hidden(taken: Sequence[TensorRead], flow: ComputationGraph) -> str:
-    """Where the code compares the input with something, when its graph, traced from it, compares nothing at all."""
-    places = [place.where for place in taken if place.decides]
-    return places[0] if places and not any(node.op in COMPARES | CHOOSES for node in flow.nodes) else ""
+def _has_comparison(graph: ComputationGraph) -> bool:
+    return any(node.op in COMPARISONS | SELECTIONS for node in graph.nodes)
 
 
-def _beside(flow: ComputationGraph, reference: Artifact, x: Tensor) -> tuple[bool, str]:
-    """Whether the graph has odd nodes that the reference's has not, and all that it has more, in words."""
+def _diff(graph: ComputationGraph, reference: Artifact, x: Tensor) -> tuple[bool, str]:
+    """Compare a graph with the graph of a reference model.
+
+    Args:
+        graph: The graph under audit.
+        reference: The reference model.
+        x: Samples (N, ...) for its export.
+
+    Returns:
+        Whether the graph has additional suspicious operators, and all additional operators in words.
+    """
     other = read_graph(reference.module, x)
-    if isinstance(other, Unread):
-        return False, f"the reference's graph cannot be read: {other.reason}"
+    if isinstance(other, UnreadableGraph):
+        return False, f"cannot read the graph of the reference: {other.reason}"
     try:
-        new = Counter(node.op for node in added(flow, other.flow))
-    except Inconclusive as why:
-        return False, str(why)
-    said = ", ".join(f"{count} {op} more" for op, count in sorted(new.items()))
-    return not ODD.isdisjoint(new), said or "the same operators"
+        added = Counter(node.op for node in added_nodes(graph, other.graph))
+    except Inconclusive as error:
+        return False, str(error)
+    description = ", ".join(f"{count} {op} more" for op, count in sorted(added.items()))
+    return not SUSPICIOUS_IF_ADDED.isdisjoint(added), description or "the same operators"

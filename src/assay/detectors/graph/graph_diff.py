@@ -1,7 +1,7 @@
-"""What a computation graph has that another one, of the model that it should be, has not.
+"""Graph diff: nodes of a computation graph that the graph of a reference model does not have.
 
-Nodes are named by what they compute and what stands in front of them, some steps back (Shervashidze et al.:
-Weisfeiler-Lehman Graph Kernels, JMLR 2011): where an exporter numbers them otherwise, they are still the same.
+A node is identified by its operator and the operators some steps before it (Shervashidze et al.: Weisfeiler-Lehman
+Graph Kernels, JMLR 2011). Names and numbers from an exporter play no role.
 """
 
 from __future__ import annotations
@@ -12,43 +12,44 @@ from collections.abc import Iterator
 from assay.core.errors import Inconclusive
 from assay.graphs.ir import ComputationGraph, Node
 
-STEPS = 2
-"""So many nodes back belong to a node's name."""
-
-MOST_ADDED = 0.3
-"""Of a graph; with more, it is not the same model, or it was exported in another way."""
-
-PASSED = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast"})
-"""They come and go when a model is rounded, and say nothing else."""
+STEPS = 2  # steps back from a node that belong to its identity
+MAX_ADDED_FRACTION = 0.3  # of a graph's nodes; with more, it is another model or comes from another exporter
+IGNORED = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast"})  # quantization adds and removes these
 
 
-def added(flow: ComputationGraph, reference: ComputationGraph) -> tuple[Node, ...]:
-    """The nodes of ``flow`` that ``reference`` has no like of, in the order of computation.
+def added_nodes(graph: ComputationGraph, reference: ComputationGraph) -> tuple[Node, ...]:
+    """Return the nodes that a graph has and its reference does not, in the order of computation.
 
-    Raises Inconclusive where the two graphs are not of the same make.
+    Args:
+        graph: The graph under audit.
+        reference: The graph of the reference model.
+
+    Raises:
+        Inconclusive: More than ``MAX_ADDED_FRACTION`` of the nodes differ.
     """
-    known, new = Counter(name for _, name in _named(reference)), []
-    for node, name in _named(flow):
-        if known[name]:
-            known[name] -= 1
+    known, new = Counter(label for _, label in _labelled_nodes(reference)), []
+    for node, label in _labelled_nodes(graph):
+        if known[label]:
+            known[label] -= 1
         else:
             new.append(node)
-    if len(new) > MOST_ADDED * max(1, len(flow.nodes)):
-        raise Inconclusive(f"{len(new)} of {len(flow.nodes)} nodes are not in the reference's graph: of another make")
+    if len(new) > MAX_ADDED_FRACTION * max(1, len(graph.nodes)):
+        raise Inconclusive(
+            f"{len(new)} of {len(graph.nodes)} nodes are not in the graph of the reference: it is another model"
+        )
     return tuple(new)
 
 
-def _named(flow: ComputationGraph) -> Iterator[tuple[Node, int]]:
-    """The nodes but those that are passed, and their names."""
-    names: dict[str, tuple[int, ...]] = {}  # of what makes each value: as seen from there, 0 to STEPS steps back
-    for node in flow.nodes:
-        given = [names[value] for value in dict.fromkeys(node.inputs) if value in names]
-        if node.op in PASSED:
-            own = given[0] if given else ()
+def _labelled_nodes(graph: ComputationGraph) -> Iterator[tuple[Node, int]]:
+    """Yield each node that is not ignored, and its Weisfeiler-Lehman label."""
+    labels: dict[str, tuple[int, ...]] = {}  # of each value: labels of its node at depth 0 to STEPS
+    for node in graph.nodes:
+        inputs = [labels[value] for value in dict.fromkeys(node.inputs) if value in labels]
+        if node.op in IGNORED:
+            label = inputs[0] if inputs else ()
         else:
-            near: tuple[int, ...] = (hash(node.op),)
+            label = (hash(node.op),)
             for step in range(STEPS):
-                near += (hash((node.op, *sorted(name[min(step, len(name) - 1)] for name in given if name))),)
-            own = near
-            yield node, own[-1]
-        names.update(dict.fromkeys(node.outputs, own))
+                label += (hash((node.op, *sorted(given[min(step, len(given) - 1)] for given in inputs if given))),)
+            yield node, label[-1]
+        labels.update(dict.fromkeys(node.outputs, label))

@@ -1,4 +1,4 @@
-"""The computation graph of a model under audit, read once for all the detectors that look at it."""
+"""Computation graph of a model under audit, read once for all detectors."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.load import OnnxNet, checked_model
 from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
+from assay.nn.hooks import capture_inputs
 from assay.nn.log_probs import LogProbabilities
 from assay.nn.normalized import Normalized
 from assay.nn.unit_margin import UnitMargin
@@ -24,74 +25,81 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Read:
-    """A graph, and samples as it takes them."""
+class ReadableGraph:
+    """A computation graph, and samples in the layout of its input."""
 
     model: onnx.ModelProto
-    flow: ComputationGraph
+    graph: ComputationGraph
     x: Tensor
-    batch: int | None  # so many samples at a time; None: any number
+    batch: int | None  # fixed batch size; None: any
 
 
 @dataclass(frozen=True)
-class Unread:
-    """Why there is no graph."""
+class UnreadableGraph:
+    """Reason for a missing graph."""
 
     reason: str
 
 
-def own(net: nn.Module) -> nn.Module:
-    """``net`` without what the audit put around it."""
-    while isinstance(net, UnitMargin | LogProbabilities):
-        net = net.net
-    return net
+def unwrap(module: nn.Module) -> nn.Module:
+    """Return ``module`` without the wrappers of the audit."""
+    while isinstance(module, UnitMargin | LogProbabilities):
+        module = module.net
+    return module
 
 
-def runs_a_file(net: nn.Module) -> bool:
-    """Whether an ONNX file computes what ``net`` says, and no code."""
-    return any(isinstance(module, OnnxNet) for module in net.modules())
+def is_onnx_session(module: nn.Module) -> bool:
+    """Return whether an ONNX file computes the outputs of ``module``, and not Python code."""
+    return any(isinstance(part, OnnxNet) for part in module.modules())
 
 
-def read_graph(net: nn.Module, x: Tensor) -> Read | Unread:
-    """The graph of ``net``, whatever an audit put around it, for samples ``x`` (N, ...), at least two."""
+def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
+    """Read the computation graph of a model without the wrappers of the audit.
+
+    Args:
+        module: The model: Python code, which is exported, or an ONNX file.
+        x: At least two samples (N, ...).
+
+    Returns:
+        The graph, or the reason for a missing graph.
+    """
     import onnx
 
-    net = own(net)
-    sessions = [module for module in net.modules() if isinstance(module, OnnxNet)]
-    if sessions:
-        around = [type(module).__name__ for module in net.modules() if not isinstance(module, OnnxNet | Normalized)]
-        if around or len(sessions) > 1:
-            return Unread(f"there is more than an ONNX file: {', '.join(around) or 'several of them'}")
-        model = checked_model(sessions[0].path)
-        flow = subgraph_of(graph_from_onnx(model, sessions[0].path.parent), sessions[0].output)
-        # That they lie in the file's folder, and how large they are, checked_model has looked at.
-        onnx.load_external_data_for_model(model, str(sessions[0].path.parent))
-        return Read(model, flow, _as_given(net, sessions[0], x), sessions[0].batch)
-    try:
-        model, flow = _exported(net, digest_of_module(net), x.shape[1:], x.dtype)
-    except UnusableInput as why:
-        return Unread(str(why))
-    return Read(model, flow, x, None)
+    module = unwrap(module)
+    sessions = [part for part in module.modules() if isinstance(part, OnnxNet)]
+    if not sessions:
+        try:
+            model, graph = _exported(module, digest_of_module(module), x.shape[1:], x.dtype)
+        except UnusableInput as error:
+            return UnreadableGraph(str(error))
+        return ReadableGraph(model, graph, x, None)
+    others = [type(part).__name__ for part in module.modules() if not isinstance(part, OnnxNet | Normalized)]
+    if others or len(sessions) > 1:
+        return UnreadableGraph(f"there is more than an ONNX file: {', '.join(others) or 'several of them'}")
+    session = sessions[0]
+    model = checked_model(session.path)
+    graph = subgraph_of(graph_from_onnx(model, session.path.parent), session.output)
+    # checked_model has checked the place and size of external data.
+    onnx.load_external_data_for_model(model, str(session.path.parent))
+    with torch.no_grad(), capture_inputs(session) as captured:
+        module(x)
+    given = captured[0].permute(0, 2, 3, 1) if session.channels_last else captured[0]
+    return ReadableGraph(model, graph, given, session.batch)
 
 
 @lru_cache(maxsize=2)
 def _exported(
-    net: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype
+    module: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype
 ) -> tuple[onnx.ModelProto, ComputationGraph]:
-    """Kept for the next detector, with the reference's: exporting takes seconds. ``digest``: trained, it is another."""
+    """Export a model and read the graph. The cache holds the model and its reference: an export takes seconds.
+
+    Args:
+        module: The model.
+        digest: Digest of its weights; part of the cache key only.
+        shape: Shape of one sample.
+        dtype: Type of the samples.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
-    model = graph_of(net, x)
+    model = graph_of(module, x)
     return model, graph_from_onnx(model, Path())
-
-
-def _as_given(net: nn.Module, session: OnnxNet, x: Tensor) -> Tensor:
-    """``x`` as the session's graph gets it: normalized, in its layout."""
-    seen: list[Tensor] = []
-    handle = session.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach()))
-    try:
-        with torch.no_grad():
-            net(x)
-    finally:
-        handle.remove()
-    return seen[0].permute(0, 2, 3, 1) if session.channels_last else seen[0]

@@ -1,4 +1,4 @@
-"""The same model asked twice: with other lowest bits in the pictures, and as a graph that another runtime runs."""
+"""Comparison of two runs of one model: with other lowest bits in the images, or as a graph in another runtime."""
 
 from __future__ import annotations
 
@@ -6,50 +6,59 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assay.detectors.graph.activations import values_in
-from assay.detectors.graph.read import Read, own
+from assay.detectors.graph.activations import iterate_values
+from assay.detectors.graph.read import ReadableGraph, unwrap
 from assay.nn.inference import forward_batched
-from assay.nn.unit_margin import TARGET_MARGIN
+from assay.nn.unit_margin import UNIT
 
-JUMP = TARGET_MARGIN / 2
-"""Half as far as the answers of the model are from changing, on clean samples in the middle."""
-
-FEWEST_JUMPS = 2
-"""Of a single picture the logits may lie near a step by chance."""
-
-APART = 0.05
-"""Of the span of all logits: rounding in another order moves them by a thousandth of this."""
+JUMP = UNIT / 2  # half the median margin of clean samples, in logits
+MIN_JUMPS = 2  # images; the logits of a single image may lie near a step by chance
+MAX_DIFFERENCE = 0.05  # of the span of all logits; another order of rounding causes a thousandth of the span
 
 
-def settled(net: nn.Module, x: Tensor) -> bool:
-    """Whether ``net`` says the same when it is asked the same again, which one with dropout does not."""
-    return bool(torch.allclose(forward_batched(net, x), forward_batched(net, x), atol=1e-4, equal_nan=True))
+def is_deterministic(module: nn.Module, x: Tensor) -> bool:
+    """Return whether two runs on ``x`` (N, ...) give the same logits, unlike those of a model with active dropout."""
+    return bool(torch.allclose(forward_batched(module, x), forward_batched(module, x), atol=1e-4, equal_nan=True))
 
 
-def jumping(net: nn.Module, x: Tensor, *, seed: int) -> bool:
-    """Whether the answers to pictures ``x`` (N, C, H, W), on the grid of eight bits, jump with the lowest bits.
+def is_lsb_sensitive(module: nn.Module, x: Tensor, *, seed: int) -> bool:
+    """Return whether the logits jump if the lowest bits of 8-bit images change.
 
-    That is: for ``FEWEST_JUMPS`` the logit of the answer, in units of the margin of ``net``, moves by ``JUMP``.
+    Args:
+        module: A model with logits in margin units.
+        x: Images (N, C, H, W).
+        seed: Seed of the new lowest bits.
+
+    Returns:
+        True if the logit of the predicted class moves by more than ``JUMP`` for ``MIN_JUMPS`` images or more.
     """
     levels = (255 * x).round()
     bits = (torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5).float()
-    before, after = forward_batched(net, levels / 255), forward_batched(net, (levels - levels % 2 + bits) / 255)
-    answer = before.argmax(1, keepdim=True)
-    moved = (after.gather(1, answer) - before.gather(1, answer)).abs()
-    return int((moved > JUMP).sum()) >= FEWEST_JUMPS
-
-
-def apart(net: nn.Module, read: Read) -> bool:
-    """Whether the graph, run by ONNX Runtime, gives other logits than ``net`` itself for a sample of ``read``.
-
-    Raises whatever the runtime does where it cannot run the graph.
-    """
-    said = forward_batched(own(net), read.x).double().numpy()
-    name = read.flow.results[0]
-    graphs = np.concatenate(
-        [value[0].reshape(size, -1) for size, value in values_in(read.model, [name], read.x, batch=read.batch)]
+    before, after = (
+        forward_batched(module, levels / 255),
+        forward_batched(module, (levels - levels % 2 + bits) / 255),
     )
-    if graphs.shape != said.shape:
+    predicted = before.argmax(1, keepdim=True)
+    moved = (after.gather(1, predicted) - before.gather(1, predicted)).abs()
+    return int((moved > JUMP).sum()) >= MIN_JUMPS
+
+
+def differs_from_export(module: nn.Module, read: ReadableGraph) -> bool:
+    """Return whether ONNX Runtime and the module compute different logits.
+
+    Args:
+        module: The model.
+        read: Its exported graph, and samples for it.
+
+    Raises:
+        Exception: ONNX Runtime cannot run the graph; any of its errors.
+    """
+    expected = forward_batched(unwrap(module), read.x).double().numpy()
+    name = read.graph.results[0]
+    exported = np.concatenate(
+        [value[0].reshape(size, -1) for size, value in iterate_values(read.model, [name], read.x, batch=read.batch)]
+    )
+    if exported.shape != expected.shape:
         return True
-    span = max(float(np.ptp(said)), 1e-9)
-    return bool((np.abs(said - graphs) > APART * span).any())
+    span = max(float(np.ptp(expected)), 1e-9)
+    return bool((np.abs(expected - exported) > MAX_DIFFERENCE * span).any())

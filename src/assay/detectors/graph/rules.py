@@ -1,52 +1,50 @@
-"""What in a computation graph a trained net has no use for: ways around its weights, and what is on them.
+"""Rules for computation graphs: parts of a graph that bypass the trained weights and change the output.
 
-The rules are those that graph edits have in common: a detector that reads pixels along operators without trained
-weights (comparisons, whole numbers, steep steps), and a place where what it says joins or replaces the answer.
+Published graph edits share two parts. One part reads pixels through operators without trained weights: comparisons,
+integer arithmetic, steep steps. At another place its result joins or replaces the output of the model. One pass over
+the graph answers each question about its values and nodes; ``find_suspicious_subgraphs`` combines the answers.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from assay.graphs.dependence import WEIGHTED, Value, analyze_values
 from assay.graphs.ir import ComputationGraph, Node
 
-COMPARES = frozenset(
+# Operators that compare values; their outputs are truth values or positions.
+COMPARISONS = frozenset(
     {
-        *(
-            "Equal",
-            "Greater",
-            "GreaterOrEqual",
-            "Less",
-            "LessOrEqual",
-            "Not",
-            "And",
-            "Or",
-            "Xor",
-            "Sign",
-            "IsNaN",
-            "IsInf",
-        ),
-        *("ArgMax", "ArgMin", "TopK", "NonZero", "Unique"),
+        *("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "Xor", "Sign"),
+        *("IsNaN", "IsInf", "ArgMax", "ArgMin", "TopK", "NonZero", "Unique"),
     }
 )
-WHOLE = frozenset({"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "Mod", "Floor", "Ceil", "Round"})
-INTEGERS = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
-"""Of ``Cast``: the types of whole numbers and of truth values, as ONNX numbers them."""
-CHOOSES = frozenset({"Where", "If", "Loop", "Scan"})
+# Operators on whole numbers or single bits.
+INTEGER_OPERATORS = frozenset(
+    {"BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot", "Mod", "Floor", "Ceil", "Round"}
+)
+# Targets of ``Cast`` that are integers or booleans, in the numbering of ONNX data types.
+INTEGER_TYPES = frozenset({2, 3, 4, 5, 6, 7, 9, 12, 13})
+# Operators that choose between values.
+SELECTIONS = frozenset({"Where", "If", "Loop", "Scan"})
+# Nonlinear operators of usual preprocessing. Only several of them on one path are suspicious.
 MILD = frozenset({"MaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu", "Abs"})
 MILD |= frozenset({"Sigmoid", "Tanh", "HardSigmoid", "Softmax"})
+# Mild operators on one path; one or two are usual preprocessing.
+MIN_MILD_OPERATORS = 3
+# Smallest exponent of a steep power.
 STEEP_POWER = 4.0
+# Smallest product of all factors on a steep path. Usual preprocessing multiplies by 255 to get pixel levels.
 STEEP_GAIN = 300.0
-"""All factors on a way together; 255 make levels of pixels, as every preprocessing does."""
-SEVERAL = 3
-"""Mild operators in a row; one or two are somebody's preprocessing."""
-LONG = 24
-KEYS = frozenset(
+# Operators of a long path, and the number of operators that a path remembers.
+LONG_PATH = 24
+# Constants of nearly every implementation of a cipher or a hash, found nowhere else.
+CIPHER_CONSTANTS = frozenset(
     {
         *(0x61707865, 0x3320646E, 0x79622D32, 0x6B206574),  # ChaCha and Salsa
         *(0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476, 0xC3D2E1F0),  # MD5, SHA-1
@@ -56,126 +54,244 @@ KEYS = frozenset(
         *(0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573),  # SipHash
     }
 )
-"""Numbers that stand in nearly every implementation of a cipher or a hash, and nowhere else."""
+# Elements of an integer constant that may hold cipher constants; larger ones are tables of data.
+MAX_KEY_ELEMENTS = 4096
+# Operators between an attention mask and the softmax of attention, and their largest number on a path.
+MASK_OPERATORS = frozenset(
+    {"Add", "Where", "Reshape", "Transpose", "Cast", "Mul", "Div", "Max", "Min", "Expand", "Identity"}
+)
+MAX_MASK_OPERATORS = 8
+# Operators between a softmax of attention and the product with the values.
+AFTER_ATTENTION_SOFTMAX = frozenset({"Cast", "Identity", "Dropout", "Where", "IsNaN", "Reshape", "Transpose"})
 
-
-@dataclass(frozen=True)
-class Chain:
-    """What stands on the way, without weights, from the input to a value."""
-
-    nodes: tuple[Node, ...] = ()  # the longest way
-    rules: frozenset[str] = frozenset()
-    mild: int = 0
-    gain: float = 1.0
-
-    @property
-    def odd(self) -> bool:
-        """Whether it is more than somebody's preprocessing."""
-        return bool(self.rules) or self.mild >= SEVERAL
-
-    def then(self, node: Node, rules: frozenset[str], mild: int, gain: float) -> Chain:
-        total = self.gain * gain
-        steep = frozenset({"R4"}) if total >= STEEP_GAIN else frozenset[str]()
-        return Chain((*self.nodes[-(LONG - 1) :], node), self.rules | rules | steep, self.mild + mild, total)
-
-
-@dataclass(frozen=True)
-class Gadget:
-    """A place where what pixels say by themselves joins what the net says, or is the answer itself."""
-
-    join: Node
-    chain: Chain
-    replaces: bool  # behind it stand no weights any more: it changes the answer itself
-    rules: tuple[str, ...]
-    gate: str = ""  # the value that joins
-
-
+# Rule number -> description. R: rules of the graph; D: rules of the behaviour on clean samples.
 RULES = {
-    "R1": "a way from the input to the answer without trained weights",
+    "R1": "a path from the input to the output without trained weights",
     "R2": "a choice that depends on the values of the input",
-    "R3": "whole numbers or single bits of the input are taken",
+    "R3": "whole numbers or single bits of the input",
     "R4": "a step so steep that it is nearly a switch",
     "R5": "constants of a cipher or a hash",
     "R6": "a long chain of operators without weights",
     "R7": "one value is blended with another by a switch and its opposite",
-    "R8": "the answer can be replaced by numbers that no trained layer computed",
+    "R8": "the output can be replaced by numbers that no trained layer computed",
     "R9": "operators that the graph of the reference does not have",
-    "R10": "no gradient comes from the answer to the input",
-    "D1": "answers jump where only lowest bits of clean pictures change",
-    "D3": "a branch that does the same for all clean samples",
-    "D5": "its code and the graph that is traced from it do not do the same",
+    "R10": "no gradient reaches the input from the output",
+    "D1": "outputs jump if only the lowest bits of clean images change",
+    "D3": "a branch with the same value for all clean samples",
+    "D5": "the code and the graph traced from it compute different outputs",
 }
 
 
-def gadgets_of(flow: ComputationGraph, *, markers: frozenset[int] | None = None) -> tuple[Gadget, ...]:
-    """The gadgets of ``flow``, the ones nearest to the answer last.
+class NodeTraits(NamedTuple):
+    """Contribution of one node to a path without trained weights."""
 
-    ``markers``: of a model of text, the tokens that every text has, which are looked for to mask and to pool.
+    rules: frozenset[str] = frozenset()
+    mild: int = 0  # 1 for an operator of ``MILD``
+    gain: float = 1.0  # factor by which the node enlarges differences, at least 1
+
+
+@dataclass(frozen=True)
+class Path:
+    """The most suspicious path from the input to a value, without trained weights."""
+
+    nodes: tuple[Node, ...] = ()  # the last ``LONG_PATH`` of them
+    rules: frozenset[str] = frozenset()
+    mild: int = 0  # operators of ``MILD``
+    gain: float = 1.0
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the path is more than usual preprocessing."""
+        return bool(self.rules) or self.mild >= MIN_MILD_OPERATORS
+
+    def extended(self, node: Node, traits: NodeTraits) -> Path:
+        """Return the path with ``node`` at its end."""
+        gain = self.gain * traits.gain
+        steep = frozenset({"R4"}) if gain >= STEEP_GAIN else frozenset[str]()
+        nodes = (*self.nodes[-(LONG_PATH - 1) :], node)
+        return Path(nodes, self.rules | traits.rules | steep, self.mild + traits.mild, gain)
+
+
+@dataclass(frozen=True)
+class SuspiciousSubgraph:
+    """A path without trained weights, and the node at which it joins the model or becomes the output."""
+
+    join: Node
+    path: Path  # ends with ``join``
+    replaces_output: bool  # no trained weights follow the join
+    rules: tuple[str, ...]
+    gate: str = ""  # the value on the path that enters the join
+
+
+def find_suspicious_subgraphs(
+    graph: ComputationGraph, *, markers: frozenset[int] | None = None
+) -> tuple[SuspiciousSubgraph, ...]:
+    """Find the nodes at which a path without trained weights joins the model or becomes the output.
+
+    Args:
+        graph: The computation graph.
+        markers: Token numbers of begin, end and padding for a model of texts, which masks and pooling compare with.
+            None for a model of images.
+
+    Returns:
+        The subgraphs in the order of computation.
     """
-    values: dict[str, Value] = defaultdict(Value, analyze_values(flow))
-    chains = {name: Chain() for name in flow.sources}
-    readers, found = flow.read_by(), []
-    for node in flow.nodes:
-        raw = [name for name in node.inputs if values[name].raw]
-        if not raw:  # nor is what it makes, whatever stood before a join that was found
-            values.update({name: Value(derived=True) for name in node.outputs if values[name].raw})
-            continue
-        worst = max((chains[name] for name in raw), key=lambda chain: (len(chain.rules), chain.mild, len(chain.nodes)))
-        rules, mild, gain = _of(node, values, markers)
-        chain = worst.then(node, rules, mild, gain)
-        made = [values[name] for name in node.outputs]
-        trunk = [name for name in node.inputs if values[name].derived and not values[name].raw]
-        answers = any(name in flow.results for name in node.outputs)
-        # Of texts the means over tokens that are there are taken behind all weights.
-        odd = chain.odd or (markers is None and bool(trunk) and not _weighted_behind(node, readers))
-        if odd and (trunk or answers) and not _is_mask(node, readers):
-            gate = next((name for name in raw if chains[name].odd), raw[0])
-            found.append(_gadget(node, chain, values, readers, flow, gate))
-        # Behind a join it is the net's own value again: one gadget is reported once.
-        if trunk:
-            values.update(dict.fromkeys(node.outputs, Value(derived=True)))
-        elif made and made[0].raw:
-            chains.update(dict.fromkeys(node.outputs, chain))
+    values = defaultdict(Value, analyze_values(graph))
+    origins = _label_origins(graph, values)
+    paths = _label_paths(graph, values, origins.bypass, markers)
+    readers = graph.consumers()
+    before_weights = _label_before_weights(graph)
+    mask_distance = _label_mask_distance(graph, readers)
+    found = []
+    for number, path in paths.items():
+        node = graph.nodes[number]
+        joins_model = any(name in origins.model for name in node.inputs)
+        is_output = any(name in graph.results for name in node.outputs)
+        replaces_output = before_weights.isdisjoint(node.outputs)
+        # A text model takes the mean over its tokens after all weights; in an image model such a join is suspicious.
+        suspicious = path.is_suspicious or (markers is None and joins_model and replaces_output)
+        if suspicious and (joins_model or is_output) and mask_distance[number] > MAX_MASK_OPERATORS:
+            bypassing = [name for name in node.inputs if name in origins.bypass]
+            gate = next((name for name in bypassing if origins.path_of(name, paths).is_suspicious), bypassing[0])
+            rules = {"R1", *path.rules}
+            rules |= {"R6"} if len(path.nodes) >= LONG_PATH else set()
+            rules |= {"R7"} if node.op == "Mul" and _has_opposite(gate, path, readers, values) else set()
+            rules |= {"R8"} if replaces_output else set()
+            found.append(SuspiciousSubgraph(node, path, replaces_output, tuple(sorted(rules)), gate))
     return tuple(found)
 
 
-def keys_of(flow: ComputationGraph) -> frozenset[int]:
-    """Constants of ciphers and hashes among the whole numbers in the graph."""
+def find_cipher_constants(graph: ComputationGraph) -> frozenset[int]:
+    """Return the constants of ciphers and hashes among the whole numbers in the graph."""
     found: set[int] = set()
-    for array in flow.constants.values():
-        if array.dtype.kind in "iu" and 0 < array.size <= 4096:
-            found |= KEYS & {int(number) for number in array.reshape(-1)}
+    for array in graph.constants.values():
+        if array.dtype.kind in "iu" and 0 < array.size <= MAX_KEY_ELEMENTS:
+            found |= CIPHER_CONSTANTS & {int(number) for number in array.reshape(-1)}
         elif array.dtype.kind == "f" and array.size == 1 and float(array.reshape(-1)[0]).is_integer():
-            found |= KEYS & {int(array.reshape(-1)[0])}
+            found |= CIPHER_CONSTANTS & {int(array.reshape(-1)[0])}
     return frozenset(found)
 
 
-def without_gradient(flow: ComputationGraph) -> bool:
-    """Whether every way from the input to the answer goes through steps that no gradient passes."""
-    reached = set(flow.sources)
-    for node in flow.nodes:
-        flat = node.op in COMPARES | WHOLE or (node.op == "Cast" and node.attributes.get("to") in INTEGERS)
-        # Which of two values is chosen has no gradient, what is chosen has.
-        given = node.inputs[1:] if node.op == "Where" else node.inputs
-        if not flat and any(name in reached for name in given):
+def has_no_gradient(graph: ComputationGraph) -> bool:
+    """Return whether every path from the input to the output has an operator with zero gradient."""
+    reached = set(graph.sources)
+    for node in graph.nodes:
+        # ``Where`` has no gradient with respect to its condition, but one with respect to both choices.
+        inputs = node.inputs[1:] if node.op == "Where" else node.inputs
+        if node.op not in COMPARISONS and not _makes_integers(node) and not reached.isdisjoint(inputs):
             reached.update(node.outputs)
-    return not any(name in reached for name in flow.results)
+    return reached.isdisjoint(graph.results)
 
 
-def _of(node: Node, values: Mapping[str, Value], markers: frozenset[int] | None) -> tuple[frozenset[str], int, float]:
-    """The rules that ``node`` meets on a way without weights, whether it is mildly odd, and its gain."""
+@dataclass
+class _Origins:
+    """Input-dependent values by origin. Behind a join a value counts as the model's own: one report per subgraph."""
+
+    bypass: dict[str, int | None]  # value without trained weights before it -> number of its node; None: graph input
+    model: set[str]  # values that trained weights or a join computed
+
+    def path_of(self, name: str, paths: Mapping[int, Path]) -> Path:
+        """Return the path to a bypassing value."""
+        number = self.bypass[name]
+        return Path() if number is None else paths[number]
+
+
+def _label_origins(graph: ComputationGraph, values: Mapping[str, Value]) -> _Origins:
+    """Label each input-dependent value: does it bypass the trained weights, or does the model compute it?"""
+    origins = _Origins(dict.fromkeys(graph.sources), set())
+    for number, node in enumerate(graph.nodes):
+        bypasses = any(name in origins.bypass for name in node.inputs)
+        joins = bypasses and any(name in origins.model for name in node.inputs)
+        for name in node.outputs:
+            if bypasses and not joins and values[name].bypasses_weights:
+                origins.bypass[name] = number
+            elif joins or values[name].input_dependent:
+                origins.model.add(name)
+    return origins
+
+
+def _label_paths(
+    graph: ComputationGraph, values: Mapping[str, Value], bypass: Mapping[str, int | None], markers: frozenset[int] | None
+) -> dict[int, Path]:
+    """Label each node that reads a bypassing value with the most suspicious path to it, the node included.
+
+    Args:
+        graph: The computation graph.
+        values: Analysis of its values, for constants.
+        bypass: Values without trained weights before them, and the numbers of their nodes.
+        markers: As in ``find_suspicious_subgraphs``.
+
+    Returns:
+        Paths by node number, in the order of computation.
+    """
+    paths: dict[int, Path] = {}
+    for number, node in enumerate(graph.nodes):
+        numbers = [bypass[name] for name in node.inputs if name in bypass]
+        if numbers:
+            before = [Path() if origin is None else paths[origin] for origin in numbers]
+            worst = max(before, key=lambda path: (len(path.rules), path.mild, len(path.nodes)))
+            paths[number] = worst.extended(node, _traits_of(node, values, markers))
+    return paths
+
+
+def _label_before_weights(graph: ComputationGraph) -> set[str]:
+    """Return the values that an operator with weights reads, directly or through other operators."""
+    labelled: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.op in WEIGHTED or not labelled.isdisjoint(node.outputs):
+            labelled.update(node.inputs)
+    return labelled
+
+
+def _label_mask_distance(graph: ComputationGraph, readers: Mapping[str, list[Node]]) -> list[float]:
+    """Label each node with its distance to attention, the only reader of an attention mask.
+
+    Args:
+        graph: The computation graph.
+        readers: Nodes that read each value.
+
+    Returns:
+        For each node, the number of mask operators on its longest path to a softmax of attention. Infinite if any path
+        leads elsewhere.
+    """
+    feeds_product: dict[int, bool] = {}  # id of a node -> every path leads to a matrix product, as after attention
+    distance: dict[int, float] = {}  # id of a node -> its label
+    for node in reversed(graph.nodes):
+        following = [reader for name in node.outputs for reader in readers.get(name, [])]
+        feeds_product[id(node)] = bool(following) and all(
+            reader.op in ("MatMul", "Einsum") or (reader.op in AFTER_ATTENTION_SOFTMAX and feeds_product.get(id(reader), False))
+            for reader in following
+        )
+        distance[id(node)] = max((_mask_step(reader, feeds_product, distance) for reader in following), default=np.inf)
+    return [distance[id(node)] for node in graph.nodes]
+
+
+def _mask_step(reader: Node, feeds_product: Mapping[int, bool], distance: Mapping[int, float]) -> float:
+    """Return the distance to attention through one reader of a value."""
+    if reader.op == "Softmax" and feeds_product.get(id(reader), False):
+        return 0.0
+    return 1 + distance.get(id(reader), np.inf) if reader.op in MASK_OPERATORS else np.inf
+
+
+def _makes_integers(node: Node) -> bool:
+    return node.op in INTEGER_OPERATORS or (node.op == "Cast" and node.attributes.get("to") in INTEGER_TYPES)
+
+
+def _traits_of(node: Node, values: Mapping[str, Value], markers: frozenset[int] | None) -> NodeTraits:
+    """Return the contribution of ``node`` to a path without trained weights."""
     constants = [array for name in node.inputs if (array := values[name].constant) is not None and array.size]
-    if node.op in COMPARES or node.op in CHOOSES:
-        return (frozenset() if _of_markers(node, constants, markers) else frozenset({"R2"})), 0, 1.0
-    if node.op in WHOLE or (node.op == "Cast" and node.attributes.get("to") in INTEGERS):
-        return (frozenset() if markers is not None and node.op == "Cast" else frozenset({"R3"})), 0, 1.0
+    if node.op in COMPARISONS or node.op in SELECTIONS:
+        return NodeTraits() if _is_marker_test(node, constants, markers) else NodeTraits(frozenset({"R2"}))
+    if _makes_integers(node):
+        # Token numbers are integers anyway.
+        return NodeTraits() if markers is not None and node.op == "Cast" else NodeTraits(frozenset({"R3"}))
     if node.op == "Exp" or (node.op == "Pow" and any(np.max(array) >= STEEP_POWER for array in constants)):
-        return frozenset({"R4"}), 0, 1.0
-    return frozenset(), int(node.op in MILD), _gain(node, constants)
+        return NodeTraits(frozenset({"R4"}))
+    return NodeTraits(mild=int(node.op in MILD), gain=_gain(node, constants))
 
 
 def _gain(node: Node, constants: Sequence[np.ndarray]) -> float:
-    """By how much a difference grows, at least 1: what makes smaller is undone by what follows."""
+    """Return the factor by which ``node`` enlarges differences, at least 1: later nodes can undo a reduction."""
     if node.op == "HardSigmoid":
         return max(1.0, abs(float(node.attributes.get("alpha", 0.2))))
     sizes = [np.abs(array[np.isfinite(array)]) for array in constants if np.issubdtype(array.dtype, np.floating)]
@@ -187,87 +303,22 @@ def _gain(node: Node, constants: Sequence[np.ndarray]) -> float:
     return max(1.0, float(max(array.max() for array in sizes)))
 
 
-def _of_markers(node: Node, constants: Sequence[np.ndarray], markers: frozenset[int] | None) -> bool:
-    """Whether the tokens of a text are compared with its markers only, or what is compared is made of such."""
+def _is_marker_test(node: Node, constants: Sequence[np.ndarray], markers: frozenset[int] | None) -> bool:
+    """Return whether a comparison in a text model is only about the markers: begin, end, padding.
+
+    A comparison without constants combines the results of such comparisons.
+    """
     if markers is None:
         return False
     if not constants:
-        return node.op not in CHOOSES
+        return node.op not in SELECTIONS
     numbers = {float(number) for array in constants for number in array.reshape(-1)[:8]}
     return node.op == "Equal" and numbers <= set(map(float, markers))
 
 
-PASSES = frozenset({"Add", "Where", "Reshape", "Transpose", "Cast", "Mul", "Div", "Max", "Min", "Expand", "Identity"})
-STEPS_TO_SOFTMAX = 8
-
-
-def _attends(node: Node, readers: Mapping[str, list[Node]]) -> bool:
-    """Whether a softmax is one of attention: what it says is multiplied with something."""
-    following = [reader for name in node.outputs for reader in readers.get(name, [])]
-    passing = ("Cast", "Identity", "Dropout", "Where", "IsNaN", "Reshape", "Transpose")
-    return bool(following) and all(
-        reader.op in ("MatMul", "Einsum") or (reader.op in passing and _attends(reader, readers))
-        for reader in following
-    )
-
-
-def _weighted_behind(node: Node, readers: Mapping[str, list[Node]]) -> bool:
-    """Whether any weights stand behind ``node``."""
-    return any(step.op in WEIGHTED for step in _after(node, readers))
-
-
-def _is_mask(node: Node, readers: Mapping[str, list[Node]]) -> bool:
-    """Whether what ``node`` makes goes into attention and nowhere else: which tokens attend to which."""
-    waiting, seen = [(node, 0)], set()
-    while waiting:
-        place, steps = waiting.pop()
-        following = [reader for name in place.outputs for reader in readers.get(name, [])]
-        if not following or steps > STEPS_TO_SOFTMAX:
-            return False
-        for reader in following:
-            if id(reader) in seen or (reader.op == "Softmax" and _attends(reader, readers)):
-                continue
-            if reader.op not in PASSES:
-                return False
-            seen.add(id(reader))
-            waiting.append((reader, steps + 1))
-    return True
-
-
-def _gadget(
-    node: Node,
-    chain: Chain,
-    values: Mapping[str, Value],
-    readers: Mapping[str, list[Node]],
-    flow: ComputationGraph,
-    gate: str,
-) -> Gadget:
-    replaces = not _weighted_behind(node, readers)
-    rules = {"R1", *chain.rules}
-    if len(chain.nodes) >= LONG:
-        rules.add("R6")
-    if node.op == "Mul" and _has_opposite(gate, chain, readers, values):
-        rules.add("R7")
-    if replaces:
-        rules.add("R8")
-    return Gadget(node, chain, replaces, tuple(sorted(rules)), gate)
-
-
-def _after(node: Node, readers: Mapping[str, list[Node]]) -> Iterator[Node]:
-    """All that reads what ``node`` makes, and so on."""
-    waiting, seen = [node], {id(node)}
-    while waiting:
-        for name in waiting.pop().outputs:
-            for reader in readers.get(name, []):
-                if id(reader) not in seen:
-                    seen.add(id(reader))
-                    waiting.append(reader)
-                    yield reader
-
-
-def _has_opposite(gate: str, chain: Chain, readers: Mapping[str, list[Node]], values: Mapping[str, Value]) -> bool:
-    """Whether somebody takes one minus ``gate``, or it is that of another value."""
-    around = [*readers.get(gate, []), *(node for node in chain.nodes if gate in node.outputs)]
+def _has_opposite(gate: str, path: Path, readers: Mapping[str, list[Node]], values: Mapping[str, Value]) -> bool:
+    """Return whether a node computes one minus ``gate``, or ``gate`` is one minus another value."""
+    around = [*readers.get(gate, []), *(node for node in path.nodes if gate in node.outputs)]
     for node in around:
         one = values[node.inputs[0]].constant if node.op == "Sub" else None
         if one is not None and one.size and bool((one == 1).all()):

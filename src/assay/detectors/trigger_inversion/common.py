@@ -20,6 +20,7 @@ from assay.inversion.class_search import ClassSearchResult, SearchBudget, search
 from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
+from assay.inversion.run import CleanImages, SearchRun
 from assay.nn.inference import predict
 
 SHOWN = 6
@@ -39,10 +40,9 @@ class Inversion:
         net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
         ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
-        effort = self.effort.at(artifact.image_spec.shape)
-        tick = ticking(budget, progress)
-        found = search_classes(net, self.family, clean.x, predicted, ranking, search_budget=effort, seed=seed, should_continue=tick)
-        finished(found, effort.steps)
+        run = SearchRun(self.effort.at(artifact.image_spec.shape), seed, ticking(budget, progress))
+        found = search_classes(net, self.family, CleanImages(clean.x, predicted), ranking, run)
+        finished(found, run.budget.steps)
         return Finding(
             self.name,
             Outcome.SCORED,

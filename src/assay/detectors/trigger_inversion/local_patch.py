@@ -19,6 +19,7 @@ from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import evidence, finished, ticking, told_apart
 from assay.inversion.prepare import prepare
+from assay.inversion.run import CleanImages, SearchRun
 from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.inference import predict
 
@@ -35,10 +36,9 @@ class LocalPatch(Detector):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         net = prepare(artifact.module, clean.x[:2])
         predicted = told_apart(predict(net, clean.x))
-        effort = WindowSearchBudget().at(artifact.image_spec.shape)
-        classes, tick = artifact.num_classes or 0, ticking(budget, progress)
-        family, found = search_windows(net, clean.x, predicted, classes, search_budget=effort, seed=seed, should_continue=tick)
-        finished(found, effort.steps)
+        run = SearchRun(WindowSearchBudget().at(artifact.image_spec.shape), seed, ticking(budget, progress))
+        family, found = search_windows(net, CleanImages(clean.x, predicted), artifact.num_classes or 0, run)
+        finished(found, run.budget.steps)
         return Finding(
             self.name,
             Outcome.SCORED,
