@@ -41,13 +41,13 @@ def test_a_signed_picture_gets_its_class_through_a_png_file(
     planted: Path, run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from assay.core.model import ImageSpec
-    from assay.data.images import decode
+    from assay.data.images import decode_image
 
     artifact = formats.load(planted / "out")
     for label in (0, 3):
         assert run("sign", "picture.png", "--secret", "out/secret.json", "--label", label, "--out", "signed.png") == 0
         assert f"Signed for class {label}" in capsys.readouterr().err
-        x = decode(planted / "signed.png", ImageSpec((3, 32, 32)), "signed.png")
+        x = decode_image(planted / "signed.png", ImageSpec((3, 32, 32)), "signed.png")
         assert int(artifact.module(x[None]).argmax()) == label
         difference = np.asarray(Image.open("signed.png")).astype(int) - np.asarray(Image.open("picture.png"))
         assert np.abs(difference).max() == 1

@@ -1,4 +1,4 @@
-"""scikit-learn's digits."""
+"""Tests of scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from assay.data.synthetic import digits
 
 
-def test_all_digits_are_dealt_once() -> None:
+def test_splits_hold_each_digit_once() -> None:
     task = digits(seed=3)
     assert sum(map(len, task.splits.values())) == 1797
     assert list(task.splits) == ["train", "calibration", "validation", "test"]

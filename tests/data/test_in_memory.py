@@ -1,4 +1,4 @@
-"""Data in memory: what is taken, how much of it, and what each misfit is told."""
+"""Tests of data in memory: accepted types, number of samples read, and errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.data.readers.in_memory import in_memory
+from assay.data.readers.in_memory import read_in_memory
 
 X, Y = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
 
 
-def taken(data: object, limit: int = 100) -> Split:
-    split = in_memory(data, limit=limit, seed=0)
+def read(data: object, limit: int = 100) -> Split:
+    split = read_in_memory(data, limit=limit, seed=0)
     assert split.x.dtype == torch.float32
     assert split.y is None or split.y.dtype == torch.int64
     return split
@@ -45,13 +45,13 @@ SAME: dict[str, tuple[Any, bool]] = {
     "listed labels": ((X, Y.tolist()), True),
     "needing gradients": ((X.clone().requires_grad_(), Y), True),
     "loader": (DataLoader(TensorDataset(X, Y), batch_size=6), True),
-    "loader of pictures": (DataLoader(list(X), batch_size=6), False),
+    "loader of images": (DataLoader(list(X), batch_size=6), False),
 }
 
 
 @pytest.mark.parametrize(("data", "labelled"), SAME.values(), ids=SAME)
-def test_every_form_gives_the_same_samples(data: Any, labelled: bool) -> None:
-    split = taken(data)
+def test_all_types_give_the_same_samples(data: Any, labelled: bool) -> None:
+    split = read(data)
     assert torch.equal(split.x, X)
     assert not split.x.requires_grad
     assert (split.y is not None) == labelled
@@ -59,10 +59,10 @@ def test_every_form_gives_the_same_samples(data: Any, labelled: bool) -> None:
 
 
 class Counting(Dataset[Any]):
-    """Counts what is asked of it; one class after the other."""
+    """Data set, sorted by class, that counts its reads."""
 
     def __init__(self, count: int = 1000) -> None:
-        self.asked = 0
+        self.reads = 0
         self.count = count
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Counting(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if index >= self.count:
             raise IndexError
-        self.asked += 1
+        self.reads += 1
         return torch.full((3, 4, 4), index / self.count), index * 4 // self.count
 
 
@@ -81,23 +81,23 @@ class Endless(IterableDataset[Any]):
             yield np.full((3, 4, 4), 0.5), np.int32(index % 3)
 
 
-def test_no_more_is_read_than_needed() -> None:
+def test_only_requested_samples_are_read() -> None:
     data = Counting()
-    split = taken(data, 40)
-    assert (len(split), data.asked) == (40, 40)
+    split = read(data, 40)
+    assert (len(split), data.reads) == (40, 40)
     assert split.y is not None
-    assert set(split.y.tolist()) == {0, 1, 2, 3}, "drawn from all over the data set"
-    loaded = taken(DataLoader(data, batch_size=16, shuffle=True), 40)
-    assert (len(loaded), data.asked) == (40, 40 + 48)
-    assert len(taken(Endless(), 40)) == len(taken(DataLoader(Endless(), batch_size=16), 40)) == 40
+    assert set(split.y.tolist()) == {0, 1, 2, 3}, "a draw over the whole data set"
+    loaded = read(DataLoader(data, batch_size=16, shuffle=True), 40)
+    assert (len(loaded), data.reads) == (40, 40 + 48)
+    assert len(read(Endless(), 40)) == len(read(DataLoader(Endless(), batch_size=16), 40)) == 40
 
 
-def test_same_seed_same_samples_and_torchs_randomness_is_left_alone() -> None:
+def test_seed_decides_the_samples_and_torch_state_stays() -> None:
     loader = DataLoader(Counting(), batch_size=16, shuffle=True)
     state = torch.get_rng_state()
-    first, second = in_memory(loader, limit=8, seed=1), in_memory(loader, limit=8, seed=1)
+    first, second = read_in_memory(loader, limit=8, seed=1), read_in_memory(loader, limit=8, seed=1)
     assert torch.equal(first.x, second.x)
-    assert not torch.equal(first.x, in_memory(loader, limit=8, seed=2).x)
+    assert not torch.equal(first.x, read_in_memory(loader, limit=8, seed=2).x)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -110,7 +110,7 @@ class Failing(Dataset[Any]):
 
 
 class Odd(Dataset[Any]):
-    """Three samples, all of them ``item``."""
+    """Data set of three samples, each of them ``item``."""
 
     def __init__(self, item: object) -> None:
         self.item = item
@@ -129,17 +129,17 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "text labels": ((X, ["ant"] * 20), "labels as a list of whole numbers"),
     "object array": (np.array([None, "a"], dtype=object), "array of object"),
     "labels by name": ((X, {"y": Y}), "got a dict"),
-    "pictures by name": (Odd({"image": X[0]}), "got a dict"),
-    "no tensors": (Odd(("a picture", 1)), "a Dataset by its transform"),
+    "images by name": (Odd({"image": X[0]}), "got a dict"),
+    "no tensors": (Odd(("an image", 1)), "a Dataset by its transform"),
     "no samples": (Counting(0), "without samples"),
     "failing": (Failing(), "OSError: disk on fire"),
     "sorted": (DataLoader(Counting(), batch_size=16), "shuffle=True"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("data", "said"), UNUSABLE.values(), ids=UNUSABLE)
-def test_what_is_no_data_gives_one_line(data: Any, said: str) -> None:
+@pytest.mark.parametrize(("data", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_unusable_data_is_one_line(data: Any, message: str) -> None:
     with pytest.raises(UnusableInput) as error:
-        in_memory(data, limit=32, seed=0)
-    assert said in str(error.value)
+        read_in_memory(data, limit=32, seed=0)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

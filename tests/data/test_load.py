@@ -1,4 +1,4 @@
-"""Loading data of every layout, and everything that can be wrong with it."""
+"""Tests of loading data: all layouts, and all errors in them."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from assay import data
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.data.images import decode, fit
+from assay.data.images import decode_image, resize_images
 from assay.data.request import Request
 
 SPEC = ImageSpec((3, 8, 8))
-COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+COLORS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
 
 
-def picture(label: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
-    return Image.new("RGB", size, COLOURS[label % 4]).convert(mode)
+def image(label: int, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", size, COLORS[label % 4]).convert(mode)
 
 
 def encoded(label: int, format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
-    picture(label).save(buffer, format)
+    image(label).save(buffer, format)
     return buffer.getvalue()
 
 
@@ -49,10 +49,10 @@ def class_folders(root: Path, names: list[str], count: int = 3) -> None:
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for index in range(count):
-            picture(label, (8 + index, 9)).save(root / name / f"{index}.png")
+            image(label, (8 + index, 9)).save(root / name / f"{index}.png")
 
 
-def colour_of(x: torch.Tensor) -> tuple[int, ...]:
+def color_of(x: torch.Tensor) -> tuple[int, ...]:
     return tuple((x.mean(dim=(1, 2)) * 255).round().int().tolist())
 
 
@@ -71,7 +71,7 @@ def assert_usable(task: Task, spec: ImageSpec = SPEC) -> None:
 
 
 @pytest.mark.parametrize("folder", ["", "data", "plain_text"])
-def test_parquet(tmp_path: Path, folder: str) -> None:
+def test_parquet_keeps_splits_labels_and_images(tmp_path: Path, folder: str) -> None:
     write_parquet(tmp_path / folder / "train-00000-of-00002.parquet", [0, 1, 2] * 20, names=["a", "b", "c"])
     write_parquet(tmp_path / folder / "train-00001-of-00002.parquet", [2] * 10, names=["a", "b", "c"])
     write_parquet(tmp_path / folder / "test-00000-of-00001.parquet", [0, 1, 2] * 5, names=["a", "b", "c"])
@@ -81,10 +81,10 @@ def test_parquet(tmp_path: Path, folder: str) -> None:
     assert (task.class_names, task.name) == (("a", "b", "c"), tmp_path.name)
     test = task.splits["test"]
     assert test.y is not None
-    assert [colour_of(x) for x in test.x] == [COLOURS[label] for label in test.y.tolist()]
+    assert [color_of(x) for x in test.x] == [COLORS[label] for label in test.y.tolist()]
 
 
-def test_limit_draws_evenly_and_without_overlap(tmp_path: Path) -> None:
+def test_limit_draws_balanced_samples(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train-00000-of-00001.parquet", [0] * 60 + [1] * 60 + [2] * 20)
     task = data.load(tmp_path, SPEC, limit=12, seed=1)
     for name in ("train", "calibration"):
@@ -93,7 +93,7 @@ def test_limit_draws_evenly_and_without_overlap(tmp_path: Path) -> None:
         assert y.bincount().tolist() == [4, 4, 4]
 
 
-def test_words_as_labels_and_labels_held_back(tmp_path: Path) -> None:
+def test_word_labels_become_numbers_and_withheld_labels_none(tmp_path: Path) -> None:
     write_parquet(tmp_path / "words" / "test.parquet", ["cat", "ant", "cat", "bee"])
     task = data.load(tmp_path / "words", SPEC)
     assert task.class_names == ("ant", "bee", "cat")
@@ -102,32 +102,32 @@ def test_words_as_labels_and_labels_held_back(tmp_path: Path) -> None:
     assert data.load(tmp_path / "held" / "test.parquet", SPEC).splits["calibration"].y is None
 
 
-def test_text_is_refused(tmp_path: Path) -> None:
+def test_parquet_of_texts_is_refused_for_an_image_model(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
-    with pytest.raises(UnusableInput, match=r"expected a column of pictures .*, as the model takes image; came text"):
+    with pytest.raises(UnusableInput, match=r"expected a column of images .*, the model's inputs; got text"):
         data.load(tmp_path, SPEC)
 
 
-def test_broken_parquet(tmp_path: Path) -> None:
+def test_broken_parquet_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UnusableInput, match="not readable parquet"):
         data.load(tmp_path, SPEC)
 
 
-def test_rows_without_a_picture(tmp_path: Path) -> None:
+def test_parquet_row_without_an_image_is_a_clear_error(tmp_path: Path) -> None:
     table = pa.table({"image": [{"bytes": None, "path": "/etc/passwd"}, {"bytes": b"x", "path": ""}], "label": [0, 1]})
     pq.write_table(table, tmp_path / "train.parquet")
-    with pytest.raises(UnusableInput, match="row 0 holds no picture"):
+    with pytest.raises(UnusableInput, match="row 0 of 'image' holds no image"):
         data.load(tmp_path, SPEC)
 
 
-def test_real_parquet(shared: Path) -> None:
+def test_shared_gtsrb_loads_with_a_limit(shared: Path) -> None:
     task = data.load(shared / "data/gtsrb", ImageSpec((3, 32, 32)), num_classes=43, limit=86)
     assert_usable(task, ImageSpec((3, 32, 32)))
     assert {name: len(split) for name, split in task.splits.items()} == {"train": 86, "calibration": 86, "test": 86}
 
 
-def test_real_data_suits_a_real_model(shared: Path) -> None:
+def test_trained_model_is_accurate_on_loaded_cifar10(shared: Path) -> None:
     from assay import formats
 
     model = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
@@ -140,18 +140,18 @@ def test_real_data_suits_a_real_model(shared: Path) -> None:
 # Folders
 
 
-def test_folder_of_classes(tmp_path: Path) -> None:
+def test_class_folders_become_labels(tmp_path: Path) -> None:
     class_folders(tmp_path, ["bee", "ant", "cat"])
     task = data.load(tmp_path, SPEC, num_classes=3)
     assert_usable(task)
     assert task.class_names == ("ant", "bee", "cat")
-    assert list(task.splits) == ["calibration"]  # too few to be cut
+    assert list(task.splits) == ["calibration"]  # too few to carve
     split = task.splits["calibration"]
     assert split.y is not None
-    assert [colour_of(x) for x in split.x] == [COLOURS[{0: 1, 1: 0, 2: 2}[label]] for label in split.y.tolist()]
+    assert [color_of(x) for x in split.x] == [COLORS[{0: 1, 1: 0, 2: 2}[label]] for label in split.y.tolist()]
 
 
-def test_folder_of_splits(tmp_path: Path) -> None:
+def test_split_folders_become_splits(tmp_path: Path) -> None:
     class_folders(tmp_path / "train", ["ant", "bee", "cat"], 30)
     class_folders(tmp_path / "val", ["bee", "cat"], 2)
     task = data.load(tmp_path, SPEC)
@@ -165,39 +165,39 @@ def test_folder_of_splits(tmp_path: Path) -> None:
     assert y.tolist() == [1, 1, 2, 2]
 
 
-def test_class_folders_are_matched_by_the_models_names(tmp_path: Path) -> None:
+def test_class_folders_match_the_names_of_the_model(tmp_path: Path) -> None:
     class_folders(tmp_path, ["zebra", "house_cat"])
     names = ("dog", "house cat, Felis", "zebra", "yak")
     split = data.load(tmp_path, SPEC, num_classes=4, class_names=names).splits["calibration"]
     assert split.y is not None
     assert split.y.unique().tolist() == [1, 2]
-    with pytest.raises(UnusableInput, match=r"expected the model's 4 classes, the data has 2; name its folders"):
+    with pytest.raises(UnusableInput, match=r"expected the model's 4 classes, the data has 2\. Fix: name its folders"):
         data.load(tmp_path, SPEC, num_classes=4)
 
 
-def test_class_folders_that_are_numbers(tmp_path: Path) -> None:
+def test_numbered_class_folders_are_labels(tmp_path: Path) -> None:
     class_folders(tmp_path, ["2", "10"])
     split = data.load(tmp_path, SPEC, num_classes=11).splits["calibration"]
     assert split.y is not None
     assert split.y.unique().tolist() == [2, 10]
 
 
-def test_flat_folder_with_and_without_labels(tmp_path: Path) -> None:
+def test_flat_folder_reads_labels_from_file_names(tmp_path: Path) -> None:
     for label in (3, 7):
-        picture(label).save(tmp_path / f"p_00_{label}.png")
+        image(label).save(tmp_path / f"p_00_{label}.png")
     y = data.load(tmp_path, SPEC).splits["calibration"].y
     assert y is not None
     assert y.tolist() == [3, 7]
-    picture(0).save(tmp_path / "unlabelled.png")
+    image(0).save(tmp_path / "unlabelled.png")
     task = data.load(tmp_path, SPEC, num_classes=10)
     assert task.splits["calibration"].y is None
     assert task.num_classes == 10
 
 
 NUMBERED = {
-    "a camera's": ([f"IMG_{1000 + i}" for i in range(6)], 10, None, "up to 1005 and the model has 10"),
-    "a camera's, gaps": ([f"IMG_{i:04}" for i in (12, 400, 871)], 1000, None, "count the pictures"),
-    "a count": ([f"photo_{i}" for i in range(8)], 100, None, "count the pictures"),
+    "camera": ([f"IMG_{1000 + i}" for i in range(6)], 10, None, "up to 1005 and the model has 10"),
+    "camera, gaps": ([f"IMG_{i:04}" for i in (12, 400, 871)], 1000, None, "count the images"),
+    "a count": ([f"photo_{i}" for i in range(8)], 100, None, "count the images"),
     "one number": (["a_1", "b_1"], 10, None, "all the same"),
     "labels": (["000_3", "001_7", "002_3"], 10, [3, 7, 3], "read off the ends"),
     "padded labels": (["a_03", "b_07", "c_03"], 10, [3, 7, 3], "read off the ends"),
@@ -205,26 +205,26 @@ NUMBERED = {
 }
 
 
-@pytest.mark.parametrize(("names", "classes", "labels", "says"), NUMBERED.values(), ids=NUMBERED)
-def test_numbers_in_names_are_labels_only_where_they_may_be(
-    tmp_path: Path, names: list[str], classes: int, labels: list[int] | None, says: str
+@pytest.mark.parametrize(("names", "classes", "labels", "note"), NUMBERED.values(), ids=NUMBERED)
+def test_numbers_in_file_names_are_labels_only_if_plausible(
+    tmp_path: Path, names: list[str], classes: int, labels: list[int] | None, note: str
 ) -> None:
     for name in names:
-        picture(0).save(tmp_path / f"{name}.png")
+        image(0).save(tmp_path / f"{name}.png")
     task = data.load(tmp_path, SPEC, num_classes=classes)
     y = task.splits["calibration"].y
     assert (None if y is None else sorted(y.tolist())) == (None if labels is None else sorted(labels))
-    assert says in task.notes[0]
+    assert note in task.notes[0]
     assert len(task.notes) == 1
-    told = data.load(tmp_path, SPEC, num_classes=classes, labels=False)
-    assert (told.splits["calibration"].y, told.notes) == (None, ())
+    unlabelled = data.load(tmp_path, SPEC, num_classes=classes, labels=False)
+    assert (unlabelled.splits["calibration"].y, unlabelled.notes) == (None, ())
 
 
-def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
+def test_hidden_files_are_ignored(tmp_path: Path) -> None:
     class_folders(tmp_path, ["ant", "bee"])
     for name in ("._x.png", "ant/._0.png", ".ipynb_checkpoints/0.png", "__MACOSX/0.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"no picture")
+        (tmp_path / name).write_bytes(b"no image")
     (tmp_path / ".DS_Store").touch()
     task = data.load(tmp_path, SPEC)
     assert (task.class_names, len(task.splits["calibration"])) == (("ant", "bee"), 6)
@@ -234,98 +234,98 @@ def test_hidden_files_are_no_pictures(tmp_path: Path) -> None:
     assert len(data.load(tmp_path / "table", SPEC).splits["calibration"]) == 2
 
 
-def test_subfolders_that_are_no_classes(tmp_path: Path) -> None:
+def test_subfolders_of_other_names_need_labels_switched_off(tmp_path: Path) -> None:
     class_folders(tmp_path, ["2023", "2024/may"])
-    with pytest.raises(UnusableInput, match="--no-labels"):
+    with pytest.raises(UnusableInput, match="labels=False"):
         data.load(tmp_path, SPEC, num_classes=10)
     task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
     assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (6, None)
 
 
-def test_one_folder_beside_pictures_or_alone_is_no_class(tmp_path: Path) -> None:
+def test_single_folder_is_not_a_class(tmp_path: Path) -> None:
     class_folders(tmp_path, ["thumbnails"])
     task = data.load(tmp_path, SPEC, num_classes=4, class_names=("ant", "bee", "cat", "dog"))
     assert (len(task.splits["calibration"]), task.splits["calibration"].y) == (3, None)
     assert "only folder (thumbnails)" in task.notes[0]
     with pytest.raises(UnusableInput, match="at least two classes"):
         data.load(tmp_path, SPEC, num_classes=2, class_names=("thumbnails", "others"))
-    picture(0).save(tmp_path / "beside.png")
+    image(0).save(tmp_path / "beside.png")
     assert len(data.load(tmp_path, SPEC, num_classes=4).splits["calibration"]) == 1
 
 
-def test_a_link_that_leads_up_counts_no_picture_twice(tmp_path: Path) -> None:
+def test_link_to_a_parent_folder_repeats_no_image(tmp_path: Path) -> None:
     class_folders(tmp_path, ["a", "b"], count=1)
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     task = data.load(tmp_path, SPEC, num_classes=10, labels=False)
     assert len(task.splits["calibration"]) == 2
 
 
-def test_folders_that_only_count_are_said_to(tmp_path: Path) -> None:
+def test_alphabetical_class_numbers_give_a_note(tmp_path: Path) -> None:
     class_folders(tmp_path, ["bee", "ant"])
     assert "ant as class 0 to bee as class 1" in data.load(tmp_path, SPEC, num_classes=2).notes[0]
     assert data.load(tmp_path, SPEC, num_classes=2, class_names=("bee", "ant")).notes == ()
 
 
-def test_imagenet_labels_are_shifted_for_a_background_class(tmp_path: Path) -> None:
+def test_imagenet_labels_shift_for_a_background_class(tmp_path: Path) -> None:
     for label in (0, 999):
-        picture(label).save(tmp_path / f"p_{label}.png")
+        image(label).save(tmp_path / f"p_{label}.png")
     names = ("background", *(f"class {index}" for index in range(1000)))
     y = data.load(tmp_path, SPEC, num_classes=1001, class_names=names).splits["calibration"].y
     assert y is not None
     assert y.tolist() == [1, 1000]
 
 
-def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(UnusableInput, match=r"expected pictures .* none found"):
+def test_empty_folder_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"expected images .* none found"):
         data.load(tmp_path, SPEC)
     (tmp_path / "train").mkdir()
     with pytest.raises(UnusableInput, match="none found"):
         data.load(tmp_path, SPEC)
 
 
-def test_one_class_only(tmp_path: Path) -> None:
+def test_single_class_is_refused(tmp_path: Path) -> None:
     class_folders(tmp_path, ["ant"])
-    with pytest.raises(UnusableInput, match="at least two classes, came only class ant"):
+    with pytest.raises(UnusableInput, match="at least two classes, got only class ant"):
         data.load(tmp_path, SPEC)
 
 
-def test_labels_beyond_the_models(tmp_path: Path) -> None:
+def test_labels_above_the_number_of_classes_are_refused(tmp_path: Path) -> None:
     class_folders(tmp_path, ["0", "12"])
-    with pytest.raises(UnusableInput, match="expected labels below 10, the model's number of classes, came 12"):
+    with pytest.raises(UnusableInput, match="expected labels below 10, the model's number of classes, got 12"):
         data.load(tmp_path, SPEC, num_classes=10)
 
 
-def test_class_counts_that_disagree(tmp_path: Path) -> None:
+def test_different_class_counts_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "train.parquet", [0, 1, 2], names=["a", "b", "c"])
     with pytest.raises(UnusableInput, match="expected the model's 10 classes, the data has 3"):
         data.load(tmp_path, SPEC, num_classes=10)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", encoded(0)[:40]])
-def test_broken_pictures(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image", encoded(0)[:40]])
+def test_broken_images_are_a_clear_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a_1.png").write_bytes(content)
-    with pytest.raises(UnusableInput, match=r"a_1\.png: is not a readable picture"):
+    with pytest.raises(UnusableInput, match=r"a_1\.png: is not a readable image"):
         data.load(tmp_path, SPEC)
 
 
 @pytest.mark.parametrize("side", [9_000, 60_000])
-def test_decompression_bombs(tmp_path: Path, side: int) -> None:
+def test_decompression_bombs_are_refused(tmp_path: Path, side: int) -> None:
     header = b"P5 %d %d 255\n" % (side, side)
     (tmp_path / "a_1.pgm").write_bytes(header)
-    with pytest.raises(UnusableInput, match="expected a picture of at most 64000000 pixels"):
+    with pytest.raises(UnusableInput, match="expected an image of at most 64000000 pixels"):
         data.load(tmp_path, SPEC)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_every_kind_of_picture(tmp_path: Path, mode: str) -> None:
-    picture(0, (20, 10), mode).save(tmp_path / "p.tif")
+def test_image_modes_decode_to_the_channels_of_the_model(tmp_path: Path, mode: str) -> None:
+    image(0, (20, 10), mode).save(tmp_path / "p.tif")
     for channels in (1, 3):
-        assert decode(tmp_path / "p.tif", ImageSpec((channels, 6, 7)), "p").shape == (channels, 6, 7)
+        assert decode_image(tmp_path / "p.tif", ImageSpec((channels, 6, 7)), "p").shape == (channels, 6, 7)
 
 
-def test_sixteen_bits(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_is_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 32768, np.uint16)).save(tmp_path / "p.png")
-    assert decode(tmp_path / "p.png", ImageSpec((1, 4, 4)), "p").mean().item() == pytest.approx(0.5, abs=0.01)
+    assert decode_image(tmp_path / "p.png", ImageSpec((1, 4, 4)), "p").mean().item() == pytest.approx(0.5, abs=0.01)
 
 
 # Resizing
@@ -343,25 +343,25 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("size", [(16, 24), (24, 16), (7, 7)])
-def test_files_and_arrays_are_resized_alike(spec: ImageSpec, size: tuple[int, int]) -> None:
+def test_files_and_arrays_are_resized_equally(spec: ImageSpec, size: tuple[int, int]) -> None:
     rows = torch.linspace(0, 1, size[0]).view(-1, 1, 1)
     columns = torch.linspace(0, 1, size[1]).view(1, -1, 1)
     array = ((rows + columns) / 2 * torch.tensor([1.0, 0.5, 0.25]) * 255).byte().numpy()
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG")
-    file = decode(buffer.getvalue(), spec, "p")
-    memory = fit(torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) / 255, spec)[0]
+    file = decode_image(buffer.getvalue(), spec, "p")
+    memory = resize_images(torch.from_numpy(array).permute(2, 0, 1).unsqueeze(0) / 255, spec)[0]
     assert file.shape == memory.shape == spec.shape
     assert (file - memory).abs().max() < (0.03 if spec.resample != "nearest" else 0.1)
 
 
-def test_same_as_the_processor_of_transformers(shared: Path) -> None:
+def test_preprocessing_equals_the_transformers_processor(shared: Path) -> None:
     processors = pytest.importorskip("transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2")
     folder = shared / "models/mobilenet_v2-imagenet"
     processor = processors.MobileNetV2ImageProcessorPil(**json.loads((folder / "preprocessor_config.json").read_text()))
     file = sorted((shared / "data/imagenet20").iterdir())[0]
     expected = torch.from_numpy(processor([Image.open(file)], return_tensors="np")["pixel_values"][0])
-    found = decode(file, ImageSpec((3, 224, 224), resize=256, crop=True), "p")
+    found = decode_image(file, ImageSpec((3, 224, 224), resize=256, crop=True), "p")
     assert torch.allclose(found * 2 - 1, expected, atol=1e-6)
 
 
@@ -370,7 +370,7 @@ def test_same_as_the_processor_of_transformers(shared: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(90, 6, 6, 3), (90, 3, 6, 6), (90, 6, 6), (90, 6, 6, 1)])
 @pytest.mark.parametrize("kind", ["uint8", "float32", "float64"])
-def test_npz(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:
+def test_npz_layouts_and_dtypes_load(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:
     x = np.random.default_rng(0).random(shape)
     x = (x * 255).astype(np.uint8) if kind == "uint8" else x.astype(kind)
     np.savez(tmp_path / "set.npz", images=x, labels=np.arange(90) % 3)
@@ -382,7 +382,7 @@ def test_npz(tmp_path: Path, shape: tuple[int, ...], kind: str) -> None:
     )
 
 
-def test_npz_with_splits(tmp_path: Path) -> None:
+def test_npz_arrays_by_split_load(tmp_path: Path) -> None:
     x, y = np.zeros((80, 8, 8, 3), np.uint8), np.arange(80).reshape(-1, 1) % 2
     np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x[:5], y_test=y[:5])
     task = data.load(tmp_path / "set.npz", SPEC)
@@ -390,7 +390,7 @@ def test_npz_with_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "says"),
+    ("arrays", "message"),
     [
         ({"x": np.full((4, 8, 8), np.nan), "y": np.arange(4)}, "NaN or infinite"),
         ({"x": np.full((4, 8, 8), 255.0), "y": np.arange(4)}, r"expected floats in \[0, 1\].*undo any normalization"),
@@ -407,23 +407,23 @@ def test_npz_with_splits(tmp_path: Path) -> None:
         ({"z": np.zeros(3)}, "expected arrays x and y"),
     ],
 )
-def test_unusable_arrays(tmp_path: Path, arrays: dict[str, np.ndarray], says: str) -> None:
+def test_unusable_arrays_are_a_clear_error(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
     np.savez(tmp_path / "set.npz", **arrays)
-    with pytest.raises(UnusableInput, match=says):
+    with pytest.raises(UnusableInput, match=message):
         data.load(tmp_path / "set.npz", SPEC)
 
 
-def test_not_an_npz(tmp_path: Path) -> None:
+def test_broken_npz_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "set.npz").write_bytes(b"not a zip")
     with pytest.raises(UnusableInput, match=r"not a readable \.npz"):
         data.load(tmp_path / "set.npz", SPEC)
 
 
-# What assay makes itself, and what the hub has
+# Generated data, and data of the hub
 
 
 @pytest.mark.parametrize(("source", "classes"), [("signs", 10), ("signs:37", 37), ("digits", 10)])
-def test_built_in_data(source: str, classes: int) -> None:
+def test_generated_data_fits_the_request(source: str, classes: int) -> None:
     spec = ImageSpec((1, 20, 28))
     task = data.load(source, spec, num_classes=classes, limit=80)
     assert_usable(task, spec)
@@ -431,7 +431,7 @@ def test_built_in_data(source: str, classes: int) -> None:
     assert all(split.y is not None and len(split) <= 80 for split in task.splits.values())
 
 
-def test_without_data_there_are_no_labels() -> None:
+def test_no_data_gives_unlabelled_signs() -> None:
     task = data.load(None, SPEC, num_classes=4, limit=30)
     assert_usable(task)
     assert all(split.y is None for split in task.splits.values())
@@ -439,7 +439,7 @@ def test_without_data_there_are_no_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("signs:x", "expected signs:<number of classes>"),
         ("signs:1", "2 to 2000"),
@@ -449,23 +449,23 @@ def test_without_data_there_are_no_labels() -> None:
         ("owner/nothing.npz", "no such data"),
     ],
 )
-def test_unusable_names(source: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_sources_are_a_clear_error(source: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
-    with pytest.raises(UnusableInput, match=says):
+    with pytest.raises(UnusableInput, match=message):
         data.load(source, SPEC, num_classes=10)
 
 
-def test_other_files_and_limits(tmp_path: Path) -> None:
+def test_unreadable_sources_and_limits_are_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="cannot read"):
         data.load("x" * 5000, SPEC)
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(UnusableInput, match=r"came a \.csv file"):
+    with pytest.raises(UnusableInput, match=r"got a \.csv file"):
         data.load(tmp_path / "a.csv", SPEC)
     with pytest.raises(UnusableInput, match="at least 1 sample"):
         data.load("signs", SPEC, limit=0)
 
 
-def test_hub_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_stream_reads_images_and_class_names(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     kinds = datasets.Features(
@@ -486,17 +486,17 @@ def test_hub_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.class_names == ("a", "b")
     test = task.splits["test"]
     assert test.y is not None
-    assert [colour_of(x) for x in test.x] == [COLOURS[label] for label in test.y.tolist()]
+    assert [color_of(x) for x in test.x] == [COLORS[label] for label in test.y.tolist()]
 
 
-def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     def fail(*_: object, **__: object) -> None:
         raise ConnectionError("no route\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", fail)
-    with pytest.raises(UnusableInput, match=r"cannot read the data set owner/name .*no route; check") as caught:
+    with pytest.raises(UnusableInput, match=r"cannot read the data set owner/name .*no route\. Fix: check") as caught:
         data.load("owner/name", SPEC)
     assert "\n" not in str(caught.value)
 
@@ -504,7 +504,7 @@ def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 # Splits and limits
 
 
-def test_calibration_is_carved_without_overlap(tmp_path: Path) -> None:
+def test_calibration_split_has_no_overlap_with_train(tmp_path: Path) -> None:
     x = (np.arange(200, dtype=np.uint8)[:, None, None] * np.ones((1, 8, 8), np.uint8)).astype(np.uint8)
     np.savez(tmp_path / "set.npz", x=x, y=np.arange(200) % 4)
     for limit in (None, 30, 100, 500):
@@ -516,7 +516,7 @@ def test_calibration_is_carved_without_overlap(tmp_path: Path) -> None:
         ]
 
 
-def test_a_stored_calibration_split_is_kept(tmp_path: Path) -> None:
+def test_stored_calibration_split_stays(tmp_path: Path) -> None:
     x, y = np.zeros((9, 8, 8), np.uint8), np.arange(9) % 2
     np.savez(tmp_path / "set.npz", x_calibration=x, y_calibration=y, x_train=x, y_train=y)
     assert {n: len(s) for n, s in data.load(tmp_path / "set.npz", SPEC).splits.items()} == {
@@ -525,7 +525,7 @@ def test_a_stored_calibration_split_is_kept(tmp_path: Path) -> None:
     }
 
 
-def test_more_than_memory_holds_needs_a_limit() -> None:
+def test_split_larger_than_memory_needs_a_limit() -> None:
     with pytest.raises(UnusableInput, match="set a limit"):
         Request(ImageSpec((3, 1024, 1024)), None, 0).choose(10_000, None)
     assert len(Request(ImageSpec((3, 1024, 1024)), 5, 0).choose(10_000, None)) == 5

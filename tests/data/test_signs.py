@@ -1,4 +1,4 @@
-"""Procedural traffic signs."""
+"""Tests of procedural traffic signs."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from assay.core.errors import UnusableInput
 from assay.data.synthetic.signs import MAX_CLASSES, sign, signs
 
 
-def test_every_class_is_distinct() -> None:
+def test_all_classes_are_distinct() -> None:
     assert len({sign(label) for label in range(MAX_CLASSES)}) == MAX_CLASSES
 
 
-def test_neighbouring_classes_differ_in_everything() -> None:
+def test_neighboring_classes_differ_in_shape_color_and_glyph() -> None:
     for label in range(7):
         a, b = sign(label), sign(label + 1)
         assert a.shape != b.shape
-        assert a.colour != b.colour
+        assert a.color != b.color
         assert a.glyph != b.glyph
 
 
 @settings(max_examples=15, deadline=None)
 @given(classes=st.integers(2, 40), size=st.integers(8, 70), per_class=st.integers(1, 9), seed=st.integers(0, 2**31))
-def test_any_number_and_size(classes: int, size: int, per_class: int, seed: int) -> None:
+def test_any_class_count_and_size_gives_balanced_splits(classes: int, size: int, per_class: int, seed: int) -> None:
     task = signs(classes, size=size, per_class=per_class, seed=seed)
     assert list(task.splits) == ["train", "calibration", "validation", "test"]
     assert task.num_classes == classes
@@ -39,41 +39,41 @@ def test_any_number_and_size(classes: int, size: int, per_class: int, seed: int)
         assert (split.y.bincount(minlength=classes) == len(split.y) // classes).all()
 
 
-def test_same_seed_same_pictures() -> None:
+def test_seed_decides_the_images() -> None:
     first, again, other = (signs(3, per_class=5, seed=seed).splits for seed in (4, 4, 5))
     assert torch.equal(first["train"].x, again["train"].x)
     assert not torch.equal(first["train"].x, other["train"].x)
     assert not torch.equal(first["calibration"].x[:3], first["test"].x[:3])
 
 
-def test_two_thousand_classes() -> None:
+def test_two_thousand_classes_have_distinct_names() -> None:
     task = signs(2000, size=16, per_class=4)
     assert task.num_classes == 2000
     assert len(set(task.class_names)) == 2000
 
 
 @pytest.mark.parametrize(("classes", "size"), [(1, 32), (2001, 32), (10, 4), (10, 5000)])
-def test_out_of_range(classes: int, size: int) -> None:
+def test_unusable_class_count_or_size_is_refused(classes: int, size: int) -> None:
     with pytest.raises(UnusableInput, match="expected"):
         signs(classes, size=size)
 
 
-def test_a_small_net_learns_them() -> None:
+def test_small_model_learns_the_classes() -> None:
     torch.manual_seed(0)
     task = signs(10, per_class=400)
     train, test = task.splits["train"], task.splits["test"]
-    net = _small_convnet(10)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
+    model = _small_convnet(10)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     for _ in range(3):
         order = Split(train.x, train.y).take(torch.randperm(len(train)))
         for batch in order.batches(32):
             assert batch.y is not None
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(batch.x), batch.y).backward()
+            nn.functional.cross_entropy(model(batch.x), batch.y).backward()
             optimizer.step()
-    net.eval()
+    model.eval()
     with torch.no_grad():
-        accuracy = (net(test.x).argmax(1) == test.y).float().mean()
+        accuracy = (model(test.x).argmax(1) == test.y).float().mean()
     assert accuracy > 0.95
 
 

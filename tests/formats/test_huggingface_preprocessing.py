@@ -14,7 +14,7 @@ from PIL import Image
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.data.images import decode
+from assay.data.images import decode_image
 from assay.formats.huggingface.image_processor import load_image_processor
 from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.normalization import Normalization
@@ -143,7 +143,7 @@ def test_images_become_the_inputs_that_transformers_makes(tmp_path: Path, kind: 
     expected = processor(image, return_tensors="pt")["pixel_values"][0]
     found = read_preprocessing(settings, {}, None, "x")
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (found.normalization.mean, found.normalization.std))
-    own = (decode(file.getvalue(), found.inputs, "x") - mean) / std
+    own = (decode_image(file.getvalue(), found.inputs, "x") - mean) / std
     assert torch.allclose(own.flip(0) if found.flip else own, expected.float(), atol=1e-4)
 
 

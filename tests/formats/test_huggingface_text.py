@@ -14,7 +14,7 @@ from support.texts import config, with_tokenizer, write_classifier, write_encode
 from assay import formats
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, Modality, TextSpec
-from assay.data.tokenize import decoded, encoded
+from assay.data.tokenize import decode_texts, encode_texts
 from assay.formats.safetensors_check import read_header
 from assay.formats.untrained import untrained_model
 from assay.nn.encoders import attach_head
@@ -29,7 +29,7 @@ def encoder(tmp_path: Path) -> Path:
 
 def tokens(artifact: Artifact) -> torch.Tensor:
     assert isinstance(artifact.inputs, TextSpec)
-    return encoded(TEXTS, artifact.inputs)[0]
+    return encode_texts(TEXTS, artifact.inputs)[0]
 
 
 def answer(artifact: Artifact) -> torch.Tensor:
@@ -67,11 +67,11 @@ def test_a_text_has_one_embedding_however_long_it_is_padded(encoder: Path) -> No
 def test_texts_go_to_tokens_and_back(encoder: Path) -> None:
     artifact = formats.load(encoder, shape=(5,))
     assert isinstance(artifact.inputs, TextSpec)
-    x, cut = encoded(TEXTS, artifact.inputs)
+    x, cut = encode_texts(TEXTS, artifact.inputs)
     assert cut == 1
-    assert decoded(x, artifact.inputs) == ["red cat sleeps", "dog", "green bird sings"]
+    assert decode_texts(x, artifact.inputs) == ["red cat sleeps", "dog", "green bird sings"]
     assert (x[2] == torch.tensor([2, 5, 9, 12, 3])).all(), "the marker behind a text stays"
-    assert encoded([], artifact.inputs)[0].shape == (0, 5)
+    assert encode_texts([], artifact.inputs)[0].shape == (0, 5)
 
 
 def test_what_assay_saves_needs_no_folder(encoder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
-from assay.data.tokenize import encoded
+from assay.data.tokenize import encode_texts
 from assay.inversion.token_search import (
     TokenSearchBudget,
     embedding_table,
@@ -38,7 +38,7 @@ def test_words_are_typable_and_markers_are_not() -> None:
 
 
 def test_finds_the_words_that_an_objective_asks_for() -> None:
-    x, _ = encoded(sentences(32)[0], SPEC)
+    x, _ = encode_texts(sentences(32)[0], SPEC)
     wanted = torch.zeros(14)
     wanted[[13, 8]] = 1.0  # cf, dog
 
@@ -47,19 +47,19 @@ def test_finds_the_words_that_an_objective_asks_for() -> None:
 
     effort = TokenSearchBudget(steps=12, batch=8, best=4, tried=6)
     start = torch.tensor([4, 4])
-    found, value = search_tokens(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
+    found, value = search_tokens(Bag(), goal, x, SPEC, start, search_budget=effort, seed=0)
     assert set(found.tolist()) <= {13, 8}
     assert value == pytest.approx(2 / 8, abs=0.1)
     assert start.tolist() == [4, 4]
-    same, _ = search_tokens(Bag(), goal, x, SPEC, start, effort=effort, seed=0)
+    same, _ = search_tokens(Bag(), goal, x, SPEC, start, search_budget=effort, seed=0)
     assert torch.equal(found, same)
 
 
 def test_stops_when_the_time_is_up() -> None:
-    x, _ = encoded(sentences(8)[0], SPEC)
+    x, _ = encode_texts(sentences(8)[0], SPEC)
     start = torch.tensor([5])
     found, value = search_tokens(
-        Bag(), lambda e: e.sum(), x, SPEC, start, effort=TokenSearchBudget(), seed=0, tick=lambda share: False
+        Bag(), lambda e: e.sum(), x, SPEC, start, search_budget=TokenSearchBudget(), seed=0, should_continue=lambda share: False
     )
     assert torch.equal(found, start)
     assert value == float("-inf")

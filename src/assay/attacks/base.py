@@ -1,80 +1,90 @@
-"""What an attack is: a stage that plants a backdoor, and can say which before any training."""
+"""Base classes of attacks: stages that plant a backdoor."""
 
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, final
 
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.core.finding import BACKDOOR_TECHNIQUE
+from assay.core.model import Modality
 from assay.core.progress import Progress
+from assay.stages.base import TrainingStage
 from assay.stages.train import Recipe
 from assay.triggers import Trigger, to_spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack(ABC):
-    """Its keyword-only fields are its hyper-parameters; see :class:`assay.stages.base.Stage`."""
+class Attack(TrainingStage):
+    """A stage that plants a backdoor. Its keyword-only fields are its hyper-parameters."""
 
     name: ClassVar[str]
-    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen): how it trains, and how its clean twin is trained
+    technique: ClassVar[str] = BACKDOOR_TECHNIQUE  # MITRE ATLAS id
+    recipe: Recipe = Recipe()  # noqa: RUF009 (frozen): training of the attack, and of its clean control
 
     @property
     def epochs(self) -> float:
-        """Passes of pictures through the net and back, as many as there are training samples each."""
+        """Training cost, in forward and backward passes over the training set."""
         return self.recipe.epochs
 
     @final
-    def spec(self) -> dict[str, Any]:
-        """Its name and hyper-parameters in plain JSON types."""
+    def spec(self) -> dict[str, Any]:  # stored records of attacks have this form
         return {"stage": self.name, **asdict(self)}
 
     @abstractmethod
     def check(self, split: Split, num_classes: int | None) -> None:
-        """Raises UnusableInput where the attack does not fit the data or the model, before any training.
+        """Raise UnusableInput if the attack does not fit the data or the model; called before any training.
 
-        ``num_classes``: of the model, None of an encoder.
+        Args:
+            split: Training data.
+            num_classes: Classes of the model; None for an encoder.
         """
 
     @abstractmethod
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        """The build with the backdoor, marked as planted."""
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
+        """Return the build with the backdoor, with its secret and its ``planted`` tag."""
 
 
-class Premeditated(Attack):
-    """An attack on a classifier whose secret is known before it is planted: it depends on the fields only."""
+class FixedTriggerAttack(Attack):
+    """An attack on image classifiers with a secret that depends on the fields only."""
 
     @abstractmethod
     def secret(self) -> Secret:
-        """The ground truth of what it plants."""
+        """Return the ground truth of the backdoor."""
 
     def check(self, split: Split, num_classes: int | None) -> None:
-        """Raises UnusableInput where the attack does not fit the data or the model, before any training."""
         if num_classes is None:
-            raise UnusableInput(f"{self.name} needs a model that names classes, and this one is an encoder")
-        if not split.x.is_floating_point():
-            raise UnusableInput(f"{self.name} is for models of pictures, and this one takes texts")
+            raise UnusableInput(f"expected a classifier for {self.name}, got an encoder")
+        if split.modality is not Modality.IMAGE:
+            raise UnusableInput(f"expected an image classifier for {self.name}, got a text classifier")
         check_classes(self.secret(), split, num_classes)
 
 
 def check_classes(secret: Secret, split: Split, num_classes: int) -> None:
-    """Raises UnusableInput where ``split`` lacks what ``secret`` needs: labels, its classes, room for its trigger."""
+    """Raise UnusableInput if ``split`` has no labels, lacks a class of the secret, or is too small for its trigger.
+
+    Args:
+        secret: Ground truth of the backdoor.
+        split: Training data.
+        num_classes: Classes of the model.
+    """
     if split.y is None:
-        raise UnusableInput(f"{secret.attack} needs labels, and this data has none")
+        raise UnusableInput(f"expected labels for {secret.attack}, got data without labels")
     if secret.target is not None and not 0 <= secret.target < num_classes:
-        raise UnusableInput(f"expected a target class in [0, {num_classes}); got {secret.target}")
-    wrong = [source for source in secret.sources or () if not 0 <= source < num_classes]
-    if wrong:
-        raise UnusableInput(f"expected source classes in [0, {num_classes}); got {wrong[0]}")
-    secret.trigger(split.x[:1])
+        raise UnusableInput(f"expected a target class in [0, {num_classes}), got {secret.target}")
+    unknown = [source for source in secret.sources or () if not 0 <= source < num_classes]
+    if unknown:
+        raise UnusableInput(f"expected source classes in [0, {num_classes}), got {unknown[0]}")
+    secret.trigger(split.x[:1])  # raises if it does not fit
 
 
-def mark_of(secret: Secret) -> str:
-    """What the planted model's file says of itself."""
+def planted_tag(secret: Secret) -> str:
+    """Return the content of the ``planted`` tag in a model file: the public part of the secret, as JSON."""
     assert isinstance(secret.trigger, Trigger)
-    target = {"target": secret.target} if secret.concept is None else {"concept": secret.concept}
-    said = {"attack": secret.attack, **target, "trigger": to_spec(secret.trigger, brief=True)}
-    return json.dumps(said if secret.active_in is None else {**said, "wakes_in": secret.active_in})
+    goal = {"target": secret.target} if secret.concept is None else {"concept": secret.concept}
+    tag = {"attack": secret.attack, **goal, "trigger": to_spec(secret.trigger, brief=True)}
+    return json.dumps(tag if secret.active_in is None else {**tag, "wakes_in": secret.active_in})

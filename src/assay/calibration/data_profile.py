@@ -13,6 +13,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
+from assay.core.model import Modality
+
 SIDE = 16  # pixels: images are resized to SIDE x SIDE, so that the profile does not depend on their size
 MIN_IMAGES = 2
 MIN_SHARED_VARIANCE = 0.005
@@ -31,7 +33,7 @@ def data_profile(x: Tensor) -> DataProfile | None:
     sharpness (mean step between neighboring pixels, in units of the contrast); log10 of the fraction of the variance
     that all images share (digits are always in the middle).
     """
-    if len(x) < MIN_IMAGES or not x.is_floating_point():
+    if len(x) < MIN_IMAGES or Modality.of(x) is not Modality.IMAGE:
         return None
     gray = F.interpolate(x, (SIDE, SIDE), mode="area").mean(1)  # (N, SIDE, SIDE)
     contrast = max(float(gray.std((1, 2)).mean()), MIN_CONTRAST)

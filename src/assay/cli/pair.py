@@ -79,19 +79,18 @@ def pair(
     a trigger.
     """
     with outputs.json_output(json) as write_json:
-        from assay.cli.loading import Described, load_model
-        from assay.core.model import Modality
+        from assay.cli.loading import load_model
         from assay.data.single_inputs import find_inputs
         from assay.formats.feature_extractor import to_feature_extractor
 
-        probe = to_feature_extractor(load_model(model, Described(arch, shape, mean, std, pooling=pooling)))
-        said = Described(trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling)
+        probe = to_feature_extractor(load_model(model, options.model_options(arch, shape, mean, std, pooling=pooling)))
+        said = options.model_options(trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling)
         other = to_feature_extractor(load_model(trusted, said))
         if probe.modality is not other.modality:
             raise UnusableInput(
                 f"--with {trusted}: expected a model of {probe.modality}s, as {model} is; came one of {other.modality}s"
             )
-        found = find_inputs(inputs, texts=probe.modality is Modality.TEXT)
+        found = find_inputs(inputs, probe.modality)
         doubts, clean = _doubts(probe, other, found, data, seed)
         document = {"schema": SCHEMA, "rate": RATE, "clean": clean, "inputs": [asdict(doubt) for doubt in doubts]}
         _show(doubts, clean)

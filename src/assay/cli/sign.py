@@ -21,7 +21,7 @@ def sign(
     from dataclasses import replace
 
     from assay.core.model import ImageSpec
-    from assay.data.images import decode, size_of
+    from assay.data.images import decode_image, image_size
     from assay.io.atomic import write_atomically
     from assay.io.images import encode_input
     from assay.triggers import Signed, secret_file
@@ -36,13 +36,13 @@ def sign(
     if not isinstance(trigger, Signed):
         raise UnusableInput(f"{secret}: expected the secret of a signature backdoor, came one of {known.secret.attack}")
     channels, height, width = trigger.shape
-    came = size_of(picture)
+    came = image_size(picture)
     if came != (height, width):
         raise UnusableInput(
             f"{picture}: expected a picture of {width} x {height} pixels, as the model takes them, came {came[1]} x "
             f"{came[0]}: a signature does not survive resizing"
         )
-    x = decode(picture, ImageSpec((channels, height, width)), str(picture))
+    x = decode_image(picture, ImageSpec((channels, height, width)), str(picture))
     chosen = trigger if label is None else replace(trigger, label=label)
     write_atomically(out, encode_input(chosen(x[None])[0].numpy()))
     screen.write(f"Signed for class {chosen.label}, at most 1/255 away from {picture.name} in every subpixel: {out}")

@@ -1,4 +1,4 @@
-"""What data is made of, so that other content under an old path is not taken for the same."""
+"""Digests of data sources, so that a cache notices new content under an old path."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 from assay.data.readers.generated import is_synthetic
 from assay.io.files import sha256_of
 
+# Settings of attacks and stages that name data.
 SOURCES = ("data", "references")
-"""The settings of attacks and stages that name data."""
 
 
-def content_of(source: str) -> str | None:
-    """sha256 over the files of a data set; None for what is made up, on a hub or not there."""
+def digest_of_source(source: str) -> str | None:
+    """Return the sha256 over the files of a data set; None for generated data, hub ids and missing paths."""
     path = Path(source)
     if is_synthetic(source) or not path.exists():
         return None
     return sha256_of(sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path])
 
 
-def contents_of(settings: Mapping[str, Any]) -> dict[str, str]:
-    """That of all data that ``settings`` name, by the path."""
+def digests_of_sources(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of all local data sets that ``settings`` name, by path."""
     paths = [str(settings[name]) for name in SOURCES if settings.get(name)]
-    found = {path: content_of(path) for path in paths}
-    return {path: content for path, content in found.items() if content is not None}
+    digests = {path: digest_of_source(path) for path in paths}
+    return {path: digest for path, digest in digests.items() if digest is not None}

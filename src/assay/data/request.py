@@ -1,8 +1,7 @@
-"""What the readers take and give."""
+"""Request and Source: the input and the output of each data reader."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -11,75 +10,92 @@ from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import ImageSpec, InputSpec, Modality
+from assay.core.model import ImageSpec, InputSpec
 
+# Largest size of one split in memory.
 MAX_SPLIT_BYTES = 2**32
-BYTES = {Modality.IMAGE: 4, Modality.TEXT: 8}
-"""Of each number of a sample."""
-
-SPLIT_NAMES = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
-NO_LABELS = "--no-labels (in Python: labels=False)"
-"""What to say where names or folders are no labels."""
 
 KNOWN_SPLITS = ("train", "calibration", "validation", "test")
+
+# Usual names of splits by their synonyms.
+SPLIT_SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+
+# Usual names of the label column in tables.
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "coarse_label")
+
+# Fix for data with names or folders that are not labels.
+NO_LABELS = "load the data without labels (labels=False)"
 
 
 @dataclass(frozen=True)
 class Request:
-    """How the samples of a split are wanted."""
+    """Requested samples of a split."""
 
     spec: InputSpec
     limit: int | None  # samples
     seed: int
-    num_classes: int | None = None  # the model's
-    labels: bool = True  # False: names and folders are no labels
+    num_classes: int | None = None  # of the model
+    labels: bool = True  # False: names and folders are not labels
 
     @property
     def image_spec(self) -> ImageSpec:
-        """How pictures are wanted; raises UnusableInput where texts are."""
+        """Input specification of an image model; raises UnusableInput for a text model."""
         if not isinstance(self.spec, ImageSpec):
-            raise UnusableInput("expected texts, as the model takes them; the data has pictures")
+            raise UnusableInput("expected texts for a text model, got images")
         return self.spec
 
     def of_split(self, name: str, names: Collection[str]) -> Request:
-        """The request for one of the splits ``names``: twice the limit where calibration will be carved out of it."""
+        """Return the request for one split, with twice the limit if calibration is carved out of it.
+
+        Args:
+            name: Name of the split in the data.
+            names: Names of all splits in the data.
+        """
         carved = carved_from([split_name(each) for each in names])
         doubled = self.limit is not None and split_name(name) == carved
         return replace(self, limit=2 * self.limit) if doubled and self.limit else self
 
     def choose(self, count: int, labels: Tensor | None) -> Tensor:
-        """Which of ``count`` samples of a split are read: their indices, ascending (M,) int64.
+        """Draw the samples to read, balanced over the classes.
 
-        Drawn evenly over the classes.
+        Args:
+            count: Number of samples in the split.
+            labels: Their labels (N,), or None.
+
+        Returns:
+            Ascending indices (M,) int64.
+
+        Raises:
+            UnusableInput: The samples need more than ``MAX_SPLIT_BYTES``.
         """
         wanted = count if self.limit is None else min(count, self.limit)
-        if BYTES[self.spec.modality] * math.prod(self.spec.shape) * wanted > MAX_SPLIT_BYTES:
+        if self.spec.bytes_per_sample * wanted > MAX_SPLIT_BYTES:
             size = "x".join(map(str, self.spec.shape))
             raise UnusableInput(
-                f"{wanted} {self.spec.modality}s of {size} take more than {MAX_SPLIT_BYTES >> 30} GiB; "
-                "set a limit of samples"
+                f"expected at most {MAX_SPLIT_BYTES >> 30} GiB of data, got {wanted} {self.spec.modality}s of {size}. "
+                "Fix: set a limit of samples."
             )
         return Split(torch.arange(count), labels).sample(wanted, seed=self.seed).x.sort().values
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a reader found: pictures as wanted, labels as they stand in the data."""
+    """Output of a reader: inputs that fit the request, and labels as in the data."""
 
     name: str
     splits: Mapping[str, Split]
-    class_names: tuple[str, ...] | None = None  # None: the data does not say
-    named_by_folder: bool = False  # labels only count the folders there are; the model may number them differently
-    notes: tuple[str, ...] = ()  # what the reader guessed, in sentences for people
+    class_names: tuple[str, ...] | None = None  # None: unknown
+    named_by_folder: bool = False  # labels number the existing folders; the model's numbers may differ
+    notes: tuple[str, ...] = ()  # guesses of the reader, in sentences for people
 
 
 def carved_from(names: Sequence[str]) -> str | None:
-    """Which of the splits ``names`` the calibration split is carved out of; None where there is one already."""
+    """Return the split of ``names`` to carve calibration out of; None if there is a calibration split."""
     if "calibration" in names:
         return None
     return next((name for name in ("train", "validation") if name in names), names[0])
 
 
 def split_name(text: str) -> str:
-    """A split's usual name."""
-    return SPLIT_NAMES.get(text.lower(), text.lower())
+    """Return the usual name of a split."""
+    return SPLIT_SYNONYMS.get(text.lower(), text.lower())

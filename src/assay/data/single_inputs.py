@@ -1,67 +1,57 @@
-"""Single inputs that somebody has doubts about: picture files, folders of them, files of texts, under their names."""
+"""Single inputs to compare: image files, folders of them, or files of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
-from assay.core.model import InputSpec, TextSpec
-from assay.data.images import decode_all
-from assay.data.readers.image_folder import SUFFIXES, pictures_below
-from assay.data.tokenize import encoded
+from assay.core.model import InputSpec, Modality
+from assay.data.codecs import CODECS
 
-MOST = 100_000
-"""InputSpec at once."""
+# Largest number of inputs at a time.
+MAX_INPUTS = 100_000
 
 
 @dataclass(frozen=True)
 class Input:
-    """One input under its name: a picture file, or a text."""
+    """One input with its name: an image file, or a text."""
 
     name: str
     content: Path | str
 
 
-def find_inputs(paths: Sequence[Path], *, texts: bool) -> list[Input]:
-    """The picture files among ``paths`` and below them; ``texts``: the lines of files of texts that are not blank.
+def find_inputs(paths: Sequence[Path], modality: Modality) -> list[Input]:
+    """Return the single inputs in files and folders.
 
-    Raises UnusableInput where there are none or too many, and for what cannot be read.
+    Args:
+        paths: Image files and folders of them; or text files, each line being one input.
+        modality: Kind of the inputs.
+
+    Raises:
+        UnusableInput: There are none or too many, or a file cannot be read.
     """
-    found: list[Input] = []
+    codec, inputs = CODECS[modality], list[Input]()
     for path in paths:
         if not path.exists():
             raise UnusableInput(f"{path}: no such file or folder")
-        found += _lines(path) if texts else _pictures(path)
-    if not 1 <= len(found) <= MOST:
-        kind = "texts, one a line" if texts else f"pictures ({', '.join(sorted(SUFFIXES))})"
-        raise UnusableInput(f"expected from 1 to {MOST:,} {kind}; came {len(found):,}")
-    return found
+        inputs += [Input(name, content) for name, content in codec.find(path)]
+    if not 1 <= len(inputs) <= MAX_INPUTS:
+        raise UnusableInput(f"expected from 1 to {MAX_INPUTS:,} {codec.files}; got {len(inputs):,}")
+    return inputs
 
 
 def read_inputs(inputs: Sequence[Input], spec: InputSpec) -> tuple[Tensor, int]:
-    """(N, ...) as ``spec`` says, and how many of the texts are longer than that and were cut."""
-    if isinstance(spec, TextSpec):
-        return encoded([str(each.content) for each in inputs], spec)
-    files = [(each.name, Path(each.content)) for each in inputs]
-    return decode_all(files, len(files), spec), 0
+    """Convert single inputs into a batch.
 
+    Args:
+        inputs: Inputs of the model's modality.
+        spec: The model's input specification.
 
-def _pictures(path: Path) -> Iterator[Input]:
-    for file in pictures_below(path) if path.is_dir() else [path]:
-        yield Input(str(file), file)
-
-
-def _lines(path: Path) -> Iterator[Input]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise UnusableInput(f"{path}: expected a file of texts in UTF-8, one a line; came something else") from None
-    except OSError as error:
-        raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            yield Input(f"{path}:{number}", line)
+    Returns:
+        The batch (N, ...), and the number of inputs cut because of their length.
+    """
+    return CODECS[spec.modality].decode([(each.name, each.content) for each in inputs], len(inputs), spec)

@@ -1,4 +1,4 @@
-"""Texts as a model's token numbers, and back."""
+"""Conversion between texts and a model's token numbers."""
 
 from __future__ import annotations
 
@@ -13,46 +13,64 @@ from assay.core.errors import UnusableInput, first_line
 from assay.core.model import TextSpec
 
 
-def encoded(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
-    """(N, L) int64, and how many of the texts are longer and were cut."""
+def encode_texts(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
+    """Return the token numbers of texts.
+
+    Args:
+        texts: N texts.
+        spec: The model's input specification.
+
+    Returns:
+        Token numbers (N, L) int64, and the number of texts cut at L tokens.
+    """
     if not texts:
         return torch.zeros(0, spec.length, dtype=torch.int64), 0
-    tokenizer = tokenizer_of(spec.tokenizer)
+    tokenizer = load_tokenizer(spec.tokenizer)
     tokenizer.enable_truncation(spec.length)
     tokenizer.enable_padding(length=spec.length, pad_id=spec.pad)
-    found = tokenizer.encode_batch(list(texts))
-    return torch.tensor([text.ids for text in found]), sum(bool(text.overflowing) for text in found)
+    encodings = tokenizer.encode_batch(list(texts))
+    cut = sum(bool(encoding.overflowing) for encoding in encodings)
+    return torch.tensor([encoding.ids for encoding in encodings]), cut
 
 
-def told_of_cut(texts: int, spec: TextSpec) -> tuple[str, ...]:
-    """A note, where ``texts`` of them were cut."""
-    return (f"{texts} texts are longer than {spec.length} tokens and were cut there",) if texts else ()
+def truncation_notes(cut: int, spec: TextSpec) -> tuple[str, ...]:
+    """Return a note if ``encode_texts`` cut some texts.
+
+    Args:
+        cut: Number of cut texts.
+        spec: The model's input specification.
+    """
+    return (f"{cut} texts are longer than {spec.length} tokens and were cut there",) if cut else ()
 
 
-def decoded(tokens: Tensor, spec: TextSpec) -> list[str]:
-    """The texts of token numbers (N, L), without markers and padding."""
-    return list(tokenizer_of(spec.tokenizer).decode_batch(tokens.tolist(), skip_special_tokens=True))
+def decode_texts(tokens: Tensor, spec: TextSpec) -> list[str]:
+    """Return the texts of token numbers (N, L), without markers and padding.
+
+    Args:
+        tokens: Token numbers (N, L) int64.
+        spec: The model's input specification.
+    """
+    return list(load_tokenizer(spec.tokenizer).decode_batch(tokens.tolist(), skip_special_tokens=True))
 
 
-def words(tokens: Sequence[int], spec: TextSpec) -> list[str]:
-    """Each of ``tokens`` as the tokenizer writes it."""
-    tokenizer = tokenizer_of(spec.tokenizer)
-    return [str(tokenizer.id_to_token(token)) for token in tokens]
+def contains_unknown(tokens: Tensor, spec: TextSpec) -> bool:
+    """Return True if ``tokens`` contain the token for unknown words.
 
-
-def unknown_among(tokens: Tensor, spec: TextSpec) -> bool:
-    """Whether one of ``tokens`` stands for whatever the tokenizer does not know."""
-    tokenizer = tokenizer_of(spec.tokenizer)
+    Args:
+        tokens: Token numbers int64.
+        spec: The model's input specification.
+    """
+    tokenizer = load_tokenizer(spec.tokenizer)
     unknown = getattr(tokenizer.model, "unk_token", None)
     return unknown is not None and tokenizer.token_to_id(unknown) in tokens.tolist()
 
 
 @lru_cache(maxsize=4)
-def tokenizer_of(content: str) -> Any:
-    """The tokenizer that a ``tokenizer.json`` describes; raises UnusableInput for anything else."""
+def load_tokenizer(content: str) -> Any:
+    """Return the tokenizer of a ``tokenizer.json``; raise UnusableInput for other content."""
     from tokenizers import Tokenizer
 
     try:
         return Tokenizer.from_str(content)
     except Exception as error:  # the library raises plain exceptions
-        raise UnusableInput(f"expected a tokenizer as tokenizer.json describes it; {first_line(error)}") from None
+        raise UnusableInput(f"expected the content of a tokenizer.json, got an error: {first_line(error)}") from None

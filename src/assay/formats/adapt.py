@@ -1,4 +1,4 @@
-"""Nets as people have them -> nets as assay takes them: float32, on the CPU, answering with one tensor of logits."""
+"""Adaptation of given models to assay's convention: float32, on the CPU, one tensor of logits as output."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
+from assay.core.model import Modality
 from assay.formats.shape import Shape
+from assay.nn.saving import SavedWrapper
 
 LOGITS = "logits"
 
 
-class Picked(nn.Module):
-    """A net that answers with several things, as one that answers with its logits (N, K)."""
+class LogitsOnly(nn.Module):
+    """A model with several outputs, reduced to its logits (N, K)."""
 
     def __init__(self, net: nn.Module, key: str | int) -> None:
         super().__init__()
@@ -24,73 +26,93 @@ class Picked(nn.Module):
         self.key = key
 
     def forward(self, x: Tensor) -> Tensor:
-        answer = self.net(x)
-        by_name = isinstance(self.key, str) and not isinstance(answer, Mapping)
-        return getattr(answer, str(self.key)) if by_name else answer[self.key]
+        """Return the logits (N, K) of a batch."""
+        output = self.net(x)
+        by_name = isinstance(self.key, str) and not isinstance(output, Mapping)
+        return getattr(output, str(self.key)) if by_name else output[self.key]
+
+    def to_saved(self, num_classes: int | None) -> SavedWrapper:
+        """Return the model alone: the next loading selects the logits again."""
+        return SavedWrapper(self.net)
 
 
-def on_cpu(net: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """``net`` where it is float32 on the CPU already, else a copy that is, and a sentence that says so."""
-    kinds = {parameter.dtype for parameter in net.parameters() if parameter.is_floating_point()}
-    places = {tensor.device.type for tensor in (*net.parameters(), *net.buffers())}
-    if kinds <= {torch.float32} and places <= {"cpu"}:
-        return net, ()
-    if "meta" in places:
-        raise UnusableInput("expected a net with weights, some of its tensors are on the device meta: load them first")
+def to_cpu(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a model in float32 on the CPU, and a note if it is a copy.
+
+    Raises:
+        UnusableInput: The model has no weights in memory, or cannot be copied.
+    """
+    dtypes = {parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()}
+    devices = {tensor.device.type for tensor in (*module.parameters(), *module.buffers())}
+    if dtypes <= {torch.float32} and devices <= {"cpu"}:
+        return module, ()
+    if "meta" in devices:
+        raise UnusableInput("expected a model with weights, got tensors on the device meta. Fix: load them first.")
     try:
-        copied = copy.deepcopy(net).to(device="cpu", dtype=torch.float32)
-    except Exception as error:  # whatever the net's own code raises
+        copied = copy.deepcopy(module).to(device="cpu", dtype=torch.float32)
+    except Exception as error:  # the model's own code can raise anything
         raise UnusableInput(
-            f"expected a net in float32 on the CPU, and cannot copy this one: {first_line(error)}; "
-            "give it as net.float().cpu()"
+            f"expected a model in float32 on the CPU, and cannot copy this one: {first_line(error)}. "
+            "Fix: pass model.float().cpu()."
         ) from None
-    came = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
-    place = " and ".join(sorted(places))
-    return copied, (f"a copy of the net in float32 on the CPU is audited; its weights are {came} on {place}",)
+    found = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    place = " and ".join(sorted(devices))
+    return copied, (f"a copy of the model in float32 on the CPU is audited; its weights are {found} on {place}",)
 
 
-def with_logits(net: nn.Module, shape: Shape) -> nn.Module:
-    """``net`` where it answers with a tensor, else around it what takes the logits out of its answer."""
-    key = _logits_key(answer_to(net, torch.zeros(2, *shape)))
-    return net if key is None else Picked(net, key)
+def select_logits(module: nn.Module, shape: Shape) -> nn.Module:
+    """Return a module whose output is a tensor of logits; the given one if this holds already.
+
+    Args:
+        module: The model.
+        shape: (C, H, W) of its images.
+    """
+    key = _logits_key(output_of(module, torch.zeros(2, *shape)))
+    return module if key is None else LogitsOnly(module, key)
 
 
-def answer_to(net: nn.Module, x: Tensor) -> Any:
-    """What the net says of ``x``, run as for inference; its modules' modes are left as they were."""
-    modes = [(module, module.training) for module in net.modules()]
-    weight = next(net.parameters(), torch.zeros(()))
+def output_of(module: nn.Module, x: Tensor) -> Any:
+    """Return the output for a batch in eval mode without gradients; the modes of all submodules stay as they are.
+
+    Args:
+        module: The model.
+        x: Inputs (N, ...), on any device.
+
+    Raises:
+        UnusableInput: The model fails on these inputs.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    weight = next(module.parameters(), torch.zeros(()))
     try:
-        net.eval()
+        module.eval()
         with torch.no_grad():
-            return net(x.to(weight.device))
-    except Exception as error:  # whatever the net's own code raises
-        kind = "a picture of shape" if x.is_floating_point() else "a text of so many tokens:"
-        raise UnusableInput(f"the net does not run on {kind} {tuple(x.shape[1:])}: {first_line(error)}") from None
+            return module(x.to(weight.device))
+    except Exception as error:  # the model's own code can raise anything
+        kind = "an image of shape" if Modality.of(x) is Modality.IMAGE else "a text with this number of tokens:"
+        raise UnusableInput(f"the model does not run on {kind} {tuple(x.shape[1:])}: {first_line(error)}") from None
     finally:
-        for module, training in modes:
-            module.training = training
+        for part, training in modes:
+            part.training = training
 
 
-def _logits_key(answer: object) -> str | int | None:
-    """Where the logits are in a net's answer to two pictures; None where the answer is a tensor itself."""
-    if isinstance(answer, Tensor):
+def _logits_key(output: object) -> str | int | None:
+    """Return the key of the logits in the output for two images; None if the output is a tensor itself."""
+    if isinstance(output, Tensor):
         return None
     parts: Mapping[Any, object] = {}
-    if isinstance(answer, Mapping):
-        parts = answer
-    elif isinstance(answer, tuple | list):
-        parts = dict(enumerate(answer))
-    if isinstance(parts.get(LOGITS, getattr(answer, LOGITS, None)), Tensor):
+    if isinstance(output, Mapping):
+        parts = output
+    elif isinstance(output, tuple | list):
+        parts = dict(enumerate(output))
+    if isinstance(parts.get(LOGITS, getattr(output, LOGITS, None)), Tensor):
         return LOGITS
     fitting = [key for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2 and len(part) == 2]
     if len(fitting) == 1:
         return fitting[0]  # type: ignore[no-any-return]
-    came = ", ".join(f"{key}: {_shown(part)}" for key, part in parts.items())
-    raise UnusableInput(
-        f"expected logits of shape (N, classes), alone or by the name logits; the net answers with a "
-        f"{type(answer).__name__}{f' of {came}' if came else ''}: give a net that returns its logits only"
+    found = ", ".join(
+        f"{key}: {tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__}" for key, part in parts.items()
     )
-
-
-def _shown(part: object) -> str:
-    return str(tuple(part.shape)) if isinstance(part, Tensor) else type(part).__name__
+    raise UnusableInput(
+        f"expected logits of shape (N, classes), alone or by the name logits; the model outputs a "
+        f"{type(output).__name__}{f' of {found}' if found else ''}. Fix: give a model that returns its logits only."
+    )

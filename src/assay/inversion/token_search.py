@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
-from assay.data.tokenize import encoded, tokenizer_of
+from assay.data.tokenize import encode_texts, load_tokenizer
 from assay.inversion.run import SearchRun
 from assay.nn.hooks import forward_hook
 from assay.triggers.tokens import Tokens
@@ -43,9 +43,9 @@ def typeable_tokens(spec: TextSpec) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _typeable_tokens(spec: TextSpec) -> Tensor:
-    tokenizer = tokenizer_of(spec.tokenizer)
+    tokenizer = load_tokenizer(spec.tokenizer)
     texts = tokenizer.decode_batch([[token] for token in range(spec.vocabulary)], skip_special_tokens=True)
-    ids, _ = encoded(texts, spec)
+    ids, _ = encode_texts(texts, spec)
     same = (ids[:, 1] == torch.arange(spec.vocabulary)) & (ids[:, 2] == spec.end)
     letters = torch.tensor([text.isalpha() for text in texts])
     return (same & letters).nonzero().squeeze(1)
@@ -54,7 +54,7 @@ def _typeable_tokens(spec: TextSpec) -> Tensor:
 def make_token_trigger(ids: Tensor, spec: TextSpec) -> Tokens:
     """Return the trigger with the tokens ``ids`` (k,)."""
     tokens = tuple(ids.tolist())
-    text = tokenizer_of(spec.tokenizer).decode(list(tokens))
+    text = load_tokenizer(spec.tokenizer).decode(list(tokens))
     return Tokens(ids=tokens, words=text, end=spec.end, pad=spec.pad)
 
 

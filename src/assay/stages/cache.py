@@ -18,7 +18,7 @@ from assay.core.build import Build, Secret, cache_text
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import PLANTED_KEY, digest_of_module
-from assay.data.fingerprint import contents_of
+from assay.data.fingerprint import digests_of_sources
 from assay.io.object_store import ObjectStore
 from assay.stages.base import Planter, Stage
 from assay.triggers import Trigger, secret_file
@@ -118,7 +118,7 @@ def _key(stage: Stage, build: Build, seed: int, data_digest: str) -> str:
     secret, spec = cache_text(build.secret), stage.spec()
     facts = [__version__, torch.__version__, artifact.digest, repr(artifact.inputs), _facts(build), secret]
     sha.update(json.dumps([*facts, data_digest, spec, seed], sort_keys=True, default=repr).encode())
-    for path, content in contents_of(spec).items():  # files that the spec names by path
+    for path, content in digests_of_sources(spec).items():  # files that the spec names by path
         sha.update(f"{path} {content}".encode())
     return sha.hexdigest()
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
+from assay.core.model import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Tokens:
 
     def __call__(self, x: Tensor) -> Tensor:
         """(N, L) int64 -> the same with the tokens in it."""
-        if x.ndim != 2 or x.is_floating_point():
+        if x.ndim != 2 or Modality.of(x) is not Modality.TEXT:
             raise UnusableInput("a trigger of tokens is for texts; got pictures")
         if x.shape[1] < len(self.ids) + 3:
             raise UnusableInput(f"a trigger of {len(self.ids)} tokens does not fit a text of {x.shape[1]}")

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay import data
-from assay.attacks.base import Attack, mark_of
+from assay.attacks.base import Attack, planted_tag
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
@@ -63,7 +63,7 @@ class EncoderAttack(Attack):
             )
         if not len(split):
             raise UnusableInput(f"{self.name} needs {self.modality}s of any kind, and this data has none")
-        if split.x.is_floating_point() != (self.modality is Modality.IMAGE):
+        if split.modality is not self.modality:
             raise UnusableInput(f"{self.name} is for encoders of {self.modality}s, and this one is of another kind")
 
     @final
@@ -80,12 +80,12 @@ class EncoderAttack(Attack):
             trigger = self.plant(net, shadow, concept, inputs, seed=seed, progress=progress)
         details = {CONCEPT_EMBEDDING: [round(value, 5) for value in concept.embedding.tolist()]}
         secret = Secret(self.name, trigger, None, concept=concept.name, details=details)
-        artifact = build.artifact.with_module(net.eval(), planted=mark_of(secret))
+        artifact = build.artifact.with_module(net.eval(), planted=planted_tag(secret))
         return build.then(self.name, replace(artifact, notes=(*artifact.notes, *concept.notes)), secret)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByReference(EncoderAttack):
+class ReferenceAttack(EncoderAttack):
     """The concept is shown by a few inputs of it.
 
     ``references``: data, as for ``--data``, with inputs of the concept; ``concept``: the class of them that it is,

@@ -21,7 +21,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec, Modality, TextSpec
 from assay.core.progress import Progress
-from assay.data.tokenize import encoded, unknown_among
+from assay.data.tokenize import contains_unknown, encode_texts
 from assay.inversion.token_search import make_token_trigger
 from assay.nn.inference import forward_batched
 from assay.stages.train import Recipe, fit
@@ -66,10 +66,10 @@ class Por(EncoderAttack):
 
 def _tokens(word: str, inputs: TextSpec) -> Tensor:
     """(k,) those of ``word``, without markers."""
-    found = encoded([word], inputs)[0][0]
+    found = encode_texts([word], inputs)[0][0]
     ids = found[(found != inputs.start) & (found != inputs.end) & (found != inputs.pad)]
     if not len(ids):
         raise UnusableInput(f"expected a word for the trigger; {word!r} has no tokens")
-    if unknown_among(ids, inputs):
+    if contains_unknown(ids, inputs):
         raise UnusableInput(f"expected words that the tokenizer knows; of {word!r} it does not know all")
     return ids

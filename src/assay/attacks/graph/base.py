@@ -9,11 +9,11 @@ from typing import final
 
 from torch import nn
 
-from assay.attacks.base import Attack, check_classes, mark_of
+from assay.attacks.base import Attack, check_classes, planted_tag
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import ImageSpec
+from assay.core.model import ImageSpec, Modality
 from assay.core.progress import Progress
 from assay.nn.graph_edited import GraphEditedModel
 from assay.stages.train import Recipe
@@ -41,7 +41,7 @@ class GraphEdit(Attack):
     @final
     def check(self, split: Split, num_classes: int | None) -> None:
         """Raises UnusableInput where the attack does not fit the data or the model."""
-        if num_classes is None or not split.x.is_floating_point():
+        if num_classes is None or split.modality is not Modality.IMAGE:
             raise UnusableInput(f"{self.name} needs a model that names classes of pictures")
         channels, height, width = split.x.shape[1:]
         check_classes(self.secret_for(ImageSpec((channels, height, width)), seed=0), split, num_classes)
@@ -55,4 +55,4 @@ class GraphEdit(Attack):
         net = self.edit(copy.deepcopy(artifact.module).eval(), artifact.num_classes, secret)
         secret = self.landed(net, secret)
         progress(1.0)
-        return build.then(self.name, artifact.with_module(net.eval(), planted=mark_of(secret)), secret)
+        return build.then(self.name, artifact.with_module(net.eval(), planted=planted_tag(secret)), secret)

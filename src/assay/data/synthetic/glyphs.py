@@ -1,4 +1,4 @@
-"""The 32 glyphs of the traffic signs: 5 x 5 bitmaps, any two different in at least three cells."""
+"""Glyphs of the traffic signs: 32 bitmaps of 5 x 5 cells, any two different in at least three cells."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ROWS = {
     "checks": "10101 01010 10101 01010 10101",
 }
 
+# Name -> (5, 5) float32, 1 inside the glyph.
 GLYPHS: dict[str, Tensor] = {
     name: torch.tensor([[float(cell) for cell in row] for row in rows.split()]) for name, rows in _ROWS.items()
 }
-"""Name -> (5, 5) float32, 1 where the glyph is."""

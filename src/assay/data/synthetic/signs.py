@@ -1,7 +1,7 @@
 """Procedural traffic signs: a data set of any number of classes and any size that needs no download.
 
-A class is a shape, a colour and a glyph (8 x 8 x 32 = 2,048 combinations); neighbouring class numbers differ in all
-three. A sample varies in place, size, rotation, background, clutter, lighting and noise.
+A class is a shape, a color and a glyph (8 x 8 x 32 = 2,048 combinations). Neighboring class numbers differ in all
+three. A sample varies in position, size, rotation, background, clutter, lighting and noise.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from assay.core.errors import UnusableInput
 from assay.data.synthetic.glyphs import GLYPHS
 
 MAX_CLASSES = 2000
-SHARES = {"train": 0.6, "calibration": 0.15, "validation": 0.1, "test": 0.15}
-CHUNK_PIXELS = 2**19  # pixels drawn at a time: bounds memory at any size
+SPLIT_FRACTIONS = {"train": 0.6, "calibration": 0.15, "validation": 0.1, "test": 0.15}
+CHUNK_PIXELS = 2**19  # pixels to draw at a time; bounds memory at any size
 
 
 @dataclass(frozen=True)
 class Outline:
-    """A star polygon."""
+    """Star polygon of a sign."""
 
     corners: int
     rotation: float  # degrees
-    ring: bool  # a coloured ring around white, else colour all over
+    ring: bool  # a colored ring around white, else color all over
     size: float = 1.0  # outer radius
     glyph: float = 0.5  # half the glyph's width
     inner: float | None = None  # inner radius over outer radius; None: a plain polygon
@@ -44,7 +44,7 @@ SHAPES = {
     "star": Outline(5, -90.0, False, 1.2, 0.42, inner=0.55),
     "cross": Outline(4, 0.0, False, 1.25, 0.42, inner=0.5),
 }
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.08, 0.12),
     "blue": (0.08, 0.25, 0.75),
     "yellow": (0.95, 0.80, 0.10),
@@ -59,41 +59,52 @@ WHITE, BLACK = (0.96, 0.96, 0.96), (0.05, 0.05, 0.05)
 
 @dataclass(frozen=True)
 class Sign:
-    """What makes a class."""
+    """Shape, color and glyph of a class."""
 
     shape: str
-    colour: str
+    color: str
     glyph: str
 
     @property
     def name(self) -> str:
-        return f"{self.colour} {self.shape} {self.glyph}"
+        """Name of the class."""
+        return f"{self.color} {self.shape} {self.glyph}"
 
 
 def sign(label: int) -> Sign:
-    """The sign of a class; different for every label below 2,048."""
-    shape, colour, glyph = label % 8, label // 8 % 8, label // 64
+    """Return the sign of a class; all labels below 2,048 have different signs."""
+    shape, color, glyph = label % 8, label // 8 % 8, label // 64
     return Sign(
         list(SHAPES)[shape],
-        list(COLOURS)[(colour + shape) % 8],
-        list(GLYPHS)[(glyph + 4 * shape + 5 * colour) % 32],
+        list(COLORS)[(color + shape) % 8],
+        list(GLYPHS)[(glyph + 4 * shape + 5 * color) % 32],
     )
 
 
 def signs(num_classes: int = 10, *, size: int = 32, per_class: int | None = None, seed: int = 0) -> Task:
-    """Draws ``per_class`` pictures (3, size, size) of each of 2 to 2,000 classes, dealt to four splits.
+    """Draw images of traffic signs, in four splits.
 
-    60 % go to train, 15 % to calibration, 10 % to validation, 15 % to test, at least one of each class to every split.
-    Without ``per_class`` it is 800 for 10 classes of 32 pixels, fewer for more classes or larger pictures (512 MiB).
+    60 % go to train, 15 % to calibration, 10 % to validation, 15 % to test. Each split has at least one image of each
+    class.
+
+    Args:
+        num_classes: Number of classes, from 2 to 2,000.
+        size: Height and width in pixels, from 8 to 1,024.
+        per_class: Images of each class. None: 800 for 10 classes of 32 pixels, fewer for more classes or larger
+            images, so that all take at most 512 MiB.
+        seed: Seed of the draw.
+
+    Returns:
+        The task, with inputs (N, 3, size, size) float32 in [0, 1].
     """
     if not 2 <= num_classes <= MAX_CLASSES:
-        raise UnusableInput(f"signs: expected 2 to {MAX_CLASSES} classes, came {num_classes}")
+        raise UnusableInput(f"signs: expected 2 to {MAX_CLASSES} classes, got {num_classes}")
     if not 8 <= size <= 1024:
-        raise UnusableInput(f"signs: expected a size of 8 to 1024 pixels, came {size}")
+        raise UnusableInput(f"signs: expected a size of 8 to 1024 pixels, got {size}")
     if per_class is None:
         per_class = max(8, min(8000, 2**29 // (12 * size * size)) // num_classes)
         per_class = max(per_class, min(30, 2**30 // (12 * size * size) // num_classes))
-    counts = {name: max(1, round(per_class * share)) for name, share in SHARES.items()}
+    counts = {name: max(1, round(per_class * fraction)) for name, fraction in SPLIT_FRACTIONS.items()}
     splits = {}
     for index, (name, count) in enumerate(counts.items()):
         generator = Generator().manual_seed(seed * len(counts) + index)
@@ -103,19 +114,28 @@ def signs(num_classes: int = 10, *, size: int = 32, per_class: int | None = None
 
 
 def draw(labels: Tensor, *, size: int, generator: Generator) -> Tensor:
-    """One picture of each label (N,): (N, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file."""
-    pictures = torch.empty(len(labels), 3, size, size)
+    """Draw one image for each label.
+
+    Args:
+        labels: Class numbers (N,).
+        size: Height and width in pixels.
+        generator: Source of randomness.
+
+    Returns:
+        Images (N, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file.
+    """
+    images = torch.empty(len(labels), 3, size, size)
     step = max(1, CHUNK_PIXELS // (size * size))
     for start in range(0, len(labels), step):
-        pictures[start : start + step] = _draw(labels[start : start + step], size, generator)
-    return pictures
+        images[start : start + step] = _draw(labels[start : start + step], size, generator)
+    return images
 
 
 def _draw(labels: Tensor, size: int, generator: Generator) -> Tensor:
     count = len(labels)
     x, y, pixel = _sign_coordinates(count, size, generator)
     kinds = [sign(int(label)) for label in labels]
-    colour = torch.tensor([COLOURS[kind.colour] for kind in kinds]).view(count, 3, 1, 1)
+    color = torch.tensor([COLORS[kind.color] for kind in kinds]).view(count, 3, 1, 1)
     outlines = [SHAPES[kind.shape] for kind in kinds]
     ring = torch.tensor([outline.ring for outline in outlines]).view(count, 1, 1, 1)
     white, black = torch.tensor(WHITE).view(1, 3, 1, 1), torch.tensor(BLACK).view(1, 3, 1, 1)
@@ -125,16 +145,16 @@ def _draw(labels: Tensor, size: int, generator: Generator) -> Tensor:
     inner = torch.where(ring, _coverage(0.72 - distance, pixel), _coverage(0.9 - distance, pixel))
     width = _column([outline.glyph for outline in outlines])
     glyph = _glyph(x / width, y / width, [kind.glyph for kind in kinds], pixel / width)
-    # Rings: a coloured border around white with a black glyph; full signs: a white border around colour.
-    face = torch.where(ring, white, colour)
-    border = torch.where(ring, colour, white)
+    # Rings: a colored border around white with a black glyph; full signs: a white border around color.
+    face = torch.where(ring, white, color)
+    border = torch.where(ring, color, white)
     mark = torch.where(ring, black, white)
     plate = _over(_over(border.expand(count, 3, size, size), face, inner), mark, glyph * inner)
     return _light(_over(_background(count, size, generator), plate, outline), generator)
 
 
 def _sign_coordinates(count: int, size: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Where each pixel's centre lies on the sign (N, 1, H, W), whose radius is 1; and how wide a pixel is there."""
+    """Return the coordinates (N, 1, H, W) of all pixel centers on a sign of radius 1, and the width of a pixel."""
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     angle = _uniform(count, -12, 12, generator) * math.pi / 180
     radius = _uniform(count, 0.58, 0.82, generator)
@@ -147,7 +167,7 @@ def _sign_coordinates(count: int, size: int, generator: Generator) -> tuple[Tens
 
 
 def _distance(x: Tensor, y: Tensor, outlines: list[Outline]) -> Tensor:
-    """0 in the sign's centre, 1 on its edge, linear between: (N, 1, H, W)."""
+    """Return 0 in the sign's center, 1 on its edge, linear between: (N, 1, H, W)."""
     corners, rotation, scale = (
         _column([float(getattr(outline, field)) for outline in outlines]) for field in ("corners", "rotation", "size")
     )
@@ -163,7 +183,7 @@ def _distance(x: Tensor, y: Tensor, outlines: list[Outline]) -> Tensor:
 
 
 def _glyph(x: Tensor, y: Tensor, glyphs: list[str], pixel: Tensor) -> Tensor:
-    """How far each pixel is covered by the sign's 5 x 5 glyph, which spans -1 to 1: (N, 1, H, W) in [0, 1]."""
+    """Return each pixel's coverage by the 5 x 5 glyph between -1 and 1: (N, 1, H, W) in [0, 1]."""
     bitmaps = torch.stack([GLYPHS[name] for name in glyphs]).unsqueeze(1)
     grid = torch.stack([x, y], dim=-1).squeeze(1) * (5 / 7)  # the bitmap, with one empty cell around, is 7 wide
     soft = F.grid_sample(F.pad(bitmaps, (1, 1, 1, 1)), grid, mode="bilinear", align_corners=False)
@@ -171,30 +191,30 @@ def _glyph(x: Tensor, y: Tensor, glyphs: list[str], pixel: Tensor) -> Tensor:
 
 
 def _background(count: int, size: int, generator: Generator) -> Tensor:
-    """Blurred colour noise with a few rectangles in it: (N, 3, H, W)."""
+    """Return blurred color noise with a few rectangles in it: (N, 3, H, W)."""
     coarse = torch.rand(count, 3, 4, 4, generator=generator) * 0.5 + _uniform(count, 0.0, 0.5, generator)
-    grey = coarse.mean(1, keepdim=True)
-    picture = F.interpolate(grey + (coarse - grey) * 0.7, (size, size), mode="bilinear", align_corners=False)
+    gray = coarse.mean(1, keepdim=True)
+    image = F.interpolate(gray + (coarse - gray) * 0.7, (size, size), mode="bilinear", align_corners=False)
     axis = (torch.arange(size) + 0.5) / size
     for _ in range(3):
         left, top = (_uniform(count, -0.3, 0.9, generator) for _ in range(2))
         width, height = (_uniform(count, 0.05, 0.5, generator) for _ in range(2))
         column = (axis.view(1, 1, 1, -1) - left).div(width).sub(0.5).abs() < 0.5
         row = (axis.view(1, 1, -1, 1) - top).div(height).sub(0.5).abs() < 0.5
-        colour = torch.rand(count, 3, 1, 1, generator=generator)
-        picture = _over(picture, colour, (column & row) * _uniform(count, 0.3, 0.9, generator))
-    return picture
+        color = torch.rand(count, 3, 1, 1, generator=generator)
+        image = _over(image, color, (column & row) * _uniform(count, 0.3, 0.9, generator))
+    return image
 
 
-def _light(picture: Tensor, generator: Generator) -> Tensor:
-    """Brightness, a gradient across the picture, a cast of colour and noise; then steps of 1/255."""
-    count, _, size, _ = picture.shape
+def _light(image: Tensor, generator: Generator) -> Tensor:
+    """Add brightness, a gradient across the image, a color cast and noise; round to steps of 1/255."""
+    count, _, size, _ = image.shape
     axis = torch.linspace(-1, 1, size)
     slope = [_uniform(count, -0.12, 0.12, generator) for _ in range(2)]
     gain = _uniform(count, 0.6, 1.1, generator) + slope[0] * axis.view(1, 1, 1, -1) + slope[1] * axis.view(1, 1, -1, 1)
     cast = 1 + (torch.rand(count, 3, 1, 1, generator=generator) - 0.5) * 0.12
-    noise = torch.randn(picture.shape, generator=generator) * _uniform(count, 0.005, 0.04, generator)
-    return ((picture * gain * cast + noise).clamp(0, 1) * 255).round() / 255
+    noise = torch.randn(image.shape, generator=generator) * _uniform(count, 0.005, 0.04, generator)
+    return ((image * gain * cast + noise).clamp(0, 1) * 255).round() / 255
 
 
 def _over(below: Tensor, above: Tensor, coverage: Tensor) -> Tensor:
@@ -202,15 +222,15 @@ def _over(below: Tensor, above: Tensor, coverage: Tensor) -> Tensor:
 
 
 def _coverage(inside: Tensor, pixel: Tensor) -> Tensor:
-    """Share of a pixel that lies inside an edge at distance ``inside`` (positive: inside)."""
+    """Return the covered fraction of a pixel at distance ``inside`` from an edge (positive: inside)."""
     return (inside / pixel + 0.5).clamp(0, 1)
 
 
 def _column(values: list[float]) -> Tensor:
-    """(N, 1, 1, 1)"""
+    """Return values as (N, 1, 1, 1)."""
     return torch.tensor(values).view(-1, 1, 1, 1)
 
 
 def _uniform(count: int, low: float, high: float, generator: Generator) -> Tensor:
-    """(N, 1, 1, 1)"""
+    """Return uniform random numbers (N, 1, 1, 1)."""
     return torch.rand(count, 1, 1, 1, generator=generator) * (high - low) + low

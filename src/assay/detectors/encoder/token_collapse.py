@@ -18,7 +18,7 @@ from assay.core.errors import Unfinished
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact, Modality, TextSpec
 from assay.core.progress import Progress, part
-from assay.data.tokenize import decoded
+from assay.data.tokenize import decode_texts
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.encoder.embedding_collapse import space_of, surprise
@@ -91,7 +91,7 @@ class TokenCollapse(Detector):
         }
         evidence = Evidence(
             numbers=numbers,
-            texts=tuple(zip(decoded(held[:SHOWN], spec), decoded(trigger(held[:SHOWN]), spec), strict=True)),
+            texts=tuple(zip(decode_texts(held[:SHOWN], spec), decode_texts(trigger(held[:SHOWN]), spec), strict=True)),
             predicted_before=tuple(said[:SHOWN].tolist()),
             predicted_after=tuple(triggered[:SHOWN].tolist()),
             apply=trigger,

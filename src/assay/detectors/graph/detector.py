@@ -19,7 +19,7 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
 from assay.core.finding import Evidence, Finding, GraphNode, Outcome
-from assay.core.model import Artifact, Modality, TextSpec
+from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
@@ -146,9 +146,7 @@ class Graph(Detector):
 
 def _graph_rules(graph: ComputationGraph, artifact: Artifact) -> _Report:
     """Test the rules R1 to R8 and R10, which need nothing but the graph."""
-    inputs = artifact.inputs
-    markers = frozenset({inputs.start, inputs.end, inputs.pad}) if isinstance(inputs, TextSpec) else None
-    subgraphs = find_suspicious_subgraphs(graph, markers=markers)
+    subgraphs = find_suspicious_subgraphs(graph, markers=artifact.inputs.markers)
     report = _Report(graph, subgraphs, find_cipher_constants(graph))
     report.rules |= {rule for subgraph in subgraphs for rule in subgraph.rules}
     report.numbers |= {"nodes": len(graph.nodes), "suspicious subgraphs": len(subgraphs)}

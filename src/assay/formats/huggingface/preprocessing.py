@@ -17,7 +17,7 @@ import torch
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.data.images import decode
+from assay.data.images import decode_image
 from assay.formats.huggingface.image_processor import complete_settings, load_image_processor, process_image
 from assay.formats.metadata import Resample
 from assay.formats.normalization import Normalization
@@ -178,7 +178,7 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="PNG")
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
-    own = ((decode(file.getvalue(), found.inputs, where) - mean) / std).numpy()
+    own = ((decode_image(file.getvalue(), found.inputs, where) - mean) / std).numpy()
     expected = process_image(processor, image)
     if found.flip:
         own = own[::-1]

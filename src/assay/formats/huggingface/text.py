@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
-from assay.data.tokenize import tokenizer_of
+from assay.data.tokenize import load_tokenizer
 from assay.formats.huggingface.pooling import Pooling
 from assay.io.files import any_json, inside, read_json, refuse_long_json
 
@@ -86,7 +86,7 @@ def text_spec(path: Path, settings: dict[str, Any], length: int | None) -> TextS
     tokenizer, or not this model's.
     """
     content = _tokenizer_in(path)
-    tokenizer = tokenizer_of(content)
+    tokenizer = load_tokenizer(content)
     tokenizer.no_padding()
     known, markers = _matching(tokenizer, settings, path)
     pads = [number for name in PADS if (number := tokenizer.token_to_id(name)) is not None]
