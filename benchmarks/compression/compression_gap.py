@@ -23,10 +23,11 @@ from lib.rows import SHARED, auc, cifar_resnet, kept, save
 from reference_models.null_images import PHOTOS
 
 from assay import data
-from assay.auditing.run import LOST_AGREEMENT
-from assay.auditing.verdict import LOWEST_ACCURACY, Footing, judge, scores_of
+from assay.auditing.detection import MAX_DISAGREEMENT
+from assay.auditing.verdict import MIN_ACCURACY, Preconditions, judge, scores_of
 from assay.bench.spec import ValidityCriteria
 from assay.calibration.file import load_shipped
+from assay.calibration.matching import MatchedNull
 from assay.calibration.null import FALSE_ALARM_RATE, NullDistribution
 from assay.calibration.reference import detector_of
 from assay.core.build import Build, Secret
@@ -102,7 +103,7 @@ def in_form(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
     form = variants.make(name, build.artifact, clean, seed=seed)
     agreement = float((predict(form.module, clean.x) == predict(build.artifact.module, clean.x)).float().mean())
     row = {**sleepers.rates(form.module, build.task, build.secret), "agreement": agreement}
-    if 1 - agreement <= LOST_AGREEMENT:
+    if 1 - agreement <= MAX_DISAGREEMENT:
         finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
         numbers = dict(finding.evidence.numbers)
         row |= {"status": finding.outcome.status, "reason": finding.reason, "seconds": round(finding.seconds, 1)}
@@ -171,11 +172,10 @@ def _judged(model: dict[str, Any], null: NullDistribution) -> dict[str, Any]:
         VariantResult(form, "", None, outcome=VariantOutcome.TESTED if "status" in row else VariantOutcome.BROKEN)
         for form, row in forms.items()
     )
-    verdict = judge(findings, results, null, Footing(SAMPLES))
+    verdict = judge(findings, results, MatchedNull(null), Preconditions(SAMPLES))
     scores = scores_of(findings)
-    joined = null.with_candidate(scores)
-    behind = joined.statistic(joined.models[-1].scores)
-    strongest = None if behind is None else behind.tests[0]
+    comparison = null.compare(scores)
+    strongest = None if comparison is None else comparison.tests[0]
     target = None if strongest is None else scores[strongest].target
     return {
         "statistic": verdict.statistic,
@@ -189,13 +189,13 @@ def _judged(model: dict[str, Any], null: NullDistribution) -> dict[str, Any]:
 
 def _learned(model: dict[str, Any]) -> bool:
     """Of a net that did not (a clean twin's training may diverge) no audit would say anything."""
-    return bool(model["forms"]["full"]["clean_accuracy"] >= LOWEST_ACCURACY)
+    return bool(model["forms"]["full"]["clean_accuracy"] >= MIN_ACCURACY)
 
 
 def _works(model: dict[str, Any]) -> bool:
     band, full, awake = ValidityCriteria(), model["forms"]["full"], model["forms"][model["wakes_in"]]
     learned = full["clean_twin_clean_accuracy"] - full["clean_accuracy"] <= band.drop
-    usable = awake["agreement"] >= 1 - LOST_AGREEMENT
+    usable = awake["agreement"] >= 1 - MAX_DISAGREEMENT
     return full["attack_success"] <= band.inactive_asr and awake["attack_success"] >= band.asr and learned and usable
 
 

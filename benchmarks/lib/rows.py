@@ -17,11 +17,12 @@ from assay import formats
 from assay._version import __version__
 from assay.auditing.api import audit
 from assay.auditing.inputs import clean_samples
-from assay.auditing.plan import looks_at
-from assay.auditing.verdict import Footing, decide
+from assay.auditing.plan import is_default_test
+from assay.auditing.verdict import Preconditions, decide
 from assay.bench import statistics
 from assay.calibration.data_profile import data_profile
 from assay.calibration.file import load_shipped
+from assay.calibration.matching import match
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import detector_of
 from assay.core.dataset import Task
@@ -110,8 +111,9 @@ def against(null: NullDistribution | None, row: dict) -> dict:
         for name, value in row["variants"].items()
     )
     accuracy = next(form.accuracy for form in forms if form.name == "full")
-    footing = Footing(row["samples"], row["classes"], accuracy=accuracy)
-    verdict, null = decide(findings, forms, null, footing, row["data"])
+    preconditions = Preconditions(row["samples"], row["classes"], accuracy=accuracy)
+    compared_with = None if null is None else match(null, accuracy, row["data"])
+    verdict, null = decide(findings, forms, compared_with, preconditions)
     p_values = {
         test: [score, null.p_value(test, score) if null and score is not None else None, target]
         for test, (score, _, target) in row["findings"].items()
@@ -127,8 +129,8 @@ def _left_out(name: str, reason: str) -> VariantResult:
 
 def runs_now(test: str) -> bool:
     """Whether an audit runs it by default."""
-    form = test.rpartition("/")[0]
-    return any(looks_at(form, detector) for detector in default_detectors() if detector.name == detector_of(test))
+    form, detectors = test.rpartition("/")[0], default_detectors()
+    return any(is_default_test(form, detector) for detector in detectors if detector.name == detector_of(test))
 
 
 def decided(row: dict) -> bool:

@@ -24,7 +24,7 @@ from lib import rows as common
 from lib.rows import SHARED, kept, save
 
 from assay._version import __version__
-from assay.auditing.api import reference_from
+from assay.auditing.calibrate import Calibration, score_clean_model
 from assay.bench import driver
 from assay.bench.executors import LocalExecutor
 from assay.bench.guard import run_guarded
@@ -78,9 +78,8 @@ def pictures(name: str) -> Task:
 def measure(number: int, name: str, nets: Path) -> dict:
     (artifact, _), family = again(number, nets), FAMILIES[name]
     start = time.perf_counter()
-    found = reference_from(
-        to_feature_extractor(artifact), pictures(name), variant_names=FORMS, seed=number, family=family
-    )
+    settings = Calibration(FORMS, seed=number)
+    found = score_clean_model(to_feature_extractor(artifact), pictures(name), settings, family=family)
     return {
         "kind": plan(number)["kind"],
         "arch": artifact.arch,

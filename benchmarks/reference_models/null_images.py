@@ -31,9 +31,11 @@ from safetensors.torch import load_file, save_file
 
 from assay import formats
 from assay._version import __version__
-from assay.auditing.inputs import SAMPLES, clean_samples
-from assay.auditing.run import LOST_AGREEMENT, Asked, examine
-from assay.auditing.verdict import LOWEST_ACCURACY, scores_of
+from assay.auditing.detection import MAX_DISAGREEMENT, RunContext, run_tests
+from assay.auditing.inputs import MAX_SAMPLES, clean_samples
+from assay.auditing.plan import plan_audit
+from assay.auditing.prepare import describe
+from assay.auditing.verdict import MIN_ACCURACY, scores_of
 from assay.bench import driver
 from assay.bench.executors import LocalExecutor
 from assay.bench.guard import run_guarded
@@ -54,6 +56,7 @@ from assay.detectors.compression.compression_gap import WINDOWS
 from assay.formats.torch_module import from_module
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.head import replace_head
+from assay.nn.modes import eval_mode
 from assay.stages.train import Recipe, fit
 from assay.stages.variants import DEFAULT
 from reference_models.null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
@@ -147,7 +150,7 @@ def measure(number: int) -> dict:
     assert test.y is not None
     with torch.no_grad():
         facts["accuracy"] = float((artifact.module(test.x).argmax(1) == test.y).float().mean())
-    return facts if facts["accuracy"] < LOWEST_ACCURACY else facts | scored(artifact, task, number)
+    return facts if facts["accuracy"] < MIN_ACCURACY else facts | scored(artifact, task, number)
 
 
 def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
@@ -183,7 +186,9 @@ def scored(
     forms: tuple[str, ...] = DEFAULT,
     detectors: tuple[Detector, ...] | None = None,
 ) -> dict:
-    found = examine(artifact, clean_samples(task, artifact, seed=number).split, Asked(forms, detectors, number), None)
+    with eval_mode(artifact.module):
+        inputs = describe(artifact, clean_samples(task, artifact, seed=number), None, seed=number)
+        found = run_tests(inputs, plan_audit(inputs.artifact, forms, detectors, None), RunContext(number))
     return {
         "scores": {test: score.value for test, score in scores_of(found.findings).items()},
         "targets": {f"{f.variant}/{f.detector}": f.target for f in found.findings},
@@ -253,7 +258,7 @@ def _missing(model: dict, forms: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(
         form
         for form in forms
-        if f"{form}/{CompressionGap.name}" not in model["scores"] and 1 - agreement.get(form, 1.0) <= LOST_AGREEMENT
+        if f"{form}/{CompressionGap.name}" not in model["scores"] and 1 - agreement.get(form, 1.0) <= MAX_DISAGREEMENT
     )
 
 
@@ -300,7 +305,7 @@ def _together(known: dict, found: dict) -> dict:
 
 def reference(number: int, model: dict) -> CleanReferenceModel:
     """One row of the null."""
-    clean = task_of(model, number).split("calibration").sample(SAMPLES, seed=number)
+    clean = task_of(model, number).split("calibration").sample(MAX_SAMPLES, seed=number)
     family = FAMILIES[model["kind"].split("-")[0]]
     scores = {test: Score(value, model["targets"][test]) for test, value in model["scores"].items()}
     return CleanReferenceModel(scores, origin(model), model["accuracy"], family, data_profile(clean.x) or ())

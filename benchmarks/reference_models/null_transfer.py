@@ -13,9 +13,10 @@ from dataclasses import replace
 
 from lib.rows import runs_now, save
 
-from assay.auditing.inputs import SAMPLES as FULL_SAMPLE
-from assay.auditing.verdict import Footing, decide
+from assay.auditing.inputs import MAX_SAMPLES
+from assay.auditing.verdict import Preconditions, decide
 from assay.calibration.file import load_shipped
+from assay.calibration.matching import match
 from assay.calibration.null import FALSE_ALARM_RATE, NullDistribution
 from assay.calibration.reference import CleanReferenceModel, detector_of
 from assay.core.finding import Finding, Outcome
@@ -29,8 +30,8 @@ def p_value(model: CleanReferenceModel, others: NullDistribution) -> float | Non
         for test, score in model.scores.items()
         if known.covers(detector_of(test))  # an audit does not run what nobody could compare
     )
-    footing = Footing(FULL_SAMPLE, accuracy=model.accuracy)
-    verdict, _ = decide(findings, (), others, footing, model.data)
+    compared_with = match(others, model.accuracy, model.data)
+    verdict, _ = decide(findings, (), compared_with, Preconditions(MAX_SAMPLES, accuracy=model.accuracy))
     return None if verdict.rate is None else verdict.p_value
 
 

@@ -26,7 +26,7 @@ from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, Un
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
-from assay.formats.normalization import AS_IT_IS
+from assay.formats.normalization import UNKNOWN_NORMALIZATION
 from assay.stages.variants import DEFAULT
 
 FULL: dict[str, Any] = {"detectors": TOY_DETECTORS, "variant_names": ("full",)}
@@ -155,7 +155,7 @@ def test_with_neither_labels_nor_a_normalization_nobody_can_tell() -> None:
     result = audit(net, (x, None), shape=SHAPE, null=null_of(), **FULL)
     assert result.verdict == "inconclusive"
     assert "neither labels nor a normalization are known" in result.reason
-    assert AS_IT_IS in result.notes
+    assert UNKNOWN_NORMALIZATION in result.notes
 
 
 def test_a_net_that_answers_with_probabilities_is_audited_like_its_logits() -> None:
@@ -225,9 +225,9 @@ def test_labels_of_another_task_cannot_clear_a_net() -> None:
 X, Y = torch.rand(6, *SHAPE), torch.arange(6) % 4
 
 UNUSABLE = {
-    "another shape": ((torch.rand(6, 3, 9, 9), Y), "expected pictures of shape (3, 8, 8)"),
+    "another shape": ((torch.rand(6, 3, 9, 9), Y), "expected images of the model's shape (3, 8, 8)"),
     "channels last": ((X.permute(0, 2, 3, 1), Y), "got (8, 8, 3)"),
-    "one picture": ((X[0], None), "expected pictures of shape"),
+    "one picture": ((X[0], None), "expected images of the model's shape"),
     "bytes": (((255 * X).byte(), Y), "divide by 255"),
     "normalized": ((4 * X - 2, Y), "in [0, 1]"),
     "NaN": ((X / torch.tensor(0.0) * 0, Y), "in [0, 1]"),

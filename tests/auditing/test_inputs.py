@@ -20,7 +20,7 @@ from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.detectors import LatentShift
-from assay.formats.normalization import AS_IT_IS
+from assay.formats.normalization import UNKNOWN_NORMALIZATION
 
 QUICK: dict[str, Any] = {"variant_names": "full", "detectors": "latent-shift"}
 
@@ -39,7 +39,7 @@ def test_names_and_files_do_as_well_as_objects(null: Path) -> None:
     assert result.null is not None
     assert result.null.name == "toys"
     assert (result.data_samples, result.variants[0].accuracy) == (len(x), 1.0)
-    assert (result.model.shape, result.notes) == (SHAPE, (AS_IT_IS,))
+    assert (result.model.shape, result.notes) == (SHAPE, (UNKNOWN_NORMALIZATION,))
     assert result.command == (
         "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors='latent-shift', "
         f"null={str(null)!r}, seed=0)"
@@ -60,7 +60,7 @@ def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, 
         Image.fromarray(pixels).save(tmp_path / f"IMG_{1000 + index}.png")
     result = audit(net.half(), tmp_path, shape=SHAPE, null=null, **QUICK)
     copied, assumed, numbers = result.notes
-    assert assumed == AS_IT_IS
+    assert assumed == UNKNOWN_NORMALIZATION
     assert "float16" in copied
     assert "not taken for classes" in numbers
     assert result.variants[0].accuracy is None

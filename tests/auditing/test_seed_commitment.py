@@ -15,7 +15,7 @@ from assay.cli import main
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.formats.torch_module import from_module
-from assay.stages.export import to_onnx
+from assay.graphs.export import to_onnx
 
 WIDTH, COUNT, SEED, SALT = 6, 40, 11, "sixteen characters"
 FEATURES = RandomFeatures(width=WIDTH, count=COUNT)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from support.nulls import null_of_rows, scores_of
 
 from assay.auditing.verdict import Footing, judge
-from assay.calibration.null import MIN_FAMILY_SIZE, FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, NullDistribution, Statistic
-from assay.calibration.tail import TAIL_START, Tail
+from assay.calibration.null import FALSE_ALARM_RATE, MIN_FAMILY_SIZE, MIN_REFERENCE_MODELS, NullDistribution, Statistic
 from assay.calibration.reference import WELL_TRAINED, CleanReferenceModel, Score, make_test_id
+from assay.calibration.tail import TAIL_START, Tail
 from assay.core.finding import Finding, Outcome
 from assay.core.result import VariantOutcome, VariantResult
 

@@ -19,7 +19,7 @@ from assay.core.model import Artifact
 from assay.detectors import PatchScan, default_detectors
 from assay.detectors.requirement import Requirement
 from assay.stages.train import Recipe
-from assay.stages.variants import BESIDE, DEFAULT
+from assay.stages.variants import COMPARISON_ONLY, DEFAULT
 from assay.triggers import Patch
 
 TARGET = 6
@@ -70,7 +70,7 @@ def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
     }
     assert set(plan.forms) == set(DEFAULT)
     beside = {form for form, test in plan.tests if Requirement.ORIGINAL_MODEL in test.needs}
-    assert beside == {"int8", *BESIDE}
+    assert beside == {"int8", *COMPARISON_ONLY}
     for form, test in (pair for pair in plan.tests if pair[1].needs_null):
         # Most clean nets do not bear the loss of a third of their filters: that form is not searched then.
         fewest = calibrate.ENOUGH if form == "filters-30" else calibrate.FEWEST_MODELS

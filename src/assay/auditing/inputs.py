@@ -26,7 +26,7 @@ from assay.core.options import ModelOptions
 from assay.data.codecs import CODECS
 from assay.detectors import default_detectors
 from assay.detectors.base import Detector
-from assay.formats.shape import written
+from assay.formats.shape import format_shape
 
 MAX_SAMPLES = 512  # clean samples of one audit
 KINDS = {False: "a classifier", True: "an encoder"}
@@ -110,7 +110,7 @@ def attach_reference(artifact: Artifact, reference: Artifact) -> Artifact:
 
 def _describe(artifact: Artifact) -> str:
     kind = "an encoder" if artifact.num_classes is None else f"{artifact.num_classes} classes"
-    return f"{kind}, inputs {written(artifact.inputs.shape)}"
+    return f"{kind}, inputs {format_shape(artifact.inputs.shape)}"
 
 
 def _weight_sizes(artifact: Artifact) -> list[int]:

@@ -1,4 +1,4 @@
-"""Which test looks at which form of a model."""
+"""Plan of an audit: the variants to make, and the detectors to run on each."""
 
 from __future__ import annotations
 
@@ -7,56 +7,100 @@ from dataclasses import dataclass
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
 from assay.core.model import Artifact
+from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Detector
 from assay.detectors.requirement import Requirement
+from assay.nn.encoders import find_cluster_probe
 from assay.stages import variants
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The forms to be made, and the tests on each in the order in which they run."""
+    """Variants to make, and tests in the order in which they run."""
 
-    forms: tuple[str, ...]
-    tests: tuple[tuple[str, Detector], ...]  # a form and what looks at it
+    variants: tuple[str, ...]
+    tests: tuple[tuple[str, Detector], ...]  # pairs of variant and detector
 
-    def on(self, form: str) -> tuple[Detector, ...]:
-        """The tests on one form."""
-        return tuple(detector for name, detector in self.tests if name == form)
+    def detectors_on(self, variant: str) -> tuple[Detector, ...]:
+        """Return the detectors to run on one variant."""
+        return tuple(detector for name, detector in self.tests if name == variant)
 
 
-def plan_of(given: Artifact, forms: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
-    """All that can be looked at: some tests are for the model as given, some for a form beside the full model."""
+def plan_audit(
+    artifact: Artifact,
+    names: tuple[str, ...],
+    detectors: tuple[Detector, ...] | None,
+    null: NullDistribution | None,
+) -> Plan:
+    """Return the plan of an audit.
 
-    def applies(form: str, detector: Detector) -> bool:
-        if form == "full":
-            return not _is_beside(detector) or given.reference is not None
+    Args:
+        artifact: The model; of an encoder, its cluster probe.
+        names: Variants to audit.
+        detectors: Chosen by the user; all of them run. None: the default ones.
+        null: The reference models that the model will be compared with; None: none.
+    """
+    if detectors is not None:
+        return plan_all(artifact, names, detectors)
+    if find_cluster_probe(artifact.module) is None:
+        return without_useless_tests(plan_all(artifact, names, default_detectors()), null)
+    fitting = tuple(test for test in encoder_detectors() if test.modality in (None, artifact.modality))
+    return plan_all(artifact, names, fitting)
+
+
+def plan_all(artifact: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
+    """Return the plan with all tests that are possible.
+
+    Some detectors run on the full model only. Detectors that compare two models run on each variant, compared with the
+    full model, and on the full model if there is a reference.
+
+    Args:
+        artifact: The model.
+        names: Variants to audit.
+        detectors: Detectors to run.
+    """
+
+    def applies(variant: str, detector: Detector) -> bool:
+        if variant == "full":
+            return not needs_second_model(detector) or artifact.reference is not None
         return detector.on_variants
 
-    return Plan(forms, tuple((form, test) for form in forms for test in detectors if applies(form, test)))
+    return Plan(names, tuple((name, detector) for name in names for detector in detectors if applies(name, detector)))
 
 
-def usual(plan: Plan, null: NullDistribution | None) -> Plan:
-    """What of it is worth its time where nobody chose the tests.
+def without_useless_tests(plan: Plan, null: NullDistribution | None) -> Plan:
+    """Return a plan of default detectors without the tests that cannot add to the verdict.
 
-    Those beside the full model take a while, and are left out where the models of ``null``, those that this one will be
-    compared with, have no scores on them.
+    Tests that compare a variant with the full model take long. They are left out if the reference models have no
+    scores on them. Variants without any test left are not made.
+
+    Args:
+        plan: All possible tests.
+        null: The reference models that the model will be compared with; None: none.
     """
-    default = plan.forms == variants.DEFAULT
+    default = plan.variants == variants.DEFAULT
 
-    def worth(form: str, detector: Detector) -> bool:
-        if _is_beside(detector) and form != "full":
-            return not null or (null.covers(detector.name) and len(null.scores(make_test_id(form, detector.name))) > 0)
-        return not default or looks_at(form, detector)
+    def useful(variant: str, detector: Detector) -> bool:
+        if needs_second_model(detector) and variant != "full":
+            test = make_test_id(variant, detector.name)
+            return not null or (null.covers(detector.name) and len(null.scores(test)) > 0)
+        return not default or is_default_test(variant, detector)
 
-    tests = tuple((form, detector) for form, detector in plan.tests if worth(form, detector))
-    idle = variants.BESIDE - {form for form, _ in tests} if default else frozenset()
-    return Plan(tuple(form for form in plan.forms if form not in idle), tests)
-
-
-def looks_at(form: str, detector: Detector) -> bool:
-    """Whether an audit of the usual forms looks at this one so: some are there for tests beside the full model only."""
-    return _is_beside(detector) or form not in variants.BESIDE
+    tests = tuple((name, detector) for name, detector in plan.tests if useful(name, detector))
+    unused = variants.COMPARISON_ONLY - {name for name, _ in tests} if default else frozenset()
+    return Plan(tuple(name for name in plan.variants if name not in unused), tests)
 
 
-def _is_beside(detector: Detector) -> bool:
+def is_default_test(variant: str, detector: Detector) -> bool:
+    """Return whether an audit of the default variants includes a test.
+
+    Args:
+        variant: Name; some default variants are only compared with the full model.
+        detector: A default detector.
+    """
+    return needs_second_model(detector) or variant not in variants.COMPARISON_ONLY
+
+
+def needs_second_model(detector: Detector) -> bool:
+    """Return whether a detector compares the model with another one."""
     return bool(detector.needs & Requirement.SECOND_MODEL)

@@ -1,174 +1,189 @@
-"""Every test on every form of a model: what an audit finds, before anybody judges it."""
+"""One audit in six steps: load, prepare, plan, run the tests, judge, report."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from torch import Tensor, nn
-
-from assay.auditing.plan import Plan, plan_of, usual
-from assay.auditing.verdict import Footing
-from assay.calibration.data_profile import Likeness, likeness
-from assay.calibration.null import Null
-from assay.core.dataset import Split
-from assay.core.errors import AssayError, UnusableInput, first_line
-from assay.core.finding import Finding
+from assay._version import __version__
+from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_keywords, python_call
+from assay.auditing.detection import AuditRun, RunContext, run_tests
+from assay.auditing.inputs import attach_reference, detectors_of, load_model
+from assay.auditing.limits import limits
+from assay.auditing.plan import Plan, plan_audit
+from assay.auditing.prepare import AuditInputs, prepare
+from assay.auditing.trigger_sweep import choose_trigger, sweep_trigger
+from assay.auditing.verdict import Verdict, decide
+from assay.calibration.null import NullDistribution
+from assay.calibration.reference import make_test_id
+from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
+from assay.core.options import ModelOptions
 from assay.core.progress import Step
-from assay.core.result import VariantOutcome, VariantResult
-from assay.detectors import default_detectors, encoder_detectors
-from assay.detectors.base import Detector
+from assay.core.result import Audit, ModelInfo, SweepPoint
 from assay.detectors.budget import Budget
-from assay.detectors.encoder.cluster_probe import in_form
-from assay.detectors.margin_units import in_margin_units
-from assay.nn.encoders import find_cluster_probe
-from assay.nn.inference import forward_batched
-from assay.nn.log_probs import LogProbabilities, are_probabilities
 from assay.nn.modes import eval_mode
-from assay.stages import variants
-
-LOST_AGREEMENT = 0.15
-"""A variant that disagrees with the model as given on more than this share of clean samples is broken, not audited."""
+from assay.stages.variants import DEFAULT
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be looked at, and for how long."""
+class Judgement:
+    """Verdict, findings with p-values, and the sweep of the trigger behind them."""
 
-    forms: tuple[str, ...]
-    detectors: tuple[Detector, ...] | None  # None: those of an audit that are worth their time
-    seed: int
-    budget: Budget = field(default_factory=Budget)
-    progress: Step = lambda what, share: None
-
-
-@dataclass(frozen=True)
-class Examined:
-    """A model and all that its tests found."""
-
-    artifact: Artifact  # its net answers with logits
-    footing: Footing
-    data: Likeness | None  # of the clean samples
+    verdict: Verdict
     findings: tuple[Finding, ...]
-    variants: tuple[VariantResult, ...]
+    sweep: tuple[SweepPoint, ...]
 
 
-def examine(artifact: Artifact, clean: Split, asked: Asked, null: Null | None) -> Examined:
-    """Run the tests on ``artifact`` with ``clean`` samples.
+def run_audit(
+    model: ModelSource,
+    data: DataSource,
+    options: ModelOptions,
+    config: AuditConfig,
+    *,
+    command: str | None = None,
+    progress: Step = lambda step, fraction: None,
+) -> Audit:
+    """Audit a model.
 
-    ``null``: what it will be compared with, which decides what is worth its time (``plan.usual``). Raises UnusableInput
-    for a net whose answers to the samples are not finite.
+    Args:
+        model: A path or hub id, a module in memory, or a loaded model.
+        data: Source of the clean samples.
+        options: For loading the model.
+        config: Of the audit.
+        command: Repeats this audit, for the report; None: the call in Python.
+        progress: Callback for the current step, and the fraction done.
+
+    Raises:
+        UnusableInput: The model or the data cannot be used.
     """
+    start = time.perf_counter()
+    artifact = load(model, options, config)
     with eval_mode(artifact.module):
-        full = None
-        if len(clean):
-            answers = _answers(artifact.module, clean.x)
-            full, artifact = answers.argmax(1), _in_logits(artifact, answers)
-        footing, data = _footing(artifact, clean, full), likeness(clean.x)
-        if asked.detectors is None and find_cluster_probe(artifact.module) is not None:
-            fitting = tuple(test for test in encoder_detectors() if test.modality in (None, artifact.modality))
-            plan = plan_of(artifact, asked.forms, fitting)
-        elif asked.detectors is None:
-            known = None if null is None else null.like(footing.accuracy, data)
-            plan = usual(plan_of(artifact, asked.forms, default_detectors()), known)
-        else:
-            plan = plan_of(artifact, asked.forms, asked.detectors)
-        findings, results = _tested(artifact, clean, full, plan, asked)
-    asked.progress("verdict", 1.0)
-    return Examined(artifact, footing, data, findings, results)
+        inputs = prepare(artifact, data, config)
+        plan = plan_tests(inputs, config)
+        context = RunContext(config.seed, Budget(config.budget), progress)
+        run = run_tests(inputs, plan, context)
+        judgement = judge_run(inputs, plan, run, config, context)
+    if command is None:
+        command = python_call(model, data, audit_keywords(options, config))
+    return report(inputs, run, judgement, config, command=command, seconds=time.perf_counter() - start)
 
 
-def _tested(
-    artifact: Artifact, clean: Split, full: Tensor | None, plan: Plan, asked: Asked
-) -> tuple[tuple[Finding, ...], tuple[VariantResult, ...]]:
-    """Every detector on every form; ``full`` (N,) is what the model as given says of the samples, None without any."""
-    findings: list[Finding] = []
-    results: list[VariantResult] = []
-    done = 0
-    for name in plan.forms:
-        asked.progress(f"making {name}", done / max(1, len(plan.tests)))
-        form, result = _variant(name, artifact, clean, full, asked)
-        results.append(result)
-        if form is not None:
-            form = in_margin_units(form if name == "full" else replace(form, reference=artifact), clean)
-        for detector in plan.on(name):
-            if form is not None:
+def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Artifact:
+    """Return the model, with the reference that it is compared with if one is given.
 
-                def tick(share: float, what: str = f"{name}: {detector.name}", before: int = done) -> None:
-                    asked.progress(what, (before + share) / len(plan.tests))
-
-                tick(0.0)
-                finding = detector(form, clean, seed=asked.seed, budget=asked.budget, progress=tick)
-                findings.append(replace(finding, variant=name))
-            done += 1
-    return tuple(findings), tuple(results)
+    Args:
+        model: A path or hub id, a module in memory, or a loaded model.
+        options: For loading the model.
+        config: Of the audit.
+    """
+    artifact = load_model(model, options)
+    if config.reference is not None:
+        artifact = attach_reference(artifact, load_model(config.reference, config.reference_options(options)))
+    return replace(artifact, name=str(model)) if isinstance(model, str | Path) else artifact
 
 
-def _variant(
-    name: str, artifact: Artifact, clean: Split, full: Tensor | None, asked: Asked
-) -> tuple[Artifact | None, VariantResult]:
-    """The form and how good it is; no form where it cannot be made or has lost what the model could."""
-    spec = variants.variant_of(name).spec
-    if full is None and name != "full":
-        return None, VariantResult(
-            name, spec, None, None, VariantOutcome.UNAVAILABLE, "needs clean samples: pass some with --data"
-        )
-    if asked.budget.left() <= 0 and name != "full":
-        return None, VariantResult(
-            name, spec, None, None, VariantOutcome.OUT_OF_TIME, "the budget ended before it was made"
-        )
-    try:
-        form = artifact if spec is None else in_form(name, artifact, clean, seed=asked.seed)
-        predictions = full if form is artifact else _predict(form.module, clean.x)
-    except AssayError as why:
-        return None, VariantResult(name, spec, None, None, VariantOutcome.UNAVAILABLE, str(why))
-    except Exception as error:  # a stranger's net can fail in any way: the other forms are still audited
-        if name == "full":
-            raise
-        return None, VariantResult(
-            name, spec, None, None, VariantOutcome.UNAVAILABLE, f"it could not be made: {first_line(error)}"
-        )
-    if full is None or predictions is None:
-        return form, VariantResult(name, spec, None, None)
-    agreement = float((predictions == full).float().mean())
-    accuracy = None if clean.y is None else float((predictions == clean.y).float().mean())
-    lost = ""
-    if 1 - agreement > LOST_AGREEMENT:
-        lost = f"agrees with the model as given on only {agreement:.0%} of the samples: compression broke it"
-    return (None if lost else form), VariantResult(
-        name, spec, accuracy, agreement, VariantOutcome.BROKEN if lost else VariantOutcome.TESTED, lost
+def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:
+    """Return the variants and the detectors of an audit.
+
+    Args:
+        inputs: The model and the samples.
+        config: Of the audit.
+    """
+    detectors = None if config.detectors is None else detectors_of(config.detectors)
+    null = None if inputs.compared_with is None else inputs.compared_with.overall
+    return plan_audit(inputs.artifact, audited_variants(inputs, config), detectors, null)
+
+
+def audited_variants(inputs: AuditInputs, config: AuditConfig) -> tuple[str, ...]:
+    """Return the variants to audit: of an encoder only the full model by default.
+
+    Deployed variants are made of the classifier that an encoder becomes, and are audited with that classifier.
+
+    Args:
+        inputs: The model.
+        config: Of the audit.
+    """
+    return ("full",) if inputs.is_encoder and config.variants == DEFAULT else config.variants
+
+
+def judge_run(inputs: AuditInputs, plan: Plan, run: AuditRun, config: AuditConfig, context: RunContext) -> Judgement:
+    """Return the verdict, the p-values, and the sweep of the trigger behind them.
+
+    Args:
+        inputs: The model, the samples and the reference models.
+        plan: The tests.
+        run: Their findings.
+        config: Of the audit.
+        context: Seed, budget and progress.
+    """
+    verdict, null = decide(run.findings, run.variants, inputs.compared_with, inputs.preconditions)
+    findings = tuple(calibrate(finding, null) for finding in run.findings)
+    trigger = choose_trigger(findings, verdict.strongest, plan)
+    if trigger is None:
+        return Judgement(verdict, findings, ())
+    audited = {name: run.made.get(name) for name in audited_variants(inputs, config)}
+    return Judgement(verdict, findings, sweep_trigger(inputs.artifact, inputs.samples.split, trigger, audited, context))
+
+
+def calibrate(finding: Finding, null: NullDistribution | None) -> Finding:
+    """Return a finding with its p-value against the reference models behind the verdict.
+
+    Args:
+        finding: Of one test.
+        null: The reference models; None: there are none.
+    """
+    if finding.outcome is not Outcome.SCORED or finding.score is None or null is None:
+        return finding
+    test = make_test_id(finding.variant, finding.detector)
+    return replace(finding, p_value=null.p_value(test, finding.score), null_scores=tuple(null.scores(test).tolist()))
+
+
+def report(
+    inputs: AuditInputs, run: AuditRun, judgement: Judgement, config: AuditConfig, *, command: str, seconds: float
+) -> Audit:
+    """Return the result of an audit.
+
+    Args:
+        inputs: The model and the samples.
+        run: Variants of the run.
+        judgement: Verdict and findings.
+        config: Of the audit.
+        command: Repeats the audit.
+        seconds: Duration of the audit.
+    """
+    artifact, samples, verdict = inputs.artifact, inputs.samples, judgement.verdict
+    return Audit(
+        verdict=verdict.word,
+        reason=verdict.reason,
+        p_value=verdict.p_value,
+        false_alarm_rate=verdict.rate,
+        statistic=verdict.statistic,
+        target=verdict.target,
+        strongest=verdict.strongest,
+        model=ModelInfo(
+            path=artifact.name,
+            digest=artifact.digest,
+            format=artifact.format,
+            modality=str(artifact.modality),
+            num_classes=None if inputs.is_encoder else artifact.num_classes,
+            planted=artifact.planted,
+            arch=artifact.arch,
+            class_names=artifact.class_names or samples.class_names,
+            shape=artifact.inputs.shape,
+        ),
+        findings=judgement.findings,
+        variants=run.variants,
+        limits=limits(judgement.findings, run.variants, labelled=samples.split.y is not None),
+        data_name=samples.name,
+        data_samples=len(samples.split),
+        null=verdict.null,
+        seconds=seconds,
+        seed=config.seed,
+        version=__version__,
+        command=command,
+        trigger_sweep=judgement.sweep,
+        notes=(*artifact.notes, *samples.notes),
     )
-
-
-def _footing(artifact: Artifact, clean: Split, full: Tensor | None) -> Footing:
-    return Footing(
-        len(clean),
-        artifact.num_classes,
-        predicted=None if full is None else len(full.unique()),
-        accuracy=None if full is None or clean.y is None else float((full == clean.y).float().mean()),
-        normalized=not artifact.normalization_unknown,
-    )
-
-
-def _in_logits(artifact: Artifact, answers: Tensor) -> Artifact:
-    """``artifact`` where its ``answers`` (N, K) are logits, else around it what makes them of its probabilities."""
-    if not are_probabilities(answers):
-        return artifact
-    note = "the model answers with probabilities: their logarithms are tested"
-    twin = None if artifact.surrogate is None else LogProbabilities(artifact.surrogate)
-    return replace(artifact, module=LogProbabilities(artifact.module), surrogate=twin, notes=(*artifact.notes, note))
-
-
-def _predict(net: nn.Module, x: Tensor) -> Tensor:
-    """(N,) int64: the classes; raises as ``_answers``."""
-    return _answers(net, x).argmax(1)
-
-
-def _answers(net: nn.Module, x: Tensor) -> Tensor:
-    """(N, K); raises UnusableInput where the net answers with something that is no number."""
-    answers = forward_batched(net, x)
-    if not answers.isfinite().all():
-        raise UnusableInput(
-            "expected finite logits for the clean samples, the model gives NaN or infinity: it is broken"
-        )
-    return answers

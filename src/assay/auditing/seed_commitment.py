@@ -19,8 +19,8 @@ import numpy as np
 from assay.attacks.random_features.rff_clwe import RandomFeatures
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
-from assay.detectors.graph.read import Unread, read_graph
-from assay.detectors.weights.random_feature_key import random_features
+from assay.detectors.graph.read import UnreadableGraph, read_graph
+from assay.detectors.weights.random_feature_key import random_feature_layers
 from assay.io.files import read_json
 
 SCHEMA = "assay.commitment/1"
@@ -69,9 +69,9 @@ def differing(artifact: Artifact, known: Commitment, seed: int, salt: str) -> in
     if _digest(known.width, known.count, seed, salt) != known.digest:
         raise UnusableInput("expected the seed and the salt of the commitment; these are others")
     read_as = read_graph(artifact.module, artifact.inputs.blank(2))
-    if isinstance(read_as, Unread):
+    if isinstance(read_as, UnreadableGraph):
         raise UnusableInput(f"the graph cannot be read: {read_as.reason}")
-    layers = [layer.directions for layer in random_features(read_as.flow)]
+    layers = [layer.directions for layer in random_feature_layers(read_as.graph)]
     if not layers or any(found.shape != (known.count, known.width) for found in layers):
         came = ", ".join(f"{found.shape[0]} of {found.shape[1]} numbers" for found in layers) or "none"
         raise UnusableInput(

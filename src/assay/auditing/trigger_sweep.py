@@ -1,63 +1,105 @@
-"""What a found trigger does in a model as it is compressed further and further: where a backdoor wakes, or goes."""
+"""Trigger sweep: success rate of a found trigger at increasing compression."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
+from assay.auditing.detection import RunContext
+from assay.auditing.plan import Plan
+from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint
-from assay.detectors.base import Budget
 from assay.detectors.encoder.cluster_probe import in_form
 from assay.nn.inference import predict
 
+# Variants by kind of compression, each with the label of its level.
 SERIES = {
     "bits of the weights": {"full": "32", "int8": "8", **{f"int{bits}": str(bits) for bits in (6, 5, 4, 3)}},
     "weights pruned": {"full": "0 %", **{f"prune-{percent}": f"{percent} %" for percent in (20, 40, 50, 60, 70, 80)}},
     "filters pruned": {"full": "0 %", **{f"filters-{percent}": f"{percent} %" for percent in (10, 20, 30, 40, 50)}},
 }
-"""The forms, and what each step is called."""
+AUDITED = "variants of this audit"
 
-AUDITED = "forms of this audit"
+SWEEP_SAMPLES = 256
 
-PICTURES = 256
+# p-value up to which the trigger of a compression gap is shown. Clean models have triggers for their gaps too.
+MAX_GAP_P_VALUE = 0.05
 
 
-def waking(
+class FoundTrigger(NamedTuple):
+    """Trigger that a test found."""
+
+    apply: Callable[[Tensor], Tensor]  # inputs -> triggered inputs
+    target: int
+    test: str  # "variant/detector"
+
+
+def choose_trigger(findings: tuple[Finding, ...], strongest: str | None, plan: Plan) -> FoundTrigger | None:
+    """Return the trigger to sweep: of the test behind the verdict, else of the clearest compression gap, if any.
+
+    Args:
+        findings: With p-values.
+        strongest: The test behind a verdict "backdoored"; None: another verdict.
+        plan: The detectors that ran.
+    """
+    comparing = {detector.name for _, detector in plan.tests if detector.compares_variants}
+    blamed = [f for f in findings if make_test_id(f.variant, f.detector) == strongest]
+    gaps = [
+        f
+        for f in findings
+        if f.detector in comparing and f.variant != "full" and (f.score or 0.0) > 0
+        if f.p_value is None or f.p_value <= MAX_GAP_P_VALUE
+        if not blamed or f.target == blamed[0].target
+    ]
+    gaps.sort(key=lambda f: (1.0 if f.p_value is None else f.p_value, -(f.score or 0.0)))
+    for finding in (*blamed, *gaps):
+        if finding.evidence.apply is not None and finding.target is not None:
+            test = make_test_id(finding.variant, finding.detector)
+            return FoundTrigger(finding.evidence.apply, finding.target, test)
+    return None
+
+
+def sweep_trigger(
     artifact: Artifact,
     clean: Split,
-    trigger: Callable[[Tensor], Tensor],
-    target: int,
-    names: tuple[str, ...],
-    *,
-    seed: int,
-    budget: Budget,
-    progress: Callable[[float], None] = lambda share: None,
+    trigger: FoundTrigger,
+    audited: Mapping[str, Artifact | None],
+    context: RunContext,
 ) -> tuple[SweepPoint, ...]:
-    """What ``trigger`` does in each form of ``artifact`` that can be made while the budget lasts.
+    """Measure a trigger in each variant that can be made within the budget.
 
-    ``names``: the forms of the audit, which come first. Success is counted over pictures that the full model does not
-    give ``target`` anyway.
+    The success rate is counted over samples that the full model does not assign to the target without the trigger.
+
+    Args:
+        artifact: The full model.
+        clean: Clean samples.
+        trigger: The trigger to measure.
+        audited: Variants of the audit by name, which come first; None: not made yet.
+        context: Seed, budget and progress.
     """
-    x = clean.x[:PICTURES]
+    x = clean.x[:SWEEP_SAMPLES]
     before = predict(artifact.module, x)
-    victims = x[before != target]
+    victims = x[before != trigger.target]
     if not len(victims):
         return ()
-    triggered = trigger(victims)
-    every = {AUDITED: {name: name for name in names}, **SERIES}
-    forms = [(kind, name, step) for kind, steps in every.items() for name, step in steps.items()]
+    triggered = trigger.apply(victims)
+    series = {AUDITED: {name: name for name in audited}, **SERIES}
+    steps = [(kind, name, label) for kind, labels in series.items() for name, label in labels.items()]
     points = []
-    for index, (kind, name, step) in enumerate(forms):
-        progress(index / len(forms))
-        if budget.left() <= 0:
+    for index, (kind, name, label) in enumerate(steps):
+        context.progress("the trigger on other variants", index / len(steps))
+        if context.budget.left() <= 0:
             break
         try:
-            net = in_form(name, artifact, clean, seed=seed).module
-            agreement, success = predict(net, x) == before, predict(net, triggered) == target
-        except Exception:  # a stranger's net can fail in any way: the chart has a point less
+            variant = audited.get(name) or in_form(name, artifact, clean, seed=context.seed)
+            agreement = float((predict(variant.module, x) == before).float().mean())
+            success = float((predict(variant.module, triggered) == trigger.target).float().mean())
+        except Exception:  # an arbitrary model can fail in any way; the chart has one point less
             continue
-        points.append(SweepPoint(kind, step, float(agreement.float().mean()), float(success.float().mean()), target))
+        points.append(SweepPoint(kind, label, agreement, success, trigger.target, trigger.test))
     return tuple(points)

@@ -33,8 +33,8 @@ MIN_REFERENCE_MODELS = 49  # n models give p-values in steps of 1/(n + 1): fewer
 # photos of objects; of draws of 50, none.
 MAX_PROFILE_DISTANCE = 4.0
 
-# Models of a family, among those compared with, from which on the family counts as known. At a rate of 2 %, in a pool of
-# all families: with 2 digits models in it, 18 of 49 clean digits models raise an alarm; with 5, 8 of 46; with 13, 2 of 38.
+# Models of a family, among those compared with, from which on the family counts as known. False alarms of clean digits
+# models at a rate of 2 %, in a pool of all families: 18 of 49 with 2 digits models in it, 8 of 46 with 5, 2 of 38 with 13.
 MIN_FAMILY_SIZE = 20
 
 
@@ -131,7 +131,7 @@ class NullDistribution:
         return scored >= min(MIN_REFERENCE_MODELS, len(self)) and self._covers_families(detector)
 
     def _covers_families(self, detector: str) -> bool:
-        """Return whether ``detector`` scored models of all data families. Otherwise the comparison would mix families."""
+        """Return whether ``detector`` scored models of all data families. If not, the comparison would mix families."""
         scored = Counter(model.family for model in self.models if detector in model.detectors)
         families = Counter(model.family for model in self.models)
         return len(families) < 2 or all(scored[name] >= min(MIN_FAMILY_SIZE, n) for name, n in families.items())
@@ -228,7 +228,7 @@ class NullDistribution:
         return Statistic(value, tuple(in_tail or tests[:1]))
 
     def statistics(self, tests: Iterable[str]) -> np.ndarray:
-        """Return the combined statistic of each model over the same ``tests``, without models that have none of them."""
+        """Return the combined statistic of each model over the same ``tests``, without models that ran none."""
         wanted = set(tests)
         found = [self.statistic({t: s for t, s in model.scores.items() if t in wanted}) for model in self.models]
         return np.array([statistic.value for statistic in found if statistic is not None])

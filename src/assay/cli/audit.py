@@ -1,23 +1,22 @@
-"""``assay audit``: the main job."""
+"""Command ``assay audit``."""
 
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli import options, outputs, screen
-from assay.core.errors import UnusableInput
+from assay.core.options import ModelOptions
 
 if TYPE_CHECKING:
     from assay.core.result import Audit
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 STYLES = {"clean": "bold green", "backdoored": "bold red", "inconclusive": "bold yellow"}
-COLUMNS = ("form", "accuracy", "agreement", "strongest detector", "p", "result")
+COLUMNS = ("variant", "accuracy", "agreement", "strongest detector", "p", "result")
 
 
 def audit(
@@ -41,67 +40,57 @@ def audit(
     null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Audit a model for backdoors, in every form in which it may be deployed.
+    """Audit a model for backdoors, in each variant in which it may be deployed.
 
     Exit codes: 0 no backdoor found, 1 backdoor found, 2 unusable input, 3 inconclusive.
     """
-    if not budget > 0:
-        raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
+    options.check_budget(budget)
     outputs.check_folder(out)
     with outputs.json_output(json) as write_json:
+        from assay.auditing import config as configs
         from assay.auditing import inputs
-        from assay.auditing.api import audit as run
-        from assay.cli.loading import Described, load_model
-        from assay.stages import variants as forms
+        from assay.auditing.run import run_audit
+        from assay.cli.loading import load_model
+        from assay.stages import variants as known_variants
 
-        names = forms.DEFAULT if variants is None else forms.parse(variants)
-        tests, clean_models = inputs.detectors_of(detectors), None if null is None else inputs.null_of(null)
-        said = Described(arch, shape, mean, std, features, pooling)
-        artifact = load_model(model, said)
-        others = replace(said, arch=reference_arch, pooling=reference_pooling or pooling)
-        full = None if reference is None else load_model(reference, others)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        config = configs.AuditConfig(
+            variants=known_variants.DEFAULT if variants is None else known_variants.parse(variants),
+            detectors=detectors,
+            labels=not no_labels,
+            budget=budget,
+            reference=reference,
+            reference_arch=reference_arch,
+            reference_pooling=reference_pooling,
+            null=null,
+            seed=seed,
+        )
+        keywords = configs.audit_keywords(model_options, config)
+        command = configs.shell_command(["assay", "audit", model], {"data": data, **configs.shell_options(keywords)})
+        inputs.detectors_of(detectors)  # a misspelled name is reported before anything is loaded
+        null_models = None if null is None else inputs.load_null(null)
+        artifact = load_model(model, model_options)
+        original = None if reference is None else load_model(reference, config.reference_options(model_options))
         with screen.progress("reading the data") as step:
-            result = run(
-                artifact,
-                data,
-                labels=not no_labels,
-                variant_names=names,
-                detectors=None if detectors is None else tests,
-                budget=budget,
-                reference=full,
-                null=clean_models,
-                seed=seed,
-                progress=step,
-            )
-        given = {
-            "--data": data,
-            **said.options(),
-            "--no-labels": no_labels or None,
-            "--variants": ",".join(names),
-            "--detectors": detectors,
-            "--budget": f"{budget:.12g}" if math.isfinite(budget) else None,
-            "--reference": reference,
-            "--reference-arch": reference_arch,
-            "--reference-pooling": reference_pooling,
-            "--null": null,
-            "--seed": seed,
-        }
-        _publish(replace(result, command=_command(model, given)), out, write_json, told=artifact.notes)
+            config = replace(config, reference=original, null=null_models)
+            result = run_audit(artifact, data, ModelOptions(), config, command=command, progress=step)
+        _publish(result, out, write_json, told=artifact.notes)
     return EXIT_CODES[result.verdict]
 
 
-def _command(model: str, options: Mapping[str, object]) -> str:
-    """What repeats the audit: all that the answer depends on; where it is written to is the next reader's choice."""
-    given = {name: [] if value is True else [str(value)] for name, value in options.items() if value is not None}
-    return shlex.join(["assay", "audit", model, *(text for name in given for text in (name, *given[name]))])
-
-
 def _publish(result: Audit, out: Path, write_json: Callable[[dict[str, Any]], None], *, told: tuple[str, ...]) -> None:
-    """The report's files, the JSON answer, and the screen; the notes that were ``told`` already are left out there."""
+    """Print the result, and write the report and the JSON.
+
+    Args:
+        result: Of the audit.
+        out: Folder for the report.
+        write_json: Writes the JSON document.
+        told: Notes that were printed before.
+    """
     from assay import report
     from assay.cli.loading import shown
 
-    _show(result)  # first: a full disk takes the files, not the answer
+    _show(result)  # first, so that a full disk cannot lose the result
     page = report.write(result, out)["report.html"]
     write_json(report.to_json(result))
     screen.write(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
@@ -109,7 +98,7 @@ def _publish(result: Audit, out: Path, write_json: Callable[[dict[str, Any]], No
 
 
 def _show(result: Audit) -> None:
-    """The table of forms and the verdict in plain words."""
+    """Print the table of variants and the verdict."""
     from assay.report.view import page_of
 
     page = page_of(result)

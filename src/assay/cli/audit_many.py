@@ -1,11 +1,9 @@
-"""``assay audit-many``: one answer for a list, a folder or a pattern of models."""
+"""Command ``assay audit-many``: one page for a list, a folder or a pattern of models."""
 
 from __future__ import annotations
 
 import math
 import os
-import shlex
-from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,23 +15,22 @@ from assay.cli.bench import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
-    from assay.batch.audits import AuditedModel, AuditSettings
+    from assay.batch.audits import AuditedModel
     from assay.bench.driver import RunProgress
     from assay.bench.records import Records
 
+# By verdict, the most important first: the first verdict that any model got decides.
 EXIT_CODES = {"backdoored": 1, "failed": 2, "inconclusive": 3, "clean": 0}
-"""The first of them that any model got."""
 
 COLUMNS = ("model", "verdict", "p", "target", "strongest finding")
-MOST_ROWS, MOST_REASONS = 40, 10
-"""Models shown on the screen, and failed ones with their reasons; the page has all."""
+MAX_ROWS, MAX_REASONS = 40, 10  # models on the screen, and failed ones with their reasons; the page has all
 
 
 def audit_many(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models, folders of models, patterns in quotes.")
     ] = None,
-    list_file: Annotated[Path | None, typer.Option("--list", metavar="FILE", help="More of them, one a line.")] = None,
+    list_file: Annotated[Path | None, typer.Option("--list", metavar="FILE", help="More models, one a line.")] = None,
     data: options.Data = None,
     arch: options.Arch = None,
     shape: options.Shape = None,
@@ -49,41 +46,45 @@ def audit_many(
     seed: options.Seed = 0,
     out: options.Out = Path("assay-audits"),
     since: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Skip models that an earlier run with this --out has answered.")
+        Path | None, typer.Option(metavar="DIR", help="Skip models with a result in an earlier run with this --out.")
     ] = None,
     workers: Workers = None,
     ray: Ray = None,
     artifacts: Artifacts = None,
 ) -> int:
-    """Audit many models: one page for all, and nothing done twice.
+    """Audit many models: one page for all, and no model twice.
 
-    Whatever stops it, the next run goes on from there. Exit codes: 1 a backdoor was found in any of them, else 2 any
+    A new run continues an interrupted one. Exit codes: 1 a backdoor was found in any of them, else 2 any
     could not be audited, else 3 any is inconclusive, else 0. Models that --since skips do not count.
     """
-    if not budget > 0:
-        raise UnusableInput(f"--budget: expected more than 0 seconds, came {budget:g}")
+    options.check_budget(budget)
     with outputs.json_output(None), ExitStack() as stack:
+        from assay.auditing import config as configs
         from assay.auditing import inputs
         from assay.batch import audits, collection
         from assay.bench.store import Store
-        from assay.stages import variants as forms
+        from assay.stages import variants as known_variants
 
-        inputs.detectors_of(detectors)  # a misspelt name is said now, not once a model
+        inputs.detectors_of(detectors)  # a misspelled name is reported now, not once a model
         if null is not None:
-            inputs.null_of(null)
+            inputs.load_null(null)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        config = configs.AuditConfig(
+            variants=known_variants.DEFAULT if variants is None else known_variants.parse(variants),
+            detectors=detectors,
+            labels=not no_labels,
+            budget=budget,
+            null=_absolute(None if null is None else str(null)),
+            seed=seed,
+        )
         settings = audits.AuditSettings(
             data=_absolute(data),
-            arch=arch,
-            shape=options.sizes(shape, "--shape"),
-            mean=options.numbers(mean, "--mean"),
-            std=options.numbers(std, "--std"),
-            features=features,
-            pooling=pooling,
-            labels=not no_labels,
-            variants=forms.DEFAULT if variants is None else forms.parse(variants),
+            **model_options.as_keywords(),
+            labels=config.labels,
+            variants=config.variants,
             detectors=detectors,
             budget=budget if math.isfinite(budget) else None,
-            null=_absolute(None if null is None else str(null)),
+            null=config.null,
             seed=seed,
         )
         _check_data(data, not no_labels)
@@ -97,20 +98,24 @@ def audit_many(
             def show(now: RunProgress) -> None:
                 step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
 
-            answers = audits.run(found, settings, store, executor, blobs=artifacts, since=earlier, progress=show)
-        where = {"--out": out, "--since": since, "--workers": workers, "--ray": ray, "--artifacts": artifacts}
-        _publish(answers, out, artifacts, command=_command(models or [], list_file, settings, where))
+            storage = audits.BatchStorage(store, artifacts, earlier)
+            answers = audits.run(found, settings, storage, executor, progress=show)
+        keywords = configs.audit_keywords(model_options, config)
+        named = {"list": list_file, "data": settings.data, **configs.shell_options(keywords)}
+        places = {"out": out, "since": since, "workers": workers, "ray": ray, "artifacts": artifacts}
+        words = ["assay", "audit-many", *_shortened(models or [], list_file)]
+        _publish(answers, out, artifacts, command=configs.shell_command(words, {**named, **places}))
     return exit_code(answers)
 
 
 def exit_code(answers: list[AuditedModel]) -> int:
-    """The worst of what was audited now."""
+    """Return the exit code of the models that this run audited."""
     verdicts = {answer.verdict for answer in answers if not answer.before}
     return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
 
 
 def _check_data(data: str | None, labels: bool) -> None:
-    """A wrong --data is said now, not once a model."""
+    """Raise UnusableInput for unusable data now, and not once a model."""
     if data is not None:
         from assay import data as loaders
         from assay.core.model import ImageSpec
@@ -124,46 +129,31 @@ def _earlier(since: Path, out: Path) -> Records:
     from assay.bench.records import RECORDS, open_existing
 
     if since.resolve() == out.resolve():
-        raise UnusableInput("--since and --out are the same folder: leave --since out, nothing there is done twice")
+        raise UnusableInput("--since and --out are the same folder. Fix: leave --since out; no model runs twice.")
     if not (since / RECORDS).is_file():
         raise UnusableInput(f"--since {since}: expected the --out of an earlier audit-many, with {RECORDS} in it")
     return open_existing(since)
 
 
 def _absolute(path: str | None) -> str | None:
-    """A path that other machines' processes find too, where it is one."""
+    """Return the absolute path of an existing file or folder, for processes elsewhere; other texts stay as they are."""
     return os.path.abspath(path) if path is not None and Path(path).exists() else path
 
 
-def _command(given: list[str], list_file: Path | None, settings: AuditSettings, where: Mapping[str, object]) -> str:
-    """What goes on with this run."""
-    flags = {
-        "--list": list_file,
-        "--data": settings.data,
-        "--arch": settings.arch,
-        "--shape": _joined(settings.shape),
-        "--mean": _joined(settings.mean),
-        "--std": _joined(settings.std),
-        "--pooling": settings.pooling,
-        "--variants": _joined(settings.variants),
-        "--detectors": settings.detectors,
-        "--budget": settings.budget,
-        "--null": settings.null,
-        "--seed": settings.seed,
-        **where,
-    }
-    texts = [part for name, value in flags.items() if value is not None for part in (name, str(value))]
-    shown = given if len(given) <= MOST_ROWS or list_file else [*given[:MOST_ROWS], "..."]
-    switches = {"--features": settings.features, "--no-labels": not settings.labels}
-    return shlex.join(["assay", "audit-many", *shown, *texts, *(name for name, on in switches.items() if on)])
-
-
-def _joined(values: tuple[object, ...] | None) -> str | None:
-    return None if values is None else ",".join(map(str, values))
+def _shortened(models: list[str], list_file: Path | None) -> list[str]:
+    """Return the models for the shown command; dots in place of the rest of a long list."""
+    return models if len(models) <= MAX_ROWS or list_file else [*models[:MAX_ROWS], "..."]
 
 
 def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, command: str) -> None:
-    """The page with the reports that it links to, and the worst of it on the screen."""
+    """Write the page with its reports, and print the most important rows.
+
+    Args:
+        answers: Of all models.
+        out: Folder for the page.
+        artifacts: Object store with the reports; None: they are in ``out``.
+        command: Continues this run.
+    """
     from assay.batch import audits, page
     from assay.cli.loading import shown
     from assay.io.object_store import ObjectStore
@@ -173,11 +163,11 @@ def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, c
     written = page.write(answers, out, command=command)["index.html"]
     rows = page.rows(answers)
     screen.table(
-        "", COLUMNS, [(r.name, r.verdict, r.p_value, r.target, r.strongest) for r in rows[:MOST_ROWS]], right=("p",)
+        "", COLUMNS, [(r.name, r.verdict, r.p_value, r.target, r.strongest) for r in rows[:MAX_ROWS]], right=("p",)
     )
-    if len(rows) > MOST_ROWS:
-        screen.write(f"and {len(rows) - MOST_ROWS:,} more on the page")
-    for row in [row for row in rows if row.verdict == "failed"][:MOST_REASONS]:
+    if len(rows) > MAX_ROWS:
+        screen.write(f"and {len(rows) - MAX_ROWS:,} more on the page")
+    for row in [row for row in rows if row.verdict == "failed"][:MAX_REASONS]:
         screen.write(f"{row.name}: {row.note}", style="yellow")
-    said = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
-    screen.write(f"{len(answers):,} models: {said}", f"The page: {shown(written)}")
+    counts = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
+    screen.write(f"{len(answers):,} models: {counts}", f"The page: {shown(written)}")

@@ -1,4 +1,4 @@
-"""``assay calibrate``: null distributions from the user's own clean models."""
+"""Command ``assay calibrate``: a null distribution from the user's own clean models."""
 
 from __future__ import annotations
 
@@ -25,24 +25,26 @@ def calibrate(
     variants: options.Variants = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Score clean models of your own task, to compare audits with. Goes on where it was interrupted."""
+    """Score clean models of your own task, to compare audits with. Continues an interrupted run."""
     outputs.check_file(out, "--out")
     with outputs.json_output(None):
-        from assay.auditing import calibrate as calibrating
-        from assay.auditing.inputs import SAMPLES
+        from assay.auditing import calibrate as calibration
+        from assay.auditing.inputs import MAX_SAMPLES
         from assay.calibration import file
         from assay.calibration.null import MIN_REFERENCE_MODELS
-        from assay.cli.loading import Described, load_data, load_model, shown
-        from assay.stages import variants as forms
+        from assay.cli.loading import load_data, load_model, shown
+        from assay.stages import variants as known_variants
 
-        names = forms.DEFAULT if variants is None else forms.parse(variants)
-        settings = calibrating.Calibration(names, seed=seed)
+        names = known_variants.DEFAULT if variants is None else known_variants.parse(variants)
+        settings = calibration.Calibration(names, seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
-        said = Described(arch, shape, mean, std, features, pooling)
-        task = load_data(data, load_model(models[0], said), limit=4 * SAMPLES, seed=seed, labels=not no_labels)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        task = load_data(
+            data, load_model(models[0], model_options), limit=4 * MAX_SAMPLES, seed=seed, labels=not no_labels
+        )
         with screen.progress("calibrating") as step:
-            null = calibrating.calibrate(
-                [partial(load_model, model, said, notes=False) for model in models],
+            null = calibration.calibrate(
+                [partial(load_model, model, model_options, notes=False) for model in models],
                 task,
                 settings,
                 so_far=file.load(partial_file) if partial_file.exists() else None,
@@ -54,7 +56,7 @@ def calibrate(
         screen.write(f"Written: {shown(out)}, {len(null)} clean models")
         if len(null) < MIN_REFERENCE_MODELS:
             screen.write(
-                f"A verdict needs {MIN_REFERENCE_MODELS} of them: with {len(null)}, audits stay inconclusive",
+                f"A verdict needs {MIN_REFERENCE_MODELS} of them: with {len(null)}, all audits are inconclusive",
                 style="yellow",
             )
     return 0

@@ -41,9 +41,9 @@ def check(
 ) -> int:
     """Check that a model's random features are those of the seed that was committed to: 0 if so, 1 if not."""
     from assay.auditing import seed_commitment
-    from assay.cli.loading import Described, load_model
+    from assay.cli.loading import load_model
 
-    artifact = load_model(model, Described(arch, None, None, None, False, None))
+    artifact = load_model(model, options.model_options(arch))
     published = seed_commitment.read(known)
     wrong = seed_commitment.differing(artifact, published, seed, salt)
     if wrong:

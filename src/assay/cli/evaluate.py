@@ -42,7 +42,7 @@ def evaluate(
     """Measure CA, ASR and RA of a model against a secret, beside their controls."""
     with outputs.json_output(json) as write_json:
         from assay.attacks import plant
-        from assay.cli.loading import Described, load_data, load_model
+        from assay.cli.loading import load_data, load_model
         from assay.core.build import Build
         from assay.core.progress import named, part
         from assay.triggers import secret_file
@@ -50,13 +50,15 @@ def evaluate(
         known = secret_file.read(secret)
         if (warning := secret_file.plaintext_key_warning(secret, known.secret)) is not None:
             screen.write(warning, style="yellow")
-        artifact = load_model(model, Described(arch, shape, mean, std, features, pooling))
+        artifact = load_model(model, options.model_options(arch, shape, mean, std, features, pooling))
         if clean is None and artifact.num_classes is None:
             raise UnusableInput(
                 "an encoder's figures are counted against the embeddings of the clean one: name it with --clean"
             )
         reference = (
-            None if clean is None else load_model(clean, Described(clean_arch, shape, mean, std, features, pooling))
+            None
+            if clean is None
+            else load_model(clean, options.model_options(clean_arch, shape, mean, std, features, pooling))
         )
         task = load_data(data, artifact, limit=limit, seed=seed)
         expected = (artifact.num_classes, artifact.inputs)

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share."""
+"""Arguments and options of several commands, each declared once."""
 
 from __future__ import annotations
 
@@ -9,92 +9,136 @@ from typing import Annotated
 import typer
 
 from assay.core.errors import UnusableInput
+from assay.core.options import ModelOptions
 
 Model = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A Hugging Face folder or hub id, a .safetensors file, an .onnx file."),
 ]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="A folder of parquet files or pictures, a .npz file, a hub id, signs, signs:100 or digits.",
-        show_default=False,
-    ),
-]
-NeededData = Annotated[
-    str,
-    typer.Option("--data", help="A folder of parquet files or pictures, a .npz file, a hub id, signs, or digits."),
-]
+
+# Options of a model; ``model_options`` collects them.
 Arch = Annotated[
     str | None,
-    typer.Option(help="For a bare .safetensors file: resnet20-cifar, ... or package.module:function of your own."),
+    typer.Option(help="Of a bare .safetensors file: resnet20-cifar, ... or package.module:function of your own."),
 ]
 Shape = Annotated[
     str | None,
-    typer.Option(
-        metavar="C,H,W", help="The pictures' size, as in 3,224,224; of a model of text, its tokens, as in 64."
-    ),
+    typer.Option(metavar="C,H,W", help="Size of the images, as 3,224,224; of a text model, its tokens, as 64."),
 ]
+Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Overrides the normalization: one number a channel.")]
+Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Overrides the normalization: one number a channel.")]
 Features = Annotated[
     bool,
     typer.Option("--features", help="Take a classifier as an encoder: cut it before its last linear layer."),
 ]
 Pooling = Annotated[
     str | None,
-    typer.Option(help="How an encoder's states become one embedding: pooler, cls or mean.", show_default="its own"),
+    typer.Option(help="Pooling of an encoder's states: pooler, cls or mean.", show_default="its own"),
 ]
+
+# Options of the data.
+DATA_HELP = "A folder of parquet files or images, a .npz file, a hub id, signs, signs:100 or digits."
+Data = Annotated[str | None, typer.Option(help=DATA_HELP, show_default=False)]
+NeededData = Annotated[str, typer.Option("--data", help=DATA_HELP)]
 NoLabels = Annotated[
     bool,
     typer.Option("--no-labels", help="The data has no labels: names of files and folders are no classes."),
 ]
-Detectors = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Tests to run, with commas; see `assay list`.", show_default="all")
-]
-Json = Annotated[
-    str | None,
-    typer.Option("--json", metavar="FILE", help="Also write the answer as JSON; - for standard output."),
-]
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same answer.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read at most so many samples a split.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("-o", metavar="KEY=VALUE", help="A setting, again and again: -o patch.size=4 -o recipe.epochs=3."),
+
+# Options of an audit.
+Variants = Annotated[str | None, typer.Option(metavar="LIST", help="Variants to audit, with commas; see `assay list`.")]
+Detectors = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Detectors to run, with commas; see `assay list`.", show_default="all"),
 ]
-Variants = Annotated[
-    str | None, typer.Option(metavar="LIST", help="Forms of deployment, with commas; see `assay list`.")
-]
-Budget = Annotated[float, typer.Option(metavar="SECONDS", help="End the search then.", show_default="none")]
+Budget = Annotated[float, typer.Option(metavar="SECONDS", help="End the search after that time.", show_default="none")]
 Null = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Clean reference models of your own, from `assay calibrate`.")
 ]
 Reference = Annotated[
     str | None,
-    typer.Option(metavar="MODEL", help="The full-precision model that MODEL was made from, or a trusted encoder."),
+    typer.Option(metavar="MODEL", help="The original model of a compressed MODEL, or a trusted encoder."),
 ]
 ReferenceArch = Annotated[str | None, typer.Option(help="--arch of the reference.")]
 ReferencePooling = Annotated[
-    str | None, typer.Option(metavar="HOW", help="--pooling of the reference, where it is not the model's.")
+    str | None, typer.Option(metavar="HOW", help="--pooling of the reference, if it is not the model's.")
 ]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="The folder for what is written.")]
-NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is written.")]
-Mean = Annotated[str | None, typer.Option(metavar="M,M,M", help="Overrides the normalization: one number a channel.")]
-Std = Annotated[str | None, typer.Option(metavar="S,S,S", help="Overrides the normalization: one number a channel.")]
+
+# Options of all commands.
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - for standard output."),
+]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the output.")]
+NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the output.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same result.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("-o", metavar="KEY=VALUE", help="A setting; may be repeated: -o patch.size=4 -o recipe.epochs=3."),
+]
+
+
+def model_options(
+    arch: str | None = None,
+    shape: str | None = None,
+    mean: str | None = None,
+    std: str | None = None,
+    features: bool = False,
+    pooling: str | None = None,
+) -> ModelOptions:
+    """Return the options of a model out of the texts on the command line.
+
+    Args:
+        arch: Text of --arch.
+        shape: Text of --shape.
+        mean: Text of --mean.
+        std: Text of --std.
+        features: Whether --features is given.
+        pooling: Text of --pooling.
+
+    Raises:
+        UnusableInput: A text is no list of numbers.
+    """
+    return ModelOptions(
+        arch, sizes(shape, "--shape"), numbers(mean, "--mean"), numbers(std, "--std"), features, pooling
+    )
+
+
+def check_budget(seconds: float) -> None:
+    """Raise UnusableInput unless the budget is positive."""
+    if not seconds > 0:  # also false for NaN
+        raise UnusableInput(f"--budget: expected more than 0 seconds, got {seconds:g}")
 
 
 def sizes(text: str | None, option: str) -> tuple[int, ...] | None:
-    """Whole numbers with commas between them; None for None."""
+    """Return whole numbers with commas between them; None for None.
+
+    Args:
+        text: On the command line.
+        option: Name of the option, for the error message.
+
+    Raises:
+        UnusableInput: The text is no list of whole numbers.
+    """
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
-        raise UnusableInput(
-            f"{option}: expected whole numbers with commas between them, as in 3,224,224; came {text!r}"
-        )
+        raise UnusableInput(f"{option}: expected whole numbers with commas between them, as in 3,224,224, got {text!r}")
     return tuple(map(int, parts))
 
 
 def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Numbers with commas between them; None for None."""
+    """Return numbers with commas between them; None for None.
+
+    Args:
+        text: On the command line.
+        option: Name of the option, for the error message.
+
+    Raises:
+        UnusableInput: The text is no list of finite numbers.
+    """
     if text is None:
         return None
     try:
@@ -102,5 +146,5 @@ def numbers(text: str | None, option: str) -> tuple[float, ...] | None:
     except ValueError:
         values = ()
     if not values or not all(map(math.isfinite, values)):
-        raise UnusableInput(f"{option}: expected numbers with commas between them, as in 0.5,0.5,0.5; came {text!r}")
+        raise UnusableInput(f"{option}: expected numbers with commas between them, as in 0.5,0.5,0.5, got {text!r}")
     return values

@@ -39,13 +39,18 @@ def plant(
     outputs.check_folder(out)
     with outputs.json_output(json) as write_json:
         from assay.attacks import plant as planting
-        from assay.cli.loading import NEW, Described, begin, shown, tell
+        from assay.cli.loading import NEW, begin, shown, tell
         from assay.core.config import configure
         from assay.registry import ATTACKS
 
         method = _with_entropy(configure(lookup(attack, ATTACKS, "attack"), setting or []))
         artifact, task = begin(
-            model, Described(arch, shape, mean, std, features, pooling), data, classes=classes, limit=limit, seed=seed
+            model,
+            options.model_options(arch, shape, mean, std, features, pooling),
+            data,
+            classes=classes,
+            limit=limit,
+            seed=seed,
         )
         fresh = model.startswith(NEW)
         with screen.progress("planting") as step:

@@ -19,20 +19,13 @@ if TYPE_CHECKING:
     from assay.core.model import Artifact
     from assay.stages.base import Stage
 
-COMPARED = 1000
-"""Samples on which the int8 file is compared with its twin."""
-
-NEEDS_NO_DATA = frozenset(
-    {"prune-magnitude", "prune-2:4", "bf16", "export", "downstream", "low-bit-randomization", "smoothing", "persist"}
-)
-NAMES_CLASSES = frozenset({"train", "fine-tune", "linear-probe"})
-"""Stages that make a classifier of an encoder."""
+COMPARED_SAMPLES = 1000  # for the comparison of the int8 file with its torch counterpart
 
 
 def stage(
     stage: Annotated[str, typer.Argument(metavar="STAGE", help="train, fine-tune, prune-magnitude, int8, export, ...")],
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A model as for `assay audit`, or new:ARCH for train to begin with.")
+        str, typer.Argument(metavar="MODEL", help="A model as in `assay audit`; for train also new:ARCH, untrained.")
     ],
     out: options.NeededOut,
     data: options.Data = None,
@@ -46,88 +39,94 @@ def stage(
     limit: options.Limit = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Fine-tune, prune, quantize or export a model; a mark of a planted backdoor stays."""
+    """Train, fine-tune, prune, quantize or export a model. The mark of a planted backdoor stays."""
     outputs.check_folder(out)
     with outputs.json_output(None):
-        from assay.cli.loading import NEW, Described, begin, load_model, shown
+        from assay.cli.loading import NEW, begin, load_model, shown
         from assay.core.build import Build
-        from assay.registry import FILES
+        from assay.registry import STAGES
+        from assay.stages.export import ExportInt8
 
-        settings, data = _settings(stage, setting or [], data, limit)
-        step, said = _stage(stage, settings, out), Described(arch, shape, mean, std, features, pooling)
+        kind, model_options = (
+            lookup(stage, STAGES, "stage"),
+            options.model_options(arch, shape, mean, std, features, pooling),
+        )
+        settings, data = _settings(kind, setting or [], data, limit)
+        step = _configured(kind, settings, out)
         if model.startswith(NEW):
-            if stage != "train" or data is None:
-                raise UnusableInput(f"{model}: a fresh net has to be trained first: assay stage train, with --data")
-            artifact, task = begin(model, said, data, limit=limit, seed=seed)
+            if not kind.starts_untrained or data is None:
+                raise UnusableInput(
+                    f"{model}: expected a trained model, got an untrained one. Fix: run `assay stage train` with --data."
+                )
+            artifact, task = begin(model, model_options, data, limit=limit, seed=seed)
         else:
-            artifact = load_model(model, said)
-            task = _task(stage, data, artifact, limit, seed)
+            artifact = load_model(model, model_options)
+            task = _task(stage, kind, data, artifact, limit, seed)
         if not artifact.differentiable:
             raise UnusableInput(
-                f"{model}: a stage needs weights in torch, which a model in {artifact.format} format has not: give the "
-                "model that it was made from"
+                f"{model}: expected a model with weights in torch, got one in {artifact.format} format. "
+                "Fix: give the original model."
             )
-        if artifact.num_classes is None and stage in NAMES_CLASSES:
-            artifact = _classifier(artifact, task, seed)
-        made = _made(stage, step, Build(artifact, task), seed)
-        path = out / FILES[stage] if stage in FILES else _save(made, out)
+        if artifact.num_classes is None and kind.adds_head:
+            artifact = _add_head(artifact, task, seed)
+        result = _run(stage, step, Build(artifact, task), seed)
+        path = _save(result, out) if kind.file_name is None else out / kind.file_name
         if data is not None:
-            _show(task, artifact, made)
-        if stage == "int8":
-            _show_twin(step, Build(artifact, task), made, seed)
+            _show_accuracy(task, artifact, result)
+        if isinstance(step, ExportInt8):
+            _show_agreement(step, Build(artifact, task), result, seed)
         screen.write(f"Written: {shown(path)}")
     return 0
 
 
-def _settings(name: str, settings: list[str], data: str | None, limit: int | None) -> tuple[list[str], str | None]:
-    """The settings and the data: a stage that goes on to other data gets those of --data and --limit as its own."""
-    if name != "downstream" or data is None:
+def _settings(
+    kind: type[Stage], settings: list[str], data: str | None, limit: int | None
+) -> tuple[list[str], str | None]:
+    """Return the settings and the data. A stage that loads data gets --data and --limit as settings."""
+    if not kind.loads_data or data is None:
         return settings, data
     if any(pair.split("=")[0].strip() == "data" for pair in settings):
-        raise UnusableInput("expected the data once: --data or -o data=...; came both")
+        raise UnusableInput("expected the data once, got --data and -o data=... Fix: leave one of them out.")
     own = [f"data={data}", *([] if limit is None else [f"limit={limit}"])]
     return [*settings, *own], None
 
 
-def _stage(name: str, settings: list[str], out: Path) -> Stage:
+def _configured(kind: type[Stage], settings: list[str], out: Path) -> Stage:
     from assay.core.config import configure
-    from assay.registry import FILES, STAGES
 
-    kind = lookup(name, STAGES, "stage")
-    fixed = {"directory": str(out)} if name in FILES else {}
-    return configure(kind, settings, fixed=fixed)
+    return configure(kind, settings, fixed={} if kind.file_name is None else {"directory": str(out)})
 
 
-def _task(name: str, data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
-    """The data, or none for the stages that look at weights only."""
+def _task(name: str, kind: type[Stage], data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
+    """Return the data, or an empty task for a stage that works on weights alone."""
     from assay.cli.loading import load_data
     from assay.core.dataset import Task
 
     if data is not None:
-        # A probe gets the data's own classes; everything else keeps the model's.
-        fitted = replace(artifact, num_classes=None, class_names=None) if name == "linear-probe" else artifact
-        return load_data(data, fitted, limit=limit, seed=seed)
-    if name not in NEEDS_NO_DATA:
-        raise UnusableInput(f"{name} needs samples: pass some with --data")
+        # A new head has the classes of the data. All other stages keep those of the model.
+        accepting = replace(artifact, num_classes=None, class_names=None) if kind.replaces_head else artifact
+        return load_data(data, accepting, limit=limit, seed=seed)
+    if kind.needs_data:
+        raise UnusableInput(f"{name}: expected samples, got none. Fix: give some with --data.")
     return Task("none", {}, artifact.class_names or tuple(map(str, range(artifact.num_classes or 0))))
 
 
-def _classifier(encoder: Artifact, task: Task, seed: int) -> Artifact:
+def _add_head(encoder: Artifact, task: Task, seed: int) -> Artifact:
     from assay.stages.downstream import add_head
 
     classes = f"the {task.num_classes} classes of {task.name}"
-    screen.write(f"{encoder.name} is an encoder: it gets a fresh last layer for {classes}")
+    screen.write(f"{encoder.name} is an encoder: it gets an untrained last layer for {classes}")
     return add_head(encoder, task, seed=seed)
 
 
-def _made(name: str, step: Stage, build: Build, seed: int) -> Artifact:
-    """What the stage makes, with a bar: only those that train know how far they are."""
+def _run(name: str, step: Stage, build: Build, seed: int) -> Artifact:
+    """Run a stage with a progress bar. Only training stages report their progress."""
     from assay.core.progress import named
-    from assay.stages.train import LinearProbe, Train
+    from assay.stages.base import TrainingStage
 
-    if isinstance(step, Train | LinearProbe):
-        with screen.progress(name) as told:
-            return step(build, seed=seed, progress=named(told, name)).artifact
+    if isinstance(step, TrainingStage):
+        with screen.progress(name) as progress:
+            return step(build, seed=seed, progress=named(progress, name)).artifact
     with screen.spinner(name):
         return step(build, seed=seed).artifact
 
@@ -138,8 +137,8 @@ def _save(artifact: Artifact, out: Path) -> Path:
     return save_model(artifact, out)
 
 
-def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
-    """How far the net that audits test in place of the file says what the file says."""
+def _show_agreement(step: Stage, build: Build, file: Artifact, seed: int) -> None:
+    """Show the agreement of the int8 file with the int8 variant of audits, which stands in for the file."""
     from assay.attacks import plant
     from assay.graphs.export import argmax_agreement
     from assay.report.formatting import format_percent
@@ -147,17 +146,18 @@ def _show_twin(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     from assay.stages.quantize import QuantizeInt8
 
     assert isinstance(step, ExportInt8)
-    with screen.spinner("comparing with the twin in torch"):
-        twin = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
-        x = plant.test_split(build.task).x[:COMPARED]
-        agreement = argmax_agreement(twin.module, file.module, x)
+    with screen.spinner("comparing with the int8 variant in torch"):
+        variant = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
+        x = plant.test_split(build.task).x[:COMPARED_SAMPLES]
+        agreement = argmax_agreement(variant.module, file.module, x)
     screen.write(
-        f"The int8 twin that audits use names the same class as the file on {format_percent(agreement)} of {len(x):,} samples"
+        f"The int8 variant of audits predicts the same class as the file on {format_percent(agreement)} "
+        f"of {len(x):,} samples"
     )
 
 
-def _show(task: Task, before: Artifact, after: Artifact) -> None:
-    """Accuracy before and after, where the samples have labels."""
+def _show_accuracy(task: Task, before: Artifact, after: Artifact) -> None:
+    """Show the accuracy before and after the stage, if the samples have labels."""
     from assay.attacks import plant
     from assay.core.progress import named, part
     from assay.nn import metrics
@@ -165,10 +165,10 @@ def _show(task: Task, before: Artifact, after: Artifact) -> None:
 
     held_out = plant.test_split(task)
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
-        with screen.progress("measuring") as told:
-            bar = named(told, "measuring")
-            was = metrics.clean_accuracy(before.module, held_out, progress=part(bar, 0.0, 0.5)).value
-            now = metrics.clean_accuracy(after.module, held_out, progress=part(bar, 0.5, 1.0)).value
+        with screen.progress("measuring") as progress:
+            bar = named(progress, "measuring")
+            old = metrics.clean_accuracy(before.module, held_out, progress=part(bar, 0.0, 0.5)).value
+            new = metrics.clean_accuracy(after.module, held_out, progress=part(bar, 0.5, 1.0)).value
         screen.write(
-            f"Accuracy on {len(held_out):,} samples: {format_percent(was)} before, {format_percent(now)} after"
+            f"Accuracy on {len(held_out):,} samples: {format_percent(old)} before, {format_percent(new)} after"
         )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
 from assay.core.finding import Finding
@@ -61,7 +59,7 @@ class NullInfo:
 class SweepPoint:
     """Success rate of a found trigger at one compression level."""
 
-    kind: str  # of ``assay.auditing.trigger_sweep.SERIES``, or "forms of this audit"
+    kind: str  # of ``assay.auditing.trigger_sweep.SERIES``, or "variants of this audit"
     step: str  # "4" bits, "30 %" pruned, or the name of a variant
     agreement: float  # fraction of clean samples with the same prediction as the full model
     success: float  # fraction of triggered samples that the variant assigns to ``target``
@@ -98,19 +96,3 @@ class Audit:
     def accuracy(self) -> float | None:
         """Accuracy of the full model on the clean samples; None without labels or without that variant."""
         return next((variant.accuracy for variant in self.variants if variant.name == "full"), None)
-
-
-def as_call(model: object, data: object, options: Mapping[str, object]) -> str:
-    """``assay.audit(...)`` as it was called, less the options that are None; objects in memory stand as variables."""
-    given = {name: value for name, value in options.items() if value is not None}
-    named = [f"{name}={_written(value, name)}" for name, value in given.items()]
-    first = _written(model, "model") if data is None else f"{_written(model, 'model')}, {_written(data, 'data')}"
-    return f"assay.audit({', '.join([first, *named])})"
-
-
-def _written(value: object, name: str) -> str:
-    """A value as Python source where it is plain, else ``name``."""
-    plain = value if isinstance(value, tuple) else (value,)
-    if isinstance(value, Path):
-        return repr(str(value))
-    return repr(value) if all(isinstance(part, str | int | float) for part in plain) else name

@@ -1,0 +1,127 @@
+"""Configuration of an audit, and the command that repeats it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from assay.calibration.null import NullDistribution
+from assay.core.dataset import Split, Task
+from assay.core.model import Artifact
+from assay.core.options import ModelOptions
+from assay.detectors.base import Detector
+from assay.stages.variants import DEFAULT
+
+# A path or hub id, a module in memory, or a loaded model.
+ModelSource: TypeAlias = str | Path | nn.Module | Artifact
+
+# A source as on the command line, a Task, a Split, images, [images, labels], a torch DataLoader or Dataset.
+DataSource: TypeAlias = (
+    str | Path | Task | Split | Tensor | np.ndarray | DataLoader[Any] | Dataset[Any] | Sequence[Any] | None
+)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Configuration of one audit, as given by the user."""
+
+    variants: tuple[str, ...] = DEFAULT
+    detectors: Sequence[Detector | str] | str | None = None  # None: the default detectors
+    labels: bool = True  # False: the data have no labels, even if something looks like labels
+    budget: float = math.inf  # seconds
+    reference: ModelSource | None = None  # the original model of a compressed one, or a trusted encoder
+    reference_arch: str | None = None
+    reference_pooling: str | None = None  # None: as the model's
+    null: NullDistribution | str | Path | None = None  # None: the null distribution of the package
+    seed: int = 0
+
+    def reference_options(self, options: ModelOptions) -> ModelOptions:
+        """Return the options for loading the reference, out of those of the model."""
+        return replace(options, arch=self.reference_arch, pooling=self.reference_pooling or options.pooling)
+
+
+def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, object]:
+    """Return the keyword arguments of ``assay.audit`` that repeat an audit, without defaults but variants and seed.
+
+    Args:
+        options: Of the model.
+        config: Of the audit.
+    """
+    numbers = {name: getattr(options, name) for name in ("mean", "std")}
+    detectors = config.detectors
+    keywords: dict[str, object] = {
+        "arch": options.arch,
+        "shape": None if options.shape is None else tuple(map(int, options.shape)),
+        **{name: None if value is None else tuple(map(float, value)) for name, value in numbers.items()},
+        "features": options.features or None,
+        "pooling": options.pooling,
+        "labels": None if config.labels else False,
+        "variant_names": config.variants,
+        "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
+        "budget": config.budget if math.isfinite(config.budget) else None,
+        "reference": config.reference,
+        "reference_arch": config.reference_arch,
+        "reference_pooling": config.reference_pooling,
+        "null": config.null,
+        "seed": config.seed,
+    }
+    return {name: value for name, value in keywords.items() if value is not None}
+
+
+def python_call(model: object, data: object, keywords: Mapping[str, object]) -> str:
+    """Return the Python call that repeats an audit. Objects in memory appear as variables.
+
+    Args:
+        model: As given to ``assay.audit``.
+        data: As given to ``assay.audit``; None: omitted.
+        keywords: Of ``audit_keywords``.
+    """
+    positional = [("model", model)] if data is None else [("model", model), ("data", data)]
+    arguments = [_python_value(value, name) for name, value in positional]
+    arguments += [f"{name}={_python_value(value, name)}" for name, value in keywords.items()]
+    return f"assay.audit({', '.join(arguments)})"
+
+
+def shell_command(words: Sequence[str], options: Mapping[str, object]) -> str:
+    """Return a shell command line.
+
+    Args:
+        words: Command and positional arguments.
+        options: Values by name. ``True`` makes a switch, ``None`` and ``False`` no option; tuples get commas.
+    """
+    parts = list(words)
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        parts.append("--" + name.replace("_", "-"))
+        if value is not True:
+            parts.append(_shell_value(value))
+    return shlex.join(parts)
+
+
+def shell_options(keywords: Mapping[str, object]) -> dict[str, object]:
+    """Return the options of the command line for keyword arguments of ``assay.audit``."""
+    names = {"variant_names": "variants", "labels": "no_labels"}
+    return {names.get(name, name): True if name == "labels" else value for name, value in keywords.items()}
+
+
+def _shell_value(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_shell_value, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
+
+
+def _python_value(value: object, name: str) -> str:
+    """Return a plain value as Python source, and any other object as the variable ``name``."""
+    if isinstance(value, Path):
+        return repr(str(value))
+    parts = value if isinstance(value, tuple) else (value,)
+    return repr(value) if all(isinstance(part, str | int | float) for part in parts) else name

@@ -1,0 +1,72 @@
+"""Limits of an audit, in sentences for people."""
+
+from __future__ import annotations
+
+from assay.calibration.reference import make_test_id
+from assay.core.finding import Finding, Outcome
+from assay.core.result import VariantResult
+from assay.detectors import default_detectors
+
+
+def limits(
+    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], *, labelled: bool = True
+) -> tuple[str, ...]:
+    """Return what the audit cannot rule out.
+
+    Args:
+        findings: Of all detectors on all variants, with p-values.
+        results: Of all variants.
+        labelled: Whether the clean samples have labels.
+    """
+    sentences = [
+        "The search finds triggers that send all images to one class. It may miss a trigger that works only on images "
+        "of one class, only together with another trigger, or that sends each class to a different one.",
+        "Some backdoors cannot be found by any test of a model. The trigger can be a digital signature in the pixels, "
+        f"which cannot be made without the key; {_signature_check(findings)}. Weights that should be random can be "
+        "drawn around a secret, so that they pass every test for randomness. Only the trainer of the model can rule "
+        "that out, with a seed that was fixed before (Goldwasser et al., arXiv 2204.06974).",
+        "A backdoor that is inactive in all audited variants may be active in another variant.",
+    ]
+    if not labelled:
+        sentences.append(
+            "The samples have no labels, so the accuracy was not checked. A model with low accuracy, for instance from "
+            "a wrong normalization, can look backdoored."
+        )
+    skipped = [f"{result.name} ({result.reason})" for result in results if result.reason]
+    if skipped:
+        sentences.append("Not audited: " + "; ".join(skipped) + ".")
+    uncompared = _uncompared_variants(findings)
+    if uncompared:
+        sentences.append(
+            f"Tested without a reference model on this variant, so not part of the verdict: {', '.join(uncompared)}. "
+            "Fix: calibrate with clean models of your own on these variants (assay calibrate)."
+        )
+    tests = [
+        make_test_id(f.variant, f.detector)
+        for f in findings
+        if f.outcome is Outcome.SCORED and f.p_value is None and f.variant not in uncompared
+    ]
+    if tests:
+        sentences.append(
+            f"Scored without a comparison with clean models, so not part of the verdict: {', '.join(tests)}. "
+            "Read the evidence of these tests yourself."
+        )
+    without_score = sorted({f.detector for f in findings if not f.outcome.completed})
+    if without_score:
+        sentences.append(
+            f"Detectors without a score on some variant: {', '.join(without_score)}. Each row has a reason."
+        )
+    return tuple(sentences)
+
+
+def _signature_check(findings: tuple[Finding, ...]) -> str:
+    readers = {detector.name for detector in default_detectors() if detector.reads_computation}
+    if any(finding.detector in readers and finding.outcome.completed for finding in findings):
+        return "the audit searched the computation for a signature check, but weights could be written to do the same"
+    return "the audit did not search for a signature check, because the computation was not read"
+
+
+def _uncompared_variants(findings: tuple[Finding, ...]) -> list[str]:
+    """Return the scored variants without any p-value: no reference model was tested on them."""
+    scored = {finding.variant for finding in findings if finding.outcome is Outcome.SCORED}
+    return sorted(scored - {finding.variant for finding in findings if finding.p_value is not None})
