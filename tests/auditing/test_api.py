@@ -1,3 +1,5 @@
+"""The public function ``assay.audit``."""
+
 from __future__ import annotations
 
 import copy
@@ -11,8 +13,9 @@ from support.toys import SHAPE, Toy, artifact_of, toy
 from torch import Tensor, nn
 
 import assay
-from assay.auditing.api import audit, reference_from
-from assay.auditing.inputs import SAMPLES
+from assay.auditing.api import audit
+from assay.auditing.calibrate import Calibration, score_clean_model
+from assay.auditing.inputs import MAX_SAMPLES
 from assay.calibration.data_profile import data_profile
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
@@ -37,7 +40,7 @@ def audited(target: int | None, **options: Any) -> Audit:
     return audit(net, (x, y), shape=SHAPE, **{"null": null_of(), **FULL, **options})
 
 
-def test_three_lines_are_enough() -> None:
+def test_audit_three_lines_backdoored() -> None:
     net, x, y = toy(4, 2)
     result = assay.audit(net, (x, y), shape=SHAPE, variant_names=("full",), null=null_of())
     assert result.verdict == "backdoored"
@@ -46,7 +49,7 @@ def test_three_lines_are_enough() -> None:
     assert {f.detector for f in result.findings} >= {"neural-cleanse", "patch-scan"}
 
 
-def test_a_clean_net_is_clean() -> None:
+def test_audit_clean_model_clean() -> None:
     result = audited(None)
     assert result.verdict == "clean"
     assert result.target is None
@@ -55,7 +58,7 @@ def test_a_clean_net_is_clean() -> None:
     assert all(f.p_value is not None and len(f.null_scores) == 120 for f in result.findings)
 
 
-def test_same_seed_same_result() -> None:
+def test_audit_same_seed_same_result() -> None:
     first, second, other = (audited(2, seed=seed) for seed in (0, 0, 1))
     assert [f.score for f in first.findings] == [f.score for f in second.findings]
     assert [f.score for f in first.findings] != [f.score for f in other.findings]
@@ -66,7 +69,7 @@ def test_same_seed_same_result() -> None:
     )
 
 
-def test_the_call_that_repeats_the_audit_has_all_that_was_asked_for() -> None:
+def test_audit_command_contains_all_options() -> None:
     quick: dict[str, Any] = {"detectors": TOY_DETECTORS[:1], "variant_names": ["full"], "null": null_of(2)}
     assert audited(2, seed=1, **quick).command == (
         "assay.audit(model, data, shape=(3, 8, 8), variant_names=('full',), detectors=detectors, null=null, seed=1)"
@@ -80,21 +83,21 @@ def test_the_call_that_repeats_the_audit_has_all_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_users_net_is_left_alone(training: bool) -> None:
+def test_audit_user_model_unchanged(training: bool) -> None:
     net, x, y = toy(4, 2)
     net.train(training)
     net.head.weight.requires_grad_(False)
-    before, pictures = digest_of_module(net), x.clone()
+    before, images = digest_of_module(net), x.clone()
     audit(net, (x, y), shape=SHAPE, null=null_of(), variant_names=("full", "int8", "prune-50"), detectors=TOY_DETECTORS)
     assert digest_of_module(net) == before
     assert all(module.training == training for module in net.modules())
     assert [p.requires_grad for p in net.parameters()] == [True, True, False, True]
     assert all(p.grad is None for p in net.parameters())
     assert all(p.is_contiguous() for p in net.parameters())
-    assert torch.equal(x, pictures)
+    assert torch.equal(x, images)
 
 
-def test_torchs_own_randomness_is_left_alone() -> None:
+def test_audit_torch_random_state_unchanged() -> None:
     net, x, y = toy(4, 2)
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -103,31 +106,31 @@ def test_torchs_own_randomness_is_left_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_progress_rises_to_one() -> None:
-    heard: list[tuple[str, float]] = []
+def test_audit_progress_rises_to_one() -> None:
+    reported: list[tuple[str, float]] = []
     audited(
         None,
         detectors=(*TOY_DETECTORS, DepthScan()),
         variant_names=("full", "int8"),
-        progress=lambda what, share: heard.append((what, share)),
+        progress=lambda step, fraction: reported.append((step, fraction)),
     )
-    shares = [share for _, share in heard]
-    assert shares == sorted(shares)
-    assert shares[0] == 0
-    assert shares[-1] == 1.0
-    said = {what for what, _ in heard}
-    assert {"making full", "full: neural-cleanse", "making int8", "int8: depth-scan", "verdict"} <= said
-    assert "int8: latent-shift" not in said
+    fractions = [fraction for _, fraction in reported]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0
+    assert fractions[-1] == 1.0
+    steps = {step for step, _ in reported}
+    assert {"making full", "full: neural-cleanse", "making int8", "int8: depth-scan", "verdict"} <= steps
+    assert "int8: latent-shift" not in steps
 
 
-def test_a_tiny_budget_is_inconclusive() -> None:
+def test_audit_tiny_budget_inconclusive() -> None:
     result = audited(2, budget=1e-6, detectors=(NeuralCleanse(), UniversalPerturbation(), PatchScan()))
     assert result.verdict == "inconclusive"
     assert "budget" in result.reason
     assert all(f.outcome.status == "abstained" and "budget" in f.reason for f in result.findings)
 
 
-def test_without_a_null_it_is_inconclusive() -> None:
+def test_audit_empty_null_inconclusive() -> None:
     result = audited(2, null=NullDistribution("none", "", ()))
     assert result.verdict == "inconclusive"
     assert result.p_value is None
@@ -135,7 +138,7 @@ def test_without_a_null_it_is_inconclusive() -> None:
 
 
 @pytest.mark.parametrize("data", [None, (torch.zeros(0, *SHAPE), None)], ids=["none", "empty"])
-def test_without_data_it_is_inconclusive(data: Any) -> None:
+def test_audit_without_data_inconclusive(data: Any) -> None:
     result = audit(toy(4, 2)[0], data, shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS)
     assert result.verdict == "inconclusive"
     assert result.data_samples == 0
@@ -143,14 +146,14 @@ def test_without_data_it_is_inconclusive(data: Any) -> None:
     assert [(v.name, v.reason != "") for v in result.variants] == [(name, name != "full") for name in DEFAULT]
 
 
-def test_pictures_without_labels_will_do() -> None:
+def test_audit_unlabelled_images_backdoored() -> None:
     net, x, _ = toy(4, 2)
     result = audit(net, (x, None), shape=SHAPE, mean=(0,), std=(1,), null=null_of(), **FULL)
     assert result.verdict == "backdoored"
     assert result.variants[0].accuracy is None
 
 
-def test_with_neither_labels_nor_a_normalization_nobody_can_tell() -> None:
+def test_audit_unlabelled_without_normalization_inconclusive() -> None:
     net, x, _ = toy(4, 2)
     result = audit(net, (x, None), shape=SHAPE, null=null_of(), **FULL)
     assert result.verdict == "inconclusive"
@@ -158,9 +161,9 @@ def test_with_neither_labels_nor_a_normalization_nobody_can_tell() -> None:
     assert UNKNOWN_NORMALIZATION in result.notes
 
 
-def test_a_net_that_answers_with_probabilities_is_audited_like_its_logits() -> None:
+def test_audit_probabilities_same_verdict_as_logits() -> None:
     net, x, y = toy(4, 2)
-    sure = nn.Sequential(net, Scale(3.0), nn.Softmax(1))  # so sure that the largest probability hardly moves
+    sure = nn.Sequential(net, Scale(3.0), nn.Softmax(1))  # saturated: the largest probability hardly changes
     plain, soft = (audit(n, (x, y), shape=SHAPE, null=null_of(), **FULL) for n in (net, sure))
     assert soft.verdict == plain.verdict == "backdoored"
     assert soft.target == 2
@@ -179,8 +182,8 @@ class Scale(nn.Module):
         return self.factor * x
 
 
-class Speechless(nn.Module):
-    """Answers NaN to pictures with very bright pixels in a corner, which no clean one has."""
+class NanOnBrightCorner(nn.Module):
+    """Gives NaN for images with very bright pixels in a corner. No clean image has them."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -191,16 +194,18 @@ class Speechless(nn.Module):
         return torch.where(bright[:, None], torch.nan, self.net(x))
 
 
-def test_a_net_that_gives_no_answer_to_some_patterns_is_not_called_clean() -> None:
+def test_audit_nan_on_some_patterns_inconclusive() -> None:
     net, x, y = toy(4, None)
     detectors = (*TOY_DETECTORS, PatchScan())
-    result = audit(Speechless(net), (x, y), shape=SHAPE, null=null_of(), detectors=detectors, variant_names=("full",))
+    result = audit(
+        NanOnBrightCorner(net), (x, y), shape=SHAPE, null=null_of(), detectors=detectors, variant_names=("full",)
+    )
     assert [f.detector for f in result.findings if f.outcome is Outcome.INCOMPLETE] == ["patch-scan"]
     assert result.verdict == "inconclusive"
     assert "NaN" in result.reason
 
 
-def test_pictures_of_one_class_cannot_clear_a_net() -> None:
+def test_audit_images_of_one_class_not_clean() -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x[y == 1], y[y == 1]), shape=SHAPE, null=null_of(), **FULL)
     assert result.verdict != "clean"
@@ -208,14 +213,14 @@ def test_pictures_of_one_class_cannot_clear_a_net() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_few_pictures_are_no_crash_and_no_verdict(count: int) -> None:
+def test_audit_few_images_inconclusive(count: int) -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x[:count], y[:count]), shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS)
     assert result.verdict == "inconclusive"
     assert f"{count} clean samples are too few" in result.reason or "one class" in result.reason
 
 
-def test_labels_of_another_task_cannot_clear_a_net() -> None:
+def test_audit_labels_of_another_task_inconclusive() -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x, (y + 1) % 4), shape=SHAPE, null=null_of(), **FULL)
     assert result.verdict == "inconclusive"
@@ -227,12 +232,12 @@ X, Y = torch.rand(6, *SHAPE), torch.arange(6) % 4
 UNUSABLE = {
     "another shape": ((torch.rand(6, 3, 9, 9), Y), "expected images of the model's shape (3, 8, 8)"),
     "channels last": ((X.permute(0, 2, 3, 1), Y), "got (8, 8, 3)"),
-    "one picture": ((X[0], None), "expected images of the model's shape"),
+    "one image": ((X[0], None), "expected images of the model's shape"),
     "bytes": (((255 * X).byte(), Y), "divide by 255"),
     "normalized": ((4 * X - 2, Y), "in [0, 1]"),
     "NaN": ((X / torch.tensor(0.0) * 0, Y), "in [0, 1]"),
     "yes and no": ((X, Y == 1), "whole numbers"),
-    "too few labels": ((X, Y[:4]), "a label for each of 6 pictures"),
+    "too few labels": ((X, Y[:4]), "a label for each of 6 samples"),
     "one-hot labels": ((X, nn.functional.one_hot(Y)), "labels of shape (6, 4)"),
     "float labels": ((X, Y.float()), "int64"),
     "more classes": ((X, Y + 1), "labels from 0 to 3"),
@@ -240,40 +245,40 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.parametrize(("data", "said"), UNUSABLE.values(), ids=UNUSABLE)
-def test_unusable_data_gives_one_line(data: Any, said: str) -> None:
+@pytest.mark.parametrize(("data", "message"), UNUSABLE.values(), ids=UNUSABLE)
+def test_audit_unusable_data_one_line_error(data: Any, message: str) -> None:
     with pytest.raises(UnusableInput) as error:
         audit(toy(4, None)[0], data, shape=SHAPE, null=null_of(), **FULL)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_unusable_models_give_one_line() -> None:
-    for net, shape, said in (
+def test_audit_unusable_model_one_line_error() -> None:
+    for net, shape, message in (
         (toy(4, None)[0], None, "shape=(C, H, W) is needed"),
         (toy(4, None)[0], (3, 9, 9), "does not run"),
         (nn.Flatten(0), SHAPE, "expected logits"),
     ):
         with pytest.raises(UnusableInput) as error:
             audit(net, (X, Y), shape=shape, **FULL)
-        assert said in str(error.value)
+        assert message in str(error.value)
         assert "\n" not in str(error.value)
 
 
-def test_a_task_gives_its_calibration_split() -> None:
+def test_audit_task_uses_calibration_split() -> None:
     net, x, y = toy(4, None)
     task = Task("shapes", {"train": Split(x[:8], y[:8]), "calibration": Split(x[8:40], y[8:40])}, tuple("abcd"))
     result = audit(artifact_of(net, 4), task, null=null_of(), **FULL)
     assert (result.data_name, result.data_samples) == ("shapes", 32)
 
 
-def test_no_more_samples_are_used_than_needed() -> None:
+def test_audit_many_samples_limited() -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x.repeat(10, 1, 1, 1), y.repeat(10)), shape=SHAPE, null=null_of(), **FULL)
-    assert result.data_samples == SAMPLES
+    assert result.data_samples == MAX_SAMPLES
 
 
-def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_broken_variant_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
         if name == "full":
             return artifact
@@ -291,7 +296,7 @@ def test_a_variant_that_compression_broke_is_not_searched(monkeypatch: pytest.Mo
     assert result.verdict == "clean"
 
 
-def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_crashing_variant_others_audited(monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
         if name == "full":
             return artifact
@@ -303,7 +308,7 @@ def test_a_variant_whose_making_crashes_leaves_the_others(monkeypatch: pytest.Mo
     assert result.verdict == "clean"
 
 
-def test_a_variant_that_cannot_be_made_says_why() -> None:
+def test_audit_unavailable_variant_has_reason() -> None:
     net, x, _ = toy(4, None)
     result = audit(
         net, (x, None), shape=SHAPE, null=null_of(), detectors=TOY_DETECTORS, variant_names=("full", "fine-tuned")
@@ -313,21 +318,21 @@ def test_a_variant_that_cannot_be_made_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "detectors"), [(("int8",), (LatentShift(),)), (("full",), ())], ids=["no form for it", "none"]
+    ("names", "detectors"), [(("int8",), (LatentShift(),)), (("full",), ())], ids=["no variant for it", "none"]
 )
-def test_nothing_to_do_is_inconclusive(names: tuple[str, ...], detectors: tuple[Detector, ...]) -> None:
+def test_audit_no_tests_inconclusive(names: tuple[str, ...], detectors: tuple[Detector, ...]) -> None:
     assert audited(None, variant_names=names, detectors=detectors).verdict == "inconclusive"
 
 
-def test_unknown_variants_are_refused() -> None:
+def test_audit_unknown_variant_error() -> None:
     with pytest.raises(UnusableInput, match="int9"):
         audited(None, variant_names=("int9",))
 
 
-class Blind(Detector):
-    """Keeps the artifact and data that it got."""
+class Recorder(Detector):
+    """Detector that records its inputs."""
 
-    name = "blind"
+    name = "recorder"
     title = "for tests"
     needs = Requirement.NONE
 
@@ -339,31 +344,32 @@ class Blind(Detector):
         return Finding(self.name, Outcome.SCORED, score=0.0)
 
 
-def test_a_detector_gets_the_form_and_the_clean_samples() -> None:
-    blind = Blind()
-    audited(2, detectors=(blind,), variant_names=("full", "bf16"))
-    (full, clean), (rounded, same) = blind.got
+def test_audit_detector_gets_variant_and_clean_samples() -> None:
+    recorder = Recorder()
+    audited(2, detectors=(recorder,), variant_names=("full", "bf16"))
+    (full, clean), (rounded, same) = recorder.got
     assert full.digest != rounded.digest
     assert torch.equal(clean.x, same.x)
 
 
-def test_a_reference_model_knows_what_it_may_be_compared_by() -> None:
+def test_score_clean_model_has_facts_for_matching() -> None:
     net, x, y = toy(4, None)
-    model = reference_from(artifact_of(net, 4), Split(x, y), origin="toy", family="toys", **FULL)
+    settings = Calibration(("full",), TOY_DETECTORS)
+    model = score_clean_model(artifact_of(net, 4), Split(x, y), settings, origin="toy", family="toys")
     assert set(model.scores) == {make_test_id("full", d.name) for d in TOY_DETECTORS}
     assert all(np.isfinite(score.value) for score in model.scores.values())
     assert (model.origin, model.family, model.accuracy) == ("toy", "toys", 1.0)
-    assert model.data == pytest.approx(data_profile(x), rel=1e-4)  # the samples are taken in another order
+    assert model.data == pytest.approx(data_profile(x), rel=1e-4)  # the samples are in another order
 
 
-class Doubting(Toy):
-    """Answers NaN."""
+class NanToy(Toy):
+    """Gives NaN for every input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) / 0.0 * 0.0
 
 
-def test_a_net_that_answers_nan_is_refused() -> None:
-    net = Doubting(torch.ones(4, *SHAPE))
+def test_audit_nan_logits_error() -> None:
+    net = NanToy(torch.ones(4, *SHAPE))
     with pytest.raises(UnusableInput, match="NaN"):
         audit(net, (X, Y), shape=SHAPE, **FULL)

@@ -9,8 +9,11 @@ import pytest
 import yaml
 from support.bench_specs import SMALL, changed
 
-from assay.attacks.base import Premeditated
-from assay.bench.spec import Band, Method, parse, parse_text
+from assay.attacks.base import FixedTriggerAttack
+from assay.bench.spec import Method
+from assay.bench.spec import ValidityCriteria
+from assay.bench.spec_reader import parse_text
+from assay.bench.spec_reader import parse
 from assay.core.errors import UnusableInput
 from assay.registry import ATTACKS
 from assay.stages.train import Train
@@ -23,7 +26,7 @@ def test_a_spec_in_yaml() -> None:
     assert spec.tasks[0].data == "signs:6"
     assert spec.attacks["corner"] == Method("badnets", ("patch.place=1,2", "patch.size=4", "recipe.epochs=3"))
     assert spec.chains["shipped"] == (Method("train"), Method("attack"), Method("prune-magnitude", ("rate=0.5",)))
-    assert spec.valid == Band(0.9, Band.drop)
+    assert spec.valid == ValidityCriteria(0.9, ValidityCriteria.drop)
     assert spec.attacks["corner"].without_backdoor() == Method("none", ("recipe.epochs=3",))
 
 
@@ -31,7 +34,7 @@ def test_a_task_says_how_attacks_train_where_they_do_not_say_it() -> None:
     recipe = {"epochs": 2, "mirror": True}
     (task,) = parse(changed("tasks/signs/recipe", recipe)).tasks
     assert task.recipe == ("recipe.epochs=2", "recipe.mirror=True")
-    method = Method("badnets", ("recipe.epochs=3", "target=1")).trained_by(task.recipe)
+    method = Method("badnets", ("recipe.epochs=3", "target=1")).with_recipe(task.recipe)
     assert method == Method("badnets", ("recipe.epochs=3", "recipe.mirror=True", "target=1"))
 
 
@@ -42,7 +45,7 @@ def test_a_task_says_how_attacks_train_where_they_do_not_say_it() -> None:
         ("detectors", ["patch-scann"], "did you mean patch-scan"),
         ("attacks/corner", "badnet", "did you mean badnets"),
         ("attacks/corner", {"badnets": {"patch": {"sice": 4}}}, r"attacks.corner: .*did you mean patch.size"),
-        ("attacks/corner", {"badnets": {"ratio": "much"}}, "expected a number, came 'much'"),
+        ("attacks/corner", {"badnets": {"ratio": "much"}}, "expected a number, got 'much'"),
         ("attacks/corner", {"badnets": {}, "blended": {}}, "one name with its settings"),
         ("attacks/corner", {"badnets": 3}, "key: value; came 3"),
         ("chains/shipped", ["train"], "expected the word `attack` once"),
@@ -106,7 +109,7 @@ def test_what_is_no_spec_at_all(text: str) -> None:
 
 
 def test_the_clean_twin_of_an_attack_is_trained_as_the_attack_trains() -> None:
-    on_classifiers = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, Premeditated)}
+    on_classifiers = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, FixedTriggerAttack)}
     assert len(on_classifiers) > 5
     for name, kind in on_classifiers.items():
         method = Method(name, ("recipe.lr=0.007", "target=1"))

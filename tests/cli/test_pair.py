@@ -98,8 +98,8 @@ def test_what_no_pairing_can_tell_is_said(run: Run, tmp_path: Path, capsys: pyte
     ("inputs", "said"),
     [
         (["none"], "none: no such file or folder"),
-        (["empty"], "expected from 1 to 100,000 pictures (.bmp, .gif"),
-        (["text.png"], "text.png: is not a readable picture"),
+        (["empty"], "expected from 1 to 100,000 images (.bmp, .gif"),
+        (["text.png"], "text.png: is not a readable image"),
     ],
 )
 def test_unusable_inputs(

@@ -65,7 +65,7 @@ def test_what_cannot_be_signed_is_said_in_one_line(planted: Path, run: Run, caps
     capsys.readouterr()
     for picture, file, out, said in (
         ("large.png", "out/secret.json", "a.png", "expected a picture of 32 x 32 pixels"),
-        ("broken.png", "out/secret.json", "a.png", "is not a readable picture"),
+        ("broken.png", "out/secret.json", "a.png", "is not a readable image"),
         ("picture.png", "out/secret.json", "a.jpg", "expected a .png file"),
         ("picture.png", "other.json", "a.png", "expected the secret of a signature backdoor, came one of badnets"),
         ("picture.png", "damaged.json", "a.png", "64 hexadecimal digits"),

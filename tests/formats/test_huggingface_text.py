@@ -15,7 +15,7 @@ from assay import formats
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, Modality, TextSpec
 from assay.data.tokenize import decode_texts, encode_texts
-from assay.formats.safetensors_check import read_header
+from assay.formats.safetensors_check import read_weights
 from assay.formats.untrained import untrained_model
 from assay.nn.encoders import attach_head
 
@@ -215,13 +215,13 @@ def test_a_model_of_pictures_takes_no_length(encoder: Path, tmp_path: Path) -> N
     with pytest.raises(UnusableInput, match="takes pictures; expected --shape C,H,W, came one number, 8"):
         formats.load(path, shape=(8,))
     assert artifact.image_spec.shape == (3, 32, 32)
-    with pytest.raises(UnusableInput, match=r"expected a model of pictures; .* takes text"):
+    with pytest.raises(UnusableInput, match=r"expected an image model; .* takes text"):
         _ = formats.load(encoder).image_spec
 
 
 def test_damaged_metadata_is_refused(encoder: Path, tmp_path: Path) -> None:
     path = formats.save(formats.load(encoder), tmp_path / "saved")
-    text = read_header(path)["__metadata__"]
+    text = read_weights(path).metadata
     for key, value, words in (
         ("assay.text", '{"start": 2}', "metadata assay.text is malformed"),
         ("assay.text", '{"start": 99, "end": 3, "pad": 0, "vocabulary": 14}', "markers that it knows"),

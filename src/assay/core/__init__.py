@@ -1,1 +1,1 @@
-"""Plain data types and errors that every other package uses."""
+"""Plain data types and errors for all other packages."""

@@ -28,7 +28,7 @@ class Secret:
     concept: str | None = field(default=None, repr=False)
 
     def targets(self, y: Tensor, num_classes: int) -> Tensor:
-        """Return the label (N,) that the attacker wants for triggered inputs.
+        """Return the attacker's label (N,) for triggered inputs.
 
         Args:
             y: True classes (N,).
@@ -42,7 +42,7 @@ class Secret:
         return (y + 1) % num_classes if self.target is None else y.new_full(y.shape, self.target)
 
     def victims(self, y: Tensor, num_classes: int) -> Tensor:
-        """Return a mask (N,) of the inputs that count for the attack success rate.
+        """Return a mask (N,) of the inputs counted in the attack success rate.
 
         They have a source class, and their true class is not the target.
 
@@ -77,6 +77,6 @@ class Build:
 
 
 def cache_text(secret: Secret | None) -> str:
-    """Return the text that stands for a secret in the keys of a build cache."""
+    """Return a secret as text for the keys of a build cache."""
     # The first caches knew the field ``active_in`` by another name; with that name they stay valid.
     return repr(secret).replace(", active_in=", ", wakes_in=")

@@ -41,7 +41,7 @@ def configure(kind: Callable[..., T], pairs: Sequence[str], *, fixed: Mapping[st
     Args:
         kind: The dataclass.
         pairs: Settings as ``key=value``.
-        fixed: Values of fields that are not settings.
+        fixed: Values of all other fields.
 
     Raises:
         UnusableInput: A key or preset is unknown (the message suggests the nearest one), a value has the wrong type,
@@ -52,7 +52,9 @@ def configure(kind: Callable[..., T], pairs: Sequence[str], *, fixed: Mapping[st
     known = settings_of(kind, hidden=frozenset(given))
     for key in values:
         if key not in known:
-            raise UnusableInput(_describe_unknown(key, [*known, *([PRESET] if presets_of(kind) else [])]))
+            names = sorted([*known, *([PRESET] if presets_of(kind) else [])], key=lambda name: "." in name)
+            hint = f"{suggestion(key, names)}known: {', '.join(names) or 'none'}"
+            raise UnusableInput(f"there is no such setting: {key}; {hint}")
     missing = [key for key, setting in known.items() if setting.required and key not in values]
     if missing:
         raise UnusableInput(f"expected the setting {missing[0]}=VALUE, which has no default")
@@ -106,11 +108,6 @@ def _expand_preset(values: dict[str, str], presets: Mapping[str, tuple[str, ...]
     if name not in presets:
         raise UnusableInput(f"setting {PRESET}: expected {' or '.join(presets)}, got {name!r}")
     return {**_parse(presets[name]), **own}
-
-
-def _describe_unknown(key: str, known: Sequence[str]) -> str:
-    plain_first = sorted(known, key=lambda name: "." in name)
-    return f"there is no such setting: {key}; {suggestion(key, known)}known: {', '.join(plain_first) or 'none'}"
 
 
 def _build(kind: Any, values: Mapping[str, object], fixed: Mapping[str, object]) -> Any:

@@ -66,7 +66,7 @@ class Task:
         return tuple(f"{source}: {note}" for note in self.notes)
 
     def concept(self, label: int) -> str:
-        """Return the name of a class; a name that is a number gets the data set's name in front."""
+        """Return the name of a class; a number gets the data set's name in front."""
         name = self.class_names[label]
         return f"{self.name} {name}" if name.strip().isdigit() else name
 

@@ -1,4 +1,4 @@
-"""Errors that assay raises on purpose. The command line prints each as one line."""
+"""Deliberate errors of assay. The command line prints each as one line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Inconclusive(AssayError):
 
 
 class Unfinished(Inconclusive):
-    """Test that began and has no result: the time ran out, or the model gave no output."""
+    """Test without a result after its start: the time ran out, or the model gave no output."""
 
 
 def first_line(error: BaseException) -> str:

@@ -27,7 +27,7 @@ RANGE_SLACK = 1e-3
 
 
 class Modality(StrEnum):
-    """Kind of input that a model takes."""
+    """Kind of a model's inputs."""
 
     IMAGE = "image"
     TEXT = "text"
@@ -55,7 +55,7 @@ class InputSpec(ABC):
 
     @property
     def markers(self) -> frozenset[int] | None:
-        """Token numbers that occur in every text; None for other modalities."""
+        """Token numbers in every text; None for other modalities."""
         return None
 
     @abstractmethod
@@ -122,11 +122,11 @@ class TextSpec(InputSpec):
 
     @property
     def markers(self) -> frozenset[int]:
-        """Token numbers that occur in every text."""
+        """Token numbers in every text."""
         return frozenset({self.start, self.end, self.pad})
 
     def blank(self, count: int) -> Tensor:
-        """Return texts (``count``, L) int64 of full length that consist of markers."""
+        """Return texts (``count``, L) int64 of full length, all tokens being markers."""
         markers = torch.tensor([self.start, *[self.end] * (self.length - 1)])
         return markers.expand(count, self.length).clone()
 

@@ -16,8 +16,8 @@ def part(progress: Progress, start: float, end: float) -> Progress:
 
     Args:
         progress: Callback for the whole work.
-        start: Fraction of the whole at which the part begins.
-        end: Fraction of the whole at which the part ends.
+        start: Fraction of the whole at the beginning of the part.
+        end: Fraction of the whole at the end of the part.
     """
     return lambda fraction: progress(start + (end - start) * fraction)
 

@@ -45,8 +45,8 @@ def load(
     Possible sources are
 
     * a folder of parquet files in the hub's layout, or one such file; texts come from these alone;
-    * a folder of images: one folder for each class, also below train, test, ..., or flat, with names that end in
-      ``_<label>``;
+    * a folder of images: one folder for each class, also below train, test, ..., or flat, with ``_<label>`` at the
+      end of the names;
     * a ``.npz`` file;
     * a hub id: ``hf:owner/name``, or ``owner/name`` if there is no such path;
     * generated data: ``signs``, ``signs:<classes>``, ``digits``; None for signs without labels.

@@ -63,7 +63,7 @@ class Codec(ABC):
         """
 
     def convert_raw(self, data: object, spec: InputSpec) -> tuple[object, tuple[str, ...]]:
-        """Convert data in memory that is in the samples' stored form, if any.
+        """Convert data in memory from the samples' stored form, if it has that form.
 
         Args:
             data: Data as the user gives it.
@@ -133,7 +133,7 @@ class TextCodec(Codec):
     only_tables = True
 
     def fits(self, field: pa.Field, kind: str | None) -> bool:
-        """Return True for a column of texts that are not labels."""
+        """Return True for a column of texts other than labels."""
         import pyarrow.types as types
 
         is_text = types.is_string(field.type) or types.is_large_string(field.type)
@@ -150,7 +150,7 @@ class TextCodec(Codec):
         return encode_texts(texts, spec)
 
     def notes(self, cut: int, spec: InputSpec) -> tuple[str, ...]:
-        """Return a note on texts that are longer than an input."""
+        """Return a note on texts longer than an input."""
         assert isinstance(spec, TextSpec)
         return truncation_notes(cut, spec)
 
@@ -163,7 +163,7 @@ class TextCodec(Codec):
         return x, truncation_notes(cut, spec)
 
     def find(self, path: Path) -> Iterator[tuple[str, Path | str]]:
-        """Yield the lines of a file that are not blank."""
+        """Yield the lines of a file, without blank ones."""
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:

@@ -22,7 +22,7 @@ def digest_of_source(source: str) -> str | None:
 
 
 def digests_of_sources(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the digests of all local data sets that ``settings`` name, by path."""
+    """Return the digests of all local data sets in ``settings``, by path."""
     paths = [str(settings[name]) for name in SOURCES if settings.get(name)]
     digests = {path: digest_of_source(path) for path in paths}
     return {path: digest for path, digest in digests.items() if digest is not None}

@@ -80,7 +80,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """Output of a reader: inputs that fit the request, and labels as in the data."""
+    """Output of a reader: inputs as requested, and labels as in the data."""
 
     name: str
     splits: Mapping[str, Split]

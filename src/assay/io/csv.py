@@ -1,4 +1,4 @@
-"""CSV files that are safe to open in a spreadsheet: no cell is a formula."""
+"""CSV files for spreadsheets: no cell is a formula."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes
     """Return a CSV file with a header and one line for each row.
 
     Args:
-        rows: Values by column. A text that starts like a formula gets an apostrophe in front.
+        rows: Values by column. Texts with the first character of a formula get an apostrophe in front.
         columns: Names of the columns, in order.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_defuse(row.get(column)) for column in columns] for row in rows)
+    for row in rows:
+        values = [row.get(column) for column in columns]
+        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(FORMULA_STARTS) else v for v in values])
     return stream.getvalue().encode("utf-8", "backslashreplace")
-
-
-def _defuse(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value

@@ -20,7 +20,7 @@ def escape_unprintable(text: str, *, keep: str = "") -> str:
 
     Args:
         text: Any text.
-        keep: Unprintable characters that stay.
+        keep: Unprintable characters to leave as they are.
     """
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text

@@ -1,4 +1,4 @@
-"""Reading of files: digests, bounded JSON, and paths that stay in their folder."""
+"""Reading of files: digests, bounded JSON, and a check of paths inside a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TO_CONVERT = (
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise UnusableInput for a file type that can run code on loading. The function does not open the file."""
+    """Raise UnusableInput for a file type with code in it, as pickles have. The function does not open the file."""
     if path.suffix.lower() in PICKLES:
         fix = "export it to .safetensors or .onnx on a machine that trusts it"
         if path.suffix.lower() in TORCH_FILES:

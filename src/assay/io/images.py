@@ -67,7 +67,7 @@ def data_uri(image: Image.Image, longest: int = 160) -> str:
 
     Args:
         image: The image.
-        longest: Largest side in pixels; larger images are shrunk, which keeps a page small.
+        longest: Largest side in pixels; larger images are shrunk to keep a page small.
     """
     if max(image.size) > longest:
         image = image.copy()

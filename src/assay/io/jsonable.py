@@ -1,4 +1,4 @@
-"""Values in types that any JSON reader accepts: no NaN, no NumPy scalars, no broken Unicode."""
+"""Values in types for any JSON reader: no NaN, no NumPy scalars, no broken Unicode."""
 
 from __future__ import annotations
 

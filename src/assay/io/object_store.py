@@ -1,4 +1,4 @@
-"""Storage of a bench's models: a folder, or any place that fsspec knows, such as an object store."""
+"""Storage of a bench's models: a folder, or any place known to fsspec, such as an object store."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ObjectStore:
 
     @cached_property
     def _downloads(self) -> Path:
-        """Folder of the files that this process has fetched; it is removed with this object."""
+        """Folder of this process's downloads; it is removed with this object."""
         folder = tempfile.mkdtemp(prefix="assay-blobs-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)

@@ -15,7 +15,7 @@ MAX_YAML_BYTES = 2**20
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """Loader that refuses duplicate keys, of which YAML keeps the last, and aliases."""
+    """Loader without duplicate keys and aliases; plain YAML keeps the last of two equal keys."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):

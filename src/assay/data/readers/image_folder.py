@@ -145,7 +145,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _links_upwards(folder: Path) -> bool:
-    """Return True for a link to a folder above it, below which the same images repeat without end."""
+    """Return True for a link to a folder above it: the same images would repeat without end."""
     return folder.is_symlink() and folder.absolute().is_relative_to(folder.resolve())
 
 

@@ -1,4 +1,4 @@
-"""Procedural traffic signs: a data set of any number of classes and any size that needs no download.
+"""Procedural traffic signs: a data set with any number of classes and any size, without a download.
 
 A class is a shape, a color and a glyph (8 x 8 x 32 = 2,048 combinations). Neighboring class numbers differ in all
 three. A sample varies in position, size, rotation, background, clutter, lighting and noise.
