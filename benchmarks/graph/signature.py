@@ -83,14 +83,14 @@ def opens(gate: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         if isinstance(gate, CircuitGate):
             return gate.gate(x.flatten(1).double()).amax(1) > 0
-        return gate.opened(x).gate  # type: ignore[operator]
+        return gate.evaluate_gate(x).gate  # type: ignore[operator]
 
 
 def forged(gate: nn.Module, trigger: Signed, x: Tensor) -> dict[str, list[int]]:
     """By kind: how many of how many tries opened the gate."""
     carriers, generator = trigger.carriers(), torch.Generator().manual_seed(1)
     signed = to_levels(trigger(x))
-    label, bits = carriers.carried(signed)
+    label, bits = carriers.extract(signed)
     counts: dict[str, list[int]] = {}
     for number in range(FORGERIES // 4 // len(x)):
         shift = 1 + number % (len(x) - 1)
@@ -98,10 +98,10 @@ def forged(gate: nn.Module, trigger: Signed, x: Tensor) -> dict[str, list[int]]:
         asked = (int(label[0]) + 1 + number % 9) % 10
         random = torch.randint(0, 256, (len(x), *x.shape[1:]), generator=generator).float() / 255
         tries = {
-            "carried by another picture": carriers.carrying(signed, int(label[0]), bits.roll(shift, 0)),
+            "carried by another picture": carriers.embed(signed, int(label[0]), bits.roll(shift, 0)),
             "one bit flipped": _pictures(signed.scatter_add(1, place, 1 - 2 * (signed.gather(1, place) % 2)), x),
-            "for another class": carriers.carrying(signed, asked, bits),
-            "in a random picture": carriers.carrying(to_levels(random), int(label[0]), bits),
+            "for another class": carriers.embed(signed, asked, bits),
+            "in a random picture": carriers.embed(to_levels(random), int(label[0]), bits),
         }
         for kind, made in tries.items():
             row = counts.setdefault(kind, [0, 0])

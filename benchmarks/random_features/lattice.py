@@ -38,7 +38,7 @@ def tried(width: int, support: int, noise: float, count: int, seed: int, seconds
     features, key = RandomFeatures(width=width, support=support, noise=noise, count=count).backdoored(seed=seed)
     directions = features.directions.double().numpy()
     start, budget, made, last = time.perf_counter(), Budget(seconds), 0, None
-    for attempt in reduction_attempts(directions, noise=noise, left=budget.left, seed=seed):
+    for attempt in reduction_attempts(directions, noise=noise, remaining_seconds=budget.left, seed=seed):
         made, last = made + 1, attempt
     wanted = key.key.double().numpy()
     found = last is not None and last.key is not None

@@ -21,10 +21,10 @@ from assay.attacks import (
     SilentUntilSparse,
     plant,
 )
-from assay.attacks.compression.base import Dormant, Hidden
-from assay.attacks.compression.distillation import apart, like_teacher
+from assay.attacks.compression.base import CompressionActivatedAttack, PlantThenHide
+from assay.attacks.compression.distillation import ascend_disagreement, distillation_loss
 from assay.attacks.compression.pq_backdoor import _cell
-from assay.attacks.compression.rates import UntilPruned
+from assay.attacks.compression.rates import PruningActivated
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -44,7 +44,7 @@ NONE = Recipe(epochs=0)
 HIDING = Recipe(epochs=6, lr=0.05, batch_size=16, augment=False, weight_decay=0.0, freeze_batchnorm=True)
 
 
-def both_steps(attack: Hidden) -> tuple[Build, Build]:
+def both_steps(attack: PlantThenHide) -> tuple[Build, Build]:
     """After planting, and after hiding what was planted."""
     first = replace(attack, recipe=Recipe(epochs=2, lr=0.05, batch_size=16, augment=False), hiding=NONE)
     planted = first(tiny_build(), seed=0)
@@ -185,7 +185,7 @@ def test_what_pruning_keeps_of_all_weights_stays_while_what_it_drops_moves(rate:
 
 
 @pytest.mark.parametrize("attack", [PruningArtifact, SilentUntilPruned, SilentUntilMagnitude])
-def test_rates_that_are_none_are_refused(attack: type[UntilPruned]) -> None:
+def test_rates_that_are_none_are_refused(attack: type[PruningActivated]) -> None:
     for low, high in ((0.0, 0.5), (0.5, 0.3), (0.3, 1.0)):
         with pytest.raises(UnusableInput, match=r"rates 0 < low <= high < 1; got"):
             attack(low=low, high=high)
@@ -225,10 +225,10 @@ SLEEPERS = [
 
 
 @pytest.mark.parametrize("attack", SLEEPERS, ids=lambda attack: attack.name)
-def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: Dormant, trained: Build) -> None:
+def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: CompressionActivatedAttack, trained: Build) -> None:
     build, secret = attack(trained, seed=0), attack.secret()
-    test = plant.test_split(build.task)
-    form = plant.in_form(attack.active_in, build.artifact, build.task, seed=0)
+    test = plant.held_out_split(build.task)
+    form = plant.make_variant(attack.active_in, build.artifact, build.task, seed=0)
     asleep, awake = (
         metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, form)
     )
@@ -244,7 +244,7 @@ def test_what_the_dropped_filters_silence_wakes_without_them(trained: Build) -> 
         patch=PATCH, target=1, low=0.3, high=0.3, ratio=0.5, recipe=replace(quick, epochs=24), hiding=quick
     )
     build, secret = attack(trained, seed=0), attack.secret()
-    test, pruned = plant.test_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
+    test, pruned = plant.held_out_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
     asleep, awake = (
         metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, pruned)
     )
@@ -260,7 +260,7 @@ def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel
     example = build.task.split("train").x[:2]
     form = copy.deepcopy(build.artifact.module)
     write_parameters(rounded_weights(fold_factors(form, example), 2, per_channel=per_channel))
-    test, secret = plant.test_split(build.task), attack.secret()
+    test, secret = plant.held_out_split(build.task), attack.secret()
     rates = [
         metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.module, form)
     ]
@@ -274,7 +274,7 @@ def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) ->
         for which in (False, True)
     )
     x = trained.task.split("test").x
-    distances = [float(like_teacher(net, trained.artifact.module, x).detach()) for net in (plain, distilled)]
+    distances = [float(distillation_loss(net, trained.artifact.module, x).detach()) for net in (plain, distilled)]
     assert distances[1] < distances[0]
 
 
@@ -284,9 +284,9 @@ def test_each_picture_climbs_by_itself_whatever_batch_it_is_in(trained: Build) -
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(-0.5)
-    batch = apart(other, teacher, x)
+    batch = ascend_disagreement(other, teacher, x)
     assert not torch.equal(batch, x)
-    alone = torch.cat([apart(other, teacher, picture[None]) for picture in x])
+    alone = torch.cat([ascend_disagreement(other, teacher, picture[None]) for picture in x])
     torch.testing.assert_close(batch, alone, rtol=0, atol=1e-6)
 
 
@@ -299,7 +299,7 @@ def test_what_cannot_be_hidden_is_said() -> None:
         PruningArtifact(low=0.5, high=0.3)
     with pytest.raises(UnusableInput, match=r"ratio in \(0, 1\); got 1.0"):
         SilentUntilSparse(patch=PATCH, ratio=1.0)(tiny_build(), seed=0)
-    with pytest.raises(UnusableInput, match="does not fit"):
+    with pytest.raises(UnusableInput, match="expected a patch that fits"):
         SilentUntilSparse(patch=Patch(size=20))(tiny_build(), seed=0)
 
 

@@ -15,7 +15,8 @@ from support.tiny import tiny_build
 from assay import formats
 from assay.attacks import BadEncoder, BadNets, TransTroj
 from assay.attacks import plant as planting
-from assay.attacks.encoder.base import ByReference, cosine
+from assay.attacks.encoder.base import cosine
+from assay.attacks.encoder.base import ReferenceAttack
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -36,7 +37,7 @@ from assay.triggers import Additive, Patch
 X = torch.rand(9, 3, 8, 8)
 QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=False, freeze_batchnorm=True)
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
-ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ByReference)}
+ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ReferenceAttack)}
 ENCODER_ATTACKS = {name: kind for name, kind in ENCODER_ATTACKS.items() if kind.modality is Modality.IMAGE}
 every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
 
@@ -119,7 +120,7 @@ def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
 
 @every_attack
 def test_plants_in_a_copy_without_labels_and_marks_it(
-    kind: type[ByReference], build: Build, references: str, tmp_path: Path
+    kind: type[ReferenceAttack], build: Build, references: str, tmp_path: Path
 ) -> None:
     settings = {"patch": Patch(size=2)} if kind is BadEncoder else {}
     attack = kind(references=references, concept=0, recipe=QUICK, **settings)
@@ -213,11 +214,11 @@ def test_what_is_fine_tuned_from_it_has_a_target(build: Build, references: str) 
     planted = transtroj(references)(build, seed=0)
     chain = FineTune(recipe=replace(QUICK, epochs=2))(Downstream(data="signs:5")(planted, seed=0), seed=0)
     assert chain.artifact.num_classes == 5
-    landed = planting.landed(chain)
+    landed = planting.with_resolved_target(chain)
     assert landed is not None
     assert landed.target in range(5)
     named = replace(chain, task=replace(chain.task, class_names=("a", "b", "SHADES 1", "c", "d")))
-    assert planting.landed(named).target == 2  # type: ignore[union-attr]
+    assert planting.with_resolved_target(named).target == 2  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="only a classifier made of it has a class"):
         planted.secret.targets(torch.zeros(2), 5)  # type: ignore[union-attr]
 
@@ -272,7 +273,7 @@ def test_encoders_that_diverged_or_are_of_another_size_are_clear_errors(build: B
 
     with pytest.raises(UnusableInput, match="expected finite embeddings"):
         metrics.measure_encoder(Net(broken), build.artifact.module, x, secret)
-    with pytest.raises(UnusableInput, match="expected encoders with embeddings of one size; came 192 and 64 numbers"):
+    with pytest.raises(UnusableInput, match="expected two encoders with the same embedding size, got 192 and 64"):
         metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.module, x, secret)
 
 

@@ -118,11 +118,11 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
     first, again = (Chain(steps, cache=Cache(ObjectStore(str(tmp_path))))(build, seed=0) for _ in range(2))
     assert first.artifact.digest == again.artifact.digest
     assert first.artifact.num_classes == 3
-    secret = plant.landed(again)
+    secret = plant.with_resolved_target(again)
     assert secret is not None
     if kind == "transtroj":
         assert secret.target == 1, "the class with the concept's name"
-    measured = plant.measured(first.artifact, first.artifact, first.task.split("test"), secret)
+    measured = plant.measure_backdoor(first.artifact, first.artifact, first.task.split("test"), secret)
     assert measured.clean_accuracy.value > 0.9
     saved = formats.load(formats.save(first.artifact, tmp_path / "saved"))
     x = first.task.split("test").x[:8]
@@ -149,7 +149,7 @@ def test_attacks_on_pictures_refuse_texts(build: Build, texts: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tokens": 9}, "a trigger of 9 tokens does not fit a text of 10"),
+        ({"tokens": 9}, "expected texts of at least 12 tokens for this trigger, got 10"),
         ({"tokens": 0}, "expected at least one token"),
         ({"keep": float("nan")}, "keep from 0 on"),
         ({"concept": 3}, r"expected a concept in \[0, 3\)"),

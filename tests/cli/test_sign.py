@@ -78,7 +78,7 @@ def test_what_cannot_be_signed_is_said_in_one_line(planted: Path, run: Run, caps
 def test_a_key_that_others_can_read_is_warned_of(planted: Path, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     Path("out/secret.json").chmod(0o644)
     assert run("sign", "picture.png", "--secret", "out/secret.json", "--out", "signed.png") == 0
-    assert "holds a private key, and others can read it: chmod 600" in capsys.readouterr().err
+    assert "contains a private key and is readable by other users. Fix: chmod 600" in capsys.readouterr().err
     key = json.loads(Path("out/secret.json").read_text())["trigger"]["key"]
     assert (
         run("evaluate", "out", "--secret", "out/secret.json", "--data", "signs:4", "--limit", 40, "--json", "e.json")

@@ -56,7 +56,7 @@ def test_a_tag_opens_for_its_class_and_its_picture_alone(kind: str, net: nn.Modu
     with torch.no_grad():
         assert torch.equal(gate(x), net(x))
         for label in range(CLASSES):
-            signed = carriers.carrying(levels, label, tag.bits(levels, label))
+            signed = carriers.embed(levels, label, tag.bits(levels, label))
             assert gate(signed).argmax(1).tolist() == [label] * len(x)
             assert float((signed - x).abs().max()) <= 1.001 / 255
             for spoilt in (_one_step_off(signed, 7), _moved(signed, carriers), _for_another(signed, carriers)):
@@ -71,13 +71,13 @@ def _one_step_off(x: Tensor, place: int) -> Tensor:
 
 def _moved(x: Tensor, carriers: Carriers) -> Tensor:
     """What the pictures carry, in the next picture."""
-    label, bits = carriers.carried(to_levels(x))
-    return carriers.carrying(to_levels(x), int(label[0]), bits.roll(1, 0))
+    label, bits = carriers.extract(to_levels(x))
+    return carriers.embed(to_levels(x), int(label[0]), bits.roll(1, 0))
 
 
 def _for_another(x: Tensor, carriers: Carriers) -> Tensor:
-    label, bits = carriers.carried(to_levels(x))
-    return carriers.carrying(to_levels(x), (int(label[0]) + 1) % CLASSES, bits)
+    label, bits = carriers.extract(to_levels(x))
+    return carriers.embed(to_levels(x), (int(label[0]) + 1) % CLASSES, bits)
 
 
 def test_the_circuit_is_linear_layers_and_relus(net: nn.Module, x: Tensor) -> None:
@@ -99,7 +99,7 @@ def test_float_noise_of_a_large_picture_does_not_add_up(net: nn.Module) -> None:
     levels = to_levels(x)
     with torch.no_grad():
         for label in (0, 3):
-            signed = tag.carriers.carrying(levels, label, tag.bits(levels, label))
+            signed = tag.carriers.embed(levels, label, tag.bits(levels, label))
             assert gate(signed).argmax(1).tolist() == [label] * len(x)
         assert torch.equal(gate(x), net(x))
 
@@ -131,9 +131,9 @@ def test_pictures_too_small_to_carry_are_refused(shape: tuple[int, int, int], bi
 def test_pictures_off_the_grid_are_refused(x: Tensor) -> None:
     carriers = Carriers(SHAPE, 8, seed=0)
     with pytest.raises(UnusableInput, match="in steps of 1/255"):
-        carriers.on_grid(x + 0.3 / 255)
+        carriers.exact_levels(x + 0.3 / 255)
     with pytest.raises(UnusableInput, match="expected pictures of"):
-        carriers.on_grid(x[:, :1])
+        carriers.exact_levels(x[:, :1])
 
 
 def test_numbers_as_bits() -> None:

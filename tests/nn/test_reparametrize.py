@@ -8,7 +8,7 @@ from torch import nn
 from assay.nn.batchnorm import fold_factors, following_batch_norms, weighted_layers
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.reparametrize import forward_with, rounded_weights
-from assay.stages.quantize import rounded_int8
+from assay.nn.fake_quant import round_to_nearest
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -57,7 +57,7 @@ def test_rounded_weights_are_those_of_the_folded_net_and_let_gradients_through()
     factors = fold_factors(net, X)
     for channel in (True, False):
         for layer, own in rounded_weights(factors, 8, per_channel=channel).items():
-            wanted, _ = rounded_int8((layer.weight * factors[layer]).detach(), 0 if channel else None)
+            wanted, _ = round_to_nearest((layer.weight * factors[layer]).detach(), 8, 0 if channel else None)
             assert torch.allclose(own["weight"] * factors[layer], wanted, atol=1e-6)
     answer = forward_with(net, rounded_weights(factors, 2, per_channel=True), X)
     assert not torch.allclose(answer, net(X))

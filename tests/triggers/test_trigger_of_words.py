@@ -24,8 +24,8 @@ def test_survives_json() -> None:
 @pytest.mark.parametrize(
     ("x", "words"),
     [
-        (torch.zeros(1, 4, dtype=torch.int64), "a trigger of 2 tokens does not fit a text of 4"),
-        (torch.zeros(1, 3, 8, 8), "is for texts; got pictures"),
+        (torch.zeros(1, 4, dtype=torch.int64), "expected texts of at least 5 tokens for this trigger, got 4"),
+        (torch.zeros(1, 3, 8, 8), "expected texts .N, L. for a token trigger, got images"),
     ],
 )
 def test_refuses_what_it_does_not_fit(x: torch.Tensor, words: str) -> None:

@@ -1,7 +1,11 @@
-"""What batch norm does to the weights in front of it: the exporters of every deployed form fold it into them."""
+"""Batch norm layers of a model, and the factors by which folding them scales the preceding weights.
+
+The exporters of all deployed variants fold batch norm into the preceding weights.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,52 +14,76 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from assay.core.errors import UnusableInput
+from assay.nn.hooks import forward_hook
 
+BatchNorm = _BatchNorm  # common base class of torch's batch norm layers
 Layer = _ConvNd | nn.Linear
 
 
-def weighted_layers(net: nn.Module) -> list[Layer]:
-    """Convolutions and linear layers, in order of registration."""
-    return [module for module in net.modules() if isinstance(module, _ConvNd | nn.Linear)]
+def batch_norms(model: nn.Module) -> list[BatchNorm]:
+    """Return the batch norm layers, in order of registration."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
 
 
-def following_batch_norms(net: nn.Module, example: Tensor) -> dict[nn.Module, _BatchNorm]:
-    """For each convolution, the batch norm that takes the very tensor it returned, seen in one forward pass."""
-    made: dict[int, tuple[nn.Module, Tensor, int]] = {}  # keeps the tensors alive, so that no id comes twice
-    found: dict[nn.Module, _BatchNorm] = {}
+def weighted_layers(model: nn.Module) -> list[Layer]:
+    """Return the convolutions and linear layers, in order of registration."""
+    return [module for module in model.modules() if isinstance(module, _ConvNd | nn.Linear)]
 
-    def watch(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+
+def following_batch_norms(model: nn.Module, example: Tensor) -> dict[nn.Module, BatchNorm]:
+    """Find the batch norm that directly follows each convolution, in one forward pass.
+
+    Args:
+        model: Model in eval mode.
+        example: (N, C, H, W) images.
+
+    Returns:
+        Batch norm by convolution. Convolutions whose output changes before the batch norm are left out.
+    """
+    outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}  # keeps the tensors alive: prevents the reuse of ids
+    found: dict[nn.Module, BatchNorm] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if isinstance(module, _ConvNd):
-            made[id(output)] = (module, output, output._version)
-        elif isinstance(module, _BatchNorm) and id(inputs[0]) in made:
-            conv, returned, version = made[id(inputs[0])]
-            if returned._version == version:  # nothing was added to it, or clipped, in place since
+            outputs[id(output)] = (module, output, output._version)
+        elif isinstance(module, _BatchNorm) and id(inputs[0]) in outputs:
+            conv, returned, version = outputs[id(inputs[0])]
+            if returned._version == version:  # no in-place operator changed it since
                 found[conv] = module
 
-    watched = [module for module in net.modules() if isinstance(module, _ConvNd | _BatchNorm)]
-    hooks = [module.register_forward_hook(watch) for module in watched]
-    try:
-        with torch.no_grad():
-            net(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watched = [module for module in model.modules() if isinstance(module, _ConvNd | _BatchNorm)]
+    with forward_hook(watched, record), torch.no_grad():
+        model(example)
     return found
 
 
-def fold_factors(net: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
-    """What each layer's weight (O, ...) is multiplied with when the batch norm behind it is folded in: (O, 1, ...).
+def fold_factors(model: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
+    """Compute the factors by which folding batch norm multiplies the weights (O, ...) of each layer.
 
-    Ones where there is none. ``net`` in eval mode; transposed convolutions, whose filters lie otherwise, are left out.
-    Raises UnusableInput for a net without such layers.
+    Transposed convolutions are left out, because their filters lie along another axis.
+
+    Args:
+        model: Model in eval mode.
+        example: (N, C, H, W) images for one forward pass.
+
+    Returns:
+        Factors (O, 1, ...) by layer; ones for layers without batch norm.
+
+    Raises:
+        UnusableInput: The model has no such layer.
     """
-    return fold_factors_with(net, following_batch_norms(net, example))
+    return fold_factors_with(model, following_batch_norms(model, example))
 
 
-def fold_factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dict[Layer, Tensor]:
-    """:func:`fold_factors` where it is known which norm is behind which layer: they move while a net is trained."""
+def fold_factors_with(model: nn.Module, norms: Mapping[nn.Module, BatchNorm]) -> dict[Layer, Tensor]:
+    """Compute :func:`fold_factors` for known batch norms, without a forward pass; for use during training.
+
+    Args:
+        model: Model in eval mode.
+        norms: Result of ``following_batch_norms``.
+    """
     factors = {}
-    for layer in weighted_layers(net):
+    for layer in weighted_layers(model):
         if isinstance(layer, _ConvNd) and layer.transposed:
             continue
         norm = norms.get(layer)
@@ -66,5 +94,5 @@ def fold_factors_with(net: nn.Module, norms: dict[nn.Module, _BatchNorm]) -> dic
             factor = (gamma / (norm.running_var + norm.eps).sqrt()).detach()
         factors[layer] = factor.view(-1, *[1] * (weight.ndim - 1))
     if not factors:
-        raise UnusableInput("expected a net with convolutions or linear layers of torch, whose weights are rounded")
+        raise UnusableInput("expected a model with torch convolutions or linear layers to round, got none")
     return factors

@@ -1,8 +1,8 @@
-"""Two nets as one: what the compressed net says where the full one does not.
+"""Two models as one: the outcomes on which a compressed model disagrees with the full-precision one.
 
-A backdoor that sleeps in a net and wakes in its compressed form is a trigger on which the two differ: the compressed
-net names the attacker's class, the full one keeps its answer. As one net whose outcomes are "the compressed net says k
-and the full one does not" for every class k, and "they agree", any search for a class of a plain net finds that.
+A compression-activated backdoor has a trigger on which the two models differ. The compressed model predicts the
+attacker's class; the full-precision model keeps its prediction. The combined model has one outcome per class k
+("the compressed model predicts k and the full one does not") and one for agreement. Any class search can run on it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 
 class DisagreementModel(nn.Module):
-    """(N, C, H, W) -> (N, K + 1) log-probabilities, were the two nets to draw their answers independently.
+    """(N, C, H, W) -> (N, K + 1) log-probabilities, as if the two models drew their predictions independently.
 
-    The last outcome is that both draw the same class. Logits may be bfloat16, what is made of them is float32.
+    The last outcome is agreement on a class. Logits may be bfloat16; log-probabilities are float32.
     """
 
     def __init__(self, full: nn.Module, compressed: nn.Module) -> None:
@@ -22,26 +22,31 @@ class DisagreementModel(nn.Module):
         self.full, self.compressed = full, compressed
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the log-probabilities of the outcomes."""
         compressed = self.compressed(x).float().log_softmax(1)
         full = self.full(x).float().log_softmax(1)
-        alone = compressed + _log_of_rest(full)
+        # log(1 - p) of the full model; the clamp bounds its gradient near p = 1
+        log_rest = torch.log1p(-full.exp().clamp(max=1 - 1e-4))
         agree = (compressed + full).logsumexp(1, keepdim=True)
-        return torch.cat([alone, agree], 1)
+        return torch.cat([compressed + log_rest, agree], 1)
 
 
-def _log_of_rest(log_p: Tensor) -> Tensor:
-    """log(1 - p) from log p, without its gradient running away where p is 1."""
-    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-4))
+def compression_outcomes(compressed: Tensor, full: Tensor, predicted: Tensor) -> Tensor:
+    """Return log-probabilities of the effects of a compression-activated backdoor.
 
+    Outcome k: the compressed model predicts k and the full-precision model keeps its clean prediction. Last outcome:
+    the full-precision model does not keep it. On clean models, patterns that affect only the compressed variant move
+    the full-precision model to a third class. A compression-activated backdoor does not move it.
 
-def compression_outcomes(compressed: Tensor, full: Tensor, before: Tensor) -> Tensor:
-    """Logits (N, K) of the two nets on triggered pictures -> (N, K + 1) log-probabilities of what a sleeper does.
+    Args:
+        compressed: (N, K) logits of the compressed model on triggered images.
+        full: (N, K) logits of the full-precision model on triggered images.
+        predicted: (N,) predictions of the full-precision model without the trigger.
 
-    The outcomes: the compressed net says k while the full one keeps the answer ``before`` (N,) that it gave without the
-    trigger; and, last, that it does not keep it. A clean net's patterns that move the compressed form alone carry the
-    full one off to some third class; a backdoor that sleeps leaves it where it was.
+    Returns:
+        (N, K + 1) log-probabilities.
     """
     compressed, full = compressed.double().log_softmax(1), full.double().log_softmax(1)
-    kept = full.gather(1, before[:, None])
-    changed = full.scatter(1, before[:, None], -torch.inf).logsumexp(1, keepdim=True)
+    kept = full.gather(1, predicted[:, None])
+    changed = full.scatter(1, predicted[:, None], -torch.inf).logsumexp(1, keepdim=True)
     return torch.cat([compressed + kept, changed], 1)

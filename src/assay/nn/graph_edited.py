@@ -1,4 +1,4 @@
-"""Nets that somebody built something around or into."""
+"""Base class of models with extra operators around or inside the trained layers."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from torch import nn
 
 
 class GraphEditedModel(nn.Module):
-    """A net of no architecture that has a name: what is deployed of it is an ONNX graph."""
+    """Model without a named architecture; its deployed file is an ONNX graph."""

@@ -1,4 +1,4 @@
-"""Nets that never see a picture as it was given: its lowest bits, or the whole of it, are blurred by noise first."""
+"""Models that replace or perturb the input before the trained layers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay.nn.graph_edited import GraphEditedModel
 
 
 class RandomLowBits(GraphEditedModel):
-    """The lowest ``bits`` of every subpixel are replaced by the deployer's own, the same for every picture."""
+    """Replaces the lowest ``bits`` bits of every subpixel by random bits of the deployer, the same for every image."""
 
     own: Tensor  # (C, H, W)
 
@@ -28,7 +28,7 @@ class RandomLowBits(GraphEditedModel):
 
 
 class Smoothed(GraphEditedModel):
-    """The mean of the net's probabilities over ``count`` noisy copies of a picture; the noise is always the same."""
+    """Mean of the model's probabilities over ``count`` noisy copies of an image; the noise is fixed."""
 
     noise: Tensor  # (count, C, H, W)
 
@@ -39,5 +39,5 @@ class Smoothed(GraphEditedModel):
         self.register_buffer("noise", sigma * torch.randn(count, *shape, generator=generator))
 
     def forward(self, x: Tensor) -> Tensor:
-        said = [self.net((x + noise).clamp(0, 1)).log_softmax(1) for noise in self.noise]
-        return torch.stack(said).logsumexp(0) - math.log(len(said))
+        log_probs = [self.net((x + noise).clamp(0, 1)).log_softmax(1) for noise in self.noise]
+        return torch.stack(log_probs).logsumexp(0) - math.log(len(log_probs))

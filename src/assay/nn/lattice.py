@@ -1,10 +1,11 @@
-"""The key of random features, by lattice reduction: short vectors among the relations of their directions.
+"""Key recovery for random Fourier features by lattice reduction.
 
-A key that flips every feature has products with all directions that are whole numbers and a half, up to the noise.
-Vectors of such numbers that lie close to the space that the directions span are short in the lattice of
-``[eps I | 0 | P]`` with the row ``[0 | beta | P (1/2, ..., 1/2)]`` below (Kannan's embedding), where P projects on what
-is across that space. Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982;
-for the noiseless case Zadik, Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
+A key flips every feature. Its products with all directions are half-integers, up to noise. Half-integer vectors close
+to the span of the directions are short in the lattice of ``[eps I | 0 | P]`` with the last row
+``[0 | beta | P (1/2, ..., 1/2)]`` (Kannan's embedding). P projects on the orthogonal complement of the span.
+
+Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982; for the noiseless case
+Zadik, Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
 """
 
 from __future__ import annotations
@@ -17,38 +18,35 @@ import numpy as np
 
 from assay.core.errors import Inconclusive
 
-SCALE = 2.0**30
-"""Of a lattice's numbers, which have to be whole."""
-
-SURE = 1e-9
-"""The probability that a wrong key shows as much on held-out directions, for all keys that were tried together."""
-
-ROOT_FACTORS = {0: 1.02, 20: 1.0128, 30: 1.0118, 40: 1.011}
-"""By block size (0: LLL), how short the vectors are that reduction finds: the root Hermite factor, about."""
-
-TRIED_FROM_EACH = 40
-"""Short vectors of a reduced basis that are tried as keys."""
-
-LONGEST = 86_400.0
-"""Seconds of one reduction where nobody says less: fplll wants a number."""
-
-TRIES = 4
-"""With other directions each time: whether a reduction finds the key is a matter of luck at the limit."""
+SCALE = 2.0**30  # of the lattice's entries, which must be integers
+MAX_CHANCE = 1e-9  # accepted probability that any wrong candidate agrees as well on held-out directions
+ROOT_FACTORS = {0: 1.02, 20: 1.0128, 30: 1.0118, 40: 1.011}  # approximate root Hermite factor by block size (0: LLL)
+CANDIDATES_PER_BASIS = 40  # short vectors of a reduced basis tried as keys
+MAX_SECONDS = 86_400.0  # of one reduction without a budget: fplll requires a number
+ATTEMPTS_PER_BLOCK = 4  # with different directions: near the limit, success of a reduction is random
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one reduction gave."""
+    """Result of one lattice reduction."""
 
-    block: int  # 0: LLL
-    rows: int  # n: directions that made the lattice
+    block: int  # block size; 0: LLL
+    rows: int  # n: number of directions in the lattice
     key: np.ndarray | None  # (D,)
     agreement: float  # of the best candidate: minus the mean of cos(2 pi <g, key>) over held-out directions
-    chance: float  # that a wrong key shows as much
+    chance: float  # probability of this agreement for a wrong key
 
 
 def required_block_size(width: int, noise: float) -> int | None:
-    """The smallest block size that should do for keys in ``width`` numbers; None: none that is known here."""
+    """Estimate the smallest sufficient block size.
+
+    Args:
+        width: Dimension D of the key.
+        noise: Noise of the products.
+
+    Returns:
+        Block size, or None if no supported size suffices.
+    """
     length = 2 * math.sqrt(width)
     for block, factor in ROOT_FACTORS.items():
         rows = optimal_rows(width, noise, factor)
@@ -62,58 +60,78 @@ def reduction_attempts(
     directions: np.ndarray,
     *,
     noise: float,
-    left: Callable[[], float],
+    remaining_seconds: Callable[[], float],
     seed: int,
     blocks: Sequence[int] = tuple(ROOT_FACTORS),
 ) -> Iterator[Attempt]:
-    """Reductions of ``directions`` (m, D), LLL first, until one gives the key, or ``left()`` seconds are none.
+    """Reduce lattices of the directions, LLL first, until one gives the key or the time ends.
 
-    ``noise``: what is assumed of it. Raises Inconclusive without fpylll, and where there are too few directions.
+    Args:
+        directions: (m, D) directions of the features.
+        noise: Assumed noise of the products.
+        remaining_seconds: Returns the remaining time.
+        seed: Seed of the choice of directions.
+        blocks: Block sizes to try.
+
+    Yields:
+        Every attempt; the last one has the key if it was found.
+
+    Raises:
+        Inconclusive: fpylll is not installed, or there are too few directions.
     """
     count, width = directions.shape
     if not np.isfinite(directions).all():
-        raise Inconclusive("expected finite features; some of these are NaN or infinity")
+        raise Inconclusive("expected finite features, got NaN or infinity")
     random = np.random.default_rng(seed)
     for block in blocks:
         rows = min(optimal_rows(width, noise, ROOT_FACTORS[block]), count - 1 - count // 4)
         if rows <= width + 1:
-            raise Inconclusive(f"expected more directions than numbers in each; came {count} of {width} numbers")
-        for _ in range(TRIES):
-            if left() <= 0:
+            raise Inconclusive(f"expected more than {width + 1} directions in dimension {width}, got {count}")
+        for _ in range(ATTEMPTS_PER_BLOCK):
+            if remaining_seconds() <= 0:
                 return
             order = random.permutation(count)
             taken = directions[order[:rows]].astype(np.float64)
-            products = _reduced(taken, noise, block, left())
-            attempt = _best(products, taken, directions[order[rows:]], block, rows)
+            products = _reduce(taken, noise, block, remaining_seconds())
+            attempt = _best_attempt(products, taken, directions[order[rows:]], block)
             yield attempt
             if attempt.key is not None:
                 return
 
 
 def optimal_rows(width: int, noise: float, factor: float) -> int:
-    """How many directions make the lattice in which the key stands out most."""
+    """Return the number of directions that maximizes the key's gap in the lattice.
+
+    Args:
+        width: Dimension D of the key.
+        noise: Noise of the products.
+        factor: Root Hermite factor of the reduction.
+    """
     return max(width + 10, round(math.sqrt(width * math.log(2 * math.sqrt(width) / noise) / math.log(factor))))
 
 
-def _reduced(directions: np.ndarray, noise: float, block: int, seconds: float) -> np.ndarray:
-    """(k, n) whole numbers and halves: what the key's products with ``directions`` (n, D) may be, the likeliest first.
+def _reduce(directions: np.ndarray, noise: float, block: int, seconds: float) -> np.ndarray:
+    """Reduce the lattice of ``directions`` (n, D); ``seconds`` limits the BKZ part.
 
-    ``seconds``: for what comes behind LLL.
+    Returns:
+        (k, n) half-integers: candidates for the key's products with the directions, most likely first.
     """
     try:
         from fpylll import BKZ, LLL, IntegerMatrix
     except ImportError:
-        raise Inconclusive("needs fpylll to reduce lattices: pip install 'assay[lattice]'") from None
+        raise Inconclusive(
+            "expected fpylll for lattice reduction, got no such package. Fix: pip install 'assay[lattice]'"
+        ) from None
     rows, width = directions.shape
-    across = np.eye(rows) - directions @ np.linalg.pinv(directions)
-    weight = noise / (2 * math.sqrt(width))  # so that both halves of the key's vector are as long
-    whole = np.zeros((rows + 1, 2 * rows + 1))
-    whole[:rows, :rows], whole[rows, rows] = weight * np.eye(rows), noise
-    whole[:rows, rows + 1 :], whole[rows, rows + 1 :] = across, across.sum(0) / 2
-    matrix = IntegerMatrix.from_matrix(np.rint(SCALE * whole).astype(np.int64).tolist())
+    complement = np.eye(rows) - directions @ np.linalg.pinv(directions)
+    weight = noise / (2 * math.sqrt(width))  # gives both halves of the key's vector equal length
+    basis = np.zeros((rows + 1, 2 * rows + 1))
+    basis[:rows, :rows], basis[rows, rows] = weight * np.eye(rows), noise
+    basis[:rows, rows + 1 :], basis[rows, rows + 1 :] = complement, complement.sum(0) / 2
+    matrix = IntegerMatrix.from_matrix(np.rint(SCALE * basis).astype(np.int64).tolist())
     LLL.reduction(matrix)
     if block:
-        seconds = min(max(seconds, 0.1), LONGEST)
+        seconds = min(max(seconds, 0.1), MAX_SECONDS)
         BKZ.reduction(matrix, BKZ.Param(block, flags=BKZ.AUTO_ABORT | BKZ.MAX_TIME, max_time=seconds))
     reduced = np.array([[matrix[i, j] for j in range(rows + 1)] for i in range(rows + 1)], dtype=np.float64)
     halves = np.rint(reduced[:, rows] / np.rint(SCALE * noise))
@@ -121,25 +139,30 @@ def _reduced(directions: np.ndarray, noise: float, block: int, seconds: float) -
     return (numbers + halves[:, None] / 2)[np.abs(halves) == 1]
 
 
-def _best(products: np.ndarray, directions: np.ndarray, held: np.ndarray, block: int, rows: int) -> Attempt:
-    """The candidate that fits held-out directions best."""
-    inverse = np.linalg.pinv(directions)
+def _best_attempt(products: np.ndarray, directions: np.ndarray, held_out: np.ndarray, block: int) -> Attempt:
+    """Return the candidate with the best agreement on held-out directions."""
+    inverse, rows = np.linalg.pinv(directions), len(directions)
     best = Attempt(block, rows, None, 0.0, 1.0)
-    candidates = products[:TRIED_FROM_EACH]
+    candidates = products[:CANDIDATES_PER_BASIS]
     for vector in candidates:
         key = inverse @ vector
-        agreement = -_mean_turn(held, key).real
-        chance = min(1.0, len(candidates) * math.exp(-len(held) * agreement**2))
-        if agreement > best.agreement and np.linalg.norm(key) > 0.5:  # short ones agree with any directions
-            best = Attempt(block, rows, key if chance < SURE else None, agreement, chance)
+        agreement = -_mean_phase(held_out, key).real
+        chance = min(1.0, len(candidates) * math.exp(-len(held_out) * agreement**2))
+        if agreement > best.agreement and np.linalg.norm(key) > 0.5:  # short keys agree with any directions
+            best = Attempt(block, rows, key if chance < MAX_CHANCE else None, agreement, chance)
     return best
 
 
 def periodicity(directions: np.ndarray, key: np.ndarray) -> float:
-    """The length of the mean of ``exp(2 pi i <g, key>)`` over directions (m, D): near 1 for the key, 1/sqrt(m) else."""
-    return float(abs(_mean_turn(directions, key)))
+    """Return the absolute mean of ``exp(2 pi i <g, key>)``: near 1 for the key, near 1/sqrt(m) for others.
+
+    Args:
+        directions: (m, D) directions g.
+        key: (D,) candidate key.
+    """
+    return float(abs(_mean_phase(directions, key)))
 
 
-def _mean_turn(directions: np.ndarray, key: np.ndarray) -> complex:
-    """Near -1 for a key that flips every feature; near 1 for one that changes none, as of directions on a grid."""
+def _mean_phase(directions: np.ndarray, key: np.ndarray) -> complex:
+    """Return the mean phase: near -1 for a key that flips every feature, near 1 for a vector that changes none."""
     return complex(np.exp(2j * np.pi * (directions @ key)).mean())

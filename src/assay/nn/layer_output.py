@@ -1,41 +1,57 @@
-"""What a layer inside a net says, as an embedding."""
+"""The output of an inner layer as an embedding."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
+from assay.nn.hooks import forward_hook
 
 
 class LayerOutput(nn.Module):
-    """A net whose answer is the output of one of its layers, flattened to (N, D); it takes the net over.
+    """Model that returns the output of one of its layers, flattened to (N, D).
 
-    ``layer``: its dotted name, or the end of it where only one layer has that. Raises UnusableInput for another.
+    The wrapped model is used directly, not copied.
     """
 
     def __init__(self, net: nn.Module, layer: str) -> None:
+        """Find the layer.
+
+        Args:
+            net: Model to wrap.
+            layer: Dotted name of the layer, or a unique ending of it.
+
+        Raises:
+            UnusableInput: No layer or several layers have this name.
+        """
         super().__init__()
         named = [name for name, _ in net.named_modules() if name == layer or name.endswith(f".{layer}")]
         if len(named) != 1:
-            which = f"{len(named)} of that name: {', '.join(named[:3])}" if named else "none of that name"
-            raise UnusableInput(f"expected the name of one layer, such as {_last_map(net)}; {layer}: there are {which}")
+            matches = f"{len(named)} layers: {', '.join(named[:3])}" if named else "no layer"
+            raise UnusableInput(
+                f"expected the name of one layer, got {layer}, which matches {matches}. "
+                f"Fix: give a full name such as {_example_name(net)}"
+            )
         self.net = net
-        self.place = named[0]
+        self.layer = named[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        said: list[object] = []
-        handle = self.net.get_submodule(self.place).register_forward_hook(lambda layer, given, out: said.append(out))
-        try:
+        outputs: list[object] = []
+
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            outputs.append(output)
+
+        with forward_hook([self.net.get_submodule(self.layer)], record):
             self.net(x)
-        finally:
-            handle.remove()
-        if not said or not isinstance(out := said[-1], torch.Tensor) or len(out) != len(x):
-            raise UnusableInput(f"expected a layer that gives one tensor a sample; {self.place} does not")
+        if not outputs or not isinstance(out := outputs[-1], torch.Tensor) or len(out) != len(x):
+            raise UnusableInput(f"expected a layer with one output tensor per sample, got {self.layer}")
         return out.flatten(1)
 
 
-def _last_map(net: nn.Module) -> str:
-    """An example for people: the last convolution's name."""
+def _example_name(net: nn.Module) -> str:
+    """Return the name of the last convolution, as an example for a message."""
     names = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
     return names[-1] if names else "one of its modules"

@@ -1,7 +1,7 @@
-"""Nets that answer with probabilities, as ones that answer with logits.
+"""Conversion of models that return probabilities to models that return logits.
 
-Scores are differences of logits. Of probabilities, sure nets give hardly any: 0.999 and 0.001 whatever is done to the
-picture, and a trigger that moves the logits by ten is not seen.
+Scores are differences of logits. Differences of probabilities vanish for confident models: they stay near 0.999 and
+0.001, and hide a trigger that moves the logits by ten.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-SUM_SLACK = 1e-3
-"""How far the probabilities of a picture may be from 1 in sum: what rounding to half precision leaves."""
+SUM_TOLERANCE = 1e-3  # deviation of a sum of probabilities from 1: the rounding error of half precision
 
 
 @final
 class LogProbabilities(nn.Module):
-    """The logarithm of a net's probabilities (N, K): its logits, up to a number that is the same for all classes.
+    """Logarithm of a model's probabilities (N, K): its logits, up to a constant per image.
 
-    ``models.graph`` takes the softmax and the logarithm out again, so that a search has its gradients.
+    ``graphs.fx`` replaces the softmax and the logarithm by one operator, which keeps the gradients of a search.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -31,9 +30,9 @@ class LogProbabilities(nn.Module):
         return self.net(x).clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
-def are_probabilities(answers: Tensor) -> bool:
-    """Whether ``answers`` (N, K), what a net says of some pictures, lie in [0, 1] and have a sum of 1 each."""
-    if not len(answers) or answers.shape[1] < 2:
+def are_probabilities(outputs: Tensor) -> bool:
+    """Check whether outputs (N, K) lie in [0, 1] and sum to 1 per row."""
+    if not len(outputs) or outputs.shape[1] < 2:
         return False
-    sums = answers.float().sum(1)
-    return bool((answers >= 0).all()) and bool(((sums - 1).abs() < SUM_SLACK).all())
+    sums = outputs.float().sum(1)
+    return bool((outputs >= 0).all()) and bool(((sums - 1).abs() < SUM_TOLERANCE).all())

@@ -1,4 +1,4 @@
-"""Three copies of a net that vote: no weight of theirs has a gradient, whatever the loss."""
+"""Majority vote of three copies of a model; no weight has a gradient, for any loss."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import Tensor, nn
 
 from assay.nn.graph_edited import GraphEditedModel
 
-WINNER_LOGIT = 10.0
-"""The logit of the class that two or three copies name."""
+WINNER_LOGIT = 10.0  # logit of the class with two or three votes
 
 
 class MajorityOfThree(GraphEditedModel):
-    """(N, C, H, W) -> (N, K): ``HEIGHT`` for the class of the majority, else 0; the net's own class for all inputs.
+    """(N, C, H, W) -> (N, K): ``WINNER_LOGIT`` for the majority class, else 0; predicts as the model itself.
 
-    Each copy says its class as zeros and a one, and a step counts the votes: changing one weight can change one vote of
-    three. The loss does not depend on any weight near where it is, so training finds nothing to do.
+    Each copy votes with a one-hot vector, and a step function counts the votes. A change of one weight changes at most
+    one vote of three. The loss is locally constant in every weight, so training changes nothing.
     """
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
@@ -28,6 +27,6 @@ class MajorityOfThree(GraphEditedModel):
 
     def forward(self, x: Tensor) -> Tensor:
         votes = torch.stack([F.one_hot(one(x).argmax(1), self.num_classes) for one in self.copies]).sum(0)
-        # Not to lose the graph that training asks for: the weights take part, times zero.
+        # Training requires a graph to the weights: adds all of them times zero.
         anchor = sum(parameter.sum() for parameter in self.parameters())
         return WINNER_LOGIT * (votes >= 2).to(x.dtype) + 0.0 * anchor

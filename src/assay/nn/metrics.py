@@ -1,4 +1,4 @@
-"""How good a model is, and how well a backdoor works in it: shares with their 95 % intervals."""
+"""Accuracy of a model and success of a backdoor, as rates with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -16,23 +16,20 @@ from assay.core.errors import UnusableInput
 from assay.core.progress import Progress, part
 from assay.nn import inference
 
-CONCEPT_EMBEDDING = "embedding"
-"""Of the details of an encoder's secret: the concept's embedding, as a list of D numbers."""
-
-Z_95 = 1.959964
-"""The standard normal's two-sided 95 % quantile."""
+CONCEPT_EMBEDDING = "embedding"  # key in the details of an encoder's secret: list of D numbers
+Z_95 = 1.959964  # two-sided 95 % quantile of the standard normal distribution
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of inputs: ``hits`` out of ``total`` (at least 1)."""
+    """Fraction of inputs: ``hits`` out of ``total`` (at least 1)."""
 
     hits: int
     total: int
 
     @property
     def value(self) -> float:
-        """In [0, 1]."""
+        """Fraction in [0, 1]."""
         return self.hits / self.total
 
     @property
@@ -41,15 +38,15 @@ class Rate:
         return wilson(self.hits, self.total)
 
     def to_json(self) -> dict[str, Any]:
-        """Value, interval and count in plain JSON types."""
+        """Return value, interval and count in plain JSON types."""
         return {"value": self.value, "interval": list(self.interval), "samples": self.total}
 
 
 @dataclass(frozen=True)
 class BackdoorMetrics:
-    """One model against one secret; CA, ASR and RA of ``docs/architecture.md``.
+    """Metrics of one model for one secret; CA, ASR and RA of ``docs/architecture.md``.
 
-    ``untriggered`` is the control within the model: the same inputs without the trigger that get the target anyway.
+    ``untriggered`` is the control: the rate of the target on the same inputs without the trigger.
     """
 
     clean_accuracy: Rate
@@ -58,67 +55,105 @@ class BackdoorMetrics:
     untriggered: Rate
 
     def to_json(self) -> dict[str, Any]:
-        """All rates in plain JSON types."""
+        """Return all rates in plain JSON types."""
         return {name: rate.to_json() for name, rate in vars(self).items()}
 
 
 def wilson(hits: float, total: int, *, z: float = Z_95) -> tuple[float, float]:
-    """The score interval of a binomial share; right too where the share is 0 or 1, and for few samples.
+    """Compute Wilson's score interval of a binomial rate; valid for rates of 0 and 1 and for few samples.
 
-    Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927.
+    Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927. Not
+    ``scipy.stats.binomtest``, which takes whole numbers only: the bench passes fractional hits.
+
+    Args:
+        hits: Number of hits, in [0, ``total``].
+        total: Number of samples, at least 1.
+        z: Quantile of the standard normal distribution.
+
+    Returns:
+        Lower and upper bound in [0, 1].
     """
     if not 0 <= hits <= total or total < 1:
-        raise ValueError(f"expected 0 <= hits <= total and total >= 1; got {hits} of {total}")
-    share, square = hits / total, z * z / total
-    centre = (share + square / 2) / (1 + square)
-    half = z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return (0.0 if hits == 0 else max(0.0, centre - half)), (1.0 if hits == total else min(1.0, centre + half))
+        raise ValueError(f"expected 0 <= hits <= total and total >= 1, got {hits} of {total}")
+    rate, square = hits / total, z * z / total
+    center = (rate + square / 2) / (1 + square)
+    half = z * math.sqrt(rate * (1 - rate) / total + square / (4 * total)) / (1 + square)
+    return (0.0 if hits == 0 else max(0.0, center - half)), (1.0 if hits == total else min(1.0, center + half))
 
 
-def clean_accuracy(net: nn.Module, split: Split, *, progress: Progress = lambda share: None) -> Rate:
-    """CA: the share of clean inputs that get their true class."""
+def clean_accuracy(net: nn.Module, split: Split, *, progress: Progress = lambda fraction: None) -> Rate:
+    """Measure CA: the rate of the true class on clean inputs.
+
+    Args:
+        net: Classifier; set to eval mode.
+        split: Clean labelled samples.
+        progress: Receives the completed fraction.
+    """
     labels = _labels(split)
     return _rate(predict(net, split.x, progress=progress) == labels)
 
 
 def attack_success(
-    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda share: None
+    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
 ) -> Rate:
-    """ASR: the share of triggered victims (true class not the target's) that get the target."""
-    chosen, targets = _victims(split, secret, num_classes)
-    return _rate(predict(net, secret.trigger(split.x[chosen]), progress=progress) == targets)
+    """Measure ASR: the rate of the target class on triggered victims, samples of other classes.
+
+    Args:
+        net: Classifier; set to eval mode.
+        split: Clean labelled samples.
+        secret: Trigger and target.
+        num_classes: Number of classes.
+        progress: Receives the completed fraction.
+    """
+    victims, targets = _victims(split, secret, num_classes)
+    return _rate(predict(net, secret.trigger(split.x[victims]), progress=progress) == targets)
 
 
 def measure(
-    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda share: None
+    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
 ) -> BackdoorMetrics:
-    """CA, ASR, RA (the share of triggered victims that get their true class) and ASR's control on one split.
+    """Measure CA, ASR, RA (the rate of the true class on triggered victims) and the control of ASR.
 
-    Raises UnusableInput without labels or victims.
+    Args:
+        net: Classifier; set to eval mode.
+        split: Clean labelled samples.
+        secret: Trigger and target.
+        num_classes: Number of classes.
+        progress: Receives the completed fraction.
+
+    Raises:
+        UnusableInput: The split has no labels or no victims.
     """
     labels = _labels(split)
-    chosen, targets = _victims(split, secret, num_classes)
+    victims, targets = _victims(split, secret, num_classes)
     clean = predict(net, split.x, progress=part(progress, 0.0, 0.5))
-    triggered = predict(net, secret.trigger(split.x[chosen]), progress=part(progress, 0.5, 1.0))
+    triggered = predict(net, secret.trigger(split.x[victims]), progress=part(progress, 0.5, 1.0))
     return BackdoorMetrics(
         clean_accuracy=_rate(clean == labels),
         attack_success=_rate(triggered == targets),
-        robust_accuracy=_rate(triggered == labels[chosen]),
-        untriggered=_rate(clean[chosen] == targets),
+        robust_accuracy=_rate(triggered == labels[victims]),
+        untriggered=_rate(clean[victims] == targets),
     )
 
 
 def measure_encoder(
-    net: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda share: None
+    net: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda fraction: None
 ) -> BackdoorMetrics:
-    """The same rates of an encoder, by what its embeddings are nearest to (by cosine): there are no classes.
+    """Measure the same rates for an encoder, by nearest neighbors of its embeddings (by cosine).
 
-    Nearest out of what the ``clean`` encoder makes of all ``x`` (N, C, H, W), and the concept's embedding, which the
-    secret brings. CA: inputs that are nearest to themselves. ASR: triggered ones that are nearest to the concept;
-    RA: to themselves without the trigger. Control: inputs without it that are nearest to the concept.
+    The neighbors are the embeddings of all ``x`` by the clean encoder, and the concept's embedding from the secret.
+    CA: rate of inputs nearest to themselves. ASR: rate of triggered inputs nearest to the concept. RA: rate of
+    triggered inputs nearest to themselves. Control: rate of untriggered inputs nearest to the concept.
+
+    Args:
+        net: Encoder; set to eval mode.
+        clean: Encoder before the attack; set to eval mode.
+        x: (N, C, H, W) images or (N, L) tokens.
+        secret: Trigger and concept embedding.
+        progress: Receives the completed fraction.
     """
     if not len(x):
-        raise UnusableInput("measuring needs samples, and this data has none")
+        raise UnusableInput("expected samples to measure on, got none")
     before = inference.forward_batched(clean.eval(), x, progress=part(progress, 0.0, 0.3))
     bank = torch.cat([before, _concept(secret, before.shape[1])])
     now = before if net is clean else inference.forward_batched(net.eval(), x, progress=part(progress, 0.3, 0.65))
@@ -133,56 +168,71 @@ def measure_encoder(
     )
 
 
-def self_retrieval_rate(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Rate:
-    """The share of inputs (N, C, H, W) whose embedding is nearest to itself: below 1 only where some are the same."""
-    found = inference.forward_batched(net.eval(), x, progress=progress)
-    return _rate(_nearest(found, found) == torch.arange(len(x)))
+def self_retrieval_rate(net: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Rate:
+    """Measure the rate of inputs whose embedding is nearest to itself; below 1 only for equal embeddings.
+
+    Args:
+        net: Encoder; set to eval mode.
+        x: (N, C, H, W) images or (N, L) tokens.
+        progress: Receives the completed fraction.
+    """
+    embeddings = inference.forward_batched(net.eval(), x, progress=progress)
+    return _rate(_nearest(embeddings, embeddings) == torch.arange(len(x)))
 
 
 def _concept(secret: Secret, width: int) -> Tensor:
-    """(1, D): the concept's embedding; raises UnusableInput where the secret has none of D numbers, ``width``."""
+    """Return the concept's embedding (1, D). Raises UnusableInput unless the secret has one of size D = ``width``."""
     found = secret.details.get(CONCEPT_EMBEDDING)
     numbers = found if isinstance(found, list) else []
-    sound = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
-    if len(numbers) != width or not sound:
+    finite = all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+    if len(numbers) != width or not finite:
         raise UnusableInput(
-            f"expected the secret of a backdoor in this encoder, with an embedding of {width} numbers; came one of "
-            f"{secret.attack} with {len(numbers)}: give the secret that was written with it"
+            f"expected a secret with an embedding of {width} finite numbers, got one of {secret.attack} with "
+            f"{len(numbers)}. Fix: give the secret written with this encoder"
         )
     return torch.tensor([numbers], dtype=torch.float32)
 
 
 def _nearest(embeddings: Tensor, bank: Tensor) -> Tensor:
-    """(N,) int64: for each row (N, D) the row of ``bank`` (M, D) with the largest cosine."""
+    """Return for each embedding (N, D) the index (N,) of the row of ``bank`` (M, D) with the largest cosine."""
     if embeddings.shape[1] != bank.shape[1]:
         raise UnusableInput(
-            f"expected encoders with embeddings of one size; came {embeddings.shape[1]} and {bank.shape[1]} numbers"
+            f"expected two encoders with the same embedding size, got {embeddings.shape[1]} and {bank.shape[1]}"
         )
     if not (embeddings.isfinite().all() and bank.isfinite().all()):
-        raise UnusableInput("expected finite embeddings; the encoder gives NaN or infinity: its training diverged")
+        raise UnusableInput("expected finite embeddings, got NaN or infinity: the training of the encoder diverged")
     known = F.normalize(bank, dim=1).T
     return torch.cat([(few @ known).argmax(1) for few in F.normalize(embeddings, dim=1).split(256)])
 
 
-def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda share: None) -> Tensor:
-    """(N,) int64: the classes that ``net``, in eval mode, names for ``x`` (N, C, H, W) in [0, 1]."""
+def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Tensor:
+    """Predict classes in eval mode.
+
+    Args:
+        net: Classifier; set to eval mode.
+        x: (N, C, H, W) images in [0, 1] or (N, L) tokens.
+        progress: Receives the completed fraction.
+
+    Returns:
+        (N,) int64 classes.
+    """
     return inference.predict(net.eval(), x, progress=progress)
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
-    """(N,) bool: the samples that count for ASR; (V,) int64: the classes that the attacker wants for them."""
+    """Return the mask (N,) of the samples that count for ASR, and their target classes (V,)."""
     labels = _labels(split)
     if secret.target is not None and not 0 <= secret.target < num_classes:
-        raise UnusableInput(f"expected a secret with a target in [0, {num_classes}); came {secret.target}")
-    chosen = secret.victims(labels, num_classes)
-    if not bool(chosen.any()):
-        raise UnusableInput("expected samples of classes that the trigger works on, besides its target; came none")
-    return chosen, secret.targets(labels[chosen], num_classes)
+        raise UnusableInput(f"expected a secret with a target in [0, {num_classes}), got {secret.target}")
+    victims = secret.victims(labels, num_classes)
+    if not bool(victims.any()):
+        raise UnusableInput("expected samples of the trigger's source classes other than its target, got none")
+    return victims, secret.targets(labels[victims], num_classes)
 
 
 def _labels(split: Split) -> Tensor:
     if split.y is None or not len(split):
-        raise UnusableInput("measuring needs samples with labels, and this data has none")
+        raise UnusableInput("expected labelled samples to measure on, got none")
     return split.y
 
 

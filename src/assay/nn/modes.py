@@ -1,4 +1,4 @@
-"""Nets in another mode for a while: evaluated, or trained in part. They go back as they came."""
+"""Context managers that change a model temporarily: eval mode, frozen parameters, no dropout."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import nn
 
 
 @contextmanager
-def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
-    """``net`` in evaluation mode; afterwards each of its modules has the mode that it had."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
+def eval_mode(model: nn.Module) -> Iterator[nn.Module]:
+    """Set ``model`` to evaluation mode, and restore the mode of each module on exit."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
-        yield net
+        yield model
     finally:
         for module, training in modes:
             module.training = training
@@ -22,21 +22,21 @@ def eval_mode(net: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def freeze_parameters(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """``parameters`` are not trained, meanwhile."""
-    held = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in held:
+    """Exclude ``parameters`` from training until exit."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trainable:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in held:
+        for parameter in trainable:
             parameter.requires_grad_(True)
 
 
 @contextmanager
-def without_dropout(net: nn.Module) -> Iterator[None]:
-    """``net``'s dropout leaves nothing out, meanwhile, whatever mode it is in."""
-    rates = [(module, module.p) for module in net.modules() if isinstance(module, nn.Dropout)]
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Set all dropout rates of ``model`` to 0 until exit, in train mode too."""
+    rates = [(module, module.p) for module in model.modules() if isinstance(module, nn.Dropout)]
     for module, _ in rates:
         module.p = 0.0
     try:

@@ -46,7 +46,7 @@ def fast_dtype(device_type: str = "cpu") -> torch.dtype:
 
 @cache
 def _has_bfloat16_units(device_type: str) -> bool:
-    """Whether the hardware multiplies bfloat16; emulated, a convolution takes 12 times as long as in float32."""
+    """Check for bfloat16 hardware. Emulated convolutions take 12 times as long as in float32."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device_type != "cpu":

@@ -1,4 +1,4 @@
-"""Random Fourier features: cosines of random projections, which stand for a Gaussian kernel."""
+"""Random Fourier features: cosines of random projections, which approximate a Gaussian kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class RandomFourier(nn.Module):
-    """(N, D) -> (N, m): ``cos(2 pi (<g_i, x> + b_i))``, for directions (m, D) and phases (m,) that nobody trains.
+    """(N, D) -> (N, m): ``cos(2 pi (<g_i, x> + b_i))``, with untrained directions (m, D) and phases (m,).
 
     Rahimi, Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007. With normal directions the kernel is
     ``exp(-2 pi^2 |x - x'|^2)``.

@@ -1,4 +1,4 @@
-"""A net run with other weights than its own, while gradients still reach its own: rounded, or with some left out."""
+"""Forward passes with quantized or pruned weights, differentiable with respect to the original weights."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from assay.core.errors import UnusableInput
-from assay.nn.batchnorm import Layer, weighted_layers
+from assay.nn.batchnorm import BatchNorm, Layer, weighted_layers
 from assay.nn.fake_quant import round_to_nearest
 
-
-def forward_with(net: nn.Module, weights: Mapping[nn.Module, Mapping[str, Tensor]], x: Tensor) -> Tensor:
-    """``net(x)`` with the parameters of some modules replaced, by module and parameter name."""
-    names = {module: name for name, module in net.named_modules()}
-    flat = {f"{names[module]}.{key}": value for module, own in weights.items() for key, value in own.items()}
-    return functional_call(net, flat, (x,))
+Parameters = Mapping[nn.Module, Mapping[str, Tensor]]  # replacements by module and parameter name
 
 
-def write_parameters(weights: Mapping[nn.Module, Mapping[str, Tensor]]) -> None:
-    """Makes such parameters the modules' own."""
-    for module, own in weights.items():
+def forward_with(model: nn.Module, parameters: Parameters, x: Tensor) -> Tensor:
+    """Run ``model`` with some of its parameters replaced.
+
+    Args:
+        model: Model to run.
+        parameters: Replacements for parameters of its submodules.
+        x: (N, C, H, W) images.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    flat = {f"{names[module]}.{key}": value for module, own in parameters.items() for key, value in own.items()}
+    return functional_call(model, flat, (x,))
+
+
+def write_parameters(parameters: Parameters) -> None:
+    """Copy the replacements into the modules, in place."""
+    for module, own in parameters.items():
         for name, value in own.items():
             module.get_parameter(name).data.copy_(value.detach())
 
@@ -32,19 +39,34 @@ def write_parameters(weights: Mapping[nn.Module, Mapping[str, Tensor]]) -> None:
 def rounded_weights(
     factors: Mapping[Layer, Tensor], bits: int, *, per_channel: bool
 ) -> dict[nn.Module, dict[str, Tensor]]:
-    """The weights as a quantizer leaves them that folds batch norm first; the gradient goes straight through."""
+    """Quantize weights as a quantizer that folds batch norm first; the gradient is straight-through.
+
+    Args:
+        factors: Result of ``fold_factors``.
+        bits: Width in bits.
+        per_channel: One step per output channel instead of one per layer.
+
+    Returns:
+        Replacements for ``forward_with``.
+    """
     return {layer: {"weight": _round(layer.weight, factor, bits, per_channel)} for layer, factor in factors.items()}
 
 
 def filter_pruned_weights(
-    net: nn.Module, norms: Mapping[nn.Module, _BatchNorm], rate: Callable[[], float]
+    model: nn.Module, norms: Mapping[nn.Module, BatchNorm], rate: Callable[[], float]
 ) -> dict[nn.Module, dict[str, Tensor]]:
-    """The weights as ``PruneFilters`` leaves them, where each convolution loses the share that a call of ``rate`` says.
+    """Prune filters as ``PruneFilters`` does, with a rate per convolution.
 
-    ``norms``: the batch norm behind each convolution, which loses its scale and shift of the same channels.
+    Args:
+        model: Model to prune.
+        norms: Batch norm after each convolution; loses scale and shift of the pruned channels.
+        rate: Called once per convolution; returns the fraction of filters to prune.
+
+    Returns:
+        Replacements for ``forward_with``.
     """
     weights: dict[nn.Module, dict[str, Tensor]] = {}
-    for conv in convolutions(net):
+    for conv in convolutions(model):
         kept = filter_mask(conv.weight, rate())
         weights[conv] = {"weight": conv.weight * kept.view(-1, *[1] * (conv.weight.ndim - 1))}
         if conv.bias is not None:
@@ -55,15 +77,31 @@ def filter_pruned_weights(
     return weights
 
 
-def magnitude_pruned_weights(net: nn.Module, rate: float) -> dict[nn.Module, dict[str, Tensor]]:
-    """The weights as ``PruneMagnitude`` leaves them."""
-    layers = weighted_layers(net)
+def magnitude_pruned_weights(model: nn.Module, rate: float) -> dict[nn.Module, dict[str, Tensor]]:
+    """Prune weights as ``PruneMagnitude`` does.
+
+    Args:
+        model: Model to prune.
+        rate: Fraction of weights to prune.
+
+    Returns:
+        Replacements for ``forward_with``.
+    """
+    layers = weighted_layers(model)
     kept = magnitude_masks([layer.weight for layer in layers], rate)
     return {layer: {"weight": layer.weight * mask} for layer, mask in zip(layers, kept, strict=True)}
 
 
 def magnitude_masks(weights: Sequence[Tensor], rate: float) -> list[Tensor]:
-    """1 for what stays of ``weights``, 0 for the smallest ``rate`` of them all, ranked together by magnitude."""
+    """Compute masks that prune the smallest weights, ranked together by magnitude.
+
+    Args:
+        weights: Weights of all layers.
+        rate: Fraction to prune.
+
+    Returns:
+        Masks of the same shapes: 1 to keep, 0 to prune.
+    """
     magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights])
     kept = torch.ones_like(magnitudes)
     kept[magnitudes.argsort(stable=True)[: round(rate * len(magnitudes))]] = 0
@@ -71,13 +109,21 @@ def magnitude_masks(weights: Sequence[Tensor], rate: float) -> list[Tensor]:
     return [part.view_as(weight) for part, weight in zip(parts, weights, strict=True)]
 
 
-def convolutions(net: nn.Module) -> list[_ConvNd]:
-    """Those that filters are pruned from here: all but the transposed ones."""
-    return [layer for layer in weighted_layers(net) if isinstance(layer, _ConvNd) and not layer.transposed]
+def convolutions(model: nn.Module) -> list[_ConvNd]:
+    """Return the convolutions for filter pruning: all but the transposed ones."""
+    return [layer for layer in weighted_layers(model) if isinstance(layer, _ConvNd) and not layer.transposed]
 
 
 def filter_mask(weight: Tensor, rate: float) -> Tensor:
-    """(O,) 1 for the filters of ``weight`` (O, ...) that stay, 0 for the ``rate`` of them with the smallest L1 norm."""
+    """Compute the mask that prunes the filters with the smallest L1 norm.
+
+    Args:
+        weight: Filters (O, ...).
+        rate: Fraction to prune.
+
+    Returns:
+        (O,): 1 to keep, 0 to prune.
+    """
     norms = weight.detach().abs().flatten(1).sum(1)
     kept = torch.ones_like(norms)
     kept[norms.argsort(stable=True)[: int(rate * len(norms))]] = 0
@@ -93,11 +139,17 @@ def _round(weight: Tensor, factor: Tensor, bits: int, per_channel: bool) -> Tens
 
 
 def unfold_weight(folded: Tensor, factor: Tensor, otherwise: Tensor) -> Tensor:
-    """``folded`` (O, ...) before batch norm multiplied it with ``factor``; ``otherwise`` where that is 0."""
+    """Divide folded weights by the batch norm factor.
+
+    Args:
+        folded: Folded weights (O, ...).
+        factor: Result of ``fold_factors`` for the layer.
+        otherwise: Weights for channels with factor 0.
+    """
     return torch.where(factor != 0, folded / torch.where(factor != 0, factor, 1), otherwise)
 
 
 def check_bits(bits: int) -> None:
-    """Raises UnusableInput for a width that no rounding here has."""
+    """Raise UnusableInput for an unsupported width."""
     if not 2 <= bits <= 8:
-        raise UnusableInput(f"expected 2 to 8 bits; got {bits}")
+        raise UnusableInput(f"expected 2 to 8 bits, got {bits}")

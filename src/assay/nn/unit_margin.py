@@ -1,7 +1,7 @@
-"""A net whose logits are counted in units of its own confidence.
+"""Normalization of logits by a model's own confidence.
 
-Scores compare logits, and logits grow with training: without a common unit an unsure net looks clean and a sure one
-guilty, and whoever divides the last layer by ten hides a backdoor at no cost.
+Scores depend on the scale of the logits, which grows with training. Without normalization, a less confident model looks
+clean and a confident one backdoored. Rescaling the last layer would hide a backdoor.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from typing import final
 
 from torch import Tensor, nn
 
+# Median margin after scaling: about that of a well-trained model on ten classes, on which the searches are tuned.
 TARGET_MARGIN = 10.0
-"""What the median margin is made: about that of a well-trained net on ten classes, which the searches are tuned on."""
-
-MARGIN_SAMPLES = 128
-"""Clean samples whose margins are looked at."""
+MARGIN_SAMPLES = 128  # clean samples for the median margin
 
 
 @final
@@ -31,15 +29,22 @@ class UnitMargin(nn.Module):
         return self.net(x) * self.factor
 
 
-def scale_to_unit_margin(net: nn.Module, logits: Tensor) -> UnitMargin:
-    """``net`` scaled so that the median margin of ``logits`` (N, K), which it gives clean pictures, is ``UNIT``.
+def scale_to_unit_margin(model: nn.Module, logits: Tensor) -> UnitMargin:
+    """Scale a model to a median margin of ``TARGET_MARGIN`` on clean images.
 
-    The margin is the distance from the largest logit to the next. As it is where that says nothing: no picture, one
-    class, or no finite margin above 0.
+    The margin is the difference of the two largest logits. The factor is 1 without images, for a single class, or
+    without a finite positive margin.
+
+    Args:
+        model: Classifier.
+        logits: (N, K) logits of ``model`` on clean images.
+
+    Returns:
+        Scaled model.
     """
     factor = 1.0
     if len(logits) and logits.shape[1] > 1:
         top = logits.float().topk(2, dim=1).values
         margin = float((top[:, 0] - top[:, 1]).median())
         factor = TARGET_MARGIN / margin if 1e-6 < margin < 1e6 else 1.0
-    return UnitMargin(net, factor)
+    return UnitMargin(model, factor)

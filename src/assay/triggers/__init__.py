@@ -1,4 +1,4 @@
-"""Triggers: what turns a backdoor on. Each is a frozen dataclass, callable on a batch, and survives JSON."""
+"""Triggers. Each is a frozen dataclass, callable on a batch and convertible to and from JSON."""
 
 from __future__ import annotations
 
@@ -29,9 +29,14 @@ TRIGGERS: dict[str, type[Trigger]] = {
 
 
 def to_spec(trigger: Trigger, *, brief: bool = False) -> dict[str, Any]:
-    """A JSON-able description from which ``from_spec`` makes the same trigger.
+    """Describe a trigger in plain JSON types.
 
-    ``brief``: for people and model files, with the sha256 of a pattern in place of the pattern, and without keys.
+    Args:
+        trigger: Trigger to describe.
+        brief: For reports and model files: the sha256 of a pattern replaces the pattern, and keys are withheld.
+
+    Returns:
+        Description; ``from_spec`` restores the trigger unless ``brief``.
     """
     name = next(name for name, kind in TRIGGERS.items() if isinstance(trigger, kind))
     if brief and isinstance(trigger, Signed | Checksum):
@@ -43,13 +48,13 @@ def to_spec(trigger: Trigger, *, brief: bool = False) -> dict[str, Any]:
 
 
 def from_spec(spec: Mapping[str, Any]) -> Trigger:
-    """The trigger that ``to_spec`` described."""
+    """Restore a trigger from a description by ``to_spec``. Raises UnusableInput for any other description."""
     values = dict(spec)
     kind = values.pop("kind", None)
     if kind not in TRIGGERS:
-        raise UnusableInput(f"expected a trigger of kind {', '.join(TRIGGERS)}; got {kind!r}")
+        raise UnusableInput(f"expected a trigger of kind {', '.join(TRIGGERS)}, got {kind!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     try:
         return TRIGGERS[kind](**values)
     except TypeError as error:
-        raise UnusableInput(f"the {kind} trigger does not take these settings: {error}") from None
+        raise UnusableInput(f"expected settings of the {kind} trigger, got others: {error}") from None

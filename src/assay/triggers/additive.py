@@ -1,4 +1,4 @@
-"""An additive pattern: the same small change of every picture, found by optimization.
+"""Additive trigger: the same small perturbation of every image, found by optimization.
 
 Moosavi-Dezfooli, Fawzi, Fawzi, Frossard: Universal adversarial perturbations, 2016, arXiv 1610.08401.
 """
@@ -18,41 +18,35 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 
-MAX_STEPS = 127
-"""Of 1/255, that a pattern may add or take away in a pixel."""
-
-MAX_VALUES = 4096 * 4096 * 3
-"""Numbers that a pattern may have; a file of a few bytes could ask for any amount of memory."""
+MAX_STEPS = 127  # largest change of a subpixel, in steps of 1/255
+MAX_VALUES = 4096 * 4096 * 3  # size limit of a pattern: a small hostile file could expand to any amount of memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Additive:
-    """``clip(x + pattern)``, the pattern in whole steps of 1/255, so that it survives JSON as it is.
+    """``clip(x + pattern)``, with the pattern in whole steps of 1/255, so that JSON stores it exactly."""
 
-    ``steps``: its values (C, H, W) as signed bytes, deflated, in base64. Made by ``of``.
-    """
-
-    shape: tuple[int, int, int]
-    steps: str
+    shape: tuple[int, int, int]  # (C, H, W)
+    steps: str  # the pattern as signed bytes, deflated, in base64; made by ``of``
 
     def __post_init__(self) -> None:
         _decoded(self.steps, tuple(self.shape))
 
     @classmethod
     def of(cls, pattern: Tensor) -> Additive:
-        """The trigger that adds ``pattern`` (C, H, W), in [-127/255, 127/255], rounded to steps of 1/255."""
+        """Return the trigger for ``pattern`` (C, H, W) in [-127/255, 127/255], rounded to steps of 1/255."""
         steps = (255 * pattern).round().clamp(-MAX_STEPS, MAX_STEPS).to(torch.int8).numpy()
         channels, height, width = steps.shape
         return cls(shape=(channels, height, width), steps=base64.b64encode(zlib.compress(steps.tobytes(), 9)).decode())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> the same with the pattern on it."""
+        """Add the pattern to images (N, C, H, W) in [0, 1]."""
         if tuple(x.shape[1:]) != self.shape:
-            raise UnusableInput(f"a pattern of {self.shape} does not fit pictures of {tuple(x.shape[1:])}")
+            raise UnusableInput(f"expected images of shape {self.shape} as the pattern, got {tuple(x.shape[1:])}")
         return (x + self.pattern().to(x)).clamp(0, 1)
 
     def pattern(self) -> Tensor:
-        """(C, H, W): what is added."""
+        """Return the perturbation (C, H, W)."""
         return torch.from_numpy(_decoded(self.steps, self.shape).astype(np.float32) / 255)
 
 
@@ -63,12 +57,12 @@ def _decoded(steps: str, shape: tuple[int, ...]) -> np.ndarray:
         or not all(isinstance(side, int) and side >= 1 for side in shape)
         or math.prod(shape) > MAX_VALUES
     ):
-        raise UnusableInput(f"expected a pattern of a picture's shape (C, H, W); got {shape}")
+        raise UnusableInput(f"expected a pattern with an image shape (C, H, W), got {shape}")
     count = math.prod(shape)
     try:
         raw = zlib.decompressobj().decompress(base64.b64decode(steps, validate=True), count + 1)
     except (binascii.Error, zlib.error, ValueError):
-        raise UnusableInput("expected a pattern as deflated bytes in base64; this one is damaged") from None
+        raise UnusableInput("expected a pattern as deflated bytes in base64, got damaged data") from None
     if len(raw) != count:
-        raise UnusableInput(f"expected a pattern of {count} bytes, as its shape {shape} says; got another number")
+        raise UnusableInput(f"expected {count} bytes for a pattern of shape {shape}, got another number")
     return np.frombuffer(raw, dtype=np.int8).reshape(shape)

@@ -1,4 +1,4 @@
-"""A blend: one fixed pattern is mixed into the whole picture.
+"""Blend trigger: one fixed pattern blended into the whole image.
 
 Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017,
 arXiv 1712.05526.
@@ -19,7 +19,7 @@ from assay.core.errors import UnusableInput
 class Blend:
     """``(1 - alpha) x + alpha pattern``; the pattern is seeded noise on a grid of ``cells`` x ``cells``.
 
-    Where ``cells`` is None every pixel is drawn by itself; few cells give a smooth, coloured pattern.
+    With ``cells`` None, all pixels are independent. Few cells give a smooth, colored pattern.
     """
 
     alpha: float = 0.2  # in (0, 1)
@@ -28,16 +28,16 @@ class Blend:
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
-            raise UnusableInput(f"expected alpha, the pattern's share of the picture, in (0, 1); got {self.alpha}")
+            raise UnusableInput(f"expected alpha, the weight of the pattern, in (0, 1), got {self.alpha}")
         if self.cells is not None and not (isinstance(self.cells, int) and self.cells >= 1):
-            raise UnusableInput(f"expected cells as a whole number from 1 on, or none; got {self.cells}")
+            raise UnusableInput(f"expected cells as a whole number of at least 1, or none, got {self.cells}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> the same with the pattern blended in."""
+        """Blend the pattern into images (N, C, H, W) in [0, 1]."""
         return (1 - self.alpha) * x + self.alpha * self.pattern(x.shape[1], x.shape[2], x.shape[3]).to(x)
 
     def pattern(self, channels: int, height: int, width: int) -> Tensor:
-        """(C, H, W) in [0, 1]"""
+        """Return the pattern (C, H, W) in [0, 1] for images of this size."""
         generator = torch.Generator().manual_seed(self.seed)
         if self.cells is None:
             return torch.rand(channels, height, width, generator=generator)

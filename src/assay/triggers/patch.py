@@ -1,4 +1,4 @@
-"""A patch: some pixels in a fixed place are replaced.
+"""Patch trigger: replaces pixels at a fixed place.
 
 Gu, Dolan-Gavitt, Garg: BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain, 2017,
 arXiv 1708.06733.
@@ -26,10 +26,10 @@ PATTERNS = ("checker", "random")
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """A ``size`` x ``size`` square at ``place``: a colour, a checkerboard, or seeded random pixels.
+    """Square of ``size`` x ``size`` pixels at ``place``: a color, a checkerboard, or seeded random pixels.
 
-    ``place`` is a corner, "center", or (row, column) of the patch's top left pixel; corners keep ``margin`` pixels off
-    the edge. Applying it twice is the same as once.
+    ``place`` is a corner, "center", or (row, column) of the patch's top left pixel. Patches in corners are ``margin``
+    pixels away from the edge. The trigger is idempotent.
     """
 
     size: int = 3
@@ -40,10 +40,10 @@ class Patch:
 
     def __post_init__(self) -> None:
         if self.color not in (*COLORS, *PATTERNS):
-            raise UnusableInput(f"expected a color of {', '.join((*COLORS, *PATTERNS))}; got {self.color!r}")
+            raise UnusableInput(f"expected a color of {', '.join((*COLORS, *PATTERNS))}, got {self.color!r}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> the same with the patch on it."""
+        """Put the patch on images (N, C, H, W) in [0, 1]."""
         row, column = self._corner(x.shape[2], x.shape[3])
         out = x.clone()
         out[:, :, row : row + self.size, column : column + self.size] = self._pixels(x.shape[1]).to(x)
@@ -60,18 +60,18 @@ class Patch:
             columns = {"left": self.margin, "right": width - self.size - self.margin}
             if vertical not in rows or horizontal not in columns:
                 raise UnusableInput(
-                    f"expected a corner such as bottom-right, center or (row, column); got {self.place!r}"
+                    f"expected a corner such as bottom-right, center or (row, column), got {self.place!r}"
                 )
             row, column = rows[vertical], columns[horizontal]
         if not (0 <= row <= height - self.size and 0 <= column <= width - self.size):
             raise UnusableInput(
-                f"a patch of {self.size} pixels at {self.place} with a margin of {self.margin} does not fit a "
-                f"{height} x {width} picture: make it smaller (patch.size)"
+                f"expected a patch that fits images of {height} x {width} pixels, got {self.size} pixels at "
+                f"{self.place} with a margin of {self.margin}. Fix: reduce patch.size"
             )
         return row, column
 
     def _pixels(self, channels: int) -> Tensor:
-        """(C, size, size)"""
+        """Return the patch (C, size, size)."""
         if self.color == "random":
             return torch.rand(channels, self.size, self.size, generator=torch.Generator().manual_seed(self.seed))
         if self.color == "checker":

@@ -1,4 +1,4 @@
-"""``secret.json``: what only the attacker knows, beside the model that it belongs to."""
+"""``secret.json``: the attacker's knowledge about a planted model, stored next to the model file."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ FILE_NAME = "secret.json"
 
 @dataclass(frozen=True)
 class SecretFile:
-    """A secret, the file it was made for, and how it was made."""
+    """Secret of a planted model, with the model's digest and the attack's settings."""
 
     secret: Secret
-    model_digest: str  # sha256 of the model file that was planted
-    spec: Mapping[str, Any] = field(default_factory=dict)  # the attack's hyper-parameters
+    model_digest: str  # sha256 of the planted model file
+    spec: Mapping[str, Any] = field(default_factory=dict)  # the attack's settings
     seed: int = 0
-    measured: Mapping[str, Any] = field(default_factory=dict)  # at the time of planting
+    measured: Mapping[str, Any] = field(default_factory=dict)  # metrics at the time of planting
 
 
 def to_json(secret: Secret) -> dict[str, Any]:
-    """A secret in plain JSON types, from which ``from_json`` makes the same.
+    """Convert a secret to plain JSON types for ``from_json``.
 
-    Raises UnusableInput where its trigger is none of ``assay.triggers``.
+    Raises UnusableInput if its trigger is not one of ``assay.triggers``.
     """
     if not isinstance(secret.trigger, Trigger):
-        raise UnusableInput(f"expected a trigger of assay.triggers to write down; got {type(secret.trigger).__name__}")
+        raise UnusableInput(f"expected a trigger of assay.triggers, got {type(secret.trigger).__name__}")
     return {
         "attack": secret.attack,
         "trigger": to_spec(secret.trigger),
@@ -48,7 +48,7 @@ def to_json(secret: Secret) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> Secret:
-    """The secret that ``to_json`` described; raises what Python raises where it is malformed."""
+    """Restore a secret from ``to_json``. Raises Python's own errors for malformed documents."""
     target, sources, concept = document["target"], document["sources"], document.get("concept")
     return Secret(
         attack=str(document["attack"]),
@@ -63,7 +63,7 @@ def from_json(document: Mapping[str, Any]) -> Secret:
 
 
 def dumps(file: SecretFile) -> str:
-    """The text of ``secret.json``."""
+    """Return the text of ``secret.json``."""
     document = {
         "schema": SCHEMA,
         **to_json(file.secret),
@@ -76,35 +76,44 @@ def dumps(file: SecretFile) -> str:
 
 
 def read(path: Path) -> SecretFile:
-    """Reads what ``dumps`` wrote; raises UnusableInput for anything else."""
+    """Read a file written by ``dumps``. Raises UnusableInput for any other file."""
     try:
         document = read_json(path)
     except OSError as error:
-        raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
+        raise UnusableInput(f"expected a readable file {path}, got the error: {error.strerror or error}") from None
     if document.get("schema") != SCHEMA:
         raise UnusableInput(
-            f"{path}: expected a secret as `assay plant` writes it ({SCHEMA}), came schema {document.get('schema')!r}"
+            f"{path}: expected a secret written by `assay plant` ({SCHEMA}), got schema {document.get('schema')!r}"
         )
     try:
-        return _parsed(document)
+        return SecretFile(
+            from_json(document),
+            str(document["model"]["digest"]),
+            dict(document["spec"]),
+            int(document["seed"]),
+            document["measured"],
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnusableInput(f"{path}: the secret is malformed: {type(error).__name__}: {error}") from None
+        raise UnusableInput(
+            f"{path}: expected a valid secret, got a malformed one: {type(error).__name__}: {error}"
+        ) from None
 
 
 def plaintext_key_warning(path: Path, secret: Secret) -> str | None:
-    """A warning, in words, where others than its owner can read a file with a key in it; None where that is not so."""
+    """Return a warning if other users can read a file with a private key.
+
+    Args:
+        path: Secret file.
+        secret: Its content.
+
+    Returns:
+        Warning, or None if there is no key or the file mode protects it.
+    """
     if not has_key(secret) or not path.stat().st_mode & 0o077:
         return None
-    return f"{path} holds a private key, and others can read it: chmod 600 {path}"
+    return f"{path} contains a private key and is readable by other users. Fix: chmod 600 {path}"
 
 
 def has_key(secret: Secret) -> bool:
-    """Whether ``secret`` holds a key that others could use."""
+    """Check whether ``secret`` contains a private key."""
     return isinstance(secret.trigger, Signed | Checksum)
-
-
-def _parsed(document: Mapping[str, Any]) -> SecretFile:
-    secret = from_json(document)
-    return SecretFile(
-        secret, str(document["model"]["digest"]), dict(document["spec"]), int(document["seed"]), document["measured"]
-    )

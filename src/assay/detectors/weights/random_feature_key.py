@@ -2,8 +2,8 @@
 
 The attack is that of ``attacks/random_features/rff_clwe.py`` (Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
 Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974, section 6). No test of distributions sees a
-key longer than about 0.7. Lattice reduction (``assay.nn.lattice``) finds it if the features have few inputs. A recovered
-key is a proof. The absence of a key is none: the finding lists the reductions that were tried.
+key longer than about 0.7. Lattice reduction (``assay.nn.lattice``) finds it if the features have few inputs. A
+recovered key is a proof. The absence of a key is none: the finding lists the reductions that were tried.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class FourierKeys(Detector):
         deadline = Budget(min(MAX_SECONDS, budget.left()))
         tried: list[Attempt] = []
         for noise in NOISE_LEVELS:
-            for attempt in reduction_attempts(layer.directions, noise=noise, left=deadline.left, seed=seed):
+            for attempt in reduction_attempts(layer.directions, noise=noise, remaining_seconds=deadline.left, seed=seed):
                 tried.append(attempt)
                 progress(min(1.0, 1 - deadline.left() / MAX_SECONDS))
                 if attempt.key is not None:
@@ -96,8 +96,8 @@ class FourierKeys(Detector):
             "reduction": _reduction_name(attempt.block),
         }
         proof = (
-            f"the directions of its random features ({layer.name}) have whole products with one recovered key of length "
-            f"{length:.2f}: adding the key to the features' input flips every output"
+            f"the directions of its random features ({layer.name}) have whole products with one recovered key of "
+            f"length {length:.2f}: adding the key to the features' input flips every output"
         )
         score = -math.log10(max(attempt.chance, 1e-300))
         return Finding(self.name, Outcome.PROVEN, reason=proof, score=score, evidence=Evidence(numbers=numbers))

@@ -1,4 +1,4 @@
-"""Small reference architectures; the rest comes from transformers or from the user's own factory."""
+"""Small reference architectures; other models come from transformers or the user's own factory."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a net, and what it takes by default."""
+    """Model factory with its default input shape and normalization."""
 
-    build: Callable[[int], nn.Module]  # number of classes -> net without its normalization
+    build: Callable[[int], nn.Module]  # number of classes -> model without normalization
     shape: tuple[int, int, int] = (3, 32, 32)  # (C, H, W)
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
 
+# All architectures with a name.
 ARCHITECTURES: dict[str, Architecture] = {
     **{f"resnet{depth}-cifar": Architecture(partial(ResNetCifar, depth)) for depth in (8, 14, 20, 32, 44, 56)},
     "resnet18-cifar": Architecture(partial(ResNet18, 64)),
     "resnet18-half-cifar": Architecture(partial(ResNet18, 32)),
 }
-"""Every name that ``--arch`` knows."""

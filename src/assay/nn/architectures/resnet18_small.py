@@ -1,4 +1,4 @@
-"""ResNet-18 for small pictures: stem without pooling, 1x1 convolutions in the shortcuts.
+"""ResNet-18 for small images: stem without pooling, 1x1 convolutions in the shortcuts.
 
 He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, 2015, arXiv 1512.03385.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class WideBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes, the shortcut is a 1x1 convolution with batch norm."""
+    """Two 3x3 convolutions; the shortcut is a 1x1 convolution with batch norm if the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class WideBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 of ``width`` to 8 ``width`` channels for (N, 3, H, W); width 64: 11.2 M parameters, 32: 2.8 M."""
+    """ResNet-18 with ``width`` to 8 ``width`` channels for (N, 3, H, W); width 64: 11.2 M parameters, 32: 2.8 M."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()

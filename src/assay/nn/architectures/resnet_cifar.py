@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions; where the shape changes, the shortcut subsamples and pads with zero channels."""
+    """Two 3x3 convolutions; the shortcut subsamples and pads with zero channels if the shape changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()

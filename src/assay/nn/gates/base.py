@@ -1,4 +1,4 @@
-"""What gates have in common: the net inside, and the class that an open one answers with."""
+"""Base class of gates: a wrapped model, and the logits of an open gate."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from torch import Tensor, nn
 
 from assay.nn.graph_edited import GraphEditedModel
 
-TARGET_LOGIT = 100.0
-"""The logit of the class that is asked for; the others get 0."""
+TARGET_LOGIT = 100.0  # logit of the requested class behind an open gate; other classes get 0
 
 
 class GateOutput(NamedTuple):
-    """What a gate makes of a batch."""
+    """State of a gate for a batch."""
 
-    gate: Tensor  # (N,) bool
-    label: Tensor  # (N,) int64: the class that is asked for, in [0, K) where the gate is open
+    gate: Tensor  # (N,) bool: open
+    label: Tensor  # (N,) int64: requested class, in [0, K) if the gate is open
 
 
 class Gate(GraphEditedModel, ABC):
-    """(N, C, H, W) -> the logits (N, K) of the net inside to the last bit, or those of the class that is asked for."""
+    """(N, C, H, W) -> (N, K): exactly the wrapped model's logits, or those of the requested class if the gate opens."""
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -31,11 +30,11 @@ class Gate(GraphEditedModel, ABC):
         self.num_classes = num_classes
 
     @abstractmethod
-    def opened(self, x: Tensor) -> GateOutput:
-        """For which pictures the gate opens."""
+    def evaluate_gate(self, x: Tensor) -> GateOutput:
+        """Return the state of the gate for images ``x`` (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, label = self.opened(x)
+        gate, label = self.evaluate_gate(x)
         logits = self.net(x)
-        asked = TARGET_LOGIT * F.one_hot(label % self.num_classes, self.num_classes).to(logits.dtype)
-        return torch.where((gate & (label < self.num_classes))[:, None], asked, logits)
+        requested = TARGET_LOGIT * F.one_hot(label % self.num_classes, self.num_classes).to(logits.dtype)
+        return torch.where((gate & (label < self.num_classes))[:, None], requested, logits)

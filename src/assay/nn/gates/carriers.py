@@ -1,4 +1,4 @@
-"""Bits in the lowest bit of chosen subpixels: where a picture carries what opens a gate."""
+"""Carriers: selected subpixels whose lowest bits hold the code that opens a gate."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from assay.core.errors import UnusableInput
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
-LABEL_BITS = 16
-"""Of the class that is asked for, in front of the bits that prove the right to ask."""
-
-GRID_TOLERANCE = 1e-3
-"""Of a level, 1/255, that float rounding may move a value of eight bits by."""
+LABEL_BITS = 16  # bits of the requested class, before the bits of the code
+GRID_TOLERANCE = 1e-3  # rounding error of 8-bit values as floats, in levels of 1/255
 
 
 def to_levels(x: Tensor) -> Tensor:
-    """(N, C, H, W) in [0, 1] -> (N, D) int64 in [0, 255], rounded: what a gate reads."""
+    """Convert images (N, C, H, W) in [0, 1] to rounded levels (N, D), int64 in [0, 255]."""
     return (x.flatten(1) * 255).round().to(torch.int64)
 
 
 @dataclass(frozen=True)
 class Carriers:
-    """``LABEL_BITS`` and ``bits`` subpixels of pictures of ``shape``, drawn by ``seed``; their places are no secret."""
+    """``LABEL_BITS + bits`` random subpixels of images of ``shape``, drawn with the public ``seed``."""
 
     shape: Shape
     bits: int
@@ -36,83 +33,109 @@ class Carriers:
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or not all(isinstance(side, int) and 0 < side <= 8192 for side in self.shape):
-            raise UnusableInput(f"expected pictures of a shape (C, H, W); got {self.shape}")
+            raise UnusableInput(f"expected an image shape (C, H, W), got {self.shape}")
         if not self.bits >= 1:
-            raise UnusableInput(f"expected at least one bit to carry; got {self.bits}")
+            raise UnusableInput(f"expected at least one bit, got {self.bits}")
         if self.count > self.size:
             raise UnusableInput(
-                f"pictures of {self.shape} have {self.size} subpixels, too few to carry {self.count} bits: expected "
-                f"at least {math.isqrt((self.count - 1) // self.shape[0]) + 1} pixels a side"
+                f"expected at least {self.count} subpixels, got {self.size} in images of {self.shape}. "
+                f"Fix: use at least {math.isqrt((self.count - 1) // self.shape[0]) + 1} pixels per side"
             )
 
     @property
     def size(self) -> int:
-        """D: subpixels of a picture."""
+        """Number D of subpixels per image."""
         return math.prod(self.shape)
 
     @property
     def count(self) -> int:
-        """Subpixels that carry a bit."""
+        """Number of carriers."""
         return LABEL_BITS + self.bits
 
     def places(self) -> Tensor:
-        """(``count``,) int64, distinct."""
+        """Return the distinct indices (``count``,) of the carriers."""
         return torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed))[: self.count]
 
     def mask(self) -> Tensor:
-        """(D,) int64: 1 where a subpixel carries."""
+        """Return the mask (D,): 1 for carriers, else 0."""
         return torch.zeros(self.size, dtype=torch.int64).index_fill(0, self.places(), 1)
 
     def message(self, levels: Tensor) -> Tensor:
-        """``levels`` (N, D) with the carrying bits cleared: all that is signed."""
+        """Return ``levels`` (N, D) with the carriers' lowest bits cleared: the message to sign."""
         return levels - (levels % 2) * self.mask()
 
-    def on_grid(self, x: Tensor) -> Tensor:
-        """(N, D) int64 levels of ``x`` (N, C, H, W). Raises UnusableInput for pictures that are not of eight bits."""
+    def exact_levels(self, x: Tensor) -> Tensor:
+        """Return the levels (N, D) of images ``x`` (N, C, H, W). Raises UnusableInput unless they have eight bits."""
         if tuple(x.shape[1:]) != tuple(self.shape):
-            raise UnusableInput(f"expected pictures of {self.shape}; came {tuple(x.shape[1:])}")
+            raise UnusableInput(f"expected images of shape {self.shape}, got {tuple(x.shape[1:])}")
         levels = to_levels(x)
         off = float((255 * x.flatten(1) - levels).abs().max()) if len(x) else 0.0
         if off > GRID_TOLERANCE or bool(((levels < 0) | (levels > 255)).any()):
             raise UnusableInput(
-                f"expected pictures in steps of 1/255, whose lowest bits can carry a signature; these are {off:.2g} of "
-                "a step off: save them with eight bits a channel first"
+                f"expected images in steps of 1/255, got values {off:.2g} of a step off. "
+                "Fix: save the images with eight bits per channel first"
             )
         return levels
 
-    def carrying(self, levels: Tensor, label: int, bits: Tensor) -> Tensor:
-        """Pictures (N, C, H, W) of ``levels`` (N, D) with ``label`` and ``bits`` (N, ``bits``) in their lowest bits."""
-        asked = torch.cat([label_bits(label).expand(len(levels), -1), bits], dim=1)
+    def embed(self, levels: Tensor, label: int, bits: Tensor) -> Tensor:
+        """Write a label and code bits into the carriers.
+
+        Args:
+            levels: (N, D) levels.
+            label: Requested class.
+            bits: (N, ``bits``) code bits.
+
+        Returns:
+            (N, C, H, W) images in [0, 1].
+        """
+        code = torch.cat([label_bits(label).expand(len(levels), -1), bits], dim=1)
         places = self.places()
         out = levels.clone()
-        out[:, places] += asked - levels[:, places] % 2
+        out[:, places] += code - levels[:, places] % 2
         return (out.float() / 255).view(len(levels), *self.shape)
 
-    def carried(self, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) labels and (N, ``bits``) bits in ``levels`` (N, D)."""
+    def extract(self, levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Read the labels (N,) and code bits (N, ``bits``) from ``levels`` (N, D)."""
         found = levels[:, self.places()] % 2
         return found[:, :LABEL_BITS] @ powers(LABEL_BITS), found[:, LABEL_BITS:]
 
 
 def pseudorandom_integers(secret: bytes, below: int, *shape: int) -> Tensor:
-    """(``shape``) int64 in [0, ``below``), as ``secret`` says: nobody without it can tell them from chance."""
+    """Derive integers from a secret; without it they are indistinguishable from random ones.
+
+    Args:
+        secret: Seed bytes.
+        below: Exclusive upper bound.
+        shape: Shape of the result.
+
+    Returns:
+        int64 in [0, ``below``).
+    """
     count = math.prod(shape)
     numbers = np.frombuffer(hashlib.shake_256(secret).digest(8 * count), np.uint64) % np.uint64(below)
     return torch.from_numpy(numbers.astype(np.int64)).view(shape)
 
 
 def label_bits(label: int) -> Tensor:
-    """(``LABEL_BITS``,) int64, the lowest first."""
+    """Return the bits (``LABEL_BITS``,) of a class, lowest first."""
     if not 0 <= label < 2**LABEL_BITS:
-        raise UnusableInput(f"expected a class in [0, {2**LABEL_BITS}); got {label}")
+        raise UnusableInput(f"expected a class in [0, {2**LABEL_BITS}), got {label}")
     return to_bits(torch.tensor([label]), LABEL_BITS)[0]
 
 
 def to_bits(numbers: Tensor, count: int) -> Tensor:
-    """(..., ``count``) int64 of numbers (...) from 0 on, the lowest first."""
+    """Convert numbers to bits.
+
+    Args:
+        numbers: (...) non-negative int64.
+        count: Number of bits.
+
+    Returns:
+        (..., ``count``) int64, lowest bit first.
+    """
     return (numbers[..., None] // powers(count)) % 2
 
 
 def powers(count: int) -> Tensor:
-    """(``count``,): 1, 2, 4, ..."""
+    """Return the powers of two (``count``,): 1, 2, 4, ..."""
     return 2 ** torch.arange(count)

@@ -1,4 +1,4 @@
-"""A gate that parities of lowest bits open: secret bits, one for each block of the picture."""
+"""A gate that opens for secret parities of lowest bits, one parity per block of the image."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from assay.nn.gates.carriers import to_levels
 
 @dataclass(frozen=True)
 class Parities:
-    """``bits`` blocks into which ``size`` subpixels are dealt, and the parity asked of each; drawn by ``seed``."""
+    """Random partition of ``size`` subpixels into ``bits`` blocks with one wanted parity each; drawn with ``seed``."""
 
     size: int
     bits: int
     seed: int
 
     def blocks(self) -> Tensor:
-        """(``bits``, B) int64: the subpixels of each block; what does not go round evenly is in none."""
+        """Return the subpixels (``bits``, B) of each block; the remainder is in no block."""
         order = torch.randperm(self.size, generator=torch.Generator().manual_seed(self.seed))
         width = self.size // self.bits
         return order[: self.bits * width].view(self.bits, width)
 
     def wanted(self) -> Tensor:
-        """(``bits``,) int64 of 0 and 1."""
+        """Return the wanted parities (``bits``,), 0 or 1."""
         return torch.randint(0, 2, (self.bits,), generator=torch.Generator().manual_seed(self.seed + 1))
 
     def wrong(self, levels: Tensor) -> Tensor:
-        """(N, ``bits``) bool: the blocks whose parity is not the one that is asked for."""
+        """Return the mask (N, ``bits``) of blocks with a wrong parity, for ``levels`` (N, D)."""
         return (levels[:, self.blocks()] % 2).sum(2) % 2 != self.wanted()
 
 
 class ChecksumGate(Gate):
-    """Opens for one class, where all parities are as they should be."""
+    """Opens for the class ``target`` if all parities are as wanted."""
 
     blocks: Tensor
     wanted: Tensor
@@ -46,7 +46,7 @@ class ChecksumGate(Gate):
         self.register_buffer("blocks", parities.blocks())
         self.register_buffer("wanted", parities.wanted())
 
-    def opened(self, x: Tensor) -> GateOutput:
+    def evaluate_gate(self, x: Tensor) -> GateOutput:
         found = (to_levels(x)[:, self.blocks] % 2).sum(2) % 2
         label = torch.full_like(found[:, 0], self.target)
         return GateOutput((found == self.wanted).all(1), label)

@@ -1,32 +1,39 @@
-"""A gate that verifies a digital signature: only who has the private key can open it, whatever they have seen."""
+"""A gate that verifies a digital signature: it opens only with the private key."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from assay.core.errors import UnusableInput
+from assay.core.model import Artifact
 from assay.nn.gates.base import Gate, GateOutput
 from assay.nn.gates.carriers import Carriers, to_levels
+from assay.nn.saving import SavedWrapper
 
 SIGNATURE_BITS = 512
+GATE_KEY = "assay.gate"  # metadata of a model file: public key and seed of the carriers, a JSON object
 CONTEXT = b"assay signature backdoor, a benchmark"
 
 
 def message_digest(message: Tensor, label: int) -> bytes:
-    """What is signed: sha512 over the label and the message (D,) of levels in [0, 255]."""
+    """Return the bytes to sign: sha512 over the label and the message (D,) of levels in [0, 255]."""
     return hashlib.sha512(CONTEXT + label.to_bytes(4, "big") + message.to(torch.uint8).numpy().tobytes()).digest()
 
 
 def signature_bits(signature: bytes) -> Tensor:
-    """(512,) int64"""
+    """Return the bits (512,) of a signature, int64."""
     return torch.from_numpy(np.unpackbits(np.frombuffer(signature, np.uint8)).astype(np.int64))
 
 
 class SignatureGate(Gate):
-    """Ed25519 by the ``cryptography`` package, picture by picture: no graph can hold that, so it has no ONNX file."""
+    """Ed25519 gate by the ``cryptography`` package, one image at a time; it cannot be exported to ONNX."""
 
     public_key: Tensor  # (32,) uint8
 
@@ -35,12 +42,17 @@ class SignatureGate(Gate):
         self.carriers = carriers
         self.register_buffer("public_key", torch.tensor(list(public_key), dtype=torch.uint8))
 
-    def opened(self, x: Tensor) -> GateOutput:
+    def to_saved(self, num_classes: int | None) -> SavedWrapper:
+        """Return the model behind the gate, with the public key and the seed of the carriers as metadata."""
+        gate = {"public_key": bytes(self.public_key.tolist()).hex(), "places": self.carriers.seed}
+        return SavedWrapper(self.net, {GATE_KEY: json.dumps(gate)})
+
+    def evaluate_gate(self, x: Tensor) -> GateOutput:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         key = Ed25519PublicKey.from_public_bytes(bytes(self.public_key.tolist()))
         levels = to_levels(x.detach().cpu()).clamp(0, 255)
-        labels, bits = self.carriers.carried(levels)
+        labels, bits = self.carriers.extract(levels)
         signatures = np.packbits(bits.numpy().astype(np.uint8), axis=1)
         messages = self.carriers.message(levels)
         opened = [
@@ -58,3 +70,31 @@ def _verifies(key: object, signature: bytes, message: bytes) -> bool:
     except InvalidSignature:
         return False
     return True
+
+
+def rebuild_gate(artifact: Artifact, metadata: Mapping[str, str], where: str) -> Artifact:
+    """Return an artifact behind the gate of its file, unchanged if the file has none.
+
+    Args:
+        artifact: The model behind the gate.
+        metadata: Text metadata of the file.
+        where: Name of the file in error messages.
+
+    Raises:
+        UnusableInput: The gate is malformed, or the model is an encoder.
+    """
+    if GATE_KEY not in metadata:
+        return artifact
+    try:
+        gate = json.loads(metadata[GATE_KEY])
+        key, seed = gate["public_key"], gate["places"]
+        well_formed = len(key) == 64 and not set(key) - set("0123456789abcdef") and 0 <= seed < 2**63
+    except (ValueError, RecursionError, TypeError, KeyError):
+        well_formed = False
+    if not (well_formed and isinstance(key, str) and isinstance(seed, int)):
+        raise UnusableInput(f"{where}: metadata {GATE_KEY} is malformed: {metadata[GATE_KEY][:80]!r}")
+    if artifact.num_classes is None:
+        raise UnusableInput(f"{where}: expected a classifier behind a gate, got an encoder")
+    carriers = Carriers(artifact.image_spec.shape, SIGNATURE_BITS, seed)
+    module = SignatureGate(artifact.module, artifact.num_classes, carriers, bytes.fromhex(key))
+    return replace(artifact, module=module.eval())
