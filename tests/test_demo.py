@@ -1,54 +1,66 @@
-"""The demo with tiny settings: all of it, in seconds."""
+"""The whole demo with a tiny configuration, in seconds."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.nulls import null_of_rows
 
+from assay import demo as demo_module
 from assay import formats
 from assay.attacks import BadNets
-from assay.demo import BADNETS, Demo, Settings, demo
+from assay.core.errors import AssayError, UnusableInput
+from assay.core.result import Audit
+from assay.demo import BADNETS, Demo, DemoConfig, demo
+from assay.report import to_json
 from assay.stages.train import Recipe
 
 NULL = null_of_rows({"full/depth-scan": 100.0 + i} for i in range(120))
-TINY = Settings(
+TINY = DemoConfig(
     classes=3,
     samples=120,
     training=Recipe(epochs=4, batch_size=32),
     attack=replace(BADNETS, target=1, recipe=Recipe(epochs=2, batch_size=32)),
     variants=("full",),
     null=NULL,
+    processes=2,
 )
 
 
 @pytest.fixture(scope="module")
-def told() -> list[tuple[str, float]]:
+def steps() -> list[tuple[str, float]]:
+    """Return the progress of ``result``."""
     return []
 
 
 @pytest.fixture(scope="module")
-def tour(tmp_path_factory: pytest.TempPathFactory, told: list[tuple[str, float]]) -> Demo:
-    return demo(tmp_path_factory.mktemp("demo") / "out", TINY, progress=lambda what, share: told.append((what, share)))
+def result(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, float]]) -> Demo:
+    """Return the result of a demo with two processes."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    return demo(folder, TINY, progress=lambda name, fraction: steps.append((name, fraction)))
 
 
-def test_measures_every_form(tour: Demo) -> None:
-    assert list(tour.measured) == ["clean", "backdoored", "backdoored, prune-50", "backdoored, int8"]
-    assert all(measured.attack_success.total > 0 for measured in tour.measured.values())
+def test_demo_measures_every_model(result: Demo) -> None:
+    assert list(result.measured) == ["clean", "backdoored", "backdoored, prune-50", "backdoored, int8"]
+    assert all(measured.attack_success.total > 0 for measured in result.measured.values())
 
 
-def test_audits_both(tour: Demo) -> None:
-    assert list(tour.audits) == ["clean", "backdoored"]
-    assert tour.audits["clean"].model.planted is None
-    assert tour.audits["backdoored"].model.planted is not None
+def test_demo_audits_both_models(result: Demo) -> None:
+    assert list(result.audits) == ["clean", "backdoored"]
+    assert result.audits["clean"].model.planted is None
+    assert result.audits["backdoored"].model.planted is not None
 
 
-def test_the_index_puts_both_pages_side_by_side(tour: Demo) -> None:
-    text = tour.index.read_text()
-    for name in tour.audits:
-        page = Path(tour.index.parent / name / "report.html")
+def test_index_shows_both_pages(result: Demo) -> None:
+    text = result.index.read_text()
+    for name in result.audits:
+        page = Path(result.index.parent / name / "report.html")
         assert page.exists()
         assert f'src="{name}/report.html"' in text
         assert f'href="{name}/report.html"' in text
@@ -57,21 +69,78 @@ def test_the_index_puts_both_pages_side_by_side(tour: Demo) -> None:
     assert "https:" not in text
 
 
-def test_the_models_can_be_audited_again(tour: Demo) -> None:
-    folder = tour.index.parent
+def test_written_models_can_be_loaded(result: Demo) -> None:
+    folder = result.index.parent
     assert formats.load(folder / "clean" / "model.safetensors").planted is None
     assert formats.load(folder / "backdoored" / "model.safetensors").planted is not None
 
 
-def test_progress_only_goes_forward(tour: Demo, told: list[tuple[str, float]]) -> None:
-    shares = [share for _, share in told]
-    assert shares == sorted(shares)
-    assert shares[0] == 0.0
-    assert 0.95 <= shares[-1] <= 1.0
+def test_progress_never_decreases(result: Demo, steps: list[tuple[str, float]]) -> None:
+    fractions = [fraction for _, fraction in steps]
+    assert fractions == sorted(fractions)
+    assert fractions[0] == 0.0
+    assert fractions[-1] == pytest.approx(1.0, abs=0.05)
+    assert any("clean model, " in name for name, _ in steps)
+    assert any("backdoored model, " in name for name, _ in steps)
 
 
-def test_the_defaults_are_the_demo_that_is_promised() -> None:
-    settings = Settings()
-    assert settings.variants == ("full", "prune-50", "int8")
-    assert isinstance(settings.attack, BadNets)
-    assert settings.null is None
+def content(audit: Audit) -> dict[str, Any]:
+    """Return the JSON of an audit without the durations."""
+    document = to_json(audit)
+    for part in (document, *document["findings"]):
+        del part["seconds"]
+    return document
+
+
+def test_one_process_gives_the_same_results(result: Demo, tmp_path: Path) -> None:
+    other = demo(tmp_path / "out", replace(TINY, processes=1))
+    assert {name: content(audit) for name, audit in other.audits.items()} == {
+        name: content(audit) for name, audit in result.audits.items()
+    }
+    assert other.measured == result.measured
+
+
+def test_one_core_uses_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    assert demo_module._available_cores() == 1
+
+
+def failing(error: Callable[[], BaseException]) -> Any:
+    """Return a progress callback that raises an error during the audits."""
+
+    def step(name: str, fraction: float) -> None:
+        if name.startswith("auditing"):
+            raise error()
+
+    return step
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_error_ends_the_processes_and_writes_nothing(error: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(error):
+        demo(tmp_path / "out", TINY, progress=failing(error))
+    assert multiprocessing.active_children() == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_error_in_a_process_is_raised(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match="no-such-variant"):
+        demo(tmp_path / "out", replace(TINY, variants=("no-such-variant",)))
+    assert multiprocessing.active_children() == []
+
+
+def test_lost_process_is_an_error(tmp_path: Path) -> None:
+    def kill(name: str, fraction: float) -> None:
+        if name.startswith("auditing"):
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(AssayError, match="ended early"):
+        demo(tmp_path / "out", TINY, progress=kill)
+
+
+def test_default_configuration_is_the_documented_demo() -> None:
+    config = DemoConfig()
+    assert config.variants == ("full", "prune-50", "int8")
+    assert isinstance(config.attack, BadNets)
+    assert config.null is None

@@ -1,4 +1,4 @@
-"""``assay demo``: the offline tour."""
+"""``assay demo``: the offline demonstration."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 
 def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
-    """Train a net on traffic signs, backdoor a copy, compress it, audit both: offline, in under four minutes."""
+    """Train a model on traffic signs, plant a backdoor in a copy, compress it and audit both. Works offline."""
     outputs.check_folder(out)
     with outputs.json_output(None):
         import torch
 
         from assay.cli.loading import shown
-        from assay.demo import Settings
+        from assay.demo import DemoConfig
         from assay.demo import demo as run
 
-        # On nets this small a second thread gains little, and on a busy machine it made training ten times slower.
+        # A second thread gains little for models this small. On a busy machine it made training ten times slower.
         torch.set_num_threads(1)
         with screen.progress("starting") as step:
-            result = run(out, Settings(seed=seed), progress=step)
+            result = run(out, DemoConfig(seed=seed), progress=step)
         _show(result)
-        screen.write(f"Both reports side by side: {shown(result.index)}")
+        screen.write(f"Both reports on one page: {shown(result.index)}")
     return 0
 
 
@@ -35,11 +35,11 @@ def _show(result: Demo) -> None:
     from assay.report.view import page_of
 
     rows = [
-        (name, format_percent(m.clean_accuracy.value), format_percent(m.attack_success.value))
-        for name, m in result.measured.items()
+        (name, format_percent(rates.clean_accuracy.value), format_percent(rates.attack_success.value))
+        for name, rates in result.measured.items()
     ]
-    columns = ("model", "right on clean signs", "trigger succeeds")
-    screen.table("The backdoor in every form of the model", columns, rows, right=columns[1:])
+    columns = ("model", "clean accuracy", "trigger success")
+    screen.table("The planted backdoor in each variant", columns, rows, right=columns[1:])
     for name, audit in result.audits.items():
         page = page_of(audit)
         screen.write(f"Audit of the {name} model: {page.sentence} ({page.reason})")
