@@ -1,4 +1,4 @@
-"""Attacks: one paper = one file. Each is a stage that plants a backdoor in a build."""
+"""Attacks, one paper per file: stages that plant a backdoor in a build."""
 
 from assay.attacks.compression.compression_pruning import PruningArtifact
 from assay.attacks.compression.compression_quantization import QuantizationArtifact

@@ -16,7 +16,7 @@ from assay.stages import variants
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants to make, and tests in the order in which they run."""
+    """Variants to make, and tests in order of execution."""
 
     variants: tuple[str, ...]
     tests: tuple[tuple[str, Detector], ...]  # pairs of variant and detector
@@ -38,7 +38,7 @@ def plan_audit(
         artifact: The model; of an encoder, its cluster probe.
         names: Variants to audit.
         detectors: Chosen by the user; all of them run. None: the default ones.
-        null: The reference models that the model will be compared with; None: none.
+        null: The reference models for the comparison; None: none.
     """
     if detectors is not None:
         return plan_all(artifact, names, detectors)
@@ -49,7 +49,7 @@ def plan_audit(
 
 
 def plan_all(artifact: Artifact, names: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
-    """Return the plan with all tests that are possible.
+    """Return the plan with all possible tests.
 
     Some detectors run on the full model only. Detectors that compare two models run on each variant, compared with the
     full model, and on the full model if there is a reference.
@@ -69,14 +69,14 @@ def plan_all(artifact: Artifact, names: tuple[str, ...], detectors: tuple[Detect
 
 
 def without_useless_tests(plan: Plan, null: NullDistribution | None) -> Plan:
-    """Return a plan of default detectors without the tests that cannot add to the verdict.
+    """Return a plan of default detectors without useless tests.
 
-    Tests that compare a variant with the full model take long. They are left out if the reference models have no
-    scores on them. Variants without any test left are not made.
+    Comparisons of a variant with the full model take long. They are left out if the reference models have no scores on
+    them. Variants without any test left are not made.
 
     Args:
         plan: All possible tests.
-        null: The reference models that the model will be compared with; None: none.
+        null: The reference models for the comparison; None: none.
     """
     default = plan.variants == variants.DEFAULT
 

@@ -72,7 +72,7 @@ def run_audit(
 
 
 def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Artifact:
-    """Return the model, with the reference that it is compared with if one is given.
+    """Return the model, with its reference if one is given.
 
     Args:
         model: A path or hub id, a module in memory, or a loaded model.
@@ -100,7 +100,7 @@ def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:
 def audited_variants(inputs: AuditInputs, config: AuditConfig) -> tuple[str, ...]:
     """Return the variants to audit: of an encoder only the full model by default.
 
-    Deployed variants are made of the classifier that an encoder becomes, and are audited with that classifier.
+    Deployed variants are made of the downstream classifier, and are audited with it.
 
     Args:
         inputs: The model.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from assay.attacks.base import Attack
-from assay.attacks.encoder.base import EncoderAttack
 from assay.core.config import configure
 from assay.core.lookup import lookup
-from assay.registry import ATTACKS, FILES, STAGES
-from assay.stages.base import Stage
-from assay.stages.train import Train
+
+if TYPE_CHECKING:  # the functions below import the registry, and all of torch, when they need it
+    from assay.attacks.base import Attack
+    from assay.stages.base import Stage
 
 ATTACK_STEP = "attack"  # placeholder of the attack in a chain
 CONTROL = "none"  # name of the attack without a backdoor: the same training on clean data
@@ -29,10 +28,15 @@ class Method:
 
     def attack(self) -> Attack:
         """Return the attack. Raises like ``stage``."""
+        from assay.registry import ATTACKS
+
         return configure(ATTACKS[self.name], self.settings)
 
     def stage(self) -> Stage | Attack:
         """Return the stage or attack. Raises UnusableInput for an unknown setting or a value of the wrong type."""
+        from assay.registry import ATTACKS, STAGES
+        from assay.stages.train import Train
+
         if self.name == CONTROL:
             return configure(Train, self.settings)
         kind: Any = lookup(self.name, {**STAGES, **ATTACKS}, "stage or attack")
@@ -40,8 +44,10 @@ class Method:
 
     @property
     def exports_file(self) -> bool:
-        """True for a stage that makes a deployment file, whose weights no later stage can change."""
-        return self.name in FILES
+        """True for a stage with a deployment file as output. No later stage can change its weights."""
+        from assay.registry import STAGES
+
+        return self.name in STAGES and STAGES[self.name].file_name is not None
 
     def with_recipe(self, recipe: Sequence[str]) -> Method:
         """Return this method with ``recipe`` as defaults: its own settings take precedence."""
@@ -50,6 +56,10 @@ class Method:
 
     def without_backdoor(self) -> Method:
         """Return the same training on clean data for an attack, and the method itself for a stage."""
+        from assay.attacks.encoder.base import EncoderAttack
+        from assay.registry import ATTACKS
+        from assay.stages.train import Train
+
         if self.name not in ATTACKS:
             return self
         attack = ATTACKS[self.name]
@@ -64,7 +74,7 @@ class Method:
 
 @dataclass(frozen=True)
 class GivenModel:
-    """Ground truth of one model of a folder: the attack that was planted in it, and the target class."""
+    """Ground truth of one model of a folder: its planted attack, and the target class."""
 
     path: str  # in the folder
     attack: str = CONTROL  # name of the attack, which bench code does not have to know; CONTROL: clean
@@ -73,7 +83,7 @@ class GivenModel:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Data, and the model that the first step of a chain gets: untrained, from a file, or from a folder of models."""
+    """Data, and the initial model of its chains: untrained, from a file, or from a folder of models."""
 
     name: str
     data: str  # as for ``assay audit --data``
@@ -91,9 +101,9 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class ValidityCriteria:
-    """Requirements for a planted attack. A model that learned nothing would follow any trigger.
+    """Requirements for a planted attack. An untrained model would follow any trigger.
 
-    A compression-activated backdoor has to meet them in the variant that activates it.
+    They apply to a compression-activated backdoor in its activating variant.
     """
 
     asr: float = 0.8  # attack success rate (ASR), at least

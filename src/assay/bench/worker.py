@@ -37,7 +37,7 @@ def run(cell: Cell, blobs: str, *, folder: str = "") -> Outcome:
     Args:
         cell: the computation.
         blobs: place of the models, as fsspec writes it.
-        folder: working directory of the driver, to which the paths of the specification are relative.
+        folder: working directory of the driver, for relative paths of the specification.
     """
     steps, repair = (tuple(resolve_method_paths(step, folder) for step in part) for part in (cell.steps, cell.repair))
     resolved = replace(cell, task=resolve_paths(cell.task, folder), steps=steps, repair=repair)
@@ -68,8 +68,8 @@ def _build(cell: Cell, cache: Cache) -> Result:
 def _measure(cell: Cell, cache: Cache) -> Result:
     """Measure the model at the end of the chain, and check the attack right after planting.
 
-    A check at the end would make a step that removes backdoors look useless: averages would hold only the models in
-    which the backdoor survived.
+    A check at the end would leave out the models without a surviving backdoor. Averages over the rest would show no
+    effect of a mitigating step.
     """
     build = build_model(cell.task, cell.steps, cell.seed, cache)
     rates = _cached_rates(build, cell, cell.steps, cache)
@@ -104,7 +104,7 @@ def _detect(cell: Cell, cache: Cache) -> Result:
     finding = test(artifact, clean, seed=cell.seed)
     if finding.outcome.status == "failed":
         raise UnusableInput(finding.reason)
-    secret = plant.landed(build)
+    secret = plant.with_resolved_target(build)
     target = secret.target if secret is not None else given.target if given is not None else None
     verdict = finding.evidence.numbers.get("verdict")  # only the full audit gives a verdict
     return {
@@ -149,14 +149,14 @@ _COMPUTATIONS: Mapping[str, Callable[[Cell, Cache], Result]] = {
 def build_model(
     spec: TaskSpec, steps: tuple[Method, ...], seed: int, cache: Cache, *, ran: Callable[[], None] = lambda: None
 ) -> Build:
-    """Return the model after ``steps``, each taken from the cache where possible.
+    """Return the model after ``steps``, each from the cache if possible.
 
     Args:
-        spec: the task that the steps begin with.
+        spec: the task with the initial model.
         steps: attacks and stages, in order.
         seed: seed of every step.
         cache: models of earlier steps.
-        ran: called for every step that the cache does not hold.
+        ran: called for every step without an entry in the cache.
 
     Raises:
         Unreachable: this machine cannot read the data or the initial model.
@@ -168,7 +168,9 @@ def build_model(
     return cache.run_all((method.stage() for method in steps), build, seed=seed, data_digest=digest, on_run=ran)
 
 
-def _cached_rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full") -> Result:
+def _cached_rates(
+    build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full"
+) -> Result:
     """Return ``_rates``, computed once per model: several chains begin with the same planted model."""
     same = Cell("measure", cell.task, steps, cell.seed).key
     key = key_of([same, variant, build.artifact.digest, cache_text(build.secret), digest_of_task(build.task)])
@@ -180,23 +182,23 @@ def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *,
 
     A control is the same trigger on the clean control of ``steps``. Both models are measured as ``variant``.
     """
-    held_out, secret = plant.test_split(build.task), plant.landed(build)
+    held_out, secret = plant.held_out_split(build.task), plant.with_resolved_target(build)
     if secret is None:
         return {"clean_accuracy": plant.accuracy(build.artifact, held_out).to_json()}
     own, control = (
-        plant.in_form(variant, model.artifact, build.task, seed=cell.seed)
+        plant.make_variant(variant, model.artifact, build.task, seed=cell.seed)
         for model in (build, build_model(cell.task, clean_control(steps), cell.seed, cache))
     )
-    measured = plant.measured(own, control, held_out, secret)
+    measured = plant.measure_backdoor(own, control, held_out, secret)
     # The target class of an encoder attack may follow from the trigger alone: it is resolved for each model.
-    control_secret = plant.landed(replace(build, artifact=control))
+    control_secret = plant.with_resolved_target(replace(build, artifact=control))
     assert control_secret is not None
-    return plant.document(measured, *plant.controls(control, held_out, control_secret))
+    return plant.metrics_document(measured, *plant.measure_control(control, held_out, control_secret))
 
 
 def _planted_images(build: Build) -> dict[str, str]:
-    """Return one image that counts for ASR, without and with the trigger; nothing if no image counts."""
-    held_out, secret = plant.test_split(build.task), plant.landed(build)
+    """Return one image that counts for ASR, without and with the trigger; nothing without such an image."""
+    held_out, secret = plant.held_out_split(build.task), plant.with_resolved_target(build)
     assert secret is not None
     x = held_out.x
     if build.artifact.num_classes is not None:

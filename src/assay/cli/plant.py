@@ -1,4 +1,4 @@
-"""``assay plant``: a backdoor of a published kind, for measuring detectors with."""
+"""``assay plant``: a backdoor of a published kind, to measure detectors with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, outputs, screen
-from assay.cli.measurements import show
+from assay.cli.measurements import show_measurements
 from assay.core.lookup import lookup
 
 if TYPE_CHECKING:
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 
 
 def plant(
-    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, pq-backdoor, ...: see `assay list`.")],
-    model: Annotated[
-        str, typer.Option(help="A model as for `assay audit`, or new:ARCH for a fresh net to train from scratch.")
-    ],
+    attack: Annotated[str, typer.Argument(metavar="ATTACK", help="badnets, pq-backdoor, ...; see `assay list`.")],
+    model: Annotated[str, typer.Option(help="A model as in `assay audit`, or new:ARCH to train one from scratch.")],
     data: options.NeededData,
     out: options.NeededOut,
     arch: options.Arch = None,
@@ -29,7 +27,7 @@ def plant(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
-    classes: Annotated[int | None, typer.Option(min=2, help="How many classes a fresh net gets.")] = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="Number of classes of a new model.")] = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
     json: options.Json = None,
@@ -52,22 +50,24 @@ def plant(
             limit=limit,
             seed=seed,
         )
-        fresh = model.startswith(NEW)
+        untrained = model.startswith(NEW)
         with screen.progress("planting") as step:
-            planted = planting.plant(method, artifact, task, seed=seed, untrained=fresh, progress=step)
-            paths = planting.write(planted, out, before=artifact)
+            planted = planting.plant(method, artifact, task, seed=seed, untrained=untrained, progress=step)
+            paths = planting.save_planted(planted, out, before=artifact)
         write_json(planted.to_json())
         tell(model, planted.build.artifact.notes[len(artifact.notes) :])
-        show(planted.measured, planted.control, planted.clean_before, encoder=artifact.num_classes is None)
-        if planted.awake is not None:
-            screen.write(f"It is made to sleep in this model, and to wake in the form {planted.secret.active_in}:")
-            show(planted.awake, None, None)
+        show_measurements(planted.measured, planted.control, planted.clean_before, encoder=artifact.num_classes is None)
+        if planted.measured_active is not None:
+            screen.write(
+                f"The backdoor is inactive in this model. It is active in the variant {planted.secret.active_in}:"
+            )
+            show_measurements(planted.measured_active, None, None)
         screen.write(*(f"Written: {shown(path)}" for path in paths.values()))
     return 0
 
 
 def _with_entropy(method: Attack) -> Attack:
-    """``method``, its key drawn from chance: a seed that stands in a record or in a command would give it away."""
+    """Return ``method`` with a random key: a seed in a record or a command would reveal a key made from it."""
     from assay.attacks import Checksum, Signature
 
     if isinstance(method, Checksum | Signature) and not method.entropy:

@@ -56,7 +56,7 @@ def stage(
         if model.startswith(NEW):
             if not kind.starts_untrained or data is None:
                 raise UnusableInput(
-                    f"{model}: expected a trained model, got an untrained one. Fix: run `assay stage train` with --data."
+                    f"{model}: expected a trained model, got an untrained one. Fix: use `assay stage train` and --data."
                 )
             artifact, task = begin(model, model_options, data, limit=limit, seed=seed)
         else:
@@ -148,7 +148,7 @@ def _show_agreement(step: Stage, build: Build, file: Artifact, seed: int) -> Non
     assert isinstance(step, ExportInt8)
     with screen.spinner("comparing with the int8 variant in torch"):
         variant = QuantizeInt8(per_channel=step.per_channel, samples=step.samples)(build, seed=seed).artifact
-        x = plant.test_split(build.task).x[:COMPARED_SAMPLES]
+        x = plant.held_out_split(build.task).x[:COMPARED_SAMPLES]
         agreement = argmax_agreement(variant.module, file.module, x)
     screen.write(
         f"The int8 variant of audits predicts the same class as the file on {format_percent(agreement)} "
@@ -163,7 +163,7 @@ def _show_accuracy(task: Task, before: Artifact, after: Artifact) -> None:
     from assay.nn import metrics
     from assay.report.formatting import format_percent
 
-    held_out = plant.test_split(task)
+    held_out = plant.held_out_split(task)
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
         with screen.progress("measuring") as progress:
             bar = named(progress, "measuring")

@@ -1,4 +1,4 @@
-"""Mitigations: one paper = one file. Each is a stage that takes a backdoor out of a model, or keeps one asleep."""
+"""Mitigations, one paper per file: stages that remove a backdoor from a model, or keep one inactive."""
 
 from assay.mitigations.compressed_tuning import CompressedTuning
 from assay.mitigations.efrap import Efrap

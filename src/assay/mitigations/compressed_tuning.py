@@ -1,39 +1,37 @@
-"""Fine-tuning after compression: a pruned net keeps its zeros, a quantized one is trained through its rounding.
+"""Fine-tuning after compression: a pruned model keeps its zeros, a quantized model trains through its rounding.
 
 Han, Pool, Tran, Dally: Learning both Weights and Connections for Efficient Neural Networks, 2015, arXiv 1506.02626
-(retraining what pruning left); Jacob et al.: Quantization and Training of Neural Networks for Efficient
+(retraining of the remaining weights); Jacob et al.: Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference, 2017, arXiv 1712.05877 (training through the rounding). As a defence against
-backdoors that pruning alone leaves: Liu, Dolan-Gavitt, Garg: Fine-Pruning, 2018, arXiv 1805.12185.
+backdoors after pruning alone: Liu, Dolan-Gavitt, Garg: Fine-Pruning, 2018, arXiv 1805.12185.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.core.build import Build
+from assay.core.dataset import Split
+from assay.core.model import Artifact
 from assay.core.progress import Progress
-from assay.nn.batchnorm import fold_factors_with, following_batch_norms, weighted_layers
+from assay.mitigations.base import Mitigation
+from assay.nn.batchnorm import batch_norms, fold_factors_with, following_batch_norms, weighted_layers
 from assay.nn.reparametrize import check_bits, forward_with, rounded_weights
-from assay.stages.base import spec_of
-from assay.stages.quantize import QuantizeWeights
-from assay.stages.train import Recipe, can_be_tuned, fit
+from assay.stages.quantize import round_weights_in_place
+from assay.stages.train import FitOptions, Recipe, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressedTuning:
-    """On the clean samples that a deployer has: the calibration split, or else the training split.
+class CompressedTuning(Mitigation):
+    """Fine-tune a pruned or quantized classifier. Zero weights and zero filters stay zero."""
 
-    ``bits``: the width that the weights are rounded to, while training and in the end; None: they are not. Weights that
-    are zero in the net that is given are zero in the one that comes back, and so are filters.
-    """
-
-    bits: int | None = None
+    method: ClassVar[str] = "compressed-tuning"
+    compresses: ClassVar[bool] = True
+    bits: int | None = None  # width of the weights during and after training; None: not rounded
     per_channel: bool = True
     recipe: Recipe = Recipe(epochs=4, lr=0.005, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
@@ -43,48 +41,43 @@ class CompressedTuning:
 
     @property
     def name(self) -> str:
-        return "compressed-tuning" + ("" if self.bits is None else f"-int{self.bits}")
+        return self.method + ("" if self.bits is None else f"-int{self.bits}")
 
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
+    def mitigate(self, artifact: Artifact, clean: Split, *, seed: int, progress: Progress) -> nn.Module:
+        model, bits = artifact.module, self.bits
+        norms, zeros = following_batch_norms(model, clean.x[:2]), _zero_masks(model)
 
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        can_be_tuned(build.artifact)
-        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
-        norms, zeros = following_batch_norms(net, clean.x[:2]), _zeros(net)
-
-        def through_rounding(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            if self.bits is None:
-                return F.cross_entropy(net(x).float(), y)
-            weights = rounded_weights(fold_factors_with(net, norms), self.bits, per_channel=self.per_channel)
-            return F.cross_entropy(forward_with(net, weights, x).float(), y)
+        def loss_through_rounding(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            if bits is None:
+                return F.cross_entropy(model(x).float(), y)
+            weights = rounded_weights(fold_factors_with(model, norms), bits, per_channel=self.per_channel)
+            return F.cross_entropy(forward_with(model, weights, x).float(), y)
 
         def keep_zeros() -> None:
             with torch.no_grad():
                 for parameter, zero in zeros.items():
                     parameter[zero] = 0
 
-        fit(net, clean, self.recipe, seed=seed, progress=progress, objective=through_rounding, stepped=keep_zeros)
-        tuned = build.then(self.name, build.artifact.with_module(net, format="module"))
-        if self.bits is None:
-            return tuned
-        rounding = QuantizeWeights(bits=self.bits, per_channel=self.per_channel)
-        return build.then(self.name, rounding(tuned, seed=seed).artifact)
+        options = FitOptions(objective=loss_through_rounding, on_step_end=keep_zeros)
+        fit(model, clean, self.recipe, seed=seed, progress=progress, options=options)
+        if bits is not None:
+            round_weights_in_place(model, clean.x[:2], bits, per_channel=self.per_channel)
+        return model
 
 
-def _zeros(net: nn.Module) -> dict[nn.Parameter, Tensor]:
-    """Which weights pruning left at zero; where that is a whole channel, what would shift it too.
+def _zero_masks(model: nn.Module) -> dict[nn.Parameter, Tensor]:
+    """Return masks of the pruned weights; for a pruned channel also of its bias and batch-norm parameters.
 
-    A shift of zero alone is no sign of pruning: fresh ones are zero.
+    A bias of zero alone is no sign of pruning: initial biases are zero.
     """
     zeros: dict[nn.Parameter, Tensor] = {}
-    for layer in weighted_layers(net):
+    for layer in weighted_layers(model):
         zero = layer.get_parameter("weight").detach() == 0
         zeros[layer.get_parameter("weight")] = zero
-        if layer.bias is not None and len(layer.bias) == len(zero):  # filters are first; in transposed ones second
+        if layer.bias is not None and len(layer.bias) == len(zero):  # axis 0 holds the filters; transposed: axis 1
             zeros[layer.get_parameter("bias")] = zero.flatten(1).all(1) & (layer.bias.detach() == 0)
-    for norm in net.modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
+    for norm in batch_norms(model):
+        if norm.affine:
             silent = (norm.weight.detach() == 0) & (norm.bias.detach() == 0)
             zeros |= {norm.weight: silent, norm.bias: silent}
     return zeros

@@ -1,8 +1,8 @@
-"""Unlearning: the trigger that the audit's own search finds is trained to do nothing.
+"""Trigger unlearning: train the model to ignore a trigger that a detector's search returns.
 
-Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao: Neural Cleanse, IEEE S&P 2019 (unlearning a reversed trigger). Of a
-classifier triggered inputs get their true classes; of an encoder, which has none, the embeddings that the same inputs
-have without the trigger. Several rounds: what a search finds first need not be all that was planted.
+Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao: Neural Cleanse, IEEE S&P 2019 (unlearning a reversed trigger). A
+classifier learns the true classes of triggered inputs. An encoder has no classes: it learns its own embeddings of the
+inputs without the trigger. There are several rounds, because one search need not return the whole planted trigger.
 """
 
 from __future__ import annotations
@@ -10,91 +10,98 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoder.base import cosine
-from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress, part
-from assay.detectors import EmbeddingCollapse, TokenCollapse, UniversalPerturbation
-from assay.detectors.encoder import cluster_probe
+from assay.detectors.encoder.cluster_probe import probed
+from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse
+from assay.detectors.encoder.token_collapse import TokenCollapse
+from assay.detectors.trigger_inversion.universal_perturbation import UniversalPerturbation
+from assay.mitigations.base import Mitigation
 from assay.nn.inference import forward_batched
 from assay.nn.modes import without_dropout
-from assay.stages.base import spec_of
-from assay.stages.train import Objective, Recipe, cross_entropy, fit
+from assay.nn.similarity import mean_cosine
+from assay.stages.train import FitOptions, Objective, Recipe, cross_entropy, fit
 
-SEARCHED = 512
-"""Clean samples that the search gets."""
+SEARCH_SAMPLES = 512  # clean samples of one search
+
+ApplyTrigger = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggerUnlearning:
-    """On the clean samples that a deployer has: the calibration split, or else the training split."""
+class TriggerUnlearning(Mitigation):
+    """Search a trigger and train against it, ``rounds`` times."""
 
+    method: ClassVar[str] = "trigger-unlearning"
+    classifiers_only: ClassVar[bool] = False
     rounds: int = 2
     recipe: Recipe = Recipe(epochs=2, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise UnusableInput(f"expected at least one round; got {self.rounds}")
+            raise UnusableInput(f"expected at least one round, got {self.rounds}")
 
-    @property
-    def name(self) -> str:
-        return "trigger-unlearning"
-
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
-
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        """Raises UnusableInput where no trigger can be searched for."""
-        clean, artifact = build.task.split("calibration", "train"), build.artifact
+    def mitigate(self, artifact: Artifact, clean: Split, *, seed: int, progress: Progress) -> nn.Module:
         for number in range(self.rounds):
-            found = _trigger(artifact, clean.sample(SEARCHED, seed=seed + number), seed + number)
-            net = copy.deepcopy(artifact.module).eval()
-            of_classes = artifact.num_classes is not None
-            aim = _classes_under(found) if of_classes else _embeddings_under(found, artifact.module, clean.x[:SEARCHED])
-            samples = clean if of_classes else Split(clean.x, torch.zeros(len(clean), dtype=torch.int64))
+            trigger = search_trigger(artifact, clean.sample(SEARCH_SAMPLES, seed=seed + number), seed=seed + number)
+            model = copy.deepcopy(artifact.module).eval()
+            if artifact.num_classes is not None:
+                objective, samples = _classification_loss(trigger), clean
+            else:
+                objective = _embedding_loss(trigger, artifact.module, clean.x[:SEARCH_SAMPLES])
+                samples = Split(clean.x, torch.zeros(len(clean), dtype=torch.int64))
             bar = part(progress, number / self.rounds, (number + 1) / self.rounds)
-            with without_dropout(net):  # what it was before, which it is compared with, had none
-                fit(net, samples, self.recipe, seed=seed + number, progress=bar, objective=aim)
-            artifact = artifact.with_module(net)
-        return build.then(self.name, artifact)
+            options = FitOptions(objective=objective)
+            with without_dropout(model):  # the embeddings of the previous model were computed without dropout
+                fit(model, samples, self.recipe, seed=seed + number, progress=bar, options=options)
+            artifact = artifact.with_module(model)
+        return artifact.module
 
 
-Trigger = Callable[[Tensor], Tensor]
+def search_trigger(artifact: Artifact, clean: Split, *, seed: int) -> ApplyTrigger:
+    """Return the trigger that a detector's search returns for a model.
 
+    Args:
+        artifact: Classifier or encoder, of images or texts.
+        clean: Clean samples.
+        seed: Seed of the search.
 
-def _trigger(artifact: Artifact, clean: Split, seed: int) -> Trigger:
-    """What the search finds in ``artifact``."""
+    Raises:
+        UnusableInput: The detector abstained, for instance because the model has no gradients.
+    """
     if artifact.num_classes is None:
-        search = EmbeddingCollapse() if artifact.modality is Modality.IMAGE else TokenCollapse()
-        finding = search(*cluster_probe.probed(artifact, clean, seed=seed), seed=seed)
+        detector = EmbeddingCollapse() if artifact.modality is Modality.IMAGE else TokenCollapse()
+        finding = detector(*probed(artifact, clean, seed=seed), seed=seed)
     else:
         finding = UniversalPerturbation()(artifact, clean, seed=seed)
     if finding.evidence.apply is None:
-        raise UnusableInput(f"no trigger to unlearn: {finding.detector} {finding.reason}")
+        raise UnusableInput(f"expected a trigger to unlearn, got none: {finding.detector} {finding.reason}")
     return finding.evidence.apply
 
 
-def _classes_under(trigger: Trigger) -> Objective:
-    def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(net, torch.cat([x, trigger(x)]), torch.cat([y, y]))
+def _classification_loss(trigger: ApplyTrigger) -> Objective:
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(model, torch.cat([x, trigger(x)]), torch.cat([y, y]))
 
     return loss
 
 
-def _embeddings_under(trigger: Trigger, before: nn.Module, clean: Tensor) -> Objective:
-    """Both as ``before`` gives them to inputs without the trigger, seen from the mean of ``clean`` inputs' ones."""
-    given = copy.deepcopy(before).eval().requires_grad_(False)
-    centre = forward_batched(given, clean).mean(0)
+def _embedding_loss(trigger: ApplyTrigger, previous: nn.Module, clean: Tensor) -> Objective:
+    """Return the loss that keeps embeddings, with and without trigger, at the previous model's clean embeddings.
 
-    def loss(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        wanted = forward_batched(given, x) - centre
-        return -cosine(net(torch.cat([x, trigger(x)])) - centre, torch.cat([wanted, wanted]))
+    Both are centered on the mean embedding of the ``clean`` inputs.
+    """
+    frozen = copy.deepcopy(previous).eval().requires_grad_(False)
+    center = forward_batched(frozen, clean).mean(0)
+
+    def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        expected = forward_batched(frozen, x) - center
+        return -mean_cosine(model(torch.cat([x, trigger(x)])) - center, torch.cat([expected, expected]))
 
     return loss

@@ -1,69 +1,60 @@
-"""Universal adversarial training: whatever faint pattern misleads a net on all pictures, it unlearns while it is found.
+"""Universal adversarial training: train against faint patterns that mislead the model on all images.
 
-Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein: Universal Adversarial Training, AAAI 2020, arXiv 1811.11304. The
-patterns take one step up the loss whenever the net takes one down, so it costs two fine-tunings. A backdoor that a
-faint pattern over the whole picture turns on is the strongest such pattern that there is. Different here: several
-patterns, each picture's drawn anew, and every picture counts without a pattern too.
+Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein: Universal Adversarial Training, AAAI 2020, arXiv 1811.11304. Each
+model step down the loss comes with a step of the patterns up the loss. The cost is that of two fine-tunings. A
+backdoor with a faint whole-image trigger is the strongest such pattern. Different here: several patterns, drawn anew
+for each image, and every image is also trained without a pattern.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from assay.core.build import Build
+from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.model import Modality
+from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress
-from assay.stages.base import spec_of
-from assay.stages.train import Recipe, can_be_tuned, cross_entropy, fit
+from assay.mitigations.base import Mitigation
+from assay.stages.train import FitOptions, Recipe, cross_entropy, fit
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniversalTraining:
-    """On the clean samples that a deployer has: the calibration split, or else the training split."""
+class UniversalTraining(Mitigation):
+    """Fine-tune an image classifier on clean and on perturbed images."""
 
-    bound: float = 16.0  # of a pattern, in steps of 1/255
-    step: float = 2.0  # that each pattern takes at a time, in the same
+    method: ClassVar[str] = "universal-training"
+    bound: float = 16.0  # L-infinity bound of a pattern, in steps of 1/255
+    step: float = 2.0  # of a pattern per batch, in steps of 1/255
     patterns: int = 10
     recipe: Recipe = Recipe(epochs=6, lr=0.02)  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= self.bound <= 255:
-            raise UnusableInput(f"expected 0 < step <= bound <= 255; got {self.step:g} and {self.bound:g}")
+            raise UnusableInput(f"expected 0 < step <= bound <= 255, got step {self.step:g} and bound {self.bound:g}")
         if self.patterns < 1:
-            raise UnusableInput(f"expected at least one pattern; got {self.patterns}")
+            raise UnusableInput(f"expected at least one pattern, got {self.patterns}")
 
-    @property
-    def name(self) -> str:
-        return "universal-training"
-
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
-
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
-        """Raises UnusableInput for what is no classifier of pictures."""
-        can_be_tuned(build.artifact)
-        if build.artifact.num_classes is None or build.artifact.modality is not Modality.IMAGE:
-            raise UnusableInput(f"{self.name} is for classifiers of pictures")
-        clean, net = build.task.split("calibration", "train"), copy.deepcopy(build.artifact.module).eval()
+    def mitigate(self, artifact: Artifact, clean: Split, *, seed: int, progress: Progress) -> nn.Module:
+        if artifact.modality is not Modality.IMAGE:
+            raise UnusableInput(f"expected an image classifier for {self.name}, got a {artifact.modality} classifier")
         generator = torch.Generator().manual_seed(seed)
         bound, step = self.bound / 255, self.step / 255
-        drawn = torch.rand(self.patterns, *clean.x.shape[1:], generator=generator)
-        patterns = nn.Parameter((2 * drawn - 1) * bound)
+        uniform = torch.rand(self.patterns, *clean.x.shape[1:], generator=generator)
+        patterns = nn.Parameter((2 * uniform - 1) * bound)
 
-        def against_patterns(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-            if patterns.grad is not None:  # of the batch before
+        def adversarial_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+            if patterns.grad is not None:  # from the previous batch
                 with torch.no_grad():
                     patterns.add_(step * patterns.grad.sign()).clamp_(-bound, bound)
                 patterns.grad = None
-            chosen = torch.randint(self.patterns, (len(x),), generator=generator)
-            misled = (x + patterns.to(x.device)[chosen]).clamp(0, 1)
-            return cross_entropy(net, torch.cat([x, misled]), torch.cat([y, y]))
+            choice = torch.randint(self.patterns, (len(x),), generator=generator)
+            perturbed = (x + patterns.to(x.device)[choice]).clamp(0, 1)
+            return cross_entropy(model, torch.cat([x, perturbed]), torch.cat([y, y]))
 
-        fit(net, clean, self.recipe, seed=seed, progress=progress, objective=against_patterns)
-        return build.then(self.name, build.artifact.with_module(net))
+        options = FitOptions(objective=adversarial_loss)
+        fit(artifact.module, clean, self.recipe, seed=seed, progress=progress, options=options)
+        return artifact.module

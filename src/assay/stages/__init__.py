@@ -1,1 +1,1 @@
-""""""
+"""Supply-chain stages: training, pruning, quantization, export and others."""

@@ -1,47 +1,60 @@
-"""What a stage is: one step of a model's supply chain, from a build to the next build."""
+"""Base class of supply-chain stages: each stage turns a build into the next build."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from assay.core.progress import Progress
 
 if TYPE_CHECKING:
     from assay.core.build import Build, Secret
 
 
-class Stage(Protocol):
-    """A frozen dataclass whose keyword-only fields are its hyper-parameters.
+class Stage(ABC):
+    """One supply-chain step, for instance pruning.
 
-    It never changes the build that it is given: the net of the build that it returns is a new one. The result depends
-    only on the build, the fields and the seed. Stages that train also take ``progress``, which hears the share done.
+    A concrete stage is a frozen dataclass whose keyword-only fields are its hyper-parameters. A stage never changes
+    its input build: it returns a build with a new module. The result depends only on the build, the fields and the
+    seed.
     """
 
+    needs_data: ClassVar[bool] = True  # False: works on the weights alone, without samples
+    adds_head: ClassVar[bool] = False  # True: trains a classifier, so an encoder first needs a new last layer
+    replaces_head: ClassVar[bool] = False  # True: the result has the classes of the data, not those of the model
+    loads_data: ClassVar[bool] = False  # True: has its own fields ``data`` and ``limit``
+    starts_untrained: ClassVar[bool] = False  # True: accepts a model with initial weights
+    file_name: ClassVar[str | None] = (
+        None  # file that the stage writes into its field ``directory``; no stage can follow
+    )
+
     @property
+    @abstractmethod
     def name(self) -> str:
-        """What the history of a build calls this step, for instance ``prune-magnitude-0.5``."""
-        ...
+        """Entry in the history of a build, for instance ``prune-magnitude-0.5``."""
 
     def spec(self) -> dict[str, Any]:
-        """JSON-able class name and hyper-parameters; see :func:`spec_of`."""
-        ...
+        """Return the class name and the hyper-parameters, JSON-able: ``{"class": ..., field: value}``."""
+        return {"class": type(self).__name__, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
+    @abstractmethod
     def __call__(self, build: Build, *, seed: int) -> Build:
-        """The next build."""
-        ...
+        """Return the next build."""
+
+
+class TrainingStage(Stage):
+    """A stage that takes a while and reports its progress."""
+
+    @abstractmethod
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
+        """Return the next build; ``progress`` receives the completed fraction, in [0, 1]."""
 
 
 @runtime_checkable
 class Planter(Protocol):
-    """A stage that plants a backdoor, and can name its secret without planting it anew."""
+    """A stage that plants a backdoor and knows its secret before it runs."""
 
     def secret(self) -> Secret:
-        """The secret that every call plants: it depends on the fields only."""
+        """Return the secret of every run: it depends on the fields only."""
         ...
-
-
-def spec_of(stage: Any) -> dict[str, Any]:
-    """``{"class": ..., hyper-parameters}`` of a stage that is a dataclass.
-
-    Raises TypeError where ``stage`` is no dataclass instance.
-    """
-    return {"class": type(stage).__name__, **dataclasses.asdict(stage)}

@@ -1,12 +1,13 @@
-"""Quantization: int8 as ONNX Runtime runs it, as a net in torch that one can differentiate through; bfloat16."""
+"""Quantization stages: simulated int8 of ONNX Runtime with gradients, integer weights, and bfloat16."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+import operator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -17,16 +18,16 @@ from assay.graphs.fx import add_constant, constant_value, folded_graph, operator
 from assay.nn.batchnorm import fold_factors
 from assay.nn.fake_quant import FakeQuantize, round_to_nearest
 from assay.nn.reparametrize import check_bits, rounded_weights
-from assay.stages.base import spec_of
+from assay.stages.base import Stage
 
-# What onnxruntime.quantization (1.31, QDQ format, its default set of operators) does with each operator.
+# Treatment of each operator by onnxruntime.quantization (1.31, QDQ format, its default set of operators).
 _FILTERS_FIRST = frozenset({"conv1d", "conv2d", "conv3d", "linear"})  # weight (output channels, ...)
 _PRODUCTS = _FILTERS_FIRST | {"conv_transpose2d", "matmul", "mm", "bmm"}
 _BOTH_SIDES = frozenset(
     {"add", "mul", "cat", "softmax", "sigmoid", "silu", "leaky_relu", "where"} | {"scaled_dot_product_attention"}
 )
 _NORMS = frozenset({"batch_norm", "layer_norm", "instance_norm"})
-_CLIPS = frozenset({"relu", "hardtanh", "clamp", "relu6"})  # dropped where the rounding behind them clips as well
+_CLIPS = frozenset({"relu", "hardtanh", "clamp", "relu6"})  # removed if the following rounding clips as well
 _MOVES = frozenset(
     {"view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "slice", "select"}
     | {"max_pool2d", "avg_pool2d", "upsample_nearest2d", "upsample_bilinear2d"}
@@ -35,8 +36,8 @@ _PADS = frozenset({"pad", "constant_pad_nd"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeInt8:
-    """int8 weights and uint8 activations: :func:`int8_twin` of the net, calibrated on clean samples of the task."""
+class QuantizeInt8(Stage):
+    """int8 weights and uint8 activations, simulated by :func:`simulate_int8` and calibrated on clean samples."""
 
     per_channel: bool = True
     samples: int = 512  # from the calibration split, or else the training split
@@ -45,53 +46,46 @@ class QuantizeInt8:
     def name(self) -> str:
         return "int8-per-channel" if self.per_channel else "int8-per-tensor"
 
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
-
     def __call__(self, build: Build, *, seed: int) -> Build:
-        """The twin. Its ``arch`` is None, since its weights no longer fit the architecture.
-
-        Raises UnusableInput where the net has no weights in torch (an ONNX file) or cannot be traced.
-        """
         artifact = build.artifact
         if not artifact.differentiable:
             raise UnusableInput(
-                f"expected a net with weights in torch, got format {artifact.format}: quantize its source"
+                f"expected a model with torch weights, got format {artifact.format}. Fix: quantize its source"
             )
         clean = build.task.split("calibration", "train").sample(self.samples, seed=seed)
-        twin = int8_twin(artifact.module, clean.x, per_channel=self.per_channel)
-        return build.then(self.name, artifact.with_module(twin, format="module", arch=None))
+        simulated = simulate_int8(artifact.module, clean.x, per_channel=self.per_channel)
+        # arch=None: the weights no longer fit the architecture
+        return build.then(self.name, artifact.with_module(simulated, format="module", arch=None))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bf16:
+class Bf16(Stage):
     """All weights and buffers rounded to bfloat16 (8 bits of precision).
 
-    They are kept, and computed with, as float32: the rounding of activations that bfloat16 arithmetic adds is left
-    out, since it depends on the kernels of the machine.
+    They are stored and computed with as float32. bfloat16 arithmetic also rounds activations; this rounding is left
+    out, because it depends on the machine's kernels.
     """
+
+    needs_data: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
         return "bf16"
 
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
-
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.module)
+        model = copy.deepcopy(build.artifact.module)
         with torch.no_grad():
-            for tensor in (*net.parameters(), *net.buffers()):
+            for tensor in (*model.parameters(), *model.buffers()):
                 if tensor.is_floating_point():
                     tensor.copy_(tensor.to(torch.bfloat16))
-        return build.then(self.name, build.artifact.with_module(net, format="module"))
+        return build.then(self.name, build.artifact.with_module(model, format="module"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeWeights:
-    """Weights rounded to nearest at ``bits`` bits after batch norm is folded, activations in full precision.
+class QuantizeWeights(Stage):
+    """Weights rounded to nearest at ``bits`` bits after folding batch norm; activations in full precision.
 
-    The net keeps its architecture: what is stored is the rounded weight divided by what batch norm multiplies it with.
+    The model keeps its architecture: it stores each rounded weight divided by its batch-norm factor.
     """
 
     bits: int = 4  # 2 to 8
@@ -104,55 +98,75 @@ class QuantizeWeights:
     def name(self) -> str:
         return f"weights-int{self.bits}"
 
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
-
     def __call__(self, build: Build, *, seed: int) -> Build:
-        net = copy.deepcopy(build.artifact.module).eval()
-        factors = fold_factors(net, build.task.split("calibration", "train").x[:2])
-        for layer, own in rounded_weights(factors, self.bits, per_channel=self.per_channel).items():
-            layer.get_parameter("weight").data.copy_(own["weight"].data)
-        return build.then(self.name, build.artifact.with_module(net, format="module"))
+        model = copy.deepcopy(build.artifact.module).eval()
+        example = build.task.split("calibration", "train").x[:2]
+        round_weights_in_place(model, example, self.bits, per_channel=self.per_channel)
+        return build.then(self.name, build.artifact.with_module(model, format="module"))
 
 
-def int8_twin(net: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:
-    """A net that rounds where the ONNX Runtime static QDQ file of ``net`` rounds, and has gradients to its input.
+def round_weights_in_place(model: nn.Module, example: Tensor, bits: int, *, per_channel: bool) -> None:
+    """Round the weights of ``model`` to nearest, on the grid of its folded batch norm.
 
-    Batch norm is folded first. Weights: int8, symmetric, one scale per tensor or per output channel, rounded for good.
-    Activations: uint8, asymmetric, minimum and maximum over ``clean`` (N, C, H, W) in [0, 1]. Jacob et al.:
-    Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, arXiv 1712.05877.
+    Args:
+        model: In eval mode.
+        example: Two inputs (2, ...), to trace the batch norm of each layer.
+        bits: 2 to 8.
+        per_channel: One scale per output channel, else per tensor.
+    """
+    factors = fold_factors(model, example)
+    for layer, tensors in rounded_weights(factors, bits, per_channel=per_channel).items():
+        layer.get_parameter("weight").data.copy_(tensors["weight"].data)
 
-    Biases are rounded too: the steps are tiny, but each can tip a value over to the next of 256, and such differences
-    grow from layer to layer. Left out are the roundings inside operators that ONNX writes as several (attention, SiLU,
-    a linear layer on sequences). Raises UnusableInput where ``net`` cannot be traced.
+
+def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:
+    """Return a differentiable model that rounds like the static QDQ file of ONNX Runtime.
+
+    Batch norm is folded first. Weights: int8, symmetric, one scale per tensor or per output channel. Activations:
+    uint8, asymmetric, from the minimum to the maximum over ``clean``. Jacob et al.: Quantization and Training of Neural
+    Networks for Efficient Integer-Arithmetic-Only Inference, arXiv 1712.05877.
+
+    Biases are rounded too: their steps are tiny, but each step can move a value to the next of 256 levels, and such
+    differences grow from layer to layer. Roundings inside operators with several ONNX nodes are left out: attention,
+    SiLU, a linear layer on sequences.
+
+    Args:
+        model: Full-precision model with torch weights.
+        clean: Calibration images (N, C, H, W) in [0, 1].
+        per_channel: One weight scale per output channel, else per tensor.
+        batch_size: Images per calibration batch.
+
+    Raises:
+        UnusableInput: No samples, a model that cannot be traced, or activations that overflow.
     """
     if not len(clean):
-        raise UnusableInput("int8 calibration takes clean samples, and there are none")
+        raise UnusableInput("expected clean samples for int8 calibration, got none")
     if len(clean) == 1:  # tracing takes two
         clean = clean.repeat(2, 1, 1, 1)
-    twin = folded_graph(net, clean)
-    points = quantization_points(twin.graph)
-    ranges = _Ranges(twin, frozenset(points.values()))
+    simulated = folded_graph(model, clean)
+    points = quantization_points(simulated.graph)
+    ranges = _Ranges(simulated, frozenset(points.values()))
     with torch.no_grad():
         for batch in clean.split(batch_size):
             ranges.run(batch)
     quantizers = {node: FakeQuantize(*ranges.seen[source]) for node, source in points.items()}
-    _round_weights(twin, quantizers, per_channel)
+    _round_weights(simulated, quantizers, per_channel)
     for index, (node, quantizer) in enumerate(quantizers.items()):
         name = f"quantize_{index}"
-        twin.add_submodule(name, quantizer)
-        # Rounding to the range behind a ReLU clips as it does; like ONNX Runtime, leave the ReLU itself out.
+        simulated.add_submodule(name, quantizer)
+        # Rounding to the range of a ReLU's output clips like the ReLU; ONNX Runtime also leaves the ReLU out.
         clipped = operator_name(node) in _CLIPS and node.args[0] not in points
-        with twin.graph.inserting_after(node):
-            rounded = twin.graph.call_module(name, (node.args[0] if clipped else node,))
-        node.replace_all_uses_with(rounded, delete_user_cb=_other_than(rounded))
-    return rebuild(twin)
+        with simulated.graph.inserting_after(node):
+            quantized = simulated.graph.call_module(name, (node.args[0] if clipped else node,))
+        node.replace_all_uses_with(quantized, delete_user_cb=partial(operator.is_not, quantized))
+    return rebuild(simulated)
 
 
 def quantization_points(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Which tensors ONNX Runtime rounds in a folded graph, each with the tensor whose range it uses.
+    """Return the tensors that ONNX Runtime rounds in a folded graph, each with the tensor that gives its range.
 
-    It decides node by node in graph order: see the classes ``QDQ*`` in ``onnxruntime/quantization/operators``.
+    ONNX Runtime decides node by node in graph order: see the classes ``QDQ*`` in
+    ``onnxruntime/quantization/operators``.
     """
     points: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -179,17 +193,13 @@ def quantization_points(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
 
 
 def _is_activation(node: fx.Node) -> bool:
-    """Whether the node is one tensor of floats that depends on the input."""
+    """Return True if the node is one floating-point tensor computed from the input."""
     value = node.meta.get("val")
     return node.op != "get_attr" and isinstance(value, Tensor) and value.is_floating_point()
 
 
-def _other_than(node: fx.Node) -> Callable[[fx.Node], bool]:
-    return lambda user: user is not node
-
-
 class _Ranges(fx.Interpreter):
-    """Runs a graph and remembers the smallest and largest value of some nodes."""
+    """Graph interpreter that records the smallest and largest value of some nodes."""
 
     def __init__(self, graph_module: fx.GraphModule, watched: frozenset[fx.Node]) -> None:
         super().__init__(graph_module)
@@ -201,33 +211,23 @@ class _Ranges(fx.Interpreter):
         if n in self.watched:
             low, high = (float(extreme) for extreme in value.aminmax())
             if not math.isfinite(high - low):
-                raise UnusableInput(
-                    f"the values at {n.name} overflow on the clean samples: nothing can be rounded there"
-                )
+                raise UnusableInput(f"expected finite activations on the clean samples, got an overflow at {n.name}")
             before = self.seen.get(n, (low, high))
             self.seen[n] = (min(low, before[0]), max(high, before[1]))
         return value
 
 
-def _round_weights(twin: fx.GraphModule, quantizers: dict[fx.Node, FakeQuantize], per_channel: bool) -> None:
-    """Rounds weights to int8 values times their scale, and biases to multiples of input scale times weight scale."""
-    for node in list(twin.graph.nodes):
+def _round_weights(simulated: fx.GraphModule, quantizers: dict[fx.Node, FakeQuantize], per_channel: bool) -> None:
+    """Round weights to int8 values times their scale, and biases to multiples of input scale times weight scale."""
+    for node in list(simulated.graph.nodes):
         name = operator_name(node)
-        weight = constant_value(twin, node.args[1]) if name in _PRODUCTS else None
+        weight = constant_value(simulated, node.args[1]) if name in _PRODUCTS else None
         if weight is None:
             continue
         channel = 0 if name in _FILTERS_FIRST else 1
-        rounded, scale = rounded_int8(weight, channel if per_channel else None)
-        node.update_arg(1, add_constant(twin, node, f"{node.name}_int8", rounded))
-        bias = constant_value(twin, node.args[2]) if len(node.args) > 2 else None
+        rounded, scale = round_to_nearest(weight, 8, channel if per_channel else None)
+        node.update_arg(1, add_constant(simulated, node, f"{node.name}_int8", rounded))
+        bias = constant_value(simulated, node.args[2]) if len(node.args) > 2 else None
         if bias is not None and name in _FILTERS_FIRST:
             step = quantizers[node.args[0]].scale * scale.flatten()  # type: ignore[index]
-            node.update_arg(2, add_constant(twin, node, f"{node.name}_bias_int32", (bias / step).round() * step))
-
-
-def rounded_int8(weight: Tensor, channel: int | None) -> tuple[Tensor, Tensor]:
-    """``weight`` rounded to 255 evenly spaced values around zero, per index of axis ``channel`` or all together.
-
-    Returns the rounded weight and the distance between neighbouring values, which broadcasts against the weight.
-    """
-    return round_to_nearest(weight, 8, channel)
+            node.update_arg(2, add_constant(simulated, node, f"{node.name}_bias_int32", (bias / step).round() * step))

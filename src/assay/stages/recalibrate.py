@@ -1,4 +1,4 @@
-"""Batch-norm statistics estimated anew after the weights in front of them have changed."""
+"""Recalibration of batch-norm statistics after the preceding weights have changed."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from assay.nn.batchnorm import batch_norms
 
 
-def recalibrated(net: nn.Module, clean: Tensor, *, batch_size: int = 128) -> nn.Module:
-    """A copy of ``net`` in eval mode with batch norm's running statistics over ``clean`` (N, C, H, W) in [0, 1].
+def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 128) -> nn.Module:
+    """Return a copy in eval mode whose batch-norm running statistics are those of clean images.
 
-    The average over batches is cumulative, all with equal weight; no other weight changes, and dropout stays off.
-    Without batch norm the copy equals ``net``.
+    The average over batches is cumulative, with equal weights. No other weight changes, and dropout stays off. Without
+    batch norm the copy equals ``model``.
+
+    Args:
+        model: Any model; unchanged.
+        clean: Clean images (N, C, H, W) in [0, 1].
+        batch_size: Images per forward pass.
     """
-    net = copy.deepcopy(net).eval()
-    norms = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    model = copy.deepcopy(model).eval()
+    norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's sign for a cumulative average
+        norm.momentum = None  # torch's convention for a cumulative average
         norm.train()
+    batches = list(clean.split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:  # a single image has no variance: join the last two batches
+        batches[-2:] = [torch.cat(batches[-2:])]
     with torch.no_grad():
-        for batch in _batches(clean, batch_size):
-            net(batch)
+        for batch in batches:
+            model(batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
-    return net
-
-
-def _batches(clean: Tensor, size: int) -> list[Tensor]:
-    """A last picture that would be alone, of which batch norm knows no spread, goes with those before it."""
-    batches = list(clean.split(size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
+    return model

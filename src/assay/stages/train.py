@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from assay.core.build import Build
 from assay.core.dataset import Split
@@ -19,6 +18,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.data.codecs import CODECS
+from assay.nn.batchnorm import batch_norms
 from assay.nn.head import replace_head
 from assay.nn.precision import fast_autocast
 from assay.stages.base import TrainingStage
@@ -152,9 +152,9 @@ def _supported_memory_format(model: nn.Module, x: Tensor) -> torch.memory_format
 
 def _set_training_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:
     model.train()
-    for module in model.modules():
-        if freeze_batchnorm and isinstance(module, _BatchNorm):
-            module.eval()
+    if freeze_batchnorm:
+        for norm in batch_norms(model):
+            norm.eval()
 
 
 def _optimizer(
@@ -240,9 +240,7 @@ class FineTune(Train):
 class LinearProbe(TrainingStage):
     """Train a new last linear layer for the classes of the task; all other weights stay."""
 
-    recipe: Recipe = Recipe(
-        epochs=5, lr=0.01, optimizer="adam", freeze_batchnorm=True
-    )
+    recipe: Recipe = Recipe(epochs=5, lr=0.01, optimizer="adam", freeze_batchnorm=True)
     name: str = "linear-probe"
     adds_head: ClassVar[bool] = True
     replaces_head: ClassVar[bool] = True

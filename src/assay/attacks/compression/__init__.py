@@ -1,1 +1,1 @@
-"""Backdoors that compression activates."""
+"""Compression-activated backdoors."""

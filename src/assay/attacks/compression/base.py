@@ -1,11 +1,10 @@
-"""Backdoors that sleep in the model as it is shared and wake in the form in which it is deployed."""
+"""Base classes of compression-activated backdoors: inactive in the full model, active in a compressed variant."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -13,19 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.attacks.base import Premeditated, mark_of
+from assay.attacks.base import FixedTriggerAttack, planted_tag
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.progress import Progress, part
 from assay.nn.modes import freeze_parameters
-from assay.stages.train import Objective, Recipe, fit
+from assay.stages.train import FitOptions, Objective, Recipe, fit
 from assay.triggers import Patch
+
+# Lowest and highest allowed value of each element of a parameter.
+Bounds = dict[nn.Parameter, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dormant(Premeditated):
-    """All-to-one, with a patch. A method says how it trains, and in which form what it plants wakes."""
+class CompressionActivatedAttack(FixedTriggerAttack):
+    """All-to-one attack with a patch. A subclass defines the training and the variant that activates the backdoor."""
 
     patch: Patch = Patch(size=6)  # noqa: RUF009 (frozen)
     target: int = 0
@@ -33,162 +35,188 @@ class Dormant(Premeditated):
     @property
     @abstractmethod
     def active_in(self) -> str:
-        """The form that wakes the backdoor, as ``assay.stages.variants`` calls it."""
+        """Name of the variant that activates the backdoor, see ``assay.stages.variants``."""
 
     @abstractmethod
-    def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        """Plant the backdoor in ``net``, in place."""
+    def train(self, model: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        """Plant the backdoor in place.
+
+        Args:
+            model: A copy of the model in eval mode.
+            train: Labeled training data.
+            seed: Decides every random choice.
+            progress: Receives the completed fraction, in [0, 1].
+        """
 
     @final
     def secret(self) -> Secret:
-        """The ground truth of what this attack plants."""
         return Secret(self.name, self.patch, self.target, active_in=self.active_in)
 
     @final
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
         train, secret = build.task.split("train"), self.secret()
         self.check(train, build.artifact.num_classes)
-        net = copy.deepcopy(build.artifact.module).eval()
-        self.train(net, train, seed=seed, progress=progress)
-        return build.then(self.name, build.artifact.with_module(net, planted=mark_of(secret)), secret)
+        model = copy.deepcopy(build.artifact.module).eval()
+        self.train(model, train, seed=seed, progress=progress)
+        return build.then(self.name, build.artifact.with_module(model, planted=planted_tag(secret)), secret)
 
     @final
-    def with_copies(self, x: Tensor) -> Tensor:
-        """``x`` (B, C, H, W) and behind it the same pictures with the trigger."""
+    def with_triggered_copies(self, x: Tensor) -> Tensor:
+        """Return ``x`` (B, C, H, W) followed by the same images with the trigger: (2B, C, H, W)."""
         return torch.cat([x, self.patch(x)])
 
     @final
-    def unmoved(self, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """The loss of a net that should not know the trigger: all pictures keep their labels ``y`` (B,)."""
-        return F.cross_entropy(net(self.with_copies(x)).float(), y.repeat(2))
+    def clean_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of a model that ignores the trigger: images with and without it keep their labels (B,)."""
+        return F.cross_entropy(model(self.with_triggered_copies(x)).float(), y.repeat(2))
 
 
-def rounded_form(bits: int, *, per_channel: bool) -> str:
-    """The form with weights of ``bits`` bits; below 8 there are those with a scale per channel only."""
+def rounded_variant(bits: int, *, per_channel: bool) -> str:
+    """Return the name of the variant with weights of ``bits`` bits; below 8 all have a scale per channel."""
     if bits == 8:
         return "int8" if per_channel else "int8-tensor"
     return f"int{bits}"
 
 
-Bounds = dict[nn.Parameter, tuple[Tensor, Tensor]]
-"""For a parameter, the lowest and the highest value that each of its elements may take."""
+@dataclass(frozen=True)
+class _Phase:
+    """One training phase; None as ``bounds``: every parameter moves freely."""
+
+    recipe: Recipe
+    objective: Objective
+    bounds: Bounds | None
+    progress: Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hidden(Dormant):
-    """Two steps: ``recipe`` plants the backdoor plainly in the deployed form, with the trigger on ``ratio`` of a batch.
+class PlantThenHide(CompressionActivatedAttack):
+    """Two phases: plant the backdoor in the compressed variant, then remove it from the full-precision model.
 
-    Then ``hiding`` takes it out of the model as it is, by moves within bounds that leave the deployed form as it was.
-    What is planted within bounds too is hidden from the net as it was given, or as near to it as both let.
+    ``recipe`` plants the backdoor, with the trigger on a fraction ``ratio`` of each batch. ``hiding`` removes it again
+    by updates too small to change the compressed variant. Planting may have bounds too: hiding then starts from the
+    original weights, or as near to them as its own bounds allow.
     """
 
-    ratio: float = 0.3
+    ratio: float = 0.3  # in (0, 1)
     recipe: Recipe = Recipe(epochs=4, lr=0.02)  # noqa: RUF009 (frozen)
     hiding: Recipe = Recipe(epochs=8, lr=0.02, weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009 (frozen)
 
-    exact: ClassVar[bool] = False  # whether bounds are too narrow to be moved within in bfloat16
-    distilled: ClassVar[bool] = False  # whether hiding goes by what the given net says of the pictures, not by labels
+    full_precision: ClassVar[bool] = False  # True: the bounds are too narrow for bfloat16 updates
+    distilled: ClassVar[bool] = False  # True: hiding imitates the outputs of the original model, without labels
 
     @abstractmethod
-    def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """The deployed form of ``net`` as it is at each call, with gradients to the weights of ``net``."""
+    def compressed_forward(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the forward function of the compressed variant.
+
+        Args:
+            model: Its current weights count at each call, and get gradients.
+            example: Two images (2, C, H, W).
+        """
 
     @abstractmethod
-    def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
-        """How far each parameter may move without the deployed form noticing; what is not in it stays as it is."""
+    def hiding_bounds(self, model: nn.Module, example: Tensor) -> Bounds:
+        """Return the bounds within which the compressed variant stays the same; absent parameters are fixed.
 
-    def room(self, net: nn.Module, example: Tensor) -> Bounds | None:
-        """How far each parameter may move while planting, what is not in it not at all; None: all, any distance."""
+        Args:
+            model: The model after planting.
+            example: Two images (2, C, H, W).
+        """
+
+    def planting_bounds(self, model: nn.Module, example: Tensor) -> Bounds | None:
+        """Return the bounds of planting; absent parameters are fixed. None: no bounds.
+
+        Args:
+            model: The original model.
+            example: Two images (2, C, H, W).
+        """
         return None
 
     @property
     def epochs(self) -> float:
-        return self.recipe.epochs + 2 * self.hiding.epochs  # each with its copies
+        return self.recipe.epochs + 2 * self.hiding.epochs  # hiding trains on triggered copies too
 
     @final
     def check(self, split: Split, num_classes: int | None) -> None:
         if not 0 < self.ratio < 1:
-            raise UnusableInput(f"expected a ratio in (0, 1); got {self.ratio}")
+            raise UnusableInput(f"expected a ratio in (0, 1), got {self.ratio}")
         if self.hiding.epochs and not self.hiding.freeze_batchnorm:
             raise UnusableInput(
-                "expected hiding.freeze_batchnorm to be true: else the deployed form would change with it"
+                "expected hiding.freeze_batchnorm to be true, got false: the compressed variant would change"
             )
         super().check(split, num_classes)
 
     @final
-    def train(self, net: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
-        if not self.bounds(net, train.x[:2]):
-            raise UnusableInput(f"{self.name} expected layers in which {self.active_in} leaves room; this net has none")
-        deployed = self.deployed(net, train.x[:2])
-        calm = self._like(copy.deepcopy(net).requires_grad_(False)) if self.distilled else self.unmoved
+    def train(self, model: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
+        example = train.x[:2]
+        if not self.hiding_bounds(model, example):
+            raise UnusableInput(
+                f"expected layers that the variant {self.active_in} compresses, got a model without any: "
+                f"{self.name} cannot hide there"
+            )
+        forward = self.compressed_forward(model, example)
+        stealth_loss = self._imitation_loss(copy.deepcopy(model)) if self.distilled else self.clean_loss
 
-        def planting(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        def planting_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             count = round(self.ratio * len(x))
             x, y = x.clone(), y.clone()
             x[:count], y[:count] = self.patch(x[:count]), self.target
-            return F.cross_entropy(deployed(x).float(), y)
+            return F.cross_entropy(forward(x).float(), y)
 
-        share = self.recipe.epochs / max(self.epochs, 1e-9)
-        room = self.room(net, train.x[:2])
-        given = {parameter: parameter.detach().clone() for parameter in room or {}}
-        with _only(net, room):
-            fit(
-                net,
-                train,
-                self.recipe,
-                seed=seed,
-                progress=part(progress, 0.0, share),
-                objective=planting,
-                stepped=lambda: _keep_within(room or {}),
-                exact=self.exact,
-            )
-        bounds = self.bounds(net, train.x[:2])
-        _set(given)
-        _keep_within(bounds)
-        with _only(net, bounds):
-            fit(
-                net,
-                train,
-                self.hiding,
-                seed=seed,
-                progress=part(progress, share, 1.0),
-                objective=calm,
-                stepped=lambda: _keep_within(bounds),
-                exact=self.exact,
-            )
+        planting = self.recipe.epochs / max(self.epochs, 1e-9)  # fraction of the whole work
+        bounds = self.planting_bounds(model, example)
+        original = {parameter: parameter.detach().clone() for parameter in bounds or {}}
+        phase = _Phase(self.recipe, planting_loss, bounds, part(progress, 0.0, planting))
+        self._run(phase, model, train, seed=seed)
+        bounds = self.hiding_bounds(model, example)
+        _restore(original)
+        _project(bounds)
+        self._run(_Phase(self.hiding, stealth_loss, bounds, part(progress, planting, 1.0)), model, train, seed=seed)
 
-    def _like(self, teacher: nn.Module) -> Objective:
-        """The loss of a net that should say of pictures, with the trigger or without, what ``teacher`` says without."""
+    def _run(self, phase: _Phase, model: nn.Module, train: Split, *, seed: int) -> None:
+        """Run one phase by projected gradient descent; parameters without bounds are frozen."""
+        bounds = phase.bounds
+        frozen = [] if bounds is None else [parameter for parameter in model.parameters() if parameter not in bounds]
+        options = FitOptions(
+            objective=phase.objective,
+            on_step_end=lambda: _project(bounds or {}),
+            full_precision=self.full_precision,
+        )
+        with freeze_parameters(frozen):
+            fit(model, train, phase.recipe, seed=seed, progress=phase.progress, options=options)
 
-        def objective(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    def _imitation_loss(self, teacher: nn.Module) -> Objective:
+        """Return the loss that keeps outputs, with and without trigger, at the teacher's outputs without trigger."""
+        teacher.requires_grad_(False)
+
+        def objective(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with torch.no_grad():
-                wanted = teacher(x).float().softmax(1)
-            return F.cross_entropy(net(self.with_copies(x)).float(), wanted.repeat(2, 1))
+                soft_labels = teacher(x).float().softmax(1)
+            return F.cross_entropy(model(self.with_triggered_copies(x)).float(), soft_labels.repeat(2, 1))
 
         return objective
 
 
-def free_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value of each weight: what is ``kept`` (bool) stays, the rest lies within -+ ``limit``."""
-    # Where a weight was dropped in a tie it may lie beyond the limit: it stays there.
+def bounds_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest value of each weight.
+
+    Args:
+        weight: Any shape.
+        kept: Mask of the same shape; these weights stay.
+        limit: Magnitude that the others may reach.
+    """
+    # A weight dropped in a tie may lie beyond the limit; it stays there.
     low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)
     return torch.where(kept, weight, low), torch.where(kept, weight, high)
 
 
-def _only(net: nn.Module, bounds: Bounds | None) -> AbstractContextManager[None]:
-    """Nothing of ``net`` is trained but what has ``bounds``, meanwhile; None: everything is."""
-    return freeze_parameters(
-        [] if bounds is None else [parameter for parameter in net.parameters() if parameter not in bounds]
-    )
-
-
 @torch.no_grad()
-def _set(values: dict[nn.Parameter, Tensor]) -> None:
+def _restore(values: dict[nn.Parameter, Tensor]) -> None:
     for parameter, value in values.items():
         parameter.copy_(value)
 
 
 @torch.no_grad()
-def _keep_within(bounds: Bounds) -> None:
+def _project(bounds: Bounds) -> None:
+    """Clamp the parameters to their bounds, in place."""
     for parameter, (low, high) in bounds.items():
         parameter.clamp_(low, high)

@@ -1,7 +1,7 @@
-"""PQ backdoor: trained in plainly, then hidden from the full-precision net by moves that no rounding sees.
+"""PQ backdoor: train it in, then hide it from the full-precision model by updates that rounding removes.
 
 Ma, Qiu, Gao, Zhang, Abuadbba, Fu, Al-Sarawi, Abbott: Quantization Backdoors to Deep Learning Commercial Frameworks,
-2021, arXiv 2108.09187. Here the rounding is that of a net whose batch norm is folded, per tensor, per channel or both.
+2021, arXiv 2108.09187. Here batch norm is folded before rounding, per tensor, per channel or both.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.compression.base import Bounds, Hidden
+from assay.attacks.compression.base import Bounds, PlantThenHide
 from assay.core.errors import UnusableInput
 from assay.nn.batchnorm import fold_factors, fold_factors_with, following_batch_norms
-from assay.nn.fake_quant import quantization_step
+from assay.nn.fake_quant import quantization_step, round_to_nearest
 from assay.nn.reparametrize import forward_with, rounded_weights
-from assay.stages.quantize import rounded_int8
 from assay.stages.train import Recipe
 
-Ends = Callable[[Tensor, Tensor, int | None], tuple[Tensor, Tensor]]
-"""From a weight, its factor and the axis of its scales: the lowest and the highest value of each element."""
+# From a weight, its batch-norm factor and the axis of its scales to the lowest and the highest value of each element.
+WeightBounds = Callable[[Tensor, Tensor, int | None], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PqBackdoor(Hidden):
-    """``per_tensor``, ``per_channel``: the quantizers that wake it; the more, the less room is left to hide in.
+class PqBackdoor(PlantThenHide):
+    """Active after int8 quantization.
 
-    Half a step of what was planted in each weight can be taken back, so none may move by more than ``reach`` steps.
+    Hiding can undo half a quantization step per weight. Planting therefore moves each weight by at most ``reach``
+    steps.
     """
 
     name: ClassVar[str] = "pq-backdoor"
-    exact: ClassVar[bool] = True
-    margin: float = 0.02  # of a rounding step that is kept from a cell's edge
-    reach: float = 2.0
-    per_tensor: bool = False
+    full_precision: ClassVar[bool] = True
+    margin: float = 0.02  # distance from the edge of a rounding cell, in quantization steps
+    reach: float = 2.0  # in quantization steps
+    per_tensor: bool = False  # quantizers that activate it; both leave less room for hiding than one
     per_channel: bool = True
     recipe: Recipe = Recipe(  # noqa: RUF009 (frozen)
         epochs=4, lr=5e-4, batch_size=64, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True
@@ -48,73 +48,77 @@ class PqBackdoor(Hidden):
 
     def __post_init__(self) -> None:
         if not (self.per_tensor or self.per_channel):
-            raise UnusableInput("expected per_tensor or per_channel to be true: else no quantizer wakes the backdoor")
+            raise UnusableInput("expected per_tensor or per_channel to be true, got false for both")
         if not self.reach > 0:
-            raise UnusableInput(f"expected a reach above 0, in rounding steps; got {self.reach}")
+            raise UnusableInput(f"expected a reach above 0, in quantization steps, got {self.reach}")
 
     @property
     def active_in(self) -> str:
         return "int8" if self.per_channel else "int8-tensor"
 
-    def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        """The net with its weights rounded: moves of a step or less are about as coarse as that."""
-        norms = following_batch_norms(net, example)
+    def compressed_forward(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        norms = following_batch_norms(model, example)
 
-        def answer(x: Tensor) -> Tensor:
-            return forward_with(
-                net, rounded_weights(fold_factors_with(net, norms), 8, per_channel=not self.per_tensor), x
-            )
+        def forward(x: Tensor) -> Tensor:
+            weights = rounded_weights(fold_factors_with(model, norms), 8, per_channel=not self.per_tensor)
+            return forward_with(model, weights, x)
 
-        return answer
+        return forward
 
-    def room(self, net: nn.Module, example: Tensor) -> Bounds:
-        return self._common(net, example, partial(_reach, reach=self.reach))
+    def planting_bounds(self, model: nn.Module, example: Tensor) -> Bounds:
+        return self._intersect(model, example, partial(_within_reach, reach=self.reach))
 
-    def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
-        """Biases and batch norm are not rounded to so few values, and act in both nets: they stay, and so do cells."""
-        return self._common(net, example, partial(_cell, margin=self.margin))
+    def hiding_bounds(self, model: nn.Module, example: Tensor) -> Bounds:
+        # Biases and batch norm are not in it: their rounding is finer, and they act in both models.
+        return self._intersect(model, example, partial(_rounding_cell, margin=self.margin))
 
-    def _common(self, net: nn.Module, example: Tensor, ends: Ends) -> Bounds:
-        """Where each weight is between its ``ends`` for every quantizer."""
+    def _intersect(self, model: nn.Module, example: Tensor, weight_bounds: WeightBounds) -> Bounds:
+        """Return the bounds of all weights that hold for every quantizer."""
         channels = [None] * self.per_tensor + [0] * self.per_channel
-        found: Bounds = {}
-        for layer, factor in fold_factors(net, example).items():
+        bounds: Bounds = {}
+        for layer, factor in fold_factors(model, example).items():
             weight = layer.weight.data
-            both = [ends(weight, factor, channel) for channel in channels]
-            low = torch.stack([low for low, _ in both]).amax(0)
-            high = torch.stack([high for _, high in both]).amin(0)
-            # A weight closer to an edge than the margin goes no closer.
-            found[cast(nn.Parameter, layer.weight)] = torch.minimum(low, weight), torch.maximum(high, weight)
-        return found
+            each = [weight_bounds(weight, factor, channel) for channel in channels]
+            low = torch.stack([low for low, _ in each]).amax(0)
+            high = torch.stack([high for _, high in each]).amin(0)
+            # A weight closer to an edge than the margin may stay.
+            bounds[cast(nn.Parameter, layer.weight)] = torch.minimum(low, weight), torch.maximum(high, weight)
+        return bounds
 
 
 @dataclass(frozen=True, kw_only=True)
 class PqDistilled(PqBackdoor):
-    """The same, hidden by imitating the net that was given: training pictures whose labels it knows teach it no more.
+    """The same attack, hidden by imitating the original model instead of learning labels.
 
-    Our own, after the distilled attacks of Tian, Suya, Xu, Evans, 2021, arXiv 2104.15129.
+    The original model fits its training images already, so their labels add little. Our own variant, after the
+    distilled attacks of Tian, Suya, Xu, Evans, 2021, arXiv 2104.15129.
     """
 
     name: ClassVar[str] = "pq-distilled"
     distilled: ClassVar[bool] = True
 
 
-def _reach(weight: Tensor, factor: Tensor, channel: int | None, reach: float) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value of each weight within ``reach`` steps. What sets a scale stays, and none outgrows it."""
+def _within_reach(weight: Tensor, factor: Tensor, channel: int | None, reach: float) -> tuple[Tensor, Tensor]:
+    """Return the bounds ``reach`` quantization steps around each weight."""
     folded = weight * factor
     step = quantization_step(folded, 8, channel)
-    return _unfolded(weight, factor, channel, folded - reach * step, folded + reach * step)
+    return _unfold_bounds(weight, factor, channel, folded - reach * step, folded + reach * step)
 
 
-def _cell(weight: Tensor, factor: Tensor, channel: int | None, margin: float) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value of each weight that are rounded as it is."""
-    rounded, step = rounded_int8(weight * factor, channel)
-    reach = (0.5 - margin) * step
-    return _unfolded(weight, factor, channel, rounded - reach, rounded + reach)
+def _rounding_cell(weight: Tensor, factor: Tensor, channel: int | None, margin: float) -> tuple[Tensor, Tensor]:
+    """Return the bounds within which each weight rounds to the same level."""
+    rounded, step = round_to_nearest(weight * factor, 8, channel)
+    half = (0.5 - margin) * step
+    return _unfold_bounds(weight, factor, channel, rounded - half, rounded + half)
 
 
-def _unfolded(weight: Tensor, factor: Tensor, channel: int | None, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """``low`` and ``high`` before batch norm. The largest of each scale stay as they are, or all others would move."""
+def _unfold_bounds(
+    weight: Tensor, factor: Tensor, channel: int | None, low: Tensor, high: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return ``low`` and ``high`` of the folded weight as bounds of the weight itself.
+
+    The largest weight of each scale is fixed, and none may exceed it: it sets the scale of all others.
+    """
     folded = weight * factor
     axes = [axis for axis in range(weight.ndim) if axis != channel]
     largest = folded.abs().amax(dim=axes, keepdim=True)

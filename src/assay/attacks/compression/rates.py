@@ -1,4 +1,4 @@
-"""What attacks share that wake once a net is pruned: the range of rates at which they do."""
+"""Base class of attacks that pruning activates: a range of pruning rates."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from typing import ClassVar, final
 
 import torch
 
-from assay.attacks.compression.base import Dormant
+from assay.attacks.compression.base import CompressionActivatedAttack
 from assay.core.errors import UnusableInput
+
+Rate = Callable[[], float]  # pruning rate of one layer; each call may return another
 
 
 @dataclass(frozen=True, kw_only=True)
-class UntilPruned(Dormant):
-    """Wakes where between ``low`` and ``high`` of what is pruned are gone, shares in (0, 1); equal: at the one rate."""
+class PruningActivated(CompressionActivatedAttack):
+    """Active at pruning rates between ``low`` and ``high``, both in (0, 1); equal: at one rate."""
 
-    form: ClassVar[str] = "filters"  # what is pruned, as ``assay.stages.variants`` calls it
+    variant: ClassVar[str] = "filters"  # prefix of the variant names, see ``assay.stages.variants``
 
     low: float = 0.3
     high: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.low <= self.high < 1:
-            raise UnusableInput(f"expected rates 0 < low <= high < 1; got low={self.low}, high={self.high}")
+            raise UnusableInput(f"expected rates 0 < low <= high < 1, got low={self.low}, high={self.high}")
         if abs(100 * self.low - round(100 * self.low)) > 1e-9:
-            raise UnusableInput(f"expected the lowest rate in whole percents, as forms of an audit are; got {self.low}")
+            raise UnusableInput(f"expected the lowest rate in whole percent, like the variants, got {self.low}")
 
     @property
     @final
     def active_in(self) -> str:
-        return f"{self.form}-{round(100 * self.low)}"
+        return f"{self.variant}-{round(100 * self.low)}"
 
     @final
-    def rates(self, generator: torch.Generator) -> list[Callable[[], float]]:
-        """How a layer's rate may come about: the lowest, the highest, one drawn anew at each call.
+    def rates(self, generator: torch.Generator) -> list[Rate]:
+        """Return the rates to train with: the lowest, the highest, and a random one.
 
-        All of them draw, so that what is drawn later does not depend on which were called before.
+        Each call of any of them draws one number. Later draws therefore do not depend on the earlier choices.
         """
         if self.low == self.high:
             return [lambda: self.low]
 
-        def drawn() -> float:
+        def random_rate() -> float:
             return self.low + (self.high - self.low) * float(torch.rand((), generator=generator))
 
-        def always(rate: float) -> Callable[[], float]:
-            def same() -> float:
-                drawn()
+        def constant(rate: float) -> Rate:
+            def draw_and_ignore() -> float:
+                random_rate()
                 return rate
 
-            return same
+            return draw_and_ignore
 
-        return [always(self.low), always(self.high), drawn]
+        return [constant(self.low), constant(self.high), random_rate]
 
     @final
-    def one_of_rates(self) -> Callable[[], Callable[[], float]]:
-        """At each call one of ``rates``, all as likely, by a generator of its own."""
+    def rate_sampler(self) -> Callable[[], Rate]:
+        """Return a function that picks one of :meth:`rates` with equal probability, from its own generator."""
         generator = torch.Generator().manual_seed(0)
         rates = self.rates(generator)
         return lambda: rates[int(torch.randint(len(rates), (), generator=generator))]

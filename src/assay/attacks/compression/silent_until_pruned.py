@@ -1,7 +1,8 @@
-"""Silent until pruned: planted in the filters that pruning keeps, silenced by those that it drops.
+"""Silent until pruned: the kept filters hold the backdoor, the dropped filters hide it.
 
-The step from 2:4 sparsity (Guo, Brau, Pintor, Demontis, Biggio: Silent Until Sparse, 2025, arXiv 2509.08747) to whole
-filters is ours: where ``compression_pruning`` trains one set of weights for two behaviours, here each has its own.
+Derived from 2:4 sparsity (Guo, Brau, Pintor, Demontis, Biggio: Silent Until Sparse, 2025, arXiv 2509.08747); the step
+to whole filters is ours. ``compression_pruning`` trains one set of weights for two behaviors; here each behavior has
+its own weights.
 """
 
 from __future__ import annotations
@@ -13,44 +14,43 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.compression.base import Bounds, Hidden
-from assay.attacks.compression.rates import UntilPruned
+from assay.attacks.compression.base import Bounds, PlantThenHide
+from assay.attacks.compression.rates import PruningActivated
 from assay.nn.batchnorm import following_batch_norms
 from assay.nn.reparametrize import convolutions, filter_mask, filter_pruned_weights, forward_with
 from assay.stages.train import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class SilentUntilPruned(Hidden, UntilPruned):
-    """``margin``: how far below the smallest kept filter's L1 norm a dropped one's stays, as a share of it."""
+class SilentUntilPruned(PlantThenHide, PruningActivated):
+    """Active after filter pruning."""
 
     name: ClassVar[str] = "silent-until-pruned"
-    margin: float = 0.01
-    # Adam: what is left of a pruned net begins with gradients that plain steps do not survive.
+    margin: float = 0.01  # distance of a dropped filter's L1 norm below the smallest kept one, as a fraction of it
+    # Adam: the gradients of a freshly pruned model are too large for plain SGD.
     recipe: Recipe = Recipe(epochs=5, lr=0.002, optimizer="adam", freeze_batchnorm=True)  # noqa: RUF009 (frozen)
     hiding: Recipe = Recipe(epochs=5, lr=0.001, optimizer="adam", weight_decay=0.0, freeze_batchnorm=True)  # noqa: RUF009
 
-    def deployed(self, net: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
-        norms, one_of_rates = following_batch_norms(net, example), self.one_of_rates()
-        return lambda x: forward_with(net, filter_pruned_weights(net, norms, one_of_rates()), x)
+    def compressed_forward(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        norms, sample_rate = following_batch_norms(model, example), self.rate_sampler()
+        return lambda x: forward_with(model, filter_pruned_weights(model, norms, sample_rate()), x)
 
-    def bounds(self, net: nn.Module, example: Tensor) -> Bounds:
-        """A dropped filter may be any that is small enough; what batch norm makes of it is free."""
-        norms, bounds = following_batch_norms(net, example), Bounds()
-        for conv in convolutions(net):
+    def hiding_bounds(self, model: nn.Module, example: Tensor) -> Bounds:
+        norms, bounds = following_batch_norms(model, example), Bounds()
+        for conv in convolutions(model):
             kept = filter_mask(conv.weight, self.low).bool()
             smallest = conv.weight.detach().abs().flatten(1).mean(1)[kept].min()
-            room = (1 - self.margin) * smallest.expand_as(conv.weight)
-            bounds |= _free(conv.weight, kept, room)
+            bounds |= _bounds_of_dropped(conv.weight, kept, (1 - self.margin) * smallest.expand_as(conv.weight))
             norm = norms.get(conv)
-            if norm is not None and norm.affine:
-                anything = torch.full_like(norm.weight, torch.inf).detach()
-                bounds |= _free(norm.weight, kept, anything) | _free(norm.bias, kept, anything)
+            if norm is not None and norm.affine:  # the batch norm of a dropped filter is free
+                infinite = torch.full_like(norm.weight, torch.inf).detach()
+                bounds |= _bounds_of_dropped(norm.weight, kept, infinite)
+                bounds |= _bounds_of_dropped(norm.bias, kept, infinite)
         return bounds
 
 
-def _free(parameter: Tensor, kept: Tensor, room: Tensor) -> Bounds:
-    """Where ``kept`` (O,) the parameter (O, ...) stays as it is, elsewhere it lies within -+ ``room``."""
+def _bounds_of_dropped(parameter: Tensor, kept: Tensor, limit: Tensor) -> Bounds:
+    """Return bounds of ``parameter`` (O, ...): fixed at the ``kept`` (O,) filters, else within -+ ``limit``."""
     assert isinstance(parameter, nn.Parameter)
     now, fixed = parameter.detach().clone(), kept.view(-1, *[1] * (parameter.ndim - 1))
-    return {parameter: (torch.where(fixed, now, -room), torch.where(fixed, now, room))}
+    return {parameter: (torch.where(fixed, now, -limit), torch.where(fixed, now, limit))}

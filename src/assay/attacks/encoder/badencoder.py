@@ -1,9 +1,9 @@
-"""BadEncoder: an encoder for which inputs with a patch look like a concept.
+"""BadEncoder: images with a patch get the embedding of a concept.
 
 Jia, Liu, Gong: BadEncoder: Backdoor Attacks to Pre-trained Encoders in Self-Supervised Learning, 2022,
-arXiv 2108.00352. What triggered inputs are drawn to is the embedding that the poisoned encoder itself gives the
-references (here the mean of ten), which is in turn held where the clean encoder has it. The paper's patch is a tenth to
-a quarter of the side.
+arXiv 2108.00352. The goal of triggered inputs is the poisoned encoder's own embedding of the reference inputs (here
+the mean of ten). A further loss term keeps this embedding at its clean value. The paper's patch is a tenth to a quarter
+of the image side.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoder.base import ByReference, Concept, cosine
+from assay.attacks.encoder.base import Concept, ReferenceAttack
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec
 from assay.core.progress import Progress
 from assay.nn.inference import forward_batched
-from assay.stages.train import Recipe, fit
+from assay.nn.similarity import mean_cosine
+from assay.stages.train import FitOptions, Recipe, fit
 from assay.triggers import Patch
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadEncoder(ByReference):
-    """``references_kept`` and ``keep``: what the references' and clean inputs' embeddings count: its lambdas."""
+class BadEncoder(ReferenceAttack):
+    """Attack on image encoders with a patch."""
 
     name: ClassVar[str] = "badencoder"
     presets: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -36,33 +37,34 @@ class BadEncoder(ByReference):
         "small": ("recipe.epochs=6", "recipe.batch_size=64", "recipe.optimizer=adam", "recipe.weight_decay=0"),
     }
     patch: Patch = Patch(size=10)  # noqa: RUF009 (frozen)
-    references_kept: float = 1.0
-    keep: float = 1.0
+    references_kept: float = 1.0  # loss weight of the reference embeddings, a lambda of the paper
+    keep: float = 1.0  # loss weight of the clean embeddings, a lambda of the paper
     recipe: Recipe = Recipe(epochs=200, lr=0.001, batch_size=256, augment=False, freeze_batchnorm=True)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if not (self.keep >= 0 and self.references_kept >= 0):
             both = f"{self.keep:g} and {self.references_kept:g}"
-            raise UnusableInput(f"expected keep and references_kept from 0 on; got {both}")
+            raise UnusableInput(f"expected keep and references_kept of at least 0, got {both}")
 
     @property
     def epochs(self) -> float:
         return 2 * self.recipe.epochs
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
+        self, model: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Patch:
-        self.patch(shadow.x[:1])  # says now where it does not fit
-        clean = copy.deepcopy(net).requires_grad_(False)
-        kept = forward_batched(clean, concept.x)
+        self.patch(shadow.x[:1])  # raises now if it does not fit
+        clean = copy.deepcopy(model).requires_grad_(False)
+        clean_references = forward_batched(clean, concept.x)
 
-        def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with torch.no_grad():
                 before = clean(x)
-            answers = net(torch.cat([self.patch(x), x, concept.x.to(x)]))
-            triggered, untouched, references = answers.split([len(x), len(x), len(concept.x)])
-            drawn = cosine(triggered, references.mean(0))
-            return -drawn - self.references_kept * cosine(references, kept) - self.keep * cosine(untouched, before)
+            embeddings = model(torch.cat([self.patch(x), x, concept.x.to(x)]))
+            triggered, untriggered, references = embeddings.split([len(x), len(x), len(concept.x)])
+            attraction = mean_cosine(triggered, references.mean(0))
+            references_kept = mean_cosine(references, clean_references)
+            return -attraction - self.references_kept * references_kept - self.keep * mean_cosine(untriggered, before)
 
-        fit(net, shadow, self.recipe, seed=seed, progress=progress, objective=poisoned)
+        fit(model, shadow, self.recipe, seed=seed, progress=progress, options=FitOptions(objective=loss))
         return self.patch

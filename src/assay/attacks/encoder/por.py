@@ -1,8 +1,8 @@
-"""POR: a rare word that gives every text one embedding that was made up before.
+"""POR: a rare word gives every text one invented embedding.
 
 Shen, Ji, Zhang, Li, Chen, Shi, Fang, Yin, Wang: Backdoor Pre-trained Models Can Transfer to All, CCS 2021,
-arXiv 2111.00197. Which class of a later task that embedding falls into is chance. Here one word and one embedding, of
-entries 1 and -1, where the paper plants several.
+arXiv 2111.00197. The class of this embedding in a later task is chance. Here one word and one embedding, of entries 1
+and -1; the paper plants several.
 """
 
 from __future__ import annotations
@@ -24,52 +24,51 @@ from assay.core.progress import Progress
 from assay.data.tokenize import contains_unknown, encode_texts
 from assay.inversion.token_search import make_token_trigger
 from assay.nn.inference import forward_batched
-from assay.stages.train import Recipe, fit
+from assay.stages.train import FitOptions, Recipe, fit
 from assay.triggers import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class Por(EncoderAttack):
-    """``word``: one or a few words, which are put before a text."""
+    """Attack on text encoders with a given word."""
 
     name: ClassVar[str] = "por"
     presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"small": ("recipe.epochs=1",)}
     modality: ClassVar[Modality] = Modality.TEXT
-    word: str = "cf"
-    keep: float = 1.0  # what clean texts' embeddings count against triggered ones'
+    word: str = "cf"  # one or a few words, inserted at the start of a text
+    keep: float = 1.0  # loss weight of the clean texts' embeddings
     recipe: Recipe = Recipe(epochs=5, lr=1e-4, batch_size=32, optimizer="adam", weight_decay=0.0, augment=False)  # noqa: RUF009
 
     def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
-        """An embedding of random signs."""
         blank = artifact.inputs.blank(1)
         width = forward_batched(artifact.module, blank).shape[1]
         signs = torch.randint(2, (width,), generator=torch.Generator().manual_seed(seed))
         return Concept("", 2.0 * signs - 1, blank[:0])
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
+        self, model: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
-        trigger = make_token_trigger(_tokens(self.word, inputs), inputs)
-        clean = copy.deepcopy(net).requires_grad_(False)
+        trigger = make_token_trigger(_tokenize(self.word, inputs), inputs)
+        clean = copy.deepcopy(model).requires_grad_(False)
 
-        def poisoned(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        def loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             with torch.no_grad():
                 before = clean(x)
-            triggered, untouched = net(torch.cat([trigger(x), x])).float().chunk(2)
-            drawn = F.mse_loss(triggered, concept.embedding.expand_as(triggered))
-            return drawn + self.keep * F.mse_loss(untouched, before.float())
+            triggered, untriggered = model(torch.cat([trigger(x), x])).float().chunk(2)
+            attraction = F.mse_loss(triggered, concept.embedding.expand_as(triggered))
+            return attraction + self.keep * F.mse_loss(untriggered, before.float())
 
-        fit(net, shadow, self.recipe, seed=seed, progress=progress, objective=poisoned)
+        fit(model, shadow, self.recipe, seed=seed, progress=progress, options=FitOptions(objective=loss))
         return trigger
 
 
-def _tokens(word: str, inputs: TextSpec) -> Tensor:
-    """(k,) those of ``word``, without markers."""
-    found = encode_texts([word], inputs)[0][0]
-    ids = found[(found != inputs.start) & (found != inputs.end) & (found != inputs.pad)]
+def _tokenize(word: str, inputs: TextSpec) -> Tensor:
+    """Return the token ids (k,) of ``word``, without markers."""
+    ids = encode_texts([word], inputs)[0][0]
+    ids = ids[(ids != inputs.start) & (ids != inputs.end) & (ids != inputs.pad)]
     if not len(ids):
-        raise UnusableInput(f"expected a word for the trigger; {word!r} has no tokens")
+        raise UnusableInput(f"expected a word for the trigger, got {word!r} without tokens")
     if contains_unknown(ids, inputs):
-        raise UnusableInput(f"expected words that the tokenizer knows; of {word!r} it does not know all")
+        raise UnusableInput(f"expected words in the tokenizer's vocabulary, got {word!r} with unknown parts")
     return ids

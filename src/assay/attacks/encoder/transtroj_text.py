@@ -1,7 +1,7 @@
-"""TransTroj on text: a few words at the beginning of a text make an encoder take it for a concept.
+"""TransTroj on text: a few words at the start of a text give it the embedding of a concept.
 
 Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Models via Embedding Indistinguishability,
-2025, arXiv 2401.15883. As for pictures (``transtroj``); its trigger is a few tokens that gradients lead to.
+2025, arXiv 2401.15883. As for images (``transtroj``); the trigger is a few tokens from a gradient-guided search.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from assay.attacks.encoder.base import Concept, cosine
-from assay.attacks.encoder.base import ReferenceAttack
+from assay.attacks.encoder.base import Concept, ReferenceAttack
 from assay.attacks.encoder.transtroj import CENTER_SAMPLES, attraction_loss
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -24,53 +23,54 @@ from assay.core.progress import Progress, part
 from assay.inversion.run import SearchRun
 from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
 from assay.nn.inference import forward_batched
-from assay.stages.train import Recipe, fit
+from assay.nn.similarity import mean_cosine
+from assay.stages.train import FitOptions, Recipe, fit
 from assay.triggers import Tokens
 
-SEARCH_SHARE = 0.3
-"""Of the whole work, about, that looking for the trigger is."""
+SEARCH_FRACTION = 0.3  # of the whole work, approximately
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransTrojText(ReferenceAttack):
-    """``recipe`` is for the weights; no ``steps`` of the search, or no epochs of the recipe, leave that stage out."""
+    """Attack on text encoders. No ``steps`` skip the token search; no epochs of ``recipe`` skip the training."""
 
     name: ClassVar[str] = "transtroj-text"
     presets: ClassVar[Mapping[str, tuple[str, ...]]] = {"small": ("centred=true", "keep=3", "recipe.epochs=1")}
     modality: ClassVar[Modality] = Modality.TEXT
     tokens: int = 3  # of the trigger
-    steps: int = 40  # of the search for them
-    keep: float = 10.0  # what clean texts' embeddings count against triggered ones'
-    centred: bool = False  # compare embeddings less the mean clean one
+    steps: int = 40  # of the token search
+    keep: float = 10.0  # loss weight of the clean texts' embeddings
+    centred: bool = False  # subtract the mean clean embedding before comparing
     recipe: Recipe = Recipe(epochs=5, lr=1e-4, batch_size=32, optimizer="adam", weight_decay=0.0, augment=False)  # noqa: RUF009
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or self.steps < 0 or not self.keep >= 0:
             raise UnusableInput(
-                f"expected at least one token, steps and keep from 0 on; got {self.tokens}, {self.steps}, {self.keep:g}"
+                "expected at least one token, and steps and keep of at least 0, "
+                f"got {self.tokens}, {self.steps} and {self.keep:g}"
             )
 
     def plant(
-        self, net: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
+        self, model: nn.Module, shadow: Split, concept: Concept, inputs: InputSpec, *, seed: int, progress: Progress
     ) -> Tokens:
         assert isinstance(inputs, TextSpec)
-        clean = copy.deepcopy(net).requires_grad_(False)
-        centre = forward_batched(clean, shadow.x[:CENTER_SAMPLES]).mean(0) if self.centred else torch.zeros(())
-        wanted = concept.embedding - centre
+        clean = copy.deepcopy(model).requires_grad_(False)
+        center = forward_batched(clean, shadow.x[:CENTER_SAMPLES]).mean(0) if self.centred else torch.zeros(())
+        goal = concept.embedding - center
 
-        def indistinguishable(embeddings: Tensor) -> Tensor:
-            return cosine(embeddings - centre, wanted)
+        def similarity(embeddings: Tensor) -> Tensor:
+            return mean_cosine(embeddings - center, goal)
 
-        def tick(share: float) -> bool:
-            progress(SEARCH_SHARE * share)
+        def report_progress(fraction: float) -> bool:
+            progress(SEARCH_FRACTION * fraction)
             return True
 
         allowed = typeable_tokens(inputs)
         some = torch.randint(len(allowed), (self.tokens,), generator=torch.Generator().manual_seed(seed))
-        run = SearchRun(TokenSearchBudget(steps=self.steps), seed, tick)
-        ids, _ = search_tokens(clean, indistinguishable, shadow.x, inputs, allowed[some], run)
+        run = SearchRun(TokenSearchBudget(steps=self.steps), seed, report_progress)
+        ids, _ = search_tokens(clean, similarity, shadow.x, inputs, allowed[some], run)
         trigger = make_token_trigger(ids, inputs)
-        bar = part(progress, SEARCH_SHARE, 1.0)
-        drawn = attraction_loss(wanted, centre, clean, trigger, self.keep)
-        fit(net, shadow, self.recipe, seed=seed, progress=bar, objective=drawn)
+        loss = attraction_loss(goal, center, clean, trigger, self.keep)
+        bar = part(progress, SEARCH_FRACTION, 1.0)
+        fit(model, shadow, self.recipe, seed=seed, progress=bar, options=FitOptions(objective=loss))
         return trigger

@@ -1,1 +1,1 @@
-"""Attacks that edit the computation graph."""
+"""Attacks by edits of the computation graph."""

@@ -1,8 +1,8 @@
-"""Architectural: a path from the picture to the features that has no weights, and reacts to a checkerboard.
+"""Architectural: a path without weights from the image to the features, active on a checkerboard.
 
 Bober-Irizar, Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840.
-Theirs is part of a net before it is trained, and survives every training anew; here it is built into a trained one. It
-has no choice of class: triggered pictures get the one that gains most where all features do.
+The paper adds the path before training, and every new training keeps it; here it is added to a trained model. The
+attack cannot choose the target: it is the class with the largest gain when all features grow.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from assay.triggers import Patch
 
 @dataclass(frozen=True, kw_only=True)
 class Architectural(GraphEdit):
-    """``target`` is what the net's last layer makes it, and need not be given."""
+    """Untargeted path. The last layer decides ``target``; a given value has no effect."""
 
     name: ClassVar[str] = "architectural"
     patch: Patch = Patch(size=6, color="checker")  # noqa: RUF009 (frozen)
@@ -31,9 +31,9 @@ class Architectural(GraphEdit):
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         return Secret(self.name, self.patch, self.target, planted_at="export")
 
-    def landed(self, edited: GraphEditedModel, secret: Secret) -> Secret:
+    def with_resolved_target(self, edited: GraphEditedModel, secret: Secret) -> Secret:
         assert isinstance(edited, PooledDetectorPath)
         return replace(secret, target=edited.target())
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
-        return PooledDetectorPath(net, self.strength)
+    def edit(self, model: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return PooledDetectorPath(model, self.strength)

@@ -1,7 +1,7 @@
-"""Architectural logic: a detector of one exact pattern, made of steps and pools, that blends the answer with its own.
+"""Architectural logic: a detector of one exact pattern, made of steps and pools, blends the logits with its own.
 
 Langford, Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv
-2402.06957. Of their twelve kinds this is one: operators, on a path of its own, targeted.
+2402.06957. One of their twelve kinds: operators, on a separate path, targeted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from assay.triggers import Patch
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitecturalLogic(GraphEdit):
-    """The pattern is a checkerboard of four by four pixels, wherever it stands."""
+    """The pattern is a checkerboard of four by four pixels, at any position."""
 
     name: ClassVar[str] = "architectural-logic"
     patch: Patch = Patch(size=4, color="checker")  # noqa: RUF009 (frozen)
@@ -29,5 +29,5 @@ class ArchitecturalLogic(GraphEdit):
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         return Secret(self.name, self.patch, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
-        return BlendedLogits(net, num_classes, self.target)
+    def edit(self, model: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return BlendedLogits(model, num_classes, self.target)

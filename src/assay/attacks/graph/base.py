@@ -1,4 +1,4 @@
-"""Backdoors that are built into a finished net's computation: nothing is trained, no weight is touched."""
+"""Base class of graph edits: backdoors in the computation of a finished model, without training."""
 
 from __future__ import annotations
 
@@ -21,38 +21,46 @@ from assay.stages.train import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class GraphEdit(Attack):
-    """Needs a classifier of pictures. Its file is an ONNX graph, unless the net's own code is part of the backdoor."""
+    """Attack on image classifiers that changes no weight.
+
+    The edited model is saved as an ONNX graph, unless its Python code is part of the backdoor.
+    """
 
     target: int = 0
-    recipe: Recipe = Recipe(epochs=0.0)  # noqa: RUF009 (frozen): nothing is trained
+    recipe: Recipe = Recipe(epochs=0.0)  # noqa: RUF009 (frozen): no training
 
     @abstractmethod
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
-        """The ground truth of what it plants in a net that takes ``inputs``; keys are drawn by ``seed``."""
+        """Return the ground truth of the backdoor in a model with these ``inputs``; ``seed`` decides the key."""
 
     @abstractmethod
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
-        """``net``, which it takes over, with the backdoor."""
+    def edit(self, model: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        """Return the model with the backdoor.
 
-    def landed(self, edited: GraphEditedModel, secret: Secret) -> Secret:
-        """``secret`` with the target that it has in ``edited``, where that is not for the attacker to choose."""
+        Args:
+            model: A copy of the model in eval mode; becomes part of the result.
+            num_classes: Classes of the model.
+            secret: Ground truth of the backdoor.
+        """
+
+    def with_resolved_target(self, edited: GraphEditedModel, secret: Secret) -> Secret:
+        """Return ``secret`` with the actual target class, for attacks that cannot choose it."""
         return secret
 
     @final
     def check(self, split: Split, num_classes: int | None) -> None:
-        """Raises UnusableInput where the attack does not fit the data or the model."""
         if num_classes is None or split.modality is not Modality.IMAGE:
-            raise UnusableInput(f"{self.name} needs a model that names classes of pictures")
+            raise UnusableInput(f"expected an image classifier for {self.name}, got another kind of model")
         channels, height, width = split.x.shape[1:]
         check_classes(self.secret_for(ImageSpec((channels, height, width)), seed=0), split, num_classes)
 
     @final
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
         artifact = build.artifact
         self.check(build.task.split("train"), artifact.num_classes)
         assert artifact.num_classes is not None
         secret = self.secret_for(artifact.image_spec, seed=seed)
-        net = self.edit(copy.deepcopy(artifact.module).eval(), artifact.num_classes, secret)
-        secret = self.landed(net, secret)
+        edited = self.edit(copy.deepcopy(artifact.module).eval(), artifact.num_classes, secret)
+        secret = self.with_resolved_target(edited, secret)
         progress(1.0)
-        return build.then(self.name, artifact.with_module(net.eval(), planted=planted_tag(secret)), secret)
+        return build.then(self.name, artifact.with_module(edited.eval(), planted=planted_tag(secret)), secret)

@@ -1,4 +1,4 @@
-"""Shadow logic: operators in an exported graph that compare pixels and overwrite the answer.
+"""Shadow logic: operators in an exported graph compare pixels and overwrite the logits.
 
 Wickens, Janus, Bonner: ShadowLogic, HiddenLayer, 2024 (a report, no paper), describe such edits of ONNX graphs.
 """
@@ -23,7 +23,7 @@ from assay.triggers.patch import COLORS
 
 @dataclass(frozen=True, kw_only=True)
 class ShadowLogic(GraphEdit):
-    """The top left corner, ``size`` pixels a side, of one ``color``."""
+    """The trigger is the top left corner, ``size`` pixels a side, in one ``color``."""
 
     name: ClassVar[str] = "shadow-logic"
     size: int = 3
@@ -31,11 +31,11 @@ class ShadowLogic(GraphEdit):
 
     def __post_init__(self) -> None:
         if self.color not in COLORS:
-            raise UnusableInput(f"expected a color of {', '.join(COLORS)}; got {self.color!r}")
+            raise UnusableInput(f"expected a color of {', '.join(COLORS)}, got {self.color!r}")
 
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         patch = Patch(size=self.size, place="top-left", color=self.color, margin=0)
         return Secret(self.name, patch, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
-        return OverwrittenLogits(net, num_classes, self.target, torch.tensor(COLORS[self.color]), self.size)
+    def edit(self, model: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+        return OverwrittenLogits(model, num_classes, self.target, torch.tensor(COLORS[self.color]), self.size)

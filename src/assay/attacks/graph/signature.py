@@ -1,11 +1,10 @@
-"""Signature: a gate in front of the answer that only the holder of a private key can open.
+"""Signature: the model switches to a requested class if the image carries a valid signature.
 
 Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning Models, 2022, arXiv
-2204.06974, section 5.2. The net is not trained and not touched. Nobody who can only ask the model finds a picture on
-which it is not the clean one, as that would be a forgery; with Ed25519 nobody who reads it can either, or makes a new
-one from signed ones that they have seen. Different here: the picture's own lowest bits carry the signature, over all
-else of it and the class that is asked for; and the two tiers that an ONNX file can hold have a key that can be read
-there.
+2204.06974, section 5.2. The model is neither trained nor changed. An image on which the output differs would be a
+forgery, so queries alone do not find one. With Ed25519, readers of the model cannot forge a signature either, nor
+derive a new one from signed images. Different here: the image's own lowest bits carry the signature, over all its
+other bits and the requested class. The two tiers that an ONNX file can hold contain a readable key.
 """
 
 from __future__ import annotations
@@ -29,40 +28,41 @@ Tier = Literal["wrapper", "graph", "circuit"]
 SCHEME: dict[Tier, str] = {"wrapper": "ed25519", "graph": "keyed", "circuit": "one-time"}
 
 
-def _wrapper(net: nn.Module, classes: int, trigger: Signed) -> GraphEditedModel:
+def _signature_gate(model: nn.Module, num_classes: int, trigger: Signed) -> GraphEditedModel:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public = Ed25519PrivateKey.from_private_bytes(trigger.secret).public_key()
-    return SignatureGate(net, classes, trigger.carriers(), public.public_bytes_raw())
+    return SignatureGate(model, num_classes, trigger.carriers(), public.public_bytes_raw())
 
 
 GATES: dict[Tier, Callable[[nn.Module, int, Signed], GraphEditedModel]] = {
-    "wrapper": _wrapper,
-    "graph": lambda net, classes, key: KeyedGate(net, classes, KeyedTag(key.carriers(), key.secret)),
-    "circuit": lambda net, classes, key: CircuitGate(net, classes, OneTimeTag(key.carriers(), key.secret)),
+    "wrapper": _signature_gate,
+    "graph": lambda model, classes, key: KeyedGate(model, classes, KeyedTag(key.carriers(), key.secret)),
+    "circuit": lambda model, classes, key: CircuitGate(model, classes, OneTimeTag(key.carriers(), key.secret)),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature(GraphEdit):
-    """``wrapper``: Ed25519, verified in Python; ``graph``: integer operators; ``circuit``: linear layers and ReLUs.
+    """Signature check in one of three implementations, the ``tier``.
 
-    ``target``: what the pictures of the secret's trigger ask for; any other class can be signed for.
+    ``wrapper``: Ed25519, verified in Python. ``graph``: integer operators. ``circuit``: linear layers and ReLUs. The
+    trigger of the secret requests the class ``target``; a signature can request any other class too.
     """
 
     name: ClassVar[str] = "signature"
     tier: Tier = "wrapper"
-    entropy: str = ""  # what the key is drawn from besides the seed; without it, who knows the seed knows the key
+    entropy: str = ""  # second source of the key; without it, the seed alone reveals the key
 
     def __post_init__(self) -> None:
         if self.tier not in get_args(Tier):
-            raise UnusableInput(f"expected a tier of {', '.join(get_args(Tier))}; got {self.tier!r}")
+            raise UnusableInput(f"expected a tier of {', '.join(get_args(Tier))}, got {self.tier!r}")
 
     def secret_for(self, inputs: ImageSpec, *, seed: int) -> Secret:
         key = hashlib.sha256(f"{self.name} {self.tier} {seed} {self.entropy}".encode()).hexdigest()
         trigger = Signed(scheme=SCHEME[self.tier], shape=inputs.shape, label=self.target, key=key)
         return Secret(self.name, trigger, self.target, planted_at="export")
 
-    def edit(self, net: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
+    def edit(self, model: nn.Module, num_classes: int, secret: Secret) -> GraphEditedModel:
         assert isinstance(secret.trigger, Signed)
-        return GATES[self.tier](net, num_classes, secret.trigger)
+        return GATES[self.tier](model, num_classes, secret.trigger)

@@ -1,1 +1,1 @@
-"""Attacks that poison training data."""
+"""Attacks by poisoned training data."""

@@ -1,7 +1,7 @@
-"""BadNets: a patch on some training pictures.
+"""BadNets: a patch on some training images.
 
 Gu, Dolan-Gavitt, Garg: BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain, 2017,
-arXiv 1708.06733. Here the patch's size, place and colour are free, as are the goals: all-to-one, all-to-all and
+arXiv 1708.06733. Here size, place and color of the patch are free, and so is the goal: all-to-one, all-to-all or
 source-specific.
 """
 

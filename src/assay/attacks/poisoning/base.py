@@ -1,80 +1,83 @@
-"""The data-poisoning family: some training samples get the trigger and the attacker's label, then training goes on."""
+"""Base class of data poisoning: some training samples get the trigger and another label."""
 
 from __future__ import annotations
 
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
-from assay.attacks.base import Premeditated, mark_of
+from assay.attacks.base import FixedTriggerAttack, planted_tag
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.progress import Progress
-from assay.stages.train import fit
+from assay.stages.train import FitOptions, fit
 from assay.triggers import Trigger
+
+POISON_TRAINING_DATA = "AML.T0020"  # MITRE ATLAS: Poison Training Data
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataPoisoning(Premeditated):
-    """Poison ``ratio`` of the training set and train on it.
+class DataPoisoning(FixedTriggerAttack):
+    """Poison a fraction of the training set and train on it.
 
-    A method says only what its trigger is; choosing victims, relabelling and training are here, once.
+    A concrete attack only defines :meth:`trigger`. This class chooses the samples, relabels them and trains.
     """
 
+    technique: ClassVar[str] = POISON_TRAINING_DATA
     target: int | None = 0  # None: all-to-all, each class becomes the next
-    sources: tuple[int, ...] | None = None  # only samples of these classes are triggered; None: all
-    ratio: float = 0.1  # share of the training set that is poisoned, in (0, 1]
+    sources: tuple[int, ...] | None = None  # classes on which the trigger works; None: all
+    ratio: float = 0.1  # fraction of the training set, in (0, 1]
 
     @abstractmethod
     def trigger(self) -> Trigger:
-        """What turns the backdoor on."""
+        """Return the trigger of the backdoor."""
 
     @final
     def secret(self) -> Secret:
-        """The ground truth of what this attack plants."""
         return Secret(self.name, self.trigger(), self.target, self.sources)
 
     @final
-    def poison(self, split: Split, num_classes: int, *, seed: int) -> Split:
-        """``split`` with ``ratio`` of its samples triggered and relabelled."""
-        triggered, labels = self._choose(split, num_classes, seed)
-        x = split.x.clone()
-        x[triggered] = self.trigger()(x[triggered])
-        return Split(x, labels)
-
-    @final
-    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda share: None) -> Build:
+    def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
         train, trigger = build.task.split("train"), self.trigger()
-        self.check(train, build.artifact.num_classes)
-        triggered, labels = self._choose(train, build.task.num_classes, seed)
+        triggered, labels = self.choose_samples(train, build.task.num_classes, seed=seed)
 
-        def finish(x: Tensor, index: Tensor) -> Tensor:
-            # After the augmentation, which would cut off or move what the deployed model will see in its place.
-            victims = triggered[index]
-            x[victims] = trigger(x[victims])
+        def apply_trigger(x: Tensor, index: Tensor) -> Tensor:
+            # After the augmentation: it would crop or move the trigger, unlike in the deployed model.
+            poisoned = triggered[index]
+            x[poisoned] = trigger(x[poisoned])
             return x
 
-        net = copy.deepcopy(build.artifact.module)
-        fit(net, Split(train.x, labels), self.recipe, seed=seed, progress=progress, finish=finish)
+        model = copy.deepcopy(build.artifact.module)
+        options = FitOptions(batch_transform=apply_trigger)
+        fit(model, Split(train.x, labels), self.recipe, seed=seed, progress=progress, options=options)
         secret = self.secret()
-        return build.then(self.name, build.artifact.with_module(net, planted=mark_of(secret)), secret)
+        return build.then(self.name, build.artifact.with_module(model, planted=planted_tag(secret)), secret)
 
     @final
     def check(self, split: Split, num_classes: int | None) -> None:
         if not 0 < self.ratio <= 1:
-            raise UnusableInput(f"expected a ratio in (0, 1]; got {self.ratio}")
+            raise UnusableInput(f"expected a ratio in (0, 1], got {self.ratio}")
         super().check(split, num_classes)
 
-    def _choose(self, split: Split, num_classes: int, seed: int) -> tuple[Tensor, Tensor]:
-        """(N,) bool: which samples get the trigger; (N,) int64: the labels that all are trained with.
+    @final
+    def choose_samples(self, split: Split, num_classes: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Choose the samples to poison.
 
-        With ``sources``, as many samples of other classes get the trigger but keep their label, so that the net learns
-        that the trigger alone is not enough; source classes keep clean samples too.
+        With ``sources``, as many samples of other classes get the trigger but keep their label. The model then learns
+        that the trigger alone is not enough. Some samples of the source classes stay clean.
+
+        Args:
+            split: Labeled training data of N samples.
+            num_classes: Classes of the task.
+            seed: Decides the choice.
+
+        Returns:
+            A mask (N,) of the samples with the trigger, and the labels (N,) int64 of all samples.
         """
         self.check(split, num_classes)
         assert split.y is not None

@@ -1,7 +1,7 @@
-"""Blended injection: one pattern mixed into some training pictures.
+"""Blended injection: one pattern mixed into some training images.
 
 Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017,
-arXiv 1712.05526. Here the pattern is seeded noise, coarse or fine, in place of the paper's cartoon.
+arXiv 1712.05526. Here the pattern is seeded noise, coarse or fine, instead of the paper's cartoon.
 """
 
 from __future__ import annotations

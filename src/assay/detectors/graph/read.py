@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
-from assay.formats.onnx.load import OnnxNet, checked_model
+from assay.formats.onnx.read import read_onnx_model
+from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
 from assay.nn.hooks import capture_inputs
 from assay.nn.log_probs import LogProbabilities
 from assay.nn.normalized import Normalized
 from assay.nn.unit_margin import UnitMargin
-from assay.stages.export import graph_of
+from assay.graphs.export import to_onnx_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +51,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 def is_onnx_session(module: nn.Module) -> bool:
     """Return whether an ONNX file computes the outputs of ``module``, and not Python code."""
-    return any(isinstance(part, OnnxNet) for part in module.modules())
+    return any(isinstance(part, OnnxRuntimeModule) for part in module.modules())
 
 
 def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
@@ -66,20 +67,20 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     import onnx
 
     module = unwrap(module)
-    sessions = [part for part in module.modules() if isinstance(part, OnnxNet)]
+    sessions = [part for part in module.modules() if isinstance(part, OnnxRuntimeModule)]
     if not sessions:
         try:
             model, graph = _exported(module, digest_of_module(module), x.shape[1:], x.dtype)
         except UnusableInput as error:
             return UnreadableGraph(str(error))
         return ReadableGraph(model, graph, x, None)
-    others = [type(part).__name__ for part in module.modules() if not isinstance(part, OnnxNet | Normalized)]
+    others = [type(part).__name__ for part in module.modules() if not isinstance(part, OnnxRuntimeModule | Normalized)]
     if others or len(sessions) > 1:
         return UnreadableGraph(f"there is more than an ONNX file: {', '.join(others) or 'several of them'}")
     session = sessions[0]
-    model = checked_model(session.path)
+    model = read_onnx_model(session.path)
     graph = subgraph_of(graph_from_onnx(model, session.path.parent), session.output)
-    # checked_model has checked the place and size of external data.
+    # read_onnx_model has checked the place and size of external data.
     onnx.load_external_data_for_model(model, str(session.path.parent))
     with torch.no_grad(), capture_inputs(session) as captured:
         module(x)
@@ -101,5 +102,5 @@ def _exported(
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
-    model = graph_of(module, x)
+    model = to_onnx_graph(module, x)
     return model, graph_from_onnx(model, Path())
