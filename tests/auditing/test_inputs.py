@@ -1,4 +1,4 @@
-"""The audit's door: every form of model, data, detectors and null that people hand in."""
+"""User input of an audit: all kinds of model, data, detectors and null."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def null(tmp_path: Path) -> Path:
     return tmp_path / "null.json"
 
 
-def test_names_and_files_do_as_well_as_objects(null: Path) -> None:
+def test_audit_names_and_files_same_as_objects(null: Path) -> None:
     net, x, y = toy(4, None)
     result = audit(net, DataLoader(TensorDataset(x, y), batch_size=16), shape=list(SHAPE), null=null, **QUICK)
     assert [(f.variant, f.detector) for f in result.findings] == [("full", "latent-shift")]
@@ -46,17 +46,17 @@ def test_names_and_files_do_as_well_as_objects(null: Path) -> None:
     )
 
 
-def test_labels_can_be_left_out(null: Path) -> None:
+def test_audit_labels_false_ignores_labels(null: Path) -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x, (y + 1) % 4), shape=SHAPE, labels=False, null=str(null), **QUICK)
     assert result.variants[0].accuracy is None
     assert "labels=False" in result.command
 
 
-def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, null: Path) -> None:
+def test_audit_guesses_in_notes(tmp_path: Path, null: Path) -> None:
     net, x, _ = toy(4, None)
-    for index, picture in enumerate(x[:6]):
-        pixels = (255 * picture.permute(1, 2, 0)).byte().numpy()
+    for index, image in enumerate(x[:6]):
+        pixels = (255 * image.permute(1, 2, 0)).byte().numpy()
         Image.fromarray(pixels).save(tmp_path / f"IMG_{1000 + index}.png")
     result = audit(net.half(), tmp_path, shape=SHAPE, null=null, **QUICK)
     copied, assumed, numbers = result.notes
@@ -67,14 +67,14 @@ def test_what_was_guessed_about_data_and_model_is_in_the_result(tmp_path: Path, 
     assert next(net.parameters()).dtype == torch.float16
 
 
-def test_a_tasks_arrays_are_converted_too() -> None:
+def test_clean_samples_task_of_other_dtypes_converted() -> None:
     net, x, y = toy(4, None)
     task = Task("t", {"test": Split(x.double(), y.int())}, tuple("abcd"), notes=("a guess",))
     clean = inputs.clean_samples(task, artifact_of(net, 4), seed=0)
     assert (clean.split.x.dtype, clean.notes, clean.class_names) == (torch.float32, ("a guess",), tuple("abcd"))
 
 
-def test_detectors_by_name() -> None:
+def test_detectors_of_names_resolved() -> None:
     assert [d.name for d in inputs.detectors_of("patch-scan, wave-scan")] == ["patch-scan", "wave-scan"]
     own = LatentShift()
     assert inputs.detectors_of([own, "weight-norm"])[0] is own
@@ -87,15 +87,15 @@ def test_detectors_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [(None, "got a NoneType"), ({"weight": torch.zeros(1)}, "got a dict"), (nn.Linear(2, 2).state_dict(), "nn.Module")],
 )
-def test_what_is_no_model_gives_one_line(model: Any, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_audit_no_model_one_line_error(model: Any, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         audit(model)
 
 
 @pytest.mark.parametrize("shape", [(3, 8), (3, 8, 8.5), "3,8,8", 8, (3, 0, 8), (3, 8, 10**9)])
-def test_what_is_no_shape_gives_one_line(shape: Any) -> None:
+def test_audit_bad_shape_one_line_error(shape: Any) -> None:
     with pytest.raises(UnusableInput, match=r"shape: expected \(channels, height, width\)"):
         audit(toy(4, None)[0], shape=shape)

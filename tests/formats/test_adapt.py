@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from assay import formats
 from assay.core.errors import UnusableInput
 from assay.formats import from_module
-from assay.formats.adapt import Picked
+from assay.formats.adapt import LogitsOnly
 from assay.nn.architectures import Normalized
 
 SHAPE = (3, 8, 8)
@@ -74,7 +74,7 @@ def test_answers_that_may_be_anything_give_one_line(answer: Any, said: str) -> N
 def test_such_a_net_is_saved_without_what_was_put_around_it(tmp_path: Any) -> None:
     artifact = from_module(Says(CLEAR["dict"]), shape=SHAPE, mean=[0.5], std=[0.25])
     assert isinstance(artifact.module, Normalized)
-    assert isinstance(artifact.module.net, Picked)
+    assert isinstance(artifact.module.net, LogitsOnly)
     from assay.formats.safetensors_check import read_weights
 
     weights = read_weights(formats.save(artifact, tmp_path))

@@ -14,7 +14,7 @@ from torch import nn
 
 from assay import formats
 from assay.core.errors import UnusableInput
-from assay.formats.safetensors import AS_IT_IS
+from assay.formats.normalization import UNKNOWN_NORMALIZATION
 
 SOURCE = """
 from torch import nn
@@ -85,7 +85,7 @@ def test_a_guessed_size_is_said_to_be_one(own: Path, any_size: Path) -> None:
     assert artifact.inputs.shape == (3, 32, 32)
     assert "a guess: 3 x 32 x 32" in artifact.notes[0]
     assert "--shape" in artifact.notes[0]
-    assert formats.load(own, arch="own_nets:named").notes == (AS_IT_IS,), "it runs on no other size"
+    assert formats.load(own, arch="own_nets:named").notes == (UNKNOWN_NORMALIZATION,), "it runs on no other size"
 
 
 def test_a_missing_normalization_is_said(own: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_missing_normalization_is_said(own: Path) -> None:
 @pytest.mark.parametrize("shape", [(3, 224, 224), [3, 224, 224]])
 def test_a_given_size_is_taken(any_size: Path, shape: Sequence[int]) -> None:
     artifact = formats.load(any_size, arch="own_nets:any_size", shape=shape)
-    assert (artifact.inputs.shape, artifact.notes) == ((3, 224, 224), (AS_IT_IS,))
+    assert (artifact.inputs.shape, artifact.notes) == ((3, 224, 224), (UNKNOWN_NORMALIZATION,))
     saved = formats.save(artifact, any_size.parent / "out")
     assert formats.load(saved, arch="own_nets:any_size").inputs.shape == (3, 224, 224)
     assert formats.load(saved, arch="own_nets:any_size", shape=(3, 64, 64)).inputs.shape == (3, 64, 64)

@@ -16,12 +16,12 @@ from support.tiny import tiny_build
 
 from assay import formats
 from assay.core.errors import UnusableInput
-from assay.formats.onnx.arguments import Unsupported
+from assay.formats.onnx.arguments import UnsupportedOperator
 from assay.formats.onnx.operators import OPERATORS
-from assay.formats.onnx.to_torch import as_torch
+from assay.formats.onnx.to_torch import onnx_to_torch
+from assay.graphs.export import to_onnx, to_onnx_int8
 from assay.inversion.prepare import KeepMemoryFormat, forward_prepared, prepare
-from assay.stages.export import to_onnx, to_onnx_int8
-from assay.stages.quantize import int8_twin
+from assay.stages.quantize import simulate_int8
 
 Constants = dict[str, Any]
 F32, I64 = np.float32, np.int64
@@ -115,7 +115,7 @@ def test_an_operator_computes_what_onnx_runtime_computes(made: Any, constants: C
     x = np.random.default_rng(1).normal(size=shape).astype(F32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = session.run(["y"], {"x": x})[0]
-    net, given = as_torch(model, Path("m.onnx"), source="x", result="y"), torch.from_numpy(x).requires_grad_()
+    net, given = onnx_to_torch(model, Path("m.onnx"), source="x", result="y"), torch.from_numpy(x).requires_grad_()
     got = net(given)
     assert got.shape == wanted.shape
     assert np.allclose(got.detach().numpy(), wanted, atol=1e-5)
@@ -124,7 +124,7 @@ def test_an_operator_computes_what_onnx_runtime_computes(made: Any, constants: C
 
 
 def test_a_window_that_may_begin_in_the_padding_is_not_guessed() -> None:
-    with pytest.raises(Unsupported, match="ceil_mode and padding"):
+    with pytest.raises(UnsupportedOperator, match="ceil_mode and padding"):
         OPERATORS["MaxPool"]({"kernel_shape": [3, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]}, [torch.zeros(1, 1, 6, 6)])
 
 
@@ -139,7 +139,7 @@ def test_numbers_that_are_attributes_in_old_opsets() -> None:
     model = graph(nodes, {}, [2, 4, 3], opset=9)
     x = np.random.default_rng(1).normal(size=(2, 4, 3)).astype(F32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    got = as_torch(model, Path("m.onnx"), source="x", result="y")(torch.from_numpy(x))
+    got = onnx_to_torch(model, Path("m.onnx"), source="x", result="y")(torch.from_numpy(x))
     assert np.allclose(got.numpy(), session.run(["y"], {"x": x})[0], atol=1e-6)
 
 
@@ -152,7 +152,7 @@ def test_what_depends_on_the_shape_of_the_input() -> None:
         helper.make_node("Reshape", ["x", "to"], ["y"]),
     ]
     constants = {"zero": I64(0), "axis": np.array([0], I64), "rest": np.array([-1], I64)}
-    net = as_torch(graph(nodes, constants, ["n", 2, 3]), Path("m.onnx"), source="x", result="y")
+    net = onnx_to_torch(graph(nodes, constants, ["n", 2, 3]), Path("m.onnx"), source="x", result="y")
     assert net(torch.zeros(5, 2, 3)).shape == (5, 6)
 
 
@@ -188,7 +188,7 @@ def broken(change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:
 )  # fmt: skip
 def test_what_cannot_be_imported_is_named(model: onnx.ModelProto, said: str) -> None:
     with pytest.raises(UnusableInput, match=said):
-        as_torch(model, Path("m.onnx"), source="x", result="y")
+        onnx_to_torch(model, Path("m.onnx"), source="x", result="y")
 
 
 @pytest.fixture(scope="module")
@@ -234,9 +234,9 @@ def test_a_quantized_file_is_searched_as_it_is_and_not_quantized_again(files: tu
     x = tiny_build().task.split("train").x
     assert not isinstance(prepare(full.module, x[:2]), KeepMemoryFormat)
     assert isinstance(prepare(int8.module, x[:2]), KeepMemoryFormat)
-    assert int8_twin(full.module, x, per_channel=True)(x).shape == (len(x), 4)
+    assert simulate_int8(full.module, x, per_channel=True)(x).shape == (len(x), 4)
     with pytest.raises(UnusableInput, match="quantized already"):
-        int8_twin(int8.module, x, per_channel=True)
+        simulate_int8(int8.module, x, per_channel=True)
 
 
 def test_why_there_is_no_twin_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:

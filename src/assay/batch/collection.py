@@ -1,4 +1,4 @@
-"""Many models: a list, a folder or a pattern -> their files."""
+"""Models of a batch: paths, folders, patterns and lists become single models."""
 
 from __future__ import annotations
 
@@ -13,124 +13,119 @@ from assay.io.files import PICKLES, sha256_of
 from assay.io.hub_ids import hub_id
 
 SUFFIXES = frozenset({".safetensors", ".onnx"})
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"  # of a Hugging Face folder
-REFUSED = PICKLES - {".npy"}  # an array beside a model is data
-MOST_MODELS = 100_000
-MOST_LIST_BYTES = 2**24
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"  # in a Hugging Face folder
+REFUSED = PICKLES - {".npy"}  # pickled models; an array next to a model is data
+MAX_MODELS = 100_000  # in one run
+MAX_LIST_BYTES = 2**24  # of a list file
 
 
-def models_of(given: Sequence[str], list_file: Path | None = None) -> list[str]:
-    """Paths and hub ids, each once, in the order given; folders and patterns are opened up.
+def find_models(given: Sequence[str], list_file: Path | None = None) -> list[str]:
+    """Return paths and hub ids of models, each once, in the order given.
 
-    In a folder and below it every Hugging Face folder counts, and every other .safetensors and .onnx file; pickles too,
-    to be refused by name. Links that lead out of the folder and hidden folders are left out. ``list_file``: one of the
-    above a line; empty lines and those that start with # say nothing. Raises UnusableInput where there is no model, and
-    where a folder cannot be read.
+    A folder stands for every Hugging Face folder and every other .safetensors and .onnx file below it. Pickles count
+    too: they are refused by name later. Links to places outside of the folder and hidden folders are left out.
+
+    Args:
+        given: models, folders of models, and glob patterns.
+        list_file: a text file with one of the above per line. Empty lines and lines with a leading # are comments.
+
+    Raises:
+        UnusableInput: an argument names no model, or a folder cannot be read.
     """
     found: dict[str, None] = {}
     for text in given:
-        opened = _opened_safely(text)
-        if not opened:
+        models = _expand(text)
+        if not models:
             raise UnusableInput(
                 f"{text or 'an empty name'}: no model there; expected a .safetensors or .onnx file, a Hugging Face "
                 "folder, a folder of those, or a hub id"
             )
-        found.update(dict.fromkeys(opened))
-    for text in _lines(list_file) if list_file is not None else ():
-        found.update(dict.fromkeys(_opened_safely(text) or [text]))  # of a long list a bad line is a row, no end
+        found.update(dict.fromkeys(models))
+    for text in _read_list(list_file) if list_file is not None else ():
+        found.update(dict.fromkeys(_expand(text) or [text]))  # a bad line becomes a failed row of the page
     if not found:
-        raise UnusableInput("expected models: paths, folders, patterns, hub ids, or a file of them with --list")
-    if len(found) > MOST_MODELS:
-        raise UnusableInput(f"{len(found):,} models are too many for one run: give at most {MOST_MODELS:,} at a time")
+        raise UnusableInput("expected models: paths, folders, patterns, hub ids, or a file with a list of them")
+    if len(found) > MAX_MODELS:
+        raise UnusableInput(f"{len(found):,} models are too many for one run: expected at most {MAX_MODELS:,}")
     return list(found)
 
 
-def digest_of(model: str) -> str:
-    """sha256 over all that a model at a path may be read from; of a hub id, which is not fetched for it, the id itself.
+def model_digest(model: str) -> str:
+    """Return the sha256 of all files of a model; of a hub id, the id itself.
 
-    That is more than ``Artifact.digest`` is made of: the names of files and the notes on preprocessing beside them
-    count too, and so does every file of a folder. Raises UnusableInput where it cannot be read.
+    The digest covers more than ``Artifact.digest``: file names, preprocessing settings next to the file, and every
+    file of a folder. Raises UnusableInput if a file cannot be read.
     """
     path = Path(model)
     if not path.exists() and (repository := hub_id(model, local_suffixes=SUFFIXES)) is not None:
         return f"hub:{repository}"
+    root = path if path.is_dir() else path.parent
+    sha = hashlib.sha256()
     try:
-        return _digest(path)
+        for part in sorted(_files_of_model(path)):
+            name = path.suffix.lower() if part == path else str(part.relative_to(root))
+            sha.update(repr((name, part.stat().st_size, sha256_of([part]))).encode())
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or model}: {error.strerror or error}") from None
-
-
-def _digest(path: Path) -> str:
-    sha = hashlib.sha256()
-    root = path if path.is_dir() else path.parent
-    for part in sorted(_parts(path)):
-        name = path.suffix.lower() if part == path else str(part.relative_to(root))
-        sha.update(repr((name, part.stat().st_size, sha256_of([part]))).encode())
     return sha.hexdigest()
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    """The files that the model at ``path`` may be read from."""
+def _files_of_model(path: Path) -> Iterator[Path]:
     if path.is_dir():
         yield from (part for part in path.rglob("*") if part.is_file())
         return
     yield path
     yield from (part for name in (CONFIG, PREPROCESSOR) if (part := path.with_name(name)).is_file())
     if path.suffix.lower() == ".onnx":
-        from assay.formats.onnx.load import external_files
+        from assay.formats.onnx.read import external_files
 
         yield from external_files(path)
 
 
-def _lines(path: Path) -> list[str]:
+def _read_list(path: Path) -> list[str]:
     try:
-        if path.stat().st_size > MOST_LIST_BYTES:
-            raise UnusableInput(f"--list {path}: expected a text file of at most {MOST_LIST_BYTES:,} bytes")
+        if path.stat().st_size > MAX_LIST_BYTES:
+            raise UnusableInput(f"{path}: expected a list of models of at most {MAX_LIST_BYTES:,} bytes")
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except OSError as error:
-        raise UnusableInput(f"--list {path}: cannot be read: {error.strerror}") from None
+        raise UnusableInput(f"the list {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UnusableInput(f"--list {path}: expected text in UTF-8, a model a line") from None
+        raise UnusableInput(f"{path}: expected a list of models as text in UTF-8, one per line") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 
-def _opened_safely(text: str) -> list[str]:
+def _expand(text: str) -> list[str]:
+    """Return the models of a path, a pattern or a hub id; none if there are none."""
+    path = Path(text)
     try:
-        return list(_opened(text)) if text else []
-    except (OSError, RuntimeError) as error:  # RuntimeError: links that lead in a circle
+        if not text:
+            return []
+        if path.exists():
+            return list(_models_at(path))
+        if hub_id(text, local_suffixes=SUFFIXES) is not None:
+            return [text]
+        matches = map(Path, sorted(glob.glob(text, recursive=True)))
+        return [model for match in matches if match.exists() for model in _models_at(match)]
+    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
         raise UnusableInput(f"{text[:200]}: cannot be read: {first_line(error)}") from None
 
 
-def _opened(text: str) -> Iterator[str]:
-    """The models that ``text`` stands for."""
-    path = Path(text)
-    if path.exists():
-        yield from _in(path)
-    elif hub_id(text, local_suffixes=SUFFIXES) is not None:
-        yield text
-    else:
-        for match in map(Path, sorted(glob.glob(text, recursive=True))):
-            yield from _in(match) if match.exists() else ()
+def _models_at(path: Path) -> Iterator[str]:
+    return map(str, _models_below(path)) if path.is_dir() else iter([os.path.normpath(path)])
 
 
-def _in(path: Path) -> Iterator[str]:
-    return map(str, _below(path)) if path.is_dir() else iter([os.path.normpath(path)])
+def _models_below(folder: Path) -> Iterator[Path]:
+    def stop(error: OSError) -> None:
+        raise error
 
-
-def _below(folder: Path) -> Iterator[Path]:
     root = folder.resolve()
-    for here, folders, files in os.walk(folder, onerror=_raise):
-        place = Path(here)
+    for directory, folders, files in os.walk(folder, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if CONFIG in files:
             folders.clear()
-            yield place
+            yield Path(directory)
             continue
         for name in sorted(files):
-            path = place / name
+            path = Path(directory) / name
             if path.suffix.lower() in {*SUFFIXES, *REFUSED} and path.resolve().is_relative_to(root):
-                yield path  # a pickle is refused when its turn comes, in a row that says why
-
-
-def _raise(error: OSError) -> None:
-    raise error
+                yield path

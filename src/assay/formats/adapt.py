@@ -109,9 +109,8 @@ def _logits_key(output: object) -> str | int | None:
     fitting = [key for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2 and len(part) == 2]
     if len(fitting) == 1:
         return fitting[0]  # type: ignore[no-any-return]
-    found = ", ".join(
-        f"{key}: {tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__}" for key, part in parts.items()
-    )
+    kinds = {key: tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for key, part in parts.items()}
+    found = ", ".join(f"{key}: {kind}" for key, kind in kinds.items())
     raise UnusableInput(
         f"expected logits of shape (N, classes), alone or by the name logits; the model outputs a "
         f"{type(output).__name__}{f' of {found}' if found else ''}. Fix: give a model that returns its logits only."

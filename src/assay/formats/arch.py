@@ -1,4 +1,4 @@
-"""``--arch``: the architectures that assay knows, and factories of the user's own (``package.module:function``)."""
+"""Architectures by name: those of assay, and the user's own factories (``package.module:function``)."""
 
 from __future__ import annotations
 
@@ -15,49 +15,50 @@ from torch import nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.formats.normalization import Normalization
-from assay.formats.shape import Shape, as_shape, written
+from assay.formats.shape import Shape, as_shape, format_shape
 from assay.nn.architectures import ARCHITECTURES
 
 CLASS_PARAMETERS = ("num_classes", "n_classes", "nclasses", "num_labels", "classes")
-SIZES = (32, 28, 64, 96, 128, 224)
-"""Sizes in pixels that are tried, in this order, for a factory that does not say its own."""
+SIZES = (32, 28, 64, 96, 128, 224)  # pixels, tried in this order if a factory states no size
 
 
 @dataclass(frozen=True)
 class Factory:
-    """How to make an architecture's net, and what is known about it."""
+    """Constructor of an architecture's models, with the known facts about it."""
 
     name: str
-    make: Callable[[int], nn.Module]  # number of classes -> net without its normalization
+    make: Callable[[int], nn.Module]  # number of classes -> model without its normalization
     takes_classes: bool  # False: ``make`` ignores its argument
     shape: Shape | None = None
-    normalization: Normalization | None = None  # None: the net takes [0, 1]
+    normalization: Normalization | None = None  # None: the model takes [0, 1]
 
     def __call__(self, num_classes: int) -> nn.Module:
-        """A new net; the random generator of torch is left as it was."""
+        """Return a new model; the random generator of torch stays as it is."""
         with torch.random.fork_rng(devices=[]):
             try:
-                net = self.make(num_classes)
-            except Exception as error:  # whatever the user's own code raises
+                model = self.make(num_classes)
+            except Exception as error:  # the user's own code can raise anything
                 raise UnusableInput(
-                    f"--arch {self.name} failed to build: {type(error).__name__}: {first_line(error)}"
+                    f"the architecture {self.name} failed to build: {type(error).__name__}: {first_line(error)}"
                 ) from None
-        if not isinstance(net, nn.Module):
-            raise UnusableInput(f"--arch {self.name}: expected an nn.Module from it, came a {type(net).__name__}")
-        return net
+        if not isinstance(model, nn.Module):
+            raise UnusableInput(
+                f"expected an nn.Module from the architecture {self.name}, got a {type(model).__name__}"
+            )
+        return model
 
 
 def factory_of(name: str) -> Factory:
-    """The factory that ``--arch name`` means; raises ``UnusableInput`` for names that mean nothing."""
+    """Return the factory of an architecture; raise UnusableInput for an unknown name."""
     if name in ARCHITECTURES:
         known = ARCHITECTURES[name]
         return Factory(name, known.build, True, known.shape, Normalization(known.mean, known.std))
     module_name, colon, attribute = name.partition(":")
     if not colon or not module_name or not attribute:
         raise UnusableInput(
-            f"unknown --arch {name}; known: {', '.join(ARCHITECTURES)}, or package.module:function of your own"
+            f"unknown architecture {name}; known: {', '.join(ARCHITECTURES)}, or your own package.module:function"
         )
-    function = _imported(name, module_name, attribute)
+    function = _import_function(name, module_name, attribute)
     parameter = _class_parameter(function)
     shape = stated_shape(function)
     if parameter is None:
@@ -69,51 +70,56 @@ def factory_of(name: str) -> Factory:
 
 
 def stated_shape(thing: object) -> Shape | None:
-    """(C, H, W) that a factory or a net states as its ``input_shape``; None where it does not."""
+    """Return the attribute ``input_shape`` (C, H, W) of a factory or a model, None without one."""
     value = getattr(thing, "input_shape", None)
     return None if value is None else as_shape(value, "input_shape")
 
 
-def guess_shape(net: nn.Module) -> tuple[Shape, tuple[str, ...]]:
-    """(C, H, W) of a net that nobody described: the first of ``SIZES`` on which it runs.
+def guess_shape(model: nn.Module) -> tuple[Shape, tuple[str, ...]]:
+    """Return a guess of (C, H, W), the first of ``SIZES`` that the model accepts, and a note about the guess.
 
-    The second is a sentence that says it is a guess; none where the net runs on no other of the sizes.
+    The note is omitted if the model accepts no other of these sizes.
+
+    Raises:
+        UnusableInput: The model accepts none.
     """
-    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
     channels = convolutions[0].in_channels if convolutions else 3
-    net.eval()
-    fitting = (size for size in SIZES if _runs(net, channels, size))
+    model.eval()
+    fitting = (size for size in SIZES if _runs(model, channels, size))
     first, second = next(fitting, None), next(fitting, None)
     if first is None:
         raise UnusableInput(
-            f"the net runs on no picture of {channels} channels and {', '.join(map(str, SIZES))} pixels; "
-            "give --shape C,H,W, or the factory or the net an attribute input_shape = (C, H, W)"
+            f"the model runs on no image of {channels} channels and {', '.join(map(str, SIZES))} pixels. "
+            "Fix: give the shape (C, H, W), or the factory or the model an attribute input_shape = (C, H, W)."
         )
     shape = channels, first, first
     note = (
-        f"the input size is a guess: {written(shape)}, though the net also runs on {second} pixels and perhaps others; "
-        "give --shape C,H,W if it was trained on another"
+        f"the input size is a guess: {format_shape(shape)}, though the model also runs on {second} pixels and perhaps "
+        "others. Fix: give the shape (C, H, W) if it was trained on another."
     )
     return shape, () if second is None else (note,)
 
 
-def _runs(net: nn.Module, channels: int, size: int) -> bool:
+def _runs(model: nn.Module, channels: int, size: int) -> bool:
     try:
         with torch.no_grad():
-            net(torch.zeros(2, channels, size, size))
-    except Exception:  # whatever the user's own code raises on a size that is not its own
+            model(torch.zeros(2, channels, size, size))
+    except Exception:  # the user's own code can raise anything on another size
         return False
     return True
 
 
-def _imported(name: str, module_name: str, attribute: str) -> Callable[..., nn.Module]:
+def _import_function(name: str, module_name: str, attribute: str) -> Callable[..., nn.Module]:
     try:
         with _current_folder_importable():
             function = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:  # whatever importing the user's own module raises
-        raise UnusableInput(f"--arch {name} cannot be imported: {type(error).__name__}: {first_line(error)}") from None
+    except Exception as error:  # the user's own module can raise anything
+        raise UnusableInput(
+            f"the architecture {name} cannot be imported: {type(error).__name__}: {first_line(error)}"
+        ) from None
     if not callable(function):
-        raise UnusableInput(f"--arch {name}: expected a function or a class, came a {type(function).__name__}")
+        raise UnusableInput(f"expected a function or a class as architecture {name}, got a {type(function).__name__}")
     return function
 
 
@@ -128,7 +134,7 @@ def _current_folder_importable() -> Iterator[None]:
 
 
 def _class_parameter(function: Callable[..., nn.Module]) -> inspect.Parameter | None:
-    """The parameter that takes the number of classes: by its name, else the only one that is required."""
+    """Return the parameter for the number of classes: by its name, else the only required one."""
     parameters = inspect.signature(function).parameters
     for name in CLASS_PARAMETERS:
         if name in parameters:

@@ -9,48 +9,62 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec, digest_of_module
-from assay.formats.adapt import answer_to
+from assay.formats.adapt import output_of
 
 
 def describe(
-    net: nn.Module,
+    module: nn.Module,
     inputs: InputSpec,
     *,
-    num_classes: int | None,
-    class_names: Sequence[str] | None,
     format: str,
     name: str,
+    class_names: Sequence[str] | None = None,
     encoder: bool = False,
 ) -> Artifact:
-    """The artifact around ``net``, which takes what ``Artifact`` says; one pass of blank inputs counts its classes.
+    """Return the artifact around a module. One pass of blank inputs counts its classes.
 
-    ``encoder``: it answers with embeddings, and names none.
+    Args:
+        module: The module, in the convention of ``Artifact``.
+        inputs: Specification of its inputs.
+        format: Format of the model, as in ``Artifact``.
+        name: Name of the model.
+        class_names: Names of the classes. A list of another length than the classes is ignored.
+        encoder: The module outputs embeddings and has no classes.
+
+    Raises:
+        UnusableInput: The output is no finite (N, K) tensor.
     """
-    found: int | None = count_classes(net, inputs, what="embeddings" if encoder else "logits")
-    found = None if encoder else found
-    if num_classes is not None and num_classes != found:
-        raise UnusableInput(
-            f"{name}: expected {num_classes} classes, the net answers with {found}; correct num_classes"
-        )
+    width = count_outputs(module, inputs, what="embeddings" if encoder else "logits")
+    num_classes = None if encoder else width
+    # Names that do not fit the classes are no reason to refuse the model.
+    fitting = tuple(class_names) if class_names is not None and len(class_names) == num_classes else None
     return Artifact(
-        module=net,
+        module=module,
         modality=inputs.modality,
-        num_classes=found,
+        num_classes=num_classes,
         format=format,
-        digest=digest_of_module(net),
+        digest=digest_of_module(module),
         inputs=inputs,
         name=name,
-        # Names that do not fit the classes are of no use to anyone and no reason to refuse the model.
-        class_names=tuple(class_names) if class_names is not None and len(class_names) == found else None,
+        class_names=fitting,
     )
 
 
-def count_classes(net: nn.Module, inputs: InputSpec, *, what: str = "logits") -> int:
-    """The classes of a net that answers with logits; its modules' modes are left as they were."""
-    logits = answer_to(net, inputs.blank(2))
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 2 or logits.shape[1] < 2:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the net answers {came}")
-    if not bool(torch.isfinite(logits).all()):
-        raise UnusableInput(f"the net answers NaN or infinite {what} to a blank input; its weights are unusable")
-    return int(logits.shape[1])
+def count_outputs(module: nn.Module, inputs: InputSpec, *, what: str = "logits") -> int:
+    """Return the number K of output values; the modes of all submodules stay as they are.
+
+    Args:
+        module: The module.
+        inputs: Specification of its inputs.
+        what: Name of the outputs in error messages.
+
+    Raises:
+        UnusableInput: The output for two blank inputs is not (2, K) with K >= 2, or not finite.
+    """
+    output = output_of(module, inputs.blank(2))
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 2 or output.shape[1] < 2:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the model outputs {found}")
+    if not bool(torch.isfinite(output).all()):
+        raise UnusableInput(f"the model outputs NaN or infinite {what} for a blank input; its weights are unusable")
+    return int(output.shape[1])

@@ -1,234 +1,218 @@
 """Bare ``.safetensors`` files: an architecture by name or from the user's own factory, and weights that must fit it.
 
-``--arch`` is a name of ``assay.nn.ARCHITECTURES`` or ``package.module:function``, the user's own factory of an
-``nn.Module``. A factory with a parameter ``num_classes`` (or with one required parameter) gets the number of classes,
-which is read off the file; any other is called without arguments. The input's shape (C, H, W) of such a net comes from
-``--shape``, else from the file's metadata ``assay.shape``, else from an attribute ``input_shape`` of the factory or of
-the net, else from a ``preprocessor_config.json`` or ``config.json`` beside the file, else it is a guess, and said to be
-one: the channels of its first convolution and the first of 32, 28, 64, 96, 128, 224 pixels on which it runs. Such a net
-takes [0, 1] unless metadata or ``--mean`` and ``--std`` say otherwise.
+An architecture is a name of ``assay.nn.architectures`` or ``package.module:function``, the user's own factory of an
+``nn.Module``. A factory with a parameter ``num_classes``, or with one required parameter, gets the number of classes;
+the file's weights determine it. Any other factory is called without arguments. Sources of the input shape (C, H, W), in
+this order:
 
-Files that assay wrote say all of that in their own metadata and need no ``--arch`` - except for a user's own factory:
-a file must not choose which code runs, so that name has to be given again.
+* the given shape,
+* the file's metadata ``assay.shape``,
+* an attribute ``input_shape`` of the factory or of the model,
+* a ``preprocessor_config.json`` or ``config.json`` next to the file,
+* a guess, with a note: the channels of its first convolution, and the first of 32, 28, 64, 96, 128, 224 pixels on which
+  the model runs.
+
+Such a model takes [0, 1] unless the metadata or the given mean and std state another normalization.
+
+Files written by assay contain all of that in their metadata and need no architecture. The user's own factory is the
+exception: a file must not choose the code that runs, so its name has to be given again.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec, InputSpec, TextSpec
-from assay.formats.adapt import Picked, with_logits
+from assay.formats.adapt import select_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.describe import describe
-from assay.formats.feature_extractor import to_feature_extractor
-from assay.formats.huggingface.pooling import Embeddings
-from assay.formats.huggingface.text import TextEmbeddings
+from assay.formats.feature_extractor import rebuild_feature_extractor
+from assay.formats.huggingface import saved
 from assay.formats.metadata import ModelMetadata
-from assay.formats.normalization import AS_IT_IS, Normalization
+from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
+from assay.formats.options import LoadOptions
 from assay.formats.safetensors_check import Weights, read_weights
-from assay.formats.shape import Shape, refuse_length, written
-from assay.formats.sidecar_config import inputs_beside
+from assay.formats.shape import Shape, format_shape, refuse_length
+from assay.formats.sidecar_config import read_sidecar_inputs
 from assay.formats.state_dict import build_from_state_dict
 from assay.io.atomic import write_atomically
 from assay.io.files import sha256_of
-from assay.nn.architectures import ARCHITECTURES, Normalized
-from assay.nn.encoders import EncoderClassifier, FeatureExtractor
-from assay.nn.gates import Carriers, SignatureGate
-from assay.nn.gates.signature import SIGNATURE_BITS
+from assay.nn.architectures import ARCHITECTURES
+from assay.nn.encoders import HEAD_PREFIX, EncoderClassifier
+from assay.nn.gates.signature import rebuild_gate
+from assay.nn.saving import SaveableWrapper
 
 FORMAT = "safetensors"
 FILE_NAME = "model.safetensors"
-HEAD = "assay.head."
-"""Before the names of the tensors of a last layer that was put on an encoder."""
+
+# Functions that rebuild the outer wrappers of a loaded model, innermost first. Each returns the artifact unchanged
+# unless the metadata names its wrapper. Wrappers save themselves: see ``assay.nn.saving``.
+REBUILDERS = (rebuild_gate, rebuild_feature_extractor)
 
 
 @dataclass(frozen=True)
-class _Built:
-    """A net without normalization, its pictures, the normalization of its architecture, and what was guessed."""
+class _Body:
+    """A model without its normalization and head."""
 
-    net: nn.Module
+    module: nn.Module
     inputs: InputSpec
-    normalization: Normalization | None = None
-    notes: tuple[str, ...] = ()
-    head: nn.Linear | None = None  # behind an encoder
+    normalization: Normalization | None = None  # of the architecture
+    notes: tuple[str, ...] = ()  # guesses
+    encoder: bool = False
 
 
-def load_safetensors(
-    path: Path,
-    *,
-    arch: str | None,
-    normalization: Normalization | None,
-    shape: Shape | None = None,
-    length: int | None = None,
-) -> Artifact:
-    """Loads a safetensors file as the architecture ``arch``, or as the one that its own metadata names.
+def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
+    """Load a safetensors file with the given architecture, or with the one in its metadata.
 
-    ``shape``: of pictures, ``length``: of texts in tokens; None for what the file says.
+    Args:
+        path: The file.
+        options: Options of the user. They take precedence over the metadata.
+
+    Raises:
+        UnusableInput: The file is malformed, or does not fit the architecture or the options.
     """
-    weights = read_weights(path)
-    said = ModelMetadata.read(weights.metadata, str(path))
-    if isinstance(said.inputs, TextSpec):
-        said = replace(said, inputs=replace(said.inputs, shape=(length or said.inputs.length,)))
+    weights, where = read_weights(path), str(path)
+    stated = ModelMetadata.read(weights.metadata, where)
+    if isinstance(stated.inputs, TextSpec):
+        stated = replace(stated, inputs=replace(stated.inputs, shape=(options.length or stated.inputs.length,)))
     else:
-        refuse_length(length, str(path))
-    name = _arch(path, arch, said.arch)
-    built = _build(path, name, weights, said, shape)
-    known = normalization or said.normalization or built.normalization
-    net, notes, assumed = built.net, built.notes, False
-    if isinstance(built.inputs, ImageSpec):
-        channels, assumed = built.inputs.shape[0], known is None
-        net = (known or Normalization.identity(channels)).around(net, channels)
-        notes = (*notes, AS_IT_IS) if assumed else notes
-    if built.head is not None:
-        net = EncoderClassifier(net, built.head)
+        refuse_length(options.length, where)
+    arch = _arch(path, options.arch, stated.arch)
+    build = _build_transformers if arch == saved.ARCH else _build_architecture
+    body = build(path, arch, weights, stated, options.shape)
+    module, notes, unknown = body.module, body.notes, False
+    if isinstance(body.inputs, ImageSpec):
+        channels = body.inputs.shape[0]
+        known = options.normalization or stated.normalization or body.normalization
+        unknown = known is None
+        module = (known or Normalization.identity(channels)).around(module, channels)
+        notes = (*notes, UNKNOWN_NORMALIZATION) if unknown else notes
+    head = _head(weights, where) if arch == saved.ARCH else None
     artifact = describe(
-        net.eval(),
-        built.inputs,
-        num_classes=None,
-        class_names=said.class_names,
+        (module if head is None else EncoderClassifier(module, head)).eval(),
+        body.inputs,
+        class_names=stated.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
-        encoder=isinstance(built.net, Embeddings | TextEmbeddings) and built.head is None,
+        encoder=body.encoder and head is None,
     )
-    found = replace(
+    artifact = replace(
         artifact,
         digest=sha256_of([path]),
-        arch=name,
-        planted=said.planted,
+        arch=arch,
+        planted=stated.planted,
         notes=notes,
-        normalization_unknown=assumed,
+        normalization_unknown=unknown,
     )
-    if said.gate is not None:
-        found = _gated(found, said.gate, str(path))
-    return to_feature_extractor(found) if said.cut else found
+    for rebuild in REBUILDERS:
+        artifact = rebuild(artifact, weights.metadata, where)
+    return artifact
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
-    """Writes the artifact's weights and everything that ``load_safetensors`` asks for; see ``assay.formats.save``."""
+    """Write a model's weights, with all metadata that ``load_safetensors`` needs; see ``assay.formats.save``."""
     from safetensors.torch import save
-
-    from assay.formats.huggingface import load
 
     if not artifact.differentiable:
         raise UnusableInput(f"{artifact.name}: a {artifact.format} model cannot be saved as safetensors; copy its file")
-    net, last_layer, gate = artifact.module, {}, None
-    if isinstance(net, SignatureGate):
-        gate = {"public_key": bytes(net.public_key.tolist()).hex(), "places": net.carriers.seed}
-        net = net.net
-    if isinstance(net, FeatureExtractor):
-        net = copy.deepcopy(net).classifier()
-    if isinstance(net, EncoderClassifier):
-        last_layer = net.head.state_dict(prefix=HEAD)
-        net = net.encoder
-    normalization = None
-    if isinstance(artifact.inputs, ImageSpec):
-        normalization = Normalization.identity(artifact.inputs.shape[0])
-    if isinstance(net, Normalized):
-        normalization = Normalization(_floats(net.mean), _floats(net.std))
-        net = net.net
-    if isinstance(net, Picked):  # put on anew by whoever loads it
-        net = net.net
+    images = isinstance(artifact.inputs, ImageSpec)
     marks = [mark for mark in (artifact.planted, planted) if mark]
-    said = ModelMetadata(
+    metadata = ModelMetadata(
         arch=artifact.arch,
         planted="; ".join(dict.fromkeys(marks)) or None,
         inputs=artifact.inputs,
-        normalization=normalization,
+        normalization=Normalization.identity(artifact.image_spec.shape[0]) if images else None,
         class_names=artifact.class_names,
-        cut=isinstance(artifact.module, FeatureExtractor),
-        gate=gate,
-    )
-    extra = {}
-    if isinstance(net, load.Wrapped):
-        said, extra = replace(said, arch=load.ARCH), load.metadata(net, artifact.num_classes)
-        net = net.model
-    tensors = {**net.state_dict(), **last_layer}
-    # Clones: safetensors refuses tensors that share memory.
-    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+    ).as_text()
+    module, wrapper_tensors = artifact.module, dict[str, Tensor]()
+    while isinstance(module, SaveableWrapper):
+        part = module.to_saved(artifact.num_classes)
+        metadata |= part.metadata
+        wrapper_tensors |= part.tensors
+        module = part.module
+    # Clones, because safetensors refuses tensors that share memory.
+    tensors = {
+        name: tensor.detach().cpu().clone().contiguous()
+        for name, tensor in {**module.state_dict(), **wrapper_tensors}.items()
+    }
     path = Path(directory) / FILE_NAME
-    write_atomically(path, save(tensors, metadata=said.as_text() | extra), parents=True)
+    write_atomically(path, save(tensors, metadata=metadata), parents=True)
     return path
 
 
-def _gated(artifact: Artifact, gate: Mapping[str, Any], where: str) -> Artifact:
-    """``artifact`` behind the gate that its file's metadata describes."""
-    if artifact.num_classes is None:
-        raise UnusableInput(f"{where}: expected a gate in front of a model that names classes; this one is an encoder")
-    carriers = Carriers(artifact.image_spec.shape, SIGNATURE_BITS, gate["places"])
-    net = SignatureGate(artifact.module, artifact.num_classes, carriers, bytes.fromhex(gate["public_key"]))
-    return replace(artifact, module=net.eval())
-
-
-def _arch(path: Path, given: str | None, said: str | None) -> str:
-    """The architecture's name: as given, else as the file says where that names no code of the user's own."""
+def _arch(path: Path, given: str | None, stated: str | None) -> str:
+    """Return the architecture's name: the given one, else that of the file unless it names the user's own code."""
     if given is not None:
         return given
-    from assay.formats.huggingface import load
-
-    if said is None:
+    if stated is None:
         raise UnusableInput(
-            f"{path}: --arch is needed for a bare safetensors file; known: {', '.join(ARCHITECTURES)}, "
-            "or package.module:function of your own"
+            f"{path}: expected an architecture for a bare safetensors file, got none. "
+            f"Fix: give one of {', '.join(ARCHITECTURES)}, or your own package.module:function."
         )
-    if said not in ARCHITECTURES and said != load.ARCH:
+    if stated not in ARCHITECTURES and stated != saved.ARCH:
         raise UnusableInput(
-            f"{path}: was written for the architecture {said!r}, not one of assay's; give --arch {said}"
+            f"{path}: expected an architecture of assay, got a file for {stated!r}. "
+            f"Fix: give the architecture {stated}."
         )
-    return said
+    return stated
 
 
-def _build(path: Path, name: str, weights: Weights, said: ModelMetadata, shape: Shape | None) -> _Built:
-    """The architecture ``name`` with the file's weights; ``shape`` as given, None to find it out."""
-    from assay.formats.huggingface import load
+def _given_inputs(path: Path, stated: ModelMetadata, shape: Shape | None) -> InputSpec | None:
+    """Return the input specification of the user or of the file, None without one."""
+    if shape is not None and isinstance(stated.inputs, TextSpec):
+        raise UnusableInput(f"{path}: expected one number of tokens as shape of a text model, got {shape}")
+    return stated.inputs if shape is None else ImageSpec(shape)
 
-    given = said.inputs if shape is None else ImageSpec(shape)
-    if shape is not None and isinstance(said.inputs, TextSpec):
-        raise UnusableInput(f"{path}: is a model of text: give --shape one number of tokens, or leave it out")
-    if name == load.ARCH:
-        if given is None or load.CONFIG_KEY not in weights.metadata:
-            raise UnusableInput(f"{path}: --arch {name} is only for files that assay wrote; give the model's directory")
-        body = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEAD)}
-        net = load.rebuild(Weights(body, weights.metadata), given, str(path))
-        return _Built(net, given, head=_head(weights, str(path)))
-    factory = factory_of(name)
-    net = build_from_state_dict(factory, weights.tensors, str(path))
-    if isinstance(given, TextSpec):
-        raise UnusableInput(f"{path}: its metadata is of a model of text, and {name} takes pictures")
-    inputs, notes = _inputs(path, net, factory.shape) if given is None else (given, ())
-    return _Built(with_logits(net, inputs.shape), inputs, factory.normalization, notes)
+
+def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
+    """Return the transformers model in a file that assay wrote."""
+    inputs = _given_inputs(path, stated, shape)
+    if inputs is None or saved.CONFIG_KEY not in weights.metadata:
+        raise UnusableInput(
+            f"{path}: expected a file written by assay for the architecture {arch}, got another. "
+            "Fix: give the model's directory."
+        )
+    tensors = {name: tensor for name, tensor in weights.tensors.items() if not name.startswith(HEAD_PREFIX)}
+    module, encoder = saved.rebuild(Weights(tensors, weights.metadata), inputs, str(path))
+    return _Body(module, inputs, encoder=encoder)
+
+
+def _build_architecture(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
+    """Return the model of a named architecture with the file's weights."""
+    inputs, notes = _given_inputs(path, stated, shape), ()
+    factory = factory_of(arch)
+    module = build_from_state_dict(factory, weights.tensors, str(path))
+    if isinstance(inputs, TextSpec):
+        raise UnusableInput(f"{path}: its metadata describes a text model, and {arch} takes images")
+    if inputs is None:
+        inputs, notes = _find_inputs(path, module, factory.shape)
+    return _Body(select_logits(module, inputs.shape), inputs, factory.normalization, notes)
 
 
 def _head(weights: Weights, where: str) -> nn.Linear | None:
-    """The last layer that was put on an encoder, if one was."""
-    weight, bias = (weights.tensors.get(f"{HEAD}{name}") for name in ("weight", "bias"))
+    """Return the linear layer behind an encoder, None without one."""
+    weight, bias = (weights.tensors.get(f"{HEAD_PREFIX}{name}") for name in ("weight", "bias"))
     if weight is None and bias is None:
         return None
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[:1]:
-        raise UnusableInput(f"{where}: expected a last layer of weights (K, D) and K biases; came others")
+        raise UnusableInput(f"{where}: expected a last layer of weights (K, D) and K biases, got other tensors")
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
     return head
 
 
-def _inputs(path: Path, net: nn.Module, known: Shape | None) -> tuple[ImageSpec, tuple[str, ...]]:
-    """The pictures of a net whose file does not say them, and in a sentence where they come from if not from itself."""
-    stated = known or stated_shape(net)
+def _find_inputs(path: Path, module: nn.Module, known: Shape | None) -> tuple[ImageSpec, tuple[str, ...]]:
+    """Return the input specification if neither user nor file gives one, and a note on its source."""
+    stated = known or stated_shape(module)
     if stated is not None:
         return ImageSpec(stated), ()
-    beside = inputs_beside(path)
-    if beside is not None:
-        inputs, source = beside
-        return inputs, (f"the input size is {written(inputs.shape)}, as {source} beside the file says",)
-    shape, notes = guess_shape(net)
+    sidecar = read_sidecar_inputs(path)
+    if sidecar is not None:
+        inputs, source = sidecar
+        return inputs, (f"the input size is {format_shape(inputs.shape)}, from {source} next to the file",)
+    shape, notes = guess_shape(module)
     return ImageSpec(shape), notes
-
-
-def _floats(values: Tensor) -> tuple[float, ...]:
-    return tuple(values.flatten().tolist())

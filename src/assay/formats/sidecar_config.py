@@ -1,6 +1,6 @@
-"""The files beside a bare safetensors file: Hugging Face's and timm's say there which pictures the net takes.
+"""Configuration files next to a bare safetensors file: Hugging Face's and timm's state the image size.
 
-Only the size is taken from them: whether a net of the user's own has its normalization inside, they cannot know.
+Only the size is taken from them. They cannot tell whether the user's own model contains its normalization.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from assay.io.files import inside, read_json
 PREPROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
 
 
-def inputs_beside(path: Path) -> tuple[ImageSpec, str] | None:
-    """The pictures that a file beside ``path`` describes and that file's name; None where there is none."""
+def read_sidecar_inputs(path: Path) -> tuple[ImageSpec, str] | None:
+    """Return the input specification in a file next to ``path`` and that file's name, None without one."""
     processor, config = _read(path.parent, PREPROCESSOR), _read(path.parent, CONFIG)
     try:
         timm = config.get("pretrained_cfg")
@@ -29,13 +29,13 @@ def inputs_beside(path: Path) -> tuple[ImageSpec, str] | None:
             return ImageSpec(as_shape(size, CONFIG)), CONFIG
         unused = Normalization.identity(1)
         found = read_preprocessing(processor or None, config, unused, str(path.parent))
-    except UnusableInput:  # a hint that makes no sense is none
+    except UnusableInput:  # an unusable hint is no hint
         return None
     return None if found.guessed else (found.inputs, PREPROCESSOR if processor else CONFIG)
 
 
 def _read(folder: Path, name: str) -> Mapping[str, Any]:
-    """The JSON object in a file; empty where there is none that can be read."""
+    """Return the JSON object in a file, empty if it cannot be read."""
     try:
         return read_json(inside(folder, name))
     except (UnusableInput, OSError):

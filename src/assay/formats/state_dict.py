@@ -1,4 +1,4 @@
-"""Fitting a file's tensors into an architecture: the number of classes is read off the weights, misfits are named."""
+"""Models built from an architecture and a file's tensors. The weights determine the number of classes."""
 
 from __future__ import annotations
 
@@ -9,30 +9,38 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.formats.arch import Factory
 
+# Prefixes of all names in files of training code: DataParallel, wrappers, ``torch.compile``.
 PREFIXES = ("module.", "model.", "_orig_mod.", "net.")
-"""What training code puts before all names: DataParallel, wrappers, ``torch.compile``."""
-
-PROBES = (3, 5)
-SHOWN = 3
+TRIAL_CLASSES = (3, 5)  # class counts of two models; tensors of different shape between them depend on the classes
+MAX_NAMES = 3  # in an error message
 
 
 def build_from_state_dict(factory: Factory, tensors: Mapping[str, Tensor], where: str) -> nn.Module:
-    """The factory's net with the file's weights, in eval mode; ``where`` names the file in errors."""
-    probes = [factory(count) for count in PROBES[: 1 + factory.takes_classes]]
-    tensors = strip(tensors, set(probes[0].state_dict()))
-    net = probes[0]
+    """Return the architecture's model with a file's weights, in eval mode.
+
+    Args:
+        factory: The architecture.
+        tensors: The file's tensors by name.
+        where: Name of the file in error messages.
+
+    Raises:
+        UnusableInput: The tensors do not fit the architecture.
+    """
+    trials = [factory(count) for count in TRIAL_CLASSES[: 1 + factory.takes_classes]]
+    tensors = strip_prefixes(tensors, set(trials[0].state_dict()))
+    model = trials[0]
     if factory.takes_classes:
-        count = _num_classes(probes, tensors)
-        net = net if count is None else factory(count)
-    problems = misfits(net.state_dict(), tensors)
+        count = _num_classes(trials, tensors)
+        model = model if count is None else factory(count)
+    problems = misfits(model.state_dict(), tensors)
     if problems:
-        raise UnusableInput(f"{where}: does not fit --arch {factory.name}: {'; '.join(problems)}")
-    net.load_state_dict(dict(tensors), strict=False)
-    return net.eval()
+        raise UnusableInput(f"{where}: the tensors do not fit the architecture {factory.name}: {'; '.join(problems)}")
+    model.load_state_dict(dict(tensors), strict=False)
+    return model.eval()
 
 
-def strip(tensors: Mapping[str, Tensor], expected: set[str]) -> Mapping[str, Tensor]:
-    """Takes off prefixes that all names have and that the architecture's own names do not begin with."""
+def strip_prefixes(tensors: Mapping[str, Tensor], expected: set[str]) -> Mapping[str, Tensor]:
+    """Remove prefixes that all names share and no expected name has."""
     while True:
         for prefix in PREFIXES:
             foreign = not any(name.startswith(prefix) for name in expected)
@@ -43,35 +51,35 @@ def strip(tensors: Mapping[str, Tensor], expected: set[str]) -> Mapping[str, Ten
             return tensors
 
 
-def misfits(expected: Mapping[str, Tensor], came: Mapping[str, Tensor]) -> list[str]:
-    """What keeps ``came`` from being loaded as ``expected``, in words; empty where it fits."""
-    missing = [name for name in expected if name not in came and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in came if name not in expected]
-    both = [name for name in expected if name in came]
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Return the differences between the expected and the found tensors in words; empty if they fit."""
+    missing = [name for name in expected if name not in found and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in found if name not in expected]
+    both = [name for name in expected if name in found]
     shapes = [
-        f"{name} (expected {list(expected[name].shape)}, came {list(came[name].shape)})"
+        f"{name} (expected {list(expected[name].shape)}, got {list(found[name].shape)})"
         for name in both
-        if expected[name].shape != came[name].shape
+        if expected[name].shape != found[name].shape
     ]
     types = [
-        f"{name} (expected {expected[name].dtype}, came {came[name].dtype})"
+        f"{name} (expected {expected[name].dtype}, got {found[name].dtype})"
         for name in both
-        if expected[name].is_floating_point() != came[name].is_floating_point()
+        if expected[name].is_floating_point() != found[name].is_floating_point()
     ]
     kinds = {"missing": missing, "unexpected": unexpected, "of another shape": shapes, "of another type": types}
-    return [f"{len(names)} {kind}: {_few(names)}" for kind, names in kinds.items() if names]
+    return [
+        f"{len(names)} {kind}: {', '.join(names[:MAX_NAMES])}{', ...' if len(names) > MAX_NAMES else ''}"
+        for kind, names in kinds.items()
+        if names
+    ]
 
 
-def _num_classes(probes: list[nn.Module], tensors: Mapping[str, Tensor]) -> int | None:
-    """The number of classes, read where the architecture's tensors change their shape with it."""
-    first, second = (net.state_dict() for net in probes)
+def _num_classes(trials: list[nn.Module], tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the number of classes, read from a tensor with a class axis; None if there is none."""
+    first, second = (model.state_dict() for model in trials)
     for name, tensor in first.items():
-        for axis, (a, b) in enumerate(zip(tensor.shape, second[name].shape, strict=True)):
-            if (a, b) == PROBES and name in tensors and tensors[name].ndim == tensor.ndim:
+        for axis, sizes in enumerate(zip(tensor.shape, second[name].shape, strict=True)):
+            if sizes == TRIAL_CLASSES and name in tensors and tensors[name].ndim == tensor.ndim:
                 count = int(tensors[name].shape[axis])
                 return count if count >= 2 else None
     return None
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

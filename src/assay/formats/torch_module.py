@@ -1,4 +1,4 @@
-"""A net that is already in memory: any ``nn.Module``, or an image classification model of transformers."""
+"""Models in memory: any ``nn.Module``, or an image classification model of transformers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec
-from assay.formats.adapt import on_cpu, with_logits
+from assay.formats.adapt import select_logits, to_cpu
 from assay.formats.describe import describe
-from assay.formats.normalization import AS_IT_IS, Normalization
+from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
 from assay.formats.shape import as_shape
-from assay.nn.architectures import Normalized
+from assay.nn.normalized import Normalized
 
 FORMAT = "module"
 
 
 def from_module(
-    net: nn.Module,
+    module: nn.Module,
     *,
     shape: Sequence[int] | None = None,
     num_classes: int | None = None,
@@ -29,32 +29,45 @@ def from_module(
     class_names: Sequence[str] | None = None,
     name: str = "model",
 ) -> Artifact:
-    """Wraps a net in memory; its weights are not changed, and copied only where they are not float32 on the CPU.
+    """Wrap a model in memory. Its weights stay unchanged; a copy is made unless they are float32 on the CPU.
 
-    ``shape`` is (C, H, W), needed unless the net is a transformers model whose config says it. ``mean`` and ``std`` are
-    put in front of the net; without them it takes [0, 1] as it is (a transformers model: what its image processor's
-    file says, where that lies in its folder or in the hub's local cache). ``num_classes`` is found by one forward pass.
-    Of a net that answers with several things the output ``logits`` is taken, else the only one of shape (N, K).
+    Of several outputs the one named ``logits`` is taken, else the only one of shape (N, K).
+
+    Args:
+        module: The model.
+        shape: (C, H, W). Optional for a transformers model whose config states it.
+        num_classes: Expected number of classes. One forward pass counts them.
+        mean: Mean per channel, applied in front of the model. Without it the model takes [0, 1]; for a transformers
+            model the image processor's file applies, if it lies in its folder or in the hub's local cache.
+        std: Standard deviation per channel.
+        class_names: Names of the classes.
+        name: Name of the model in reports.
+
+    Raises:
+        UnusableInput: The model does not run, or its output is no (N, K) tensor.
     """
     normalization = Normalization.of(mean, std)
     size = None if shape is None else as_shape(shape, "shape")
-    net, notes = on_cpu(net)
-    if _is_transformers(net):
+    module, notes = to_cpu(module)
+    if _is_transformers(module):
         from assay.formats.huggingface.load import from_model
 
-        artifact = from_model(net, shape=size, normalization=normalization, class_names=class_names, name=name)
+        artifact = from_model(module, shape=size, normalization=normalization, class_names=class_names, name=name)
         return replace(artifact, notes=(*notes, *artifact.notes))
     if size is None:
-        raise UnusableInput("shape=(C, H, W) is needed for a net in memory, for instance shape=(3, 32, 32)")
-    net = with_logits(net, size)
-    wrapped = net if normalization is None else normalization.around(net, size[0])
-    artifact = describe(
-        wrapped, ImageSpec(size), num_classes=num_classes, class_names=class_names, format=FORMAT, name=name
-    )
-    assumed = normalization is None and not isinstance(net, Normalized)
-    return replace(artifact, notes=(*notes, AS_IT_IS) if assumed else notes, normalization_unknown=assumed)
+        raise UnusableInput("shape=(C, H, W) is needed for a model in memory, for instance shape=(3, 32, 32)")
+    module = select_logits(module, size)
+    wrapped = module if normalization is None else normalization.around(module, size[0])
+    artifact = describe(wrapped, ImageSpec(size), class_names=class_names, format=FORMAT, name=name)
+    if num_classes not in (None, artifact.num_classes):
+        raise UnusableInput(
+            f"{name}: expected {num_classes} classes, the model outputs {artifact.num_classes}. "
+            "Fix: correct num_classes."
+        )
+    unknown = normalization is None and not isinstance(module, Normalized)
+    return replace(artifact, notes=(*notes, UNKNOWN_NORMALIZATION) if unknown else notes, normalization_unknown=unknown)
 
 
-def _is_transformers(net: nn.Module) -> bool:
-    transformers = sys.modules.get("transformers")  # a net of transformers cannot exist before its import
-    return transformers is not None and isinstance(net, transformers.PreTrainedModel)
+def _is_transformers(module: nn.Module) -> bool:
+    transformers = sys.modules.get("transformers")  # a transformers model cannot exist before this import
+    return transformers is not None and isinstance(module, transformers.PreTrainedModel)

@@ -1,4 +1,4 @@
-"""A net with random weights, as an artifact to train from scratch."""
+"""Models with random weights, as artifacts for training from scratch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ from assay.formats.torch_module import from_module
 
 
 def inputs_of(arch: str, *, shape: Sequence[int] | None = None) -> ImageSpec:
-    """The pictures that the architecture takes, or of the given ``shape`` (C, H, W); ``arch`` as for ``--arch``.
+    """Return the input specification of an architecture.
 
-    Raises UnusableInput where it is unknown.
+    Args:
+        arch: Name of an architecture, or ``package.module:function``.
+        shape: (C, H, W) in place of the architecture's own.
+
+    Raises:
+        UnusableInput: The architecture is unknown.
     """
     factory = factory_of(arch)
-    known = factory.shape if shape is None else as_shape(shape, "--shape")
-    return ImageSpec(known or _shape(factory(2))[0])
+    known = factory.shape if shape is None else as_shape(shape, "shape")
+    return ImageSpec(known or _shape_of(factory(2))[0])
 
 
 def untrained_model(
@@ -34,19 +39,26 @@ def untrained_model(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Artifact:
-    """An untrained net of the architecture, its normalization in front; the same seed gives the same weights.
+    """Return an untrained model with its normalization in front. The same seed gives the same weights.
 
-    ``shape`` (C, H, W), ``mean`` and ``std`` stand in for the architecture's own.
+    Args:
+        arch: Name of an architecture, or ``package.module:function``.
+        num_classes: Number of classes.
+        shape: (C, H, W) in place of the architecture's own.
+        mean: Mean per channel in place of the architecture's own.
+        std: Standard deviation per channel in place of the architecture's own.
+        class_names: Names of the classes.
+        seed: Seed of the weights.
     """
     factory = factory_of(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = factory(num_classes)
+        module = factory(num_classes)
     own = factory.normalization if mean is None and std is None else None
-    known = factory.shape if shape is None else as_shape(shape, "--shape")
-    size, notes = (known, ()) if known is not None else _shape(net)
+    known = factory.shape if shape is None else as_shape(shape, "shape")
+    size, notes = (known, ()) if known is not None else _shape_of(module)
     artifact = from_module(
-        net,
+        module,
         shape=size,
         num_classes=num_classes,
         mean=mean if own is None else own.mean,
@@ -57,7 +69,7 @@ def untrained_model(
     return replace(artifact, arch=arch, notes=(*notes, *artifact.notes))
 
 
-def _shape(net: nn.Module) -> tuple[Shape, tuple[str, ...]]:
-    """(C, H, W) as the net states it, else guessed, and what is said about the guess."""
-    stated = stated_shape(net)
-    return guess_shape(net) if stated is None else (stated, ())
+def _shape_of(model: nn.Module) -> tuple[Shape, tuple[str, ...]]:
+    """Return the shape (C, H, W) that a model states, else a guess with a note."""
+    stated = stated_shape(model)
+    return guess_shape(model) if stated is None else (stated, ())

@@ -63,7 +63,7 @@ def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphMo
     """Trace and fold. Cached, because the variants and the searches need the same graph, and tracing takes seconds."""
     del digest  # part of the cache key: training changes a model's weights
     example = inputs.x
-    if any(isinstance(module, OnnxGraph) and module.rounds for module in model.modules()):
+    if any(isinstance(module, OnnxGraph) and module.is_quantized for module in model.modules()):
         # Tracing would also lose the gradients of its rounding.
         raise UnusableInput(
             "expected a floating-point model, got one that is quantized already: audited without variants"

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from assay.core.errors import UnusableInput, first_line
+from assay.formats.onnx.slicing import MAX_NODES, nodes_for
 
 if TYPE_CHECKING:
     import onnx
 
-MAX_NODES = 100_000
 MAX_DEPTH = 16  # of nested bodies; protobuf itself reads about 30 levels
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # PyTorch's exporter stores the module of each node under this key
 
@@ -63,13 +63,9 @@ def subgraph_of(graph: ComputationGraph, result: str) -> ComputationGraph:
         graph: Graph with one or more outputs.
         result: Name of the output.
     """
-    wanted, nodes = {result}, []
-    for node in reversed(graph.nodes):
-        if not wanted.isdisjoint(node.outputs):
-            wanted.update(node.inputs)
-            nodes.append(node)
-    constants = {name: array for name, array in graph.constants.items() if name in wanted}
-    return ComputationGraph(tuple(reversed(nodes)), constants, graph.sources, (result,))
+    nodes, used = nodes_for(graph.nodes, result)
+    constants = {name: array for name, array in graph.constants.items() if name in used}
+    return ComputationGraph(tuple(nodes), constants, graph.sources, (result,))
 
 
 def graph_from_onnx(model: onnx.ModelProto, folder: Path) -> ComputationGraph:

@@ -1,4 +1,4 @@
-"""The transformers model that a config and tensors describe: nothing in them can make it fetch or run something."""
+"""Transformers models built from a config and tensors. Neither can make transformers fetch or run anything."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.formats.huggingface.quiet import quiet
-from assay.formats.huggingface.text import INPUT
 
-HEADS = ("ForImageClassification", "ForSequenceClassification")
-"""What the names of architectures that name classes end in."""
+TEXT_INPUT = "input_ids"  # transformers' name for the main input of a text model
+IMAGE_INPUT = "pixel_values"
+HEADS = ("ForImageClassification", "ForSequenceClassification")  # endings of the names of classifiers
+FREE_PARAMETERS = 1_000_000  # a config may describe twice the parameters of the weights, and this many more
+MAX_NAMES = 3  # in an error message
 
 
 def refuse_code(settings: object, where: str) -> None:
-    """Raises where a setting asks for code or for files from elsewhere; nested settings are searched too."""
+    """Raise UnusableInput if a setting, nested ones included, asks for code or for files from elsewhere.
+
+    Args:
+        settings: Content of a JSON file.
+        where: Name of the file in error messages.
+    """
     if isinstance(settings, list):
         for value in settings:
             refuse_code(value, where)
@@ -26,57 +33,87 @@ def refuse_code(settings: object, where: str) -> None:
     for key, value in settings.items():
         if key in {"auto_map", "custom_pipelines"}:
             raise UnusableInput(
-                f"{where}: asks for code from the model's repository ({key}), which is never run; "
-                "load it yourself and give assay the net, or use a model that transformers knows"
+                f"{where}: asks for code from the model's repository ({key}), which is never run. Fix: load the model "
+                "yourself and pass the module, or use an architecture of transformers."
             )
         remote = key.endswith("_implementation") and isinstance(value, str) and "/" in value
         if remote or (key in {"use_pretrained_backbone", "use_timm_backbone"} and value):
-            raise UnusableInput(f"{where}: asks for something from elsewhere ({key}: {value}); remove that setting")
+            raise UnusableInput(f"{where}: asks for files from elsewhere ({key}: {value}). Fix: remove that setting.")
         if key == "quantization_config" and value:
-            raise UnusableInput(f"{where}: expected float weights, came a quantized model ({key}); export it as ONNX")
+            raise UnusableInput(
+                f"{where}: expected float weights, got a quantized model ({key}). Fix: export it as ONNX."
+            )
         refuse_code(value, where)
 
 
 def takes_text(model: nn.Module) -> bool:
-    """Whether a transformers model's main input is tokens."""
-    return model.main_input_name == INPUT  # type: ignore[comparison-overlap]
+    """Return whether the main input of a transformers model is tokens."""
+    return model.main_input_name == TEXT_INPUT  # type: ignore[comparison-overlap]
 
 
 def is_encoder(settings: Mapping[str, Any]) -> bool:
-    """Whether a config is of a bare model, which answers with hidden states."""
+    """Return whether a config describes a bare model, with hidden states as its output."""
     found = settings.get("architectures")
     names = [str(name) for name in found] if isinstance(found, list) else []
     return bool(names) and all(name.endswith("Model") for name in names)
 
 
-def supported(settings: Mapping[str, Any], where: str) -> None:
-    """Raises where a config is of no model that can be taken."""
+def refuse_other_tasks(settings: Mapping[str, Any], where: str) -> None:
+    """Raise UnusableInput if a config describes neither a classifier nor an encoder.
+
+    Args:
+        settings: The config.
+        where: Name of the model in error messages.
+    """
     found = settings.get("architectures")
     names = [str(name) for name in (found if isinstance(found, list) else [] if found is None else [found])]
     if names and not is_encoder(settings) and not any(head in name for head in HEADS for name in names):
         raise UnusableInput(
-            f"{where}: only classifiers and encoders of pictures or texts are supported, came {', '.join(names)}; "
-            f"give a model ...{' or ...'.join(HEADS)}, or a ...Model without a head"
+            f"{where}: expected a classifier or an encoder of images or texts, got {', '.join(names)}. "
+            f"Fix: give a model ...{' or ...'.join(HEADS)}, or a ...Model without a head."
         )
 
 
 def build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
-    """The transformers model of a config with the given weights, in float32 and eval mode."""
-    import torch
+    """Return a transformers model in float32 and eval mode.
 
-    supported(settings, where)
+    Args:
+        settings: The config.
+        tensors: The weights by name.
+        where: Name of the model in error messages.
+
+    Raises:
+        UnusableInput: The config is unknown or hostile, or does not fit the weights.
+    """
+    refuse_other_tasks(settings, where)
     try:
         config, model_class = _classes(settings)
-        takes, options = model_class.main_input_name, _options(model_class, tensors)
-        with torch.device("meta"):
-            size = sum(parameter.numel() for parameter in model_class(config, **options).parameters())
+        main_input, options = model_class.main_input_name, _pooling_option(model_class, tensors)
+        size = _parameter_count(model_class, config, options)
     except Exception as error:  # configs fail in as many ways as there are models
         raise UnusableInput(f"{where}: no model of transformers fits its config: {first_line(error)}") from None
-    if takes not in ("pixel_values", INPUT):
-        raise UnusableInput(f"{where}: only models of pictures or text; {model_class.__name__} takes {takes}")
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if size > 2 * held + 1_000_000:  # checked before any memory is taken for it
-        raise UnusableInput(f"{where}: its config describes {size} parameters, its weights are {held}; they do not fit")
+    if main_input not in (IMAGE_INPUT, TEXT_INPUT):
+        raise UnusableInput(f"{where}: expected a model of images or text, got {model_class.__name__} of {main_input}")
+    available = sum(tensor.numel() for tensor in tensors.values())
+    if size > 2 * available + FREE_PARAMETERS:  # checked before the model takes any memory
+        raise UnusableInput(
+            f"{where}: its config describes {size} parameters, its weights are {available}; they do not fit"
+        )
+    return _load_weights(model_class, config, tensors, options, where).eval()
+
+
+def _parameter_count(model_class: Any, config: Any, options: Mapping[str, bool]) -> int:
+    import torch
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in model_class(config, **options).parameters())
+
+
+def _load_weights(
+    model_class: Any, config: Any, tensors: Mapping[str, Tensor], options: Mapping[str, bool], where: str
+) -> nn.Module:
+    import torch
+
     try:
         with quiet():
             model, info = model_class.from_pretrained(
@@ -85,21 +122,28 @@ def build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
                 state_dict=dict(tensors),
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # reported in ``info``, and refused below
                 **options,
             )
     except Exception as error:  # as above
-        said = first_line(error)
-        if "ignore_mismatched_sizes" in said:  # which speaks of an option that nobody here has
-            said = "tensors of other shapes than it says, of another number of classes for instance"
-        raise UnusableInput(f"{where}: its weights do not fit its config: {said}") from None
+        raise UnusableInput(f"{where}: its weights do not fit its config: {first_line(error)}") from None
+    if info["mismatched_keys"]:
+        names = sorted(str(entry[0]) for entry in info["mismatched_keys"])
+        raise UnusableInput(
+            f"{where}: its weights do not fit its config: {len(names)} tensors have another shape: "
+            f"{', '.join(names[:MAX_NAMES])}. Check the number of classes."
+        )
+    # transformers fills missing tensors with random numbers.
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
-    if missing:  # transformers would audit a head of random numbers
-        raise UnusableInput(f"{where}: {len(missing)} tensors are missing from its weights: {', '.join(missing[:3])}")
-    return model.eval()
+    if missing:
+        raise UnusableInput(
+            f"{where}: {len(missing)} tensors are missing from its weights: {', '.join(missing[:MAX_NAMES])}"
+        )
+    return model
 
 
 def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The config object and the model class for a parsed config.json."""
+    """Return the config object and the model class of a config."""
     from transformers import (
         CONFIG_MAPPING,
         MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING,
@@ -112,8 +156,8 @@ def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
         raise ValueError(f"unknown model_type {model_type!r}")
     config = CONFIG_MAPPING[model_type].from_dict(dict(settings))
     text = any(HEADS[1] in str(name) for name in settings.get("architectures") or [])
-    headed = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if text else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
-    known = MODEL_MAPPING if is_encoder(settings) else headed
+    classifiers = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING if text else MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+    known = MODEL_MAPPING if is_encoder(settings) else classifiers
     if type(config) not in known:
         raise ValueError(f"it has no {' or '.join(settings.get('architectures') or ['classifier'])} of {model_type}")
     found = known[type(config)]
@@ -122,7 +166,7 @@ def _classes(settings: Mapping[str, Any]) -> tuple[Any, Any]:
     return config, next((c for c in candidates if c.__name__ in wanted), candidates[0])
 
 
-def _options(model_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
-    """Without a pooling layer of its own where there are no weights for it, and it can do without."""
+def _pooling_option(model_class: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Return the option to omit an optional pooling layer if the weights have none."""
     optional = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": any("pooler." in name for name in tensors)} if optional else {}

@@ -1,6 +1,6 @@
-"""ONNX operators that compute, in torch, with gradients: layers, and the rounding of quantized files.
+"""ONNX operators that compute: layers, and the rounding of quantized files, in torch, with gradients.
 
-Each as ``onnx_operators`` says.
+The module ``operators`` describes their signature.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from assay.formats.onnx.arguments import RANGES, Attributes, Inputs, Operator, Unsupported, check_size, needed, numbers
+from assay.formats.onnx.arguments import (
+    RANGES,
+    Attributes,
+    Inputs,
+    Operator,
+    UnsupportedOperator,
+    number_list,
+    refuse_large,
+    required_input,
+)
 from assay.nn.fake_quant import straight_through_round
 
 
 def _padding(attributes: Attributes, size: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """What is added in front of and behind each spatial axis, in the order that ``F.pad`` takes."""
+    """Return the padding before and after each spatial axis, in the order of ``F.pad``."""
     axes = len(kernel)
     strides, dilations = attributes.get("strides", [1] * axes), attributes.get("dilations", [1] * axes)
     auto = attributes.get("auto_pad", b"NOTSET").decode()
@@ -34,6 +43,7 @@ def _padding(attributes: Attributes, size: Sequence[int], kernel: Sequence[int])
 
 
 def conv(attributes: Attributes, inputs: Inputs) -> Tensor:
+    """Convolve in one to three dimensions."""
     x, weight, bias = inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None
     assert x is not None
     assert weight is not None
@@ -53,10 +63,12 @@ def conv(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def max_pool(attributes: Attributes, inputs: Inputs) -> Tensor:
-    x, kernel = needed(inputs), attributes["kernel_shape"]
+    """Pool by maximum in one to three dimensions."""
+    x, kernel = required_input(inputs), attributes["kernel_shape"]
     padding = _padding(attributes, x.shape[2:], kernel)
     if attributes.get("ceil_mode", 0) and any(padding):
-        raise Unsupported("MaxPool with ceil_mode and padding")  # whether a window may begin in it differs
+        # Frameworks differ on windows that begin in the padding.
+        raise UnsupportedOperator("MaxPool with ceil_mode and padding")
     padded = F.pad(x, padding, value=-torch.inf)
     functions: dict[int, Callable[..., Tensor]] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
     return functions[len(kernel)](
@@ -70,9 +82,10 @@ def max_pool(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def average_pool(attributes: Attributes, inputs: Inputs) -> Tensor:
-    x, kernel = needed(inputs), attributes["kernel_shape"]
+    """Pool by average in one to three dimensions."""
+    x, kernel = required_input(inputs), attributes["kernel_shape"]
     if attributes.get("ceil_mode", 0) or set(attributes.get("dilations", [1])) != {1}:
-        raise Unsupported("AveragePool with ceil_mode or dilations")
+        raise UnsupportedOperator("AveragePool with ceil_mode or dilations")
     functions: dict[int, Callable[..., Tensor]] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
     pool, strides = functions[len(kernel)], attributes.get("strides", [1] * len(kernel))
     padding = _padding(attributes, x.shape[2:], kernel)
@@ -83,7 +96,8 @@ def average_pool(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def gemm(attributes: Attributes, inputs: Inputs) -> Tensor:
-    a, b = needed(inputs), needed(inputs, 1)
+    """Multiply two matrices, and add a third input."""
+    a, b = required_input(inputs), required_input(inputs, 1)
     product = (a.T if attributes.get("transA") else a) @ (b.T if attributes.get("transB") else b)
     product = attributes.get("alpha", 1.0) * product
     c = inputs[2] if len(inputs) > 2 else None
@@ -91,69 +105,79 @@ def gemm(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def batch_norm(attributes: Attributes, inputs: Inputs) -> Tensor:
+    """Normalize with fixed statistics."""
     if attributes.get("training_mode", 0):
-        raise Unsupported("BatchNormalization in training mode")
-    scale, shift, mean, variance = (needed(inputs, place) for place in (1, 2, 3, 4))
-    return F.batch_norm(needed(inputs), mean, variance, scale, shift, False, 0.0, attributes.get("epsilon", 1e-5))
+        raise UnsupportedOperator("BatchNormalization in training mode")
+    scale, shift, mean, variance = (required_input(inputs, place) for place in (1, 2, 3, 4))
+    epsilon = attributes.get("epsilon", 1e-5)
+    return F.batch_norm(required_input(inputs), mean, variance, scale, shift, training=False, eps=epsilon)
 
 
 def layer_norm(attributes: Attributes, inputs: Inputs) -> Tensor:
-    x = needed(inputs)
+    """Normalize over the last axes."""
+    x = required_input(inputs)
     shape = x.shape[attributes.get("axis", -1) % x.ndim :]
     bias = inputs[2] if len(inputs) > 2 else None
     return F.layer_norm(x, shape, inputs[1], bias, attributes.get("epsilon", 1e-5))
 
 
 def instance_norm(attributes: Attributes, inputs: Inputs) -> Tensor:
-    return F.instance_norm(needed(inputs), weight=inputs[1], bias=inputs[2], eps=attributes.get("epsilon", 1e-5))
+    """Normalize each channel of each sample."""
+    epsilon = attributes.get("epsilon", 1e-5)
+    return F.instance_norm(required_input(inputs), weight=inputs[1], bias=inputs[2], eps=epsilon)
 
 
 def softmax(function: Callable[..., Tensor]) -> Operator:
+    """Return the operator of a softmax function, with the axes of the opset."""
+
     def run(attributes: Attributes, inputs: Inputs) -> Tensor:
-        x, axis = needed(inputs), attributes.get("axis")
+        x, axis = required_input(inputs), attributes.get("axis")
         if attributes["opset"] >= 13:
             return function(x, dim=-1 if axis is None else axis)
-        axis = (1 if axis is None else axis) % x.ndim  # before, over all axes from this one on
+        axis = (1 if axis is None else axis) % x.ndim  # older opsets: over all axes from this one on
         return function(x.flatten(axis), dim=-1).view_as(x)
 
     return run
 
 
 def resize(attributes: Attributes, inputs: Inputs) -> Tensor:
-    x, mode = needed(inputs), attributes.get("mode", b"nearest").decode()
+    """Resize by nearest neighbor or linear interpolation."""
+    x, mode = required_input(inputs), attributes.get("mode", b"nearest").decode()
     place = attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
-    sizes, scales = numbers(attributes, inputs, 3, "sizes"), numbers(attributes, inputs, 2, "scales")
+    sizes, scales = number_list(attributes, inputs, 3, "sizes"), number_list(attributes, inputs, 2, "scales")
     size = sizes[2:] if sizes else [int(n * s) for n, s in zip(x.shape[2:], (scales or [])[2:], strict=True)]
-    check_size([*x.shape[:2], *size])
+    refuse_large([*x.shape[:2], *size])
     if attributes.get("antialias", 0) or "axes" in attributes:
-        raise Unsupported("Resize with antialias or axes")
+        raise UnsupportedOperator("Resize with antialias or axes")
     if mode == "nearest" and place == "asymmetric" and attributes.get("nearest_mode") == b"floor":
         return F.interpolate(x, size, mode="nearest")
     if mode == "linear" and x.ndim == 4 and place in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         return F.interpolate(x, size, mode="bilinear", align_corners=place == "align_corners")
-    raise Unsupported(f"Resize in mode {mode}, {place}")
+    raise UnsupportedOperator(f"Resize in mode {mode}, {place}")
 
 
 def quantize(attributes: Attributes, inputs: Inputs) -> Tensor:
-    """The integers as floats: what follows takes them, and gradients pass."""
-    x, scale = needed(inputs), needed(inputs, 1)
+    """Round to the quantized integers, returned as floats. Gradients pass the rounding unchanged."""
+    x, scale = required_input(inputs), required_input(inputs, 1)
     zero = inputs[2] if len(inputs) > 2 else None
     if zero is None and attributes.get("output_dtype", 0):
-        raise Unsupported("QuantizeLinear with output_dtype")
+        raise UnsupportedOperator("QuantizeLinear with output_dtype")
     if zero is not None and zero.dtype not in RANGES:
-        raise Unsupported(f"QuantizeLinear to {zero.dtype}")
+        raise UnsupportedOperator(f"QuantizeLinear to {zero.dtype}")
     low, high = RANGES[torch.uint8 if zero is None else zero.dtype]
     if scale.numel() > 1:
-        raise Unsupported("QuantizeLinear of activations with a scale per channel")
-    (step,), (shift,) = numbers(attributes, inputs, 1, "scale") or [1.0], numbers(attributes, inputs, 2, "zero") or [0]
+        raise UnsupportedOperator("QuantizeLinear of activations with a scale per channel")
+    (step,) = number_list(attributes, inputs, 1, "scale") or [1.0]
+    (shift,) = number_list(attributes, inputs, 2, "zero") or [0]
     return straight_through_round(x, step, low - shift, high - shift) / step + shift
 
 
 def dequantize(attributes: Attributes, inputs: Inputs) -> Tensor:
-    q, scale = needed(inputs), needed(inputs, 1)
+    """Return the floats that quantized integers represent."""
+    q, scale = required_input(inputs), required_input(inputs, 1)
     zero = inputs[2] if len(inputs) > 2 else None
     if scale.ndim > 1:
-        raise Unsupported("DequantizeLinear by blocks")
+        raise UnsupportedOperator("DequantizeLinear by blocks")
     shape = [1] * q.ndim
     if scale.numel() > 1:
         shape[attributes.get("axis", 1)] = scale.numel()
@@ -162,4 +186,5 @@ def dequantize(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def gelu(attributes: Attributes, inputs: Inputs) -> Tensor:
-    return F.gelu(needed(inputs), approximate=attributes.get("approximate", b"none").decode())
+    """Apply the GELU activation, exact or by tanh."""
+    return F.gelu(required_input(inputs), approximate=attributes.get("approximate", b"none").decode())

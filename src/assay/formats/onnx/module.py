@@ -1,4 +1,4 @@
-"""An ONNX graph as a torch module: its nodes one after the other."""
+"""An ONNX graph as a torch module that runs its nodes one after the other."""
 
 from __future__ import annotations
 
@@ -14,41 +14,43 @@ from assay.formats.onnx.operators import OPERATORS
 
 @dataclass(frozen=True)
 class Step:
-    """One node."""
+    """One node of the graph."""
 
     run: Operator
     attributes: Mapping[str, Any]
-    inputs: tuple[str, ...]  # "" for one that is left out
+    inputs: tuple[str, ...]  # "" for an omitted one
     outputs: tuple[str, ...]
     name: str  # for messages
 
     def __call__(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the outputs of the node for the values so far."""
         made = self.run(self.attributes, [values[name] if name else None for name in self.inputs])
         return made if isinstance(made, tuple) else (made,)
 
 
 @final
 class OnnxGraph(nn.Module):
-    """``net(x)``: what the graph says of ``x`` (N, C, H, W), its only input."""
+    """A graph with one input ``source`` (N, C, H, W) and one output ``result``."""
 
     def __init__(self, steps: Sequence[Step], constants: Mapping[str, Tensor], source: str, result: str) -> None:
         super().__init__()
         self.steps, self.source, self.result = tuple(steps), source, result
-        self.rounds = any(step.run is OPERATORS["QuantizeLinear"] for step in self.steps)
-        self.places = {name: f"constant_{place}" for place, name in enumerate(constants)}
+        self.is_quantized = any(step.run is OPERATORS["QuantizeLinear"] for step in self.steps)
+        self.buffer_names = {name: f"constant_{number}" for number, name in enumerate(constants)}
         for name, value in constants.items():
-            self.register_buffer(self.places[name], value)
-        last = {name: place for place, step in enumerate(self.steps) for name in step.inputs if name}
-        last.pop(result, None)
-        # What no later step reads: its memory can go.
-        self.dropped: list[list[str]] = [[] for _ in self.steps]
-        for name, place in last.items():
-            self.dropped[place].append(name)
+            self.register_buffer(self.buffer_names[name], value)
+        last_use = {name: number for number, step in enumerate(self.steps) for name in step.inputs if name}
+        last_use.pop(result, None)
+        # Values without a later reader, by step: their memory is freed.
+        self.freed: list[list[str]] = [[] for _ in self.steps]
+        for name, number in last_use.items():
+            self.freed[number].append(name)
 
     def forward(self, x: Tensor) -> Tensor:
-        values = {name: self.get_buffer(place) for name, place in self.places.items()} | {self.source: x}
-        for step, over in zip(self.steps, self.dropped, strict=True):
+        """Return the graph's output for a batch."""
+        values = {name: self.get_buffer(buffer) for name, buffer in self.buffer_names.items()} | {self.source: x}
+        for step, freed in zip(self.steps, self.freed, strict=True):
             values.update(zip(step.outputs, step(values), strict=False))
-            for name in over:
+            for name in freed:
                 values.pop(name)
         return values[self.result]

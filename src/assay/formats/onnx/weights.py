@@ -1,4 +1,4 @@
-"""The weights that an ONNX file holds, quantized ones as the numbers that they stand for."""
+"""The weights in an ONNX file, quantized ones as the numbers that they represent."""
 
 from __future__ import annotations
 
@@ -18,45 +18,60 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """By name, as float32."""
+    """Weights by name, as float32."""
 
     values: Mapping[str, np.ndarray]
-    steps: Mapping[str, np.ndarray]  # of quantized ones: the distance of neighbouring values, which broadcasts
+    scales: Mapping[str, np.ndarray]  # step size of quantized weights; they broadcast
 
 
-def stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
-    """The initializers of ``model``, read from ``path``; raises UnusableInput where one is broken, NaN or infinite."""
-    from onnx import numpy_helper
+def read_stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
+    """Return the weights among a model's initializers.
 
-    raw = {}
-    for tensor in model.graph.initializer:
-        with _reading(tensor.name, path):
-            raw[tensor.name] = numpy_helper.to_array(tensor, base_dir=str(path.parent))
-    values: dict[str, np.ndarray] = {}
-    steps: dict[str, np.ndarray] = {}
+    Args:
+        model: The model.
+        path: Its file.
+
+    Raises:
+        UnusableInput: An initializer is malformed, NaN or infinite.
+    """
+    raw = _read_initializers(model, path)
     settings = {name for node in model.graph.node if node.op_type.endswith("QuantizeLinear") for name in node.input[1:]}
     settings |= {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.input[1:]}
-    for name, array in raw.items():
-        if array.dtype.kind == "f" and array.ndim and name not in settings:
-            values[name] = array.astype(np.float32)
-        if array.dtype.kind == "f" and (np.isnan(array).any() or (array.ndim > 1 and np.isinf(array).any())):
-            raise UnusableInput(f"{path}: initializer {name!r} holds NaN or infinite values; expected finite weights")
+    values = {
+        name: array.astype(np.float32)
+        for name, array in raw.items()
+        if array.dtype.kind == "f" and array.ndim and name not in settings
+    }
+    scales: dict[str, np.ndarray] = {}
     for node in model.graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in raw and node.input[1] in raw:
             axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
             q, scale = raw[node.input[0]], raw[node.input[1]]
             zero = raw[node.input[2]] if len(node.input) > 2 and node.input[2] in raw else np.zeros((), np.float32)
-            if scale.ndim <= 1:  # those by blocks are left as they are
+            if scale.ndim <= 1:  # scales by blocks are not supported
                 name = node.input[0].removesuffix("_quantized")
-                with _reading(node.input[0], path):
-                    steps[name] = _along(scale, axis, q.ndim)
-                    values[name] = (q.astype(np.float32) - _along(zero, axis, q.ndim)) * steps[name]
-    return StoredWeights(values, steps)
+                with _readable(node.input[0], path):
+                    scales[name] = _broadcastable(scale, axis, q.ndim)
+                    values[name] = (q.astype(np.float32) - _broadcastable(zero, axis, q.ndim)) * scales[name]
+    return StoredWeights(values, scales)
+
+
+def _read_initializers(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
+    from onnx import numpy_helper
+
+    raw = {}
+    for tensor in model.graph.initializer:
+        with _readable(tensor.name, path):
+            raw[tensor.name] = numpy_helper.to_array(tensor, base_dir=str(path.parent))
+    for name, array in raw.items():
+        if array.dtype.kind == "f" and (np.isnan(array).any() or (array.ndim > 1 and np.isinf(array).any())):
+            raise UnusableInput(f"{path}: initializer {name!r} holds NaN or infinite values; expected finite weights")
+    return raw
 
 
 @contextmanager
-def _reading(name: str, path: Path) -> Iterator[None]:
-    """What is wrong with an initializer in a file of unknown make can be anything."""
+def _readable(name: str, path: Path) -> Iterator[None]:
+    """Turn any error about an initializer into one line; a hostile file can raise anything."""
     try:
         yield
     except Exception as error:
@@ -65,8 +80,8 @@ def _reading(name: str, path: Path) -> Iterator[None]:
         ) from None
 
 
-def _along(numbers: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
-    """One number, or one for each place along ``axis``, in a shape that broadcasts."""
+def _broadcastable(numbers: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
+    """Return one number, or one per position along ``axis``, in a shape that broadcasts."""
     shape = [1] * dimensions
     if numbers.size > 1:
         shape[axis] = numbers.size

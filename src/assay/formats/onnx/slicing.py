@@ -1,0 +1,40 @@
+"""Selection of the part of a graph on which one of its values depends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+MAX_NODES = 100_000  # of a graph; a hostile file could hold any number
+
+
+class GraphNode(Protocol):
+    """An operator with the names of the values that it reads and makes."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the values that the node reads."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the values that the node makes."""
+        ...
+
+
+N = TypeVar("N", bound=GraphNode)
+
+
+def nodes_for(nodes: Sequence[N], result: str) -> tuple[list[N], set[str]]:
+    """Return the nodes on which a value depends, and the names of all values that these read or make.
+
+    Args:
+        nodes: The nodes of a graph in the order of computation.
+        result: Name of the value.
+    """
+    wanted, kept = {result}, []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.outputs):
+            kept.append(node)
+            wanted.update(node.inputs)
+    return kept[::-1], wanted

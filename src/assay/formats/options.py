@@ -1,0 +1,43 @@
+"""Options of ``assay.formats.load`` after validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from assay.core.errors import UnusableInput
+from assay.core.options import ModelOptions
+from assay.formats.huggingface.pooling import Pooling, parse_pooling
+from assay.formats.normalization import Normalization
+from assay.formats.shape import Shape, as_length, as_shape
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Options that the user gives for a model. None: the model file decides."""
+
+    arch: str | None = None
+    shape: Shape | None = None  # (C, H, W) of images
+    length: int | None = None  # of texts, in tokens
+    normalization: Normalization | None = None
+    pooling: Pooling | None = None
+
+    @classmethod
+    def parse(cls, options: ModelOptions) -> LoadOptions:
+        """Return the options with checked values; raise UnusableInput for an unusable one."""
+        shape = options.shape
+        length = as_length(shape[0], "shape") if isinstance(shape, Sequence) and len(shape) == 1 else None
+        return cls(
+            arch=options.arch,
+            shape=None if shape is None or length is not None else as_shape(shape, "shape"),
+            length=length,
+            normalization=Normalization.of(options.mean, options.std),
+            pooling=parse_pooling(options.pooling),
+        )
+
+    def refuse_arch(self, what: str) -> None:
+        """Raise UnusableInput if an architecture is given for a model that brings its own."""
+        if self.arch is not None:
+            raise UnusableInput(
+                f"{what}: expected no architecture, the format brings its own; got {self.arch}. Fix: leave it out."
+            )
