@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from assay.detectors.graph.activations import iterate_values
 from assay.detectors.graph.read import ReadableGraph, unwrap
 from assay.nn.inference import forward_batched
-from assay.nn.unit_margin import UNIT
+from assay.nn.unit_margin import TARGET_MARGIN
 
-JUMP = UNIT / 2  # half the median margin of clean samples, in logits
+JUMP = TARGET_MARGIN / 2  # half the median margin of clean samples, in logits
 MIN_JUMPS = 2  # images; the logits of a single image may lie near a step by chance
 MAX_DIFFERENCE = 0.05  # of the span of all logits; another order of rounding causes a thousandth of the span
 
