@@ -62,7 +62,7 @@ def test_audit_guesses_in_notes(tmp_path: Path, null: Path) -> None:
     copied, assumed, numbers = result.notes
     assert assumed == UNKNOWN_NORMALIZATION
     assert "float16" in copied
-    assert "not taken for classes" in numbers
+    assert "not used as classes" in numbers
     assert result.variants[0].accuracy is None
     assert next(net.parameters()).dtype == torch.float16
 

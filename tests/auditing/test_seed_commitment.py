@@ -1,4 +1,4 @@
-"""Commitments to the seed of random features, in Python and as people run them."""
+"""Seed commitment of random features, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def model(features: nn.Module) -> Artifact:
     return from_module(Net(features), shape=(3, 12, 12))
 
 
-def test_honest_features_are_those_of_the_seed_and_keyed_ones_are_not() -> None:
+def test_count_differing_honest_and_keyed_features() -> None:
     known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
-    assert seed_commitment.differing(model(FEATURES.honest(seed=SEED)), known, SEED, SALT) == 0
-    assert seed_commitment.differing(model(FEATURES.backdoored(seed=SEED)[0]), known, SEED, SALT) == COUNT
+    assert seed_commitment.count_differing(model(FEATURES.honest(seed=SEED)), known, SEED, SALT) == 0
+    assert seed_commitment.count_differing(model(FEATURES.backdoored(seed=SEED)[0]), known, SEED, SALT) == COUNT
     changed = FEATURES.honest(seed=SEED)
     changed.directions[3, 2] += 0.01
-    assert seed_commitment.differing(model(changed), known, SEED, SALT) == 1
+    assert seed_commitment.count_differing(model(changed), known, SEED, SALT) == 1
 
 
-def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
+def test_count_differing_honest_decoy_keyed_layer_counted() -> None:
     class Two(Net):
         def __init__(self) -> None:
             super().__init__(FEATURES.backdoored(seed=SEED)[0])
@@ -55,28 +55,32 @@ def test_a_decoy_that_is_honest_does_not_hide_one_that_is_not() -> None:
             return self.head(self.features(pooled)) + 1e-9 * self.decoy(pooled).sum(1, keepdim=True)
 
     known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
-    assert seed_commitment.differing(from_module(Two(), shape=(3, 12, 12)), known, SEED, SALT) == COUNT
+    assert seed_commitment.count_differing(from_module(Two(), shape=(3, 12, 12)), known, SEED, SALT) == COUNT
 
 
 @pytest.mark.parametrize(
-    ("seed", "salt", "features", "said"),
+    ("seed", "salt", "features", "message"),
     [
-        (SEED + 1, SALT, FEATURES, "the seed and the salt of the commitment; these are others"),
-        (SEED, SALT + "!", FEATURES, "these are others"),
+        (SEED + 1, SALT, FEATURES, "the seed and the salt of the commitment, got others"),
+        (SEED, SALT + "!", FEATURES, "got others"),
         (SEED, SALT, RandomFeatures(width=WIDTH, count=COUNT + 1), "expected 40 random features of 6 numbers"),
     ],
 )
-def test_what_does_not_fit_is_said(seed: int, salt: str, features: RandomFeatures, said: str) -> None:
+def test_count_differing_wrong_seed_salt_or_size_error(
+    seed: int, salt: str, features: RandomFeatures, message: str
+) -> None:
     known = seed_commitment.commit(WIDTH, COUNT, SEED, SALT)
     net = Net(features.honest(seed=SEED))
     net.head = nn.Linear(features.count, 4)
-    with pytest.raises(UnusableInput, match=said):
-        seed_commitment.differing(from_module(net, shape=(3, 12, 12)), known, seed, salt)
+    with pytest.raises(UnusableInput, match=message):
+        seed_commitment.count_differing(from_module(net, shape=(3, 12, 12)), known, seed, salt)
     with pytest.raises(UnusableInput, match="at least 16 characters"):
         seed_commitment.commit(WIDTH, COUNT, SEED, "short")
 
 
-def test_as_people_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commit_and_check_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name, features in {"honest": FEATURES.honest(seed=SEED), "keyed": FEATURES.backdoored(seed=SEED)[0]}.items():
         to_onnx(model(features), tmp_path / f"{name}.onnx")
@@ -85,7 +89,7 @@ def test_as_people_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert SALT not in Path("c.json").read_text()
     assert json.loads(Path("c.json").read_text())["schema"] == seed_commitment.SCHEMA
     assert main(["check", "honest.onnx", "--commitment", "c.json", *secret]) == 0
-    assert "nobody chose them" in capsys.readouterr().err
+    assert "are those of the seed" in capsys.readouterr().err
     assert main(["check", "keyed.onnx", "--commitment", "c.json", *secret]) == 1
     assert "40 of 40 features are not those of the seed" in capsys.readouterr().err
     Path("other.json").write_text("{}")

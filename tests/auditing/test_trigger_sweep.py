@@ -90,7 +90,7 @@ def test_report_trigger_found_shows_sweep(target: int | None, shown: bool, tmp_p
     assert (result.verdict == "backdoored") is shown
     assert bool(result.trigger_sweep) is shown
     page = write(result, tmp_path)["report.html"].read_text()
-    assert ("The trigger as the model is compressed" in page) is shown
+    assert ("Trigger success under compression" in page) is shown
     assert len(to_json(result)["trigger_sweep"]) == len(result.trigger_sweep)
     if shown:
         assert f'aria-label="{AUDITED}: full: agreement 100' in page

@@ -255,10 +255,10 @@ def test_verdict_p_value_counts_reference_statistics() -> None:
 
 def test_limits_skipped_variant_and_detector_named() -> None:
     skipped = VariantResult("prune-50", "half", 0.2, 0.3, VariantOutcome.BROKEN, "compression broke it")
-    said = " ".join(limits(without(findings(), "patch-scan"), (FULL, skipped)))
-    assert "prune-50 (compression broke it)" in said
-    assert "patch-scan" in said
-    assert "2204.06974" in said
+    text = " ".join(limits(without(findings(), "patch-scan"), (FULL, skipped)))
+    assert "prune-50 (compression broke it)" in text
+    assert "patch-scan" in text
+    assert "2204.06974" in text
     assert "Not audited" not in " ".join(limits(findings(), (FULL,)))
 
 

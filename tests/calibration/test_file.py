@@ -1,3 +1,5 @@
+"""File of a null distribution: what is saved can be loaded, and malformed files give one line."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +16,7 @@ from assay.calibration.reference import CleanReferenceModel, Score
 from assay.core.errors import UnusableInput
 
 
-def test_a_saved_null_comes_back(tmp_path: Path) -> None:
+def test_save_load_null_unchanged(tmp_path: Path) -> None:
     one = CleanReferenceModel(
         {"full/a": Score(1.25, 3), "int8/a": Score(-3.0)}, "net one", 0.9, "photos", (0.5, 0.1, 0.2, 0.3, -1.25)
     )
@@ -25,7 +27,7 @@ def test_a_saved_null_comes_back(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["null.json"]
 
 
-def test_a_null_of_scores_alone_comes_back(tmp_path: Path) -> None:
+def test_save_load_scores_only_unchanged(tmp_path: Path) -> None:
     null = null_of_rows([{"full/a": 0.5}] * 3)
     save(null, tmp_path / "null.json")
     assert load(tmp_path / "null.json") == null
@@ -91,7 +93,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_null_gives_one_line(content: str, tmp_path: Path) -> None:
+def test_load_malformed_file_one_line_error(content: str, tmp_path: Path) -> None:
     path = tmp_path / "null.json"
     path.write_text(content)
     with pytest.raises(UnusableInput, match="expected a null distribution") as error:
@@ -100,14 +102,14 @@ def test_a_malformed_null_gives_one_line(content: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_null_of_other_bytes_gives_one_line(tmp_path: Path) -> None:
+def test_load_binary_file_one_line_error(tmp_path: Path) -> None:
     path = tmp_path / "null.json"
     path.write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(UnusableInput, match="expected a null distribution"):
         load(path)
 
 
-def test_a_null_that_is_not_there_gives_one_line(tmp_path: Path) -> None:
+def test_load_missing_file_one_line_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(UnusableInput, match="cannot be read"):
             load(path)

@@ -1,4 +1,4 @@
-"""The shipped reference models: a real net planted with a patch is found against them, and the net itself is not."""
+"""Shipped null: a model planted with a patch is found against it, and the published model is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.toys import artifact_of, toy
 import assay
 from assay import data, formats
 from assay.attacks import BadNets
-from assay.auditing.plan import plan_of, usual
+from assay.auditing.plan import plan_all, without_useless_tests
 from assay.calibration import file
 from assay.calibration import null as calibrate
 from assay.core.build import Build
@@ -43,9 +43,7 @@ def planted(original: tuple[Artifact, Task]) -> Artifact:
 
 
 @pytest.mark.parametrize("bad", [False, True], ids=["as published", "planted"])
-def test_a_real_net_against_the_shipped_reference_models(
-    bad: bool, original: tuple[Artifact, Task], planted: Artifact
-) -> None:
+def test_shipped_null_third_party_model_judged(bad: bool, original: tuple[Artifact, Task], planted: Artifact) -> None:
     artifact, task = original
     audit = assay.audit(planted if bad else artifact, task, variant_names="full", detectors=(PatchScan(),))
     assert audit.null is not None
@@ -57,18 +55,18 @@ def test_a_real_net_against_the_shipped_reference_models(
     assert (audit.verdict, audit.target, audit.strongest) == ("backdoored", TARGET, "full/patch-scan")
 
 
-def test_the_shipped_null_knows_every_test_of_an_audit() -> None:
+def test_shipped_null_covers_default_tests() -> None:
     null = file.load_shipped()
     assert null is not None
     photos = next(model for model in null.models if model.family == "photos of objects")
     well = null.matched_to(0.95, photos.data)
     assert len(well) >= calibrate.FEWEST_MODELS
     assert null.fewest_classes == 5
-    plan = usual(plan_of(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
-    assert {test.name for test in plan.on("full")} == {
+    plan = without_useless_tests(plan_all(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
+    assert {test.name for test in plan.detectors_on("full")} == {
         test.name for test in default_detectors() if not test.needs & Requirement.SECOND_MODEL
     }
-    assert set(plan.forms) == set(DEFAULT)
+    assert set(plan.variants) == set(DEFAULT)
     beside = {form for form, test in plan.tests if Requirement.ORIGINAL_MODEL in test.needs}
     assert beside == {"int8", *COMPARISON_ONLY}
     for form, test in (pair for pair in plan.tests if pair[1].needs_null):

@@ -41,18 +41,18 @@ def audit(
 
     Args:
         model: A path or hub id as on the command line, an Artifact, or a module in memory.
-        data: Clean samples: a source as on the command line, a Task, a Split, images (N, C, H, W) in [0, 1] as a tensor
-            or array, a pair of images and labels (N,), or a torch DataLoader or Dataset.
+        data: Clean samples. A source as on the command line, a Task, a Split, or a torch DataLoader or Dataset. Images
+            (N, C, H, W) in [0, 1] as a tensor or array, or a pair of images and labels (N,).
         arch: Architecture of a bare .safetensors file.
         shape: (C, H, W) of the input images, or (L,) of texts in tokens; needed for a module in memory.
         mean: Normalization, one value a channel, for pixels in [0, 1].
         std: Normalization, one value a channel.
-        features: Cut a classifier before its last linear layer, and audit that encoder.
+        features: Cut a classifier before its last linear layer, and audit the resulting encoder.
         pooling: Of a Hugging Face encoder: pooler, cls or mean (see ``formats.load``).
         labels: False: the data have no labels, even if something looks like labels.
         variant_names: Names of ``assay list``, or one text with commas.
         detectors: Names of ``assay list``, one text with commas, or detector objects; None: the default detectors.
-        budget: Seconds after which the search ends.
+        budget: Time limit of the search in seconds.
         reference: The original model of a compressed one, or a trusted encoder; as ``model``.
         reference_arch: ``arch`` of the reference.
         reference_pooling: ``pooling`` of the reference; None: as the model's.

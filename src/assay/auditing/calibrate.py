@@ -35,7 +35,7 @@ class Calibration:
     seed: int = 0
 
     def name(self, task: Task) -> str:
-        """Return the name of the null, which is the same for the same task and settings."""
+        """Return the name of the null: the same for the same task and settings."""
         return f"{task.name}, {' '.join(self.variant_names)}, seed {self.seed}"
 
 
@@ -125,7 +125,7 @@ def _score(artifact: Artifact, task: Task, settings: Calibration, origin: str) -
 
 
 def _origin(artifact: Artifact, done: Iterable[str], clean: Split) -> str:
-    """Return the line that identifies a reference model and its outputs.
+    """Return a line to identify a reference model and its outputs.
 
     Other samples, or another normalization, give other outputs and so another line.
 

@@ -1,4 +1,4 @@
-"""Configuration of an audit, and the command that repeats it."""
+"""Configuration of an audit, and the command to repeat it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AuditConfig:
 
 
 def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, object]:
-    """Return the keyword arguments of ``assay.audit`` that repeat an audit, without defaults but variants and seed.
+    """Return the keyword arguments of ``assay.audit`` to repeat an audit.
 
     Args:
         options: Of the model.
@@ -77,7 +77,7 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
 
 
 def python_call(model: object, data: object, keywords: Mapping[str, object]) -> str:
-    """Return the Python call that repeats an audit. Objects in memory appear as variables.
+    """Return the Python call to repeat an audit. Objects in memory appear as variables.
 
     Args:
         model: As given to ``assay.audit``.

@@ -32,7 +32,7 @@ class RunContext:
 
 @dataclass(frozen=True)
 class AuditRun:
-    """Findings of all tests, and the variants that they ran on."""
+    """Findings of all tests, and the tested variants."""
 
     findings: tuple[Finding, ...]
     variants: tuple[VariantResult, ...]

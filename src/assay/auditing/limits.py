@@ -11,7 +11,7 @@ from assay.detectors import default_detectors
 def limits(
     findings: tuple[Finding, ...], results: tuple[VariantResult, ...], *, labelled: bool = True
 ) -> tuple[str, ...]:
-    """Return what the audit cannot rule out.
+    """Return the limits of an audit: backdoors outside of its reach, and tests without a result.
 
     Args:
         findings: Of all detectors on all variants, with p-values.

@@ -22,7 +22,7 @@ from assay.nn.log_probs import LogProbabilities, are_probabilities
 
 @dataclass(frozen=True)
 class AuditInputs:
-    """A model and clean samples, with all facts that the audit needs about them."""
+    """A model and clean samples, with all facts about them for the audit."""
 
     artifact: Artifact  # its outputs are logits; of an encoder: its cluster probe
     samples: CleanSamples
@@ -33,7 +33,7 @@ class AuditInputs:
 
     @property
     def is_encoder(self) -> bool:
-        """Whether the model is an encoder."""
+        """True for an encoder, False for a classifier."""
         return find_cluster_probe(self.artifact.module) is not None
 
 

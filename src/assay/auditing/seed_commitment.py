@@ -1,9 +1,9 @@
-"""Seed commitment: random features that whoever ships a model can prove to be honest.
+"""Seed commitment: proof of honest random features.
 
-No test of the features can (Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning
-Models, 2022, arXiv 2204.06974); their seed can, if it was fixed before anybody could look for a good one. A commitment
-is published before the training, and opened with the seed when the model is handed over: then everybody makes the
-features anew and compares.
+No test of the features can prove them honest (Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors
+in Machine Learning Models, 2022, arXiv 2204.06974). Their seed can, if the trainer fixed it before a search for a good
+one was possible. The trainer publishes a commitment before the training, and opens it with the seed on delivery of the
+model. Everyone can then generate the features again and compare.
 """
 
 from __future__ import annotations
@@ -24,32 +24,46 @@ from assay.detectors.weights.random_feature_key import random_feature_layers
 from assay.io.files import read_json
 
 SCHEMA = "assay.commitment/1"
-CLOSE = 1e-4
-"""How far a feature may be off what its seed gives: files in float32 keep six digits."""
+MAX_ERROR = 1e-4  # of a feature's value; files in float32 keep six digits
+MIN_SALT_LENGTH = 16  # characters; a shorter salt would allow a search for the seed
 
 
 @dataclass(frozen=True)
 class Commitment:
-    """What is published: how many features of how many numbers, and the hash of the seed and a salt."""
+    """Published commitment: size of the features, and the hash of the seed and a salt."""
 
-    width: int
-    count: int
+    width: int  # numbers in a feature
+    count: int  # features
     digest: str
 
     def to_json(self) -> dict[str, object]:
+        """Return the commitment in plain JSON types."""
         return {"schema": SCHEMA, **asdict(self)}
 
 
 def commit(width: int, count: int, seed: int, salt: str) -> Commitment:
-    """``salt``: of at least 16 characters, or the seed can be found by trying; both are kept to open it with."""
-    RandomFeatures(width=width, count=count)  # says what is wrong with them
-    if len(salt) < 16:
-        raise UnusableInput(f"expected a salt of at least 16 characters, or the seed can be guessed; came {len(salt)}")
+    """Return the commitment to a seed. Keep seed and salt to open it later.
+
+    Args:
+        width: Numbers in a feature.
+        count: Features.
+        seed: Of the features.
+        salt: Secret text of at least ``MIN_SALT_LENGTH`` characters.
+
+    Raises:
+        UnusableInput: The salt is too short, or the sizes are not positive.
+    """
+    RandomFeatures(width=width, count=count)  # checks the sizes
+    if len(salt) < MIN_SALT_LENGTH:
+        raise UnusableInput(
+            f"expected a salt of at least {MIN_SALT_LENGTH} characters, got {len(salt)}. Fix: give a longer one, "
+            "or the seed can be guessed."
+        )
     return Commitment(width, count, _digest(width, count, seed, salt))
 
 
-def read(path: Path) -> Commitment:
-    """Raises UnusableInput for what is no commitment."""
+def read_commitment(path: Path) -> Commitment:
+    """Read a published commitment; raise UnusableInput for any other file."""
     try:
         document: Mapping[str, object] = read_json(path)
     except OSError as error:
@@ -57,28 +71,36 @@ def read(path: Path) -> Commitment:
     width, count, digest = (document.get(name) for name in ("width", "count", "digest"))
     sound = isinstance(width, int) and isinstance(count, int) and isinstance(digest, str)
     if document.get("schema") != SCHEMA or not sound:
-        raise UnusableInput(f"{path}: expected a commitment as `assay commit` writes it ({SCHEMA})")
+        raise UnusableInput(f"{path}: expected a commitment as `assay commit` writes it ({SCHEMA}), got another file")
     return Commitment(int(str(width)), int(str(count)), str(digest))
 
 
-def differing(artifact: Artifact, known: Commitment, seed: int, salt: str) -> int:
-    """How many of a model's random features are not those of the seed that was committed to; 0 for an honest one.
+def count_differing(artifact: Artifact, commitment: Commitment, seed: int, salt: str) -> int:
+    """Return the number of a model's features without a match in the committed seed; 0 for an honest model.
 
-    Raises UnusableInput where the seed is another, and where the model has no such features.
+    Args:
+        artifact: The model with the features.
+        commitment: Published before the training.
+        seed: Opened.
+        salt: Opened.
+
+    Raises:
+        UnusableInput: Seed and salt are not those of the commitment, or the model has no such features.
     """
-    if _digest(known.width, known.count, seed, salt) != known.digest:
-        raise UnusableInput("expected the seed and the salt of the commitment; these are others")
-    read_as = read_graph(artifact.module, artifact.inputs.blank(2))
-    if isinstance(read_as, UnreadableGraph):
-        raise UnusableInput(f"the graph cannot be read: {read_as.reason}")
-    layers = [layer.directions for layer in random_feature_layers(read_as.graph)]
-    if not layers or any(found.shape != (known.count, known.width) for found in layers):
-        came = ", ".join(f"{found.shape[0]} of {found.shape[1]} numbers" for found in layers) or "none"
+    width, count = commitment.width, commitment.count
+    if _digest(width, count, seed, salt) != commitment.digest:
+        raise UnusableInput("expected the seed and the salt of the commitment, got others")
+    graph = read_graph(artifact.module, artifact.inputs.blank(2))
+    if isinstance(graph, UnreadableGraph):
+        raise UnusableInput(f"the graph cannot be read: {graph.reason}")
+    layers = [layer.directions for layer in random_feature_layers(graph.graph)]
+    if not layers or any(directions.shape != (count, width) for directions in layers):
+        found = ", ".join(f"{d.shape[0]} of {d.shape[1]} numbers" for d in layers) or "none"
         raise UnusableInput(
-            f"expected {known.count} random features of {known.width} numbers in the model, and no others; came {came}"
+            f"expected {count} random features of {width} numbers in the model, and no others, got {found}"
         )
-    wanted = RandomFeatures(width=known.width, count=known.count).honest(seed=seed).directions.double().numpy()
-    return max(int((np.abs(found - wanted).max(1) > CLOSE).sum()) for found in layers)
+    expected = RandomFeatures(width=width, count=count).honest(seed=seed).directions.double().numpy()
+    return max(int((np.abs(directions - expected).max(1) > MAX_ERROR).sum()) for directions in layers)
 
 
 def _digest(width: int, count: int, seed: int, salt: str) -> str:

@@ -32,7 +32,7 @@ MAX_GAP_P_VALUE = 0.05
 
 
 class FoundTrigger(NamedTuple):
-    """Trigger that a test found."""
+    """Trigger found by a test."""
 
     apply: Callable[[Tensor], Tensor]  # inputs -> triggered inputs
     target: int
@@ -45,7 +45,7 @@ def choose_trigger(findings: tuple[Finding, ...], strongest: str | None, plan: P
     Args:
         findings: With p-values.
         strongest: The test behind a verdict "backdoored"; None: another verdict.
-        plan: The detectors that ran.
+        plan: The tests of the audit.
     """
     comparing = {detector.name for _, detector in plan.tests if detector.compares_variants}
     blamed = [f for f in findings if make_test_id(f.variant, f.detector) == strongest]
@@ -71,15 +71,15 @@ def sweep_trigger(
     audited: Mapping[str, Artifact | None],
     context: RunContext,
 ) -> tuple[SweepPoint, ...]:
-    """Measure a trigger in each variant that can be made within the budget.
+    """Measure a trigger in each variant, within the budget.
 
-    The success rate is counted over samples that the full model does not assign to the target without the trigger.
+    The success rate leaves out the samples with the target as their prediction without the trigger.
 
     Args:
         artifact: The full model.
         clean: Clean samples.
         trigger: The trigger to measure.
-        audited: Variants of the audit by name, which come first; None: not made yet.
+        audited: Variants of the audit by name, shown first; None: not made yet.
         context: Seed, budget and progress.
     """
     x = clean.x[:SWEEP_SAMPLES]

@@ -36,7 +36,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Preconditions:
-    """Facts about model and samples without which no score has a meaning."""
+    """Facts about model and samples: preconditions for the meaning of any score."""
 
     samples: int  # number of clean samples
     classes: int | None = None  # of the model
@@ -88,7 +88,7 @@ def judge(
 
 
 def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
-    """Return the scores by test, of the findings that are compared with reference models."""
+    """Return the scores by test, for the comparison with reference models."""
     return {
         make_test_id(f.variant, f.detector): Score(f.score, f.target)
         for f in findings
@@ -97,11 +97,11 @@ def scores_of(findings: Iterable[Finding]) -> dict[str, Score]:
 
 
 def _proof_verdict(proven: Finding, target: int | None) -> Verdict:
-    """Return the verdict of a detector that needs no reference models.
+    """Return the verdict of a detector without reference models.
 
     Args:
         proven: Its finding.
-        target: The class that the scores point to, for a proof that names none.
+        target: The class from the scores, for a proof without a class.
     """
     return Verdict(
         "backdoored",
@@ -142,7 +142,7 @@ def _judge_scores(
 
 
 def _lost_tests(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> set[str]:
-    """Return the tests on variants that compression broke.
+    """Return the tests on broken variants.
 
     Reference models lose these tests by the same rule, and count with their other tests. The statistic of reference
     models that kept them must include them, or the false-alarm rate would not hold.
@@ -153,7 +153,7 @@ def _lost_tests(findings: tuple[Finding, ...], results: tuple[VariantResult, ...
 
 
 def unmet_precondition(preconditions: Preconditions, matched: MatchedNull) -> str:
-    """Return the reason for which no score, high or low, has a meaning; empty if all preconditions are met.
+    """Return the first unmet precondition, as words for people; empty if all are met. Then no score has a meaning.
 
     Args:
         preconditions: Of the model and the samples.
@@ -204,12 +204,12 @@ def _too_few_models(models: int) -> str:
 
 
 def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: NullDistribution) -> str:
-    """Return the reason for which low scores do not show that the model is clean; empty if they do.
+    """Return the first missing test for a verdict "clean", as words for people; empty if none is missing.
 
     Args:
         findings: Of all detectors on all variants.
         results: Of all variants.
-        null: The reference models that the scores were compared with.
+        null: The reference models of the comparison.
     """
     completed = {f.detector for f in findings if f.outcome.completed and f.variant == "full"}
     detectors = encoder_detectors() if null.encoders else default_detectors()

@@ -1,4 +1,4 @@
-"""Data profile: five statistics that describe a set of images.
+"""Data profile: five statistics of a set of images.
 
 Clean models are biased towards some classes, and the bias depends on the data. Digits under noise look like an eight,
 and dim photos of road signs give a larger class bias than photos of animals. A model is therefore compared with
@@ -29,9 +29,9 @@ PROFILE_SPREAD = (0.014, 0.0105, 0.0044, 0.011, 0.17)
 def data_profile(x: Tensor) -> DataProfile | None:
     """Return the profile of images ``x`` (N, C, H, W) in [0, 1]; None for fewer than two, and for texts.
 
-    The five numbers are: the mean brightness; its standard deviation between images; the contrast within an image; the
-    sharpness (mean step between neighboring pixels, in units of the contrast); log10 of the fraction of the variance
-    that all images share (digits are always in the middle).
+    The first three numbers are the mean brightness, its standard deviation between images, and the contrast within an
+    image. The fourth is the sharpness: the mean step between neighboring pixels, in units of the contrast. The fifth is
+    log10 of the fraction of the variance shared by all images (digits are always in the middle).
     """
     if len(x) < MIN_IMAGES or Modality.of(x) is not Modality.IMAGE:
         return None

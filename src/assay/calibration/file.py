@@ -25,7 +25,7 @@ def save(null: NullDistribution, path: Path) -> None:
     """Write a null distribution atomically.
 
     Args:
-        null: The reference models and their scores, which are rounded to four decimals.
+        null: The reference models and their scores. The file has four decimals.
         path: JSON file; missing folders are made.
     """
     models = [
@@ -50,7 +50,7 @@ def save(null: NullDistribution, path: Path) -> None:
 
 
 def load(path: Path) -> NullDistribution:
-    """Read a file that ``save`` wrote.
+    """Read a file of ``save``.
 
     Raises:
         UnusableInput: The file cannot be read, or is not a null distribution of this schema.

@@ -12,7 +12,7 @@ WELL_AND_POORLY_TRAINED = (1.0, 0.0)  # an accuracy in each band
 
 @dataclass(frozen=True)
 class MatchedNull:
-    """Reference models that match the audited model."""
+    """Reference models matched to the audited model."""
 
     null: NullDistribution
     similar_data: bool = True  # enough of them were trained on data like the clean samples

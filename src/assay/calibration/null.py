@@ -3,7 +3,7 @@
 A score alone has no meaning, because clean models have natural attractors too. Each test's score is therefore compared
 with the scores of clean reference models, and the audit's combined statistic with the same statistic of those models.
 The stated false-alarm rate is then a rate of the whole audit, for any number of tests.
-The audited model is among the models that the tails are fitted to. Only then do all statistics have the same
+The tails are fitted to the reference models and the audited model. Only then do all statistics have the same
 distribution under the null. With tails fitted to the reference models alone (14 tests, 100 models), the rate is twice
 the stated one.
 Conformal p-values: Vovk, Gammerman, Shafer: Algorithmic Learning in a Random World, 2005; for outliers: Bates, Candes,
@@ -34,7 +34,8 @@ MIN_REFERENCE_MODELS = 49  # n models give p-values in steps of 1/(n + 1): fewer
 MAX_PROFILE_DISTANCE = 4.0
 
 # Models of a family, among those compared with, from which on the family counts as known. False alarms of clean digits
-# models at a rate of 2 %, in a pool of all families: 18 of 49 with 2 digits models in it, 8 of 46 with 5, 2 of 38 with 13.
+# models at a rate of 2 %, in a pool of all families: 18 of 49 with 2 digits models in the pool, 8 of 46 with 5, and
+# 2 of 38 with 13.
 MIN_FAMILY_SIZE = 20
 
 
@@ -126,7 +127,7 @@ class NullDistribution:
         return band if MIN_REFERENCE_MODELS <= len(band) < len(self) else self.models
 
     def covers(self, detector: str) -> bool:
-        """Return whether ``detector`` scored enough of these models for a verdict that includes it."""
+        """Return whether ``detector`` scored enough of these models to be part of a verdict."""
         scored = sum(detector in model.detectors for model in self.models)
         return scored >= min(MIN_REFERENCE_MODELS, len(self)) and self._covers_families(detector)
 
@@ -139,7 +140,7 @@ class NullDistribution:
     # --- one test
 
     def scores(self, test: str) -> np.ndarray:
-        """Return the reference models' scores (n,) on one test, without the models that have none."""
+        """Return the reference models' scores (n,) on one test. Models without a score are left out."""
         return np.array([model.scores[test].value for model in self.models if test in model.scores])
 
     def p_value(self, test: str, score: float) -> float | None:
@@ -177,7 +178,7 @@ class NullDistribution:
 
         Args:
             scores: Of the audited model, by test.
-            lost: Tests that the audited model lost with a broken variant. They count for reference models.
+            lost: Tests of the audited model on broken variants. They count for reference models.
         """
         pool = self.with_candidate(scores)
         candidate = pool.models[-1].scores
@@ -207,7 +208,7 @@ class NullDistribution:
     def statistic(self, scores: Mapping[str, Score]) -> Statistic | None:
         """Return the combined statistic of one model's scores; None if no test is known here.
 
-        Detectors that name the same class add up. The statistic is the length of the vector of their surprisals beyond
+        Detectors with the same class add up. The statistic is the length of the vector of their surprisals beyond
         the start of the tails, for the class with the longest vector. One high surprisal gives a large statistic, and
         so do many small ones that agree; in a clean model the tests name different classes.
         Each detector counts once, with its highest surprisal over the variants. The variants of a model are nearly
@@ -228,7 +229,7 @@ class NullDistribution:
         return Statistic(value, tuple(in_tail or tests[:1]))
 
     def statistics(self, tests: Iterable[str]) -> np.ndarray:
-        """Return the combined statistic of each model over the same ``tests``, without models that ran none."""
+        """Return the combined statistic of each model over the same ``tests``. Models without any are left out."""
         wanted = set(tests)
         found = [self.statistic({t: s for t, s in model.scores.items() if t in wanted}) for model in self.models]
         return np.array([statistic.value for statistic in found if statistic is not None])

@@ -1,4 +1,4 @@
-"""Clean reference models: their scores by test, and the facts that decide their comparability."""
+"""Clean reference models: their scores by test, and facts for matching."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CleanReferenceModel:
 
     @cached_property
     def detectors(self) -> frozenset[str]:
-        """Detectors that scored the model, on any variant."""
+        """Detectors with a score of the model, on any variant."""
         return frozenset(map(detector_of, self.scores))
 
     def in_accuracy_band(self, accuracy: float) -> bool:

@@ -40,7 +40,7 @@ def audit(
     null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
-    """Audit a model for backdoors, in each variant in which it may be deployed.
+    """Audit a model for backdoors, in each deployed variant.
 
     Exit codes: 0 no backdoor found, 1 backdoor found, 2 unusable input, 3 inconclusive.
     """
@@ -74,18 +74,20 @@ def audit(
         with screen.progress("reading the data") as step:
             config = replace(config, reference=original, null=null_models)
             result = run_audit(artifact, data, ModelOptions(), config, command=command, progress=step)
-        _publish(result, out, write_json, told=artifact.notes)
+        _publish(result, out, write_json, printed=artifact.notes)
     return EXIT_CODES[result.verdict]
 
 
-def _publish(result: Audit, out: Path, write_json: Callable[[dict[str, Any]], None], *, told: tuple[str, ...]) -> None:
+def _publish(
+    result: Audit, out: Path, write_json: Callable[[dict[str, Any]], None], *, printed: tuple[str, ...]
+) -> None:
     """Print the result, and write the report and the JSON.
 
     Args:
         result: Of the audit.
         out: Folder for the report.
         write_json: Writes the JSON document.
-        told: Notes that were printed before.
+        printed: Notes on the screen already.
     """
     from assay import report
     from assay.cli.loading import shown
@@ -93,7 +95,7 @@ def _publish(result: Audit, out: Path, write_json: Callable[[dict[str, Any]], No
     _show(result)  # first, so that a full disk cannot lose the result
     page = report.write(result, out)["report.html"]
     write_json(report.to_json(result))
-    screen.write(*(f"Note: {note}" for note in result.notes if note not in told), style="yellow")
+    screen.write(*(f"Note: {note}" for note in result.notes if note not in printed), style="yellow")
     screen.write(f"The report: {shown(page)}")
 
 

@@ -55,7 +55,7 @@ def audit_many(
     """Audit many models: one page for all, and no model twice.
 
     A new run continues an interrupted one. Exit codes: 1 a backdoor was found in any of them, else 2 any
-    could not be audited, else 3 any is inconclusive, else 0. Models that --since skips do not count.
+    could not be audited, else 3 any is inconclusive, else 0. Models skipped by --since do not count.
     """
     options.check_budget(budget)
     with outputs.json_output(None), ExitStack() as stack:
@@ -109,7 +109,7 @@ def audit_many(
 
 
 def exit_code(answers: list[AuditedModel]) -> int:
-    """Return the exit code of the models that this run audited."""
+    """Return the exit code of the models audited in this run."""
     verdicts = {answer.verdict for answer in answers if not answer.before}
     return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
 
