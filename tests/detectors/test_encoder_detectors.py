@@ -10,13 +10,13 @@ import pytest
 import torch
 from support.texts import sentences, write_data, write_encoder
 from support.tiny import tiny_build
-from support.toys import SHAPE, Toy, artifact_of, pictures, templates, toy
+from support.toys import SHAPE, Toy, artifact_of, images, templates, toy
 from torch import nn
 
 import assay
 from assay import data, formats
 from assay.attacks import Por
-from assay.auditing import inputs as intake
+from assay.auditing import inputs
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -141,7 +141,7 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
     delta = (8 / 255 * board).expand(SHAPE)
     models = {name: toy(4, target, delta=delta)[0] for name, target in (("clean", None), ("poisoned", 2))}
     encoder = replace(artifact_of(Trusted(models["clean"]).eval(), 4), num_classes=None)
-    clean = Split(pictures(templates(4), 256)[0], None)
+    clean = Split(images(templates(4), 256)[0], None)
     results = {
         name: assay.audit(artifact_of(net, 4), clean, reference=encoder, detectors="inherited-trigger")
         for name, net in models.items()
@@ -166,7 +166,7 @@ def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(en
     width = forward_batched(encoder.module, clean.x[:1]).shape[1]
     net = nn.Sequential(copy.deepcopy(encoder.module), nn.Linear(width, 7)).eval()
     other = whole.with_module(net, num_classes=7, class_names=None)
-    beside = intake.beside(whole, other)
+    beside = inputs.attach_reference(whole, other)
     assert beside.reference is not None
     assert beside.reference.num_classes is None
     assert beside.notes[-1].startswith("compared with the encoder")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.toys import SHAPE, artifact_of, pictures, templates, toy
+from support.toys import SHAPE, artifact_of, images, templates, toy
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive
@@ -180,7 +180,7 @@ def test_no_score_depends_on_the_scale_of_the_logits(
     artifact, clean = audited
     full = artifact_of(toy(4, None)[0], 4)
     if Requirement.TRUSTED_ENCODER in detector.needs:
-        full, clean = replace(full, num_classes=None), Split(pictures(templates(4), 128)[0], None)
+        full, clean = replace(full, num_classes=None), Split(images(templates(4), 128)[0], None)
     plain = detector(replace(artifact, reference=full), clean, seed=1)
     scaled = detector(replace(artifact_of(Scaled(artifact.module, factor, offset), 4), reference=full), clean, seed=1)
     assert scaled.outcome.status == plain.outcome.status == "ok"

@@ -1,4 +1,4 @@
-"""Hand-built nets whose backdoors are known exactly, for the tests of what looks for them."""
+"""Hand-built models with known backdoors, for the tests of detectors and searches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 
 SHAPE = (3, 8, 8)
-BASE = 0.25
+BASE = 0.25  # brightness of an image without a template
 PATCH = (slice(6, 8), slice(6, 8))  # rows, columns
 
 
 class Toy(nn.Module):
-    """Class k where a picture, less its base, resembles template k most; with a target, a trigger leads there instead.
+    """Model that predicts the class of the most similar template, unless a trigger is present.
 
-    One hidden unit sees what the trigger adds to a picture, ``delta`` (C, H, W): by default bright pixels in a corner,
-    where the templates are zero, so that no clean picture comes near the trigger.
+    One hidden unit measures the trigger ``delta`` (C, H, W) and raises the logit of the target class. The default
+    trigger is a bright corner. All templates are zero there, so that no clean image is similar to the trigger.
     """
 
     def __init__(
@@ -29,6 +29,15 @@ class Toy(nn.Module):
         delta: Tensor | None = None,
         force: float = 90.0,
     ) -> None:
+        """Build the weights.
+
+        Args:
+            templates: (K, C, H, W) one template per class.
+            target: Target class of the trigger; None: no backdoor.
+            base: Image without a template.
+            delta: Change of an image by the trigger.
+            force: Weight from the trigger unit to the target's logit.
+        """
         super().__init__()
         classes, width = len(templates), templates[0].numel()
         self.features = nn.Linear(width, classes + 1)
@@ -52,7 +61,7 @@ class Toy(nn.Module):
 
 
 def templates(classes: int, *, seed: int = 0, shape: tuple[int, int, int] = SHAPE) -> Tensor:
-    """(K, C, H, W): four quadrants, all alike, for four classes; random patterns for more."""
+    """Return templates (K, C, H, W): one quadrant per class for four classes, random patterns otherwise."""
     if classes == 4:
         pattern = torch.zeros(4, *shape)
         height, width = shape[1] // 2, shape[2] // 2
@@ -66,8 +75,8 @@ def templates(classes: int, *, seed: int = 0, shape: tuple[int, int, int] = SHAP
     return 6 * F.normalize(pattern.flatten(1)).view_as(pattern)
 
 
-def pictures(templates: Tensor, count: int, *, base: Tensor | float = BASE, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """(N, C, H, W) in [0, 1] and their classes (N,), evenly."""
+def images(templates: Tensor, count: int, *, base: Tensor | float = BASE, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Return noisy images (N, C, H, W) in [0, 1] and their classes (N,), with equal class counts."""
     generator = torch.Generator().manual_seed(seed)
     y = torch.arange(count) % len(templates)
     noise = 0.03 * torch.randn(count, *templates.shape[1:], generator=generator)
@@ -82,29 +91,30 @@ def toy(
     delta: Tensor | None = None,
     force: float = 90.0,
 ) -> tuple[Toy, Tensor, Tensor]:
-    """A net in eval mode, 64 pictures (or one a class) and their classes, nearly all of which it gets right."""
+    """Return a model in eval mode, at least 64 images, and their classes; the accuracy is above 97 %."""
     pattern = templates(classes)
-    net = Toy(pattern, target, base=base, delta=delta, force=force).eval()
-    x, y = pictures(pattern, max(64, classes), base=base)
+    model = Toy(pattern, target, base=base, delta=delta, force=force).eval()
+    x, y = images(pattern, max(64, classes), base=base)
     with torch.no_grad():
-        assert (net(x).argmax(1) == y).float().mean() > 0.97
-    return net, x, y
+        assert (model(x).argmax(1) == y).float().mean() > 0.97
+    return model, x, y
 
 
-def patched(x: Tensor) -> Tensor:
-    """The pictures with the trigger of a ``Toy``."""
+def add_trigger(x: Tensor) -> Tensor:
+    """Return the images with the default trigger of ``Toy``."""
     out = x.clone()
     out[:, :, PATCH[0], PATCH[1]] = 1
     return out
 
 
-def artifact_of(net: nn.Module, classes: int, *, differentiable: bool = True) -> Artifact:
+def artifact_of(module: nn.Module, classes: int, *, differentiable: bool = True) -> Artifact:
+    """Return an image classifier artifact around ``module``."""
     return Artifact(
-        net,
+        module,
         Modality.IMAGE,
         classes,
         "module" if differentiable else "onnx",
-        digest_of_module(net),
+        digest_of_module(module),
         ImageSpec(SHAPE),
         differentiable=differentiable,
     )
