@@ -12,15 +12,15 @@ def gap_table(result: Result, title: str) -> list[str]:
     """A row a model; ``result`` as benchmarks/run.py compression_gap writes it."""
     ours, plain = (f"AUC {area(result[name])}" if result[name] else "" for name in ("auc", "auc_neural_cleanse"))
     said = (
-        f"{result['clean']} clean models, {result['planted']} with an attack that sleeps, {result['working']} of which "
-        "do (ASR 10 % at most, CA 10 points below the clean twin at most) and wake (ASR 80 % at least) in a form that "
-        "still agrees with the model on 85 % of the pictures; the rest are failed attacks. By this test alone, against "
+        f"{result['clean']} clean models, {result['planted']} with a compression-activated attack, {result['working']} of which "
+        "are valid: ASR at most 10 % and CA at most 10 points below the clean control in full precision, ASR at least 80 % in "
+        "a variant with 85 % agreement. The rest are failed attacks. By this test alone, against "
         f"{result['reference_models']} reference models: "
         f"false alarms {counted(result['false_alarms'], result['clean'])}; "
         f"found {counted(result['found'], result['working'])}, {result['right_target']} with the right target. {ours}; "
         f"of Neural Cleanse on the full-precision model {plain}."
     )
-    columns = ["model", "full: CA, ASR", "wakes in: CA, ASR", "statistic", "found in", "target (planted)"]
+    columns = ["model", "full: CA, ASR", "active in: CA, ASR", "statistic", "found in", "target (planted)"]
     rows = []
     for name, model in result["models"].items():
         judged = result["judged"].get(name)
@@ -52,11 +52,11 @@ def _rates(row: Result) -> str:
 
 
 def deployers_table(result: Result, title: str) -> list[str]:
-    """A row a form, a column a model: CA and ASR, and ASR of the same trigger in the clean twin."""
+    """A row a form, a column a model: CA and ASR, and ASR of the same trigger in the clean control."""
     models = result["models"]
     forms = dict.fromkeys(form for model in models.values() for form in model["forms"])
     rows = [[form, *(_three(model["forms"].get(form)) for model in models.values())] for form in forms]
-    said = "CA / ASR / ASR of the same trigger in the clean twin, in percent."
+    said = "CA / ASR / ASR of the same trigger in the clean control, in percent."
     return [f"**{title}** {said}", "", *grid(["form", *models], rows), ""]
 
 
@@ -87,6 +87,6 @@ def paper_table(result: Result, title: str) -> list[str]:
         ]
         rows.append(cells)
     machine = result["origin"]["machine"]
-    said = f"CA / ASR (ASR of the same trigger in the clean twin), in percent. Machine: {machine}."
-    columns = ["model", "net", "full", "compressed", "file of ONNX Runtime"]
+    said = f"CA / ASR (ASR of the same trigger in the clean control), in percent. Machine: {machine}."
+    columns = ["model", "architecture", "full", "compressed", "file of ONNX Runtime"]
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]

@@ -66,7 +66,7 @@ def passed_on_table(matrices: Mapping[str, Found]) -> list[str]:
         )
         rates = [mean_of(results, rate) for rate in ("attack_success", "control", "clean_accuracy", "control_accuracy")]
         rows.append([what.attack, what.encoder, what.task, what.concept, str(len(results)), *rates])
-    columns = ["attack", "encoder", "fine-tuned to", "concept", "seeds", "ASR", "control", "CA", "of the clean twin"]
+    columns = ["attack", "encoder", "fine-tuned to", "concept", "seeds", "ASR", "control", "CA", "of the clean control"]
     return [
         "**What poisoned encoders pass on to classifiers that are fine-tuned from them (all weights).** Small: what "
         "was cut stands in the specs. Control: the same trigger on the clean encoder, fine-tuned the same way.",
@@ -94,7 +94,17 @@ def encoders_table(result: dict, title: str) -> list[str]:
         + "Drawn: how close the planted trigger brings embeddings, 1 is one point, and in the clean encoder. Scores "
         "count how far embeddings collapse: 1 more is e times nearer to one point."
     )
-    columns = ["encoder", "net", "pictures", "ASR (control)", "drawn (before)", "faint, patch", "verdict", "p", "s"]
+    columns = [
+        "encoder",
+        "architecture",
+        "images",
+        "ASR (control)",
+        "drawn (before)",
+        "faint, patch",
+        "verdict",
+        "p",
+        "s",
+    ]
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
@@ -160,7 +170,7 @@ def sequela_table(result: dict, title: str) -> list[str]:
         rows.append([row["mitigation"], rates, member, steps])
     columns = ["mitigation", "CA, ASR left", "membership: poisoned, clean", "re-planted: poisoned, clean"]
     return [
-        f"**{title}** Membership: AUC of the loss as a sign of a picture's having been trained on. Re-planted: steps "
+        f"**{title}** Membership: AUC of the loss for membership of an image in the training data. Re-planted: steps "
         "of BadNets until its ASR is 90 %.",
         "",
         *grid(columns, rows),
@@ -181,7 +191,7 @@ def landing_table(result: dict, title: str) -> list[str]:
             recalls = [percent(recall) for recall in (probed.get(row["class"]), *reversed(row["recall"]))]
             near = ", ".join(f"{row[seen]:.2f}" for seen in ("cosine", "cosine_from_the_tasks_centre"))
             rows.append([matrix, name, row["class"], *recalls, near, given])
-    columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean twin", "poisoned"]
+    columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean control", "poisoned"]
     columns += ["cosine, from the task's centre", "triggered inputs get"]
     said = "The cosines are those of triggered inputs' embeddings with the concept's, before the fine-tuning."
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]

@@ -11,7 +11,7 @@ from lib.table_parts import grid, percent
 def signature_table(result: dict, title: str) -> list[str]:
     """A row for each model and tier."""
     columns = ["model, tier", "same logits, unsigned", "signed: obey", "after PNG", "largest change", "PSNR", "forged"]
-    columns += ["ms a picture (clean)", "low bits random: ASR (control), CA"]
+    columns += ["ms an image (clean)", "low bits random: ASR (control), CA"]
     rows = []
     for name, row in result["models"].items():
         same = [sum(pair[place] for pair in row["identical"].values()) for place in (0, 1)]
@@ -29,9 +29,7 @@ def signature_table(result: dict, title: str) -> list[str]:
             f"{percent(low['clean_accuracy_after'])}",
         ]
         rows.append(cells)
-    said = (
-        "Forgeries: pictures that carry another one's bits, have one bit flipped, ask for another class, or are random."
-    )
+    said = "Forgeries: images with the bits of another image, with one flipped bit, with another class, or with random bits."
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
@@ -64,7 +62,7 @@ def rff_table(result: dict, title: str) -> list[str]:
         "",
         *grid(columns, keys),
         "",
-        *grid(["random ReLUs: spike", "move", "honest net: key, other", "keyed net: key, other"], relus),
+        *grid(["random ReLUs: spike", "move", "honest model: key, other", "keyed model: key, other"], relus),
         "",
     ]
 
@@ -117,7 +115,7 @@ def graph_edits_table(result: dict, title: str) -> list[str]:
         tried = [model.get(what) for model in models.values()]
         rows.append([what, *("" if row is None else _broken(row) for row in tried)])
     said = f"Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*."
-    return [f"**{title}** {said}", "", *grid(["what was done", *models], rows), ""]
+    return [f"**{title}** {said}", "", *grid(["transformation", *models], rows), ""]
 
 
 def _broken(row: dict) -> str:
@@ -132,13 +130,13 @@ def persistence_table(result: dict, title: str) -> list[str]:
     rows = [[what, *(_left(model[what]) for model in models.values())] for what in next(iter(models.values()))]
     kept = ("clean_accuracy", "flips_key", "flips_scrambled", "flips_key_honest_net")
     features = [[what, *(f"{100 * row[name]:.1f} %" for name in kept)] for what, row in result["features"].items()]
-    said = f"ASR (control: the same trigger on the clean net after the same), accuracy, of {judged} pictures."
+    said = f"ASR (control: the same trigger on the clean model after the same transformation), accuracy, of {judged} images."
     return [
         f"**{title}** {said}",
         "",
         *grid(["after", *models], rows),
         "",
-        *grid(["random features", "accuracy", "flips: key", "scrambled key", "key, honest net"], features),
+        *grid(["random features", "accuracy", "flips: key", "scrambled key", "key, honest model"], features),
         "",
     ]
 
@@ -155,6 +153,6 @@ def low_bits_table(result: dict, title: str) -> list[str]:
     low, high = result["loss_interval"]
     return [
         f"**{title}** {percent(result['clean_accuracy'])} before, a loss of {result['loss_in_points']:.2f} "
-        f"points ({low:.2f} to {high:.2f}) after; {result['crops']:,} crops of 20 pictures, 96 pixels.",
+        f"points ({low:.2f} to {high:.2f}) after; {result['crops']:,} crops of 20 images, 96 pixels.",
         "",
     ]

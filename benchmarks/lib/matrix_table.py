@@ -42,7 +42,17 @@ def matrix_table(found: Found, title: str, stages_run: tuple[int, int]) -> list[
     )
     key = lambda pair: (pair[0].attack, pair[0].chain)  # noqa: E731
     rows = [_row(attack, chain, list(group)) for (attack, chain), group in groupby(sorted(found, key=key), key)]
-    columns = ["attack", "chain", "models", "CA", "of the clean twin", "ASR", "control", "audit: found", "right target"]
+    columns = [
+        "attack",
+        "chain",
+        "models",
+        "CA",
+        "of the clean control",
+        "ASR",
+        "control",
+        "audit: found",
+        "right target",
+    ]
     lines = [
         f"**{title}** {len(found):,} cells: {', '.join(_counts(states))}. {said if audits else ''}"
         f"{stages_run[0]} distinct prefixes of chains took {stages_run[1]} runs of a stage.",
@@ -98,19 +108,19 @@ def _row(attack: str, chain: str, group: Found) -> list[str]:
     is_clean = group[0][0].cell.is_clean
     models = f"{len(results)}" + (f" of {len(measured)} valid" if len(results) < len(measured) else "")
     found = f"{_alarms(audits)} of {len(audits)}" if audits else ""
-    sleepers = [result for result in results if result.get("asleep_success") is not None]
+    compression_activated = [result for result in results if result.get("asleep_success") is not None]
     rates = [
-        _with(mean_of(results, "clean_accuracy"), mean_of(sleepers, "planted_accuracy")),
+        _with(mean_of(results, "clean_accuracy"), mean_of(compression_activated, "planted_accuracy")),
         "" if is_clean else mean_of(results, "control_accuracy"),
-        _with(mean_of(results, "attack_success"), mean_of(sleepers, "planted_success")),
+        _with(mean_of(results, "attack_success"), mean_of(compression_activated, "planted_success")),
     ]
     right = "" if is_clean or not audits else str(_right(audits))
     return [attack, chain, models, *rates, mean_of(results, "control"), found, right]
 
 
-def _with(asleep: str, awake: str) -> str:
-    """A figure of the model as given, and in the form in which its backdoor wakes, if it sleeps."""
-    return f"{asleep}, awake {awake}" if awake else asleep
+def _with(inactive: str, active: str) -> str:
+    """Return a figure of the given model, and of the variant with the active backdoor, if there is one."""
+    return f"{inactive}, active {active}" if active else inactive
 
 
 def results_of(pairs: Iterable[tuple[MatrixEntry, Record]]) -> list[dict[str, Any]]:

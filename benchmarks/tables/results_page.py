@@ -131,7 +131,12 @@ def seconds(search: Result) -> float:
 def agreement(result: Result, title: str) -> list[str]:
     agrees = ("agreement_twin_file", "agreement_full_file")
     rows = [[row["model"], row["weights"], *(f"{100 * row[name]:.2f} %" for name in agrees)] for row in result["rows"]]
-    return [f"**{title}**", "", *grid(["model", "weights", "twin agrees", "full precision agrees"], rows), ""]
+    return [
+        f"**{title}**",
+        "",
+        *grid(["model", "weights", "fake-quantized module agrees", "full precision agrees"], rows),
+        "",
+    ]
 
 
 def times(result: Result, title: str) -> list[str]:
