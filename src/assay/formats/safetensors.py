@@ -1,4 +1,4 @@
-"""Bare ``.safetensors`` files: an architecture by name or from the user's own factory, and weights that must fit it.
+"""Bare ``.safetensors`` files: an architecture by name or from the user's own factory, and fitting weights.
 
 An architecture is a name of ``assay.nn.architectures`` or ``package.module:function``, the user's own factory of an
 ``nn.Module``. A factory with a parameter ``num_classes``, or with one required parameter, gets the number of classes;
@@ -9,13 +9,13 @@ this order:
 * the file's metadata ``assay.shape``,
 * an attribute ``input_shape`` of the factory or of the model,
 * a ``preprocessor_config.json`` or ``config.json`` next to the file,
-* a guess, with a note: the channels of its first convolution, and the first of 32, 28, 64, 96, 128, 224 pixels on which
-  the model runs.
+* a guess, with a note: the channels of its first convolution, and the first accepted size of 32, 28, 64, 96, 128, 224
+  pixels.
 
 Such a model takes [0, 1] unless the metadata or the given mean and std state another normalization.
 
-Files written by assay contain all of that in their metadata and need no architecture. The user's own factory is the
-exception: a file must not choose the code that runs, so its name has to be given again.
+Files written by assay contain all these facts in their metadata and need no architecture. The user's own factory is the
+exception: a file must not choose code to run, so its name has to be given again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
 
     Args:
         path: The file.
-        options: Options of the user. They take precedence over the metadata.
+        options: Options of the user. The metadata comes second.
 
     Raises:
         UnusableInput: The file is malformed, or does not fit the architecture or the options.
@@ -114,7 +114,7 @@ def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
 
 
 def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None) -> Path:
-    """Write a model's weights, with all metadata that ``load_safetensors`` needs; see ``assay.formats.save``."""
+    """Write a model's weights, with all metadata for ``load_safetensors``; see ``assay.formats.save``."""
     from safetensors.torch import save
 
     if not artifact.differentiable:
@@ -145,7 +145,7 @@ def save_safetensors(artifact: Artifact, directory: Path, *, planted: str | None
 
 
 def _arch(path: Path, given: str | None, stated: str | None) -> str:
-    """Return the architecture's name: the given one, else that of the file unless it names the user's own code."""
+    """Return the architecture's name: the given one, else the file's, unless it names the user's own code."""
     if given is not None:
         return given
     if stated is None:
@@ -169,7 +169,7 @@ def _given_inputs(path: Path, stated: ModelMetadata, shape: Shape | None) -> Inp
 
 
 def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
-    """Return the transformers model in a file that assay wrote."""
+    """Return the transformers model in a file of assay."""
     inputs = _given_inputs(path, stated, shape)
     if inputs is None or saved.CONFIG_KEY not in weights.metadata:
         raise UnusableInput(
@@ -183,13 +183,12 @@ def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMe
 
 def _build_architecture(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
     """Return the model of a named architecture with the file's weights."""
-    inputs, notes = _given_inputs(path, stated, shape), ()
+    given = _given_inputs(path, stated, shape)
     factory = factory_of(arch)
     module = build_from_state_dict(factory, weights.tensors, str(path))
-    if isinstance(inputs, TextSpec):
-        raise UnusableInput(f"{path}: its metadata describes a text model, and {arch} takes images")
-    if inputs is None:
-        inputs, notes = _find_inputs(path, module, factory.shape)
+    if given is not None and not isinstance(given, ImageSpec):
+        raise UnusableInput(f"{path}: its metadata describes a {given.modality} model, and {arch} takes images")
+    inputs, notes = (given, ()) if given is not None else _find_inputs(path, module, factory.shape)
     return _Body(select_logits(module, inputs.shape), inputs, factory.normalization, notes)
 
 

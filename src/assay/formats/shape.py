@@ -61,6 +61,6 @@ def refuse_length(length: int | None, where: str) -> None:
         raise UnusableInput(f"{where}: expected a shape (C, H, W) for an image model, got one number, {length}")
 
 
-def format_shape(shape: Shape | tuple[int]) -> str:
+def format_shape(shape: tuple[int, ...]) -> str:
     """Return a shape for people: ``3 x 224 x 224`` or ``64 tokens``."""
     return f"{shape[0]} tokens" if len(shape) == 1 else " x ".join(map(str, shape))
