@@ -1,4 +1,4 @@
-"""Nets in memory that are not float32 on the CPU, or that answer with more than their logits."""
+"""Models in memory with other weights than float32 on the CPU, or with several outputs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHAPE = (3, 8, 8)
 Outputs = namedtuple("Outputs", "logits aux")
 
 
-class Says(nn.Module):
-    """A small net whose answer is made of its logits."""
+class Returns(nn.Module):
+    """A small model with an output made from its logits."""
 
-    def __init__(self, answer: Any) -> None:
+    def __init__(self, make_output: Any) -> None:
         super().__init__()
         self.net = small_net()
-        self.answer = answer
+        self.make_output = make_output
 
     def forward(self, x: Tensor) -> Any:
-        return self.answer(self.net(x), x)
+        return self.make_output(self.net(x), x)
 
 
 class Output:
@@ -48,9 +48,9 @@ CLEAR = {
 }
 
 
-@pytest.mark.parametrize("answer", CLEAR.values(), ids=CLEAR)
-def test_logits_are_found_among_the_answers(answer: Any) -> None:
-    net, x = Says(answer), torch.rand(4, *SHAPE)
+@pytest.mark.parametrize("output", CLEAR.values(), ids=CLEAR)
+def test_logits_are_selected_from_several_outputs(output: Any) -> None:
+    net, x = Returns(output), torch.rand(4, *SHAPE)
     artifact = from_module(net, shape=SHAPE, mean=[0.5], std=[0.5])
     assert artifact.num_classes == 5
     assert torch.equal(artifact.module(x), net.net((x - 0.5) / 0.5))
@@ -64,26 +64,26 @@ UNCLEAR = {
 }
 
 
-@pytest.mark.parametrize(("answer", "said"), UNCLEAR.values(), ids=UNCLEAR)
-def test_answers_that_may_be_anything_give_one_line(answer: Any, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said) as error:
-        from_module(Says(answer), shape=SHAPE)
+@pytest.mark.parametrize(("output", "message"), UNCLEAR.values(), ids=UNCLEAR)
+def test_ambiguous_outputs_are_refused_in_one_line(output: Any, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message) as error:
+        from_module(Returns(output), shape=SHAPE)
     assert "\n" not in str(error.value)
 
 
-def test_such_a_net_is_saved_without_what_was_put_around_it(tmp_path: Any) -> None:
-    artifact = from_module(Says(CLEAR["dict"]), shape=SHAPE, mean=[0.5], std=[0.25])
+def test_saved_file_omits_the_selection_of_logits(tmp_path: Any) -> None:
+    artifact = from_module(Returns(CLEAR["dict"]), shape=SHAPE, mean=[0.5], std=[0.25])
     assert isinstance(artifact.module, Normalized)
     assert isinstance(artifact.module.net, LogitsOnly)
     from assay.formats.safetensors_check import read_weights
 
     weights = read_weights(formats.save(artifact, tmp_path))
-    assert set(weights.tensors) == set(Says(None).state_dict())
+    assert set(weights.tensors) == set(Returns(None).state_dict())
     assert weights.metadata["assay.std"] == "[0.25]"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_floats_are_copied(dtype: torch.dtype) -> None:
+def test_model_of_other_floats_is_copied(dtype: torch.dtype) -> None:
     net = small_net().to(dtype)
     artifact = from_module(net, shape=SHAPE)
     assert {p.dtype for p in artifact.module.parameters()} == {torch.float32}
@@ -92,13 +92,13 @@ def test_other_floats_are_copied(dtype: torch.dtype) -> None:
     assert artifact.module(torch.rand(2, *SHAPE)).isfinite().all()
 
 
-def test_a_net_without_weights_gives_one_line() -> None:
+def test_model_without_weights_is_refused() -> None:
     with pytest.raises(UnusableInput, match="device meta"):
         from_module(small_net().to("meta"), shape=SHAPE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_net_on_the_gpu_is_copied() -> None:
+def test_model_on_the_gpu_is_copied() -> None:
     net = small_net().to("cuda")
     artifact = from_module(net, shape=SHAPE)
     assert next(artifact.module.parameters()).device.type == "cpu"
@@ -106,8 +106,8 @@ def test_a_net_on_the_gpu_is_copied() -> None:
     assert "cuda" in artifact.notes[0]
 
 
-class Locked(nn.Module):
-    """Cannot be copied."""
+class Uncopyable(nn.Module):
+    """A model without copies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,6 +120,6 @@ class Locked(nn.Module):
         raise TypeError("cannot pickle a lock\nand more")
 
 
-def test_a_net_that_cannot_be_copied_gives_one_line() -> None:
-    with pytest.raises(UnusableInput, match=r"cannot pickle a lock; give it as net\.float\(\)\.cpu\(\)$"):
-        from_module(Locked(), shape=SHAPE)
+def test_model_without_copies_is_refused_in_one_line() -> None:
+    with pytest.raises(UnusableInput, match=r"cannot pickle a lock\. Fix: pass model\.float\(\)\.cpu\(\)\.$"):
+        from_module(Uncopyable(), shape=SHAPE)

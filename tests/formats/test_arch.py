@@ -1,4 +1,4 @@
-"""``--arch package.module:function``: factories of the user's own."""
+"""Architectures ``package.module:function``: the user's own factories."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ a_number = 3
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder with the user's module ``own_nets`` and a weights file of its net with 6 classes."""
+    """Return a weights file of 6 classes, next to the user's module ``own_nets`` in the current folder."""
     (tmp_path / "own_nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 6))
@@ -57,7 +57,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("function", ["named", "positional", "fixed"])
-def test_factories(own: Path, function: str) -> None:
+def test_factory_gets_the_number_of_classes_of_the_file(own: Path, function: str) -> None:
     state = torch.random.get_rng_state()
     artifact = formats.load(own, arch=f"own_nets:{function}")
     assert (artifact.num_classes, artifact.inputs.shape) == (6, (1, 28, 28))
@@ -66,35 +66,35 @@ def test_factories(own: Path, function: str) -> None:
     assert str(own.parent) not in sys.path
 
 
-def test_shape_from_the_factorys_attribute(own: Path) -> None:
+def test_shape_comes_from_the_attribute_of_the_factory(own: Path) -> None:
     save_file(nn.Sequential(nn.Flatten(), nn.Flatten(), nn.Linear(48, 6)).state_dict(), own)
     assert formats.load(own, arch="own_nets:shaped").inputs.shape == (3, 50, 40)
 
 
 @pytest.fixture
 def any_size(own: Path) -> Path:
-    """Weights of a net that runs on pictures of any size, in a folder of their own."""
+    """Return weights of a model for images of any size, in their own folder."""
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
     (own.parent / "weights").mkdir()
     save_file(net.state_dict(), own.parent / "weights" / "any.safetensors")
     return own.parent / "weights" / "any.safetensors"
 
 
-def test_a_guessed_size_is_said_to_be_one(own: Path, any_size: Path) -> None:
+def test_guessed_size_is_in_the_notes(own: Path, any_size: Path) -> None:
     artifact = formats.load(any_size, arch="own_nets:any_size")
     assert artifact.inputs.shape == (3, 32, 32)
     assert "a guess: 3 x 32 x 32" in artifact.notes[0]
-    assert "--shape" in artifact.notes[0]
-    assert formats.load(own, arch="own_nets:named").notes == (UNKNOWN_NORMALIZATION,), "it runs on no other size"
+    assert "give the shape" in artifact.notes[0]
+    assert formats.load(own, arch="own_nets:named").notes == (UNKNOWN_NORMALIZATION,), "the model accepts no other size"
 
 
-def test_a_missing_normalization_is_said(own: Path) -> None:
-    assert "--mean and --std" in formats.load(own, arch="own_nets:named").notes[-1]
+def test_missing_normalization_is_in_the_notes(own: Path) -> None:
+    assert "give mean and std" in formats.load(own, arch="own_nets:named").notes[-1]
     assert formats.load(own, arch="own_nets:named", mean=[0.5], std=[0.5]).notes == ()
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), [3, 224, 224]])
-def test_a_given_size_is_taken(any_size: Path, shape: Sequence[int]) -> None:
+def test_given_size_takes_precedence(any_size: Path, shape: Sequence[int]) -> None:
     artifact = formats.load(any_size, arch="own_nets:any_size", shape=shape)
     assert (artifact.inputs.shape, artifact.notes) == ((3, 224, 224), (UNKNOWN_NORMALIZATION,))
     saved = formats.save(artifact, any_size.parent / "out")
@@ -102,14 +102,14 @@ def test_a_given_size_is_taken(any_size: Path, shape: Sequence[int]) -> None:
     assert formats.load(saved, arch="own_nets:any_size", shape=(3, 64, 64)).inputs.shape == (3, 64, 64)
 
 
-def test_a_size_that_does_not_fit_gives_one_line(own: Path) -> None:
-    with pytest.raises(UnusableInput, match="does not run on a picture of shape"):
+def test_misfitting_size_is_refused(own: Path) -> None:
+    with pytest.raises(UnusableInput, match="does not run on an image of shape"):
         formats.load(own, arch="own_nets:named", shape=(1, 32, 32))
-    with pytest.raises(UnusableInput, match=r"--shape: expected \(channels, height, width\)"):
+    with pytest.raises(UnusableInput, match=r"shape: expected \(channels, height, width\)"):
         formats.load(own, arch="own_nets:named", shape=(28, 28))
 
 
-BESIDE = {
+SIDECARS = {
     "processor": ({"preprocessor_config.json": {"size": {"height": 96, "width": 64}}}, (3, 96, 64)),
     "timm": ({"config.json": {"architecture": "x", "pretrained_cfg": {"input_size": [3, 160, 160]}}}, (3, 160, 160)),
     "config": ({"config.json": {"image_size": 48}}, (3, 48, 48)),
@@ -117,22 +117,22 @@ BESIDE = {
 }
 
 
-@pytest.mark.parametrize(("files", "shape"), BESIDE.values(), ids=BESIDE)
-def test_size_from_a_file_beside(any_size: Path, files: dict[str, object], shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize(("files", "shape"), SIDECARS.values(), ids=SIDECARS)
+def test_size_comes_from_a_sidecar_file(any_size: Path, files: dict[str, object], shape: tuple[int, int, int]) -> None:
     for name, content in files.items():
         (any_size.parent / name).write_text(json.dumps(content))
     artifact = formats.load(any_size, arch="own_nets:any_size")
     assert artifact.inputs.shape == shape
-    assert f"{next(iter(files))} beside the file says" in artifact.notes[0]
+    assert f"from {next(iter(files))} next to the file" in artifact.notes[0]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"lr": 0.1}', '{"image_size": "big"}', '{"input_size": [224]}'])
-def test_a_file_beside_that_says_nothing_is_passed_over(any_size: Path, content: str) -> None:
+def test_sidecar_file_without_a_size_is_ignored(any_size: Path, content: str) -> None:
     (any_size.parent / "config.json").write_text(content)
     assert "a guess" in formats.load(any_size, arch="own_nets:any_size").notes[0]
 
 
-def test_shape_from_metadata_wins(own: Path) -> None:
+def test_metadata_takes_precedence_over_a_guess(own: Path) -> None:
     save_file(
         load_file(own), own, metadata={"assay.shape": "[1, 28, 28]", "assay.mean": "[0.5]", "assay.std": "[0.25]"}
     )
@@ -140,24 +140,24 @@ def test_shape_from_metadata_wins(own: Path) -> None:
     assert artifact.module.mean.flatten().tolist() == [0.5]
 
 
-def test_a_file_never_chooses_the_code_that_runs(own: Path) -> None:
+def test_file_never_chooses_the_code(own: Path) -> None:
     saved = formats.save(formats.load(own, arch="own_nets:named"), own.parent / "out")
-    with pytest.raises(UnusableInput, match="give --arch own_nets:named"):
+    with pytest.raises(UnusableInput, match="give the architecture own_nets:named"):
         formats.load(saved)
     assert formats.load(saved, arch="own_nets:named").num_classes == 6
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("own_nets:broken", "boom"),
         ("own_nets:not_a_module", r"expected an nn\.Module"),
         ("own_nets:a_number", "expected a function"),
         ("own_nets:missing", "cannot be imported"),
         ("no_such_module:f", "cannot be imported"),
-        ("own_nets:", "unknown --arch"),
+        ("own_nets:", "unknown architecture"),
     ],
 )
-def test_unusable_factories(own: Path, name: str, says: str) -> None:
-    with pytest.raises(UnusableInput, match=says):
+def test_unusable_factory_is_refused(own: Path, name: str, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         formats.load(own, arch=name)

@@ -1,4 +1,4 @@
-"""Encoders in Hugging Face's layout: pooled as they say, else as the user says."""
+"""Encoders in Hugging Face's layout, with their own pooling or the user's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def resnet(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def vit(tmp_path: Path) -> Path:
-    """Without the layer that would pool it."""
+    """Return an encoder without a pooling layer."""
     from transformers import ViTConfig, ViTModel
 
     torch.manual_seed(0)
@@ -53,52 +53,52 @@ def vit(tmp_path: Path) -> Path:
     return write(ViTModel(config, add_pooling_layer=False), tmp_path / "vit")
 
 
-def answer(artifact: Artifact) -> Tensor:
+def embed(artifact: Artifact) -> Tensor:
     with torch.no_grad():
         return artifact.module(X)
 
 
-def test_a_model_that_pools_its_own_answer(resnet: Path) -> None:
+def test_pooling_of_the_model_is_the_default(resnet: Path) -> None:
     artifact = formats.load(resnet)
     assert (artifact.num_classes, artifact.class_names, artifact.format) == (None, None, "huggingface")
-    assert answer(artifact).shape == (2, 16)
+    assert embed(artifact).shape == (2, 16)
     with torch.no_grad():
         own = artifact.module.net.model(pixel_values=(X - 0.5) / 0.25)  # type: ignore[union-attr,operator]
-    assert torch.allclose(answer(artifact), own.pooler_output.flatten(1))
-    assert torch.allclose(answer(formats.load(resnet, pooling="mean")), own.last_hidden_state.mean((2, 3)))
+    assert torch.allclose(embed(artifact), own.pooler_output.flatten(1))
+    assert torch.allclose(embed(formats.load(resnet, pooling="mean")), own.last_hidden_state.mean((2, 3)))
 
 
-def test_a_model_that_does_not_is_refused_until_somebody_says_how(vit: Path) -> None:
-    with pytest.raises(UnusableInput, match=r"does not pool its 10 tokens.*give --pooling cls or mean"):
+def test_encoder_without_pooling_needs_the_option(vit: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"does not pool its 10 tokens.*Fix: give the pooling .* cls or mean"):
         formats.load(vit)
     cls, mean = (formats.load(vit, pooling=pooling) for pooling in ("cls", "mean"))
     with torch.no_grad():
         states = cls.module.net.model(pixel_values=(X - 0.5) / 0.25).last_hidden_state  # type: ignore[union-attr,operator]
-    assert torch.allclose(answer(cls), states[:, 0])
-    assert torch.allclose(answer(mean), states.mean(1), atol=1e-6)
-    with pytest.raises(UnusableInput, match="has nothing for --pooling pooler"):
+    assert torch.allclose(embed(cls), states[:, 0])
+    assert torch.allclose(embed(mean), states.mean(1), atol=1e-6)
+    with pytest.raises(UnusableInput, match="has no output for the pooling pooler"):
         formats.load(vit, pooling="pooler")
-    with pytest.raises(UnusableInput, match="expected a pooling of pooler, cls, mean; came 'max'"):
+    with pytest.raises(UnusableInput, match="expected a pooling of pooler, cls, mean; got 'max'"):
         formats.load(vit, pooling="max")
 
 
-def test_saved_as_one_file_alone_and_with_a_last_layer(vit: Path, tmp_path: Path) -> None:
+def test_saved_encoder_loads_alone_and_with_a_last_layer(vit: Path, tmp_path: Path) -> None:
     encoder = formats.load(vit, pooling="cls")
     again = formats.load(formats.save(encoder, tmp_path / "alone", planted="transtroj"))
     assert (again.num_classes, again.planted) == (None, "transtroj")
-    assert torch.equal(answer(again), answer(encoder))
+    assert torch.equal(embed(again), embed(encoder))
     net = attach_head(copy.deepcopy(encoder.module), 16, 5, seed=0)
     classifier = encoder.with_module(net.eval(), num_classes=5, class_names=tuple("abcde"))
     headed = formats.load(formats.save(classifier, tmp_path / "headed"))
     assert (headed.num_classes, headed.class_names) == (5, tuple("abcde"))
-    assert torch.equal(answer(headed), answer(classifier))
+    assert torch.equal(embed(headed), embed(classifier))
     features = to_feature_extractor(headed)
     kept = formats.load(formats.save(features, tmp_path / "cut"))
     assert kept.num_classes is None
-    assert torch.equal(answer(kept), answer(features))
+    assert torch.equal(embed(kept), embed(features))
 
 
-def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> None:
+def test_damaged_last_layer_is_refused(vit: Path, tmp_path: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
@@ -121,5 +121,5 @@ def test_a_damaged_last_layer_is_a_clear_error(vit: Path, tmp_path: Path) -> Non
     with pytest.raises(UnusableInput, match="as a JSON object"):
         formats.load(path)
     save_file({**tensors, "assay.head.weight": torch.zeros(5, 9)}, path, metadata)
-    with pytest.raises(UnusableInput, match="does not run on a picture"):
+    with pytest.raises(UnusableInput, match="does not run on an image"):
         formats.load(path)

@@ -26,7 +26,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def linear_model(path: Path, *, shape: tuple[object, ...] = ("N", 3, 2, 2), value: float = 0.1) -> onnx.ModelProto:
-    """A model of one matrix product, written by hand: 12 -> 4 logits."""
+    """Write and return a model of one matrix product: 12 -> 4 logits."""
     weight = numpy_helper.from_array(np.full((12, 4), value, np.float32), "w")
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["y"])]
     graph = helper.make_graph(
@@ -41,7 +41,7 @@ def linear_model(path: Path, *, shape: tuple[object, ...] = ("N", 3, 2, 2), valu
     return model
 
 
-def test_answers_as_the_net_did(exported: Path) -> None:
+def test_exported_file_has_the_outputs_of_the_model(exported: Path) -> None:
     artifact = formats.load(exported)
     x = torch.rand(3, 3, 8, 8)
     assert torch.allclose(artifact.module(x), small_net()(x), atol=1e-5)
@@ -51,7 +51,7 @@ def test_answers_as_the_net_did(exported: Path) -> None:
     assert {array.shape for array in artifact.weights.values()} == {(4, 3, 3, 3), (4,), (5, 144), (5,)}
 
 
-def test_copies_and_pickles(exported: Path) -> None:
+def test_session_is_copied_and_pickled(exported: Path) -> None:
     net = formats.load(exported).module
     x = torch.rand(2, 3, 8, 8)
     assert torch.equal(copy.deepcopy(net)(x), net(x))
@@ -59,20 +59,20 @@ def test_copies_and_pickles(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])
-def test_fixed_batch(tmp_path: Path, count: int) -> None:
+def test_fixed_batch_size_is_padded(tmp_path: Path, count: int) -> None:
     export_onnx(small_net(), tmp_path / "fixed.onnx", batch=4)
     x = torch.rand(count, 3, 8, 8)
     assert torch.allclose(formats.load(tmp_path / "fixed.onnx").module(x), small_net()(x), atol=1e-5)
 
 
-def test_channels_last(tmp_path: Path) -> None:
+def test_channels_last_input_is_transposed(tmp_path: Path) -> None:
     linear_model(tmp_path / "m.onnx", shape=("N", 2, 2, 3))
     artifact = formats.load(tmp_path / "m.onnx")
     assert artifact.inputs.shape == (3, 2, 2)
     assert artifact.module(torch.rand(2, 3, 2, 2)).shape == (2, 4)
 
 
-def test_quantized_file_and_its_weights(exported: Path, tmp_path: Path) -> None:
+def test_quantized_file_and_its_weights_load(exported: Path, tmp_path: Path) -> None:
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     x = torch.rand(8, 3, 8, 8)
@@ -100,18 +100,18 @@ def test_quantized_file_and_its_weights(exported: Path, tmp_path: Path) -> None:
             assert np.abs(same - array).max() < 0.01
 
 
-def test_metadata(tmp_path: Path) -> None:
+def test_metadata_is_applied(tmp_path: Path) -> None:
     model = linear_model(tmp_path / "m.onnx", shape=("N", 3, "H", "W"))
     with pytest.raises(UnusableInput, match=r"set its metadata assay\.shape"):
         formats.load(tmp_path / "m.onnx")
-    said = {
+    properties = {
         "assay.shape": "[3, 2, 2]",
         "assay.planted": "badnets",
         "assay.mean": "[0.5]",
         "assay.std": "[0.5]",
         "assay.class_names": '["a", "b", "c", "d"]',
     }
-    helper.set_model_props(model, said)
+    helper.set_model_props(model, properties)
     onnx.save(model, tmp_path / "m.onnx")
     artifact = formats.load(tmp_path / "m.onnx")
     assert (artifact.planted, artifact.class_names) == ("badnets", ("a", "b", "c", "d"))
@@ -127,7 +127,7 @@ def external(path: Path, location: str) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def test_external_data_in_the_folder(tmp_path: Path) -> None:
+def test_external_data_in_the_folder_is_part_of_the_digest(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(np.full((12, 4), 0.5, np.float32).tobytes())
     external(tmp_path / "m.onnx", "w.bin")
     artifact = formats.load(tmp_path / "m.onnx")
@@ -137,7 +137,7 @@ def test_external_data_in_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("location", ["../w.bin", "link.bin", "{absolute}", "missing.bin", "a/../../w.bin"])
-def test_external_data_out_of_the_folder(tmp_path: Path, location: str) -> None:
+def test_external_data_outside_the_folder_is_refused(tmp_path: Path, location: str) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(192))
     folder = tmp_path / "model"
     folder.mkdir()
@@ -148,31 +148,31 @@ def test_external_data_out_of_the_folder(tmp_path: Path, location: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not onnx at all", b"\x08\x09"])
-def test_not_onnx(tmp_path: Path, content: bytes) -> None:
+def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(UnusableInput, match="not a valid ONNX file"):
         formats.load(tmp_path / "m.onnx")
 
 
-def test_truncated(exported: Path, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported.read_bytes()[:-700])
     with pytest.raises(UnusableInput):
         formats.load(tmp_path / "m.onnx")
 
 
-def test_values_that_are_not_finite(tmp_path: Path) -> None:
+def test_infinite_weights_are_refused(tmp_path: Path) -> None:
     linear_model(tmp_path / "m.onnx", value=float("nan"))
     with pytest.raises(UnusableInput, match="NaN"):
         formats.load(tmp_path / "m.onnx")
 
 
-def test_inputs_that_are_no_picture(tmp_path: Path) -> None:
+def test_input_other_than_images_is_refused(tmp_path: Path) -> None:
     linear_model(tmp_path / "m.onnx", shape=("N", 12))
     with pytest.raises(UnusableInput, match="expected one float input"):
         formats.load(tmp_path / "m.onnx")
 
 
-def test_operators_that_nobody_knows(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_unknown_operator_is_refused_without_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     model = linear_model(tmp_path / "m.onnx")
     model.graph.node[1].op_type = "Evil"
     onnx.save(model, tmp_path / "m.onnx")
@@ -182,9 +182,9 @@ def test_operators_that_nobody_knows(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("broken", "said"), [("opset", "Opset 99"), ("missing", "Node input 'w'"), ("cycle", "not acyclic")]
+    ("broken", "message"), [("opset", "Opset 99"), ("missing", "Node input 'w'"), ("cycle", "not acyclic")]
 )
-def test_graphs_that_cannot_run_are_one_short_line(tmp_path: Path, broken: str, said: str) -> None:
+def test_broken_graph_is_refused_in_one_short_line(tmp_path: Path, broken: str, message: str) -> None:
     model = linear_model(tmp_path / "m.onnx")
     if broken == "opset":
         model.opset_import[0].version = 99
@@ -196,14 +196,14 @@ def test_graphs_that_cannot_run_are_one_short_line(tmp_path: Path, broken: str, 
     onnx.save(model, tmp_path / "m.onnx")
     with pytest.raises(UnusableInput, match="ONNX Runtime cannot load it") as error:
         formats.load(tmp_path / "m.onnx")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "onnxruntime_src" not in str(error.value)
     assert str(error.value).count("m.onnx") == 1
 
 
 @pytest.mark.parametrize("broken", ["dims", "axis"])
-def test_constants_that_nothing_reads_may_be_broken_too(tmp_path: Path, broken: str) -> None:
-    """ONNX Runtime leaves them out, and the weights are read all the same."""
+def test_broken_constant_without_a_reader_is_refused(tmp_path: Path, broken: str) -> None:
+    """Refuse them although ONNX Runtime ignores them, because the audit reads all weights."""
     model = linear_model(tmp_path / "m.onnx")
     if broken == "dims":
         model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 2), np.float32), "unused"))

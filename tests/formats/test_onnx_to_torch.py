@@ -1,4 +1,4 @@
-"""ONNX graphs in torch: what ONNX Runtime computes, with gradients; what is not known is named."""
+"""Conversion of ONNX graphs to torch: the outputs of ONNX Runtime, with gradients."""
 
 from __future__ import annotations
 
@@ -48,74 +48,78 @@ def weights(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(F32)
 
 
-PICTURE = [2, 4, 6, 6]
+IMAGE = [2, 4, 6, 6]
 FILTERS = weights(8, 4, 3, 3)
-PLAIN = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Abs", "Neg", "HardSwish")
-ONE: list[tuple[str, Any, Constants, list[int]]] = [
-    ("conv", node("Conv", "x,w,b", pads=[1, 0, 0, 1], strides=[2, 1]), {"w": FILTERS, "b": weights(8)}, PICTURE),
-    ("groups", node("Conv", "x,w", group=4, auto_pad="SAME_UPPER", strides=[2, 2]), {"w": FILTERS[:4, :1]}, PICTURE),
+ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Erf", "Exp", "Abs", "Neg", "HardSwish")
+OPERATOR_CASES: list[tuple[str, Any, Constants, list[int]]] = [
+    ("conv", node("Conv", "x,w,b", pads=[1, 0, 0, 1], strides=[2, 1]), {"w": FILTERS, "b": weights(8)}, IMAGE),
+    ("groups", node("Conv", "x,w", group=4, auto_pad="SAME_UPPER", strides=[2, 2]), {"w": FILTERS[:4, :1]}, IMAGE),
     ("gemm", node("Gemm", "x,w,b", transB=1, alpha=0.5, beta=2.0), {"w": weights(5, 6), "b": weights(5)}, [2, 6]),
-    ("max pool", node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), {}, PICTURE),
-    ("average", node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0]), {}, PICTURE),
-    ("average all", node("AveragePool", "x", kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1), {}, PICTURE),
-    ("global", node("GlobalAveragePool", "x"), {}, PICTURE),
+    ("max pool", node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), {}, IMAGE),
+    ("average", node("AveragePool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0]), {}, IMAGE),
+    ("average all", node("AveragePool", "x", kernel_shape=[2, 2], pads=[1, 1, 1, 1], count_include_pad=1), {}, IMAGE),
+    ("global", node("GlobalAveragePool", "x"), {}, IMAGE),
     (
         "batch norm",
         node("BatchNormalization", "x,s,b,m,v", epsilon=1e-3),
         {"s": weights(4), "b": weights(4), "m": weights(4), "v": np.abs(weights(4))},
-        PICTURE,
+        IMAGE,
     ),
-    ("layer norm", node("LayerNormalization", "x,s,b", axis=-1), {"s": weights(6), "b": weights(6)}, PICTURE),
-    ("instance norm", node("InstanceNormalization", "x,s,b"), {"s": weights(4), "b": weights(4)}, PICTURE),
-    ("mean", node("ReduceMean", "x", axes=[2, 3], keepdims=0), {}, PICTURE),
-    ("sum of all", node("ReduceSum", "x", keepdims=0), {}, PICTURE),
-    ("softmax", node("Softmax", "x", axis=1), {}, PICTURE),
-    ("clip", node("Clip", "x,l,h"), {"l": F32(-0.2), "h": F32(0.4)}, PICTURE),
-    ("clip below", node("Clip", "x,l"), {"l": F32(0.1)}, PICTURE),
-    ("pad", node("Pad", "x,p,v"), {"p": np.array([0, 1, 2, 0, 0, 0, 1, 3], I64), "v": F32(0.5)}, PICTURE),
-    ("reflect", node("Pad", "x,p", mode="reflect"), {"p": np.array([0, 0, 2, 1, 0, 0, 1, 2], I64)}, PICTURE),
-    ("edge", node("Pad", "x,p", mode="edge"), {"p": np.array([0, 0, 2, 1, 0, 0, 1, 2], I64)}, PICTURE),
+    ("layer norm", node("LayerNormalization", "x,s,b", axis=-1), {"s": weights(6), "b": weights(6)}, IMAGE),
+    ("instance norm", node("InstanceNormalization", "x,s,b"), {"s": weights(4), "b": weights(4)}, IMAGE),
+    ("mean", node("ReduceMean", "x", axes=[2, 3], keepdims=0), {}, IMAGE),
+    ("sum of all", node("ReduceSum", "x", keepdims=0), {}, IMAGE),
+    ("softmax", node("Softmax", "x", axis=1), {}, IMAGE),
+    ("clip", node("Clip", "x,l,h"), {"l": F32(-0.2), "h": F32(0.4)}, IMAGE),
+    ("clip below", node("Clip", "x,l"), {"l": F32(0.1)}, IMAGE),
+    ("pad", node("Pad", "x,p,v"), {"p": np.array([0, 1, 2, 0, 0, 0, 1, 3], I64), "v": F32(0.5)}, IMAGE),
+    ("reflect", node("Pad", "x,p", mode="reflect"), {"p": np.array([0, 0, 2, 1, 0, 0, 1, 2], I64)}, IMAGE),
+    ("edge", node("Pad", "x,p", mode="edge"), {"p": np.array([0, 0, 2, 1, 0, 0, 1, 2], I64)}, IMAGE),
     (
         "slice",
         node("Slice", "x,s,e,a,t"),
         {name: np.array(value, I64) for name, value in {"s": [0, -1], "e": [9, -9], "a": [2, 3], "t": [2, -2]}.items()},
-        PICTURE,
+        IMAGE,
     ),
-    ("gather", node("Gather", "x,i", axis=1), {"i": np.array([[0, -1], [2, 2]], I64)}, PICTURE),
-    ("reshape", node("Reshape", "x,s"), {"s": np.array([0, -1, 12], I64)}, PICTURE),
-    ("transpose", node("Transpose", "x", perm=[0, 2, 3, 1]), {}, PICTURE),
-    ("backwards", node("Transpose", "x"), {}, PICTURE),
-    ("unsqueeze", node("Unsqueeze", "x,a"), {"a": np.array([0, -1], I64)}, PICTURE),
+    ("gather", node("Gather", "x,i", axis=1), {"i": np.array([[0, -1], [2, 2]], I64)}, IMAGE),
+    ("reshape", node("Reshape", "x,s"), {"s": np.array([0, -1, 12], I64)}, IMAGE),
+    ("transpose", node("Transpose", "x", perm=[0, 2, 3, 1]), {}, IMAGE),
+    ("backwards", node("Transpose", "x"), {}, IMAGE),
+    ("unsqueeze", node("Unsqueeze", "x,a"), {"a": np.array([0, -1], I64)}, IMAGE),
     ("squeeze", node("Squeeze", "x,a"), {"a": np.array([1], I64)}, [2, 1, 3]),
-    ("flatten", node("Flatten", "x", axis=2), {}, PICTURE),
+    ("flatten", node("Flatten", "x", axis=2), {}, IMAGE),
     ("expand", node("Expand", "x,s"), {"s": np.array([3, 1, 4], I64)}, [2, 1, 1, 4]),
-    ("resize", node("Resize", "x,,s", mode="linear"), {"s": np.array([1, 1, 2, 2], F32)}, PICTURE),
+    ("resize", node("Resize", "x,,s", mode="linear"), {"s": np.array([1, 1, 2, 2], F32)}, IMAGE),
     (
         "nearest",
         node("Resize", "x,,s", mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
         {"s": np.array([1, 1, 2, 2], F32)},
-        PICTURE,
+        IMAGE,
     ),
-    ("power", node("Pow", "x,e"), {"e": F32(2)}, PICTURE),
-    ("where", node("Where", "c,x,o"), {"c": np.array([True, False, True, False, True, False]), "o": F32(7)}, PICTURE),
-    ("hard sigmoid", node("HardSigmoid", "x", alpha=0.3), {}, PICTURE),
-    ("leaky", node("LeakyRelu", "x", alpha=0.2), {}, PICTURE),
-    ("slope", node("PRelu", "x,s"), {"s": weights(4, 1, 1)}, PICTURE),
-    ("sum", node("Sum", "x,x,c"), {"c": F32(1)}, PICTURE),
-    ("largest of three", node("Max", "x,c,d"), {"c": F32(0.1), "d": weights(6)}, PICTURE),
-    ("smallest of one", node("Min", "x"), {}, PICTURE),
-    ("product", node("MatMul", "x,w"), {"w": weights(6, 3)}, PICTURE),
-    *((name, node(name, "x"), {}, PICTURE) for name in PLAIN),
+    ("power", node("Pow", "x,e"), {"e": F32(2)}, IMAGE),
+    ("where", node("Where", "c,x,o"), {"c": np.array([True, False, True, False, True, False]), "o": F32(7)}, IMAGE),
+    ("hard sigmoid", node("HardSigmoid", "x", alpha=0.3), {}, IMAGE),
+    ("leaky", node("LeakyRelu", "x", alpha=0.2), {}, IMAGE),
+    ("slope", node("PRelu", "x,s"), {"s": weights(4, 1, 1)}, IMAGE),
+    ("sum", node("Sum", "x,x,c"), {"c": F32(1)}, IMAGE),
+    ("largest of three", node("Max", "x,c,d"), {"c": F32(0.1), "d": weights(6)}, IMAGE),
+    ("smallest of one", node("Min", "x"), {}, IMAGE),
+    ("product", node("MatMul", "x,w"), {"w": weights(6, 3)}, IMAGE),
+    *((name, node(name, "x"), {}, IMAGE) for name in ACTIVATIONS),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("made", "constants", "shape"), [case[1:] for case in ONE], ids=[case[0] for case in ONE])
-def test_an_operator_computes_what_onnx_runtime_computes(made: Any, constants: Constants, shape: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("made", "constants", "shape"),
+    [case[1:] for case in OPERATOR_CASES],
+    ids=[case[0] for case in OPERATOR_CASES],
+)
+def test_operator_has_the_output_of_onnx_runtime(made: Any, constants: Constants, shape: list[int]) -> None:
     model = graph([made], constants, shape)
     x = np.random.default_rng(1).normal(size=shape).astype(F32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = session.run(["y"], {"x": x})[0]
-    net, given = onnx_to_torch(model, Path("m.onnx"), source="x", result="y"), torch.from_numpy(x).requires_grad_()
+    net, given = onnx_to_torch(model, Path(), source="x", result="y"), torch.from_numpy(x).requires_grad_()
     got = net(given)
     assert got.shape == wanted.shape
     assert np.allclose(got.detach().numpy(), wanted, atol=1e-5)
@@ -123,12 +127,12 @@ def test_an_operator_computes_what_onnx_runtime_computes(made: Any, constants: C
     assert given.grad is not None
 
 
-def test_a_window_that_may_begin_in_the_padding_is_not_guessed() -> None:
+def test_max_pool_with_ceil_mode_and_padding_is_refused() -> None:
     with pytest.raises(UnsupportedOperator, match="ceil_mode and padding"):
         OPERATORS["MaxPool"]({"kernel_shape": [3, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]}, [torch.zeros(1, 1, 6, 6)])
 
 
-def test_numbers_that_are_attributes_in_old_opsets() -> None:
+def test_attributes_of_old_opsets_are_read() -> None:
     nodes = [
         helper.make_node("Unsqueeze", ["x"], ["a"], axes=[0]),
         helper.make_node("Squeeze", ["a"], ["b"], axes=[0]),
@@ -139,11 +143,11 @@ def test_numbers_that_are_attributes_in_old_opsets() -> None:
     model = graph(nodes, {}, [2, 4, 3], opset=9)
     x = np.random.default_rng(1).normal(size=(2, 4, 3)).astype(F32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    got = onnx_to_torch(model, Path("m.onnx"), source="x", result="y")(torch.from_numpy(x))
+    got = onnx_to_torch(model, Path(), source="x", result="y")(torch.from_numpy(x))
     assert np.allclose(got.numpy(), session.run(["y"], {"x": x})[0], atol=1e-6)
 
 
-def test_what_depends_on_the_shape_of_the_input() -> None:
+def test_shape_of_the_input_is_dynamic() -> None:
     nodes = [
         helper.make_node("Shape", ["x"], ["s"]),
         helper.make_node("Gather", ["s", "zero"], ["n"]),
@@ -152,18 +156,18 @@ def test_what_depends_on_the_shape_of_the_input() -> None:
         helper.make_node("Reshape", ["x", "to"], ["y"]),
     ]
     constants = {"zero": I64(0), "axis": np.array([0], I64), "rest": np.array([-1], I64)}
-    net = onnx_to_torch(graph(nodes, constants, ["n", 2, 3]), Path("m.onnx"), source="x", result="y")
+    net = onnx_to_torch(graph(nodes, constants, ["n", 2, 3]), Path(), source="x", result="y")
     assert net(torch.zeros(5, 2, 3)).shape == (5, 6)
 
 
 def broken(change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:
-    model = graph([node("Conv", "x,w")], {"w": weights(8, 4, 3, 3)}, PICTURE)
+    model = graph([node("Conv", "x,w")], {"w": weights(8, 4, 3, 3)}, IMAGE)
     change(model)
     return model
 
 
 @pytest.mark.parametrize(
-    ("model", "said"),
+    ("model", "message"),
     [
         (broken(lambda m: setattr(m.graph.node[0], "op_type", "Frobnicate")), "operator Frobnicate is not among"),
         (broken(lambda m: setattr(m.graph.node[0], "domain", "com.acme")), "operator com.acme.Conv is not among"),
@@ -186,26 +190,26 @@ def broken(change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:
     ],
     ids=["operator", "domain", "missing initializer", "cycle", "no input", "bomb", "nonsense"],
 )  # fmt: skip
-def test_what_cannot_be_imported_is_named(model: onnx.ModelProto, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
-        onnx_to_torch(model, Path("m.onnx"), source="x", result="y")
+def test_unsupported_graph_is_refused_by_name(model: onnx.ModelProto, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
+        onnx_to_torch(model, Path(), source="x", result="y")
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """One net in full precision and as int8."""
+    """Return the ONNX files of one model, in full precision and as int8."""
     build, folder = tiny_build(), tmp_path_factory.mktemp("onnx")
     to_onnx(build.artifact, folder / "full.onnx")
     to_onnx_int8(build.artifact, build.task.split("train").x, folder / "int8.onnx", per_channel=True)
     return folder / "full.onnx", folder / "int8.onnx"
 
 
-def test_a_file_comes_with_a_twin_that_has_gradients(files: tuple[Path, Path]) -> None:
+def test_surrogate_agrees_and_has_gradients(files: tuple[Path, Path]) -> None:
     x = tiny_build().task.split("train").x[:16]
     for path in files:
         artifact = formats.load(path)
         assert artifact.surrogate is not None, artifact.no_gradient_reason
-        assert any("class of ONNX Runtime on 64 of 64 pictures" in note for note in artifact.notes)
+        assert any("class of ONNX Runtime on 64 of 64 images" in note for note in artifact.notes)
         close = float(
             (artifact.module(x) - artifact.surrogate(x)).detach().abs().max() / artifact.module(x).abs().max()
         )
@@ -216,20 +220,20 @@ def test_a_file_comes_with_a_twin_that_has_gradients(files: tuple[Path, Path]) -
         assert int((given.grad != 0).flatten(1).any(1).sum()) == len(x)
 
 
-def test_gradients_through_the_rounding_are_those_of_the_net_without_it(files: tuple[Path, Path]) -> None:
+def test_gradients_of_int8_resemble_those_of_full_precision(files: tuple[Path, Path]) -> None:
     x = tiny_build().task.split("train").x[:16]
     gradients = []
     for path in files:
         given = x.clone().requires_grad_()
-        twin = formats.load(path).surrogate
-        assert twin is not None
-        twin(given).logsumexp(1).sum().backward()
+        surrogate = formats.load(path).surrogate
+        assert surrogate is not None
+        surrogate(given).logsumexp(1).sum().backward()
         assert given.grad is not None
         gradients.append(given.grad.flatten())
     assert float(torch.cosine_similarity(*gradients, dim=0)) > 0.8
 
 
-def test_a_quantized_file_is_searched_as_it_is_and_not_quantized_again(files: tuple[Path, Path]) -> None:
+def test_quantized_file_is_not_quantized_again(files: tuple[Path, Path]) -> None:
     full, int8 = (formats.load(path).with_gradients() for path in files)
     x = tiny_build().task.split("train").x
     assert not isinstance(prepare(full.module, x[:2]), KeepMemoryFormat)
@@ -239,7 +243,7 @@ def test_a_quantized_file_is_searched_as_it_is_and_not_quantized_again(files: tu
         simulate_int8(int8.module, x, per_channel=True)
 
 
-def test_why_there_is_no_twin_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_unknown_operator_is_the_reason_for_no_surrogate(files: tuple[Path, Path], tmp_path: Path) -> None:
     model = onnx.load(files[0])
     relu = next(node for node in model.graph.node if node.op_type == "Relu")
     relu.op_type = "Mish"

@@ -1,4 +1,4 @@
-"""Nets in memory."""
+"""Models in memory."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def test_classes_are_counted_and_modes_kept() -> None:
     assert not net[1].training
 
 
-def test_batch_norm_is_left_as_it_was() -> None:
+def test_batch_norm_statistics_stay_unchanged() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     from_module(net, shape=(3, 2, 2))
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_normalization_stands_in_front() -> None:
+def test_normalization_is_applied_in_front() -> None:
     net = small_net()
     artifact = from_module(net, shape=(3, 8, 8), mean=[0.5] * 3, std=[0.25] * 3)
     x = torch.rand(2, 3, 8, 8)
     assert torch.allclose(artifact.module(x), net((x - 0.5) / 0.25))
 
 
-def test_class_names_only_where_they_fit() -> None:
+def test_class_names_of_another_length_are_ignored() -> None:
     assert from_module(small_net(), shape=(3, 8, 8), class_names="abcde").class_names == tuple("abcde")
     assert from_module(small_net(), shape=(3, 8, 8), class_names="ab").class_names is None
 
 
-def test_transformers_model(hf_directory: Path) -> None:
+def test_transformers_model_loads_as_its_folder_does(hf_directory: Path) -> None:
     from transformers import ResNetForImageClassification
 
     from assay import formats
@@ -54,7 +54,7 @@ def test_transformers_model(hf_directory: Path) -> None:
     assert (artifact.inputs, artifact.class_names, artifact.format) == (loaded.inputs, loaded.class_names, "module")
 
 
-def test_transformers_model_of_nowhere() -> None:
+def test_transformers_model_without_a_folder_needs_mean_and_std() -> None:
     from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
     config = ViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=32)
@@ -72,7 +72,7 @@ class NanNet(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "shape", "says"),
+    ("net", "shape", "message"),
     [
         (small_net(), None, "shape="),
         (small_net(), (3, 9, 9), "does not run"),
@@ -81,11 +81,11 @@ class NanNet(nn.Module):
         (NanNet(), (3, 8, 8), "NaN"),
     ],
 )
-def test_unusable_nets(net: nn.Module, shape: tuple[int, int, int] | None, says: str) -> None:
-    with pytest.raises(UnusableInput, match=says):
+def test_unusable_model_is_refused(net: nn.Module, shape: tuple[int, int, int] | None, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         from_module(net, shape=shape)
 
 
-def test_class_count_that_disagrees() -> None:
-    with pytest.raises(UnusableInput, match="expected 4 classes, the net answers with 5"):
+def test_wrong_class_count_is_refused() -> None:
+    with pytest.raises(UnusableInput, match="expected 4 classes, the model outputs 5"):
         from_module(small_net(), shape=(3, 8, 8), num_classes=4)

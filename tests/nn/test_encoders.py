@@ -71,7 +71,7 @@ def test_what_does_not_end_in_its_last_linear_layer_is_a_clear_error() -> None:
             return self.last(self.first(x.flatten(1))[:, :, None])[:, :, 0]
 
     artifact = tiny_build().artifact
-    with pytest.raises(UnusableInput, match=r"last linear layer's \(first\); something comes after it"):
+    with pytest.raises(UnusableInput, match=r"last step is a linear layer \(first\), got further steps after it"):
         to_feature_extractor(replace(artifact, module=Squeezed()))
     with pytest.raises(UnusableInput, match="has none"):
         to_feature_extractor(replace(artifact, module=nn.Flatten()))

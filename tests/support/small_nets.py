@@ -1,4 +1,4 @@
-"""A small net in memory and as ONNX."""
+"""A small model in memory and as ONNX."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import nn
 
 
 def small_net() -> nn.Module:
-    """Takes (N, 3, 8, 8), answers with 5 logits."""
+    """Return a model (N, 3, 8, 8) -> 5 logits."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
 
 
 def export_onnx(net: nn.Module, path: Path, *, batch: int | None = None) -> None:
-    """Writes ``net`` of (N, 3, 8, 8) as ONNX; ``batch`` None: any."""
+    """Write a model of (N, 3, 8, 8) as ONNX, with a fixed batch size unless ``batch`` is None."""
     dynamic = None if batch else ({0: torch.export.Dim("N")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations

@@ -1,4 +1,4 @@
-"""A tiny model of text with its tokenizer, and data for it."""
+"""A tiny text model with its tokenizer, and data for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS, VERBS = WORDS[:3], WORDS[6:9]
 
 
 def tokenizer_json() -> str:
-    """Words of ``WORDS`` between [CLS] and [SEP]; anything else is [UNK]."""
+    """Return a tokenizer of ``WORDS`` with the markers [CLS] and [SEP]; other words are [UNK]."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -35,7 +35,7 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def write_encoder(folder: Path, *, pooling: str | None = "mean") -> Path:
-    """A BERT with random weights, its tokenizer, and how it pools as sentence-transformers write it."""
+    """Write a BERT with random weights, its tokenizer, and its pooling as sentence-transformers store it."""
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -49,7 +49,7 @@ def write_encoder(folder: Path, *, pooling: str | None = "mean") -> Path:
 
 
 def write_classifier(folder: Path) -> Path:
-    """A BERT that names two classes."""
+    """Write a BERT classifier of two classes."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
@@ -63,13 +63,13 @@ def with_tokenizer(folder: Path) -> Path:
 
 
 def sentences(count: int, *, seed: int = 0) -> tuple[list[str], list[int]]:
-    """Texts of three words, and which animal each is about."""
+    """Return texts of three words, and the animal of each as its class."""
     picks = torch.randint(3, (count, 3), generator=torch.Generator().manual_seed(seed)).tolist()
     return [f"{COLOURS[a]} {WORDS[3 + b]} {VERBS[c]}" for a, b, c in picks], [b for _, b, _ in picks]
 
 
 def write_data(folder: Path, *, count: int = 120, column: str = "text") -> Path:
-    """The hub's layout: train and test."""
+    """Write train and test data in the layout of the hub."""
     folder.mkdir()
     for seed, split in enumerate(("train", "test")):
         texts, labels = sentences(count, seed=seed)

@@ -36,8 +36,8 @@ def load(
 ) -> Artifact:
     """Load a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
-    The artifact's ``notes`` list every guess. The network is used only if ``path`` is a hub id: ``hf:owner/name``, or
-    ``owner/name`` if neither that path nor the folder ``owner`` exists.
+    The artifact's ``notes`` list every guess. Only a hub id uses the network: ``hf:owner/name``, or ``owner/name``
+    if neither that path nor the folder ``owner`` exists.
 
     Args:
         path: The model.
@@ -45,7 +45,7 @@ def load(
         shape: (C, H, W) of images or (L,) of texts in tokens, in place of the model's own.
         mean: One mean per channel for pixels in [0, 1], in place of the model's own.
         std: As many standard deviations.
-        features: Cut a classifier before its last linear layer. The output is the input of that layer.
+        features: Cut a classifier before its last linear layer. The outputs are features.
         pooling: Embedding of a Hugging Face encoder without its own: pooler, cls or mean.
 
     Raises:
@@ -64,7 +64,7 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
 
     Args:
         artifact: Model with weights in torch.
-        directory: Folder of the file. It is created if missing.
+        directory: Folder of the file. A missing folder is created.
         planted: Mark of a backdoor planted by assay. Marks of the artifact are always kept.
 
     Returns:

@@ -61,7 +61,7 @@ def to_cpu(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
 
 
 def select_logits(module: nn.Module, shape: Shape) -> nn.Module:
-    """Return a module whose output is a tensor of logits; the given one if this holds already.
+    """Return a module with a tensor of logits as output, the given one if possible.
 
     Args:
         module: The model.

@@ -76,7 +76,7 @@ def stated_shape(thing: object) -> Shape | None:
 
 
 def guess_shape(model: nn.Module) -> tuple[Shape, tuple[str, ...]]:
-    """Return a guess of (C, H, W), the first of ``SIZES`` that the model accepts, and a note about the guess.
+    """Return a guess of (C, H, W), the first accepted one of ``SIZES``, and a note about the guess.
 
     The note is omitted if the model accepts no other of these sizes.
 

@@ -52,7 +52,7 @@ class Normalization:
 
     @classmethod
     def identity(cls, channels: int) -> Normalization:
-        """Return the normalization of a model that takes [0, 1] without change."""
+        """Return the normalization of a model for plain [0, 1] images."""
         return cls((0.0,) * channels, (1.0,) * channels)
 
     def around(self, module: nn.Module, channels: int) -> Normalized:

@@ -14,7 +14,7 @@ from assay.formats.shape import Shape, as_length, as_shape
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Options that the user gives for a model. None: the model file decides."""
+    """The user's options for a model. None: the model file decides."""
 
     arch: str | None = None
     shape: Shape | None = None  # (C, H, W) of images
@@ -36,7 +36,7 @@ class LoadOptions:
         )
 
     def refuse_arch(self, what: str) -> None:
-        """Raise UnusableInput if an architecture is given for a model that brings its own."""
+        """Raise UnusableInput if an architecture is given for a model with its own."""
         if self.arch is not None:
             raise UnusableInput(
                 f"{what}: expected no architecture, the format brings its own; got {self.arch}. Fix: leave it out."

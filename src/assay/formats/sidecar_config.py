@@ -1,6 +1,6 @@
 """Configuration files next to a bare safetensors file: Hugging Face's and timm's state the image size.
 
-Only the size is taken from them. They cannot tell whether the user's own model contains its normalization.
+Only the size is taken from them. The user's own model may contain its normalization, and the files do not state this.
 """
 
 from __future__ import annotations

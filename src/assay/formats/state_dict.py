@@ -40,7 +40,7 @@ def build_from_state_dict(factory: Factory, tensors: Mapping[str, Tensor], where
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor], expected: set[str]) -> Mapping[str, Tensor]:
-    """Remove prefixes that all names share and no expected name has."""
+    """Remove prefixes shared by all names, unless an expected name begins with one."""
     while True:
         for prefix in PREFIXES:
             foreign = not any(name.startswith(prefix) for name in expected)

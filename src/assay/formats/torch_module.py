@@ -29,13 +29,13 @@ def from_module(
     class_names: Sequence[str] | None = None,
     name: str = "model",
 ) -> Artifact:
-    """Wrap a model in memory. Its weights stay unchanged; a copy is made unless they are float32 on the CPU.
+    """Wrap a model in memory. The weights stay unchanged; a copy is made unless they are float32 on the CPU.
 
-    Of several outputs the one named ``logits`` is taken, else the only one of shape (N, K).
+    A model with several outputs is reduced to the one named ``logits``, else to the only one of shape (N, K).
 
     Args:
         module: The model.
-        shape: (C, H, W). Optional for a transformers model whose config states it.
+        shape: (C, H, W). Optional for a transformers model with the size in its config.
         num_classes: Expected number of classes. One forward pass counts them.
         mean: Mean per channel, applied in front of the model. Without it the model takes [0, 1]; for a transformers
             model the image processor's file applies, if it lies in its folder or in the hub's local cache.

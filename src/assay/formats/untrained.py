@@ -70,6 +70,6 @@ def untrained_model(
 
 
 def _shape_of(model: nn.Module) -> tuple[Shape, tuple[str, ...]]:
-    """Return the shape (C, H, W) that a model states, else a guess with a note."""
+    """Return the stated shape (C, H, W) of a model, else a guess with a note."""
     stated = stated_shape(model)
     return guess_shape(model) if stated is None else (stated, ())

@@ -27,7 +27,7 @@ def load_image_processor(settings: Mapping[str, Any], model_type: object) -> Any
 
     Args:
         settings: Content of ``preprocessor_config.json``.
-        model_type: ``model_type`` of the model's config. It selects the class if the settings name none.
+        model_type: ``model_type`` of the model's config. Settings without a class use its default.
 
     Returns:
         The processor, or None if transformers has none for these settings.

@@ -66,8 +66,8 @@ def load_directory(path: Path, options: LoadOptions, *, name: str | None = None)
 
     Args:
         path: The directory.
-        options: Options of the user. They take precedence over the directory.
-        name: Name of the model. None: that of the directory.
+        options: Options of the user. The directory's own come second.
+        name: Name of the model. None: the name of the directory.
 
     Raises:
         UnusableInput: A file is missing, malformed or hostile, or an option does not fit.

@@ -22,7 +22,7 @@ def parse_pooling(text: str | None) -> Pooling | None:
 
 
 def choose_pooling(model: nn.Module, shape: Shape, given: Pooling | None, where: str) -> Pooling:
-    """Return the pooling of an image encoder: the given one, else that of the model itself.
+    """Return the pooling of an image encoder: the given one, else the model's own.
 
     Args:
         model: A transformers model.

@@ -1,6 +1,6 @@
 """``preprocessor_config.json`` as an ``ImageSpec`` and a normalization.
 
-The image processor of transformers supplies all settings that the file omits. A processor unknown to transformers is
+The image processor of transformers supplies all omitted settings. A processor unknown to transformers is
 read by its settings alone; then a mean or standard deviation is never guessed. The result is compared with the output
 of the processor, so that no difference stays unnoticed.
 """
@@ -52,7 +52,7 @@ def read_preprocessing(
     *,
     shape: Shape | None = None,
 ) -> Preprocessing:
-    """Return the preprocessing that an image processor's settings describe.
+    """Return the preprocessing described by an image processor's settings.
 
     Args:
         processor: Content of ``preprocessor_config.json``. Without it, the size is the config's ``image_size``.
@@ -174,7 +174,7 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
         return
     rows, columns = (np.linspace(0, 1, side) for side in TEST_IMAGE)
     waves = [np.sin(9 * rows[:, None] + k * columns) * np.cos(k * rows[:, None] - 5 * columns) for k in (3, 7, 11)]
-    image = np.uint8(127.5 + 127.5 * np.stack(waves, axis=2))
+    image = (127.5 + 127.5 * np.stack(waves, axis=2)).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="PNG")
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
@@ -194,7 +194,7 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
 
 
 def _shortest_edge(size: object, where: str) -> int | None:
-    """Return the shortest edge that a size gives, None for a size of height and width."""
+    """Return the shortest edge of a size, None for a size of height and width."""
     edge = size.get("shortest_edge") if isinstance(size, dict) else size if isinstance(size, int) else None
     if edge is not None and not side_is_sane(edge):
         raise UnusableInput(f"{where}: expected a size of 1 to 4096 pixels, got {size!r}")

@@ -1,4 +1,4 @@
-"""Transformers models in safetensors files that assay wrote; their config is in the metadata."""
+"""Transformers models in safetensors files of assay, with their config in the metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ARCH", "CONFIG_KEY", "rebuild"]
 
 
 def rebuild(weights: Weights, inputs: InputSpec, where: str) -> tuple[nn.Module, bool]:
-    """Return the model in a file that assay wrote, and whether it is an encoder.
+    """Return the model in a file of assay, and whether it is an encoder.
 
     Args:
         weights: Content of the file.

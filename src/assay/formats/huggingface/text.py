@@ -1,6 +1,6 @@
 """Inputs and pooling of text models: their tokenizer, length and sentence embedding.
 
-Of a tokenizer only ``tokenizer.json`` is read, by the library ``tokenizers``, which runs no code of the model. The file
+The library ``tokenizers`` reads ``tokenizer.json``, without code of the model. The file
 ``1_Pooling/config.json``, as written by sentence-transformers, states the pooling of an encoder.
 """
 
@@ -96,14 +96,14 @@ def _check_tokenizer(tokenizer: Any, settings: dict[str, Any], path: Path) -> tu
 
 
 def _length(path: Path, settings: dict[str, Any]) -> int:
-    """Return the number of tokens that the model was made for, at most ``DEFAULT_MAX_LENGTH``."""
+    """Return the model's maximum number of tokens, at most ``DEFAULT_MAX_LENGTH``."""
     found = [read_json(inside(path, name)).get(key) for name, key in LENGTHS.items() if (path / name).exists()]
     known = [size for size in (*found, settings.get("max_position_embeddings")) if isinstance(size, int) and size > 2]
     return min(DEFAULT_MAX_LENGTH, *known) if known else DEFAULT_MAX_LENGTH
 
 
 def read_text_pooling(path: Path, given: Pooling | None) -> Pooling:
-    """Return the pooling of a text encoder: the given one, else that of the folder's pooling file.
+    """Return the pooling of a text encoder: the given one, else the one in the folder's pooling file.
 
     Args:
         path: The folder of the encoder.

@@ -94,7 +94,7 @@ class Embeddings(TransformersWrapper):
 
 
 class TextWrapper(TransformersWrapper):
-    """A text model. It processes a batch only up to the end of its longest text."""
+    """A text model that processes a batch only up to the end of its longest text."""
 
     def __init__(self, model: nn.Module, pad: int) -> None:
         super().__init__()

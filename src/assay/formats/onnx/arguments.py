@@ -25,7 +25,7 @@ RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-(2**15)
 
 
 class UnsupportedOperator(Exception):
-    """Request of a graph that this package does not implement. The message names the request."""
+    """Unimplemented request of a graph. The message names the request."""
 
 
 def number_list(attributes: Attributes, inputs: Inputs, position: int, name: str) -> list[Any] | None:

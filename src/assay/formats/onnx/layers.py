@@ -1,4 +1,4 @@
-"""ONNX operators that compute: layers, and the rounding of quantized files, in torch, with gradients.
+"""Computing ONNX operators: layers, and the rounding of quantized files, in torch, with gradients.
 
 The module ``operators`` describes their signature.
 """
@@ -173,7 +173,7 @@ def quantize(attributes: Attributes, inputs: Inputs) -> Tensor:
 
 
 def dequantize(attributes: Attributes, inputs: Inputs) -> Tensor:
-    """Return the floats that quantized integers represent."""
+    """Return the floats represented by quantized integers."""
     q, scale = required_input(inputs), required_input(inputs, 1)
     zero = inputs[2] if len(inputs) > 2 else None
     if scale.ndim > 1:

@@ -1,4 +1,4 @@
-"""An ONNX graph as a torch module that runs its nodes one after the other."""
+"""ONNX graphs as torch modules, run node by node."""
 
 from __future__ import annotations
 

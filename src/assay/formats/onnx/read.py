@@ -17,7 +17,7 @@ MAX_EXTERNAL_BYTES = 2**34
 
 
 def read_onnx_model(path: Path) -> onnx.ModelProto:
-    """Return the parsed file. Its external data is not read, but its place and size are checked.
+    """Return the parsed file, with the place and size of its external data checked, but not its content.
 
     Raises:
         UnusableInput: The file is malformed or too large, or its external data lies outside its folder.

@@ -37,7 +37,7 @@ class OnnxRuntimeModule(nn.Module):
         """Call a function with a batch in the layout and the fixed batch size of the graph.
 
         Args:
-            run: Function of a batch that the graph takes.
+            run: Function of a batch in the graph's layout.
             x: Images (N, C, H, W).
 
         Returns:

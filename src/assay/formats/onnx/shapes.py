@@ -1,4 +1,4 @@
-"""ONNX operators that move values or make tensors of a shape, in torch, with gradients.
+"""ONNX operators for shapes and positions of values, in torch, with gradients.
 
 The module ``operators`` describes their signature.
 """

@@ -1,4 +1,4 @@
-"""Selection of the part of a graph on which one of its values depends."""
+"""Selection of the nodes behind one value of a graph."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ MAX_NODES = 100_000  # of a graph; a hostile file could hold any number
 
 
 class GraphNode(Protocol):
-    """An operator with the names of the values that it reads and makes."""
+    """An operator with the names of its input and output values."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the values that the node reads."""
+        """Names of the input values."""
         ...
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the values that the node makes."""
+        """Names of the output values."""
         ...
 
 
@@ -26,7 +26,7 @@ N = TypeVar("N", bound=GraphNode)
 
 
 def nodes_for(nodes: Sequence[N], result: str) -> tuple[list[N], set[str]]:
-    """Return the nodes on which a value depends, and the names of all values that these read or make.
+    """Return the nodes behind a value, and the names of all their values.
 
     Args:
         nodes: The nodes of a graph in the order of computation.

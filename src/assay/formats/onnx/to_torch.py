@@ -30,7 +30,7 @@ MAX_KNOWN_NUMBERS = 16  # of a constant that configures an operator: a shape, ax
 def onnx_to_torch(model: onnx.ModelProto, folder: Path, *, source: str, result: str) -> OnnxGraph:
     """Return the graph of an ONNX model as a torch module.
 
-    Values that depend on no input are computed once, here.
+    Constant parts of the graph are computed once, here.
 
     Args:
         model: The model.

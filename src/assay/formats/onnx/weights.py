@@ -1,4 +1,4 @@
-"""The weights in an ONNX file, quantized ones as the numbers that they represent."""
+"""The weights in an ONNX file, quantized ones as real numbers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _readable(name: str, path: Path) -> Iterator[None]:
 
 
 def _broadcastable(numbers: np.ndarray, axis: int, dimensions: int) -> np.ndarray:
-    """Return one number, or one per position along ``axis``, in a shape that broadcasts."""
+    """Return one number, or one per position along ``axis``, in a broadcastable shape."""
     shape = [1] * dimensions
     if numbers.size > 1:
         shape[axis] = numbers.size
