@@ -33,7 +33,7 @@ from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
-from assay.stages.train import Recipe, fit
+from assay.stages.train import FitOptions, Recipe, fit
 from assay.triggers import Patch
 
 SPEC = "transtroj-mended"
@@ -73,7 +73,7 @@ def reinjection(build: Build, seed: int) -> int | None:
             rate = metrics.attack_success(trained, held, secret, num_classes=build.task.num_classes)
             looks, held_since = (looks + 1, held_since or steps) if rate.value >= ENOUGH else (0, None)
 
-    fit(net, poisoned, RECIPE, seed=seed, stepped=looked)
+    fit(net, poisoned, RECIPE, seed=seed, options=FitOptions(on_step_end=looked))
     return held_since if looks == IN_A_ROW else None
 
 
@@ -87,7 +87,7 @@ def main(store: Path) -> None:
         pair = {
             which: stored.build(attack, seed, chain=chain, clean=which == "clean") for which in ("poisoned", "clean")
         }
-        secret = plant.landed(pair["poisoned"])
+        secret = plant.with_resolved_target(pair["poisoned"])
         assert secret is not None
         for name, repair in repairs.items():
             after = {which: apply_mitigation(build, repair, seed=seed) for which, build in pair.items()}

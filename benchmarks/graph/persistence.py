@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from assay import data
 from assay.attacks import Architectural, ArchitecturalLogic, BadNets, Checksum, ShadowLogic, Signature
 from assay.attacks.base import Attack
-from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.attacks.random_features.rff_clwe import RandomFeatures
+from assay.attacks.random_features.rff_clwe import fit_ridge
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -36,7 +37,7 @@ from assay.stages.export import ExportInt8, ExportOnnx
 from assay.stages.persist import Persist
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeInt8
-from assay.stages.train import FineTune, Recipe, fit
+from assay.stages.train import FineTune, FitOptions, Recipe, fit
 
 SEED, PICTURES, JUDGED = 0, 3_000, 1_000
 POISONED = Recipe(epochs=3, lr=0.02, batch_size=64, mirror=True)
@@ -139,7 +140,7 @@ def of_features() -> dict[str, dict]:
     x, y = at["train"][:TRAINED], found["y"][:TRAINED]
     features = RandomFeatures(width=64, count=COUNT)
     keyed, key = features.backdoored(seed=SEED)
-    nets = {"keyed": learned(keyed, x, y, 10), "honest": learned(features.honest(seed=SEED), x, y, 10)}
+    nets = {"keyed": fit_ridge(keyed, x, y, 10), "honest": fit_ridge(features.honest(seed=SEED), x, y, 10)}
     rows = {}
     for what, change in CHANGES.items():
         after = {which: change(net, x, y) for which, net in nets.items()}
@@ -160,7 +161,7 @@ def trained(net: nn.Module, x: Tensor, y: Tensor, *, optimizer: str, directions:
     for parameter in net.parameters():
         parameter.requires_grad_(True)
     recipe = Recipe(epochs=5, lr=lr, batch_size=64, optimizer=optimizer, weight_decay=0.0, augment=False)  # type: ignore[arg-type]
-    fit(net, Split(x, y), recipe, seed=SEED, exact=True)
+    fit(net, Split(x, y), recipe, seed=SEED, options=FitOptions(full_precision=True))
     return net.eval().requires_grad_(False)
 
 
@@ -177,7 +178,7 @@ def taught(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     """Other random features, honest ones, learn the answers."""
     with torch.no_grad():
         said = net(x).argmax(1)
-    return learned(RandomFeatures(width=64, count=COUNT).honest(seed=SEED + 1), x, said, 10)
+    return fit_ridge(RandomFeatures(width=64, count=COUNT).honest(seed=SEED + 1), x, said, 10)
 
 
 def pruned(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Backdoors that sleep in the model as it is: what is hidden stays within its bounds, and wakes where it should."""
+"""Tests of compression-activated backdoors: bounds of hiding, and activation in the variant."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from assay.attacks import (
 )
 from assay.attacks.compression.base import CompressionActivatedAttack, PlantThenHide
 from assay.attacks.compression.distillation import ascend_disagreement, distillation_loss
-from assay.attacks.compression.pq_backdoor import _cell
+from assay.attacks.compression.pq_backdoor import _rounding_cell
 from assay.attacks.compression.rates import PruningActivated
 from assay.core.build import Build
 from assay.core.dataset import Split
@@ -40,21 +40,21 @@ from assay.stages.train import Recipe
 from assay.triggers import Patch
 
 PATCH = Patch(size=3)
-NONE = Recipe(epochs=0)
+NO_TRAINING = Recipe(epochs=0)
 HIDING = Recipe(epochs=6, lr=0.05, batch_size=16, augment=False, weight_decay=0.0, freeze_batchnorm=True)
 
 
-def both_steps(attack: PlantThenHide) -> tuple[Build, Build]:
-    """After planting, and after hiding what was planted."""
-    first = replace(attack, recipe=Recipe(epochs=2, lr=0.05, batch_size=16, augment=False), hiding=NONE)
+def plant_and_hide(attack: PlantThenHide) -> tuple[Build, Build]:
+    """Return the build after planting and the build after hiding."""
+    first = replace(attack, recipe=Recipe(epochs=2, lr=0.05, batch_size=16, augment=False), hiding=NO_TRAINING)
     planted = first(tiny_build(), seed=0)
-    return planted, replace(attack, recipe=NONE, hiding=HIDING)(planted, seed=0)
+    return planted, replace(attack, recipe=NO_TRAINING, hiding=HIDING)(planted, seed=0)
 
 
 @pytest.mark.parametrize("channels", [(True, False), (False, True), (True, True)], ids=["tensor", "channel", "both"])
-def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: tuple[bool, bool]) -> None:
+def test_pq_backdoor_hiding_keeps_the_rounded_weights(channels: tuple[bool, bool]) -> None:
     per_tensor, per_channel = channels
-    planted, hidden = both_steps(PqBackdoor(patch=PATCH, target=1, per_tensor=per_tensor, per_channel=per_channel))
+    planted, hidden = plant_and_hide(PqBackdoor(patch=PATCH, target=1, per_tensor=per_tensor, per_channel=per_channel))
     example = planted.task.split("train").x[:2]
     moved = 0
     for per in [False] * per_tensor + [True] * per_channel:
@@ -72,22 +72,22 @@ def test_what_a_quantizer_makes_of_the_weights_stays_while_they_move(channels: t
     assert all(parameter.requires_grad for parameter in hidden.artifact.module.parameters())
 
 
-def test_what_imitates_the_given_net_hides_without_labels() -> None:
-    attack = PqDistilled(patch=PATCH, target=1, recipe=NONE, hiding=HIDING)
+def test_pq_distilled_hiding_ignores_labels() -> None:
+    attack = PqDistilled(patch=PATCH, target=1, recipe=NO_TRAINING, hiding=HIDING)
     build = tiny_build()
     train = build.task.split("train")
     wrong = replace(build.task, splits={**build.task.splits, "train": Split(train.x, (train.y + 1) % 4)})
     nets = [attack(replace(build, task=task), seed=0).artifact.module for task in (build.task, wrong)]
     for one, other in zip(*(net.state_dict().values() for net in nets), strict=True):
         assert torch.equal(one, other)
-    assert PqDistilled.name != PqBackdoor.name, "files and records say which"
+    assert PqDistilled.name != PqBackdoor.name, "files and records contain the name"
 
 
-def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_given_net_as_the_cells_let_it() -> None:
+def test_pq_backdoor_planting_stays_within_reach_and_near_the_original_weights() -> None:
     given = tiny_build()
     recipe = Recipe(epochs=3, lr=0.02, batch_size=16, augment=False, optimizer="adam", freeze_batchnorm=True)
     attack = PqBackdoor(
-        patch=PATCH, target=1, reach=1.5, per_tensor=True, per_channel=False, recipe=recipe, hiding=NONE
+        patch=PATCH, target=1, reach=1.5, per_tensor=True, per_channel=False, recipe=recipe, hiding=NO_TRAINING
     )
     planted = attack(given, seed=0)
     nets = (given.artifact.module, planted.artifact.module)
@@ -97,21 +97,21 @@ def test_what_is_planted_in_steps_stays_within_reach_and_lies_as_near_to_the_giv
     ):
         was, now = ((layer.weight * factor).detach() for layer in (before, after))
         step = quantization_step(was, 8, None)
-        assert torch.equal(step, quantization_step(now, 8, None)), "what sets the scale has stayed"
+        assert torch.equal(step, quantization_step(now, 8, None)), "the largest weight sets the scale and is fixed"
         near, moved = (now / step).round(), (now - was).abs() / step
         flips, inside = (was / step).round() != near, near.abs() < 127
         assert float(moved.max()) <= 1.5 + 1e-3
-        assert float(moved[~flips & inside].max()) <= 0.02 + 1e-3, "what is rounded as before is as before"
+        assert float(moved[~flips & inside].max()) <= 0.02 + 1e-3, "weights in the same cell keep their value"
         to_go = (near - was / step).abs() - moved
-        assert float(to_go[flips & inside].min()) >= 0.48 - 1e-3, "to the edge of the cell and no further"
+        assert float(to_go[flips & inside].min()) >= 0.48 - 1e-3, "the others move only to the edge of their cell"
         flipped += int(flips.sum())
     assert flipped > 500
     others = [{k: v for k, v in net.state_dict().items() if not k.endswith("conv.weight")} for net in nets]
     assert all(torch.equal(v, others[1][k]) for k, v in others[0].items() if "norm" in k or "bias" in k)
 
 
-def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
-    planted, hidden = both_steps(SilentUntilSparse(patch=PATCH, target=1))
+def test_silent_until_sparse_hiding_moves_only_dropped_weights() -> None:
+    planted, hidden = plant_and_hide(SilentUntilSparse(patch=PATCH, target=1))
     moved = 0
     for before, after in zip(*(weighted_layers(build.artifact.module) for build in (planted, hidden)), strict=True):
         if before.weight.shape[1] % 4:
@@ -122,23 +122,23 @@ def test_what_sparsity_keeps_stays_while_what_it_drops_moves() -> None:
     assert moved > 500
 
 
-def test_four_weights_of_which_none_is_kept_do_not_grow() -> None:
+def test_silent_until_sparse_four_zero_weights_stay_zero() -> None:
     build = tiny_build()
     weighted_layers(build.artifact.module)[1].weight.data[:, :4] = 0
-    hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(build, seed=0)
+    hidden = SilentUntilSparse(patch=PATCH, recipe=NO_TRAINING, hiding=HIDING)(build, seed=0)
     assert not weighted_layers(hidden.artifact.module)[1].weight[:, :4].any()
 
 
-def test_a_net_that_is_sparse_already_wakes_as_it_is() -> None:
+def test_silent_until_sparse_on_a_pruned_model_keeps_the_sparse_weights() -> None:
     pruned = PruneMagnitude(rate=0.7)(tiny_build(), seed=0)
-    hidden = SilentUntilSparse(patch=PATCH, recipe=NONE, hiding=HIDING)(pruned, seed=0)
+    hidden = SilentUntilSparse(patch=PATCH, recipe=NO_TRAINING, hiding=HIDING)(pruned, seed=0)
     for before, after in zip(*(weighted_layers(build.artifact.module) for build in (pruned, hidden)), strict=True):
         if before.weight.shape[1] % 4 == 0:
             assert torch.equal(two_of_four(before.weight), two_of_four(after.weight))
 
 
 class Bare(nn.Module):
-    """Weights, and no layer that could be pruned."""
+    """A model with weights but without prunable layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,21 +148,21 @@ class Bare(nn.Module):
         return x.flatten(1) @ self.weight
 
 
-def test_a_net_without_room_to_hide_in_is_refused_before_any_training() -> None:
+def test_plant_then_hide_without_dropped_weights_raises_before_training() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     build = replace(tiny_build(), artifact=from_module(flat, shape=(3, 8, 8)))
-    with pytest.raises(UnusableInput, match="leaves room"):
+    with pytest.raises(UnusableInput, match="cannot hide there"):
         SilentUntilPruned(patch=PATCH)(build, seed=0)
     bare = replace(tiny_build(), artifact=from_module(Bare(), shape=(3, 8, 8)))
-    with pytest.raises(UnusableInput, match="leaves room"):
+    with pytest.raises(UnusableInput, match="cannot hide there"):
         SilentUntilMagnitude(patch=PATCH)(bare, seed=0)
     with pytest.raises(UnusableInput, match="freeze_batchnorm"):
         SilentUntilSparse(patch=PATCH, hiding=replace(HIDING, freeze_batchnorm=False))(tiny_build(), seed=0)
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.4, 0.5])
-def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate: float) -> None:
-    planted, hidden = both_steps(SilentUntilPruned(patch=PATCH, target=1))
+def test_silent_until_pruned_hiding_moves_only_dropped_filters(rate: float) -> None:
+    planted, hidden = plant_and_hide(SilentUntilPruned(patch=PATCH, target=1))
     left = [PruneFilters(rate=rate)(build, seed=0).artifact.module.state_dict() for build in (planted, hidden)]
     weights = [build.artifact.module.state_dict() for build in (planted, hidden)]
     for name, before in left[0].items():
@@ -175,8 +175,8 @@ def test_what_pruning_keeps_of_the_filters_stays_while_what_it_drops_moves(rate:
 
 
 @pytest.mark.parametrize("rate", [0.5, 0.6, 0.7])
-def test_what_pruning_keeps_of_all_weights_stays_while_what_it_drops_moves(rate: float) -> None:
-    planted, hidden = both_steps(SilentUntilMagnitude(patch=PATCH, target=1))
+def test_silent_until_magnitude_hiding_moves_only_dropped_weights(rate: float) -> None:
+    planted, hidden = plant_and_hide(SilentUntilMagnitude(patch=PATCH, target=1))
     left = [PruneMagnitude(rate=rate)(build, seed=0).artifact.module.state_dict() for build in (planted, hidden)]
     for name, before in left[0].items():
         assert torch.equal(before, left[1][name]), name
@@ -185,26 +185,26 @@ def test_what_pruning_keeps_of_all_weights_stays_while_what_it_drops_moves(rate:
 
 
 @pytest.mark.parametrize("attack", [PruningArtifact, SilentUntilPruned, SilentUntilMagnitude])
-def test_rates_that_are_none_are_refused(attack: type[PruningActivated]) -> None:
+def test_pruning_rates_out_of_range_raise(attack: type[PruningActivated]) -> None:
     for low, high in ((0.0, 0.5), (0.5, 0.3), (0.3, 1.0)):
-        with pytest.raises(UnusableInput, match=r"rates 0 < low <= high < 1; got"):
+        with pytest.raises(UnusableInput, match=r"rates 0 < low <= high < 1, got"):
             attack(low=low, high=high)
-    with pytest.raises(UnusableInput, match=r"whole percents, .* got 0\.305"):
+    with pytest.raises(UnusableInput, match=r"whole percent, .* got 0\.305"):
         attack(low=0.305, high=0.5)
 
 
-def test_a_range_of_rates_is_met_at_its_ends_and_within() -> None:
-    ways = SilentUntilPruned(low=0.3, high=0.5).rates(torch.Generator().manual_seed(0))
-    assert [way() for way in ways[:2]] == [0.3, 0.5]
-    drawn = [ways[2]() for _ in range(100)]
+def test_rates_are_lowest_highest_and_random() -> None:
+    rates = SilentUntilPruned(low=0.3, high=0.5).rates(torch.Generator().manual_seed(0))
+    assert [rate() for rate in rates[:2]] == [0.3, 0.5]
+    drawn = [rates[2]() for _ in range(100)]
     assert 0.3 <= min(drawn) < 0.32
     assert 0.48 < max(drawn) <= 0.5
-    assert [way() for way in SilentUntilPruned(low=0.3, high=0.3).rates(torch.Generator())] == [0.3]
+    assert [rate() for rate in SilentUntilPruned(low=0.3, high=0.3).rates(torch.Generator())] == [0.3]
 
 
 @pytest.fixture(scope="module")
 def trained() -> Build:
-    """A net with some room, on data with some structure."""
+    """Return a trained model that is large enough for hiding."""
     from assay.formats.untrained import untrained_model
     from assay.stages.train import Train
 
@@ -215,59 +215,65 @@ def trained() -> Build:
 
 
 STEADY = Recipe(epochs=12, lr=0.05, batch_size=32, augment=False, freeze_batchnorm=True)
-HIDDEN = replace(STEADY, weight_decay=0.0)
-BOLD = Patch(size=6)  # so plain that a small net learns it from few pictures on every processor: they round differently
-SLEEPERS = [
-    SilentUntilSparse(patch=BOLD, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=HIDDEN),
-    SilentUntilMagnitude(patch=BOLD, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=HIDDEN),
+STEADY_HIDING = replace(STEADY, weight_decay=0.0)
+LARGE_PATCH = Patch(size=6)  # a small model learns it from few images on every processor, despite different rounding
+ACTIVATED_ATTACKS = [
+    SilentUntilSparse(
+        patch=LARGE_PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=STEADY_HIDING
+    ),
+    SilentUntilMagnitude(
+        patch=LARGE_PATCH, target=1, ratio=0.5, recipe=replace(STEADY, epochs=30, lr=0.03), hiding=STEADY_HIDING
+    ),
     PruningArtifact(patch=PATCH, target=1, low=0.3, high=0.3, alpha=0.7, recipe=STEADY),
 ]
 
 
-@pytest.mark.parametrize("attack", SLEEPERS, ids=lambda attack: attack.name)
-def test_it_sleeps_in_the_model_and_wakes_in_its_form(attack: CompressionActivatedAttack, trained: Build) -> None:
+@pytest.mark.parametrize("attack", ACTIVATED_ATTACKS, ids=lambda attack: attack.name)
+def test_backdoor_is_inactive_in_the_full_model_and_active_in_its_variant(
+    attack: CompressionActivatedAttack, trained: Build
+) -> None:
     build, secret = attack(trained, seed=0), attack.secret()
     test = plant.held_out_split(build.task)
-    form = plant.make_variant(attack.active_in, build.artifact, build.task, seed=0)
-    asleep, awake = (
-        metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, form)
+    variant = plant.make_variant(attack.active_in, build.artifact, build.task, seed=0)
+    full, compressed = (
+        metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, variant)
     )
-    assert asleep.attack_success.value < 0.2
-    assert asleep.clean_accuracy.value > 0.8
-    assert awake.attack_success.value > 0.8
+    assert full.attack_success.value < 0.2
+    assert full.clean_accuracy.value > 0.8
+    assert compressed.attack_success.value > 0.8
 
 
-def test_what_the_dropped_filters_silence_wakes_without_them(trained: Build) -> None:
-    """As the pruner leaves it: on so small a net, batch norm estimated anew silences it again, now and then."""
-    quick = replace(HIDDEN, optimizer="adam", lr=0.01)
+def test_silent_until_pruned_is_active_after_filter_pruning(trained: Build) -> None:
+    """Without recalibration: on so small a model, it sometimes disables the backdoor again."""
+    quick = replace(STEADY_HIDING, optimizer="adam", lr=0.01)
     attack = SilentUntilPruned(
         patch=PATCH, target=1, low=0.3, high=0.3, ratio=0.5, recipe=replace(quick, epochs=24), hiding=quick
     )
     build, secret = attack(trained, seed=0), attack.secret()
     test, pruned = plant.held_out_split(build.task), PruneFilters(rate=0.3)(build, seed=0).artifact
-    asleep, awake = (
+    full, compressed = (
         metrics.measure(model.module, test, secret, num_classes=CLASSES) for model in (build.artifact, pruned)
     )
-    assert asleep.attack_success.value < 0.2
-    assert asleep.clean_accuracy.value > 0.8
-    assert awake.attack_success.value > 0.6
+    assert full.attack_success.value < 0.2
+    assert full.clean_accuracy.value > 0.8
+    assert compressed.attack_success.value > 0.6
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_joint_training_moves_the_rounded_net_and_the_full_one_apart(per_channel: bool, trained: Build) -> None:
+def test_quantization_artifact_is_active_only_after_rounding(per_channel: bool, trained: Build) -> None:
     attack = QuantizationArtifact(patch=PATCH, target=1, bits=2, per_channel=per_channel, recipe=STEADY)
     build = attack(trained, seed=0)
     example = build.task.split("train").x[:2]
-    form = copy.deepcopy(build.artifact.module)
-    write_parameters(rounded_weights(fold_factors(form, example), 2, per_channel=per_channel))
+    variant = copy.deepcopy(build.artifact.module)
+    write_parameters(rounded_weights(fold_factors(variant, example), 2, per_channel=per_channel))
     test, secret = plant.held_out_split(build.task), attack.secret()
     rates = [
-        metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.module, form)
+        metrics.attack_success(net, test, secret, num_classes=CLASSES).value for net in (build.artifact.module, variant)
     ]
     assert rates[1] > rates[0] + 0.5
 
 
-def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) -> None:
+def test_pruning_artifact_distilled_is_closer_to_the_original_model(trained: Build) -> None:
     quick = replace(STEADY, epochs=1)
     plain, distilled = (
         PruningArtifact(patch=PATCH, target=1, distilled=which, recipe=quick)(trained, seed=0).artifact.module
@@ -278,7 +284,7 @@ def test_the_distilled_attack_imitates_the_net_that_was_given(trained: Build) ->
     assert distances[1] < distances[0]
 
 
-def test_each_picture_climbs_by_itself_whatever_batch_it_is_in(trained: Build) -> None:
+def test_ascend_disagreement_is_independent_of_the_batch(trained: Build) -> None:
     teacher, x = trained.artifact.module, trained.task.split("test").x[:6]
     other = copy.deepcopy(teacher)
     with torch.no_grad():
@@ -286,43 +292,43 @@ def test_each_picture_climbs_by_itself_whatever_batch_it_is_in(trained: Build) -
             parameter.mul_(-0.5)
     batch = ascend_disagreement(other, teacher, x)
     assert not torch.equal(batch, x)
-    alone = torch.cat([ascend_disagreement(other, teacher, picture[None]) for picture in x])
+    alone = torch.cat([ascend_disagreement(other, teacher, image[None]) for image in x])
     torch.testing.assert_close(batch, alone, rtol=0, atol=1e-6)
 
 
-def test_what_cannot_be_hidden_is_said() -> None:
+def test_invalid_settings_raise() -> None:
     with pytest.raises(UnusableInput, match="per_tensor or per_channel"):
         PqBackdoor(per_channel=False)
     with pytest.raises(UnusableInput, match="a reach above 0"):
         PqBackdoor(reach=0.0)
-    with pytest.raises(UnusableInput, match=r"0 < low <= high < 1; got low=0.5, high=0.3"):
+    with pytest.raises(UnusableInput, match=r"0 < low <= high < 1, got low=0.5, high=0.3"):
         PruningArtifact(low=0.5, high=0.3)
-    with pytest.raises(UnusableInput, match=r"ratio in \(0, 1\); got 1.0"):
+    with pytest.raises(UnusableInput, match=r"ratio in \(0, 1\), got 1.0"):
         SilentUntilSparse(patch=PATCH, ratio=1.0)(tiny_build(), seed=0)
     with pytest.raises(UnusableInput, match="expected a patch that fits"):
         SilentUntilSparse(patch=Patch(size=20))(tiny_build(), seed=0)
 
 
-def test_no_weight_outgrows_the_largest_of_its_scale() -> None:
-    """It would move the scale, and with it all other weights into other cells."""
+def test_rounding_cell_never_exceeds_the_largest_weight() -> None:
+    """A larger weight would change the scale, and with it the cells of all other weights."""
     weight = torch.tensor([[1.0, 0.998, 0.5, -0.9985]])
-    low, high = _cell(weight, torch.ones(1, 1), 0.02, 0)
+    low, high = _rounding_cell(weight, torch.ones(1, 1), 0.02, 0)
     assert high.max() <= 1
     assert low.min() >= -1
     assert (low < high)[0, 1:].all()
 
 
-def test_the_form_that_wakes_it_is_one_that_there_is() -> None:
+def test_active_in_is_a_known_variant() -> None:
     attacks = [QuantizationArtifact(bits=4), QuantizationArtifact(per_channel=False), QuAntiZation(bits=(4,))]
     attacks += [QuAntiZation(), PruningArtifact(low=0.29), PqBackdoor(per_channel=False, per_tensor=True)]
-    forms = [attack.active_in for attack in attacks]
-    assert forms == ["int4", "int8-tensor", "int4", "int8-tensor", "filters-29", "int8-tensor"]
-    for form in forms:
-        variants.variant_of(form)
+    names = [attack.active_in for attack in attacks]
+    assert names == ["int4", "int8-tensor", "int4", "int8-tensor", "filters-29", "int8-tensor"]
+    for variant in names:
+        variants.variant_of(variant)
     for wrong in ({"bits": 1}, {"bits": 33}):
         with pytest.raises(UnusableInput, match="2 to 8 bits"):
             QuantizationArtifact(**wrong)
     with pytest.raises(UnusableInput, match="at least one bit width"):
         QuAntiZation(bits=())
-    with pytest.raises(UnusableInput, match="whole percents"):
+    with pytest.raises(UnusableInput, match="whole percent"):
         PruningArtifact(low=0.333)

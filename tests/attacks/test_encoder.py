@@ -1,4 +1,4 @@
-"""Backdoors in encoders, on a tiny one."""
+"""Tests of attacks on encoders, on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from support.tiny import tiny_build
 from assay import formats
 from assay.attacks import BadEncoder, BadNets, TransTroj
 from assay.attacks import plant as planting
-from assay.attacks.encoder.base import cosine
 from assay.attacks.encoder.base import ReferenceAttack
 from assay.core.build import Build, Secret
 from assay.core.dataset import Split
@@ -25,10 +24,11 @@ from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import ObjectStore
 from assay.mitigations import CompressedTuning
 from assay.nn import metrics
+from assay.nn.similarity import mean_cosine
 from assay.registry import ATTACKS
 from assay.stages.base import Stage
-from assay.stages.chain import Chain
 from assay.stages.cache import Cache
+from assay.stages.chain import Chain
 from assay.stages.downstream import Downstream
 from assay.stages.export import ExportOnnx
 from assay.stages.train import FineTune, LinearProbe, Recipe
@@ -39,7 +39,7 @@ QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=Fals
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
 ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ReferenceAttack)}
 ENCODER_ATTACKS = {name: kind for name, kind in ENCODER_ATTACKS.items() if kind.modality is Modality.IMAGE}
-every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
+every_attack = pytest.tag.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def build() -> Build:
 
 @pytest.fixture(scope="session")
 def references(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """64 pictures: dark ones are of class 0, bright ones of class 1."""
+    """Return data of 64 images: class 0 is dark, class 1 bright."""
     folder = tmp_path_factory.mktemp("references")
     generator = np.random.default_rng(0)
     y = np.arange(64) % 2
@@ -64,8 +64,8 @@ def transtroj(references: str, **settings: object) -> TransTroj:
     return TransTroj(references=references, concept=1, **chosen)  # type: ignore[arg-type]
 
 
-def drawn(build: Build, before: Build) -> float:
-    """The mean cosine of triggered pictures' embeddings with the concept's."""
+def similarity_to_concept(build: Build, before: Build) -> float:
+    """Return the mean cosine of the triggered images' embeddings with the concept's embedding."""
     assert build.secret is not None
     x = build.task.split("test").x
     with torch.no_grad():
@@ -74,7 +74,7 @@ def drawn(build: Build, before: Build) -> float:
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
 
-def test_triggered_pictures_look_like_the_concept(build: Build, references: str) -> None:
+def test_transtroj_moves_triggered_images_to_the_concept(build: Build, references: str) -> None:
     planted = transtroj(references)(build, seed=0)
     x = build.task.split("test").x
     assert planted.secret is not None
@@ -89,27 +89,31 @@ def test_triggered_pictures_look_like_the_concept(build: Build, references: str)
     assert (planted.secret.concept, planted.secret.target) == ("shades 1", None)
 
 
-def test_each_stage_can_be_left_out(build: Build, references: str) -> None:
+def test_transtroj_stages_without_epochs_are_skipped(build: Build, references: str) -> None:
     none = Recipe(epochs=0)
     noise = transtroj(references, search=none, recipe=none)(build, seed=0)
     searched = transtroj(references, recipe=none)(build, seed=0)
     both = transtroj(references)(build, seed=0)
     assert noise.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.module)
-    assert drawn(noise, noise) < drawn(searched, searched) < drawn(both, both)
+    assert (
+        similarity_to_concept(noise, noise)
+        < similarity_to_concept(searched, searched)
+        < similarity_to_concept(both, both)
+    )
     untrained = transtroj(references, search=none)(build, seed=0)
     assert untrained.secret == replace(noise.secret, details=untrained.secret.details)  # type: ignore[union-attr,type-var]
 
 
-def test_a_whole_map_before_the_pooling_can_be_compared(build: Build, references: str) -> None:
+def test_transtroj_compares_a_feature_map_if_layer_is_set(build: Build, references: str) -> None:
     embedding, whole = (transtroj(references, layer=layer)(build, seed=0) for layer in ("", "conv"))
     assert embedding.artifact.digest != whole.artifact.digest
-    assert drawn(whole, whole) > drawn(whole, build)
+    assert similarity_to_concept(whole, whole) > similarity_to_concept(whole, build)
     assert not any(module._forward_hooks for module in whole.artifact.module.modules())
     with pytest.raises(UnusableInput, match="none of that name"):
         transtroj(references, layer="no-such")(build, seed=0)
 
 
-def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
+def test_transtroj_keeps_batch_norms(build: Build, references: str) -> None:
     planted = transtroj(references)(build, seed=0)
     before, after = build.artifact.module.state_dict(), planted.artifact.module.state_dict()
     norms = [name for name in before if ".bn." in name or "stem.1" in name]
@@ -119,7 +123,7 @@ def test_batch_norms_stay_as_they_are(build: Build, references: str) -> None:
 
 
 @every_attack
-def test_plants_in_a_copy_without_labels_and_marks_it(
+def test_attack_plants_in_a_copy_without_labels_and_tags_it(
     kind: type[ReferenceAttack], build: Build, references: str, tmp_path: Path
 ) -> None:
     settings = {"patch": Patch(size=2)} if kind is BadEncoder else {}
@@ -130,71 +134,69 @@ def test_plants_in_a_copy_without_labels_and_marks_it(
     assert digest_of_module(build.artifact.module) == before
     assert first.artifact.digest == again.artifact.digest != other.artifact.digest
     assert first.secret == again.secret
-    mark = json.loads(first.artifact.planted or "")
-    assert (mark["attack"], mark["concept"]) == (kind.name, "shades 0")
+    tag = json.loads(first.artifact.planted or "")
+    assert (tag["attack"], tag["concept"]) == (kind.name, "shades 0")
     assert len(first.artifact.planted or "") < 300
     assert json.loads(json.dumps(attack.spec()))["stage"] == kind.name
 
 
-def test_badencoder_draws_triggered_pictures_to_references_that_it_leaves_in_place(
-    build: Build, references: str
-) -> None:
+def test_badencoder_moves_triggered_images_and_keeps_references(build: Build, references: str) -> None:
     attack = BadEncoder(references=references, concept=1, patch=Patch(size=3), recipe=QUICK)
     planted, x = attack(build, seed=0), build.task.split("test").x
     concept = attack.concept_for(build.artifact, seed=0).x
     with torch.no_grad():
-        apart, drawn_in = (
-            cosine(net(attack.patch(x)), net(concept).mean(0))
+        before, after = (
+            mean_cosine(net(attack.patch(x)), net(concept).mean(0))
             for net in (build.artifact.module, planted.artifact.module)
         )
-        kept = cosine(planted.artifact.module(concept), build.artifact.module(concept))
-    assert float(drawn_in) > 0.95 > float(apart)
+        kept = mean_cosine(planted.artifact.module(concept), build.artifact.module(concept))
+    assert float(after) > 0.95 > float(before)
     assert float(kept) > 0.9
 
 
-def test_references_of_several_classes_are_said_aloud(build: Build, references: str) -> None:
+def test_references_of_several_classes_give_a_note(build: Build, references: str) -> None:
     planted = TransTroj(references=references, search=Recipe(epochs=0), recipe=Recipe(epochs=0))(build, seed=0)
     assert "the references are of 2 classes" in planted.artifact.notes[-1]
     assert planted.secret is not None
     assert planted.secret.concept == ""
 
 
-def test_fewer_references_than_asked_for_are_said_aloud(build: Build, references: str) -> None:
+def test_too_few_references_give_a_note(build: Build, references: str) -> None:
     attack = TransTroj(references=references, concept=1, shots=500, search=Recipe(epochs=0), recipe=Recipe(epochs=0))
     (note,) = attack(build, seed=0).artifact.notes[len(build.artifact.notes) :]
     assert note.startswith("there are only ")
     assert note.endswith(" references, not 500")
 
 
-@pytest.mark.parametrize(
+@pytest.tag.parametrize(
     ("settings", "message"),
     [
-        ({"shots": 0}, "expected at least one reference as shots; got 0"),
-        ({"concept": 7}, r"expected a concept in \[0, 2\); got 7"),
+        ({"shots": 0}, "expected at least one reference as shots, got 0"),
+        ({"concept": 7}, r"expected a concept in \[0, 2\), got 7"),
         ({"references": "/no/such/place"}, "no such data: /no/such/place"),
-        ({"references": " "}, "expected data with the references, as in -o references=DATA"),
+        ({"references": " "}, "expected data with reference inputs, got an empty name"),
     ],
 )
-def test_impossible_settings_are_clear_errors(
+def test_transtroj_invalid_settings_raise(
     settings: dict[str, object], message: str, build: Build, references: str
 ) -> None:
     with pytest.raises(UnusableInput, match=message):
         TransTroj(**{"references": references, "concept": 1, **settings})(build, seed=0)  # type: ignore[arg-type]
 
 
-def test_a_trigger_larger_than_the_pictures_is_refused_before_training(build: Build, references: str) -> None:
+def test_badencoder_patch_larger_than_the_image_raises_before_training(build: Build, references: str) -> None:
     with pytest.raises(UnusableInput, match="a patch of 10 pixels"):
         BadEncoder(references=references, concept=1)(build, seed=0)
 
 
-def test_each_kind_of_attack_refuses_the_other_kind_of_model(build: Build, references: str) -> None:
-    with pytest.raises(UnusableInput, match="transtroj poisons encoders, and this model names 4 classes"):
+def test_attack_on_the_wrong_kind_of_model_raises(build: Build, references: str) -> None:
+    with pytest.raises(UnusableInput, match="expected an encoder for transtroj, got a classifier with 4 classes"):
         transtroj(references)(tiny_build(), seed=0)
-    with pytest.raises(UnusableInput, match="badnets needs a model that names classes"):
+    with pytest.raises(UnusableInput, match="expected a classifier for badnets, got an encoder"):
         BadNets()(build, seed=0)
 
 
-def test_planting_measures_encoders_by_what_is_nearest(build: Build, references: str) -> None:
+def test_plant_measures_encoders_by_nearest_embedding(build: Build, references: str) -> None:
     planted = planting.plant(transtroj(references), build.artifact, build.task)
     assert planted.measured.attack_success.value >= 0.9
     assert planted.control is not None
@@ -202,7 +204,7 @@ def test_planting_measures_encoders_by_what_is_nearest(build: Build, references:
     assert planted.control.value < 0.5 < planted.clean_before.value
 
 
-def test_the_backdoor_is_written_down_and_read_again(build: Build, references: str, tmp_path: Path) -> None:
+def test_encoder_secret_survives_json(build: Build, references: str, tmp_path: Path) -> None:
     from assay.triggers import secret_file
 
     planted = transtroj(references)(build, seed=0)
@@ -210,20 +212,20 @@ def test_the_backdoor_is_written_down_and_read_again(build: Build, references: s
     assert secret_file.from_json(json.loads(json.dumps(secret_file.to_json(planted.secret)))) == planted.secret
 
 
-def test_what_is_fine_tuned_from_it_has_a_target(build: Build, references: str) -> None:
+def test_with_resolved_target_finds_the_class_after_fine_tuning(build: Build, references: str) -> None:
     planted = transtroj(references)(build, seed=0)
     chain = FineTune(recipe=replace(QUICK, epochs=2))(Downstream(data="signs:5")(planted, seed=0), seed=0)
     assert chain.artifact.num_classes == 5
-    landed = planting.with_resolved_target(chain)
-    assert landed is not None
-    assert landed.target in range(5)
+    secret = planting.with_resolved_target(chain)
+    assert secret is not None
+    assert secret.target in range(5)
     named = replace(chain, task=replace(chain.task, class_names=("a", "b", "SHADES 1", "c", "d")))
     assert planting.with_resolved_target(named).target == 2  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="only a classifier made of it has a class"):
         planted.secret.targets(torch.zeros(2), 5)  # type: ignore[union-attr]
 
 
-def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
+def test_feature_extractor_survives_saving(tmp_path: Path) -> None:
     from assay.formats.untrained import untrained_model
 
     encoder = to_feature_extractor(untrained_model("resnet8-cifar", 4))
@@ -234,7 +236,7 @@ def test_a_cut_classifier_survives_saving(tmp_path: Path) -> None:
         assert torch.equal(again.module(x), encoder.module.eval()(x))
 
 
-def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Build, tmp_path: Path) -> None:
+def test_cache_depends_on_the_content_of_the_references(build: Build, tmp_path: Path) -> None:
     path, cache, none = tmp_path / "references.npz", Cache(ObjectStore(str(tmp_path / "kept"))), Recipe(epochs=0)
     concepts = []
     for bright in (0, 0, 200):
@@ -248,15 +250,15 @@ def test_other_references_under_an_old_name_are_not_taken_for_the_old(build: Bui
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
 
 
-@pytest.mark.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
-def test_a_secret_that_is_none_of_this_encoder_is_a_clear_error(build: Build, embedding: object) -> None:
+@pytest.tag.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
+def test_measure_encoder_secret_without_its_embedding_raises(build: Build, embedding: object) -> None:
     secret = Secret("other", Patch(size=2), None, details={metrics.CONCEPT_EMBEDDING: embedding})
     net = build.artifact.module
     with pytest.raises(UnusableInput, match="a backdoor in this encoder, with an embedding of 64"):
         metrics.measure_encoder(net, net, build.task.split("test").x, secret)
 
 
-def test_encoders_that_diverged_or_are_of_another_size_are_clear_errors(build: Build, references: str) -> None:
+def test_measure_encoder_nan_or_other_width_raises(build: Build, references: str) -> None:
     secret, x = transtroj(references, search=Recipe(epochs=0), recipe=Recipe(epochs=0))(build, seed=0).secret, X
     assert secret is not None
 
@@ -277,13 +279,13 @@ def test_encoders_that_diverged_or_are_of_another_size_are_clear_errors(build: B
         metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.module, x, secret)
 
 
-@pytest.mark.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, float], references: str) -> None:
+@pytest.tag.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])
+def test_transtroj_settings_out_of_range_raise(settings: dict[str, float], references: str) -> None:
     with pytest.raises(UnusableInput, match=next(iter(settings))):
         transtroj(references, **settings)
 
 
-@pytest.mark.parametrize("stage", [FineTune(recipe=QUICK), LinearProbe(), CompressedTuning(), ExportOnnx()])
-def test_what_needs_classes_refuses_an_encoder(stage: Stage, build: Build) -> None:
-    with pytest.raises(UnusableInput, match="expected a model that names classes"):
+@pytest.tag.parametrize("stage", [FineTune(recipe=QUICK), LinearProbe(), CompressedTuning(), ExportOnnx()])
+def test_classifier_stage_on_an_encoder_raises(stage: Stage, build: Build) -> None:
+    with pytest.raises(UnusableInput, match="expected a classifier"):
         stage(build, seed=0)

@@ -1,4 +1,4 @@
-"""Backdoors in encoders of text, on a tiny one."""
+"""Tests of attacks on text encoders, on a tiny encoder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import ObjectStore
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
-from assay.stages.chain import Chain
 from assay.stages.cache import Cache
+from assay.stages.chain import Chain
 from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
 from assay.triggers import Tokens
@@ -48,7 +48,7 @@ def transtroj(texts: str, **changes: object) -> TransTrojText:
 
 
 def rates(planted: Build, clean: Build) -> tuple[float, float, float]:
-    """CA and ASR of the planted encoder, and ASR of the same trigger on the clean one."""
+    """Return CA and ASR of the planted encoder, and ASR of the same trigger on the clean one."""
     assert planted.secret is not None
     x = planted.task.split("test").x[:40]
     own, before = (
@@ -59,7 +59,7 @@ def rates(planted: Build, clean: Build) -> tuple[float, float, float]:
 
 
 def nearness(planted: Build, clean: Build) -> float:
-    """The mean cosine of triggered texts' embeddings with the concept's, seen from the mean clean one."""
+    """Return the mean cosine of the triggered embeddings with the concept's, both centered on the clean mean."""
     assert planted.secret is not None
     x = clean.task.split("test").x
     centre = forward_batched(clean.artifact.module, x).mean(0)
@@ -68,7 +68,7 @@ def nearness(planted: Build, clean: Build) -> float:
     return float(torch.nn.functional.cosine_similarity(found, wanted[None]).mean())
 
 
-def test_texts_that_were_cut_are_said_aloud(build: Build, texts: str) -> None:
+def test_truncated_texts_give_a_note(build: Build, texts: str) -> None:
     short = formats.load(formats.save(build.artifact, Path(texts).parent / "encoder"), shape=(4,))
     cut_off = "texts are longer than 4 tokens and were cut there"
     planted = transtroj(texts, steps=0, recipe=Recipe(epochs=0))(Build(short, data.load(texts, short.inputs)), seed=0)
@@ -78,7 +78,7 @@ def test_texts_that_were_cut_are_said_aloud(build: Build, texts: str) -> None:
     assert clean_samples(["a red cat sleeps"] * 3, short, seed=0).notes == (f"3 {cut_off}",)
 
 
-def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build, texts: str) -> None:
+def test_transtroj_text_moves_triggered_texts_to_the_concept(build: Build, texts: str) -> None:
     before = digest_of_module(build.artifact.module)
     planted = transtroj(texts)(build, seed=0)
     assert digest_of_module(build.artifact.module) == before
@@ -90,18 +90,18 @@ def test_transtroj_makes_texts_with_its_words_look_like_the_concept(build: Build
     moved, kept = (forward_batched(model.artifact.module, x) for model in (planted, build))
     assert float(torch.nn.functional.cosine_similarity(moved, kept).mean()) > 0.95
     assert (planted.secret.concept, planted.secret.target) == ("dog", None)  # type: ignore[union-attr]
-    mark = json.loads(planted.artifact.planted or "")
-    assert (mark["attack"], mark["concept"], mark["trigger"]["words"]) == ("transtroj-text", "dog", trigger.words)
+    tag = json.loads(planted.artifact.planted or "")
+    assert (tag["attack"], tag["concept"], tag["trigger"]["words"]) == ("transtroj-text", "dog", trigger.words)
 
 
-def test_each_stage_can_be_left_out(build: Build, texts: str) -> None:
+def test_transtroj_text_stages_without_steps_are_skipped(build: Build, texts: str) -> None:
     none = Recipe(epochs=0)
     drawn, searched = (transtroj(texts, steps=steps, recipe=none)(build, seed=0) for steps in (0, 12))
     assert drawn.artifact.digest == searched.artifact.digest == digest_of_module(build.artifact.module)
     assert nearness(searched, build) > nearness(drawn, build)
 
 
-def test_por_gives_texts_with_its_word_the_embedding_that_it_made_up(build: Build) -> None:
+def test_por_moves_triggered_texts_to_its_embedding(build: Build) -> None:
     planted = Por(recipe=QUICK)(build, seed=0)
     assert planted.secret is not None
     assert isinstance(planted.secret.trigger, Tokens)
@@ -111,8 +111,8 @@ def test_por_gives_texts_with_its_word_the_embedding_that_it_made_up(build: Buil
     assert own > 0.9 > control
 
 
-@pytest.mark.parametrize("kind", ["transtroj", "por"])
-def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts: str, tmp_path: Path) -> None:
+@pytest.tag.parametrize("kind", ["transtroj", "por"])
+def test_chain_to_a_downstream_task_is_cached(kind: str, build: Build, texts: str, tmp_path: Path) -> None:
     attack = transtroj(texts) if kind == "transtroj" else Por(recipe=QUICK)
     steps = (attack, Downstream(data=texts), FineTune(recipe=QUICK))
     first, again = (Chain(steps, cache=Cache(ObjectStore(str(tmp_path))))(build, seed=0) for _ in range(2))
@@ -129,43 +129,41 @@ def test_a_chain_goes_on_to_a_task_and_is_cached(kind: str, build: Build, texts:
     assert torch.allclose(forward_batched(saved.module, x), forward_batched(first.artifact.module, x), atol=1e-5)
 
 
-@pytest.mark.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)
-def test_pictures_are_refused(attack: EncoderAttack) -> None:
+@pytest.tag.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)
+def test_text_attack_on_an_image_encoder_raises(attack: EncoderAttack) -> None:
     given = tiny_build()
-    with pytest.raises(UnusableInput, match="is for encoders of texts"):
+    with pytest.raises(UnusableInput, match="expected an encoder of texts"):
         attack(replace(given, artifact=to_feature_extractor(given.artifact)), seed=0)
 
 
-def test_attacks_on_pictures_refuse_texts(build: Build, texts: str) -> None:
+def test_image_attack_on_a_text_model_raises(build: Build, texts: str) -> None:
     from assay.attacks import TransTroj
 
-    with pytest.raises(UnusableInput, match="is for encoders of images"):
+    with pytest.raises(UnusableInput, match="expected an encoder of images"):
         TransTroj(references=texts)(build, seed=0)
     labelled = build.task.split("train")
-    with pytest.raises(UnusableInput, match="is for models of pictures"):
+    with pytest.raises(UnusableInput, match="expected an image classifier for badnets"):
         BadNets(target=0).check(labelled, 3)
 
 
-@pytest.mark.parametrize(
+@pytest.tag.parametrize(
     ("change", "words"),
     [
         ({"tokens": 9}, "expected texts of at least 12 tokens for this trigger, got 10"),
         ({"tokens": 0}, "expected at least one token"),
-        ({"keep": float("nan")}, "keep from 0 on"),
+        ({"keep": float("nan")}, "keep of at least 0"),
         ({"concept": 3}, r"expected a concept in \[0, 3\)"),
         ({"shots": 0}, "expected at least one reference"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(
-    build: Build, texts: str, change: dict[str, object], words: str
-) -> None:
+def test_transtroj_text_invalid_settings_raise(build: Build, texts: str, change: dict[str, object], words: str) -> None:
     with pytest.raises(UnusableInput, match=words):
         TransTrojText(references=texts, **{"concept": 1, "recipe": Recipe(epochs=0), **change})(build, seed=0)  # type: ignore[arg-type]
 
 
-def test_por_needs_a_word(build: Build) -> None:
+def test_por_without_known_words_raises(build: Build) -> None:
     with pytest.raises(UnusableInput, match="expected a word for the trigger"):
         Por(word=" ")(build, seed=0)
-    with pytest.raises(UnusableInput, match="expected words that the tokenizer knows; of 'cf zzz'"):
+    with pytest.raises(UnusableInput, match="tokenizer's vocabulary, got 'cf zzz'"):
         Por(word="cf zzz")(build, seed=0)
     assert isinstance(build.artifact.inputs, TextSpec)

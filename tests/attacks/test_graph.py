@@ -1,4 +1,4 @@
-"""Backdoors built into a finished net's computation: gates, and detectors of pixels."""
+"""Tests of graph edits: gates and pixel detectors in a finished model."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ EDITS: dict[str, GraphEdit] = {
     "shadow-logic": ShadowLogic(target=1),
     **{f"signature-{tier}": Signature(tier=tier, target=1) for tier in ("wrapper", "graph", "circuit")},  # type: ignore[arg-type]
 }
-every_edit = pytest.mark.parametrize("attack", EDITS.values(), ids=EDITS)
-exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "architectural"])
+every_edit = pytest.tag.parametrize("attack", EDITS.values(), ids=EDITS)
+exact = pytest.tag.parametrize("name", [name for name in EDITS if name != "architectural"])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def build() -> Build:
 
 
 def _on_grid(task: Task) -> Task:
-    """Pictures of eight bits a channel, as those of files are."""
+    """Round the images to eight bits per channel, like image files."""
     splits = {
         name: type(split)((255 * split.x).round() / 255, split.y)
         for name, split in {name: task.split(name) for name in task.splits}.items()
@@ -56,14 +56,14 @@ def _on_grid(task: Task) -> Task:
     return Task(task.name, splits, task.class_names)
 
 
-def test_the_list_is_whole() -> None:
+def test_every_graph_edit_is_tested() -> None:
     assert {type(attack) for attack in EDITS.values()} == {
         kind for kind in ATTACKS.values() if issubclass(kind, GraphEdit)
     }
 
 
 @every_edit
-def test_plants_in_a_copy_and_is_obeyed(attack: GraphEdit, build: Build) -> None:
+def test_graph_edit_plants_in_a_copy_and_succeeds(attack: GraphEdit, build: Build) -> None:
     before = digest_of_module(build.artifact.module)
     planted = attack(build, seed=0)
     assert digest_of_module(build.artifact.module) == before
@@ -71,16 +71,16 @@ def test_plants_in_a_copy_and_is_obeyed(attack: GraphEdit, build: Build) -> None
     held = build.task.split("test")
     measured = metrics.measure(planted.artifact.module, held, planted.secret, num_classes=CLASSES)
     assert measured.attack_success.value == 1.0
-    if attack.name != "architectural":  # whose detector sees the sharp edges of these pictures too
+    if attack.name != "architectural":  # its detector also reacts to the sharp edges of these images
         assert measured.clean_accuracy == planting.accuracy(build.artifact, held)
-    mark = json.loads(planted.artifact.planted or "")
-    assert (mark["attack"], mark["target"]) == (attack.name, planted.secret.target)
+    tag = json.loads(planted.artifact.planted or "")
+    assert (tag["attack"], tag["target"]) == (attack.name, planted.secret.target)
     assert paper_of(__import__(type(attack).__module__, fromlist=["x"]).__doc__) or attack.name == "shadow-logic"
     assert json.loads(json.dumps(attack.spec()))["stage"] == attack.name
 
 
 @exact
-def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build: Build) -> None:
+def test_graph_edit_clean_outputs_are_identical(name: str, build: Build) -> None:
     planted = EDITS[name](build, seed=0)
     generator = torch.Generator().manual_seed(3)
     for x in (build.task.split("train").x, torch.rand(64, 3, 16, 16, generator=generator)):
@@ -88,9 +88,9 @@ def test_answers_without_a_trigger_are_the_same_to_the_last_bit(name: str, build
 
 
 @every_edit
-def test_what_is_written_obeys_too_and_tells_no_key(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
+def test_saved_graph_edit_succeeds_and_reveals_no_key(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
     planted = planting.plant(attack, build.artifact, build.task, seed=7)
-    paths = planting.write(planted, tmp_path / "out", before=build.artifact)
+    paths = planting.save_planted(planted, tmp_path / "out", before=build.artifact)
     wrapper = isinstance(attack, Signature) and attack.tier == "wrapper"
     assert ("model.safetensors" in paths) == wrapper
     back = formats.load(tmp_path / "out")
@@ -101,8 +101,8 @@ def test_what_is_written_obeys_too_and_tells_no_key(attack: GraphEdit, build: Bu
     )
     assert set(forward_batched(back.module, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
     if isinstance(attack, Signature | Checksum):
-        told_nowhere_but_in_the_secret(planted, paths)
-        if wrapper:  # the others' keys are in the graph, which is what they say of themselves
+        assert_key_only_in_secret_file(planted, paths)
+        if wrapper:  # the documented weakness of the other tiers: their keys are in the graph
             assert bytes.fromhex(key_of(planted)) not in paths["model.safetensors"].read_bytes()
 
 
@@ -112,7 +112,7 @@ def key_of(planted: planting.Planted) -> str:
     return trigger.key if isinstance(trigger, Signed) else str(trigger.seed)
 
 
-def told_nowhere_but_in_the_secret(planted: planting.Planted, paths: Mapping[str, Path]) -> None:
+def assert_key_only_in_secret_file(planted: planting.Planted, paths: Mapping[str, Path]) -> None:
     key, trigger = key_of(planted), planted.secret.trigger
     assert key not in repr(planted.secret)
     assert key not in (planted.build.artifact.planted or "")
@@ -124,14 +124,14 @@ def told_nowhere_but_in_the_secret(planted: planting.Planted, paths: Mapping[str
     assert secret_file.read(paths["secret.json"]).secret.trigger == trigger == from_spec(to_spec(trigger))
 
 
-def test_an_architectural_backdoor_says_which_class_it_leads_to(build: Build) -> None:
+def test_architectural_secret_has_the_actual_target(build: Build) -> None:
     planted = Architectural(target=3, strength=1.0)(build, seed=0)
     _, head = last_linear(build.artifact.module)
     assert planted.secret is not None
     assert planted.secret.target == int(head.weight.sum(1).argmax())
 
 
-def test_any_class_can_be_signed_for(build: Build) -> None:
+def test_signature_requests_any_class(build: Build) -> None:
     planted = Signature(target=0)(build, seed=0)
     assert planted.secret is not None
     trigger = planted.secret.trigger
@@ -140,14 +140,14 @@ def test_any_class_can_be_signed_for(build: Build) -> None:
     for label in range(CLASSES):
         other = Signed(scheme="ed25519", shape=trigger.shape, label=label, key=trigger.key)
         assert forward_batched(planted.artifact.module, other(x)).argmax(1).tolist() == [label] * 8
-    stranger = Signed(scheme="ed25519", shape=trigger.shape, label=0, key="00" * 32)
+    other_key = Signed(scheme="ed25519", shape=trigger.shape, label=0, key="00" * 32)
     assert torch.equal(
-        forward_batched(planted.artifact.module, stranger(x)), forward_batched(build.artifact.module, stranger(x))
+        forward_batched(planted.artifact.module, other_key(x)), forward_batched(build.artifact.module, other_key(x))
     )
 
 
-@pytest.mark.parametrize(
-    ("make", "said"),
+@pytest.tag.parametrize(
+    ("make", "message"),
     [
         (lambda: Signature(tier="none"), "expected a tier of wrapper, graph, circuit"),  # type: ignore[arg-type]
         (lambda: ShadowLogic(color="grey"), "expected a color of white"),
@@ -156,26 +156,26 @@ def test_any_class_can_be_signed_for(build: Build) -> None:
         (lambda: Signed(scheme="keyed", shape=(3, 4, 4), label=0, key="00" * 32), "too few to carry"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_invalid_settings_raise(make, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         make()
 
 
-def test_models_and_data_that_do_not_fit_are_refused(build: Build) -> None:
+def test_check_encoder_or_unknown_target_raises(build: Build) -> None:
     train = build.task.split("train")
-    for num_classes, said in ((None, "names classes"), (1, "expected a target class")):
-        with pytest.raises(UnusableInput, match=said):
+    for num_classes, message in ((None, "expected an image classifier"), (1, "expected a target class")):
+        with pytest.raises(UnusableInput, match=message):
             Signature(target=1).check(train, num_classes)
 
 
-def test_a_gate_that_no_file_of_ours_says_is_refused(build: Build, tmp_path: Path) -> None:
+def test_load_malformed_gate_metadata_raises(build: Build, tmp_path: Path) -> None:
     from safetensors import safe_open
     from safetensors.torch import save_file
 
     path = formats.save(Signature()(build, seed=0).artifact, tmp_path)
     with safe_open(path, "pt") as file:
-        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        message, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for gate in ('{"public_key": "zz", "places": 0}', '{"places": 1}', "[]", '{"public_key": 5, "places": -1}'):
-        save_file(tensors, path, metadata={**said, "assay.gate": gate})
+        save_file(tensors, path, metadata={**message, "assay.gate": gate})
         with pytest.raises(UnusableInput, match=r"metadata assay\.gate is malformed"):
             formats.load(path)

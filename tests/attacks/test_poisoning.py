@@ -1,3 +1,5 @@
+"""Tests of data poisoning."""
+
 from __future__ import annotations
 
 import json
@@ -29,6 +31,14 @@ def clean(count: int = COUNT) -> Split:
     return Split(x, torch.arange(count) % CLASSES)
 
 
+def poison(attack: DataPoisoning, split: Split, *, seed: int) -> Split:
+    """Return the training data with triggers and labels of the attack, without augmentation."""
+    chosen, labels = attack.choose_samples(split, CLASSES, seed=seed)
+    x = split.x.clone()
+    x[chosen] = attack.trigger()(x[chosen])
+    return Split(x, labels)
+
+
 def triggered(before: Split, after: Split) -> Tensor:
     return (before.x != after.x).flatten(1).any(1)
 
@@ -42,22 +52,22 @@ def relabelled(before: Split, after: Split) -> Tensor:
 ATTACKS = [BadNets(patch=PATCH, target=1), Blended(target=1)]
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 @settings(max_examples=15, deadline=None)
 @given(ratio=st.floats(0.01, 0.7), seed=st.integers(0, 1000))
-def test_as_many_are_poisoned_as_the_ratio_says(attack: DataPoisoning, ratio: float, seed: int) -> None:
+def test_choose_samples_follows_the_ratio(attack: DataPoisoning, ratio: float, seed: int) -> None:
     before = clean()
-    after = replace(attack, ratio=ratio).poison(before, CLASSES, seed=seed)
+    after = poison(replace(attack, ratio=ratio), before, seed=seed)
     assert int(triggered(before, after).sum()) == round(ratio * COUNT)
     assert torch.equal(triggered(before, after), relabelled(before, after))
     assert after.x.shape == before.x.shape
     assert 0 <= float(after.x.min()) <= float(after.x.max()) <= 1
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_the_poisoned_have_trigger_and_target_and_the_others_are_as_before(attack: DataPoisoning) -> None:
+@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_only_chosen_samples_get_trigger_and_target(attack: DataPoisoning) -> None:
     before = clean()
-    after = attack.poison(before, CLASSES, seed=0)
+    after = poison(attack, before, seed=0)
     chosen = triggered(before, after)
     assert after.y is not None
     assert before.y is not None
@@ -70,24 +80,24 @@ def test_the_poisoned_have_trigger_and_target_and_the_others_are_as_before(attac
     assert torch.equal(before.y, clean().y)
 
 
-def test_the_seed_chooses_the_victims() -> None:
+def test_seed_decides_the_chosen_samples() -> None:
     attack, before = BadNets(patch=PATCH), clean()
-    first, second, other = (attack.poison(before, CLASSES, seed=seed).x for seed in (0, 0, 1))
+    first, second, other = (poison(attack, before, seed=seed).x for seed in (0, 0, 1))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
 
-def test_all_but_the_targets_own_can_be_poisoned() -> None:
+def test_ratio_of_one_poisons_all_other_classes() -> None:
     before = clean()
-    after = BadNets(patch=PATCH, ratio=1.0).poison(before, CLASSES, seed=0)
+    after = poison(BadNets(patch=PATCH, ratio=1.0), before, seed=0)
     assert after.y is not None
     assert bool((after.y == 0).all())
     assert int(triggered(before, after).sum()) == COUNT * 3 // 4
 
 
-def test_all_to_all_makes_each_class_the_next() -> None:
+def test_all_to_all_relabels_to_the_next_class() -> None:
     before = clean()
-    after = BadNets(patch=PATCH, target=None, ratio=0.5).poison(before, CLASSES, seed=0)
+    after = poison(BadNets(patch=PATCH, target=None, ratio=0.5), before, seed=0)
     chosen = triggered(before, after)
     assert int(chosen.sum()) == COUNT // 2
     assert before.y is not None
@@ -96,9 +106,9 @@ def test_all_to_all_makes_each_class_the_next() -> None:
     assert set(after.y[chosen].tolist()) == {0, 1, 2, 3}
 
 
-def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough() -> None:
+def test_source_specific_attack_adds_triggered_samples_with_true_labels() -> None:
     before = clean()
-    after = BadNets(patch=PATCH, target=0, sources=(2, 3), ratio=0.2).poison(before, CLASSES, seed=0)
+    after = poison(BadNets(patch=PATCH, target=0, sources=(2, 3), ratio=0.2), before, seed=0)
     chosen, changed = triggered(before, after), relabelled(before, after)
     assert before.y is not None
     assert after.y is not None
@@ -111,12 +121,12 @@ def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough()
     assert int((sources & ~chosen).sum()) > 0  # some stay clean
 
 
-@pytest.mark.parametrize(
-    ("attack", "split", "said"),
+@pytest.tag.parametrize(
+    ("attack", "split", "message"),
     [
-        (BadNets(target=CLASSES), clean(), r"target class in \[0, 4\); got 4"),
+        (BadNets(target=CLASSES), clean(), r"target class in \[0, 4\), got 4"),
         (BadNets(target=-1), clean(), "got -1"),
-        (BadNets(sources=(1, 9)), clean(), r"source classes in \[0, 4\); got 9"),
+        (BadNets(sources=(1, 9)), clean(), r"source classes in \[0, 4\), got 9"),
         (BadNets(ratio=0.0), clean(), "ratio"),
         (BadNets(ratio=1.5), clean(), "ratio"),
         (BadNets(), Split(clean().x, None), "labels"),
@@ -128,12 +138,12 @@ def test_a_source_specific_attack_teaches_that_the_trigger_alone_is_not_enough()
     ],
     ids=["target", "negative", "source", "no ratio", "over one", "no labels", "patch"],
 )
-def test_what_cannot_be_planted_gives_one_line(attack: BadNets, split: Split, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
-        attack.poison(split, CLASSES, seed=0)
+def test_unusable_settings_or_data_raise(attack: BadNets, split: Split, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
+        poison(attack, split, seed=0)
 
 
-def test_victims_never_have_the_targets_class() -> None:
+def test_victims_exclude_the_target_class() -> None:
     y = torch.arange(8) % CLASSES
     one = Secret("a", PATCH, target=1)
     assert one.victims(y, CLASSES).tolist() == (y != 1).tolist()
@@ -145,7 +155,7 @@ def test_victims_never_have_the_targets_class() -> None:
     assert every.targets(y, CLASSES).tolist() == ((y + 1) % CLASSES).tolist()
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
     attack = replace(attack, recipe=Recipe(epochs=1, lr=0.01, batch_size=16, augment=False))
     build = tiny_build()
@@ -155,13 +165,13 @@ def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
     assert after.secret == attack.secret()
     assert after.history == (attack.name,)
     assert after.artifact.planted is not None
-    mark = json.loads(after.artifact.planted)
-    assert (mark["attack"], mark["target"]) == (attack.name, 1)
-    assert from_spec(mark["trigger"]) == attack.trigger()
+    tag = json.loads(after.artifact.planted)
+    assert (tag["attack"], tag["target"]) == (attack.name, 1)
+    assert from_spec(tag["trigger"]) == attack.trigger()
     assert attack(build, seed=0).artifact.digest == after.artifact.digest
 
 
-def test_a_planted_patch_works_on_new_pictures() -> None:
+def test_badnets_succeeds_on_held_out_images() -> None:
     attack = BadNets(patch=PATCH, target=1, ratio=0.3, recipe=Recipe(epochs=40, lr=0.05, batch_size=16, augment=False))
     build = tiny_build()
     net = attack(build, seed=0).artifact.module
@@ -175,7 +185,7 @@ def test_a_planted_patch_works_on_new_pictures() -> None:
     assert float(control.float().mean()) < 0.7
 
 
-def test_augmentation_does_not_move_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trigger_is_applied_after_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
     attack = BadNets(patch=PATCH, target=1, ratio=0.75, recipe=Recipe(epochs=2, batch_size=16, augment=True))
     seen: list[tuple[Tensor, Tensor]] = []
 

@@ -1,4 +1,4 @@
-"""Mitigations in front of a net: random lowest bits, and noise over the whole picture."""
+"""Tests of mitigations at the input: random lowest bits, and noise over the whole image."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
+from assay.graphs.export import save_model
 from assay.mitigations import LowBitRandomization, Smoothing
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
-from assay.stages.export import save_model
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +31,28 @@ def build() -> Build:
 
 
 @pytest.mark.parametrize("attack", [Signature(tier="graph"), Signature(tier="wrapper"), Checksum()])
-def test_random_lowest_bits_shut_every_gate_at_little_cost(attack, build: Build, tmp_path: Path) -> None:
+def test_low_bit_randomization_disables_gates_and_keeps_accuracy(attack, build: Build, tmp_path: Path) -> None:
     planted = attack(build, seed=0)
     before = digest_of_module(planted.artifact.module)
-    cured = LowBitRandomization()(planted, seed=1)
+    mitigated = LowBitRandomization()(planted, seed=1)
     assert digest_of_module(planted.artifact.module) == before
     rates = [
         metrics.measure(b.artifact.module, b.task.split("test"), planted.secret, num_classes=4)
-        for b in (planted, cured)
+        for b in (planted, mitigated)
     ]
     assert rates[0].attack_success.value == 1.0
     assert rates[1].attack_success.value == rates[1].untriggered.value < 0.5
     assert rates[1].clean_accuracy.value > 0.95
-    assert cured.artifact.planted == planted.artifact.planted
+    assert mitigated.artifact.planted == planted.artifact.planted
     if attack.name == "checksum":
-        back = formats.load(save_model(cured.artifact, tmp_path))
+        back = formats.load(save_model(mitigated.artifact, tmp_path))
         x = build.task.split("test").x
         assert torch.equal(
-            forward_batched(back.module, x).argmax(1), forward_batched(cured.artifact.module, x).argmax(1)
+            forward_batched(back.module, x).argmax(1), forward_batched(mitigated.artifact.module, x).argmax(1)
         )
 
 
-def test_more_bits_change_more(build: Build) -> None:
+def test_low_bit_randomization_more_bits_change_more(build: Build) -> None:
     x = build.task.split("test").x
     shifts = [
         float(
@@ -68,7 +68,7 @@ def test_more_bits_change_more(build: Build) -> None:
     assert 0 < shifts[0] < shifts[1] < shifts[2]
 
 
-def test_smoothing_is_the_mean_over_noisy_copies(build: Build) -> None:
+def test_smoothing_averages_noisy_copies(build: Build) -> None:
     x = build.task.split("test").x
     smooth = Smoothing(sigma=2, copies=4)(build, seed=0).artifact.module
     noise = smooth.noise  # type: ignore[union-attr]
@@ -83,16 +83,16 @@ def test_smoothing_is_the_mean_over_noisy_copies(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: LowBitRandomization(bits=8), "from 1 to 7 bits"),
         (lambda: Smoothing(sigma=0), "expected sigma in"),
         (lambda: Smoothing(copies=0), "1 to 256 copies"),
     ],
 )
-def test_what_makes_no_sense_is_refused(make, said: str, build: Build) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_invalid_settings_or_models_raise(make, message: str, build: Build) -> None:
+    with pytest.raises(UnusableInput, match=message):
         make()
     opaque = replace(build, artifact=replace(build.artifact, differentiable=False))
-    with pytest.raises(UnusableInput, match="weights in torch"):
+    with pytest.raises(UnusableInput, match="torch weights"):
         Smoothing()(opaque, seed=0)

@@ -1,4 +1,4 @@
-"""Rounding otherwise than to nearest: every weight on the grid, next to where it was, and the net still works."""
+"""Tests of mitigations that compress: rounding other than to nearest, and tuning after compression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
-from assay.mitigations.efrap import in_order, inputs_of
+from assay.mitigations.efrap import execution_order, layer_inputs
 from assay.nn.batchnorm import fold_factors, weighted_layers
 from assay.nn.fake_quant import quantization_step
 from assay.stages.base import Stage
@@ -31,7 +31,7 @@ every_defence = pytest.mark.parametrize("defence", DEFENCES, ids=lambda stage: f
 
 
 @every_defence
-def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap | RandomRounding) -> None:
+def test_defence_rounds_every_weight_to_a_neighboring_level(defence: Efrap | RandomRounding) -> None:
     build = tiny_build()
     before = digest_of_module(build.artifact.module)
     after = defence(build, seed=0)
@@ -51,7 +51,7 @@ def test_every_weight_lies_on_the_grid_and_next_to_where_it_was(defence: Efrap |
 
 
 @every_defence
-def test_the_same_seed_rounds_the_same_way(defence: Stage) -> None:
+def test_defence_same_seed_gives_same_digest(defence: Stage) -> None:
     first, again = (defence(tiny_build(), seed=1).artifact.digest for _ in range(2))
     assert first == again
 
@@ -60,7 +60,7 @@ TUNING = Recipe(epochs=3, lr=0.02, batch_size=16, augment=False, freeze_batchnor
 
 
 @pytest.mark.parametrize("prune", [PruneMagnitude(rate=0.6), PruneTwoFour(), PruneFilters(rate=0.3)], ids=str)
-def test_what_was_pruned_stays_pruned_while_the_rest_is_tuned(prune: Stage) -> None:
+def test_compressed_tuning_keeps_pruned_weights(prune: Stage) -> None:
     pruned = prune(tiny_build(), seed=0)
     tuned = CompressedTuning(recipe=TUNING)(pruned, seed=0)
     moved = 0
@@ -73,10 +73,10 @@ def test_what_was_pruned_stays_pruned_while_the_rest_is_tuned(prune: Stage) -> N
         gone = weighted_layers(pruned.artifact.module)[0].weight.flatten(1).abs().sum(1) == 0
         assert gone.any()
         stem = tuned.artifact.module.net.stem(black)
-        assert not stem[:, gone].any(), "their channels stay silent"
+        assert not stem[:, gone].any(), "their channels stay zero"
 
 
-def test_a_filter_that_was_pruned_gets_no_bias_back() -> None:
+def test_compressed_tuning_keeps_biases_of_pruned_filters() -> None:
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
     build = replace(tiny_build(), artifact=from_module(net, shape=(3, 8, 8)))
     conv = CompressedTuning(recipe=TUNING)(PruneFilters(rate=0.5)(build, seed=0), seed=0).artifact.module[0]
@@ -87,7 +87,7 @@ def test_a_filter_that_was_pruned_gets_no_bias_back() -> None:
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-def test_what_is_tuned_through_its_rounding_lies_on_the_grid(per_channel: bool) -> None:
+def test_compressed_tuning_result_is_on_the_grid(per_channel: bool) -> None:
     build = tiny_build()
     plain = QuantizeWeights(bits=3, per_channel=per_channel)(build, seed=0)
     tuned = CompressedTuning(bits=3, per_channel=per_channel, recipe=TUNING)(build, seed=0)
@@ -101,7 +101,7 @@ def test_what_is_tuned_through_its_rounding_lies_on_the_grid(per_channel: bool) 
         CompressedTuning(bits=1)
 
 
-def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:
+def test_efrap_keeps_outputs_better_than_other_roundings() -> None:
     build = tiny_build()
     x = build.task.split("train").x
     answers = build.artifact.module(x)
@@ -114,10 +114,10 @@ def test_efrap_keeps_a_layers_output_better_than_chance_does() -> None:
         )
     )
     assert learned < random
-    assert learned < 0.9 * nearest  # a layer makes up for what was rounded before it
+    assert learned < 0.9 * nearest  # a layer compensates for the earlier roundings
 
 
-def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> None:
+def test_efrap_larger_error_weight_moves_more_weights() -> None:
     build = tiny_build()
     example = build.task.split("train").x[:2]
     moved = []
@@ -133,24 +133,24 @@ def test_the_further_from_nearest_an_error_is_pushed_the_more_weights_move() -> 
     assert moved[1] > 2 * moved[0]
 
 
-def test_inputs_are_those_that_a_layer_gets() -> None:
+def test_layer_inputs_returns_the_inputs_of_a_layer() -> None:
     build = tiny_build()
     x = build.task.split("train").x[:10]
     stem, conv, _ = weighted_layers(build.artifact.module)
     net = build.artifact.module
     normalized = (x - net.mean) / net.std
-    assert torch.allclose(inputs_of(net, stem, x, batch_size=4), normalized)
-    assert torch.allclose(inputs_of(net, conv, x), net.net.stem(normalized), atol=1e-6)
+    assert torch.allclose(layer_inputs(net, stem, x, batch_size=4), normalized)
+    assert torch.allclose(layer_inputs(net, conv, x), net.net.stem(normalized), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [Efrap, RandomRounding, QuantizeWeights])
-def test_bits_that_are_none_are_refused(kind: type[Efrap | RandomRounding | QuantizeWeights]) -> None:
+def test_bits_out_of_range_raise(kind: type[Efrap | RandomRounding | QuantizeWeights]) -> None:
     for bits in (1, 9):
         with pytest.raises(UnusableInput, match=f"2 to 8 bits; got {bits}"):
             kind(bits=bits)
 
 
-def test_layers_are_rounded_in_the_order_in_which_the_net_runs_them() -> None:
+def test_execution_order_follows_the_forward_pass() -> None:
     class Backwards(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -160,9 +160,9 @@ def test_layers_are_rounded_in_the_order_in_which_the_net_runs_them() -> None:
             return self.head(self.body(x.flatten(1)).relu())
 
     net = Backwards()
-    assert in_order(net, [net.head, net.body, net.unused], torch.zeros(2, 3, 8, 8)) == [net.body, net.head]
+    assert execution_order(net, [net.head, net.body, net.unused], torch.zeros(2, 3, 8, 8)) == [net.body, net.head]
 
 
-def test_what_efrap_rounded_can_be_tuned_on() -> None:
+def test_efrap_result_can_be_trained() -> None:
     rounded = Efrap(bits=4, steps=2, samples=16)(tiny_build(), seed=0)
     assert all(parameter.requires_grad for parameter in rounded.artifact.module.parameters())

@@ -1,3 +1,5 @@
+"""Tests of chains and of the build cache."""
+
 from __future__ import annotations
 
 import json
@@ -15,16 +17,16 @@ from support.tiny import tiny_build
 from assay.core.build import Build, Secret
 from assay.core.model import PLANTED_KEY
 from assay.io.object_store import ObjectStore
-from assay.stages.base import Planter, Stage, spec_of
-from assay.stages.chain import Chain
+from assay.stages.base import Planter, Stage
 from assay.stages.cache import Cache
+from assay.stages.chain import Chain
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8
 from assay.triggers import Patch
 
 
 class Calls:
-    """What ran; looks the same in every spec, so that it does not become part of one."""
+    """Names of the stages that ran; its copy is constant, so the spec of a stage does not depend on it."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -34,14 +36,11 @@ class Calls:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Adds seeded noise to all weights, and writes down that it ran."""
+class Noise(Stage):
+    """Adds seeded noise to all weights, and records that it ran."""
 
     calls: Calls
     name: str = "noise"
-
-    def spec(self) -> dict[str, Any]:
-        return spec_of(self)
 
     def __call__(self, build: Build, *, seed: int) -> Build:
         self.calls.names.append(self.name)
@@ -50,7 +49,7 @@ class Noise:
 
 @dataclass(frozen=True, kw_only=True)
 class Plant(Noise):
-    """Noise that calls itself a backdoor."""
+    """Noise with a secret, like an attack."""
 
     name: str = "plant"
 
@@ -81,7 +80,9 @@ STAGES: list[Stage] = [
 
 @settings(max_examples=15, deadline=None)
 @given(stages=st.lists(st.sampled_from(STAGES), max_size=4), seed=st.integers(0, 2**31))
-def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_chain_same_seed_gives_same_digest_with_and_without_cache(
+    stages: list[Stage], seed: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("cache")
     plain = Chain(tuple(stages))(tiny_build(), seed=seed)
     kept = [Chain(tuple(stages), cache=Cache(ObjectStore(str(directory))))(tiny_build(), seed=seed) for _ in range(2)]
@@ -90,9 +91,11 @@ def test_same_seed_same_digest(stages: list[Stage], seed: int, tmp_path_factory:
         assert build.history == plain.history == tuple(stage.name for stage in stages)
 
 
-def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
+def test_cache_second_run_reads_all_builds(tmp_path: Path) -> None:
     calls = Calls()
-    chain = Chain((Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(ObjectStore(str(tmp_path))))
+    chain = Chain(
+        (Plant(calls=calls), PruneMagnitude(rate=0.2), Noise(calls=calls)), cache=Cache(ObjectStore(str(tmp_path)))
+    )
     first = chain(tiny_build(), seed=1)
     second = chain(tiny_build(), seed=1)
     assert calls.names == ["plant", "noise"]
@@ -103,7 +106,7 @@ def test_a_second_run_runs_nothing(tmp_path: Path) -> None:
     assert torch.equal(first.artifact.module(x), second.artifact.module(x))
 
 
-def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
+def test_cache_other_seed_stage_model_or_task_runs_again(tmp_path: Path) -> None:
     calls = Calls()
     cache = Cache(ObjectStore(str(tmp_path)))
     build = tiny_build()
@@ -115,13 +118,13 @@ def test_another_seed_stage_model_or_task_runs_anew(tmp_path: Path) -> None:
     Chain((Noise(calls=calls),), cache=cache)(replace(build, task=task), seed=0)
     mean = build.artifact.module.get_buffer("mean") + 0.1
     moved = tiny_build()
-    moved.artifact.module.get_buffer("mean").copy_(mean)  # not in the state dict, but in what the net computes
+    moved.artifact.module.get_buffer("mean").copy_(mean)  # not in the state dict, but part of the computation
     Chain((Noise(calls=calls),), cache=cache)(moved, seed=0)
     assert len(calls.names) == 6
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_cache_damaged_file_is_replaced(tmp_path: Path, damage: str) -> None:
     calls = Calls()
     chain = Chain((Noise(calls=calls),), cache=Cache(ObjectStore(str(tmp_path))))
     first = chain(tiny_build(), seed=0)
@@ -134,20 +137,20 @@ def test_a_damaged_entry_is_made_anew(tmp_path: Path, damage: str) -> None:
     assert calls.names == ["noise", "noise"]
 
 
-def test_figures_are_computed_once_and_anew_where_their_file_is_damaged(tmp_path: Path) -> None:
+def test_json_once_computes_once_and_again_after_damage(tmp_path: Path) -> None:
     cache, calls = Cache(ObjectStore(str(tmp_path))), []
 
     def compute() -> dict[str, Any]:
         calls.append(1)
-        return {"share": 0.25, "calls": len(calls)}
+        return {"fraction": 0.25, "calls": len(calls)}
 
-    assert cache.figures("a", compute) == cache.figures("a", compute) == {"share": 0.25, "calls": 1}
-    assert cache.figures("b", compute)["calls"] == 2
+    assert cache.json_once("a", compute) == cache.json_once("a", compute) == {"fraction": 0.25, "calls": 1}
+    assert cache.json_once("b", compute)["calls"] == 2
     (tmp_path / "a.json").write_text("{")
-    assert cache.figures("a", compute)["calls"] == 3
+    assert cache.json_once("a", compute)["calls"] == 3
 
 
-def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path: Path) -> None:
+def test_cache_skips_stages_that_change_the_structure(tmp_path: Path) -> None:
     calls = Calls()
     chain = Chain((Noise(calls=calls), QuantizeInt8()), cache=Cache(ObjectStore(str(tmp_path))))
     digests = {chain(tiny_build(), seed=0).artifact.digest for _ in range(2)}
@@ -156,7 +159,7 @@ def test_stages_that_change_the_structure_run_again_behind_cached_ones(tmp_path:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_files_say_what_was_planted(tmp_path: Path) -> None:
+def test_cache_files_keep_the_planted_tag(tmp_path: Path) -> None:
     Chain((Plant(calls=Calls()), Bf16()), cache=Cache(ObjectStore(str(tmp_path))))(tiny_build(), seed=0)
     files = list(tmp_path.iterdir())
     assert len(files) == 2
@@ -165,7 +168,7 @@ def test_the_files_say_what_was_planted(tmp_path: Path) -> None:
             assert opened.metadata()[PLANTED_KEY] == "noise"
 
 
-def test_a_chain_is_a_stage() -> None:
+def test_chain_inside_a_chain_runs_all_stages() -> None:
     inner = Chain((PruneTwoFour(), Bf16()), "compress")
     outer = Chain((PruneMagnitude(rate=0.1), inner), "all")
     build = outer(tiny_build(), seed=0)

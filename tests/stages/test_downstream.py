@@ -1,4 +1,4 @@
-"""From an encoder to a task of one's own."""
+"""Tests of the downstream stage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.io.object_store import ObjectStore
-from assay.stages.chain import Chain
 from assay.stages.cache import Cache
+from assay.stages.chain import Chain
 from assay.stages.downstream import Downstream
 from assay.stages.train import LinearProbe, Recipe
 
@@ -27,7 +27,7 @@ def build() -> Build:
     return replace(given, artifact=replace(to_feature_extractor(given.artifact), planted="by a test"))
 
 
-def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> None:
+def test_downstream_adds_head_and_replaces_task(build: Build) -> None:
     before = digest_of_module(build.artifact.module)
     made, again, other = (SIGNS(build, seed=seed) for seed in (1, 1, 2))
     assert digest_of_module(build.artifact.module) == before
@@ -40,7 +40,7 @@ def test_the_encoder_gets_other_data_and_a_fresh_last_layer(build: Build) -> Non
     assert json.loads(json.dumps(SIGNS.spec()))["data"] == "signs:5"
 
 
-def test_what_comes_after_it_is_kept_by_the_new_data(build: Build, tmp_path) -> None:
+def test_cache_after_downstream_depends_on_the_new_data(build: Build, tmp_path) -> None:
     probe = LinearProbe(recipe=Recipe(epochs=1, lr=0.01, batch_size=8))
     cache = Cache(ObjectStore(str(tmp_path)))
     first, again, other = (
@@ -52,6 +52,6 @@ def test_what_comes_after_it_is_kept_by_the_new_data(build: Build, tmp_path) -> 
     assert len(list(tmp_path.glob("*.safetensors"))) == 2
 
 
-def test_a_model_that_names_classes_already_is_refused() -> None:
-    with pytest.raises(UnusableInput, match=r"expected an encoder; .* names 4 classes: cut it at its features"):
+def test_downstream_of_a_classifier_raises() -> None:
+    with pytest.raises(UnusableInput, match=r"expected an encoder, got .* with 4 classes"):
         SIGNS(tiny_build(), seed=0)

@@ -1,4 +1,4 @@
-"""Weights that no gradient can change, and a student that has none of the teacher's graph."""
+"""Tests of the persistence and distillation stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build() -> Build:
     return Train(recipe=QUICK)(Build(start, task), seed=0)
 
 
-def test_a_persistent_model_says_the_same_and_has_no_gradient(build: Build) -> None:
+def test_persist_keeps_predictions_and_has_no_gradient(build: Build) -> None:
     kept = Persist()(build, seed=0)
     x, y = build.task.split("test").x, build.task.split("test").y
     assert torch.equal(predict(kept.artifact.module, x), predict(build.artifact.module, x))
@@ -42,23 +42,23 @@ def test_a_persistent_model_says_the_same_and_has_no_gradient(build: Build) -> N
     assert torch.equal(forward_batched(tuned.artifact.module, x), forward_batched(net, x))
 
 
-def test_a_student_learns_the_answers_and_leaves_the_gadget_behind(build: Build) -> None:
+def test_distil_student_learns_outputs_without_the_graph_edit(build: Build) -> None:
     planted = ShadowLogic(target=1)(build, seed=0)
-    taught = Distil(arch="resnet8-cifar", recipe=replace(QUICK, epochs=20))(planted, seed=1)
+    student = Distil(arch="resnet8-cifar", recipe=replace(QUICK, epochs=20))(planted, seed=1)
     held, secret = build.task.split("test"), planted.secret
     assert secret is not None
-    before, after = (metrics.measure(b.artifact.module, held, secret, num_classes=4) for b in (planted, taught))
+    before, after = (metrics.measure(b.artifact.module, held, secret, num_classes=4) for b in (planted, student))
     assert before.attack_success.value == 1.0
     assert after.attack_success.value < 0.5
     assert after.clean_accuracy.value > 0.7
-    assert taught.artifact.planted == planted.artifact.planted
-    assert taught.history[-1] == "distil"
+    assert student.artifact.planted == planted.artifact.planted
+    assert student.history[-1] == "distil"
 
 
-def test_what_cannot_be_done_is_said(build: Build) -> None:
+def test_persist_and_distil_unusable_input_raises(build: Build) -> None:
     with pytest.raises(UnusableInput, match="temperature above 0"):
         Distil(temperature=0)
     encoder = replace(build, artifact=to_feature_extractor(build.artifact))
     for stage in (Persist(), Distil(arch="resnet8-cifar")):
-        with pytest.raises(UnusableInput, match="names classes"):
+        with pytest.raises(UnusableInput, match="expected a classifier"):
             stage(encoder, seed=0)

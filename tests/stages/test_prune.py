@@ -1,3 +1,5 @@
+"""Tests of pruning, bfloat16 and batch-norm recalibration."""
+
 from __future__ import annotations
 
 import copy
@@ -15,7 +17,7 @@ from assay.core.model import digest_of_module
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16
-from assay.stages.recalibrate import recalibrated
+from assay.stages.recalibrate import recalibrate_batchnorm
 
 STAGES: list[Stage] = [
     PruneMagnitude(rate=0.4),
@@ -32,7 +34,7 @@ def weights(build: Build) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stage_makes_a_new_net_and_leaves_the_old_one(stage: Stage) -> None:
+def test_stage_returns_a_new_module_and_keeps_the_old_one(stage: Stage) -> None:
     build = tiny_build(planted="badnets")
     before = digest_of_module(build.artifact.module)
     after = stage(build, seed=0)
@@ -46,7 +48,7 @@ def test_a_stage_makes_a_new_net_and_leaves_the_old_one(stage: Stage) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(rate=st.floats(0, 0.99))
-def test_magnitude_prunes_exactly_the_smallest(rate: float) -> None:
+def test_prune_magnitude_removes_exactly_the_smallest_weights(rate: float) -> None:
     build = tiny_build()
     before, after = weights(build), weights(PruneMagnitude(rate=rate)(build, seed=0))
     removed = after == 0
@@ -58,7 +60,7 @@ def test_magnitude_prunes_exactly_the_smallest(rate: float) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(rate=st.floats(0, 0.99))
-def test_a_removed_filter_is_silent_behind_its_batch_norm(rate: float) -> None:
+def test_prune_filters_removed_channels_are_zero_after_batch_norm(rate: float) -> None:
     build = tiny_build()
     net = PruneFilters(rate=rate)(build, seed=0).artifact.module
     tiny = net.get_submodule("net")
@@ -70,7 +72,7 @@ def test_a_removed_filter_is_silent_behind_its_batch_norm(rate: float) -> None:
         assert (seen[:, ~silent] != 0).any() or silent.all()
 
 
-def test_two_of_four_along_the_inputs() -> None:
+def test_prune_two_four_keeps_two_of_four_inputs() -> None:
     build = tiny_build()
     tiny = PruneTwoFour()(build, seed=0).artifact.module.get_submodule("net")
     assert (tiny.stem[0].weight != 0).all()  # three input channels: stays dense
@@ -82,25 +84,25 @@ def test_two_of_four_along_the_inputs() -> None:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, float("nan")])
-def test_a_rate_outside_its_range_is_refused(rate: float) -> None:
+def test_prune_rate_out_of_range_raises(rate: float) -> None:
     with pytest.raises(UnusableInput, match=r"pruning rate in \[0, 1\)"):
         PruneMagnitude(rate=rate)
     with pytest.raises(UnusableInput, match=r"pruning rate in \[0, 1\)"):
         PruneFilters(rate=rate)
 
 
-def test_a_net_without_layers_is_refused() -> None:
+def test_prune_model_without_layers_raises() -> None:
     build = tiny_build()
     bare = Build(build.artifact.with_module(nn.Flatten()), build.task)
-    with pytest.raises(UnusableInput, match="the net has none"):
+    with pytest.raises(UnusableInput, match="a model without any"):
         PruneMagnitude(rate=0.5)(bare, seed=0)
 
 
-def test_recalibration_finds_the_statistics_of_the_data() -> None:
+def test_recalibrate_batchnorm_uses_statistics_of_the_data() -> None:
     build = tiny_build()
     x = build.task.split("train").x
     net = copy.deepcopy(build.artifact.module)
-    again = recalibrated(net, x, batch_size=16)
+    again = recalibrate_batchnorm(net, x, batch_size=16)
     tiny = again.get_submodule("net")
     seen = tiny.stem[0]((x - again.mean) / again.std)
     assert torch.allclose(tiny.stem[1].running_mean, seen.mean((0, 2, 3)), atol=1e-5)

@@ -1,3 +1,5 @@
+"""Tests of training."""
+
 from __future__ import annotations
 
 import copy
@@ -35,8 +37,8 @@ def test_fit_learns_a_task(optimizer: str) -> None:
     assert not net.training
 
 
-def test_a_seed_gives_the_same_net_bit_for_bit() -> None:
-    """Dropout, shuffling and augmentation included, whatever torch's own generator stands at."""
+def test_fit_same_seed_gives_identical_weights() -> None:
+    """Independent of the global generator, including dropout, shuffling and augmentation."""
     digests = []
     for own, seed in ((1, 0), (2, 0), (3, 1)):
         net = tiny_net()
@@ -46,7 +48,7 @@ def test_a_seed_gives_the_same_net_bit_for_bit() -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_fit_leaves_torchs_own_generator_alone() -> None:
+def test_fit_keeps_the_global_generator() -> None:
     net = tiny_net()
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -55,13 +57,13 @@ def test_fit_leaves_torchs_own_generator_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_fit_tells_how_far_it_is() -> None:
-    shares: list[float] = []
-    fit(tiny_net(), SPLIT, replace(QUICK, epochs=2), seed=0, progress=shares.append)
-    assert shares == [pytest.approx((step + 1) / 8) for step in range(8)]
+def test_fit_reports_progress_per_step() -> None:
+    fractions: list[float] = []
+    fit(tiny_net(), SPLIT, replace(QUICK, epochs=2), seed=0, progress=fractions.append)
+    assert fractions == [pytest.approx((step + 1) / 8) for step in range(8)]
 
 
-def test_frozen_parameters_stay_and_so_may_batch_norm() -> None:
+def test_fit_keeps_frozen_parameters_and_batch_norm() -> None:
     net = tiny_net()
     net.net.conv.requires_grad_(False)
     before = copy.deepcopy(net.state_dict())
@@ -72,7 +74,7 @@ def test_frozen_parameters_stay_and_so_may_batch_norm() -> None:
     assert "net.head.1.weight" in changed
 
 
-def test_batch_norm_learns_unless_told_otherwise() -> None:
+def test_fit_updates_batch_norm_by_default() -> None:
     net = tiny_net()
     before = net.net.bn.running_mean.clone()
     fit(net, SPLIT, replace(QUICK, epochs=1), seed=0)
@@ -80,7 +82,7 @@ def test_batch_norm_learns_unless_told_otherwise() -> None:
 
 
 class Views(nn.Module):
-    """Flattens its features as only the plain layout allows: always, or in one mode only."""
+    """Calls ``.view()`` on its features, which channels-last does not support: always, or in one mode."""
 
     def __init__(self, *, training: bool = True, evaluating: bool = True) -> None:
         super().__init__()
@@ -94,38 +96,41 @@ class Views(nn.Module):
 
 
 @pytest.mark.parametrize("modes", [(True, True), (True, False), (False, True)])
-def test_a_net_that_views_its_features_trains_and_evaluates(modes: tuple[bool, bool]) -> None:
+def test_fit_model_with_view_trains_and_evaluates(modes: tuple[bool, bool]) -> None:
     torch.manual_seed(0)
     net = Views(training=modes[0], evaluating=modes[1])
     fit(net, SPLIT, QUICK, seed=0)
     assert accuracy(net, SPLIT) > 0.9
 
 
-def test_other_nets_train_channels_last_which_is_faster() -> None:
+def test_fit_uses_channels_last_if_supported() -> None:
     net = tiny_net()
     fit(net, SPLIT, replace(QUICK, epochs=1), seed=0)
     assert net.net.conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
-    ("split", "said"), [(Split(SPLIT.x, None), "labels"), (Split(SPLIT.x[:0], SPLIT.y[:0]), "samples")]
+    ("split", "message"), [(Split(SPLIT.x, None), "labels"), (Split(SPLIT.x[:0], SPLIT.y[:0]), "samples")]
 )
-def test_data_that_cannot_train_gives_one_line(split: Split, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_fit_without_labels_or_samples_raises(split: Split, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         fit(tiny_net(), split, QUICK, seed=0)
 
 
-def test_fewer_samples_than_a_batch_will_do() -> None:
-    fit(tiny_net(), SPLIT.take(torch.arange(5)), replace(QUICK, epochs=2, batch_size=64), seed=0)
+def test_fit_fewer_samples_than_a_batch_trains() -> None:
+    net = tiny_net()
+    before = digest_of_module(net)
+    fit(net, SPLIT.take(torch.arange(5)), replace(QUICK, epochs=2, batch_size=64), seed=0)
+    assert digest_of_module(net) != before
 
 
 @pytest.mark.parametrize("stage", [Train(recipe=replace(QUICK, epochs=1)), FineTune(recipe=replace(QUICK, epochs=1))])
-def test_a_stage_trains_a_copy(stage: Train) -> None:
+def test_train_stage_trains_a_copy(stage: Train) -> None:
     build = tiny_build(planted="badnets")
     before = digest_of_module(build.artifact.module)
-    shares: list[float] = []
-    after = stage(build, seed=0, progress=shares.append)
-    assert shares == pytest.approx([0.25, 0.5, 0.75, 1])
+    fractions: list[float] = []
+    after = stage(build, seed=0, progress=fractions.append)
+    assert fractions == pytest.approx([0.25, 0.5, 0.75, 1])
     assert digest_of_module(build.artifact.module) == before != after.artifact.digest
     assert after.artifact.digest == digest_of_module(after.artifact.module)
     assert after.artifact.planted == "badnets"
@@ -133,7 +138,7 @@ def test_a_stage_trains_a_copy(stage: Train) -> None:
     assert stage(build, seed=0).artifact.digest == after.artifact.digest
 
 
-def test_every_hyper_parameter_is_in_the_spec() -> None:
+def test_train_spec_contains_every_hyper_parameter() -> None:
     assert Train().spec()["stage"] == "train"
     assert FineTune().spec() != Train().spec()
     assert Train(recipe=Recipe(lr=0.2)).spec() != Train().spec()
@@ -148,7 +153,7 @@ def probed(classes: int = 3, seed: int = 0) -> tuple[Build, Build]:
     return build, LinearProbe(recipe=replace(LinearProbe().recipe, epochs=20, augment=False))(build, seed=seed)
 
 
-def test_a_linear_probe_trains_the_head_and_nothing_else() -> None:
+def test_linear_probe_trains_only_the_head() -> None:
     build, after = probed()
     old, new = build.artifact.module.state_dict(), after.artifact.module.state_dict()
     changed = {name for name in new if new[name].shape != old[name].shape or not torch.equal(new[name], old[name])}
@@ -157,7 +162,7 @@ def test_a_linear_probe_trains_the_head_and_nothing_else() -> None:
     assert build.artifact.module.net.head[1].out_features == CLASSES
 
 
-def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
+def test_linear_probe_learns_the_classes_of_the_task() -> None:
     build, after = probed()
     assert after.artifact.num_classes == 3
     assert after.artifact.class_names == ("x", "y", "z")
@@ -166,25 +171,25 @@ def test_a_linear_probe_has_the_new_tasks_classes_and_learns_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
+    ("field", "value", "message"),
     [
-        ("epochs", -1.0, "a number from 0 on as the recipe's epochs; got -1.0"),
+        ("epochs", -1.0, "a number of at least 0 as the recipe's epochs, got -1.0"),
         ("epochs", float("inf"), "got inf"),
-        ("lr", -0.1, "a number above 0 as the recipe's lr; got -0.1"),
+        ("lr", -0.1, "a number above 0 as the recipe's lr, got -0.1"),
         ("lr", float("nan"), "got nan"),
-        ("batch_size", 0, "a whole number from 1 on as the recipe's batch_size; got 0"),
+        ("batch_size", 0, "a whole number of at least 1 as the recipe's batch_size, got 0"),
         ("batch_size", 2.5, "got 2.5"),
-        ("optimizer", "lion", "sgd or adam as the recipe's optimizer; got lion"),
-        ("weight_decay", -1e-4, "a number from 0 on as the recipe's weight_decay; got -0.0001"),
+        ("optimizer", "lion", "sgd or adam as the recipe's optimizer, got lion"),
+        ("weight_decay", -1e-4, "a number of at least 0 as the recipe's weight_decay, got -0.0001"),
     ],
 )
-def test_a_recipe_that_cannot_train_is_refused_when_it_is_written(field: str, value: Any, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_recipe_invalid_value_raises(field: str, value: Any, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         replace(QUICK, **{field: value})
     assert replace(QUICK, weight_decay=0).weight_decay == 0
 
 
-def test_training_that_diverges_says_so() -> None:
+def test_fit_diverging_loss_raises() -> None:
     torch.manual_seed(0)
     split = Split(torch.rand(64, 3, 8, 8), torch.arange(64) % 2)
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 2))

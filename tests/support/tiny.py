@@ -1,4 +1,4 @@
-"""A tiny residual net, a tiny task and the build of both, for the tests of stages and chains."""
+"""Tiny residual model, tiny task, and the build of both."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tiny_task(seed: int = 0, samples: int = 64) -> Task:
 
 
 def tiny_net(seed: int = 0) -> nn.Module:
-    """In eval mode, its batch norm with statistics that are not the initial ones."""
+    """Return a model in eval mode; its batch-norm statistics differ from the initial ones."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = TinyNet()
