@@ -1,4 +1,4 @@
-"""Many audits: one job a digest, failures that stop nothing, and what is not done twice."""
+"""Batch audits: one job per digest, isolated failures, and no repeated work."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from safetensors.torch import save_file
 
 from assay import formats
 from assay.batch import audits
-from assay.batch.audits import AuditJob, Settings, run
+from assay.batch.audits import AuditJob, AuditSettings, BatchStorage, run
 from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
 from assay.formats.untrained import untrained_model
-from assay.io.object_store import ObjectStore
 from assay.graphs.export import to_onnx
+from assay.io.object_store import ObjectStore
 
-SETTINGS = Settings(data="signs:4", variants=("full",), detectors="depth-scan")
+SETTINGS = AuditSettings(data="signs:4", variants=("full",), detectors="depth-scan")
 
 
 @final
-class Here:
-    """Runs jobs at once, in this process."""
+class InProcess:
+    """Executor without other processes."""
 
     slots = 1
 
@@ -39,7 +39,7 @@ class Here:
         self.ran.append(str(job))
         self._done.append((job.key, work(job, blobs)))
 
-    def finished(self, seconds: float) -> list[tuple[str, Outcome | None]]:
+    def collect(self, seconds: float) -> list[tuple[str, Outcome | None]]:
         done, self._done = self._done, []
         return done
 
@@ -56,7 +56,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two nets, a copy of the first, and a file that is none."""
+    """Two models, a copy of the first, and a broken file."""
     folder = tmp_path_factory.mktemp("models")
     for seed in (0, 1):
         formats.save(untrained_model("resnet8-cifar", 4, seed=seed), folder / str(seed))
@@ -70,9 +70,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
 
 
-def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: list[str], store: Store) -> None:
-    here = Here()
-    first, second, copy, broken = run(models, SETTINGS, store, here)
+def test_equal_models_are_audited_once_and_broken_file_fails_alone(models: list[str], store: Store) -> None:
+    here = InProcess()
+    first, second, copy, broken = run(models, SETTINGS, BatchStorage(store), here)
     assert len(here.ran) == 3
     assert [answer.model for answer in (first, second, copy, broken)] == models
     assert first.verdict == second.verdict == copy.verdict == "inconclusive"
@@ -86,21 +86,26 @@ def test_every_digest_is_audited_once_and_a_broken_file_stops_nothing(models: li
     )
     assert "report.html" in first.result["files"]
 
-    again = Here()
-    assert [a.verdict for a in run(models, SETTINGS, store, again)] == [*["inconclusive"] * 3, "failed"]
-    assert again.ran == [f"audit of {broken.model}"]  # it may be mended by now
+    again = InProcess()
+    assert [a.verdict for a in run(models, SETTINGS, BatchStorage(store), again)] == [*["inconclusive"] * 3, "failed"]
+    assert again.ran == [f"audit of {broken.model}"]  # a failed audit is repeated
 
 
-def test_an_architecture_is_for_the_files_that_need_one(store: Store, tmp_path: Path) -> None:
+def test_architecture_applies_to_bare_files_only(store: Store, tmp_path: Path) -> None:
     artifact = untrained_model("resnet8-cifar", 4)
     bare = tmp_path / "bare.safetensors"
     save_file(artifact.module.net.state_dict(), bare)
     to_onnx(artifact, tmp_path / "model.onnx")
-    answers = run([str(bare), str(tmp_path / "model.onnx")], replace(SETTINGS, arch="resnet8-cifar"), store, Here())
+    answers = run(
+        [str(bare), str(tmp_path / "model.onnx")],
+        replace(SETTINGS, arch="resnet8-cifar"),
+        BatchStorage(store),
+        InProcess(),
+    )
     assert [answer.verdict for answer in answers] == ["inconclusive", "inconclusive"]
 
 
-def test_other_settings_are_other_audits(models: list[str], store: Store, tmp_path: Path) -> None:
+def test_settings_change_key(models: list[str], store: Store, tmp_path: Path) -> None:
     job = AuditJob(models[0], "digest", SETTINGS, "files")
     assert replace(job, model="elsewhere").key == job.key
     others = [
@@ -113,59 +118,59 @@ def test_other_settings_are_other_audits(models: list[str], store: Store, tmp_pa
     assert replace(job, model="x").about()["digest"] == "digest"
 
 
-def test_data_that_was_written_to_is_other_data(models: list[str], store: Store, tmp_path: Path) -> None:
+def test_changed_data_are_audited_again(models: list[str], store: Store, tmp_path: Path) -> None:
     def write(seed: int) -> None:
         x = np.random.default_rng(seed).random((64, 3, 32, 32), np.float32)
         np.savez(tmp_path / "data.npz", x=x, y=np.arange(64) % 4)
 
     settings = replace(SETTINGS, data=str(tmp_path / "data.npz"))
     write(0)
-    first, same, other = Here(), Here(), Here()
-    assert run(models[:1], settings, store, first)[0].verdict == "inconclusive"
-    run(models[:1], settings, store, same)
+    first, same, other = InProcess(), InProcess(), InProcess()
+    assert run(models[:1], settings, BatchStorage(store), first)[0].verdict == "inconclusive"
+    run(models[:1], settings, BatchStorage(store), same)
     write(1)
-    run(models[:1], settings, store, other)
+    run(models[:1], settings, BatchStorage(store), other)
     assert [len(here.ran) for here in (first, same, other)] == [1, 0, 1]
 
 
-def test_a_name_of_any_bytes_stops_nothing(models: list[str], store: Store, tmp_path: Path) -> None:
+def test_name_with_invalid_bytes_fails_alone(models: list[str], store: Store, tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"\xff\xfe.safetensors")
     odd.write_bytes(b"no model")
-    broken, good = run([str(odd), models[0]], SETTINGS, store, Here())
+    broken, good = run([str(odd), models[0]], SETTINGS, BatchStorage(store), InProcess())
     assert (broken.verdict, good.verdict) == ("failed", "inconclusive")
     assert "udcff" in broken.reason
 
 
-def test_what_an_earlier_run_answered_is_skipped(models: list[str], store: Store, tmp_path: Path) -> None:
-    run(models[:1], SETTINGS, store, Here())
-    new, here = Store(tmp_path / "new"), Here()
-    known, fresh_one = run(models[:2], replace(SETTINGS, seed=5), new, here, since=store)
+def test_models_of_earlier_run_are_skipped(models: list[str], store: Store, tmp_path: Path) -> None:
+    run(models[:1], SETTINGS, BatchStorage(store), InProcess())
+    new, here = Store(tmp_path / "new"), InProcess()
+    known, fresh_one = run(models[:2], replace(SETTINGS, seed=5), BatchStorage(new, earlier=store), here)
     new.close()
     assert here.ran == [f"audit of {models[1]}"]
     assert (known.before, fresh_one.before) == (True, False)
     assert known.verdict == "inconclusive"
 
 
-def test_a_model_that_cannot_be_read_is_an_answer(models: list[str], store: Store) -> None:
-    gone, there = run([models[0] + ".gone", models[0]], SETTINGS, store, Here())
+def test_missing_model_is_a_failed_entry(models: list[str], store: Store) -> None:
+    gone, there = run([models[0] + ".gone", models[0]], SETTINGS, BatchStorage(store), InProcess())
     assert (gone.verdict, gone.record) == ("failed", None)
     assert "cannot read" in gone.reason
     assert there.verdict == "inconclusive"
 
 
-def test_a_crash_of_one_audit_is_its_own(models: list[str], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crash_of_one_audit_fails_it_alone(models: list[str], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: object, **__: object) -> None:
-        raise ZeroDivisionError("of all things\nand more")
+        raise ZeroDivisionError("first line\nsecond line")
 
     monkeypatch.setattr("assay.auditing.api.audit", crash)
-    (answer,) = run(models[:1], SETTINGS, store, Here())
-    assert (answer.verdict, answer.reason) == ("failed", "ZeroDivisionError: of all things")
+    (answer,) = run(models[:1], SETTINGS, BatchStorage(store), InProcess())
+    assert (answer.verdict, answer.reason) == ("failed", "ZeroDivisionError: first line")
 
 
-def test_reports_are_fetched_from_elsewhere(models: list[str], store: Store, tmp_path: Path) -> None:
-    answers = run(models[:1], SETTINGS, store, Here(), blobs="memory://reports")
+def test_reports_are_fetched_from_object_store(models: list[str], store: Store, tmp_path: Path) -> None:
+    answers = run(models[:1], SETTINGS, BatchStorage(store, "memory://reports"), InProcess())
     assert not (store.directory / audits.REPORTS).exists()
-    audits.fetched(answers, ObjectStore("memory://reports"), store.directory)
+    audits.fetch_reports(answers, ObjectStore("memory://reports"), store.directory)
     record = answers[0].record
     assert record is not None
     assert (store.directory / audits.REPORTS / record.key / "report.html").read_text().startswith("<!doctype html>")

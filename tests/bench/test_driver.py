@@ -1,4 +1,4 @@
-"""The loop: what runs, what waits, what shares another's fate, and what survives being killed."""
+"""Main loop of the bench: order, dependencies, lost workers and killed drivers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from support.toy_jobs import ToyJob, note, square, tree
 
 from assay.bench import driver
-from assay.bench.executors import Local
+from assay.bench.executors import LocalExecutor
 from assay.bench.records import Record
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
@@ -43,12 +43,12 @@ def by_number(store: Store) -> dict[int, Record]:
 
 
 def go(jobs: Mapping[str, ToyJob], store: Store, place: str, workers: int = 2) -> Mapping[str, int]:
-    return driver.run(jobs, store, Local(workers), blobs=place, work=square)
+    return driver.run(jobs, store, LocalExecutor(workers), blobs=place, work=square)
 
 
-def test_everything_is_done_once_each_after_what_it_needs(store: Store, place: str) -> None:
-    seen: list[driver.Progress] = []
-    counts = driver.run(tree(15, 0.0), store, Local(2), blobs=place, work=square, progress=seen.append)
+def test_every_job_runs_once_after_its_dependencies(store: Store, place: str) -> None:
+    seen: list[driver.RunProgress] = []
+    counts = driver.run(tree(15, 0.0), store, LocalExecutor(2), blobs=place, work=square, progress=seen.append)
     assert counts == {"done": 15, "failed": 0, "invalid": 0}
     lines = [line for line in Path(place).read_text().splitlines() if line]
     assert Counter(lines).most_common(1)[0][1] == 1
@@ -59,7 +59,7 @@ def test_everything_is_done_once_each_after_what_it_needs(store: Store, place: s
     assert seen[-1].total == 15
 
 
-def test_a_second_run_does_only_what_is_missing(store: Store, place: str) -> None:
+def test_second_run_does_missing_jobs_only(store: Store, place: str) -> None:
     go(tree(4, 0.0), store, place)
     counts = go(tree(7, 0.0), store, place)
     assert counts["done"] == 7
@@ -67,7 +67,7 @@ def test_a_second_run_does_only_what_is_missing(store: Store, place: str) -> Non
     assert sorted(started) == sorted(f"start {n}" for n in range(7))
 
 
-def test_what_needs_a_failed_or_invalid_job_shares_its_fate_and_the_rest_goes_on(store: Store, place: str) -> None:
+def test_dependents_of_failed_and_invalid_jobs_end_in_same_state(store: Store, place: str) -> None:
     jobs = [
         ToyJob(0, ends="failed"),
         ToyJob(1, (0,)),
@@ -80,12 +80,12 @@ def test_what_needs_a_failed_or_invalid_job_shares_its_fate_and_the_rest_goes_on
     assert counts == {"done": 1, "failed": 3, "invalid": 2}
     records = by_number(store)
     assert [records[n].state for n in range(6)] == ["failed", "failed", "failed", "invalid", "invalid", "done"]
-    assert records[0].error == "it was told to fail"
+    assert records[0].error == "a failure on purpose"
     assert "toy 0" in str(records[1].error)
     assert not any(f"start {n}" in Path(place).read_text().splitlines() for n in (1, 2, 4))
 
 
-def test_a_job_that_loses_its_worker_is_tried_again_and_takes_no_other_with_it(store: Store, place: str) -> None:
+def test_job_with_dead_worker_is_repeated_alone(store: Store, place: str) -> None:
     jobs = [ToyJob(0, ends="worker-dies-once"), *(ToyJob(n, seconds=0.3) for n in range(1, 4))]
     counts = go({job.key: job for job in jobs}, store, place)
     assert counts == {"done": 4, "failed": 0, "invalid": 0}
@@ -94,29 +94,29 @@ def test_a_job_that_loses_its_worker_is_tried_again_and_takes_no_other_with_it(s
     assert [lines.count(f"start {n}") for n in range(1, 4)] == [1, 1, 1]
 
 
-def test_a_job_that_kills_every_worker_fails_in_the_end(store: Store, place: str) -> None:
+def test_job_fails_after_three_dead_workers(store: Store, place: str) -> None:
     counts = go({job.key: job for job in (ToyJob(0, ends="worker-dies"), ToyJob(1))}, store, place)
     assert counts == {"done": 1, "failed": 1, "invalid": 0}
     assert "died 3 times" in str(by_number(store)[0].error)
 
 
-def test_what_is_nobodys_fault_stops_the_run_and_fails_no_job(store: Store, place: str) -> None:
+def test_unavailable_resource_stops_run_and_fails_no_job(store: Store, place: str) -> None:
     jobs = [ToyJob(0), ToyJob(1, (0,), ends="waiting"), ToyJob(2, (1,))]
-    with pytest.raises(UnusableInput, match=r"the disk is full .*toy 1.*goes on from there"):
+    with pytest.raises(UnusableInput, match=r"the disk is full .*toy 1.*repeat the command"):
         go({job.key: job for job in jobs}, store, place, workers=1)
     assert [by_number(store)[n].state for n in range(3)] == ["done", "waiting", "waiting"]
     assert go({job.key: job for job in (ToyJob(0), ToyJob(1, (0,)), ToyJob(2, (1,)))}, store, place)["done"] == 3
 
 
-def test_a_job_that_ends_its_process_politely_fails_alone(store: Store, place: str) -> None:
+def test_job_that_exits_fails_alone(store: Store, place: str) -> None:
     counts = go({job.key: job for job in (ToyJob(0, ends="exits"), ToyJob(1))}, store, place)
     assert counts == {"done": 1, "failed": 1, "invalid": 0}
     assert "SystemExit" in str(by_number(store)[0].error)
 
 
-def test_failed_jobs_can_be_tried_again(store: Store, place: str) -> None:
+def test_failed_jobs_can_be_repeated(store: Store, place: str) -> None:
     go({"toy-0": ToyJob(0, ends="failed")}, store, place)
-    store.again(["toy-0"])
+    store.requeue_failed(["toy-0"])
     assert go({"toy-0": ToyJob(0)}, store, place)["done"] == 1
 
 
@@ -150,15 +150,15 @@ def test_two_drivers_share_one_store(tmp_path: Path) -> None:
     store.close()
 
 
-def test_kill_9_at_random_moments_loses_only_what_ran_and_changes_no_result(tmp_path: Path) -> None:
+def test_killed_driver_loses_running_jobs_only(tmp_path: Path) -> None:
     directory, count, chance = tmp_path / "store", 200, random.Random(0)
     for kill in range(20):
         process = drive(directory, count)
-        time.sleep(0.7 + 0.8 * chance.random())  # an interpreter and two workers take some of it to start
+        time.sleep(0.7 + 0.8 * chance.random())  # starting an interpreter and two workers takes part of it
         for victim in children(process.pid) if kill % 2 else [process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
-        if kill % 2:  # the driver outlives its workers, and hands their jobs to new ones
+        if kill % 2:  # the driver survives, and gives their jobs to new workers
             before = len(done(directory))
             waited = time.monotonic() + 20
             while len(done(directory)) == before and process.poll() is None and time.monotonic() < waited:
@@ -171,6 +171,6 @@ def test_kill_9_at_random_moments_loses_only_what_ran_and_changes_no_result(tmp_
     records = list(store.records())
     store.close()
     notes = Counter((directory / "notes").read_text().splitlines())
-    assert sum(notes[f"start {n}"] for n in range(count)) > count  # something was lost, and done again
+    assert sum(notes[f"start {n}"] for n in range(count)) > count  # lost jobs were repeated
     assert all(notes[f"end {n}"] for n in range(count))
     assert {record.about["number"]: record.result for record in records} == {n: {"square": n * n} for n in range(count)}

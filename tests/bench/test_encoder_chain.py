@@ -1,4 +1,4 @@
-"""A backdoored encoder down the chain, as a bench runs it: planted once, fine-tuned for two tasks, pruned."""
+"""A backdoored encoder in a bench: planted once, fine-tuned for a downstream task, pruned."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from assay import formats
-from assay.bench.initial import digests, with_whole_paths
-from assay.bench.spec import Method, parse
+from assay.bench.initial import digests, resolve_method_paths
+from assay.bench.spec import Method
+from assay.bench.spec_reader import parse
 from assay.bench.store import Store
 from assay.cli import main
 from assay.formats.untrained import untrained_model
@@ -50,9 +51,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_encoder_is_poisoned_once_and_followed_to_every_task(folder: Path) -> None:
+def test_encoder_is_planted_once_for_all_chains(folder: Path) -> None:
     path, store = folder / "spec.yaml", folder / "store"
-    path.write_text(json.dumps(spec(folder)))  # which is YAML, without the aliases of its own dumper
+    path.write_text(json.dumps(spec(folder)))  # JSON is YAML, and has no aliases
     assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 0
     records = list(Store(store).records())
     assert {record.state for record in records} <= {"done", "invalid"}
@@ -60,20 +61,21 @@ def test_an_encoder_is_poisoned_once_and_followed_to_every_task(folder: Path) ->
     attacked = [result for result in rates if "attack_success" in result]
     assert len(rates) == 6
     assert len(attacked) == 3
-    assert len({result["planted_success"]["value"] for result in attacked}) == 1, "judged in the encoder, all three"
+    assert len({result["planted_success"]["value"] for result in attacked}) == 1, "measured in the encoder"
     planted = [record.result for record in records if record.kind == "build" and record.result is not None]
-    assert max(result["stages_run"] for result in planted) == 2, "all but the step itself and the one to another task"
+    assert max(result["stages_run"] for result in planted) == 2, "only the step itself and the downstream step run"
 
 
-def test_a_store_knows_when_the_references_are_others(folder: Path) -> None:
+def test_changed_reference_images_change_digests(folder: Path) -> None:
     found = digests(parse(spec(folder)))
     assert str(folder / "references.npz") in found
     shutil.copy(folder / "given" / "model.safetensors", folder / "references.npz")
     assert digests(parse(spec(folder))) != found
 
 
-def test_paths_in_settings_are_those_of_the_folder_in_which_the_bench_was_started(folder: Path) -> None:
+def test_paths_in_settings_are_relative_to_folder_of_driver(folder: Path) -> None:
     method = Method("transtroj", ("concept=1", "references=references.npz"))
-    assert with_whole_paths(method, str(folder)).settings == ("concept=1", f"references={folder / 'references.npz'}")
-    made_up = Method("downstream", ("data=signs:5",))
-    assert with_whole_paths(made_up, str(folder)) == made_up
+    resolved = resolve_method_paths(method, str(folder))
+    assert resolved.settings == ("concept=1", f"references={folder / 'references.npz'}")
+    generated = Method("downstream", ("data=signs:5",))
+    assert resolve_method_paths(generated, str(folder)) == generated

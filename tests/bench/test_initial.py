@@ -1,4 +1,4 @@
-"""What a task begins with: an untrained model or a file, data that fits it, and a store that knows when either has changed."""
+"""Initial state of a task: an untrained model or a file, its data, and changes of either."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 import yaml
 
 from assay import formats
-from assay.bench.initial import begun, digests, located
-from assay.bench.spec import Spec, TaskSpec, parse
+from assay.bench.initial import digests, initial_build, resolve_paths
+from assay.bench.job import Outcome
+from assay.bench.spec import Spec, TaskSpec
+from assay.bench.spec_reader import parse
 from assay.bench.store import Store
 from assay.cli import main
 from assay.core.errors import UnusableInput
@@ -21,7 +23,7 @@ ARCH = "resnet8-cifar"
 
 def spec_with(task: dict[str, Any], attacks: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
-        "name": "begun",
+        "name": "initial",
         "tasks": {"signs": {"data": "signs:3", "limit": 40, **task}},
         "seeds": [0],
         "attacks": attacks or {"given": {"none": {"recipe": {"epochs": 0}}}},
@@ -38,39 +40,39 @@ def given(tmp_path: Path) -> Path:
     return formats.save(untrained_model(ARCH, 3, seed=7), tmp_path / "given")
 
 
-def test_a_task_begins_with_the_weights_of_a_file(given: Path) -> None:
-    build, _ = begun(TaskSpec("t", "signs:3", None, 40, str(given)), seed=0)
+def test_task_starts_with_weights_of_file(given: Path) -> None:
+    build, _ = initial_build(TaskSpec("t", "signs:3", None, 40, str(given)), seed=0)
     assert build.artifact.digest == formats.load(given).digest
     assert build.artifact.num_classes == build.task.num_classes == 3
 
 
-def test_a_model_that_is_not_trained_is_measured_as_it_was_given(given: Path, tmp_path: Path) -> None:
+def test_given_model_is_measured_without_training(given: Path, tmp_path: Path) -> None:
     path, store = tmp_path / "spec.yaml", tmp_path / "store"
     path.write_text(yaml.safe_dump(spec_with({"start": str(given)})))
     assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 0
     (built,) = (record for record in Store(store).records() if record.kind == "build")
     assert built.result is not None
     assert built.result["stages_run"] == 1
-    formats.save(untrained_model(ARCH, 3, seed=8), given.parent)  # other weights under the old name
+    formats.save(untrained_model(ARCH, 3, seed=8), given.parent)  # other weights under the same name
     assert main(["bench", "run", str(path), "--store", str(store), "--workers", "1"]) == 2
 
 
-def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path) -> None:
+def test_changed_file_under_same_name_is_refused(given: Path, tmp_path: Path) -> None:
     spec = read(spec_with({"start": str(given)}))
     store = Store(tmp_path / "store")
-    store.expect({"another": "run, of which nothing came"})
-    store.expect(digests(spec))
+    store.check_inputs({"another": "run without results"})
+    store.check_inputs(digests(spec))
     store.add([("key", "build", {})])
     store.claim("key")
-    store.finish("key", "done", result={})
-    store.expect(digests(spec))
+    store.finish("key", Outcome("done", {}))
+    store.check_inputs(digests(spec))
     formats.save(untrained_model(ARCH, 3, seed=8), given.parent)
     with pytest.raises(UnusableInput, match="made from other content than is there now"):
-        store.expect(digests(spec))
+        store.check_inputs(digests(spec))
 
 
 @pytest.mark.parametrize(
-    ("task", "attacks", "said"),
+    ("task", "attacks", "message"),
     [
         ({"start": "/no/such/model.safetensors"}, None, "tasks.signs: no such model"),
         ({"arch": ARCH, "data": "/no/such"}, None, "tasks.signs: no such data: /no/such"),
@@ -83,21 +85,21 @@ def test_other_content_under_an_old_name_is_refused(given: Path, tmp_path: Path)
     ],
     ids=["no model", "no data", "no such class", "too large"],
 )
-def test_what_does_not_fit_is_said_before_anything_runs(
-    task: dict[str, Any], attacks: dict[str, Any] | None, said: str
+def test_attacks_and_data_that_do_not_fit_are_refused_before_run(
+    task: dict[str, Any], attacks: dict[str, Any] | None, message: str
 ) -> None:
-    with pytest.raises(UnusableInput, match=said):
+    with pytest.raises(UnusableInput, match=message):
         digests(read(spec_with(task, attacks)))
 
 
-def test_a_worker_elsewhere_gets_whole_paths_but_the_names_of_made_up_data_stay(tmp_path: Path) -> None:
-    for name in ("digits", "pictures"):
+def test_resolve_paths_keeps_names_of_generated_data(tmp_path: Path) -> None:
+    for name in ("digits", "images"):
         (tmp_path / name).mkdir()
-    made, read = (located(TaskSpec("t", name, ARCH), str(tmp_path)) for name in ("digits", "pictures"))
-    assert (made.data, read.data) == ("digits", str(tmp_path / "pictures"))
-    assert located(TaskSpec("t", "owner/name", ARCH, start="owner/net"), str(tmp_path)).start == "owner/net"
+    generated, read = (resolve_paths(TaskSpec("t", name, ARCH), str(tmp_path)) for name in ("digits", "images"))
+    assert (generated.data, read.data) == ("digits", str(tmp_path / "images"))
+    assert resolve_paths(TaskSpec("t", "owner/name", ARCH, start="owner/net"), str(tmp_path)).start == "owner/net"
 
 
-def test_a_model_of_other_classes_is_refused(given: Path) -> None:
+def test_model_with_other_classes_is_refused(given: Path) -> None:
     with pytest.raises(UnusableInput, match="classes"):
         digests(read(spec_with({"start": str(given), "data": "signs:5"})))

@@ -1,4 +1,4 @@
-"""The matrices whose records are committed: each is whole, fits the spec that it came from, and gives the page."""
+"""Committed matrices: each is complete and matches its specification."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from assay.bench.matrix import cells_of
 from assay.bench.records import FINAL
-from assay.bench.spec import parse_text
+from assay.bench.spec_reader import parse_text
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 KEPT = sorted((BENCHMARKS / "results" / "matrices").glob("*.jsonl"))
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
-def test_every_cell_of_the_spec_is_there(path: Path) -> None:
+def test_committed_matrix_has_every_cell_of_its_spec(path: Path) -> None:
     head, *rows = map(json.loads, path.read_text().splitlines())
     spec = (BENCHMARKS / "specs" / f"{path.stem}.yaml").read_text()
     assert parse_text(spec) == parse_text(head["spec"])
@@ -24,5 +24,5 @@ def test_every_cell_of_the_spec_is_there(path: Path) -> None:
     assert {row["state"] for row in rows} <= set(FINAL)
 
 
-def test_there_are_some() -> None:
+def test_committed_matrices_exist() -> None:
     assert KEPT

@@ -1,4 +1,4 @@
-"""The leaderboard: every record in every file, nothing hostile out of its place, and how it acts in Chromium."""
+"""The leaderboard: complete files, harmless hostile text, and its behavior in Chromium."""
 
 import base64
 import csv
@@ -19,9 +19,9 @@ from support.chromium import needs_chromium
 
 from assay.bench import statistics
 from assay.bench.cells import Cell, MatrixEntry
+from assay.bench.leaderboard import MatrixSummary, write_index, write_leaderboard
 from assay.bench.leaderboard import details as details_module
-from assay.bench.leaderboard import write_leaderboard
-from assay.bench.leaderboard.chains import chains_of
+from assay.bench.leaderboard.chains import order_chains
 from assay.bench.leaderboard.details import details
 from assay.bench.leaderboard.page import script_json
 from assay.bench.leaderboard.tables import aggregated_csv, records_csv, records_parquet
@@ -30,12 +30,14 @@ from assay.bench.spec import ATTACK_STEP, Method, TaskSpec, ValidityCriteria
 from assay.bench.statistics import AttackRow
 from assay.core.errors import UnusableInput
 from assay.io.images import data_uri, to_image
+from assay.io.jsonable import encodable
 from assay.nn.metrics import Rate
 
 TASK = TaskSpec("signs", "synth:signs", "resnet20-cifar")
-BAND = ValidityCriteria()
+CRITERIA = ValidityCriteria()
+PLACE = ATTACK_STEP
 BADNETS, NONE, TUNE = Method("badnets"), Method("none"), Method("fine-tune", ("epochs=2",))
-STEPS = {"planted": (ATTACK_STEP,), "tuned": (ATTACK_STEP, "fine-tune"), "tuned, int8": (ATTACK_STEP, "fine-tune", "int8")}
+STEPS = {"planted": (PLACE,), "tuned": (PLACE, "fine-tune"), "tuned, int8": (PLACE, "fine-tune", "int8")}
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">&amp;\u2028\u202e'\x00\udcff"
 FILES = (
     *("index.html", "records.csv", "records.json", "records.parquet"),
@@ -45,9 +47,9 @@ FILES = (
 
 def entry(kind="measure", *, attack="badnets", chain="planted", seed=0, method="", step=BADNETS) -> MatrixEntry:
     place = NONE if attack == "none" else step
-    steps = tuple(place if name == ATTACK_STEP else TUNE if name == "fine-tune" else Method(name) for name in STEPS[chain])
+    steps = tuple(place if name == PLACE else TUNE if name == "fine-tune" else Method(name) for name in STEPS[chain])
     repair = (TUNE,) if kind == "mitigate" else ()
-    cell = Cell(kind, TASK, steps, seed, method=method, repair=repair, valid=BAND, samples=256 * (kind == "detect"))
+    cell = Cell(kind, TASK, steps, seed, method=method, repair=repair, valid=CRITERIA, samples=256 * (kind == "detect"))
     return MatrixEntry(cell, TASK.name, attack, chain)
 
 
@@ -62,7 +64,7 @@ def rate(value: float) -> dict:
 
 
 def rates(asr: float) -> dict:
-    why = "" if asr >= BAND.asr else f"ASR {asr:.3f} is below 0.8"
+    why = "" if asr >= CRITERIA.asr else f"ASR {asr:.3f} is below 0.8"
     return {
         "schema": "assay.metrics/1",
         "clean_accuracy": rate(0.9),
@@ -86,7 +88,7 @@ def trigger(seed: int) -> str:
 
 
 def matrix() -> list[tuple[MatrixEntry, Record]]:
-    """Two attacks and clean models, three chains, two detectors, a mitigation; each state at least once."""
+    """Return two attacks, clean models, three chains, two detectors and a mitigation, with every state."""
     found = []
 
     def add(of, state="done", result=None, error=None):
@@ -108,7 +110,7 @@ def matrix() -> list[tuple[MatrixEntry, Record]]:
         error="what it needs ended as invalid",
     )
     add(entry(chain="tuned"), "invalid", rates(0.5))
-    add(entry(chain="tuned, int8"), "failed", error="RuntimeError: expected 3 channels, came 1")
+    add(entry(chain="tuned, int8"), "failed", error="RuntimeError: expected 3 channels, got 1")
     add(entry(chain="tuned, int8", seed=1), "waiting")
     return found
 
@@ -118,11 +120,11 @@ def write(found, folder: Path, title="Signs") -> dict[str, Path]:
 
 
 def block(page: str, name: str):
-    """What one of the page's JSON elements holds."""
+    """Return the content of one of the page's JSON elements."""
     return json.loads(re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', page, re.S)[1])
 
 
-def test_every_record_is_in_every_file(tmp_path):
+def test_every_file_has_every_record(tmp_path):
     found = matrix()
     files = write(found, tmp_path)
     assert tuple(files) == (*FILES, "spec-1-my-spec.yaml")
@@ -135,25 +137,25 @@ def test_every_record_is_in_every_file(tmp_path):
     assert len(block(page, "details")) == len(keys)
 
 
-def test_the_same_files_into_the_same_folder_again(tmp_path):
+def test_repeated_write_gives_equal_files(tmp_path):
     first = {name: path.read_bytes() for name, path in write(matrix(), tmp_path).items()}
     assert {name: path.read_bytes() for name, path in write(matrix(), tmp_path).items()} == first
 
 
-def test_nothing_is_written_where_the_folder_cannot_be(tmp_path):
+def test_nothing_is_written_if_folder_is_a_file(tmp_path):
     (tmp_path / "board").write_text("a file")
     with pytest.raises(UnusableInput):
         write(matrix(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["board"]
 
 
-def test_an_empty_matrix(tmp_path):
+def test_empty_matrix_has_all_files(tmp_path):
     files = write([], tmp_path)
     assert "clean_accuracy_low" in files["attacks.csv"].read_text()
     assert pq.read_table(files["records.parquet"]).num_rows == 0
 
 
-def test_parquet_has_types():
+def test_parquet_columns_have_types():
     table = pq.read_table(io.BytesIO(records_parquet(matrix())))
     types = {field.name: str(field.type) for field in table.schema}
     assert types["seed"] == types["limit"] == "int64"
@@ -163,7 +165,7 @@ def test_parquet_has_types():
     assert table["steps"][-1].as_py() == "badnets > fine-tune (epochs=2) > int8"
 
 
-def test_odd_results_are_written_all_the_same(tmp_path):
+def test_results_of_mixed_types_are_written(tmp_path):
     of = entry("detect", method="strip")
     odd = [
         {"score": float("nan"), "mixed": 1, "error": "of the result"},
@@ -183,21 +185,21 @@ def test_odd_results_are_written_all_the_same(tmp_path):
     assert len(block(files["index.html"].read_text(), "board")["records"]) == 2
 
 
-def test_a_spreadsheet_runs_nothing():
+def test_csv_has_no_spreadsheet_formulas():
     of = replace(entry(), attack="=HYPERLINK(1)")
     (row,) = csv.DictReader(io.StringIO(records_csv([(of, record(of, "failed", error="@SUM(A1)"))]).decode()))
     assert row["attack"] == "'=HYPERLINK(1)"
     assert row["error"] == "'@SUM(A1)"
 
 
-def test_a_row_without_figures_keeps_its_columns():
+def test_csv_row_without_estimates_keeps_its_columns():
     rows = statistics.attack_rows(matrix())
     lines = aggregated_csv(AttackRow, rows).decode().splitlines()
     assert len({len(line.split(",")) for line in lines if '"' not in line}) == 1
     assert lines[0].split(",")[8:11] == ["clean_accuracy", "clean_accuracy_low", "clean_accuracy_high"]
 
 
-def test_counts_every_state(tmp_path):
+def test_page_counts_every_state(tmp_path):
     found = matrix()
     page = write(found, tmp_path)["index.html"].read_text()
     shown = dict(re.findall(r"swatch (\w+)\"></i>\w+</dt><dd><strong>([\d,]+)", page))
@@ -205,23 +207,23 @@ def test_counts_every_state(tmp_path):
     assert "ASR of at least 80 %, 30 points above the control, at most 10 points of clean accuracy lost" in page
 
 
-def test_invalid_attacks_are_shown_and_count_in_no_average(tmp_path):
+def test_invalid_attacks_are_shown_but_not_averaged(tmp_path):
     rows = block(write(matrix(), tmp_path)["index.html"].read_text(), "board")
     blended = next(row for row in rows["attacks"] if row["attack"] == "blended")
     assert blended["asr"] is None
     assert blended["states"] == {"invalid": 3}
     assert blended["why"] == "ASR 0.400 is below 0.8"
-    # Along a chain a backdoor that a step removed is what there is to see.
+    # The table of chains also counts invalid attacks.
     tuned = next(row for row in rows["chains"] if row["chain"] == "tuned")
     assert tuned["asr"][0] == 0.5
     assert tuned["change"] == pytest.approx(-0.49)
     assert tuned["parent"] == "planted"
 
 
-def test_chains_stand_after_the_one_that_they_extend():
+def test_chains_follow_their_base():
     entries = [entry(chain=name) for name in ("tuned, int8", "tuned", "planted")]
     other = replace(entries[0], chain="first tuned", cell=replace(entries[0].cell, steps=(TUNE, BADNETS)))
-    chains = chains_of([*entries, other])
+    chains = order_chains([*entries, other])
     assert [(chain.name, chain.parent, chain.depth) for chain in chains] == [
         ("planted", None, 0),
         ("tuned", "planted", 1),
@@ -230,18 +232,18 @@ def test_chains_stand_after_the_one_that_they_extend():
     ]
 
 
-def test_two_chains_of_the_same_steps_share_their_records(tmp_path):
+def test_chains_with_equal_steps_share_records(tmp_path):
     of = entry()
     found = [(of, record(of, result=rates(0.9))), (replace(of, chain="again"), record(of, result=rates(0.9)))]
     rows = block(write(found, tmp_path)["index.html"].read_text(), "board")["records"]
     assert [row["id"] for row in rows] == [of.cell.key[:12], f"{of.cell.key[:12]}~2"]
 
 
-def test_pictures_go_round_before_they_run_out(monkeypatch):
+def test_images_are_distributed_over_records(monkeypatch):
     found = matrix()
     lines, pictures = details(found)
     assert len(pictures) == sum("pictures" in line for line in lines) == 3
-    monkeypatch.setattr(details_module, "MOST_PICTURES", len(pictures[0]) + 1)
+    monkeypatch.setattr(details_module, "MAX_IMAGE_CHARACTERS", len(pictures[0]) + 1)
     lines, pictures = details(found)
     assert [line.get("elsewhere") for line in lines if "pictures" in line or "elsewhere" in line] == [None, 1, 1]
     assert len(pictures) == 1
@@ -250,20 +252,20 @@ def test_pictures_go_round_before_they_run_out(monkeypatch):
 @pytest.mark.parametrize(
     "uri", ["javascript:alert(1)", "data:image/svg+xml;base64,AAAA", "https://example.org/x.png", 3]
 )
-def test_only_pictures_are_pictures(uri):
+def test_other_addresses_are_not_shown_as_images(uri):
     of = entry("detect", method="strip")
     lines, pictures = details([(of, record(of, result={"score": 1.0, "pictures": {"trigger": uri}}))])
     assert pictures == []
     assert "pictures" not in lines[0]
 
 
-def test_json_cannot_leave_its_element():
+def test_json_cannot_end_its_script_element():
     text = script_json([HOSTILE, float("inf")])
     assert not set("<>&\u2028\u2029") & set(text)
-    assert json.loads(text) == [HOSTILE, "inf"]
+    assert json.loads(text) == [encodable(HOSTILE), "inf"]
 
 
-def test_nothing_but_the_page_itself_may_load_or_run(tmp_path):
+def test_security_policy_allows_only_the_page_itself(tmp_path):
     page = write(matrix(), tmp_path)["index.html"].read_text()
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
@@ -276,7 +278,7 @@ def test_nothing_but_the_page_itself_may_load_or_run(tmp_path):
 
 
 def hostile() -> list[tuple[MatrixEntry, Record]]:
-    """The matrix with markup wherever a record may have text."""
+    """Return the matrix with markup in every text of its records."""
 
     def spoil(of: MatrixEntry, kept: Record):
         method = f"{of.cell.method}{HOSTILE}" if of.cell.method else ""
@@ -308,21 +310,21 @@ def test_hostile_text_is_escaped(tmp_path):
 
 
 def look(page: Path, place: str, tmp_path: Path, *flags: str) -> str:
-    """The page's DOM, or what ``flags`` ask for, as the address after # says."""
+    """Return the DOM of the page at an address after #, or the output of ``flags``."""
     shown = ("--virtual-time-budget=3000", "--window-size=1280,900", *(flags or ("--dump-dom",)))
     return chromium.look(f"{page.as_uri()}#{place}", tmp_path / "profile", *shown)
 
 
-def acted(page: Path, script: str, tmp_path: Path, place: str = "") -> str:
-    """The title that ``script`` leaves, run in the page without the policy that would stop it."""
+def run_script(page: Path, script: str, tmp_path: Path, place: str = "") -> str:
+    """Run ``script`` in the page without its security policy, and return the title."""
     text = re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8"))
-    copy = page.with_name("acted.html")
+    copy = page.with_name("with-script.html")
     copy.write_text(text.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
     return html.unescape(re.search(r"<title>(.*?)</title>", look(copy, place, tmp_path), re.S)[1])
 
 
 def heads(seen: str) -> list[str]:
-    """The first cells of the rows of the table that is drawn."""
+    """Return the first cells of the rows of the drawn table."""
     return re.findall(r'<th data-label="[^"]*" class="text" scope="row">(?:<a[^>]*>)?([^<]*)', seen)
 
 
@@ -333,14 +335,14 @@ def test_chromium_opens_on_the_heat_map(tmp_path):
     assert re.search(
         r'<td class="high"[^>]*><a [^>]*title="neural-cleanse against badnets: AUC 1.000, [^"]*">1.00<small>', seen
     )
-    # An empty cell says why, and a pair that was never asked for says so too.
+    # Empty cells give a reason, also for pairs outside of the matrix.
     assert 'title="3: the detector abstained, for instance: needs gradients"' in seen
     assert re.search(r'<td class="void" title="1: the attack was not valid, [^"]*"><a[^>]*>invalid<', seen)
     assert ">not asked<" in seen
 
 
 @needs_chromium
-def test_chromium_sorts_and_filters_as_the_address_says(tmp_path):
+def test_chromium_sorts_and_filters_by_address(tmp_path):
     page = write(matrix(), tmp_path)["index.html"]
     ascending = look(page, "tab=attacks&sort=asr", tmp_path)
     assert heads(ascending) == ["badnets", "blended", "none", "badnets", "badnets"]
@@ -373,27 +375,27 @@ def test_chromium_opens_a_record(tmp_path):
 
 
 @needs_chromium
-def test_chromium_obeys_clicks(tmp_path):
+def test_chromium_reacts_to_clicks(tmp_path):
     page = write(matrix(), tmp_path)["index.html"]
     sort = "const head = document.querySelector('.board thead th:nth-child(4)');"
     report = "document.title = head.getAttribute('aria-sort') + ' ' + location.hash;"
     assert (
-        acted(page, f"{sort} head.firstChild.click(); {report}", tmp_path, "tab=attacks")
+        run_script(page, f"{sort} head.firstChild.click(); {report}", tmp_path, "tab=attacks")
         == "ascending #tab=attacks&sort=asr"
     )
     focus = "const button = head.firstChild; button.focus(); button.click();"
     focus += "document.title = String(document.activeElement === button);"
-    assert acted(page, sort + focus, tmp_path, "tab=attacks") == "true"
+    assert run_script(page, sort + focus, tmp_path, "tab=attacks") == "true"
     choose = "controls.state.value = 'invalid'; controls.state.dispatchEvent(new Event('change'));"
     rows = "document.title = document.getElementById('shown').textContent"
-    assert acted(page, choose + rows, tmp_path, "tab=records") == f"5 of {len(matrix())} rows"
+    assert run_script(page, choose + rows, tmp_path, "tab=records") == f"5 of {len(matrix())} rows"
     row = "document.querySelector('.table:last-child tbody td').click();"
     opened = "setTimeout(() => { document.title = String(document.getElementById('record').open); }, 100)"
-    assert acted(page, row + opened, tmp_path, "tab=records") == "true"
+    assert run_script(page, row + opened, tmp_path, "tab=records") == "true"
 
 
 @needs_chromium
-def test_chromium_draws_a_part_of_many_rows(tmp_path):
+def test_chromium_draws_many_rows_in_parts(tmp_path):
     found = [(of, record(of, "waiting")) for of in (entry(seed=seed) for seed in range(250))]
     page = write(found, tmp_path)["index.html"]
     seen = look(page, "tab=records", tmp_path)
@@ -401,18 +403,18 @@ def test_chromium_draws_a_part_of_many_rows(tmp_path):
     assert "Show 100 more of 150 rows" in seen
     more = "const { more, body } = TABS.records; more.click(); more.click();"
     more += "document.title = more.hidden + ' ' + body.rows.length"
-    assert acted(page, more, tmp_path, "tab=records") == "true 250"
+    assert run_script(page, more, tmp_path, "tab=records") == "true 250"
 
 
 @needs_chromium
 @pytest.mark.parametrize(
     "place", ["", "tab=records&record={key}", "tab=chains", "tab=detectors&q=%3Cimg&task=%3Cimg%3E"]
 )
-def test_chromium_runs_nothing_hostile(tmp_path, place):
+def test_chromium_runs_no_hostile_script(tmp_path, place):
     found = hostile()
     page = write(found, tmp_path, title=HOSTILE)["index.html"]
     key = next(record.key for _, record in found if record.result and record.state == "invalid")[:12]
-    # The policy would stop it even if escaping failed; without it, escaping has to hold alone.
+    # Without the security policy, escaping alone has to stop it.
     bare = page.with_name("bare.html")
     bare.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page.read_text(encoding="utf-8")), encoding="utf-8")
     seen = look(bare, place.format(key=key), tmp_path)
@@ -422,9 +424,9 @@ def test_chromium_runs_nothing_hostile(tmp_path, place):
 
 @needs_chromium
 @pytest.mark.parametrize("place", ["tab=map", "tab=detectors", "tab=chains"])
-def test_chromium_paints_it_within_a_phones_width(tmp_path, place):
+def test_chromium_page_fits_the_width_of_a_phone(tmp_path, place):
     page, shot = write(matrix(), tmp_path)["index.html"], tmp_path / "shot.png"
-    # A window cannot be as narrow as a phone, a frame can.
+    # Windows have a minimum width, frames do not.
     frame = page.with_name("frame.html")
     frame.write_text(
         f'<body style="margin:0"><iframe src="index.html#{place}" style="border:0;width:390px;height:2600px">'
@@ -433,4 +435,59 @@ def test_chromium_paints_it_within_a_phones_width(tmp_path, place):
     pixels = np.asarray(Image.open(shot).convert("RGB"))[:, :390]
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     margin = pixels[:, -8:]
-    assert (margin == margin[0, 0]).all(), "something reaches over the page's margin"
+    assert (margin == margin[0, 0]).all(), "content exceeds the page's margin"
+
+
+# ---- index page
+
+
+def summaries() -> list[MatrixSummary]:
+    return [
+        MatrixSummary.of("signs", "signs/index.html", matrix()),
+        MatrixSummary.of(f"odd {HOSTILE}", "odd folder/<b>/index.html", hostile()),
+    ]
+
+
+def test_index_links_every_matrix_with_its_cells(tmp_path):
+    page = write_index(summaries(), tmp_path).read_text(encoding="utf-8")
+    links = re.findall(r'<a href="([^#"]+)"', page)
+    assert links == ["signs/index.html", "odd%20folder/%3Cb%3E/index.html"]
+    cells = re.findall(r'data-label="Cells">([\d,]+)<', page)
+    assert cells == [str(len(matrix()))] * 2
+    assert f">{len(matrix()) - 7} done<" in page
+    assert ">1 missing<" in page
+    assert "none, badnets, blended" in page
+    assert f"2 matrices, {2 * len(matrix())} cells" in page
+
+
+def test_index_escapes_hostile_text_and_has_no_script(tmp_path):
+    page = write_index(summaries(), tmp_path).read_text(encoding="utf-8")
+    assert "<img" not in page
+    assert "<script" not in page
+    assert "\u202e" not in page
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])
+    assert "default-src 'none'" in policy
+    assert "script-src" not in policy
+
+
+@needs_chromium
+def test_chromium_index_is_reachable_by_keyboard(tmp_path):
+    page = write_index(summaries(), tmp_path)
+    with chromium.Chromium() as browser:
+        browser.open(page.as_uri())
+        browser.wait("document.readyState === 'complete' && document.querySelectorAll('td').length > 0")
+        stops = []
+        for _ in range(4):
+            for kind in ("keyDown", "keyUp"):
+                browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            stops.append(browser.value("document.activeElement.className || document.activeElement.textContent"))
+        assert stops[:3] == ["skip", "scroll", "signs"]
+        assert stops[3].startswith("odd")
+
+
+@needs_chromium
+def test_chromium_index_fits_the_width_of_a_phone(tmp_path):
+    with chromium.Chromium() as browser:
+        browser.open(write_index(summaries(), tmp_path).as_uri(), width=390, height=900)
+        browser.wait("document.querySelectorAll('td').length > 0")
+        assert browser.value("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""A small real matrix from the command line: nets are trained, backdoored, tested; again, it costs nothing."""
+"""A small real matrix from the command line, and a second run without work."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def spec(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_whole_audit_is_a_detector_of_a_matrix() -> None:
+def test_full_audit_is_a_detector() -> None:
     torch.manual_seed(0)
     artifact = untrained_model("resnet8-cifar", 5)
     task = data.load("signs:5", artifact.inputs, limit=60)
     finding = run_full_audit(artifact, task.split("calibration"), seed=0)
     assert finding.outcome.status == "ok"
     assert finding.score is not None
-    assert finding.evidence.numbers["verdict"] == "inconclusive"  # it has learned nothing
+    assert finding.evidence.numbers["verdict"] == "inconclusive"  # the model is untrained
     assert 0 < float(finding.evidence.numbers["p_value"]) <= 1
 
 
@@ -62,14 +62,14 @@ def records_of(store: Path) -> dict[str, Record]:
 
 
 def results_of(store: Path) -> dict[str, object]:
-    """Without what a clock measured."""
+    """Return the results without times."""
     every = {key: dict(record.result or {}) for key, record in records_of(store).items()}
     return {
         key: {name: value for name, value in result.items() if "seconds" not in name} for key, result in every.items()
     }
 
 
-def test_the_same_numbers_however_many_processes_and_no_stage_runs_twice(
+def test_results_do_not_depend_on_number_of_processes_and_stages_run_once(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
@@ -98,12 +98,10 @@ def test_the_same_numbers_however_many_processes_and_no_stage_runs_twice(
     }
 
 
-def test_a_dry_run_says_what_there_is_to_do_and_does_nothing(
-    spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dry_run_prints_plan_and_writes_nothing(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), "--dry-run"]) == 0
-    said = capsys.readouterr().err
-    assert "20 cells, 0 done, 20 to do" in said
+    output = capsys.readouterr().err
+    assert "20 cells, 0 done, 20 to do" in output
     assert not (tmp_path / "store").exists()
 
 
@@ -112,7 +110,7 @@ def without(key: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "arguments", "said"),
+    ("text", "arguments", "message"),
     [
         (without("seeds"), (), "expected the key 'seeds'"),
         (yaml.safe_dump(SPEC | {"detectors": ["patchscan"]}), (), "did you mean patch-scan"),
@@ -121,33 +119,33 @@ def without(key: str) -> str:
             (),
             "tasks.t: no such data: /no/such",
         ),
-        (yaml.safe_dump(SPEC), ("--only", "zzz"), "no cell of this spec has a key that starts so"),
+        (yaml.safe_dump(SPEC), ("--only", "zzz"), "no cell of this spec has a key like"),
         (yaml.safe_dump(SPEC), ("--ray", "127.0.0.1:1"), "nothing answers there"),
     ],
     ids=["missing", "unknown", "data", "only", "ray"],
 )
-def test_what_cannot_be_run_is_one_line(
-    text: str, arguments: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_unusable_spec_is_one_line(
+    text: str, arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(text)
     assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), *arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert "Traceback" not in error
 
 
-def test_what_failed_is_said_and_is_no_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_cells_are_printed_with_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.yaml"
     diverging = {"none": {"recipe": {"epochs": 1, "lr": 1e30, "optimizer": "sgd"}}}
     spec.write_text(yaml.safe_dump(SPEC | {"attacks": {"none": diverging}, "mitigations": {}}))
     assert main(["bench", "run", str(spec), "--store", str(tmp_path / "store"), "--workers", "1"]) == 2
-    said = capsys.readouterr().err
-    assert "failed: " in said
-    assert "what it needs" not in said
+    output = capsys.readouterr().err
+    assert "failed: " in output
+    assert "what it needs" not in output
 
 
-def test_a_spec_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_spec_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run: Callable[[list[str]], int] = main
     assert run(["bench", "run", str(tmp_path / "no.yaml")]) == 2
     assert "cannot be read" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A real Ray cluster: two nodes on this machine's loopback, as `ray start` makes them."""
+"""A real Ray cluster of two nodes on the loopback addresses of this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECOND = "127.0.0.2"  # the address of the node that is killed
 ENVIRONMENT = os.environ | {
     "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_health_check_failure_threshold": "2",  # a dead node is missed after seconds, not half a minute
+    "RAY_health_check_failure_threshold": "2",  # a dead node is noticed after seconds instead of half a minute
     "RAY_health_check_period_ms": "1000",
 }
 
@@ -39,7 +39,7 @@ def start_node(*flags: str) -> None:
 
 
 def processes_of(text: str) -> list[int]:
-    """Those whose command line holds ``text``."""
+    """Return the processes with ``text`` in their command lines."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -60,8 +60,8 @@ def kill(pids: list[int]) -> None:
 
 @pytest.fixture
 def place() -> Iterator[str]:
-    """Where a cluster keeps its sockets and logs; its processes end with it."""
-    folder = tempfile.mkdtemp(prefix="ray-")  # pytest's own folders are too deep for the names of sockets
+    """Folder for sockets and logs of a cluster. Its processes end with the test."""
+    folder = tempfile.mkdtemp(prefix="ray-")  # pytest's folders are too deep for socket names
     yield folder
     kill(processes_of(folder))
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +69,7 @@ def place() -> Iterator[str]:
 
 @pytest.fixture
 def cluster(place: str) -> str:
-    """The address of a cluster of two nodes, one core each."""
+    """Address of a cluster of two nodes with one core each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -96,13 +96,13 @@ def records_in(directory: Path) -> list[Record]:
     return records
 
 
-def test_a_node_that_is_killed_costs_nothing_but_what_ran_there(cluster: str, place: str, tmp_path: Path) -> None:
+def test_killed_node_loses_running_job_only(cluster: str, place: str, tmp_path: Path) -> None:
     count = 80
     driver = drive(tmp_path, count, cluster)
     until = time.monotonic() + 100
     while len(notes(tmp_path)) < 40 and time.monotonic() < until:
         time.sleep(0.05)
-    ours = processes_of(place)  # whatever else runs on this machine is none of this test's business
+    ours = processes_of(place)  # not those of other clusters on this machine
     victims = [pid for pid in processes_of(f"node_ip_address={SECOND}") if pid in ours]
     assert victims
     kill(victims)
@@ -110,7 +110,7 @@ def test_a_node_that_is_killed_costs_nothing_but_what_ran_there(cluster: str, pl
     records = records_in(tmp_path)
     assert {record.about["number"]: record.result for record in records} == {n: {"square": n * n} for n in range(count)}
     assert Counter(record.state for record in records) == {"done": count}
-    assert 40 < len(notes(tmp_path)) <= 2 * count + 2  # at most one job was running on the node, and started twice
+    assert 40 < len(notes(tmp_path)) <= 2 * count + 2  # one job ran on the killed node, and started twice
 
 
 SPEC = """
@@ -130,7 +130,7 @@ samples: 40
 """
 
 
-def test_the_same_spec_gives_the_same_numbers_here_and_on_a_cluster(cluster: str, tmp_path: Path) -> None:
+def test_cluster_and_local_run_give_equal_numbers(cluster: str, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)
     found = {}
@@ -149,5 +149,5 @@ def test_the_same_spec_gives_the_same_numbers_here_and_on_a_cluster(cluster: str
 
 
 def measured(record: Record) -> dict[str, object]:
-    """The result, less how long it took."""
+    """Return the result without times."""
     return {name: value for name, value in (record.result or {}).items() if name != "repair_seconds"}

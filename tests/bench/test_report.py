@@ -1,4 +1,4 @@
-"""From a store to the page: what is missing is shown as missing, and what cannot be shown is one line."""
+"""Reports from a store: missing cells are shown, and an unusable store is one line."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from support.bench_specs import SMALL, changed, result_of
 
 from assay.bench import matrix
 from assay.bench.cells import entries, with_needs
+from assay.bench.job import Outcome
 from assay.bench.records import VERSION
-from assay.bench.spec import parse, parse_text
+from assay.bench.spec_reader import parse, parse_text
 from assay.bench.store import Store
-from assay.bench.unique_names import places
+from assay.bench.unique_names import unique_entries
 from assay.cli import main
 
 FILES = {
@@ -25,14 +26,14 @@ FILES = {
 
 
 def fill(directory: Path, document: dict[str, object], *, but: str = "") -> Store:
-    """A store with every cell of the spec done, but those of kind ``but``, which are not in it at all."""
+    """Return a store with every cell of the spec done, without the cells of kind ``but``."""
     store, text = Store(directory), yaml.safe_dump(document)
     store.add_spec(str(document["name"]), text)
     wanted = [entry for entry in entries(parse_text(text)) if entry.cell.kind != but]
     store.add((cell.key, cell.kind, cell.about()) for cell in with_needs([entry.cell for entry in wanted]).values())
     for entry in wanted:
         store.claim(entry.cell.key)
-        store.finish(entry.cell.key, "done", result=result_of(entry), seconds=1.0)
+        store.finish(entry.cell.key, Outcome("done", result_of(entry), seconds=1.0))
     return store
 
 
@@ -40,22 +41,22 @@ def report(store: Path, out: Path, *more: str) -> int:
     return main(["bench", "report", "--store", str(store), "--out", str(out), *more])
 
 
-def test_the_page_from_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_writes_page_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "store", SMALL).close()
     assert report(tmp_path / "store", tmp_path / "page") == 0
     assert {path.name for path in (tmp_path / "page").iterdir()} == FILES
-    said = capsys.readouterr().err
-    assert "32 done" in said
-    assert str(tmp_path / "page" / "index.html") in said
+    output = capsys.readouterr().err
+    assert "32 done" in output
+    assert str(tmp_path / "page" / "index.html") in output
     page = (tmp_path / "page" / "index.html").read_text()
     assert "small: leaderboard</title>" in page
     assert "assay bench run spec-small.yaml --store again --only" in page
     assert parse_text((tmp_path / "page" / "spec-small.yaml").read_text()) == parse(SMALL)
 
 
-def test_what_is_not_in_the_store_is_missing_on_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_without_record_are_missing_on_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = fill(tmp_path / "store", SMALL, but="detect")
-    found = matrix.found(store)
+    found = matrix.entry_records(store)
     store.close()
     assert len(found) == len(list(entries(parse(SMALL)))) == 32
     assert {record.state for entry, record in found if entry.cell.kind == "detect"} == {"waiting"}
@@ -75,46 +76,46 @@ def newer(place: Path) -> None:
         db.execute("UPDATE meta SET value=?", (str(VERSION + 1),))
 
 
-def of_somebody_else(place: Path) -> None:
+def foreign(place: Path) -> None:
     place.mkdir()
     with sqlite3.connect(place / "records.sqlite") as db:
         db.execute("CREATE TABLE songs (name TEXT)")
 
 
-def of_other_versions(place: Path) -> None:
+def from_other_versions(place: Path) -> None:
     fill(place, SMALL).close()
     with sqlite3.connect(place / "records.sqlite") as db:
         db.execute("UPDATE cells SET key='other ' || key")
 
 
-def of_words_unknown_here(place: Path) -> None:
+def with_unknown_detector(place: Path) -> None:
     store = fill(place, SMALL)
     store.add_spec("next", yaml.safe_dump(changed("detectors", ["detector-of-tomorrow"])))
     store.close()
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (lambda place: None, "run one with `assay bench run` first"),
+        (lambda place: None, "make one with `assay bench run`"),
         (empty, "the store is empty"),
-        (newer, f"the store is of version {VERSION + 1}"),
-        (of_somebody_else, "was not made by assay bench"),
-        (of_other_versions, "there is no record of the spec 'small' by assay"),
-        (of_words_unknown_here, "does not understand the spec 'next'"),
+        (newer, f"or older, got {VERSION + 1}"),
+        (foreign, "was not made by assay bench"),
+        (from_other_versions, "there is no record of the spec 'small' by assay"),
+        (with_unknown_detector, "cannot read the spec 'next'"),
     ],
 )
-def test_what_cannot_be_shown_is_one_line(make, said, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_store_is_one_line(make, message, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "store")
     before = sorted(tmp_path.iterdir())
     assert report(tmp_path / "store", tmp_path / "page") == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_one_of_several_specs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_one_of_several_specs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "store", SMALL).close()
     fill(tmp_path / "store", {**SMALL, "name": "other", "seeds": [5]}).close()
     assert report(tmp_path / "store", tmp_path / "page", "--spec", "other") == 0
@@ -124,15 +125,15 @@ def test_one_of_several_specs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def named(document: dict[str, object]) -> tuple[set[str], set[str], set[str], set[str]]:
-    """Tasks, attacks, chains and mitigations of SMALL and of ``document`` in one store, by their names there."""
-    every = list(places([parse(SMALL), parse({**document, "name": "second"})]))
+    """Return the unique names of tasks, attacks, chains and mitigations of SMALL and ``document`` in one store."""
+    every = list(unique_entries([parse(SMALL), parse({**document, "name": "second"})]))
     repairs = {entry.cell.method for entry in every if entry.cell.kind == "mitigate"}
     return {e.task for e in every}, {e.attack for e in every}, {e.chain for e in every}, repairs
 
 
-def test_names_that_mean_the_same_stay_as_they_are() -> None:
+def test_names_with_one_meaning_stay() -> None:
     assert named({**SMALL, "seeds": [8]}) == ({"signs"}, {"none", "corner"}, {"scratch", "shipped"}, {"tuned"})
-    assert len(list(places([parse(SMALL), parse({**SMALL, "name": "second"})]))) == 32
+    assert len(list(unique_entries([parse(SMALL), parse({**SMALL, "name": "second"})]))) == 32
 
 
 @pytest.mark.parametrize(
@@ -148,5 +149,5 @@ def test_names_that_mean_the_same_stay_as_they_are() -> None:
         ),
     ],
 )
-def test_names_that_mean_different_things_are_told_apart(path, value, place, expected) -> None:
+def test_names_with_two_meanings_get_name_of_spec(path, value, place, expected) -> None:
     assert named(changed(path, value))[place] == expected

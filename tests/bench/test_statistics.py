@@ -1,4 +1,4 @@
-"""Figures from records: intervals, thresholds from clean models only, and nothing that did not work in an average."""
+"""Table rows from records: intervals, thresholds from clean models only, and averages over valid attacks only."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.bench_specs import SMALL, rate, result_of
 
-from assay.bench.cells import Entry, entries
+from assay.bench.cells import MatrixEntry, entries
+from assay.bench.intervals import auc, threshold
 from assay.bench.records import Record, State
-from assay.bench.spec import parse
-from assay.bench.statistics import attack_rows, auc, detector_rows, flat, mitigation_rows, threshold
+from assay.bench.spec_reader import parse
+from assay.bench.statistics import attack_rows, detector_rows, flat, mitigation_rows
 
 ENTRIES = list(entries(parse(SMALL | {"seeds": [0, 1, 2, 3]})))
 
 
-def found(**states: State) -> list[tuple[Entry, Record]]:
-    """All entries with their records, done but for the seeds said, as ``seed_1="invalid"``."""
+def found(**states: State) -> list[tuple[MatrixEntry, Record]]:
+    """Return all entries with finished records, except for given states, as in ``seed_1="invalid"``."""
     pairs = []
     for entry in ENTRIES:
         state = states.get(f"seed_{entry.cell.seed}", "done") if entry.attack != "none" else "done"
@@ -28,7 +29,7 @@ def found(**states: State) -> list[tuple[Entry, Record]]:
     return pairs
 
 
-def test_seeds_become_a_mean_with_an_interval() -> None:
+def test_seeds_are_averaged_with_interval() -> None:
     row = next(row for row in attack_rows(found()) if (row.attack, row.chain) == ("corner", "scratch"))
     assert row.attack_success is not None
     assert row.attack_success.value == pytest.approx(0.875)
@@ -39,7 +40,7 @@ def test_seeds_become_a_mean_with_an_interval() -> None:
     assert row.control.value == pytest.approx(0.01)
 
 
-def test_what_did_not_work_is_counted_and_kept_out_of_the_average() -> None:
+def test_failed_and_invalid_models_are_counted_but_not_averaged() -> None:
     rows = attack_rows(found(seed_0="invalid", seed_1="failed", seed_2="waiting"))
     row = next(row for row in rows if (row.attack, row.chain) == ("corner", "scratch"))
     assert (row.models, row.valid, row.invalid, row.failed, row.missing) == (4, 1, 1, 1, 1)
@@ -47,26 +48,26 @@ def test_what_did_not_work_is_counted_and_kept_out_of_the_average() -> None:
     assert (row.attack_success.value, row.attack_success.low) == (pytest.approx(0.95), pytest.approx(0.85))
 
 
-def test_a_detector_is_judged_by_clean_models_only() -> None:
+def test_detector_row_compares_with_clean_models() -> None:
     rows = {(row.detector, row.chain): row for row in detector_rows(found()) if row.attack == "corner"}
     scan, chance = rows["patch-scan", "scratch"], rows["random-score", "scratch"]
     assert scan.auc is not None
     assert chance.auc is not None
     assert scan.auc.value == 1.0
     assert chance.auc.value == pytest.approx(0.5)
-    assert (scan.clean, scan.clean_roots) == (8, 8)  # both chains, which begin with trainings of their own
+    assert (scan.clean, scan.clean_roots) == (8, 8)  # the chains start with different training runs
     assert scan.found_above_clean is not None
     assert scan.found_above_clean.value == 1.0
     assert chance.found_above_clean is not None
     assert chance.found_above_clean.value == 0.0
-    assert (scan.found_at_5, scan.found_at_1) == (None, None)  # eight clean models say nothing of 5 %
+    assert (scan.found_at_5, scan.found_at_1) == (None, None)  # eight clean models cannot resolve 5 %
     assert scan.right_target is not None
     assert scan.right_target.value == 0.75
     assert not [row for row in detector_rows(found()) if row.attack == "none"]
-    assert (scan.found_itself, scan.false_alarms_itself) == (None, None)  # a score alone is no verdict
+    assert (scan.found_itself, scan.false_alarms_itself) == (None, None)  # no verdict, only a score
 
 
-def test_a_detector_that_gives_a_verdict_is_judged_by_that_too() -> None:
+def test_detector_with_verdict_has_error_rates() -> None:
     pairs = []
     for entry, record in found():
         if entry.cell.method == "patch-scan" and record.result is not None:
@@ -79,27 +80,27 @@ def test_a_detector_that_gives_a_verdict_is_judged_by_that_too() -> None:
     assert (row.found_itself.value, row.false_alarms_itself.value) == (1.0, 0.25)
 
 
-def test_mitigations_stand_beside_what_was_before() -> None:
+def test_mitigation_row_has_success_before() -> None:
     row = next(row for row in mitigation_rows(found()) if row.attack == "corner")
     assert (row.mitigation, row.models, row.seconds) == ("tuned", 4, 2.0)
     assert row.success_before is not None
     assert row.success_before.value == pytest.approx(0.875)
 
 
-def test_a_mitigation_of_which_nothing_was_measured_before_has_figures_all_the_same() -> None:
+def test_mitigation_row_without_earlier_measurement() -> None:
     pairs = [pair for pair in found() if pair[0].cell.kind != "measure"]
     row = next(row for row in mitigation_rows(pairs) if row.attack == "corner")
     assert row.attack_success is not None
     assert row.success_before is None
 
 
-def test_beside_a_detector_stands_what_is_left_of_the_attack() -> None:
+def test_detector_row_has_attack_success_at_end_of_chain() -> None:
     row = next(row for row in detector_rows(found()) if row.attack == "corner")
     assert row.attack_success is not None
     assert row.attack_success.value == pytest.approx(0.875)
 
 
-def test_a_clean_model_counts_once_whatever_its_chains_and_its_attack_are_called() -> None:
+def test_clean_model_of_two_chains_counts_once() -> None:
     spec = parse(
         {
             **SMALL,
@@ -112,7 +113,7 @@ def test_a_clean_model_counts_once_whatever_its_chains_and_its_attack_are_called
     assert {(row.attack, row.chain, row.clean) for row in rows} == {("none", "scratch", 2), ("none", "again", 2)}
 
 
-def test_clean_models_of_one_training_run_count_once_and_those_of_another_recipe_for_themselves() -> None:
+def test_clean_models_of_one_training_run_count_as_one_root() -> None:
     recipes = {"none": "none", "longer": {"none": {"recipe": {"epochs": 20}}}, "corner": {"badnets": {}}}
     chains = {"scratch": ["attack"], "pruned": ["attack", {"prune-magnitude": {"rate": 0.5}}]}
     spec = parse({**SMALL, "attacks": recipes, "chains": chains})
@@ -121,14 +122,14 @@ def test_clean_models_of_one_training_run_count_once_and_those_of_another_recipe
     assert (row.clean, row.clean_roots) == (8, 4)  # two recipes, two chains, two seeds
 
 
-def test_a_flat_row_has_a_column_a_bound() -> None:
+def test_flat_row_has_columns_for_interval_ends() -> None:
     plain = flat(attack_rows(found())[0])
     assert {"attack_success", "attack_success_low", "attack_success_high", "task"} <= plain.keys()
     assert all(value is None or isinstance(value, str | int | float) for value in plain.values())
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=60), st.sampled_from([0.01, 0.05, 0.2]))
-def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
+def test_threshold_keeps_its_false_alarm_rate(clean: list[float], allowed: float) -> None:
     limit = threshold(clean, allowed)
     if limit is None:
         assert allowed * (len(clean) + 1) < 1
@@ -136,7 +137,7 @@ def test_a_threshold_keeps_its_rate(clean: list[float], allowed: float) -> None:
         assert sum(score > limit for score in clean) <= allowed * (len(clean) + 1) - 1 + 1e-9
 
 
-def test_a_threshold_needs_as_many_clean_models_as_its_rate_takes() -> None:
+def test_threshold_needs_enough_clean_models() -> None:
     assert threshold([1.0] * 18, 0.05) is None
     assert threshold([*range(19)], 0.05) == 18
     assert threshold([*range(98)], 0.01) is None
@@ -144,8 +145,8 @@ def test_a_threshold_needs_as_many_clean_models_as_its_rate_takes() -> None:
     assert threshold([*range(39)], 0.05) == 37
 
 
-def detections(scores: dict[int, float | None], clean: int) -> list[tuple[Entry, Record]]:
-    """One chain: backdoored models with ``scores`` by seed, and ``clean`` ones with scores 0, 1, 2, ..."""
+def detections(scores: dict[int, float | None], clean: int) -> list[tuple[MatrixEntry, Record]]:
+    """Return one chain: backdoored models with ``scores`` by seed, and ``clean`` models with scores 0, 1, 2, ..."""
     document = {**SMALL, "seeds": list(range(max(clean, len(scores)))), "chains": {"scratch": ["attack"]}}
     pairs = []
     for entry in entries(parse(document)):
@@ -158,10 +159,10 @@ def detections(scores: dict[int, float | None], clean: int) -> list[tuple[Entry,
     return pairs
 
 
-def test_found_at_a_rate_counts_what_is_above_that_threshold_and_an_abstention_as_not_found() -> None:
+def test_found_at_rate_counts_scores_above_threshold_and_no_abstentions() -> None:
     (row,) = detector_rows(detections({0: 30.0, 1: 18.5, 2: 17.5, 3: None}, clean=19))
     assert row.found_at_5 is not None
-    assert row.found_at_5.n == 19  # every seed has a model, and those without a score were not found
+    assert row.found_at_5.n == 19  # every seed has a model; models without a score count as not found
     assert row.found_at_5.value == pytest.approx(2 / 19)
     assert row.found_at_1 is None
     assert (row.backdoored, row.abstained) == (3, 16)
@@ -196,7 +197,7 @@ def test_models_that_are_all_alike_leave_the_uncertainty_of_their_samples() -> N
     assert figure.high - figure.low == pytest.approx(0.1)  # half of that of one model, for four of them
 
 
-def test_the_interval_of_the_area_keeps_its_width_where_the_groups_lie_apart() -> None:
+def test_auc_interval_keeps_width_without_overlap() -> None:
     apart = auc([9.0] * 12, [1.0] * 13)
     more = auc([9.0] * 120, [1.0] * 130)
     assert apart is not None
@@ -208,9 +209,9 @@ def test_the_interval_of_the_area_keeps_its_width_where_the_groups_lie_apart() -
     assert (mirrored.low, mirrored.high) == pytest.approx((0.0, 1 - apart.low), abs=1e-6)
 
 
-def test_the_interval_of_the_area_holds_what_it_promises() -> None:
+def test_auc_interval_covers_true_value() -> None:
     chance, held = np.random.default_rng(1), 0
-    true = 0.9213504  # of normal scores two apart: the normal distribution at the square root of 2
+    true = 0.9213504  # of unit normals with means two apart: Phi(sqrt(2))
     for _ in range(300):
         figure = auc(list(chance.normal(2, 1, 15)), list(chance.normal(0, 1, 20)))
         assert figure is not None
@@ -218,7 +219,7 @@ def test_the_interval_of_the_area_holds_what_it_promises() -> None:
     assert 0.92 <= held / 300 <= 1.0
 
 
-def test_the_area_is_that_of_all_pairs() -> None:
+def test_auc_is_mean_over_all_pairs() -> None:
     p, n = [3.0, 1.0, 2.0], [1.0, 0.0]
     figure = auc(p, n)
     assert figure is not None

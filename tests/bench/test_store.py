@@ -1,14 +1,16 @@
-"""Records outlive their drivers, and a store says what is wrong with it."""
+"""Stores: claims of several drivers, and clear errors for damaged or foreign stores."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay.bench.job import Outcome
 from assay.bench.records import VERSION, open_existing
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
@@ -16,28 +18,28 @@ from assay.core.errors import UnusableInput
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[Store, Store]]:
-    """Two drivers of one store."""
+    """Return two drivers of one store."""
     stores = Store(tmp_path / "store"), Store(tmp_path / "store")
     yield stores
     for store in stores:
         store.close()
 
 
-def test_a_cell_is_claimed_once(opened: tuple[Store, Store]) -> None:
+def test_cell_is_claimed_once(opened: tuple[Store, Store]) -> None:
     first, second = opened
     with first, second:
         first.add([("a", "toy", {"n": 1})])
         second.add([("a", "toy", {"n": 1})])
         assert [first.claim("a"), second.claim("a"), first.claim("a")] == [True, False, False]
-        second.finish("a", "done", result={"not": "mine"})
-        first.finish("a", "done", result={"x": 1}, seconds=2.0)
+        second.finish("a", Outcome("done", {"not": "mine"}))
+        first.finish("a", Outcome("done", {"x": 1}, seconds=2.0))
         record = second.record("a")
         assert record is not None
         assert (record.state, record.result, record.seconds, record.about) == ("done", {"x": 1}, 2.0, {"n": 1})
         assert not second.claim("a")
 
 
-def test_the_cells_of_the_living_stay_theirs_and_those_of_the_dead_wait_again(opened: tuple[Store, Store]) -> None:
+def test_cells_of_dead_drivers_are_released(opened: tuple[Store, Store]) -> None:
     first, second = opened
     second.add([("a", "toy", {}), ("b", "toy", {})])
     with second:
@@ -45,31 +47,31 @@ def test_the_cells_of_the_living_stay_theirs_and_those_of_the_dead_wait_again(op
             first.claim("a")
             assert second.take_over() == 0
             assert second.states()["a"] == "running"
-        assert second.states()["a"] == "waiting"  # it left in order
-        first.claim("b")  # a driver without a lock: as if it had been killed
+        assert second.states()["a"] == "waiting"  # released on exit
+        first.claim("b")  # no lock: like a killed driver
         assert second.take_over() == 1
         assert second.states()["b"] == "waiting"
 
 
-def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+def test_newer_store_is_refused(tmp_path: Path) -> None:
     Store(tmp_path).close()
     with sqlite3.connect(tmp_path / "records.sqlite") as db:
         db.execute("UPDATE meta SET value=?", (str(VERSION + 1),))
-    with pytest.raises(UnusableInput, match=f"version {VERSION + 1}, and this assay knows up to {VERSION}"):
+    with pytest.raises(UnusableInput, match=f"expected a store of version {VERSION} or older, got {VERSION + 1}"):
         Store(tmp_path)
 
 
-def test_a_store_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_store_in_read_only_folder_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connect = sqlite3.connect
 
     def refuse(place: object, **options: Any) -> sqlite3.Connection:
-        if "uri" in options:  # as SQLite does in a folder that it may not write to; root may write everywhere
+        if "uri" in options:  # like SQLite in a read-only folder; root can write everywhere
             raise sqlite3.OperationalError("attempt to write a readonly database")
         return connect(str(place), **options)
 
     store = Store(tmp_path)
     with store:
-        store.add([("a", "toy", {"n": 1})])  # still in the log beside the file
+        store.add([("a", "toy", {"n": 1})])  # still in the write-ahead log
         monkeypatch.setattr(sqlite3, "connect", refuse)
         found = open_existing(tmp_path)
         assert [record.about for record in found.records()] == [{"n": 1}]
@@ -77,19 +79,26 @@ def test_a_store_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatc
     store.close()
 
 
-def test_a_full_disk_is_one_line_and_costs_no_record(tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_loses_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Store(tmp_path)) as first, first:
+        first.add([("a", "toy", {})])
+    connect = sqlite3.connect
+
+    def connect_to_full_disk(place: object, **options: Any) -> sqlite3.Connection:
+        db = connect(str(place), **options)
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count={pages}")  # SQLite reports a full disk beyond it
+        return db
+
+    monkeypatch.setattr(sqlite3, "connect", connect_to_full_disk)
     store = Store(tmp_path)
-    with store:
-        store.add([("a", "toy", {})])
-    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
-    store._db.execute(f"PRAGMA max_page_count={pages}")  # what a full disk looks like to SQLite
-    with pytest.raises(UnusableInput, match=r"cannot be written: database or disk is full.* make room"), store:
+    with pytest.raises(UnusableInput, match=r"cannot be written: database or disk is full.*make room"), store:
         store.add([(f"b{n}", "toy", {"text": "x" * 1000}) for n in range(100)])
     assert list(store.states()) == ["a"]
     store.close()
 
 
-def test_what_is_no_store(tmp_path: Path) -> None:
+def test_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "records.sqlite").write_bytes(b"not a database, but long enough to be looked at as one" * 10)
     with pytest.raises(UnusableInput, match="the store cannot be used"):
         Store(tmp_path)
@@ -98,11 +107,11 @@ def test_what_is_no_store(tmp_path: Path) -> None:
         Store(tmp_path / "file")
 
 
-def test_what_cells_took_before(opened: tuple[Store, Store]) -> None:
+def test_mean_seconds_of_finished_cells(opened: tuple[Store, Store]) -> None:
     store, _ = opened
     with store:
         store.add([(name, "detect", {"method": "scan"}) for name in "ab"])
         for name, seconds in (("a", 1.0), ("b", 3.0)):
             store.claim(name)
-            store.finish(name, "done", seconds=seconds)
+            store.finish(name, Outcome("done", seconds=seconds))
     assert store.mean_seconds() == {("detect", "scan"): 2.0}

@@ -1,11 +1,11 @@
-"""A small bench spec, and made-up results of its cells."""
+"""A small specification of a bench, and invented results of its cells."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-from assay.bench.cells import Entry
+from assay.bench.cells import MatrixEntry
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -23,6 +23,7 @@ SMALL: dict[str, Any] = {
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return SMALL with another value at a path like ``tasks/signs/limit``."""
     document = copy.deepcopy(SMALL)
     place = document
     *outer, last = path.split("/")
@@ -33,11 +34,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 
 def rate(value: float) -> dict[str, Any]:
+    """Return a rate as ``metrics.Rate`` writes it."""
     return {"value": value, "interval": [value - 0.1, value + 0.1], "samples": 100}
 
 
-def result_of(entry: Entry) -> dict[str, Any]:
-    """Accuracy 0.9; the attack works at 0.8, 0.9, 1.0, ...; a scan sees it, a random score does not."""
+def result_of(entry: MatrixEntry) -> dict[str, Any]:
+    """Return accuracy 0.9 and attack success 0.8, 0.85, ... by seed. Only the scan finds the attack."""
     planted = not entry.cell.is_clean
     if entry.cell.kind == "detect":
         score = entry.cell.seed + (10 if planted and entry.cell.method == "patch-scan" else 0)

@@ -1,4 +1,4 @@
-"""A headless Chromium, without a driver library: for one look, or at the end of a pipe for real time and real clicks.
+"""A headless Chromium without a driver library: for one page, or controlled through a pipe.
 
 The tests and leaderboard_speed.py of the benchmarks use it.
 """
@@ -36,7 +36,7 @@ needs_chromium = pytest.mark.skipif(EXECUTABLE is None, reason="needs Chromium: 
 
 
 def look(address: str, profile: Path, *flags: str) -> str:
-    """Open ``address`` in a fresh profile, made at ``profile``; returns what ``flags`` ask for on standard output."""
+    """Open ``address`` in a new profile at ``profile``, and return the standard output for ``flags``."""
     command = [EXECUTABLE or "chromium", *FLAGS, f"--user-data-dir={profile}", *flags, address]
     done = subprocess.run(command, capture_output=True, timeout=200, check=True)
     shutil.rmtree(profile, ignore_errors=True)
@@ -44,7 +44,7 @@ def look(address: str, profile: Path, *flags: str) -> str:
 
 
 class Chromium:
-    """One page in one fresh profile; a context manager."""
+    """One page in a new profile; a context manager."""
 
     def __init__(self) -> None:
         self._profile = tempfile.mkdtemp(prefix="assay-chromium-")
@@ -87,7 +87,7 @@ class Chromium:
         shutil.rmtree(self._profile, ignore_errors=True)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the DevTools protocol; raises RuntimeError where Chromium refuses it."""
+        """Run a command of the DevTools protocol. Raises RuntimeError if Chromium refuses it."""
         self._last += 1
         message = {"id": self._last, "method": method, "params": parameters}
         if self._session:
@@ -101,20 +101,21 @@ class Chromium:
                 return dict(answer["result"])
 
     def open(self, address: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a page in a window of the given size."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url="about:blank")  # the same page with another # would not load again
+        self.call("Page.navigate", url="about:blank")  # a change after # alone would not load the page again
         self.call("Page.navigate", url=address)
 
     def value(self, expression: str) -> Any:
-        """What a JavaScript expression gives."""
+        """Return the value of a JavaScript expression."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 120) -> Any:
-        """The expression's value as soon as it is true."""
+        """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
         while not (value := self.value(expression)):
             if time.monotonic() > end:
@@ -123,6 +124,7 @@ class Chromium:
         return value
 
     def screenshot(self, path: Path, *, whole: bool = False) -> None:
+        """Save an image of the window, or of the whole page."""
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -130,7 +132,7 @@ class Chromium:
         while b"\0" not in self._buffer:
             part = os.read(self._in, 1 << 20)
             if not part:
-                raise RuntimeError("Chromium has gone")
+                raise RuntimeError("Chromium has ended")
             self._buffer += part
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))

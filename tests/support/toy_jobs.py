@@ -1,4 +1,4 @@
-"""Jobs that cost nothing, for the tests of what hands them out. Run as a script, this is a driver to be killed."""
+"""Cheap jobs for tests of the driver. As a script, this file is a driver for tests to kill."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from assay.bench.driver import run
-from assay.bench.executors import Executor, Local, Ray
+from assay.bench.executors import Executor, LocalExecutor, RayExecutor
 from assay.bench.job import Outcome
 from assay.bench.store import Store
 
 
 @dataclass(frozen=True)
 class ToyJob:
-    """``number`` squared; it may need others, be slow, fail, miss its band, or kill its worker."""
+    """Squares ``number``. It may need other jobs, be slow, fail, be invalid, or kill its worker."""
 
     number: int
     before: tuple[int, ...] = ()
@@ -42,7 +42,7 @@ class ToyJob:
 
 
 def square(job: ToyJob, place: str) -> Outcome:
-    """What a worker does; it notes in ``place`` that it started and that it ended."""
+    """Compute the job in a worker, and note its start and end in the file ``place``."""
     note(place, f"start {job.number}")
     time.sleep(job.seconds)
     if job.ends == "worker-dies" or (job.ends == "worker-dies-once" and not seen(place, f"died {job.number}")):
@@ -54,7 +54,7 @@ def square(job: ToyJob, place: str) -> Outcome:
     if job.ends == "waiting":
         return Outcome("waiting", error="the disk is full")
     if job.ends == "failed":
-        return Outcome("failed", error="it was told to fail")
+        return Outcome("failed", error="a failure on purpose")
     return Outcome("invalid" if job.ends == "invalid" else "done", {"square": job.number**2}, seconds=job.seconds)
 
 
@@ -68,12 +68,12 @@ def seen(place: str, line: str) -> bool:
 
 
 def tree(count: int, seconds: float) -> dict[str, ToyJob]:
-    """Jobs in which each but the first needs the one of half its number."""
+    """Return jobs 0 to ``count`` - 1. Each job but the first needs the job of half its number."""
     jobs = [ToyJob(n, (n // 2,) if n else (), seconds) for n in range(count)]
     return {job.key: job for job in jobs}
 
 
-if __name__ == "__main__":  # DIRECTORY COUNT [ADDRESS of a Ray cluster]
+if __name__ == "__main__":  # DIRECTORY COUNT [ADDRESS of a RayExecutor cluster]
     directory, count = Path(sys.argv[1]), int(sys.argv[2])
-    executor: Executor = Ray(sys.argv[3]) if sys.argv[3:] else Local(2)
+    executor: Executor = RayExecutor(sys.argv[3]) if sys.argv[3:] else LocalExecutor(2)
     run(tree(count, 0.1), Store(directory), executor, blobs=str(directory / "notes"), work=square)

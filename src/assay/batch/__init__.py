@@ -1,1 +1,1 @@
-"""Many models at once: what there is, an audit of each on the bench's engine, one page for all."""
+"""Batch audits: find models, audit each with the engine of the bench, and make one page of all."""

@@ -1,4 +1,4 @@
-"""Audits as jobs of the bench's engine: many models, on one machine's cores or a cluster, and no model twice."""
+"""Audits as jobs of the bench: many models, on the cores of one machine or on a cluster, each audited once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from assay._version import __version__
 from assay.auditing import api
-from assay.batch.collection import digest_of
+from assay.batch.collection import model_digest
 from assay.bench import driver
 from assay.bench.executors import Executor
 from assay.bench.guard import run_guarded
@@ -27,15 +27,13 @@ from assay.core.result import Audit
 from assay.io.object_store import ObjectStore
 from assay.report.bundle import report_files
 
-BARE = ".safetensors"
-
-REPORTS = "reports"
-"""The folder of a store in which the reports are kept, where no other place is given."""
+NEEDS_ARCH = ".safetensors"  # the only format without a description of the architecture
+REPORTS = "reports"  # folder of a store for reports, if no other place is given
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How every model is audited; as ``assay.audit`` takes it, in plain types."""
+class AuditSettings:
+    """AuditSettings of every audit of a batch, as for ``assay.audit``, in plain types."""
 
     data: str | None = None
     arch: str | None = None
@@ -54,23 +52,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class AuditJob:
-    """One audit: a pure function of the model's digest, the settings, and what the files named there hold."""
+    """One audit: a pure function of the model's digest, the settings, and the content of the data and the null."""
 
     kind: ClassVar[str] = "audit"
 
-    model: str  # where it is; not part of the key
+    model: str  # path or hub id; not part of the key
     digest: str
-    settings: Settings
-    files: str  # what the data and the null are, see ``state_of``
+    settings: AuditSettings
+    files: str  # digest of the data and the null distribution, see ``_input_digest``
 
     @cached_property
     def key(self) -> str:
+        """sha256 of all inputs of the result."""
         return key_of([__version__, torch.__version__, self.digest, asdict(self.settings), self.files])
 
     def needs(self) -> Sequence[AuditJob]:
+        """Return no jobs: audits are independent of each other."""
         return ()
 
     def about(self) -> dict[str, Any]:
+        """Return the fields in plain JSON types."""
         return {**asdict(self), "method": ""}
 
     def __str__(self) -> str:
@@ -78,17 +79,18 @@ class AuditJob:
 
 
 @dataclass(frozen=True)
-class Audited:
-    """One model of the list and what became of it."""
+class AuditedModel:
+    """One model of a batch, and the record of its audit."""
 
     model: str
     digest: str
-    record: Record | None  # None: it could not be read
+    record: Record | None  # None: the model could not be read
     error: str = ""
-    before: bool = False  # an earlier run's answer
+    before: bool = False  # True: audited by an earlier run
 
     @property
     def result(self) -> Mapping[str, Any]:
+        """The summary of the audit; empty if it failed."""
         return (self.record.result if self.record else None) or {}
 
     @property
@@ -98,74 +100,98 @@ class Audited:
 
     @property
     def reason(self) -> str:
+        """The reason for the verdict, or the error."""
         return str(self.result.get("reason") or self.error or (self.record.error if self.record else "") or "")
+
+
+@dataclass(frozen=True)
+class BatchStorage:
+    """Places of the records and reports of a batch."""
+
+    store: Store
+    reports: str | None = None  # as fsspec writes it; None: a folder of the store
+    earlier: Records | None = None  # records of an earlier run, whose models are not audited again
 
 
 def run(
     models: Sequence[str],
-    settings: Settings,
-    store: Store,
+    settings: AuditSettings,
+    storage: BatchStorage,
     executor: Executor,
     *,
-    blobs: str | None = None,
-    since: Records | None = None,
     progress: Callable[[driver.RunProgress], None] = lambda now: None,
-) -> list[Audited]:
-    """Audit every model that has not been audited in the same way; the answers in the order of ``models``.
+) -> list[AuditedModel]:
+    """Audit every model without an audit of the same settings.
 
-    ``since``: models that any run of that store has an answer on are not audited again, however that was made.
-    A model that cannot be read or audited is an answer too, and stops no other.
+    An unreadable model becomes a failed entry, and the others go on.
+
+    Args:
+        models: paths and hub ids.
+        settings: settings of all audits.
+        storage: the records. Models in ``storage.earlier`` are skipped, even if their settings were different.
+        executor: runs the audits.
+        progress: called after each model.
+
+    Returns:
+        One entry for each of ``models``, in their order.
     """
-    known = _answers(since) if since is not None else {}
-    files = _state(settings)
+    known = _last_records(storage.earlier) if storage.earlier is not None else {}
+    files = _input_digest(settings)
     digests, unreadable = _digests(models, progress)
     new = {model: AuditJob(model, digest, settings, files) for model, digest in digests.items() if digest not in known}
     jobs = {job.key: job for job in new.values()}
-    store.again(jobs)  # what failed may be mended by now
-    place = blobs or str((store.directory / REPORTS).absolute())
-    driver.run(jobs, store, executor, blobs=place, work=work, progress=progress)
-    return [
-        Audited(model, "", None, unreadable[model])
-        if model in unreadable
-        else Audited(model, digests[model], store.record(new[model].key))
-        if model in new
-        else Audited(model, digests[model], known[digests[model]], before=True)
-        for model in models
-    ]
+    store = storage.store
+    store.requeue_failed(jobs)  # the cause may be gone
+    place = storage.reports or str((store.directory / REPORTS).absolute())
+    driver.run(jobs, store, executor, blobs=place, work=run_job, progress=progress)
+    audited = []
+    for model in models:
+        if model in unreadable:
+            audited.append(AuditedModel(model, "", None, unreadable[model]))
+        elif model in new:
+            audited.append(AuditedModel(model, digests[model], store.record(new[model].key)))
+        else:
+            audited.append(AuditedModel(model, digests[model], known[digests[model]], before=True))
+    return audited
 
 
 def _digests(
     models: Sequence[str], progress: Callable[[driver.RunProgress], None]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """The digests of the models, and of those that cannot be read the reasons."""
+    """Return the digests of the readable models, and the errors of the others, by model."""
     digests: dict[str, str] = {}
     unreadable: dict[str, str] = {}
-    with ThreadPoolExecutor() as pool:  # hashing and reading let go of the interpreter's lock
-        tried = {model: pool.submit(digest_of, model) for model in models}
-        for number, (model, answer) in enumerate(tried.items(), start=1):
+    with ThreadPoolExecutor() as pool:  # hashing and reading release the interpreter's lock
+        futures = {model: pool.submit(model_digest, model) for model in models}
+        for number, (model, future) in enumerate(futures.items(), start=1):
             try:
-                digests[model] = answer.result()
+                digests[model] = future.result()
             except UnusableInput as error:
                 unreadable[model] = str(error)
             progress(driver.RunProgress(0, len(models), f"{number} of them read", {}))
     return digests, unreadable
 
 
-def work(job: AuditJob, blobs: str) -> Outcome:
-    """Audit one model with one thread; its report is kept at ``blobs`` below the job's key."""
+def run_job(job: AuditJob, reports: str) -> Outcome:
+    """Audit one model with one thread, and write its report.
+
+    Args:
+        job: the audit.
+        reports: place of the reports; this one goes below the job's key.
+    """
 
     def compute() -> dict[str, Any]:
         audit = _audit(job)
-        content = report_files(audit)
-        for name, text in content.items():
-            ObjectStore(blobs).put(f"{job.key}/{name}", text)
-        return {**summary(audit), "files": sorted(content)}
+        files = report_files(audit)
+        for name, content in files.items():
+            ObjectStore(reports).put(f"{job.key}/{name}", content)
+        return {**summary(audit), "files": sorted(files)}
 
-    return run_guarded(compute, say=lambda result: str(result["verdict"]))
+    return run_guarded(compute, summarize=lambda result: str(result["verdict"]))
 
 
 def summary(audit: Audit) -> dict[str, Any]:
-    """What a table of many audits says of one."""
+    """Return the fields of an audit for a table of many."""
     names = audit.model.class_names
     return {
         "verdict": audit.verdict,
@@ -182,15 +208,22 @@ def summary(audit: Audit) -> dict[str, Any]:
     }
 
 
-def fetched(answers: Sequence[Audited], blobs: ObjectStore, directory: Path) -> None:
-    """Bring the reports that a cluster wrote elsewhere into ``directory``/reports."""
-    for answer in answers:
-        if answer.record is None or answer.before:
+def fetch_reports(audited: Sequence[AuditedModel], reports: ObjectStore, directory: Path) -> None:
+    """Copy the reports of this run from an object store into ``directory``/reports.
+
+    Args:
+        audited: the models of the run.
+        reports: place of the reports of the workers.
+        directory: folder of the page.
+    """
+    for entry in audited:
+        if entry.record is None or entry.before:
             continue
-        for name in answer.result.get("files", ()):
-            target = directory / REPORTS / answer.record.key / name
+        for name in entry.result.get("files", ()):
+            target = directory / REPORTS / entry.record.key / name
             if not target.exists():
-                ObjectStore(str(target.parent)).put(target.name, blobs.local_path(f"{answer.record.key}/{name}").read_bytes())
+                content = reports.local_path(f"{entry.record.key}/{name}").read_bytes()
+                ObjectStore(str(target.parent)).put(target.name, content)
 
 
 def _audit(job: AuditJob) -> Audit:
@@ -198,7 +231,7 @@ def _audit(job: AuditJob) -> Audit:
     return api.audit(
         job.model,
         settings.data,
-        arch=settings.arch if job.model.lower().endswith(BARE) else None,  # the other formats bring their own
+        arch=settings.arch if job.model.lower().endswith(NEEDS_ARCH) else None,
         shape=settings.shape,
         mean=settings.mean,
         std=settings.std,
@@ -213,8 +246,8 @@ def _audit(job: AuditJob) -> Audit:
     )
 
 
-def _answers(store: Records) -> dict[str, Record]:
-    """The last answer on every digest."""
+def _last_records(store: Records) -> dict[str, Record]:
+    """Return the last finished audit of every digest."""
     return {
         str(record.about.get("digest")): record
         for record in store.records()
@@ -222,15 +255,15 @@ def _answers(store: Records) -> dict[str, Record]:
     }
 
 
-def _state(settings: Settings) -> str:
-    """What the data and the reference models are now: names, sizes and times of files, the bytes of the null.
+def _input_digest(settings: AuditSettings) -> str:
+    """Return a digest of the data and the null distribution.
 
-    A stranger's data set is too large to be hashed for every run; one that was written to is another.
+    Data count by names, sizes and modification times of their files: large data sets would take too long to hash.
     """
     parts: list[str] = []
     if settings.data is not None and (path := Path(settings.data)).exists():
-        found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in found]
+        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+        parts += [f"{file.relative_to(path)} {(s := file.stat()).st_size} {s.st_mtime_ns}" for file in files]
     if settings.null is None:
         parts += [digest_of_shipped(encoders=encoders) for encoders in (False, True)]
     elif (null := Path(settings.null)).is_file():

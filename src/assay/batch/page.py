@@ -1,4 +1,4 @@
-"""The page of many audits: one row a model, the worst first, each with a link to its own report."""
+"""Page of a batch: one row per model, the most suspicious first, with links to the reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from assay._version import __version__
-from assay.batch.audits import REPORTS, Audited
+from assay.batch.audits import REPORTS, AuditedModel
 from assay.io.atomic import publish
 from assay.io.csv import csv_text
 from assay.io.templates import template_environment
@@ -21,8 +21,9 @@ from assay.report.page import TEMPLATES
 from assay.report.view import TONES
 
 SCHEMA = "assay.audits/1"
-VERDICTS = ("backdoored", "failed", "inconclusive", "clean")
-"""The worst first."""
+VERDICTS = ("backdoored", "failed", "inconclusive", "clean")  # in the order of the page
+
+MARK_NOTE = "has assay's mark of a planted backdoor"
 
 COLUMNS = (
     "model",
@@ -45,7 +46,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One model, in texts."""
+    """One model as texts."""
 
     name: str
     tone: str
@@ -58,56 +59,70 @@ class Row:
     note: str
 
 
-def write(answers: Sequence[Audited], directory: Path, *, command: str) -> dict[str, Path]:
-    """Write index.html, audits.json and audits.csv into ``directory``, all or none; the paths by those names."""
-    documents = [document(answer) for answer in sorted(answers, key=_worst_first)]
-    head = {"schema": SCHEMA, "assay": __version__, "command": command, "counts": counts(answers)}
+def write(audited: Sequence[AuditedModel], directory: Path, *, command: str) -> dict[str, Path]:
+    """Write index.html, audits.json and audits.csv, all or none.
+
+    Args:
+        audited: the models.
+        directory: folder of the files.
+        command: command for repeating the batch.
+
+    Returns:
+        The paths by file name.
+    """
+    documents = [document(entry) for entry in sorted(audited, key=_suspicion_order)]
+    head = {"schema": SCHEMA, "assay": __version__, "command": command, "counts": counts(audited)}
     return publish(
         directory,
         {
-            "index.html": to_html(answers, command=command).encode("utf-8", "backslashreplace"),
+            "index.html": to_html(audited, command=command).encode("utf-8", "backslashreplace"),
             "audits.json": (json.dumps({**head, "models": documents}, indent=1) + "\n").encode(),
             "audits.csv": csv_text(documents, COLUMNS),
         },
     )
 
 
-def counts(answers: Sequence[Audited]) -> dict[str, int]:
-    """How many models got which verdict; all four are there."""
-    found = Counter(answer.verdict for answer in answers)
+def counts(audited: Sequence[AuditedModel]) -> dict[str, int]:
+    """Return the number of models with each of the four verdicts."""
+    found = Counter(entry.verdict for entry in audited)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
-def document(answer: Audited) -> dict[str, Any]:
-    """One model for machines."""
+def document(entry: AuditedModel) -> dict[str, Any]:
+    """Return one model in plain JSON types."""
     known = {
-        **answer.result,
-        "model": answer.model,
-        "digest": answer.digest,
-        "verdict": answer.verdict,
-        "before": answer.before,
-        "report": _link(answer) or None,
-        "reason": answer.reason,
+        **entry.result,
+        "model": entry.model,
+        "digest": entry.digest,
+        "verdict": entry.verdict,
+        "before": entry.before,
+        "report": _link(entry) or None,
+        "reason": entry.reason,
     }
     return {name: known.get(name) for name in COLUMNS}
 
 
-def rows(answers: Sequence[Audited]) -> list[Row]:
-    """The models in texts, the worst first."""
-    return [_row(answer) for answer in sorted(answers, key=_worst_first)]
+def rows(audited: Sequence[AuditedModel]) -> list[Row]:
+    """Return the models as texts, the most suspicious first."""
+    return [_row(entry) for entry in sorted(audited, key=_suspicion_order)]
 
 
-def to_html(answers: Sequence[Audited], *, command: str) -> str:
-    """The page. Every name comes from a stranger's file, and is escaped and shown as text only."""
+def to_html(audited: Sequence[AuditedModel], *, command: str) -> str:
+    """Return the page. All names come from untrusted files, and are escaped.
+
+    Args:
+        audited: the models.
+        command: command for repeating the batch.
+    """
     return (
         template_environment(TEMPLATES)
         .get_template("audits.html.j2")
         .render(
-            rows=rows(answers),
+            rows=rows(audited),
             counts=[
-                (verdict, count, TONES.get(verdict, "none")) for verdict, count in counts(answers).items() if count
+                (verdict, count, TONES.get(verdict, "none")) for verdict, count in counts(audited).items() if count
             ],
-            total=len(answers),
+            total=len(audited),
             command=formatting.display_text(command, 1000),
             version=__version__,
             today=date.today(),
@@ -115,35 +130,35 @@ def to_html(answers: Sequence[Audited], *, command: str) -> str:
     )
 
 
-def _worst_first(answer: Audited) -> tuple[int, float, str]:
-    p_value = answer.result.get("p_value")
-    return VERDICTS.index(answer.verdict), 1.0 if p_value is None else float(p_value), answer.model
+def _suspicion_order(entry: AuditedModel) -> tuple[int, float, str]:
+    p_value = entry.result.get("p_value")
+    return VERDICTS.index(entry.verdict), 1.0 if p_value is None else float(p_value), entry.model
 
 
-def _row(answer: Audited) -> Row:
-    result = answer.result
+def _row(entry: AuditedModel) -> Row:
+    result = entry.result
     target, p_value, accuracy = result.get("target"), result.get("p_value"), result.get("accuracy")
     name = result.get("target_name")
-    notes = [answer.reason, "audited by an earlier run" if answer.before else "", _mark(result.get("planted"))]
+    notes = [
+        entry.reason,
+        "audited by an earlier run" if entry.before else "",
+        MARK_NOTE if result.get("planted") else "",
+    ]
     return Row(
-        name=formatting.display_text(answer.model),
-        tone=TONES.get(answer.verdict, "none"),
-        verdict=answer.verdict,
+        name=formatting.display_text(entry.model),
+        tone=TONES.get(entry.verdict, "none"),
+        verdict=entry.verdict,
         p_value=formatting.DASH if p_value is None else formatting.format_p_value(p_value),
         target=formatting.DASH if target is None else formatting.display_text(str(name or f"class {target}"), 60),
         strongest=formatting.display_text(str(result.get("strongest") or formatting.DASH), 60),
         accuracy=formatting.DASH if accuracy is None else formatting.format_percent(accuracy),
-        link=_link(answer),
+        link=_link(entry),
         note=formatting.display_text("; ".join(filter(None, notes)), 400),
     )
 
 
-def _mark(planted: object) -> str:
-    return "bears assay's own mark of a planted backdoor" if planted else ""
-
-
-def _link(answer: Audited) -> str:
-    """Where the model's own report lies, from the page; none of an earlier run's."""
-    if answer.before or answer.record is None or not answer.result.get("files"):
+def _link(entry: AuditedModel) -> str:
+    """Return the path of the model's report, relative to the page; empty for a model of an earlier run."""
+    if entry.before or entry.record is None or not entry.result.get("files"):
         return ""
-    return quote(f"{REPORTS}/{answer.record.key}/report.html")
+    return quote(f"{REPORTS}/{entry.record.key}/report.html")

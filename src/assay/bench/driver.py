@@ -1,4 +1,4 @@
-"""The loop of a bench: jobs whose needs are done go to the executor, what comes back goes into the store."""
+"""Main loop of a bench: ready jobs go to the executor, and their outcomes to the store."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from assay.bench.records import FINAL, State
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
 
-MOST_TRIES = 3
-"""How often a job may lose its worker."""
-
-SHARED = "what it needs ended as"
-"""How the reason of a job starts that was not run."""
-
-PATIENCE = 0.5
-"""Seconds between two looks at what other drivers of the same store do."""
+MAX_TRIES = 3  # a job fails after it has lost this many workers
+POLL_SECONDS = 0.5  # between two looks at the outcomes, and at the other drivers of the store
+DEPENDENCY_ENDED = "what it needs ended as"  # start of the error of a job that was not run
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
+class RunProgress:
+    """State of a run."""
 
     done: int
     total: int
-    last: str  # what was done last, in words
+    last: str  # description of the last job that ended
     states: Mapping[State, int]
 
 
@@ -40,120 +35,122 @@ def run(
     *,
     blobs: str,
     work: Work,
-    progress: Callable[[Progress], None] = lambda now: None,
+    progress: Callable[[RunProgress], None] = lambda now: None,
 ) -> dict[State, int]:
-    """Do every job that is not done: ``jobs`` by key, with all that they need. Returns how many ended how."""
+    """Run every job without a result.
+
+    Args:
+        jobs: jobs by key, with their dependencies.
+        store: the records.
+        executor: runs the jobs; closed at the end.
+        blobs: place of models and other files, passed to ``work``.
+        work: computes a job.
+        progress: called after each job.
+
+    Returns:
+        The number of jobs in each final state.
+
+    Raises:
+        UnusableInput: a shared resource (disk, object store, data) is unavailable. Finished jobs are recorded.
+    """
     with store:
         store.add((key, job.kind, job.about()) for key, job in jobs.items())
         store.take_over()
-        loop = _Loop(jobs, store, executor, blobs, work, progress)
+        loop = _Loop(jobs, store, progress)
         try:
-            loop.go()
+            loop.run(executor, lambda job: executor.submit(job, work, blobs))
         finally:
             executor.close()
     return loop.counts
 
 
 class _Loop:
-    def __init__(
-        self,
-        jobs: Mapping[str, Job],
-        store: Store,
-        executor: Executor,
-        blobs: str,
-        work: Work,
-        progress: Callable[[Progress], None],
-    ) -> None:
-        self.jobs, self.store, self.executor = jobs, store, executor
-        self.blobs, self.work, self.progress = blobs, work, progress
+    def __init__(self, jobs: Mapping[str, Job], store: Store, progress: Callable[[RunProgress], None]) -> None:
+        self.jobs, self.store, self.progress = jobs, store, progress
         self.counts: dict[State, int] = {"done": 0, "failed": 0, "invalid": 0}
         self.running = 0
         self.ready: deque[str] = deque()
         self.elsewhere: set[str] = set()  # claimed by another driver
-        self.left: dict[str, int] = {}  # by key: how many of its needs are not done
-        self.after: dict[str, list[str]] = {}  # by key: what needs it
+        self.open_needs: dict[str, int] = {}  # by key: number of needed jobs that are not done
+        self.dependents: dict[str, list[str]] = {}  # by key: jobs that need it
         self.ended: set[str] = set()
         for key, job in jobs.items():
             needs = [need.key for need in job.needs()]
-            self.left[key] = len(needs)
+            self.open_needs[key] = len(needs)
             for need in needs:
-                self.after.setdefault(need, []).append(key)
-        self.ready.extend(key for key, count in self.left.items() if count == 0)
+                self.dependents.setdefault(need, []).append(key)
+        self.ready.extend(key for key, count in self.open_needs.items() if count == 0)
         states = store.states()
         for key in jobs:
             if states[key] in FINAL:
                 self.end(key, states[key], "found")
 
-    def go(self) -> None:
+    def run(self, executor: Executor, submit: Callable[[Job], None]) -> None:
+        """Submit ready jobs and record outcomes until all jobs have ended."""
         while len(self.ended) < len(self.jobs):
-            self.start_some()
-            for key, outcome in self.executor.finished(PATIENCE if self.running else 0.0):
+            self.submit_ready(executor.slots, submit)
+            for key, outcome in executor.collect(POLL_SECONDS if self.running else 0.0):
                 self.running -= 1
-                self.take(key, outcome)
-            if not self.ready and self.running < self.executor.slots:
-                self.look_elsewhere()
+                self.record(key, outcome)
+            if not self.ready and self.running < executor.slots:
+                self.check_other_drivers()
 
-    def start_some(self) -> None:
-        while self.ready and self.running < self.executor.slots:
+    def submit_ready(self, slots: int, submit: Callable[[Job], None]) -> None:
+        while self.ready and self.running < slots:
             key = self.ready.popleft()
             if key in self.ended:
                 continue
             if not self.store.claim(key):
                 self.elsewhere.add(key)
                 continue
-            self.executor.submit(self.jobs[key], self.work, self.blobs)
+            submit(self.jobs[key])
             self.running += 1
 
-    def take(self, key: str, outcome: Outcome | None) -> None:
-        """What came back from the executor; None where the worker died."""
+    def record(self, key: str, outcome: Outcome | None) -> None:
+        """Record the outcome of a job; None after the loss of its worker."""
         if outcome is None:
-            tries = self.store.lost(key)
-            if tries < MOST_TRIES:
+            tries = self.store.record_lost_worker(key)
+            if tries < MAX_TRIES:
                 self.ready.append(key)
                 return
             self.store.claim(key)
             outcome = Outcome("failed", error=f"the worker died {tries} times")
-        if outcome.state == "waiting":  # all others would end like it
+        if outcome.state == "waiting":  # all other jobs would end in the same way
             raise UnusableInput(
-                f"{outcome.error} ({self.jobs[key]}). What was done is recorded: the same command goes on from there"
+                f"{outcome.error} ({self.jobs[key]}). Finished cells are recorded. Fix it, and repeat the command"
             )
-        self.store.finish(
-            key,
-            outcome.state,
-            result=outcome.result,
-            error=outcome.error,
-            seconds=outcome.seconds,
-            place=outcome.place,
-        )
-        self.end(key, outcome.state, outcome.error or outcome.said)
+        self.store.finish(key, outcome)
+        self.end(key, outcome.state, outcome.error or outcome.summary)
 
-    def end(self, key: str, state: State, why: str) -> None:
-        """The job is done with; what needs it may start, or shares its fate."""
+    def end(self, key: str, state: State, detail: str) -> None:
+        """Count a job as ended. Its dependents become ready, or end in the same state."""
         if key in self.ended:
             return
         self.ended.add(key)
         self.elsewhere.discard(key)
         self.counts[state] += 1
-        self.progress(Progress(len(self.ended), len(self.jobs), _words(self.jobs[key], state, why), self.counts))
-        for later in self.after.get(key, ()):
-            self.left[later] -= 1
-            if later in self.ended:
+        last = _description(self.jobs[key], state, detail)
+        self.progress(RunProgress(len(self.ended), len(self.jobs), last, self.counts))
+        for dependent in self.dependents.get(key, ()):
+            self.open_needs[dependent] -= 1
+            if dependent in self.ended:
                 continue
             if state != "done":
-                self.share(later, state, self.jobs[key], why)
-            elif self.left[later] == 0:
-                self.ready.append(later)
+                self.end_with_need(dependent, state, self.jobs[key], detail)
+            elif self.open_needs[dependent] == 0:
+                self.ready.append(dependent)
 
-    def share(self, key: str, state: State, need: Job, why: str) -> None:
-        """A job whose need failed, or whose attack missed its band, is not run."""
+    def end_with_need(self, key: str, state: State, need: Job, detail: str) -> None:
+        """End a job without running it, after a failed or invalid dependency."""
         if self.store.claim(key):
-            self.store.finish(key, state, error=f"{SHARED} {state}: {_words(need, state, why)}")
+            error = f"{DEPENDENCY_ENDED} {state}: {_description(need, state, detail)}"
+            self.store.finish(key, Outcome(state, error=error))
         elif (record := self.store.record(key)) is not None and record.state in FINAL:
-            state = record.state  # it was done before its need came to be what it is now
-        self.end(key, state, why)
+            state = record.state  # from a run before the needed job changed
+        self.end(key, state, detail)
 
-    def look_elsewhere(self) -> None:
-        """Not enough to do here: see what other drivers have done, and take over from those that died."""
+    def check_other_drivers(self) -> None:
+        """Look up the claimed jobs of other drivers, and take over those of dead drivers."""
         if not self.elsewhere:
             return
         if self.store.take_over():
@@ -168,8 +165,8 @@ class _Loop:
                 self.elsewhere.discard(key)
                 self.ready.append(key)
         if self.elsewhere and not self.ready and not self.running:
-            time.sleep(PATIENCE)
+            time.sleep(POLL_SECONDS)
 
 
-def _words(job: Job, state: State, why: str) -> str:
-    return f"{job}: {state}" + (f" ({why})" if why else "")
+def _description(job: Job, state: State, detail: str) -> str:
+    return f"{job}: {state}" + (f" ({detail})" if detail else "")

@@ -1,4 +1,7 @@
-"""The guard around a job's work, in the worker; apart from job.py, so that a driver starts without torch."""
+"""Execution of a job's computation, with its exceptions turned into an outcome.
+
+Separate from job.py, so that a driver starts without torch.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,20 @@ from assay.bench.job import Outcome
 from assay.bench.records import State
 from assay.core.errors import AssayError, Unreachable, first_line
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
-def attempt(
-    compute: Callable[[], dict[str, Any]], *, say: Callable[[dict[str, Any]], str] = lambda result: ""
+def run_guarded(
+    compute: Callable[[], dict[str, Any]], *, summarize: Callable[[dict[str, Any]], str] = lambda result: ""
 ) -> Outcome:
-    """What ``compute`` comes to, with one thread; invalid where its result says so. Never raises what it raises.
+    """Run ``compute`` with one thread and return its outcome; exceptions become the state *failed*.
 
-    Where the disk or what the work rests on is at fault, the job is *waiting* as before.
+    The state is *invalid* if the result has ``valid: False``. It is *waiting* after an error of the disk or of another
+    shared resource: the job is not at fault.
+
+    Args:
+        compute: returns a result in plain JSON types.
+        summarize: returns a few words about a result, for the progress line.
     """
     torch.set_num_threads(1)
     start = time.perf_counter()
@@ -32,16 +40,16 @@ def attempt(
     try:
         result = compute()
         state = "invalid" if result.get("valid") is False else "done"
-    except Unreachable as why:
-        state, error = "waiting", str(why)
-    except AssayError as why:
-        state, error = "failed", str(why)
-    except OSError as why:
-        state = "waiting" if why.errno in _OF_THE_DISK else "failed"
-        error = f"{why.filename or 'a file'}: {why.strerror or first_line(why)}"
-    except Exception as why:  # one job's fault must not end the run
-        state, error = "failed", f"{type(why).__name__}: {first_line(why)}"
+    except Unreachable as exception:
+        state, error = "waiting", str(exception)
+    except AssayError as exception:
+        state, error = "failed", str(exception)
+    except OSError as exception:
+        state = "waiting" if exception.errno in _DISK_ERRORS else "failed"
+        error = f"{exception.filename or 'a file'}: {exception.strerror or first_line(exception)}"
+    except Exception as exception:  # an error of one job must not end the run
+        state, error = "failed", f"{type(exception).__name__}: {first_line(exception)}"
     if error is not None:
-        error = error.encode("utf-8", "backslashreplace").decode()  # names of files may be any bytes
+        error = error.encode("utf-8", "backslashreplace").decode()  # file names may hold any bytes
     place = f"{socket.gethostname()}:{os.getpid()}"
-    return Outcome(state, result, error, time.perf_counter() - start, place, say(result) if result else "")
+    return Outcome(state, result, error, time.perf_counter() - start, place, summarize(result) if result else "")

@@ -32,7 +32,7 @@ def resolve_paths(spec: TaskSpec, folder: str) -> TaskSpec:
     """Return ``spec`` with absolute paths, for a worker with another working directory.
 
     Args:
-        spec: the task. A source that exists in ``folder`` is a path there; other sources stay as they are.
+        spec: the task. Sources without a file in ``folder`` stay as they are.
         folder: working directory of the driver.
     """
     start = None if spec.start is None else resolve_path(spec.start, folder)
@@ -55,7 +55,7 @@ def resolve_path(source: str, folder: str) -> str:
 
 
 def initial_build(spec: TaskSpec, *, seed: int) -> tuple[Build, str]:
-    """Return the model that the first step gets, with its task, and the digest of the data.
+    """Return the input of the first step, a model with its task, and the digest of the data.
 
     Args:
         spec: the task.

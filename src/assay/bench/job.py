@@ -1,4 +1,4 @@
-"""What the driver knows of the work that it hands out."""
+"""Interface between the driver and its jobs."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from assay.bench.records import State
 
 
 def key_of(document: object) -> str:
-    """sha256 over plain JSON types: the same for equal documents, whatever the order of their fields."""
+    """Return the sha256 of a document of plain JSON types, independent of the order of its fields."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 class Job(Protocol):
-    """A frozen dataclass of plain values: it travels to other processes and machines, and is what the store keeps."""
+    """A frozen dataclass of plain values. It is sent to other processes and machines, and kept in the store."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Name of the kind of work."""
+        ...
 
     @property
     def key(self) -> str:
-        """Names the result: equal where everything that the result depends on is equal."""
+        """Key of the result: equal for jobs with equal results."""
         ...
 
     def needs(self) -> Sequence[Job]:
-        """What has to be done before."""
+        """Return the direct dependencies."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """Its fields in plain JSON types, for the record."""
+        """Return the fields in plain JSON types, for the record."""
         ...
 
     def __str__(self) -> str:
-        """In words, for people."""
+        """Return a description for users."""
         ...
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job."""
+    """Result and state of an ended job."""
 
-    state: State  # waiting: what it needs from its surroundings is not there, and ``error`` says what
+    state: State  # waiting: a shared resource is unavailable, and ``error`` names it
     result: dict[str, Any] | None = None  # in plain JSON types
     error: str | None = None
     seconds: float = 0.0
     place: str = ""  # host and process
-    said: str = ""  # in a few words, for those who watch
+    summary: str = ""  # a few words for the progress line

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from assay._version import __version__
-from assay.bench import driver, worker
+from assay.bench import driver
 from assay.bench.cells import Cell, MatrixEntry, entries, with_needs
 from assay.bench.executors import Executor
 from assay.bench.records import FINAL, Record, Records, State
@@ -42,7 +42,7 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
 
     Args:
         matrix: the specification.
-        only: start of the keys of the wanted cells. The cells that they need are returned as well.
+        only: start of the keys of the wanted cells. Their dependencies are returned as well.
 
     Raises:
         UnusableInput: no key starts with ``only``.
@@ -60,7 +60,7 @@ def plan_run(cells: Mapping[str, Cell], store: Records | None) -> RunPlan:
 
     Args:
         cells: all cells of the run, by key.
-        store: earlier records, from which times are estimated; None before the first run.
+        store: earlier records, for the estimate; None before the first run.
     """
     states, means = (store.states(), store.mean_seconds()) if store is not None else ({}, {})
     left = [cell for key, cell in cells.items() if states.get(key) not in FINAL]
@@ -84,10 +84,10 @@ def run(
     retry_failed: bool = False,
     progress: Callable[[driver.RunProgress], None] = lambda now: None,
 ) -> dict[State, int]:
-    """Compute the cells that have no result yet.
+    """Compute the cells without a result.
 
     Args:
-        cells: cells by key, with all that they need.
+        cells: cells by key, with their dependencies.
         store: the records.
         executor: runs the cells.
         blobs: place of the models, as fsspec writes it; None: a folder of the store.
@@ -97,6 +97,8 @@ def run(
     Returns:
         The number of cells in each final state.
     """
+    from assay.bench import worker  # imports every method; reports do without
+
     if retry_failed:
         store.requeue_failed(cells)
     place = blobs or str((store.directory / MODELS_FOLDER).absolute())

@@ -39,8 +39,7 @@ from assay.bench.spec_values import (
 from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 from assay.formats.arch import factory_of
-from assay.io.strict_yaml import read_yaml
-from assay.io.strict_yaml import MAX_YAML_BYTES
+from assay.io.strict_yaml import MAX_YAML_BYTES, read_yaml
 from assay.registry import ATTACKS, STAGES, all_detectors
 
 SECTIONS = ("name", "tasks", "seeds", "attacks", "chains", "detectors", "mitigations", "valid", "samples")
@@ -54,7 +53,7 @@ def read_spec(path: Path, *, seeds: Sequence[int] | None = None) -> Spec:
 
     Args:
         path: a YAML file of at most 1 MiB.
-        seeds: seeds that replace those of the file. The text of the returned specification contains them.
+        seeds: seeds in place of those of the file. The text of the returned specification contains them.
 
     Raises:
         UnusableInput: the file cannot be read_spec, or is no valid specification.
@@ -123,7 +122,7 @@ def _check_given_models(spec: Spec) -> None:
 
 
 def _check_controls(spec: Spec) -> None:
-    """Raise UnusableInput where detectors have no clean models to compare with."""
+    """Raise UnusableInput for detectors without clean models to compare with."""
     planted = any(not task.models for task in spec.tasks)
     if planted and not any(attack.name == CONTROL for attack in spec.attacks.values()):
         raise UnusableInput(
@@ -148,7 +147,9 @@ def _task(name: str, value: Any) -> TaskSpec:
     where = f"tasks.{name}"
     fields = known_mapping(value, where, TASK_KEYS, needed=("data",))
     _check_initial_model(fields, where)
-    texts = {key: word(fields[key], f"{where}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields}
+    texts = {
+        key: word(fields[key], f"{where}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields
+    }
     limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
     if not isinstance(features, bool | None):
         raise UnusableInput(f"{where}.features: expected true or false, got {shown(features)}")
@@ -159,7 +160,7 @@ def _task(name: str, value: Any) -> TaskSpec:
         limit=None if limit is None else integer(limit, f"{where}.limit", minimum=1),
         start=texts.get("start"),
         features=bool(features),
-        shape=None if shape is None else tuple(integer(n, f"{where}.shape", minimum=1) for n in _sides(shape, where)),
+        shape=None if shape is None else _shape(shape, f"{where}.shape"),
         pooling=texts.get("pooling"),
         recipe=_method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
         models=texts.get("models"),
@@ -172,12 +173,12 @@ def _task(name: str, value: Any) -> TaskSpec:
     return task
 
 
-def _sides(value: Any, where: str) -> list[Any]:
-    return non_empty_list(value, f"{where}.shape")
+def _shape(value: Any, where: str) -> tuple[int, ...]:
+    return tuple(integer(size, where, minimum=1) for size in non_empty_list(value, where))
 
 
 def _check_initial_model(fields: Mapping[str, Any], where: str) -> None:
-    """Raise UnusableInput unless the keys of a task name exactly the model that its chains begin with."""
+    """Raise UnusableInput unless the keys of a task name exactly one initial model."""
     if not {"arch", "start", "models"} & set(fields):
         raise UnusableInput(
             f"{where}: expected `arch` (an untrained model), `start` (a model file) or `models` (a folder of models), "
@@ -213,7 +214,7 @@ def _truth(value: Any, where: str) -> tuple[GivenModel, ...]:
 def _with_truth(document: Any) -> Any:
     """Return the document with the truth files of its folders written into its tasks.
 
-    The text of a specification in a store is then complete, even where the folder has gone.
+    The text of a specification in a store is then complete, even after the folder has gone.
     """
     tasks = document.get("tasks") if isinstance(document, Mapping) else None
     if not isinstance(tasks, Mapping):

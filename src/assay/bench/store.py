@@ -1,7 +1,7 @@
-"""The records of a bench: SQLite, in a folder. Several drivers may share it; one that is killed loses what it was at.
+"""Records of a bench in SQLite, shared by any number of drivers.
 
-A driver holds a lock on a file of its own for as long as it lives. The kernel lets go of it whatever kills the driver,
-so that nobody has to trust a clock to tell a running cell from a lost one.
+Each driver holds a lock on a file of its own while it runs. The kernel releases the lock however the driver dies, so
+running cells are distinguished from lost ones without clocks. A killed driver loses only its running cells.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from assay.bench.records import FINAL, RECORDS, VERSION, Records, State
+from assay.bench.job import Outcome
+from assay.bench.records import FINAL, RECORDS, VERSION, Records
 from assay.core.errors import UnusableInput
 
 _TABLES = """
@@ -28,8 +29,8 @@ CREATE TABLE IF NOT EXISTS cells (
     kind TEXT NOT NULL,
     about TEXT NOT NULL,              -- the cell's fields, as JSON
     state TEXT NOT NULL DEFAULT 'waiting',
-    driver TEXT,                      -- who runs it
-    tries INTEGER NOT NULL DEFAULT 0, -- how often it was lost with its worker
+    driver TEXT,                      -- id of the driver that runs it
+    tries INTEGER NOT NULL DEFAULT 0, -- number of lost workers
     result TEXT,                      -- JSON
     error TEXT,
     seconds REAL,
@@ -40,33 +41,31 @@ CREATE INDEX IF NOT EXISTS by_state ON cells (state);
 
 
 class Store(Records):
-    """``directory`` with ``records.sqlite``. A context manager: inside it this process counts as a living driver."""
+    """A folder with ``records.sqlite``. Inside the context manager this process counts as a living driver."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes the store where there is none.
+        """Open the store in ``directory``, or make it.
 
-        Raises UnusableInput where it is a newer version's, cannot be written, or is no store.
+        Raises:
+            UnusableInput: the folder cannot be written, holds foreign records, or those of a newer version.
         """
         self.driver = uuid.uuid4().hex
         try:
             directory.mkdir(parents=True, exist_ok=True)
             super().__init__(directory, sqlite3.connect(directory / RECORDS, timeout=60, isolation_level=None))
-            self.check_made_by()  # before anything there is touched
+            self.has_tables()  # checks for foreign tables before the first write
             (directory / "drivers").mkdir(exist_ok=True)
             self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")  # a record that is written survives a power cut
-            self._make_tables()
+            self._db.execute("PRAGMA synchronous=FULL")  # a written record survives a power cut
+            with self._transaction():
+                for statement in _TABLES.split(";"):
+                    if statement.strip():
+                        self._db.execute(statement)
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
         except OSError as error:
             raise UnusableInput(f"{directory}: the store cannot be written: {error.strerror or error}") from None
         except sqlite3.Error as error:
             raise UnusableInput(f"{directory}: the store cannot be used: {error}") from None
-
-    def _make_tables(self) -> None:
-        with self._transaction():
-            for statement in _TABLES.split(";"):
-                if statement.strip():
-                    self._db.execute(statement)
-            self._db.execute("INSERT OR IGNORE INTO meta VALUES ('version', ?)", (str(VERSION),))
 
     def __enter__(self) -> Store:
         path = self.directory / "drivers" / self.driver
@@ -75,92 +74,97 @@ class Store(Records):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(UnusableInput):  # of a full disk: whoever runs next takes over what this driver had
-            self._free(self.driver)
+        with suppress(UnusableInput):  # of a full disk: the next driver takes over the cells of this one
+            self._release(self.driver)
         (self.directory / "drivers" / self.driver).unlink(missing_ok=True)
         os.close(self._lock)
 
-    def _write(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
-        with self._told():
-            return self._db.execute(statement, values)
-
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Raises UnusableInput in place of what SQLite says of a disk that is full or gone."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise UnusableInput instead of the errors of SQLite, for instance of a full disk."""
         try:
             yield
         except sqlite3.Error as error:
             full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-            hint = ". What was recorded is safe: make room, and the same command goes on" if full else ""
+            hint = ". Recorded cells are safe. Fix: make room, and repeat the command" if full else ""
             raise UnusableInput(f"{self.directory}: the records cannot be written: {error}{hint}") from None
+
+    def _write(self, statement: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        with self._translate_errors():
+            return self._db.execute(statement, values)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._told():
+        with self._translate_errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
             except BaseException:
-                if self._db.in_transaction:  # a full disk ends it by itself
+                if self._db.in_transaction:  # a full disk ends the transaction by itself
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
 
     def add(self, cells: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-        """Cells as (key, kind, fields), as waiting; those that are there stay as they are."""
+        """Add cells as (key, kind, fields) in the state *waiting*. Existing cells stay as they are."""
         rows = ((key, kind, json.dumps(about)) for key, kind, about in cells)
         with self._transaction():
             self._db.executemany("INSERT OR IGNORE INTO cells (key, kind, about) VALUES (?, ?, ?)", rows)
 
     def add_spec(self, name: str, text: str) -> bool:
-        """The text of a spec, so that the report can name the cells. Returns whether it takes another text's place."""
+        """Keep the text of a specification, for the names of the cells in a report.
+
+        Args:
+            name: name of the specification.
+            text: its YAML.
+
+        Returns:
+            True if there was another text of that name.
+        """
         before = self.specs().get(name, text)
         self._write("INSERT OR REPLACE INTO specs VALUES (?, ?)", (name, text))
         return before != text
 
-    def expect(self, digests: Mapping[str, str]) -> None:
-        """Note what the records are made from, by name. Raises UnusableInput where an earlier run had something else.
+    def check_inputs(self, digests: Mapping[str, str]) -> None:
+        """Keep the digests of the inputs by name, and compare them with those of earlier runs.
 
-        A cell names its data and weights by path: new content under an old path would pass for what was measured.
+        A cell names its data and weights by path. Without this check, results of new content under an old path would
+        be mixed with those of the old content.
+
+        Raises:
+            UnusableInput: an input has changed since results were made from it.
         """
         with self._transaction():
             known = dict(self._db.execute("SELECT name, digest FROM inputs"))
             if not self._db.execute(f"SELECT 1 FROM cells WHERE state IN {FINAL} LIMIT 1").fetchone():
-                self._db.execute("DELETE FROM inputs")  # nothing was made from them
+                self._db.execute("DELETE FROM inputs")  # no result depends on them
                 known = {}
             for name, digest in digests.items():
                 if known.get(name, digest) != digest:
                     raise UnusableInput(
-                        f"{self.directory}: the records of {name} were made from other content than is there now: "
-                        "put the old data and weights back, or take another store"
+                        f"{self.directory}: the records of {name} were made from other content than is there now. "
+                        "Fix: restore the old data and weights, or take another store"
                     )
             self._db.executemany("INSERT OR IGNORE INTO inputs VALUES (?, ?)", digests.items())
 
     def claim(self, key: str) -> bool:
-        """Whether the cell was waiting, and is this driver's to run now."""
+        """Assign a waiting cell to this driver. Returns False if the cell was not waiting."""
         done = self._write(
             "UPDATE cells SET state='running', driver=? WHERE key=? AND state='waiting'", (self.driver, key)
         )
         return done.rowcount == 1
 
-    def finish(
-        self,
-        key: str,
-        state: State,
-        *,
-        result: Mapping[str, Any] | None = None,
-        error: str | None = None,
-        seconds: float | None = None,
-        place: str | None = None,
-    ) -> None:
-        """Write what became of a cell that this driver ran; a cell that is no longer its own is left alone."""
+    def finish(self, key: str, outcome: Outcome) -> None:
+        """Write the outcome of a claimed cell. Cells of other drivers stay as they are."""
+        result = None if outcome.result is None else json.dumps(outcome.result)
+        ran = (outcome.seconds or None, outcome.place or None)  # None: ended without running
         self._write(
             "UPDATE cells SET state=?, result=?, error=?, seconds=?, place=?, driver=NULL WHERE key=? AND driver=?",
-            (state, None if result is None else json.dumps(result), error, seconds, place, key, self.driver),
+            (outcome.state, result, outcome.error, *ran, key, self.driver),
         )
 
-    def lost(self, key: str) -> int:
-        """The cell's worker died: it waits again. Returns how often that has happened to it."""
+    def record_lost_worker(self, key: str) -> int:
+        """Return a cell to the state *waiting* after its worker died. Returns the number of workers it has lost."""
         with self._transaction():
             self._db.execute(
                 "UPDATE cells SET state='waiting', driver=NULL, tries=tries+1 WHERE key=? AND driver=?",
@@ -169,17 +173,18 @@ class Store(Records):
             return int(self._db.execute("SELECT tries FROM cells WHERE key=?", (key,)).fetchone()[0])
 
     def take_over(self) -> int:
-        """Cells of drivers that live no longer wait again; how many there were."""
+        """Return the cells of dead drivers to the state *waiting*. Returns their number."""
         drivers = [name for (name,) in self._db.execute("SELECT DISTINCT driver FROM cells WHERE state='running'")]
-        return sum(self._free(driver) for driver in drivers if driver != self.driver and not self._lives(driver))
+        dead = [driver for driver in drivers if driver != self.driver and not self._is_alive(driver)]
+        return sum(self._release(driver) for driver in dead)
 
-    def _free(self, driver: str) -> int:
-        freed = self._write(
+    def _release(self, driver: str) -> int:
+        released = self._write(
             "UPDATE cells SET state='waiting', driver=NULL WHERE state='running' AND driver=?", (driver,)
         )
-        return freed.rowcount
+        return released.rowcount
 
-    def _lives(self, driver: str) -> bool:
+    def _is_alive(self, driver: str) -> bool:
         try:
             handle = os.open(self.directory / "drivers" / driver, os.O_RDWR)
         except FileNotFoundError:
@@ -193,8 +198,8 @@ class Store(Records):
         (self.directory / "drivers" / driver).unlink(missing_ok=True)
         return False
 
-    def again(self, keys: Iterable[str]) -> None:
-        """Failed cells wait again."""
+    def requeue_failed(self, keys: Iterable[str]) -> None:
+        """Return failed cells to the state *waiting*."""
         with self._transaction():
             self._db.executemany(
                 "UPDATE cells SET state='waiting', tries=0, error=NULL WHERE key=? AND state='failed'",

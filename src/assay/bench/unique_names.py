@@ -1,58 +1,67 @@
-"""One name, one thing: specs of one store may call different things the same, and a table must not merge those."""
+"""Unique names for the parts of several specifications in one store.
+
+Two specifications may give one name to different things. A table must not merge them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from assay.bench.cells import Entry, entries
+from assay.bench.cells import MatrixEntry, entries
 from assay.bench.spec import Spec
 
-Things = Mapping[str, Hashable]  # by name
-Names = Mapping[tuple[str, Hashable], str]  # by the name that a spec gives, and the thing
+Parts = Mapping[str, Hashable]  # by name
+Names = Mapping[tuple[str, Hashable], str]  # by the name in a specification, and the part
 
 
-def places(specs: Sequence[Spec]) -> Iterator[Entry]:
-    """The entries of all ``specs``, each once.
+def unique_entries(specs: Sequence[Spec]) -> Iterator[MatrixEntry]:
+    """Yield the entries of all ``specs``, each once.
 
-    A name that they give to different things is followed by the name of the spec, as in ``tuned (second)``.
+    A name with different meanings is followed by the name of the specification, as in ``tuned (second)``.
     """
     tasks = _names(specs, lambda spec: {task.name: replace(task, name="") for task in spec.tasks})
-    attacks = _names(specs, lambda spec: spec.attacks)
+    attacks = _names(specs, _attacks)
     chains = _names(specs, _chains)
     mitigations = _names(specs, lambda spec: spec.mitigations)
-    seen: set[Entry] = set()
+    seen: set[MatrixEntry] = set()
     for spec in specs:
-        own = _chains(spec)
+        own_tasks = {task.name: replace(task, name="") for task in spec.tasks}
+        own_attacks, own_chains = _attacks(spec), _chains(spec)
         for entry in entries(spec):
             cell = entry.cell
             if cell.kind == "mitigate":
                 cell = replace(cell, method=mitigations[cell.method, cell.repair])
-            apart = Entry(
+            unique = MatrixEntry(
                 cell,
-                task=tasks[entry.task, replace(cell.task, name="")],
-                attack=attacks[entry.attack, spec.attacks[entry.attack]],
-                chain=chains[entry.chain, own[entry.chain]],
+                task=tasks[entry.task, own_tasks[entry.task]],
+                attack=attacks[entry.attack, own_attacks[entry.attack]],
+                chain=chains[entry.chain, own_chains[entry.chain]],
                 spec=spec.name,
             )
-            if apart not in seen:
-                seen.add(apart)
-                yield apart
+            if unique not in seen:
+                seen.add(unique)
+                yield unique
 
 
-def _chains(spec: Spec) -> Things:
-    """Their steps, and what else the spec asks of the models at their ends: figures under another band are others."""
+def _attacks(spec: Spec) -> Parts:
+    """Return the attacks, and the names of the attacks of given models."""
+    return {**{given.attack: "given" for task in spec.tasks for given in task.truth}, **spec.attacks}
+
+
+def _chains(spec: Spec) -> Parts:
+    """Return the chains with all settings of the numbers at their ends."""
     return {name: (steps, spec.valid, spec.samples) for name, steps in spec.chains.items()}
 
 
-def _names(specs: Sequence[Spec], things: Callable[[Spec], Things]) -> Names:
-    """The name of each thing: its own, with the first spec's that has it where others have another thing so called."""
+def _names(specs: Sequence[Spec], parts: Callable[[Spec], Parts]) -> Names:
+    """Return the unique name of each part. Ambiguous names end with the first specification of the part."""
     owners: dict[str, dict[Hashable, str]] = {}
     for spec in specs:
-        for name, thing in things(spec).items():
-            owners.setdefault(name, {}).setdefault(thing, spec.name)
+        for name, part in parts(spec).items():
+            owners.setdefault(name, {}).setdefault(part, spec.name)
     return {
-        (name, thing): name if len(own) == 1 else f"{name} ({owner})"
+        (name, part): name if len(own) == 1 else f"{name} ({owner})"
         for name, own in owners.items()
-        for thing, owner in own.items()
+        for part, owner in own.items()
     }

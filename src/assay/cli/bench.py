@@ -40,6 +40,9 @@ def run(
     workers: Workers = None,
     ray: Ray = None,
     artifacts: Artifacts = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Seeds in place of the spec's, with commas.")
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="KEY", help="One cell, by the start of its key.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
@@ -51,7 +54,7 @@ def run(
         from assay.bench.spec_reader import read_spec
         from assay.bench.store import Store
 
-        read = read_spec(spec)
+        read = read_spec(spec, seeds=options.sizes(seeds, "--seeds"))
         cells = matrix.cells_of(read, only=only)
         with screen.spinner("reading the data"):
             digests = initial.digests(read)
@@ -62,7 +65,7 @@ def run(
         outputs.check_folder(store, "--store")
         _check_shared(artifacts)
         records = Store(store)
-        records.expect(digests)
+        records.check_inputs(digests)
         if records.add_spec(read.name, read.text):
             screen.write(
                 f"A spec called {read.name} was here before with another text: the report shows this one",
@@ -75,9 +78,7 @@ def run(
             def show(now: RunProgress) -> None:
                 step(f"{now.done} of {now.total} cells; {now.last}"[:100], now.done / now.total)
 
-            counts = matrix.run(
-                read, cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show
-            )
+            counts = matrix.run(cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show)
         _show_counts(counts)
         _show_failures(
             record.error or "" for record in records.records() if record.key in cells and record.state == "failed"
@@ -108,6 +109,49 @@ def report(
         with screen.spinner("making the page"):
             files = write_leaderboard(found, out, title=", ".join(specs), specs=specs)
         _show_report(Counter(record.state for _, record in found), files["index.html"])
+    return 0
+
+
+@bench.command("export")
+def export_records(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; a line of JSON per cell.")],
+    store: StoreOption = Path("assay-bench"),
+    spec: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The spec's name, if the store has several.", show_default=False)
+    ] = None,
+) -> int:
+    """Write the records of one matrix to a text file for version control; models are left out."""
+    with outputs.json_output(None):
+        import torch
+
+        from assay._version import __version__
+        from assay.bench.archive import write_archive
+        from assay.bench.records import open_existing
+
+        with closing(open_existing(store)) as records:
+            names = list(records.specs())
+            if spec is None and len(names) != 1:
+                raise UnusableInput(f"expected one spec in {store}, got {len(names)}. Fix: choose one with --spec NAME")
+            origin = {"assay": __version__, "torch": torch.__version__}
+            count, missing = write_archive(records, spec or names[0], file, origin=origin)
+        screen.write(f"{count:,} records in {file}; {missing:,} cells of the matrix are missing")
+    return 0
+
+
+@bench.command("import")
+def import_records(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `assay bench export`.")],
+    store: StoreOption = Path("assay-bench"),
+) -> int:
+    """Add the records of an exported matrix to a store, for a report or to continue the run."""
+    with outputs.json_output(None):
+        from assay.bench.archive import import_archive
+        from assay.bench.store import Store
+
+        outputs.check_folder(store, "--store")
+        with closing(Store(store)) as records, records:
+            added = import_archive(file, records)
+        screen.write(f"{added:,} records added to {store}")
     return 0
 
 
@@ -143,9 +187,9 @@ def _show_counts(counts: Mapping[State, int]) -> None:
 
 def _show_failures(reasons: Iterable[str]) -> None:
     """The causes; not what shares the fate of what it needs."""
-    from assay.bench.driver import SHARED
+    from assay.bench.driver import DEPENDENCY_ENDED
 
-    causes = Counter(reason for reason in reasons if not reason.startswith(SHARED))
+    causes = Counter(reason for reason in reasons if not reason.startswith(DEPENDENCY_ENDED))
     for reason, count in causes.most_common(MOST_REASONS):
         screen.write(f"{count:,} failed: {reason}", style="yellow")
     if len(causes) > MOST_REASONS:

@@ -1,47 +1,51 @@
-"""The leaderboard of a bench: one self-contained page, and everything on it as CSV, JSON and Parquet."""
+"""The leaderboard of a bench: a self-contained page, and its data as CSV, JSON and Parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay.bench import statistics
+from assay.bench.leaderboard.board import Board
 from assay.bench.leaderboard.commands import spec_files
-from assay.bench.leaderboard.content import Board
+from assay.bench.leaderboard.index import MatrixSummary, write_index
 from assay.bench.leaderboard.page import to_html
 from assay.bench.leaderboard.tables import aggregated_csv, records_csv, records_json, records_parquet
-from assay.bench.statistics import EntryRecord
+from assay.bench.statistics import AttackRow, DetectorRow, EntryRecord, MitigationRow
 from assay.io.atomic import publish
 
-__all__ = ["write_leaderboard"]
+__all__ = ["MatrixSummary", "write_index", "write_leaderboard"]
 
 
 def write_leaderboard(
-    found: Sequence[EntryRecord], directory: Path, *, title: str, specs: Mapping[str, str]
+    pairs: Sequence[EntryRecord], directory: Path, *, title: str, specs: Mapping[str, str]
 ) -> dict[str, Path]:
-    """Write index.html, records.{csv,json,parquet}, {attacks,detectors,mitigations}.csv and the specs; paths by names.
+    """Write index.html, records.{csv,json,parquet}, {attacks,detectors,mitigations}.csv and the specifications.
 
-    ``found``: every cell that the matrix asks for with its record, those that have not run among them. ``specs``: the
-    texts of what asks for them, by name, for whoever wants to compute a record again. All files appear or, when the
-    disk does not take them (UnusableInput), none; other files in the folder stay.
+    The folder gets all files, or none. Other files in it stay.
+
+    Args:
+        pairs: every cell of the matrix with its record, including waiting cells.
+        directory: folder of the files.
+        title: title of the page.
+        specs: texts of the specifications by name, for repeating a record.
+
+    Returns:
+        The paths by file name.
+
+    Raises:
+        UnusableInput: the disk refuses a file.
     """
-    board = Board(
-        found,
-        list(specs),
-        statistics.attack_rows(found),
-        statistics.detector_rows(found),
-        statistics.mitigation_rows(found),
-    )
+    board = Board.of(pairs, list(specs))
     return publish(
         directory,
         {
             "index.html": to_html(board, title=title).encode("utf-8", "backslashreplace"),
-            "records.csv": records_csv(found),
-            "records.json": records_json(found, title=title),
-            "records.parquet": records_parquet(found),
-            "attacks.csv": aggregated_csv(statistics.AttackRow, board.attacks),
-            "detectors.csv": aggregated_csv(statistics.DetectorRow, board.detectors),
-            "mitigations.csv": aggregated_csv(statistics.MitigationRow, board.mitigations),
+            "records.csv": records_csv(pairs),
+            "records.json": records_json(pairs, title=title),
+            "records.parquet": records_parquet(pairs),
+            "attacks.csv": aggregated_csv(AttackRow, board.attacks),
+            "detectors.csv": aggregated_csv(DetectorRow, board.detectors),
+            "mitigations.csv": aggregated_csv(MitigationRow, board.mitigations),
             **{file: specs[name].encode() for name, file in spec_files(specs).items()},
         },
     )

@@ -1,35 +1,34 @@
-"""Which chain extends which: their order on the page, and how an attack's success changes along them."""
+"""Order of the chains on the page: extensions follow their base."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from assay.bench.cells import Entry
-from assay.bench.spec import CONTROL, PLACE, Method
-from assay.bench.statistics import AttackRow, Found, attack_rows
+from assay.bench.cells import MatrixEntry
+from assay.bench.spec import ATTACK_STEP, CONTROL, Method
 
 
 @dataclass(frozen=True)
-class Chain:
-    """A chain's name, its steps with PLACE where the attack goes, and the longest other chain that it extends."""
+class ChainNode:
+    """A chain, and the longest other chain at its beginning."""
 
     name: str
-    steps: tuple[Method, ...]
+    steps: tuple[Method, ...]  # with ATTACK_STEP in place of the attack
     parent: str | None = None
-    depth: int = 0  # how many chains it extends
+    depth: int = 0  # number of chains that it extends
 
 
-def chains_of(entries: Iterable[Entry]) -> list[Chain]:
-    """The chains, each after the one that it extends, short ones first."""
+def order_chains(entries: Iterable[MatrixEntry]) -> list[ChainNode]:
+    """Return the chains, short ones first, with extensions after their base."""
     steps: dict[str, tuple[Method, ...]] = {}
     for entry in entries:
-        steps.setdefault(entry.chain, tuple(_place(step) for step in entry.cell.steps))
+        steps.setdefault(entry.chain, tuple(_with_placeholder(step) for step in entry.cell.steps))
     by_length = sorted(steps, key=lambda name: (len(steps[name]), name))
-    ordered: list[Chain] = []
+    ordered: list[ChainNode] = []
 
     def add(name: str, parent: str | None, depth: int) -> None:
-        ordered.append(Chain(name, steps[name], parent, depth))
+        ordered.append(ChainNode(name, steps[name], parent, depth))
         for child in by_length:
             if _parent(child, steps) == name:
                 add(child, name, depth + 1)
@@ -40,24 +39,13 @@ def chains_of(entries: Iterable[Entry]) -> list[Chain]:
     return ordered
 
 
-def measured_rows(found: Iterable[Found]) -> list[AttackRow]:
-    """The attacks' rows over every measured model, also those in which the attack missed its band when it was planted.
-
-    They are in no average elsewhere; here they show what their attack came to.
-    """
-    return attack_rows(
-        (entry, replace(record, state="done") if record.state == "invalid" and record.result is not None else record)
-        for entry, record in found
-    )
-
-
-def _place(step: Method) -> Method:
+def _with_placeholder(step: Method) -> Method:
     is_attack = step.name == CONTROL or step.without_backdoor() != step
-    return Method(PLACE) if is_attack else step
+    return Method(ATTACK_STEP) if is_attack else step
 
 
 def _parent(name: str, steps: Mapping[str, tuple[Method, ...]]) -> str | None:
-    """The longest chain that is a beginning of this one."""
+    """Return the longest chain at the beginning of this one."""
     own = steps[name]
     shorter = [other for other, theirs in steps.items() if len(theirs) < len(own) and own[: len(theirs)] == theirs]
     return max(shorter, key=lambda other: len(steps[other]), default=None)

@@ -1,4 +1,4 @@
-"""The specs that lie beside the page, and the commands that compute a record of theirs again."""
+"""File names of the specifications next to the page, and the commands for repeating a record."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 import shlex
 from collections.abc import Iterable
 
-LONGEST = 40
+MAX_NAME_LENGTH = 40  # characters of a specification's name in a file name
 
 
 def spec_files(names: Iterable[str]) -> dict[str, str]:
-    """A file name for each spec, by the spec's name: harmless in any file system, whatever people call their specs."""
+    """Return a file name for each specification, by its name. File names hold letters, digits, - and _ only."""
     files: dict[str, str] = {}
     for number, name in enumerate(names, start=1):
-        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:LONGEST]
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:MAX_NAME_LENGTH]
         files[name] = f"spec-{plain}.yaml" if plain == name else f"spec-{number}-{plain or 'unnamed'}.yaml"
     return files
 
 
 def commands(names: Iterable[str]) -> dict[str, str]:
-    """By the spec's name what computes one of its records anew, in a store of its own; its key comes at the end."""
+    """Return the command for repeating a record in a new store, by the specification. The record's key follows it."""
     return {
         name: f"assay bench run {shlex.quote(file)} --store again --only " for name, file in spec_files(names).items()
     }

@@ -1,4 +1,4 @@
-// ---- cells: what stands in a table
+// ---- table cells
 
 function figure(values, format, gauge) {
   if (!values) return DASH;
@@ -16,7 +16,7 @@ function figure(values, format, gauge) {
 
 const badge = (state, text) => make("span", { class: `state ${state}` }, text ?? state);
 
-// How many models a row is made of, leading to their records, and what became of the others.
+// Number of models behind a row, linked to their records, and the states of the others.
 function models(row, kind) {
   const here = { tab: "records", kind, q: "", state: "", sort: "" };
   for (const name of ["task", "chain", "attack", "detector", "mitigation"]) here[name] = row[name] ?? "";
@@ -41,7 +41,7 @@ function stateCell(row) {
 const name = (id, label) => ({ id, label, align: "text", value: (row) => row[id] ?? null, cell: (row) => row[id] ?? DASH });
 const count = (id, label, cell) => ({ ...name(id, label), numeric: true, align: "num", ...(cell && { cell }) });
 const modelsOf = (kind, label = "Models") => ({ ...count("models", label, (row) => models(row, kind)), align: "text" });
-const share = (id, label, hint, gauge) => ({
+const rate = (id, label, hint, gauge) => ({
   id, label, hint, numeric: true, align: "num",
   value: (row) => (row[id] ? row[id][0] : null),
   cell: (row) => figure(row[id], percent, gauge),
@@ -50,11 +50,11 @@ const seconds = count("seconds", "Time", (row) => (row.seconds === undefined || 
 const signed = (value) => `${value > 0 ? "+" : ""}${minus((100 * value).toFixed(1))}`;
 
 const ATTACK = name("attack", "Attack"), TASK = name("task", "Task"), CHAIN = name("chain", "Chain");
-const ASR = share("asr", "ASR,\u00a0%", "attack success rate", true);
-const PLANTED = share("planted", "ASR planted,\u00a0%", "attack success rate right after planting");
-const CONTROL = share("control", "Control,\u00a0%", "the same trigger on the clean twin");
-const CA = share("ca", "CA,\u00a0%", "clean accuracy"), RA = share("ra", "RA,\u00a0%", "triggered inputs that get their true class");
-const AUC = { ...share("auc", "AUC"), cell: (row) => figure(row.auc, area, true) };
+const ASR = rate("asr", "ASR,\u00a0%", "attack success rate", true);
+const PLANTED = rate("planted", "ASR planted,\u00a0%", "attack success rate right after planting");
+const CONTROL = rate("control", "Control,\u00a0%", "the same trigger on the clean control");
+const CA = rate("ca", "CA,\u00a0%", "clean accuracy"), RA = rate("ra", "RA,\u00a0%", "triggered inputs with their true class");
+const AUC = { ...rate("auc", "AUC"), cell: (row) => figure(row.auc, area, true) };
 const KEY = { ...name("id", "Key"), cell: (row) => make("a", { href: address({ record: row.id }), class: "key" }, row.id) };
 const METHOD = { ...name("method", "Method"), value: (row) => row.detector ?? row.mitigation ?? null, cell: (row) => row.detector ?? row.mitigation ?? DASH };
 const SCORE = count("score", "Score", (row) => (row.abstained ? "abstained" : row.score === undefined ? DASH : minus(String(Number(row.score.toPrecision(4))))));
@@ -74,13 +74,13 @@ const TABS = {
     rows: board.detectors, sort: "-auc", filters: [...WHERE, "detector", "state"],
     columns: [
       name("detector", "Detector"), ATTACK, TASK, CHAIN, AUC,
-      share("asr", "ASR,\u00a0%", "attack success rate of the backdoored models at the end of their chain"),
-      share("above", "Above all clean,\u00a0%", "share of the backdoored models with a score above that of every clean model"),
-      share("found5", "Found at 5\u00a0%", "share of the backdoored models found at the threshold for 5 % false alarms; takes 19 clean models"),
-      share("found1", "Found at 1\u00a0%", "share of the backdoored models found at the threshold for 1 % false alarms; takes 99 clean models"),
-      share("found", "By verdict,\u00a0%", "share of the backdoored models that the detector itself calls backdoored; only the whole audit gives a verdict"),
-      share("alarms", "False verdicts,\u00a0%", "share of the clean models that the detector itself calls backdoored"),
-      share("target", "Right target,\u00a0%", "share of the backdoored models of which the target class was named"),
+      rate("asr", "ASR,\u00a0%", "attack success rate of the backdoored models at the end of their chain"),
+      rate("above", "Above all clean,\u00a0%", "fraction of the backdoored models with a score above that of every clean model"),
+      rate("found5", "Found at 5\u00a0%", "fraction of the backdoored models found at the threshold for 5 % false alarms; needs 19 clean models"),
+      rate("found1", "Found at 1\u00a0%", "fraction of the backdoored models found at the threshold for 1 % false alarms; needs 99 clean models"),
+      rate("found", "By verdict,\u00a0%", "fraction of the backdoored models with the detector's own verdict; only the full audit has verdicts"),
+      rate("alarms", "False verdicts,\u00a0%", "fraction of the clean models with the detector's own verdict “backdoored”"),
+      rate("target", "Right target,\u00a0%", "fraction of the backdoored models with the right target class"),
       count("clean", "Clean models"), modelsOf("detect"), seconds,
     ],
   },
@@ -88,7 +88,7 @@ const TABS = {
     rows: board.mitigations, sort: "asr", filters: [...WHERE, "mitigation", "state"],
     columns: [
       name("mitigation", "Mitigation"), ATTACK, TASK, CHAIN, { ...ASR, label: "ASR after,\u00a0%" },
-      share("before", "ASR before,\u00a0%"), CA, RA, modelsOf("mitigate"), seconds,
+      rate("before", "ASR before,\u00a0%"), CA, RA, modelsOf("mitigate"), seconds,
     ],
   },
   chains: {

@@ -45,7 +45,7 @@ function syncFilters(tab, parameters) {
   syncSort(tab, parameters);
 }
 
-// On a narrow page the columns' heads are gone, and this stands for them.
+// Narrow pages have no column heads: this list replaces them.
 function syncSort(tab, parameters) {
   controls.sort.parentElement.hidden = !tab.columns;
   if (!tab.columns) return;
@@ -53,6 +53,6 @@ function syncSort(tab, parameters) {
     const up = [id, `${label}, ${numeric ? "lowest first" : "A to Z"}`], down = [`-${id}`, `${label}, ${numeric ? "highest first" : "Z to A"}`];
     return numeric ? [down, up] : [up, down];
   });
-  fill(controls.sort, [["", "As it comes"], ...options]);
+  fill(controls.sort, [["", "Matrix order"], ...options]);
   controls.sort.value = parameters.get("sort") || tab.sort || "";
 }

@@ -13,12 +13,12 @@ function drawMap(rows) {
     make("thead", null, make("tr", null, ...head)), make("tbody", null, ...body), make("tfoot", null, foot));
 }
 
-// Long words may break in their middle: a column is as wide as a figure, not as a name.
+// Long words may break: columns are as wide as numbers, not as names.
 const breakable = (text) => text.replace(/[a-z]{11,}/gi, (word) => word.slice(0, 8) + "\u00ad" + word.slice(8));
 const pair = (attack, detector) => JSON.stringify([attack, detector]);
 const average = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
 
-// The rows, one for each task and chain, of every attack and detector, and their mean AUC.
+// Rows (one per task and chain) and mean AUC of every attack and detector.
 function cellsOf(rows) {
   const cells = new Map();
   for (const row of rows) {
@@ -33,7 +33,7 @@ function cellsOf(rows) {
   return cells;
 }
 
-// The attacks or the detectors, those with the highest mean of their cells first.
+// Attacks or detectors, highest mean first.
 function ranked(cells, key) {
   const groups = new Map();
   for (const cell of cells.values()) {
@@ -64,14 +64,14 @@ function heatCell({ attack, detector, rows, figures, mean }) {
 
 const meanCell = (mean) => make("td", { class: "mean" }, mean === null ? DASH : mean.toFixed(2));
 
-// Why there is no AUC: in a word for the cell, and in full.
+// Reason for a missing AUC: in a word for the cell, and in full.
 function emptiness(rows) {
-  if (!rows.length) return ["not asked", "this matrix, as filtered, has no such cell"];
+  if (!rows.length) return ["not asked", "the filtered matrix has no such cell"];
   const sum = (pick) => rows.reduce((count, row) => count + (pick(row) ?? 0), 0);
   const why = rows.find((row) => row.why)?.why;
   const because = why ? `, for instance: ${why}` : "";
   const words = [
-    ["no clean", sum((row) => row.models), "no clean model has a score, so there is nothing to compare with"],
+    ["no clean", sum((row) => row.models), "no clean model has a score to compare with"],
     ["abstained", sum((row) => row.abstained), `the detector abstained${because}`],
     ["failed", sum((row) => row.states.failed), `failed${because}`],
     ["invalid", sum((row) => row.states.invalid), `the attack was not valid${because}`],

@@ -1,6 +1,6 @@
-// ---- all of it
+// ---- the page
 
-let drawn = null; // the address, but for the record, that the tables were last drawn for
+let drawn = null; // last drawn address, without the record
 
 const first = () => Object.keys(TABS).find((key) => TABS[key].rows.length) ?? "records";
 
@@ -37,13 +37,13 @@ function showCharts(rows) {
   }
 }
 
-// With #timing=1 the page says in its DOM how long it took to open and to sort: benchmarks/leaderboard_speed.py reads it.
+// With #timing=1 the page writes the times of opening and sorting into its DOM, for a benchmark.
 async function measure() {
   const painted = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   const timed = (changes) => {
     const start = performance.now();
     go(changes);
-    document.body.getBoundingClientRect(); // makes the browser lay the page out now
+    document.body.getBoundingClientRect(); // forces the layout
     return performance.now() - start;
   };
   document.body.getBoundingClientRect();
@@ -68,7 +68,7 @@ document.getElementById("record").addEventListener("close", () => {
   if (wanted().has("record")) go({});
 });
 document.querySelector(".skip").addEventListener("click", (event) => {
-  event.preventDefault(); // its # would take the place of all that the address says
+  event.preventDefault(); // its # would replace the state in the address
   document.getElementById("shown").focus();
 });
 addEventListener("hashchange", show);

@@ -1,6 +1,6 @@
 // ---- one record
 
-let details = null, pictures = null; // read at the first click: they are most of the page
+let details = null, pictures = null; // parsed at the first click: they are most of the page
 
 function drawRecord(id) {
   const dialog = document.getElementById("record");
@@ -26,12 +26,12 @@ function recordParts(row, detail) {
   if (row.why && !detail.error) parts.push(make("p", { class: "absent" }, row.why));
   if (detail.error) parts.push(make("p", { class: "absent" }, detail.error));
   if (detail.pictures) parts.push(gallery(detail.pictures));
-  if (detail.elsewhere) parts.push(make("p", { class: "note" }, `Its ${plural(detail.elsewhere, "picture")} would make this page too heavy; see records.json.`));
+  if (detail.elsewhere) parts.push(make("p", { class: "note" }, `${plural(detail.elsewhere, "image")} left out to limit the size of this page: see records.json.`));
   if (detail.result.length) parts.push(make("h3", null, "Result"), lines(detail.result));
   parts.push(make("h3", null, "What was run"), lines(detail.facts));
   const command = board.commands[row.spec] + row.id.split("~")[0];
-  parts.push(make("h3", null, "Compute it again"),
-    make("p", { class: "note" }, "With the spec that lies beside this page, in a store of its own; paths in it are those of where the bench ran."),
+  parts.push(make("h3", null, "Repeat this record"),
+    make("p", { class: "note" }, "Uses the specification next to this page, and a new store. Its paths are those of the machine that ran the bench."),
     make("pre", { tabindex: "0" }, make("code", null, command)));
   return parts;
 }

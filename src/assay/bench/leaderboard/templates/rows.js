@@ -17,7 +17,7 @@ function go(changes) {
   show();
 }
 
-// ---- which rows, in which order
+// ---- selection and order of rows
 
 const texts = new WeakMap();
 
@@ -44,13 +44,13 @@ function chosen(tab, parameters) {
 }
 
 function sortOf(tab, parameters) {
-  const asked = parameters.get("sort") || tab.sort || "";
-  const down = asked.startsWith("-");
-  const column = tab.columns.find(({ id }) => id === (down ? asked.slice(1) : asked));
+  const wish = parameters.get("sort") || tab.sort || "";
+  const down = wish.startsWith("-");
+  const column = tab.columns.find(({ id }) => id === (down ? wish.slice(1) : wish));
   return { column, down };
 }
 
-// Rows without a value come last in both directions; equal ones stay in the order of the matrix.
+// Rows without a value come last in both directions. Equal rows keep the order of the matrix.
 function sorted(rows, { column, down }) {
   if (!column) return rows;
   const sign = down ? -1 : 1;

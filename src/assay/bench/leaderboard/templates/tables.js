@@ -26,7 +26,7 @@ function sortBy(tab, column) {
   go({ sort: `${down ? "-" : ""}${column.id}` });
 }
 
-// A click anywhere in a record's row opens it; the keyboard has the link in its first cell.
+// A click anywhere in a record's row opens it. Keyboards use the link in its first cell.
 function openRow(event) {
   const row = event.target.closest("tr");
   if (row && !event.target.closest("a") && !String(getSelection())) row.querySelector("a").click();

@@ -1,11 +1,11 @@
 "use strict";
-// The address after # says what is shown; every control changes that address, and show() draws it.
-// Text from the records becomes text nodes only: nothing here reads markup, and the page's policy forbids it.
+// The part of the address after # holds the state of the page. Controls change it, and show() draws it.
+// Text from the records becomes text nodes only. The page's security policy forbids markup from scripts.
 
 const parse = (id) => JSON.parse(document.getElementById(id).textContent);
 const board = parse("board");
 const DASH = "–";
-const PAGE = 100; // rows drawn at first, and with every "show more"
+const PAGE = 100; // rows per step of "show more"
 
 // ---- small tools
 
