@@ -9,13 +9,13 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from assay.formats.onnx.arguments import Operator
-from assay.formats.onnx.operators import OPERATORS
 
 
 @dataclass(frozen=True)
 class Step:
     """One node of the graph."""
 
+    operator: str  # name in the standard
     run: Operator
     attributes: Mapping[str, Any]
     inputs: tuple[str, ...]  # "" for an omitted one
@@ -35,7 +35,7 @@ class OnnxGraph(nn.Module):
     def __init__(self, steps: Sequence[Step], constants: Mapping[str, Tensor], source: str, result: str) -> None:
         super().__init__()
         self.steps, self.source, self.result = tuple(steps), source, result
-        self.is_quantized = any(step.run is OPERATORS["QuantizeLinear"] for step in self.steps)
+        self.is_quantized = any(step.operator == "QuantizeLinear" for step in self.steps)
         self.buffer_names = {name: f"constant_{number}" for number, name in enumerate(constants)}
         for name, value in constants.items():
             self.register_buffer(self.buffer_names[name], value)

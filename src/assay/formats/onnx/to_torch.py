@@ -97,7 +97,7 @@ def _step(node: onnx.NodeProto, opset: int, folder: Path) -> Step:
         attributes["value"] = _constant(attributes)
     while node.input and not node.input[-1]:
         node.input.pop()  # an input omitted at the end
-    return Step(OPERATORS[name], attributes, tuple(node.input), tuple(node.output), node.name or name)
+    return Step(name, OPERATORS[name], attributes, tuple(node.input), tuple(node.output), node.name or name)
 
 
 def _attribute_value(attribute: onnx.AttributeProto, folder: Path) -> Any:
