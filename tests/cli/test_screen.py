@@ -17,4 +17,7 @@ def test_log_gets_one_line_of_progress_a_minute(
     with screen.progress("starting") as step:
         for number in range(1, 5):
             step(f"step {number}", number / 4)
-    assert capsys.readouterr().err == "50% after 1 min, about 1 min left: step 2\n100% after 2 min, about 0 min left: step 4\n"
+    assert (
+        capsys.readouterr().err
+        == "50% after 1 min, about 1 min left: step 2\n100% after 2 min, about 0 min left: step 4\n"
+    )
