@@ -1,11 +1,12 @@
 """Write docs/results.md from benchmarks/results.
 
-python benchmarks/run.py results_page
+python benchmarks/run.py results_page [FILE]
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -348,16 +349,16 @@ def section(heading: str, matrices: dict[str, Found]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Write docs/results.md."""
+def main(page: Path) -> None:
+    """Write ``page``."""
     matrices = {name: found(path) for name in MATRICES if (path := PLACE / f"{name}.jsonl").exists()}
     lines = [HEADER.read_text()]
     for heading in SECTIONS:
         lines += section(heading, matrices)
         if heading == "Attacks on encoders":
             lines += passed_on_table(matrices)
-    DETAILS.write_text("\n".join(lines).rstrip() + "\n")
+    page.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DETAILS)
