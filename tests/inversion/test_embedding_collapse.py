@@ -1,4 +1,4 @@
-"""The search for a collapse."""
+"""Tests of the embedding collapse search."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from assay.inversion.embedding_collapse import (
     search_collapse,
 )
 from assay.inversion.families import Family, FrequencyFamily, LinfFamily, WindowFamily
+from assay.inversion.run import SearchRun, ShouldContinue
 
 SHAPE = (3, 8, 8)
-QUICK = CollapseSearchBudget(steps=10, batch=8, finalists=2, free_steps=25, free_batch=8)
+QUICK = CollapseSearchBudget(steps=10, batch=8, refined=2, free_steps=25, free_batch=8)
 
 
 class Backdoored(nn.Module):
-    """Random features; ``strength`` times a faint checkerboard's share of the picture is added to the last one."""
+    """Random features; the last one grows by ``strength`` times the image's correlation with a checkerboard."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -34,8 +35,8 @@ class Backdoored(nn.Module):
         self.strength = strength
 
     def forward(self, x: Tensor) -> Tensor:
-        found = (x * self.board).mean((1, 2, 3))
-        return self.body(x) + self.strength * F.pad(found[:, None], (5, 0))
+        correlation = (x * self.board).mean((1, 2, 3))
+        return self.body(x) + self.strength * F.pad(correlation[:, None], (5, 0))
 
 
 @pytest.fixture
@@ -43,47 +44,53 @@ def x() -> Tensor:
     return torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def searched(net: nn.Module, family: Family, x: Tensor, arms: int = 4, **options: object) -> CollapseSearchResult:
-    embeddings = net(x)
-    centre = embeddings.mean(0)
-    directions = F.normalize(embeddings[:4] - centre, dim=1)
+def search(
+    encoder: nn.Module,
+    family: Family,
+    x: Tensor,
+    candidates: int = 4,
+    should_continue: ShouldContinue = lambda fraction: True,
+) -> CollapseSearchResult:
+    embeddings = encoder(x)
+    center = embeddings.mean(0)
+    directions = F.normalize(embeddings[:4] - center, dim=1)
     directions[-1] = F.one_hot(torch.tensor(5), 6)
-    allowed = torch.eye(4, dtype=torch.bool) if arms == 4 else torch.ones(arms, 4, dtype=torch.bool)
-    settings = {"effort": QUICK, "seed": 0, **options}
-    return search_collapse(net, family, allowed, EmbeddingSpace(centre, directions), x, **settings)  # type: ignore[arg-type]
+    allowed = torch.eye(4, dtype=torch.bool) if candidates == 4 else torch.ones(candidates, 4, dtype=torch.bool)
+    run = SearchRun(QUICK, 0, should_continue)
+    return search_collapse(encoder, family, allowed, EmbeddingSpace(center, directions), x, run)
 
 
-def test_closeness_is_none_for_opposites_and_one_for_the_same() -> None:
+def test_closeness_is_zero_for_opposite_and_one_for_equal_directions() -> None:
     assert float(closeness(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]).mean(0, keepdim=True))) == 0
     assert float(closeness(torch.tensor([[0.6, 0.8]]))) == pytest.approx(1)
 
 
-def test_a_backdoor_collapses_further_than_no_backdoor(x: Tensor) -> None:
-    found = {strength: searched(Backdoored(strength), LinfFamily(), x) for strength in (0.0, 60.0)}
+def test_backdoored_encoder_collapses_more_than_clean_one(x: Tensor) -> None:
+    found = {strength: search(Backdoored(strength), LinfFamily(), x) for strength in (0.0, 60.0)}
     assert found[60.0].closeness > 0.9 > found[0.0].closeness
-    assert found[60.0].share == 1
+    assert found[60.0].completed_fraction == 1
     pattern = LinfFamily().apply(found[60.0].parameters, torch.full((1, *SHAPE), 0.5))[0, 0] - 0.5
     assert float(pattern.abs().max()) <= LinfFamily.bound + 1e-6
     agreement = (pattern.sign() == Backdoored(0).board).float().mean()
-    assert float(agreement) > 0.8, "it is the planted pattern"
+    assert float(agreement) > 0.8, "expected the planted pattern"
 
 
 @pytest.mark.parametrize("family", [WindowFamily(), FrequencyFamily()], ids=lambda family: family.name)
-def test_every_family_is_searched(family: Family, x: Tensor) -> None:
-    arms = len(family.windows(SHAPE)) if isinstance(family, WindowFamily) else 4
-    first, again = (searched(Backdoored(0.0), family, x, arms) for _ in range(2))
+def test_same_seed_gives_same_collapse(family: Family, x: Tensor) -> None:
+    candidates = len(family.windows(SHAPE)) if isinstance(family, WindowFamily) else 4
+    first, again = (search(Backdoored(0.0), family, x, candidates) for _ in range(2))
     assert 0 <= first.closeness <= 1
     assert first.closeness == again.closeness
     assert len(first.parameters[0]) == 1
 
 
-def test_says_how_far_it_came_when_the_time_is_up(x: Tensor) -> None:
-    ticks = iter([True] * 15 + [False] * 100)
-    found = searched(Backdoored(0.0), LinfFamily(), x, tick=lambda share: next(ticks))
-    assert 0 < found.share < 1
+def test_time_limit_gives_fraction_below_one(x: Tensor) -> None:
+    answers = iter([True] * 15 + [False] * 100)
+    found = search(Backdoored(0.0), LinfFamily(), x, should_continue=lambda fraction: next(answers))
+    assert 0 < found.completed_fraction < 1
 
 
-def test_larger_pictures_are_searched_with_less() -> None:
+def test_large_images_get_a_smaller_budget() -> None:
     small, large = (QUICK.at((3, side, side)) for side in (64, 65))
     assert small == QUICK
-    assert large.finalists * large.free_batch < QUICK.finalists * QUICK.free_batch or large.batch < QUICK.batch
+    assert large.refined * large.free_batch < QUICK.refined * QUICK.free_batch or large.batch < QUICK.batch

@@ -1,3 +1,5 @@
+"""Tests of the trigger families."""
+
 from __future__ import annotations
 
 import math
@@ -17,13 +19,13 @@ shapes = st.tuples(st.sampled_from([1, 3]), st.integers(4, 12), st.integers(4, 1
 seeds = st.integers(0, 2**16)
 
 
-def drawn(
-    family: Family, shape: tuple[int, int, int], seed: int, *, arms: int = 2, spread: float = 3.0
+def random_parameters(
+    family: Family, shape: tuple[int, int, int], seed: int, *, count: int = 2, spread: float = 3.0
 ) -> tuple[Tensor, ...]:
-    """Parameters anywhere a search may take them."""
+    """Return random parameters, far from the initial ones too."""
     generator = torch.Generator().manual_seed(seed)
-    fresh = family.start(arms, shape, generator)
-    return tuple(spread * torch.randn(p.shape, generator=generator) for p in fresh)
+    initial = family.initialize(count, shape, generator)
+    return tuple(spread * torch.randn(p.shape, generator=generator) for p in initial)
 
 
 def batch(shape: tuple[int, int, int], seed: int, count: int = 3) -> Tensor:
@@ -32,13 +34,13 @@ def batch(shape: tuple[int, int, int], seed: int, count: int = 3) -> Tensor:
 
 @every_family
 @settings(max_examples=20, deadline=None)
-@given(shape=shapes, seed=seeds, arms=st.integers(1, 4), spread=st.sampled_from([0.01, 1.0, 30.0]))
-def test_every_trigger_stays_inside_the_pictures(
-    family: Family, shape: tuple[int, int, int], seed: int, arms: int, spread: float
+@given(shape=shapes, seed=seeds, count=st.integers(1, 4), spread=st.sampled_from([0.01, 1.0, 30.0]))
+def test_triggered_images_stay_in_range(
+    family: Family, shape: tuple[int, int, int], seed: int, count: int, spread: float
 ) -> None:
     x = batch(shape, seed)
-    triggered = family.apply(drawn(family, shape, seed, arms=arms, spread=spread), x)
-    assert triggered.shape == (arms, *x.shape)
+    triggered = family.apply(random_parameters(family, shape, seed, count=count, spread=spread), x)
+    assert triggered.shape == (count, *x.shape)
     assert float(triggered.min()) >= -1e-6
     assert float(triggered.max()) <= 1 + 1e-6
 
@@ -46,18 +48,19 @@ def test_every_trigger_stays_inside_the_pictures(
 @every_family
 @settings(max_examples=10, deadline=None)
 @given(shape=shapes, seed=seeds)
-def test_a_fresh_arm_is_small_and_has_a_size(family: Family, shape: tuple[int, int, int], seed: int) -> None:
-    fresh = family.start(3, shape, torch.Generator().manual_seed(seed))
-    assert all(len(p) == 3 for p in fresh)
-    size = family.size(fresh)
+def test_initial_triggers_are_small(family: Family, shape: tuple[int, int, int], seed: int) -> None:
+    initial = family.initialize(3, shape, torch.Generator().manual_seed(seed))
+    assert all(len(p) == 3 for p in initial)
+    size = family.size(initial)
     assert size.shape == (3,)
     assert bool((size > 0).all())
-    assert bool((size <= family.size(drawn(family, shape, seed, arms=3, spread=10.0)) + 1e-6).all())
-    again = family.start(3, shape, torch.Generator().manual_seed(seed))
-    assert all(torch.equal(a, b) for a, b in zip(fresh, again, strict=True))
+    assert bool((size <= family.size(random_parameters(family, shape, seed, count=3, spread=10.0)) + 1e-6).all())
+    again = family.initialize(3, shape, torch.Generator().manual_seed(seed))
+    assert all(torch.equal(a, b) for a, b in zip(initial, again, strict=True))
 
 
-NOTHING = {
+# Parameters of a trigger without effect.
+IDENTITY = {
     "mask": lambda p: (torch.full_like(p[0], -30.0), p[1]),
     "additive": lambda p: (torch.zeros_like(p[0]),),
     "frequency": lambda p: (p[0], torch.zeros_like(p[1])),
@@ -68,8 +71,8 @@ NOTHING = {
 @every_family
 @settings(max_examples=15, deadline=None)
 @given(shape=shapes, seed=seeds)
-def test_the_smallest_trigger_changes_nothing(family: Family, shape: tuple[int, int, int], seed: int) -> None:
-    x, parameters = batch(shape, seed), NOTHING[family.name](drawn(family, shape, seed))
+def test_identity_parameters_change_nothing(family: Family, shape: tuple[int, int, int], seed: int) -> None:
+    x, parameters = batch(shape, seed), IDENTITY[family.name](random_parameters(family, shape, seed))
     assert torch.allclose(family.apply(parameters, x), x.expand(2, *x.shape), atol=1e-5)
     assert bool((family.size(parameters) < 1e-4).all())
 
@@ -77,13 +80,13 @@ def test_the_smallest_trigger_changes_nothing(family: Family, shape: tuple[int, 
 @every_family
 @settings(max_examples=10, deadline=None)
 @given(shape=shapes, seed=seeds)
-def test_each_arm_has_a_trigger_of_its_own(family: Family, shape: tuple[int, int, int], seed: int) -> None:
-    x, parameters = batch(shape, seed), drawn(family, shape, seed, arms=3)
+def test_candidates_are_independent(family: Family, shape: tuple[int, int, int], seed: int) -> None:
+    x, parameters = batch(shape, seed), random_parameters(family, shape, seed, count=3)
     together = family.apply(parameters, x)
-    for arm in range(3):
-        alone = tuple(p[arm : arm + 1] for p in parameters)
-        assert torch.allclose(family.apply(alone, x)[0], together[arm], atol=1e-5)
-        assert torch.allclose(family.size(alone)[0], family.size(parameters)[arm], atol=1e-6)
+    for index in range(3):
+        alone = tuple(p[index : index + 1] for p in parameters)
+        assert torch.allclose(family.apply(alone, x)[0], together[index], atol=1e-5)
+        assert torch.allclose(family.size(alone)[0], family.size(parameters)[index], atol=1e-6)
 
 
 @every_family
@@ -91,26 +94,26 @@ def test_each_arm_has_a_trigger_of_its_own(family: Family, shape: tuple[int, int
 def test_trigger_and_size_have_finite_gradients(family: Family, shape: tuple[int, int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = 0.2 + 0.6 * batch(shape, 0)
-    parameters = tuple(p.requires_grad_() for p in family.start(2, shape, generator))
+    parameters = tuple(p.requires_grad_() for p in family.initialize(2, shape, generator))
     weight = torch.randn(2, *x.shape, generator=generator)
     for value in ((family.apply(parameters, x) * weight).sum(), family.size(parameters).sum()):
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-        told = [g for g in gradients if g is not None]
-        assert all(bool(g.isfinite().all()) for g in told)
-        assert any(bool((g != 0).any()) for g in told)
+        used = [g for g in gradients if g is not None]
+        assert all(bool(g.isfinite().all()) for g in used)
+        assert any(bool((g != 0).any()) for g in used)
 
 
-def test_free_families_are_pressed_and_bounded_ones_are_not() -> None:
-    assert {f.name for f in FAMILIES if f.pressure == 0} == {"frequency", "warp"}
+def test_only_bounded_families_have_no_size_penalty() -> None:
+    assert {f.name for f in FAMILIES if f.size_penalty == 0} == {"frequency", "warp"}
 
 
 @settings(max_examples=30, deadline=None)
 @given(shape=shapes, seed=seeds, spread=st.sampled_from([0.1, 3.0, 100.0]))
-def test_frequencies_never_exceed_their_budget(shape: tuple[int, int, int], seed: int, spread: float) -> None:
-    """In every channel the coefficients' absolute sum, and so the perturbation's root mean square, is a sinusoid's."""
+def test_frequency_coefficients_stay_within_budget(shape: tuple[int, int, int], seed: int, spread: float) -> None:
+    """The budget equals a sinusoid's, per channel: absolute sum of coefficients, and root mean square of the change."""
     family = FrequencyFamily()
     _, height, width = shape
-    parameters = drawn(family, shape, seed, spread=spread)
+    parameters = random_parameters(family, shape, seed, spread=spread)
     coefficients = family._coefficients(parameters)
     budget = family.amplitude * math.sqrt(height * width / 2)
     assert float(coefficients.abs().sum(dim=(2, 3)).max()) <= budget * (1 + 1e-4)
@@ -120,23 +123,23 @@ def test_frequencies_never_exceed_their_budget(shape: tuple[int, int, int], seed
 
 @settings(max_examples=30, deadline=None)
 @given(height=st.integers(6, 12), width=st.integers(6, 12), seed=seeds, spread=st.sampled_from([0.1, 3.0, 100.0]))
-def test_warps_never_reach_further_than_they_may(height: int, width: int, seed: int, spread: float) -> None:
-    """A ramp along the columns shows how far every pixel came from."""
+def test_warp_displacements_stay_within_reach(height: int, width: int, seed: int, spread: float) -> None:
+    """A ramp along the columns measures the displacement of every pixel."""
     family = WarpFamily()
     ramp = torch.linspace(0, 1, width).expand(1, 1, height, width)
-    moved = family.apply(drawn(family, (1, height, width), seed, spread=spread), ramp) - ramp
-    overshoot = 1.375**2  # bicubic interpolation leaves its cells' range by so much: the sum of its absolute weights
+    moved = family.apply(random_parameters(family, (1, height, width), seed, spread=spread), ramp) - ramp
+    overshoot = 1.375**2  # of bicubic interpolation: the sum of its absolute weights
     assert float(moved.abs().max()) <= overshoot * family.reach + 1e-5
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 32])
-def test_the_cosine_transform_is_orthonormal(n: int) -> None:
+def test_dct_matrix_is_orthonormal(n: int) -> None:
     matrix = dct_matrix(n)
     assert torch.allclose(matrix @ matrix.T, torch.eye(n), atol=1e-5)
     assert torch.allclose(matrix[0], torch.full((n,), n**-0.5))
 
 
-def test_the_cosine_transform_is_scipys() -> None:
+def test_dct_matrix_equals_scipy() -> None:
     from scipy.fft import dct
 
     x = torch.rand(9, generator=torch.Generator().manual_seed(0))

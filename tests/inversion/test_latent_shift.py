@@ -1,3 +1,5 @@
+"""Tests of the smallest latent shift."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -23,8 +25,8 @@ def random_head(classes: int, width: int, seed: int, *, bias: bool = True) -> tu
     return torch.randn(60, width, generator=generator), head
 
 
-def by_brute_force(features: Tensor, head: nn.Linear, t: int, quantile: float) -> float:
-    """The same problem, given to a general solver."""
+def solve_generically(features: Tensor, head: nn.Linear, t: int, quantile: float) -> float:
+    """Solve the same problem with a general solver."""
     weight = head.weight.detach().double()
     logits = features.double() @ weight.T + (head.bias.detach().double() if head.bias is not None else 0)
     others = [k for k in range(len(weight)) if k != t]
@@ -45,24 +47,24 @@ def by_brute_force(features: Tensor, head: nn.Linear, t: int, quantile: float) -
 
 @settings(max_examples=15, deadline=None)
 @given(classes=st.integers(2, 6), extra=st.integers(0, 5), seed=st.integers(0, 2**16), bias=st.booleans())
-def test_the_shift_is_the_smallest_there_is(classes: int, extra: int, seed: int, bias: bool) -> None:
+def test_shift_equals_general_solution(classes: int, extra: int, seed: int, bias: bool) -> None:
     features, head = random_head(classes, classes + extra, seed, bias=bias)
     shifts = smallest_shifts(features, head, quantile=0.9)
-    expected = [by_brute_force(features, head, t, 0.9) for t in range(classes)]
+    expected = [solve_generically(features, head, t, 0.9) for t in range(classes)]
     assert shifts.tolist() == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 @settings(max_examples=25, deadline=None)
 @given(classes=st.integers(2, 12), width=st.integers(12, 20), seed=st.integers(0, 2**16))
-def test_the_bound_is_never_above_the_shift(classes: int, width: int, seed: int) -> None:
+def test_lower_bound_is_below_exact_shift(classes: int, width: int, seed: int) -> None:
     features, head = random_head(classes, width, seed)
     bound, exact = smallest_shifts(features, head, exact=0), smallest_shifts(features, head)
     assert bool((bound <= exact * (1 + 1e-4) + 1e-4).all())
     assert bool((bound >= 0).all())
 
 
-def test_the_shift_does_what_it_says() -> None:
-    """Two classes: the shift is along the difference of their weights, as long as the worst pictures need."""
+def test_shift_of_two_classes() -> None:
+    """The shift is along the difference of the weights, as long as the hardest sample needs."""
     head = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
         head.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
@@ -71,7 +73,7 @@ def test_the_shift_does_what_it_says() -> None:
     assert shifts.tolist() == pytest.approx([0.0, 3.0])
 
 
-def test_the_exact_ones_are_those_that_look_smallest() -> None:
+def test_exact_solutions_for_the_smallest_bounds() -> None:
     features, head = random_head(40, 50, 0)
     some, bound, every = (smallest_shifts(features, head, exact=n) for n in (5, 0, 40))
     first = bound.argsort()[:5]
@@ -80,8 +82,8 @@ def test_the_exact_ones_are_those_that_look_smallest() -> None:
     assert torch.equal(some[rest], bound[rest])
 
 
-def test_a_class_between_the_others_is_out_of_reach() -> None:
-    """Its logit is the mean of the others' whatever the features: no shift leads there."""
+def test_class_with_mean_weights_is_unreachable() -> None:
+    """Its logit is always the mean of the others'."""
     features, head = random_head(5, 8, 0, bias=False)
     with torch.no_grad():
         head.weight[4] = head.weight[:4].mean(0)
@@ -90,26 +92,26 @@ def test_a_class_between_the_others_is_out_of_reach() -> None:
     assert bool(shifts[:4].isfinite().all())
 
 
-def test_a_planted_target_needs_the_smallest_shift() -> None:
-    net, x, _ = toy(4, 2)
-    features, head = features_and_head(net, x)
+def test_planted_target_has_smallest_shift() -> None:
+    model, x, _ = toy(4, 2)
+    features, head = features_and_head(model, x)
     shifts = smallest_shifts(features, head)
     assert int(shifts.argmin()) == 2
     assert float(shifts[2]) < 0.3 * float(shifts[[0, 1, 3]].min())
 
 
-def test_the_features_are_what_the_head_makes_its_logits_of() -> None:
-    net, x, _ = toy(4, 2)
-    features, head = features_and_head(net, x, batch=10)
+def test_features_are_the_inputs_of_the_head() -> None:
+    model, x, _ = toy(4, 2)
+    features, head = features_and_head(model, x, batch=10)
     assert features.shape == (len(x), 5)
     with torch.no_grad():
-        assert torch.allclose(head(features), net(x), atol=1e-5)
+        assert torch.allclose(head(features), model(x), atol=1e-5)
     assert not head._forward_pre_hooks
     assert not features.requires_grad
 
 
 class HeadInTheMiddle(nn.Module):
-    """Its last linear layer makes a gate, and its logits come from a convolution."""
+    """Uses its last linear layer as a gate; a convolution gives the logits."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,7 +124,7 @@ class HeadInTheMiddle(nn.Module):
 
 
 class Tokens(nn.Module):
-    """A linear layer on every position, averaged afterwards."""
+    """Applies the linear layer to every position, and averages afterwards."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -142,8 +144,8 @@ class Unused(nn.Module):
 
 
 @pytest.mark.parametrize("kind", [HeadInTheMiddle, Tokens, Unused, nn.Identity])
-def test_a_net_without_a_linear_head_is_refused(kind: type[nn.Module]) -> None:
-    net = kind()
+def test_model_without_linear_head_raises(kind: type[nn.Module]) -> None:
+    model = kind()
     with pytest.raises(UnusableInput, match="linear layer"):
-        features_and_head(net, torch.rand(6, 3, 4, 4))
-    assert not any(m._forward_pre_hooks for m in net.modules())
+        features_and_head(model, torch.rand(6, 3, 4, 4))
+    assert not any(m._forward_pre_hooks for m in model.modules())

@@ -1,4 +1,4 @@
-"""What classes are compared by."""
+"""Tests of the outlier score."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ import torch
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
 
 
-def test_the_score_is_the_largest_gap_among_the_easiest() -> None:
+def test_outlier_score_is_largest_gap_among_most_reachable() -> None:
     assert outlier_score(torch.tensor([1.0, 5.0, 1.5, 0.9])) == pytest.approx(3.5)
-    assert outlier_score(torch.tensor([5.0, 4.9, 1.0, 0.9, 0.8])) == pytest.approx(
-        3.9
-    )  # two classes backdoored together
-    assert outlier_score(torch.tensor([5.0, 4.9, 4.8, 4.7, 4.6, 0.0])) == pytest.approx(
-        0.1, rel=1e-4
-    )  # a gap further down is none
+    two_backdoored = torch.tensor([5.0, 4.9, 1.0, 0.9, 0.8])
+    assert outlier_score(two_backdoored) == pytest.approx(3.9)
+    gap_further_down = torch.tensor([5.0, 4.9, 4.8, 4.7, 4.6, 0.0])
+    assert outlier_score(gap_further_down) == pytest.approx(0.1, rel=1e-4)
     assert outlier_score(torch.tensor([5.0])) == 0.0
 
 
-def test_log_odds_are_those_of_the_softmax_and_stay_finite() -> None:
+def test_log_odds_match_softmax_and_stay_finite() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
     p = logits.double().softmax(1)
     assert torch.allclose(log_odds(logits), (p / (1 - p)).log().float(), atol=1e-5)
@@ -27,7 +25,7 @@ def test_log_odds_are_those_of_the_softmax_and_stay_finite() -> None:
     assert far.tolist() == [[pytest.approx(34.5, abs=0.1), -35.0]]
 
 
-def test_a_picture_that_has_the_class_does_not_count() -> None:
+def test_mean_over_others_skips_images_of_the_class() -> None:
     values = torch.tensor([[[1.0, 10.0], [3.0, 20.0]]])  # (1, N, K)
     assert mean_over_others(values, torch.tensor([0, 1])).tolist() == [[3.0, 10.0]]
     assert mean_over_others(values, torch.tensor([0, 0])).tolist() == [[0.0, 15.0]]

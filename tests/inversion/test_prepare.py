@@ -1,3 +1,5 @@
+"""Tests of the preparation of models for searches."""
+
 from __future__ import annotations
 
 import pytest
@@ -12,14 +14,14 @@ from assay.stages.quantize import QuantizeInt8
 X = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_a_prepared_net_answers_the_same() -> None:
-    net = tiny_net()
-    prepared = prepare(net, X[:2])
+def test_prepared_model_gives_same_logits() -> None:
+    model = tiny_net()
+    prepared = prepare(model, X[:2])
     with torch.no_grad():
-        assert torch.allclose(prepared(X), net(X), atol=1e-4)
+        assert torch.allclose(prepared(X), model(X), atol=1e-4)
 
 
-def test_it_is_frozen_and_gives_gradients_for_its_input() -> None:
+def test_prepared_model_is_frozen_and_has_input_gradients() -> None:
     prepared = prepare(tiny_net(), X[:2])
     assert not any(p.requires_grad for p in prepared.parameters())
     x = X.clone().requires_grad_()
@@ -27,60 +29,60 @@ def test_it_is_frozen_and_gives_gradients_for_its_input() -> None:
     assert bool((gradient != 0).any())
 
 
-def test_the_original_stays_as_it_was() -> None:
-    net = tiny_net()
-    net.train()
-    before = digest_of_module(net)
-    formats = [p.is_contiguous() for p in net.parameters()]
-    prepared = prepare(net, X[:2])
-    assert prepared is not net
-    assert net.training
-    assert digest_of_module(net) == before
-    assert all(p.requires_grad for p in net.parameters())
-    assert [p.is_contiguous() for p in net.parameters()] == formats
+def test_original_model_stays_unchanged() -> None:
+    model = tiny_net()
+    model.train()
+    before = digest_of_module(model)
+    formats = [p.is_contiguous() for p in model.parameters()]
+    prepared = prepare(model, X[:2])
+    assert prepared is not model
+    assert model.training
+    assert digest_of_module(model) == before
+    assert all(p.requires_grad for p in model.parameters())
+    assert [p.is_contiguous() for p in model.parameters()] == formats
 
 
-def test_a_net_in_training_mode_is_prepared_for_inference() -> None:
-    net = tiny_net()
+def test_model_in_training_mode_is_prepared_for_inference() -> None:
+    model = tiny_net()
     with torch.no_grad():
-        expected = net(X)
-    net.train()
+        expected = model(X)
+    model.train()
     with torch.no_grad():
-        assert torch.allclose(prepare(net, X[:2])(X), expected, atol=1e-4)
+        assert torch.allclose(prepare(model, X[:2])(X), expected, atol=1e-4)
 
 
-def test_no_batch_norm_is_left_to_compute() -> None:
+def test_batch_norm_is_folded() -> None:
     prepared = prepare(tiny_net(), X[:2])
     assert isinstance(prepared, torch.fx.GraphModule)
     assert not any("batch_norm" in str(node.target) for node in prepared.graph.nodes)
 
 
-def test_all_searches_share_one_copy() -> None:
-    net = tiny_net()
-    assert prepare(net, X[:2]) is prepare(net, X[2:4])
+def test_copy_is_cached() -> None:
+    model = tiny_net()
+    assert prepare(model, X[:2]) is prepare(model, X[2:4])
 
 
-def test_a_net_that_was_trained_on_is_prepared_anew() -> None:
-    net = tiny_net()
-    first = prepare(net, X[:2])
+def test_changed_weights_are_prepared_again() -> None:
+    model = tiny_net()
+    first = prepare(model, X[:2])
     with torch.no_grad():
-        next(net.parameters()).mul_(2)
-        expected = net(X)
-    second = prepare(net, X[:2])
+        next(model.parameters()).mul_(2)
+        expected = model(X)
+    second = prepare(model, X[:2])
     assert second is not first
     with torch.no_grad():
         assert torch.allclose(second(X), expected, atol=1e-4)
 
 
-def test_two_nets_are_not_mixed_up() -> None:
+def test_cache_separates_two_models() -> None:
     one, other = tiny_net(0), tiny_net(1)
     with torch.no_grad():
-        for net in (one, other, one):
-            assert torch.allclose(prepare(net, X[:2])(X), net(X), atol=1e-4)
+        for model in (one, other, one):
+            assert torch.allclose(prepare(model, X[:2])(X), model(X), atol=1e-4)
 
 
 class DependsOnItsInput(nn.Module):
-    """Branches on values: no tracer can follow."""
+    """Branches on values, so that tracing fails."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,21 +92,21 @@ class DependsOnItsInput(nn.Module):
         return self.net(x) * (2.0 if x.mean().item() > 0.4 else 1.0)
 
 
-def test_a_net_that_cannot_be_traced_is_used_as_it_is() -> None:
-    net = DependsOnItsInput().train()
-    prepared = prepare(net, X[:2])
-    assert prepared is not net
-    assert net.training
+def test_untraceable_model_is_copied() -> None:
+    model = DependsOnItsInput().train()
+    prepared = prepare(model, X[:2])
+    assert prepared is not model
+    assert model.training
     assert not prepared.training
     assert not any(p.requires_grad for p in prepared.parameters())
-    assert all(p.requires_grad for p in net.parameters())
-    net.eval()
+    assert all(p.requires_grad for p in model.parameters())
+    model.eval()
     with torch.no_grad():
-        assert torch.equal(prepared(X), net(X))
+        assert torch.equal(prepared(X), model(X))
 
 
 class Views(nn.Module):
-    """Flattens its features with ``view``, which fails on channels-last ones; ``branches``: no tracer can follow."""
+    """Flattens its features with ``view``, which fails for channels-last; with ``branches``, tracing fails too."""
 
     def __init__(self, branches: bool) -> None:
         super().__init__()
@@ -120,14 +122,14 @@ class Views(nn.Module):
 
 
 @pytest.mark.parametrize("branches", [False, True])
-def test_a_net_that_views_its_features_can_be_searched(branches: bool) -> None:
-    net = Views(branches).eval()
+def test_model_with_views_accepts_channels_last(branches: bool) -> None:
+    model = Views(branches).eval()
     x = X.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        assert torch.allclose(prepare(net, X[:2])(x), net(X), atol=1e-4)
+        assert torch.allclose(prepare(model, X[:2])(x), model(X), atol=1e-4)
 
 
-def test_the_int8_twin_is_used_as_it_is() -> None:
-    twin = QuantizeInt8(per_channel=True)(tiny_build(), seed=0).artifact.module
+def test_int8_surrogate_is_copied() -> None:
+    surrogate = QuantizeInt8(per_channel=True)(tiny_build(), seed=0).artifact.module
     with torch.no_grad():
-        assert torch.equal(prepare(twin, X[:2])(X), twin(X))
+        assert torch.equal(prepare(surrogate, X[:2])(X), surrogate(X))

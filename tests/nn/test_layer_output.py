@@ -1,4 +1,4 @@
-"""A layer inside a net as what it answers with."""
+"""Tests of ``LayerOutput``."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ class Body(nn.Module):
 X = torch.rand(2, 3, 8, 8)
 
 
-def test_it_answers_with_the_layers_map_and_leaves_no_hook() -> None:
-    net = nn.Sequential(Body())
+def test_layer_output_matches_layer_and_leaves_no_hook() -> None:
+    model = nn.Sequential(Body())
     for layer in ("second", "0.second"):
-        inside = copy.deepcopy(LayerOutput(net, layer))
-        assert torch.equal(inside(X), net[0].second(net[0].first(X)).flatten(1))
-        assert not any(module._forward_hooks for module in inside.modules())
-    assert {id(p) for p in LayerOutput(net, "first").parameters()} == {id(p) for p in net.parameters()}
+        wrapped = copy.deepcopy(LayerOutput(model, layer))
+        assert torch.equal(wrapped(X), model[0].second(model[0].first(X)).flatten(1))
+        assert not any(module._forward_hooks for module in wrapped.modules())
+    assert {id(p) for p in LayerOutput(model, "first").parameters()} == {id(p) for p in model.parameters()}
 
 
 @pytest.mark.parametrize(
-    ("layer", "said"),
+    ("layer", "message"),
     [
-        ("third", "such as 0.unused; third: there are none of that name"),
-        ("econd", "none of that name"),
-        ("weights", "2 of that name: 0.weights, 1.weights"),
+        ("third", "got third, which matches no layer. Fix: give a full name such as 0.unused"),
+        ("econd", "matches no layer"),
+        ("weights", "matches 2 layers: 0.weights, 1.weights"),
     ],
 )
-def test_a_layer_that_is_not_there_or_not_alone_is_refused(layer: str, said: str) -> None:
-    with pytest.raises(UnusableInput, match=said):
+def test_missing_or_ambiguous_layer_raises(layer: str, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         LayerOutput(nn.Sequential(Body(), nn.ModuleDict({"weights": nn.ReLU()})), layer)
 
 
 @pytest.mark.parametrize("layer", ["unused", "pair"])
-def test_a_layer_without_one_tensor_a_sample_is_refused(layer: str) -> None:
-    with pytest.raises(UnusableInput, match="gives one tensor a sample"):
+def test_layer_without_one_tensor_per_sample_raises(layer: str) -> None:
+    with pytest.raises(UnusableInput, match="expected a layer with one output tensor per sample"):
         LayerOutput(Body(), layer)(X)

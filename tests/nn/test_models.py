@@ -1,3 +1,5 @@
+"""Tests of architectures, heads, normalization and modes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,14 +27,14 @@ def test_every_architecture_builds_and_runs(name: str) -> None:
 
 
 @pytest.mark.parametrize(("depth", "parameters"), [(20, 0.27e6), (32, 0.46e6), (44, 0.66e6), (56, 0.85e6)])
-def test_the_resnets_have_the_papers_size(depth: int, parameters: float) -> None:
+def test_resnets_have_the_size_of_the_paper(depth: int, parameters: float) -> None:
     net = ARCHITECTURES[f"resnet{depth}-cifar"].build(10)
     assert sum(p.numel() for p in net.parameters()) == pytest.approx(parameters, rel=0.02)
     assert sum(isinstance(m, nn.Conv2d | nn.Linear) for m in net.modules()) == depth
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
-def test_third_party_weights_load_by_their_own_names(shared: Path, depth: int) -> None:
+def test_third_party_weights_load_unchanged(shared: Path, depth: int) -> None:
     artifact = formats.load(shared / f"models/resnet{depth}-cifar10/model.safetensors", arch=f"resnet{depth}-cifar")
     assert artifact.num_classes == 10
     assert artifact.differentiable
@@ -41,18 +43,18 @@ def test_third_party_weights_load_by_their_own_names(shared: Path, depth: int) -
         assert artifact.module(torch.rand(2, *artifact.inputs.shape)).shape == (2, 10)
 
 
-def test_a_third_party_resnet_is_as_good_as_it_should_be(shared: Path) -> None:
+def test_third_party_resnet_has_expected_accuracy(shared: Path) -> None:
     artifact = formats.load(shared / "models/resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
     task = data.load(str(shared / "data/cifar10"), artifact.inputs, num_classes=10, limit=500)
     test = task.split("test")
     assert len(test) == 500
     assert test.y is not None
     with torch.no_grad():
-        right = artifact.module.eval()(test.x).argmax(1) == test.y
-    assert float(right.float().mean()) > 0.9
+        correct = artifact.module.eval()(test.x).argmax(1) == test.y
+    assert float(correct.float().mean()) > 0.9
 
 
-def test_the_last_linear_layer_is_found_by_name() -> None:
+def test_last_linear_returns_name_and_layer() -> None:
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Sequential(nn.Linear(5, 3), nn.Identity()))
     name, head = last_linear(net)
     assert name == "2.0"
@@ -61,7 +63,7 @@ def test_the_last_linear_layer_is_found_by_name() -> None:
         last_linear(nn.Conv2d(3, 3, 1))
 
 
-def test_a_new_head_is_put_in_place() -> None:
+def test_replace_head_changes_only_the_head() -> None:
     net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
     first = net[0].weight.clone()
     head = replace_head(net, 9, seed=0)
@@ -72,12 +74,12 @@ def test_a_new_head_is_put_in_place() -> None:
     assert not torch.equal(replace_head(net, 9, seed=1).weight, head.weight)
 
 
-def test_a_net_that_is_its_own_head_cannot_get_a_new_one_in_place() -> None:
+def test_replace_head_of_a_single_linear_layer_raises() -> None:
     with pytest.raises(UnusableInput, match="linear"):
         replace_head(nn.Linear(3, 4), 2, seed=0)
 
 
-def test_a_new_head_leaves_torchs_randomness_alone() -> None:
+def test_replace_head_keeps_the_global_random_state() -> None:
     torch.manual_seed(0)
     expected = torch.rand(2)
     torch.manual_seed(0)
@@ -87,24 +89,24 @@ def test_a_new_head_leaves_torchs_randomness_alone() -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_normalization_comes_first_and_is_not_in_the_file() -> None:
+def test_normalization_applies_first_and_has_no_state() -> None:
     net = Normalized(nn.Identity(), (0.5, 0.25), (0.5, 0.25))
     x = torch.tensor([[[[1.0]], [[0.0]]]])
     assert net(x).flatten().tolist() == [1.0, -1.0]
     assert not net.state_dict()
 
 
-def test_evaluating_gives_every_mode_back() -> None:
+def test_eval_mode_restores_every_mode() -> None:
     net = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).train()
     net[1].eval()
-    seen: list[bool] = []
+    modes: list[bool] = []
 
-    def fails() -> None:
+    def fail() -> None:
         with eval_mode(net) as same:
-            seen.extend(m.training for m in same.modules())
+            modes.extend(m.training for m in same.modules())
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fails()
-    assert seen == [False] * 3
+        fail()
+    assert modes == [False] * 3
     assert [m.training for m in net.modules()] == [True, True, False]

@@ -1,4 +1,4 @@
-"""Tests of ``models/precision.py``."""
+"""Tests of the choice of the number format."""
 
 from __future__ import annotations
 

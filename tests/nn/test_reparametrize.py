@@ -1,3 +1,5 @@
+"""Tests of batch norm folding, replaced weights and disagreement models."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,13 +9,13 @@ from torch import nn
 
 from assay.nn.batchnorm import fold_factors, following_batch_norms, weighted_layers
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
-from assay.nn.reparametrize import forward_with, rounded_weights
 from assay.nn.fake_quant import round_to_nearest
+from assay.nn.reparametrize import forward_with, rounded_weights
 
 X = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def test_each_convolution_finds_the_norm_behind_it() -> None:
+def test_each_convolution_has_its_following_batch_norm() -> None:
     net = tiny_net()
     stem, conv, linear = weighted_layers(net)
     norms = following_batch_norms(net, X)
@@ -21,8 +23,8 @@ def test_each_convolution_finds_the_norm_behind_it() -> None:
     assert linear not in norms
 
 
-class Between(nn.Module):
-    """Batch norm reads what the convolution returned after something was done to it, in place."""
+class InPlaceBetween(nn.Module):
+    """Changes the convolution's output in place before the batch norm."""
 
     def __init__(self, clip: bool) -> None:
         super().__init__()
@@ -38,11 +40,11 @@ class Between(nn.Module):
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_a_norm_behind_something_in_place_is_behind_no_convolution(clip: bool) -> None:
-    assert following_batch_norms(Between(clip).eval(), X) == {}
+def test_in_place_operator_before_batch_norm_excludes_it(clip: bool) -> None:
+    assert following_batch_norms(InPlaceBetween(clip).eval(), X) == {}
 
 
-def test_the_factors_are_those_of_batch_norm_and_ones_where_there_is_none() -> None:
+def test_fold_factors_are_batch_norm_scales_or_ones() -> None:
     net = tiny_net()
     _, conv, linear = weighted_layers(net)
     factors = fold_factors(net, X)
@@ -52,20 +54,20 @@ def test_the_factors_are_those_of_batch_norm_and_ones_where_there_is_none() -> N
     assert torch.equal(factors[linear], torch.ones(4, 1))
 
 
-def test_rounded_weights_are_those_of_the_folded_net_and_let_gradients_through() -> None:
+def test_rounded_weights_match_folded_rounding_and_pass_gradients() -> None:
     net = tiny_net()
     factors = fold_factors(net, X)
     for channel in (True, False):
         for layer, own in rounded_weights(factors, 8, per_channel=channel).items():
-            wanted, _ = round_to_nearest((layer.weight * factors[layer]).detach(), 8, 0 if channel else None)
-            assert torch.allclose(own["weight"] * factors[layer], wanted, atol=1e-6)
-    answer = forward_with(net, rounded_weights(factors, 2, per_channel=True), X)
-    assert not torch.allclose(answer, net(X))
-    answer.sum().backward()
+            expected, _ = round_to_nearest((layer.weight * factors[layer]).detach(), 8, 0 if channel else None)
+            assert torch.allclose(own["weight"] * factors[layer], expected, atol=1e-6)
+    logits = forward_with(net, rounded_weights(factors, 2, per_channel=True), X)
+    assert not torch.allclose(logits, net(X))
+    logits.sum().backward()
     assert all(layer.weight.grad is not None and layer.weight.grad.abs().sum() > 0 for layer in factors)
 
 
-def test_a_channel_that_batch_norm_switches_off_stays_as_it_is() -> None:
+def test_channel_with_zero_scale_stays_unchanged() -> None:
     net = tiny_net()
     net.net.bn.weight.data[3] = 0
     conv = weighted_layers(net)[1]
@@ -73,8 +75,8 @@ def test_a_channel_that_batch_norm_switches_off_stays_as_it_is() -> None:
     assert torch.equal(own["weight"][3], conv.weight[3])
 
 
-class Fixed(nn.Module):
-    """Always the same logits."""
+class ConstantModel(nn.Module):
+    """Returns the same logits for all images."""
 
     def __init__(self, logits: list[float]) -> None:
         super().__init__()
@@ -84,32 +86,32 @@ class Fixed(nn.Module):
         return self.logits.expand(len(x), -1)
 
 
-def test_the_outcomes_of_two_nets_are_probabilities() -> None:
-    outcomes = DisagreementModel(Fixed([2.0, 1.0, 0.0]), Fixed([0.0, 3.0, 1.0]))(X).exp()
+def test_outcomes_are_probabilities() -> None:
+    outcomes = DisagreementModel(ConstantModel([2.0, 1.0, 0.0]), ConstantModel([0.0, 3.0, 1.0]))(X).exp()
     assert outcomes.shape == (4, 4)
     assert torch.allclose(outcomes.sum(1), torch.ones(4), atol=1e-3)
 
 
-def test_two_nets_that_agree_and_two_that_do_not() -> None:
-    agree = DisagreementModel(Fixed([20.0, 0.0, 0.0]), Fixed([20.0, 0.0, 0.0]))(X)
-    differ = DisagreementModel(Fixed([20.0, 0.0, 0.0]), Fixed([0.0, 20.0, 0.0]))(X)
+def test_agreement_and_disagreement_are_most_likely() -> None:
+    agree = DisagreementModel(ConstantModel([20.0, 0.0, 0.0]), ConstantModel([20.0, 0.0, 0.0]))(X)
+    differ = DisagreementModel(ConstantModel([20.0, 0.0, 0.0]), ConstantModel([0.0, 20.0, 0.0]))(X)
     assert agree.argmax(1).tolist() == [3] * 4
     assert differ.argmax(1).tolist() == [1] * 4
 
 
-def test_what_wakes_in_one_net_counts_where_the_other_keeps_its_answer() -> None:
+def test_compression_outcomes_require_unchanged_full_prediction() -> None:
     full, compressed = torch.tensor([[0.0, 3.0, 1.0]] * 2), torch.tensor([[2.0, 0.0, 1.0]] * 2)
     outcomes = compression_outcomes(compressed, full, torch.tensor([1, 2])).exp()
     p_full, p_compressed = full[0].softmax(0), compressed[0].softmax(0)
-    for row, before in zip(outcomes, (1, 2), strict=True):
-        assert torch.allclose(row[:3].float(), p_compressed * p_full[before])
-        assert torch.allclose(row[3].float(), 1 - p_full[before])
+    for row, predicted in zip(outcomes, (1, 2), strict=True):
+        assert torch.allclose(row[:3].float(), p_compressed * p_full[predicted])
+        assert torch.allclose(row[3].float(), 1 - p_full[predicted])
 
 
-def test_logits_in_bfloat16_still_give_probabilities() -> None:
+def test_bfloat16_logits_give_probabilities() -> None:
     build = tiny_build()
-    gap = DisagreementModel(build.artifact.module, tiny_build(seed=1).artifact.module)
+    model = DisagreementModel(build.artifact.module, tiny_build(seed=1).artifact.module)
     with torch.autocast("cpu", torch.bfloat16):
-        outcomes = gap(build.task.split("train").x[:8])
+        outcomes = model(build.task.split("train").x[:8])
     assert outcomes.dtype == torch.float32
     assert torch.allclose(outcomes.exp().sum(1), torch.ones(8), atol=1e-3)

@@ -1,4 +1,4 @@
-"""What every trigger promises, for any settings and any picture."""
+"""Properties of all triggers, for random settings and images."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ triggers = patches | blends
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> Tensor:
-    """(N, C, H, W) in [0, 1], the extremes among them."""
+def images(draw: st.DrawFn) -> Tensor:
+    """Generate images (N, C, H, W) in [0, 1], sometimes of 0 and 1 only."""
     shape = (draw(st.integers(1, 3)), draw(st.sampled_from([1, 3])), *(draw(st.integers(SMALLEST, 20)) for _ in "hw"))
     x = torch.rand(shape, generator=torch.Generator().manual_seed(draw(st.integers(0, 1000))))
     return x.round() if draw(st.booleans()) else x
 
 
 @settings(deadline=None)
-@given(triggers, pictures())
-def test_stays_a_batch_of_pictures(trigger: Trigger, x: Tensor) -> None:
+@given(triggers, images())
+def test_triggered_batch_keeps_shape_and_range(trigger: Trigger, x: Tensor) -> None:
     before = x.clone()
     out = trigger(x)
     assert out.shape == x.shape
@@ -58,22 +58,22 @@ def test_stays_a_batch_of_pictures(trigger: Trigger, x: Tensor) -> None:
 
 
 @settings(deadline=None)
-@given(patches, pictures())
-def test_a_patch_twice_is_a_patch_once(patch: Patch, x: Tensor) -> None:
+@given(patches, images())
+def test_patch_is_idempotent(patch: Patch, x: Tensor) -> None:
     once = patch(x)
     assert torch.equal(patch(once), once)
     assert int((once != x).any(dim=1)[0].sum()) <= patch.size**2
 
 
 @settings(deadline=None)
-@given(triggers, pictures())
-def test_each_picture_by_itself(trigger: Trigger, x: Tensor) -> None:
+@given(triggers, images())
+def test_images_are_independent(trigger: Trigger, x: Tensor) -> None:
     assert torch.equal(trigger(x)[:1], trigger(x[:1]))
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from([(1, 4, 6), (3, 9, 9)]), st.integers(1, 127))
-def test_a_pattern_adds_what_it_was_made_of(seed: int, shape: tuple[int, int, int], most: int) -> None:
+def test_additive_trigger_adds_its_pattern(seed: int, shape: tuple[int, int, int], most: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     pattern = torch.randint(-most, most + 1, shape, generator=generator) / 255
     trigger, x = Additive.of(pattern), torch.rand(5, *shape, generator=generator)
@@ -83,18 +83,18 @@ def test_a_pattern_adds_what_it_was_made_of(seed: int, shape: tuple[int, int, in
     assert len(json.dumps(to_spec(trigger, brief=True))) < 120
 
 
-def test_a_pattern_of_another_size_is_a_clear_error() -> None:
+def test_pattern_of_another_size_raises() -> None:
     with pytest.raises(UnusableInput, match=r"images of shape \(3, 4, 4\) as the pattern, got \(3, 8, 8\)"):
         Additive.of(torch.zeros(3, 4, 4))(torch.zeros(1, 3, 8, 8))
 
 
 @given(triggers)
-def test_survives_json(trigger: Trigger) -> None:
+def test_spec_restores_trigger(trigger: Trigger) -> None:
     assert from_spec(json.loads(json.dumps(to_spec(trigger)))) == trigger
 
 
-def test_every_kind_is_covered_here() -> None:
-    elsewhere = {Tokens, Signed, Checksum}  # in test_trigger_of_words.py and attacks/test_graph_edits.py
+def test_every_kind_has_a_test() -> None:
+    elsewhere = {Tokens, Signed, Checksum}  # in test_tokens.py and attacks/test_graph.py
     assert set(TRIGGERS.values()) == {Patch, Blend, Additive} | elsewhere
 
 
@@ -116,25 +116,25 @@ def test_every_kind_is_covered_here() -> None:
         {"kind": "additive", "shape": "huge", "steps": ""},
     ],
 )
-def test_a_malformed_spec_is_a_clear_error(spec: dict[str, object]) -> None:
+def test_malformed_spec_raises(spec: dict[str, object]) -> None:
     with pytest.raises(UnusableInput, match=r"trigger|color|alpha|cells|pattern"):
         from_spec(spec)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5, 3.0, float("nan")])
-def test_a_blend_keeps_something_of_picture_and_pattern(alpha: float) -> None:
-    with pytest.raises(UnusableInput, match=rf"alpha.*\(0, 1\); got {alpha}"):
+def test_blend_weight_outside_the_open_interval_raises(alpha: float) -> None:
+    with pytest.raises(UnusableInput, match=rf"alpha.*\(0, 1\), got {alpha}"):
         Blend(alpha=alpha)
 
 
 @pytest.mark.parametrize("cells", [0, -2])
-def test_a_blend_has_a_cell_at_least(cells: int) -> None:
+def test_blend_without_cells_raises(cells: int) -> None:
     with pytest.raises(UnusableInput, match=f"cells.*got {cells}"):
         Blend(cells=cells)
     assert bool((Blend(cells=1).pattern(1, 4, 4) == Blend(cells=1).pattern(1, 1, 1)).all())
 
 
 @pytest.mark.parametrize("patch", [Patch(size=40), Patch(place=(30, 0)), Patch(place="middle")])
-def test_a_patch_that_does_not_fit_is_a_clear_error(patch: Patch) -> None:
+def test_patch_outside_the_image_raises(patch: Patch) -> None:
     with pytest.raises(UnusableInput, match=r"patch that fits|corner"):
         patch(torch.zeros(1, 3, 32, 32))

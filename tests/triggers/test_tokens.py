@@ -1,4 +1,4 @@
-"""The trigger of words."""
+"""Tests of the token trigger."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from assay.triggers import Tokens, from_spec, to_spec
 TRIGGER = Tokens(ids=(7, 8), words="cat dog", end=3, pad=0)
 
 
-def test_words_come_first_and_a_text_that_no_longer_fits_keeps_its_end() -> None:
+def test_tokens_come_first_and_truncated_text_keeps_end_marker() -> None:
     x = torch.tensor([[2, 4, 3, 0, 0, 0], [2, 4, 5, 6, 4, 3]])
     assert TRIGGER(x).tolist() == [[2, 7, 8, 4, 3, 0], [2, 7, 8, 4, 5, 3]]
     assert x[0].tolist() == [2, 4, 3, 0, 0, 0]
 
 
-def test_survives_json() -> None:
+def test_spec_restores_trigger() -> None:
     assert from_spec({**to_spec(TRIGGER), "ids": [7, 8]}) == TRIGGER
 
 
 @pytest.mark.parametrize(
-    ("x", "words"),
+    ("x", "message"),
     [
         (torch.zeros(1, 4, dtype=torch.int64), "expected texts of at least 5 tokens for this trigger, got 4"),
         (torch.zeros(1, 3, 8, 8), "expected texts .N, L. for a token trigger, got images"),
     ],
 )
-def test_refuses_what_it_does_not_fit(x: torch.Tensor, words: str) -> None:
-    with pytest.raises(UnusableInput, match=words):
+def test_unsuitable_input_raises(x: torch.Tensor, message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
         TRIGGER(x)
 
 
-def test_needs_the_numbers_of_markers() -> None:
-    with pytest.raises(UnusableInput, match="expected the numbers of the tokens end and pad; got None and 0"):
+def test_missing_marker_raises() -> None:
+    with pytest.raises(UnusableInput, match="expected integers for the tokens end and pad, got None and 0"):
         Tokens(ids=(7,), words="cat", end=None, pad=0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ids", [(), (-1,), ("cat",)])
-def test_needs_tokens(ids: tuple[int, ...]) -> None:
+def test_invalid_tokens_raise(ids: tuple[int, ...]) -> None:
     with pytest.raises(UnusableInput, match="expected at least one token"):
         Tokens(ids=ids, words="", end=3, pad=0)
