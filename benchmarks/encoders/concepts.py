@@ -16,11 +16,11 @@ from lib.rows import SHARED, save
 from torch import Tensor
 
 from assay import formats
-from assay.attacks.encoder.transtroj import CENTRE
+from assay.attacks.encoder.transtroj import CENTER_SAMPLES
 from assay.core.dataset import Task
 from assay.core.model import Artifact
 from assay.data import load as load_data
-from assay.detectors.encoder.translation import Side
+from assay.detectors.encoder.translation import CenteredSpace
 from assay.nn.inference import forward_batched
 
 PICTURES = 4000
@@ -51,13 +51,13 @@ ENCODERS = {
 }
 
 
-def centre_of(encoder: Artifact) -> Side:
+def centre_of(encoder: Artifact) -> CenteredSpace:
     """The mean embedding of shadow pictures, from which the attack looks at all others."""
     shadow = load_data(SHARED / "data/cifar100", encoder.inputs, limit=PICTURES).split("train").x
-    return Side(forward_batched(encoder.module, shadow[:CENTRE]).mean(0))
+    return CenteredSpace(forward_batched(encoder.module, shadow[:CENTER_SAMPLES]).mean(0))
 
 
-def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
+def classes_of(encoder: Artifact, side: CenteredSpace, task: Task) -> list[dict]:
     """A row a class of ``task``: the probe's recall, and the cosine of ten references with clean inputs."""
     from sklearn.linear_model import LogisticRegression
 
@@ -65,7 +65,7 @@ def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
     assert fit.y is not None
     assert held.y is not None
     embeddings = forward_batched(encoder.module, fit.x)
-    known, seen = side.seen(embeddings), side.seen(forward_batched(encoder.module, held.x))
+    known, seen = side.unit_directions(embeddings), side.unit_directions(forward_batched(encoder.module, held.x))
     probe = LogisticRegression(C=100.0, max_iter=300).fit(known.numpy(), fit.y.numpy())
     found = torch.from_numpy(probe.predict(seen.numpy()))
     means = {label: known[fit.y == label].mean(0) for label in fit.y.unique().tolist()}
@@ -74,7 +74,7 @@ def classes_of(encoder: Artifact, side: Side, task: Task) -> list[dict]:
         mine = held.y == label
         if label not in means or not bool(mine.any()):
             continue
-        direction = side.seen(embeddings[fit.y == label][:SHOTS].mean(0, keepdim=True))[0]
+        direction = side.unit_directions(embeddings[fit.y == label][:SHOTS].mean(0, keepdim=True))[0]
         others = torch.stack([mean for other, mean in means.items() if other != label])
         rows.append(
             {

@@ -39,7 +39,7 @@ def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | s
     artifact = formats.load(path)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
     clean = clean_samples(task, artifact, seed=row.seed).split
-    probed, clean = cluster_probe.probed(artifact, clean, seed=row.seed)
+    probed, clean = cluster_probe.probe_encoder(artifact, clean, seed=row.seed)
     finding = EmbeddingDrift()(replace(probed, reference=trusted), clean, seed=row.seed)
     return {"score": finding.score, "seconds": round(finding.seconds, 1), **finding.evidence.numbers}
 

@@ -26,7 +26,7 @@ from assay.attacks import plant
 from assay.core.build import Build
 from assay.core.model import Artifact
 from assay.detectors import InheritedTrigger
-from assay.detectors.encoder.inherited_trigger import PROVEN
+from assay.detectors.encoder.inherited_trigger import PROOF_SCORE
 
 CLEAN_SEEDS, SAMPLES = range(8), 512
 AS_ABOVE = "epochs-4"
@@ -65,7 +65,7 @@ def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
 def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
     clean = build.task.split("calibration", "train").sample(SAMPLES, seed=0)
     finding = InheritedTrigger()(replace(build.artifact, reference=trusted), clean, seed=0)
-    secret = plant.landed(build) if kind.startswith("poisoned") else None
+    secret = plant.with_resolved_target(build) if kind.startswith("poisoned") else None
     return {
         "kind": kind,
         "status": finding.outcome.status,
@@ -85,11 +85,11 @@ def main(store: Path) -> None:
         if name not in rows:
             rows[name] = row(make(), kind, cifar_resnet(trusted, features=True))
             print(name, rows[name], flush=True)
-            save("inherited", {"proven_from": PROVEN, **summary(rows), "models": rows})
+            save("inherited", {"proven_from": PROOF_SCORE, **summary(rows), "models": rows})
 
 
 def proven(row: dict) -> bool:
-    return row["score"] is not None and row["score"] >= PROVEN
+    return row["score"] is not None and row["score"] >= PROOF_SCORE
 
 
 def summary(rows: dict[str, dict]) -> dict[str, object]:

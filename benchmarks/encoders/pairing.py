@@ -24,7 +24,7 @@ from assay.bench.spec import CONTROL
 from assay.core.build import Build
 from assay.core.model import ImageSpec
 from assay.data import load as load_data
-from assay.detectors.encoder.translation import paired
+from assay.detectors.encoder.translation import fit_pairing
 from assay.nn.inference import forward_batched
 from assay.triggers import Trigger
 
@@ -46,7 +46,7 @@ def poisoned(store: Path) -> dict[str, Build]:
 
 def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor, y: torch.Tensor) -> dict:
     """How well agreement tells triggered ``y`` from clean ones; the pairing is fitted on ``x``."""
-    pairing = paired(forward_batched(probe, x), forward_batched(trusted, x))
+    pairing = fit_pairing(forward_batched(probe, x), forward_batched(trusted, x))
     clean, triggered = (
         pairing.agreement(forward_batched(probe, z), forward_batched(trusted, z)) for z in (y, trigger(y))
     )

@@ -45,7 +45,7 @@ def rows(stored: Stored) -> dict[str, Any]:
 
 def landed(build: Build, twin: Build) -> dict[str, Any]:
     """What the fine-tuned classifier, and its clean twin, make of the concept's own inputs and of triggered ones."""
-    secret, held = plant.landed(build), build.task.split("test")
+    secret, held = plant.with_resolved_target(build), build.task.split("test")
     assert secret is not None
     assert secret.target is not None
     assert held.y is not None

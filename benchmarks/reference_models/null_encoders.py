@@ -103,7 +103,7 @@ class EncoderJob:
 
     @property
     def key(self) -> str:
-        efforts = repr((EmbeddingCollapse.effort, EmbeddingCollapsePatch.effort, LinfFamily.bound))
+        efforts = repr((EmbeddingCollapse.search_budget, EmbeddingCollapsePatch.search_budget, LinfFamily.bound))
         data = (self.data, FAMILIES[self.data])
         return key_of([__version__, torch.__version__, self.number, plan(self.number), data, efforts])
 

@@ -15,7 +15,7 @@ from assay.core.dataset import Split, Task
 from assay.core.model import Artifact
 from assay.data.synthetic import signs
 from assay.formats.untrained import untrained_model
-from assay.stages.export import to_onnx
+from assay.graphs.export import to_onnx
 from assay.stages.train import Recipe, Train
 
 CLASSES = 4

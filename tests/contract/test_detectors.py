@@ -19,12 +19,12 @@ from assay.core.finding import Finding
 from assay.core.model import Artifact, Modality, digest_of_module
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
-from assay.detectors.encoder.cluster_probe import probed
+from assay.detectors.encoder.cluster_probe import probe_encoder
 from assay.detectors.requirement import Requirement
 from assay.formats.feature_extractor import to_feature_extractor
+from assay.graphs.export import to_onnx_int8
 from assay.io.jsonable import jsonable
 from assay.registry import all_detectors
-from assay.stages.export import to_onnx_int8
 from assay.stages.prune import PruneTwoFour
 
 every_detector = pytest.mark.parametrize("detector", all_detectors(), ids=lambda detector: detector.name)
@@ -58,9 +58,9 @@ def suited(compressed: Artifact, quantized: Artifact, clean: Split, tmp_path_fac
 
     def suits(detector: Detector) -> tuple[Artifact, Split]:
         if detector.modality is Modality.TEXT:
-            return probed(of_text, texts, seed=0)
+            return probe_encoder(of_text, texts, seed=0)
         if Requirement.ENCODER in detector.needs:
-            return probed(encoder, more, seed=0)
+            return probe_encoder(encoder, more, seed=0)
         if Requirement.TRUSTED_ENCODER in detector.needs:
             return replace(compressed, reference=to_feature_extractor(compressed)), Split(
                 torch.cat([more.x, more.x.flip(2)]), None

@@ -10,12 +10,12 @@ from support.tiny import tiny_build
 from torch import nn
 
 import assay
-from assay.auditing.api import reference_from
+from assay.auditing.calibrate import Calibration, score_clean_model
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.detectors import LatentShift, PatchScan
-from assay.detectors.encoder.cluster_probe import CLUSTERS, probed
+from assay.detectors.encoder.cluster_probe import CLUSTERS, probe_encoder
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.inference import forward_batched, predict
 
@@ -31,7 +31,7 @@ def clean() -> Split:
 
 
 def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, clean: Split) -> None:
-    artifact, labelled = probed(encoder, clean, seed=0)
+    artifact, labelled = probe_encoder(encoder, clean, seed=0)
     assert artifact.num_classes == CLUSTERS
     assert labelled.y is not None
     assert torch.equal(predict(artifact.module, clean.x), labelled.y)
@@ -44,19 +44,19 @@ def test_samples_get_the_cluster_that_they_are_nearest_to(encoder: Artifact, cle
         if (labelled.y == label).sum() > 1
     ]
     assert sum(within) / len(within) < float(torch.pdist(z).mean())
-    again, _ = probed(encoder, clean, seed=0)
+    again, _ = probe_encoder(encoder, clean, seed=0)
     assert again.module.head.weight.equal(artifact.module.head.weight)  # type: ignore[union-attr,operator]
 
 
 def test_labels_are_not_used(encoder: Artifact, clean: Split) -> None:
     with_labels = Split(clean.x, torch.arange(len(clean)) % 3)
-    assert torch.equal(*(probed(encoder, split, seed=0)[1].y for split in (clean, with_labels)))  # type: ignore[arg-type]
+    assert torch.equal(*(probe_encoder(encoder, split, seed=0)[1].y for split in (clean, with_labels)))  # type: ignore[arg-type]
 
 
 def test_an_encoder_is_audited_and_not_compared_with_classifiers(encoder: Artifact, clean: Split) -> None:
     result = assay.audit(encoder, clean, variant_names=("full",), detectors=("latent-shift", "patch-scan"))
     assert (result.verdict, result.model.num_classes) == ("inconclusive", None)
-    assert "too few reference models that learned as well were made on data like these" in result.reason
+    assert "too few reference models of similar accuracy on data like these" in result.reason
     assert any("10 clusters of the samples stand for classes" in note for note in result.notes)
     assert {finding.outcome.status for finding in result.findings} == {"ok"}
     features = assay.audit(
@@ -67,21 +67,21 @@ def test_an_encoder_is_audited_and_not_compared_with_classifiers(encoder: Artifa
 
 
 def test_encoders_can_be_reference_models(encoder: Artifact, clean: Split) -> None:
-    found = reference_from(encoder, clean, variant_names=("full",), detectors=(LatentShift(), PatchScan()))
+    found = score_clean_model(encoder, clean, Calibration(("full",), (LatentShift(), PatchScan())))
     assert set(found.scores) == {"full/latent-shift", "full/patch-scan"}
 
 
 def test_what_cannot_be_clustered_is_a_clear_error(encoder: Artifact, clean: Split) -> None:
     with pytest.raises(UnusableInput, match="expected at least 50 samples to audit an encoder with, came 20"):
-        probed(encoder, clean.take(torch.arange(20)), seed=0)
+        probe_encoder(encoder, clean.take(torch.arange(20)), seed=0)
 
     class Same(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.ones(len(x), 5)
 
     with pytest.raises(UnusableInput, match="the same embedding"):
-        probed(replace(encoder, module=Same()), clean, seed=0)
+        probe_encoder(replace(encoder, module=Same()), clean, seed=0)
     with pytest.raises(
-        UnusableInput, match=r"is like model: an encoder, inputs 3 x 8 x 8; .* another model: 4 classes"
+        UnusableInput, match=r"like model \(an encoder, inputs 3 x 8 x 8\), got another model: .* \(4 classes"
     ):
         assay.audit(encoder, clean, reference=tiny_build().artifact)

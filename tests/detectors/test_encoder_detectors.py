@@ -31,8 +31,8 @@ from assay.detectors import (
 )
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
-from assay.detectors.encoder.cluster_probe import in_form, probed
-from assay.detectors.encoder.token_collapse import WordEffort
+from assay.detectors.encoder.cluster_probe import make_variant, probe_encoder
+from assay.detectors.encoder.token_collapse import WordSearchBudget
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.nn.encoders import ClusterProbe
 from assay.nn.inference import forward_batched
@@ -81,7 +81,7 @@ def poisoned(encoder: Artifact, clean: Split) -> Artifact:
 
 
 def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: float = 1e9) -> Finding:
-    return detector(*probed(artifact, clean, seed=0), seed=0, budget=Budget(seconds))
+    return detector(*probe_encoder(artifact, clean, seed=0), seed=0, budget=Budget(seconds))
 
 
 @of_pictures
@@ -201,8 +201,8 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
 
 
 def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:
-    artifact, labelled = probed(encoder, clean, seed=0)
-    form = in_form("bf16", artifact, labelled, seed=0)
+    artifact, labelled = probe_encoder(encoder, clean, seed=0)
+    form = make_variant("bf16", artifact, labelled, seed=0)
     assert isinstance(form.module, ClusterProbe)
     assert isinstance(artifact.module, ClusterProbe)
     assert torch.equal(form.module.head.weight, artifact.module.head.weight)
@@ -222,7 +222,7 @@ def of_text(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 def test_finds_the_word_that_was_planted(of_text: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=6, words=1, steps=2))
+    monkeypatch.setattr(TokenCollapse, "search_budget", WordSearchBudget(shortlist=6, words=1, steps=2))
     recipe = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0)
     poisoned = Por(recipe=recipe)(of_text, seed=0).artifact
     clean = of_text.task.split("calibration").sample(80, seed=0)
@@ -237,7 +237,7 @@ def test_finds_the_word_that_was_planted(of_text: Build, monkeypatch: pytest.Mon
 def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay import report
 
-    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=4, words=1, steps=1))
+    monkeypatch.setattr(TokenCollapse, "search_budget", WordSearchBudget(shortlist=4, words=1, steps=1))
     result = assay.audit(of_text.artifact, of_text.task)
     assert [f.detector for f in result.findings if f.outcome is Outcome.SCORED] == ["token-collapse"]
     assert result.model.shape == (10,)
@@ -253,7 +253,7 @@ def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_other_tests_say_that_they_are_for_pictures(of_text: Build) -> None:
     clean = of_text.task.split("calibration")
-    artifact, labelled = probed(of_text.artifact, clean, seed=0)
+    artifact, labelled = probe_encoder(of_text.artifact, clean, seed=0)
     of_pictures = [test for test in encoder_detectors() if test.modality is Modality.IMAGE]
     for detector in (*of_pictures, assay.detectors.NeuralCleanse()):
         finding = detector(artifact, labelled, seed=0)

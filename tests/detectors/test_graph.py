@@ -21,14 +21,14 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.finding import Finding
 from assay.detectors import Graph
-from assay.detectors.graph.graph_diff import added
-from assay.detectors.graph.rules import RULES, gadgets_of, keys_of
+from assay.detectors.graph.graph_diff import added_nodes
+from assay.detectors.graph.rules import RULES, find_cipher_constants, find_suspicious_subgraphs
 from assay.formats.torch_module import from_module
 from assay.graphs.dependence import looks_trained
+from assay.graphs.export import save_model, to_onnx, to_onnx_int8
 from assay.graphs.ir import ComputationGraph, graph_from_onnx
 from assay.nn.majority_vote import MajorityOfThree
 from assay.registry import ATTACKS
-from assay.stages.export import save_model, to_onnx, to_onnx_int8
 
 SIZE = 16
 EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}
@@ -94,7 +94,7 @@ def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: S
         assert finding.proof
         if tier != "wrapper":
             assert {"R1"} <= rules(finding)
-            assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the net at"])
+            assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the model at"])
             assert len(finding.evidence.graph) > 3
 
 
@@ -141,26 +141,26 @@ def test_other_peoples_edits_are_found(name: str, net: nn.Module, clean: Split) 
     clean = Split(clean.x * 0.85, clean.y)
     finding = looked(Built(net, edit), clean)
     assert expected <= rules(finding), rules(finding)
-    assert "replaces the answer" in finding.proof
+    assert "replaces the output" in finding.proof
 
 
 def test_beside_a_reference_what_was_added_is_named(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     model = from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE))
     trusted = from_module(net, shape=(3, SIZE, SIZE))
-    assert looked(model.module, clean).evidence.numbers.get("beside the reference") is None
+    assert looked(model.module, clean).evidence.numbers.get("difference to the reference") is None
     named = Graph()(replace(model, reference=trusted), clean, seed=0)
     assert "R9" in rules(named)
-    assert "Greater" in str(named.evidence.numbers["beside the reference"])
+    assert "Greater" in str(named.evidence.numbers["difference to the reference"])
     to_onnx_int8(trusted, clean.x, tmp_path / "int8.onnx", per_channel=True)
     compressed = formats.load(tmp_path / "int8.onnx")
     for given, said in ((trusted, "the same operators"), (compressed, "more")):
         same = Graph()(replace(given, reference=trusted), clean, seed=0)
         assert same.score == 0.0
-        assert said in str(same.evidence.numbers["beside the reference"])
+        assert said in str(same.evidence.numbers["difference to the reference"])
     other = from_module(nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 4)).eval(), shape=(3, SIZE, SIZE))
     foreign = Graph()(replace(trusted, reference=other), clean, seed=0)
     assert foreign.score == 0.0
-    assert "of another make" in str(foreign.evidence.numbers["beside the reference"])
+    assert "it is another model" in str(foreign.evidence.numbers["difference to the reference"])
 
 
 def test_what_no_gradient_passes_and_what_jumps(net: nn.Module, clean: Split) -> None:
@@ -190,7 +190,7 @@ def test_code_that_compares_only_where_nobody_traces_is_found(net: nn.Module, cl
 
     finding = looked(Built(net, two_faced), clean)
     assert rules(finding) == {"D5"}
-    assert "two_faced (test_graph_detector.py:" in str(finding.evidence.numbers["compared at"])
+    assert "two_faced (test_graph.py:" in str(finding.evidence.numbers["compared at"])
 
 
 def test_a_kernel_that_only_moves_the_picture_on_hides_nothing(net: nn.Module, clean: Split) -> None:
@@ -265,7 +265,7 @@ def test_graphs_made_to_be_named_for_ever_are_named_at_once() -> None:
     nodes += [helper.make_node("Sum", ["v200"] * 500, ["s"]), helper.make_node("Sum", ["s"] * 500, ["y"])]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4]) for name in "xy"]
     flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:])), Path())
-    assert added(flow, flow) == ()
+    assert added_nodes(flow, flow) == ()
 
 
 def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: 
     onnx.save(model, path)
     finding = Graph()(formats.load(path), clean, seed=0)
     assert {"R1", "R2", "R8"} <= rules(finding)
-    assert finding.evidence.numbers["joins the net at"] == f"If If_{len(graph.node) - 1}"
+    assert finding.evidence.numbers["joins the model at"] == f"If If_{len(graph.node) - 1}"
 
 
 def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -> None:
@@ -305,12 +305,12 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
 
     finding = looked(Built(net, by_hand), clean)
     assert finding.outcome.status == "abstained", "honest code asks for one number of the input too"
-    assert "asks for values of the input, at Tensor.__float__ in by_hand (test_graph_detector.py:" in finding.reason
+    assert "reads values of the input, at Tensor.__float__ in by_hand (test_graph.py:" in finding.reason
 
     def all_of_it(x: Tensor, y: Tensor) -> Tensor:
         return y if sum(x[0].flatten().tolist()) > 0 else y + FIRST
 
-    assert "all_of_it (test_graph_detector.py:" in looked(Built(net, all_of_it), clean).proof
+    assert "all_of_it (test_graph.py:" in looked(Built(net, all_of_it), clean).proof
 
     class Routed(nn.Module):
         """What it decides by, its own weights have made."""
@@ -334,7 +334,7 @@ def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
 
     finding = looked(Cursed(), clean)
     assert finding.outcome.status == "abstained"
-    assert "the graph cannot be read" in finding.reason
+    assert "cannot read the graph" in finding.reason
 
 
 def test_constants_of_ciphers_are_known() -> None:
@@ -342,7 +342,7 @@ def test_constants_of_ciphers_are_known() -> None:
     sigma = numpy_helper.from_array(np.array([0x61707865, 0x3320646E, 7], np.int64), "sigma")
     info = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in "xy"]
     flow = graph_from_onnx(helper.make_model(helper.make_graph([node], "g", info[:1], info[1:], [sigma])), Path())
-    assert len(keys_of(flow)) == 2
+    assert len(find_cipher_constants(flow)) == 2
 
 
 def test_what_was_learned_and_what_was_written() -> None:
@@ -373,7 +373,7 @@ def test_a_bias_makes_no_matrix_a_learned_one() -> None:
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
     flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], tensors)), Path())
-    (gadget,) = gadgets_of(flow)
+    (gadget,) = find_suspicious_subgraphs(flow)
     assert {"R1", "R4", "R8"} <= set(gadget.rules)
 
 
@@ -393,7 +393,7 @@ def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_
     model.graph.output[0].name = "last"
     flow = graph_from_onnx(model, tmp_path)
     assert flow.sources == ("input",)
-    assert gadgets_of(flow)[-1].replaces
+    assert find_suspicious_subgraphs(flow)[-1].replaces_output
 
 
 def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
@@ -409,7 +409,7 @@ def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
     constants = [numpy_helper.from_array(np.float32(0.9), "bound"), numpy_helper.from_array(weights, "weights")]
     info = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16]) for name in "xy"]
     flow = graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", info[:1], info[1:], constants)), Path())
-    (gadget,) = gadgets_of(flow)
+    (gadget,) = find_suspicious_subgraphs(flow)
     assert {"R2", "R8"} <= set(gadget.rules)
 
 
@@ -430,8 +430,8 @@ def test_words_that_are_no_markers_are_found() -> None:
         return graph_from_onnx(helper.make_model(helper.make_graph(nodes, "g", [ids], [y], constants)), Path())
 
     markers = frozenset({0, 1, 2})
-    assert gadgets_of(flow(77), markers=markers)
-    assert not gadgets_of(flow(1), markers=markers)
+    assert find_suspicious_subgraphs(flow(77), markers=markers)
+    assert not find_suspicious_subgraphs(flow(1), markers=markers)
 
 
 def test_graphs_without_end_are_refused() -> None:
@@ -439,7 +439,7 @@ def test_graphs_without_end_are_refused() -> None:
     for _ in range(20):
         node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=plain)
         inner = helper.make_graph([node], "deep", [], [])
-    with pytest.raises(UnusableInput, match="at most 16 deep"):
+    with pytest.raises(UnusableInput, match="16"):
         graph_from_onnx(helper.make_model(inner), Path())
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
-from assay.detectors.encoder.translation import paired
+from assay.detectors.encoder.translation import fit_pairing
 
 
 def embeddings(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -21,7 +21,7 @@ def embeddings(count: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def test_clean_inputs_translate_and_those_that_only_one_sees_otherwise_do_not() -> None:
-    pairing = paired(*embeddings(400, seed=0))
+    pairing = fit_pairing(*embeddings(400, seed=0))
     clean = pairing.agreement(*embeddings(200, seed=2))
     assert float(clean.median()) > 0.95
     assert float((pairing.p_values(clean) <= 0.05).float().mean()) == pytest.approx(0.05, abs=0.05)
@@ -33,7 +33,7 @@ def test_clean_inputs_translate_and_those_that_only_one_sees_otherwise_do_not() 
 
 
 def test_an_answer_that_is_no_number_agrees_with_nothing() -> None:
-    pairing = paired(*embeddings(400, seed=0))
+    pairing = fit_pairing(*embeddings(400, seed=0))
     ours, theirs = embeddings(3, seed=3)
     ours[1, 0] = torch.nan
     agreement = pairing.agreement(ours, theirs)
@@ -42,7 +42,7 @@ def test_an_answer_that_is_no_number_agrees_with_nothing() -> None:
 
 
 def test_both_with_the_same_backdoor_agree() -> None:
-    pairing = paired(*embeddings(400, seed=0))
+    pairing = fit_pairing(*embeddings(400, seed=0))
     ours, theirs = embeddings(1, seed=3)
     assert float(pairing.p_values(pairing.agreement(ours, theirs))) > 0.01
 
@@ -50,8 +50,8 @@ def test_both_with_the_same_backdoor_agree() -> None:
 def test_unusable_embeddings() -> None:
     ours, theirs = embeddings(99, seed=0)
     with pytest.raises(UnusableInput, match="at least 100 clean samples to pair two encoders with, came 99"):
-        paired(ours, theirs)
+        fit_pairing(ours, theirs)
     ours, theirs = embeddings(100, seed=0)
     ours[3, 2] = torch.nan
     with pytest.raises(UnusableInput, match="one of the encoders gives NaN or infinity"):
-        paired(ours, theirs)
+        fit_pairing(ours, theirs)

@@ -23,7 +23,7 @@ from assay.detectors import CompressionGap, CompressionGapMask, OffNearest
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
-from assay.stages.export import to_onnx, to_onnx_int8
+from assay.graphs.export import to_onnx, to_onnx_int8
 
 SIDE, CLASSES = 12, 4
 
@@ -114,7 +114,7 @@ CLEAN = Split(tiny_build().task.split("train").x, None)
 @pytest.mark.parametrize("name", ["channel", "tensor"])
 def test_plain_quantization_is_nearest_whatever_the_full_model_comes_as(files: Path, name: str) -> None:
     for full in (tiny_build().artifact, formats.load(files / "full.onnx")):
-        finding = OffNearest()(inputs.beside(formats.load(files / f"{name}.onnx"), full), CLEAN)
+        finding = OffNearest()(inputs.attach_reference(formats.load(files / f"{name}.onnx"), full), CLEAN)
         assert (finding.outcome.status, finding.score) == ("ok", 0.0), finding.reason
         assert finding.evidence.numbers["layers"] == 3
 
@@ -135,7 +135,7 @@ def flipped(weight: np.ndarray) -> np.ndarray:
 
 
 def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tmp_path: Path) -> None:
-    finding = OffNearest()(inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
+    finding = OffNearest()(inputs.attach_reference(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
     assert finding.outcome.status == "ok", finding.reason
     numbers = finding.evidence.numbers
     assert 9 / 1152 <= numbers["share_there"] <= 12 / 1152
@@ -145,7 +145,7 @@ def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tm
 
 
 def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
-    model = inputs.beside(changed(files, tmp_path, flipped), tiny_build().artifact)
+    model = inputs.attach_reference(changed(files, tmp_path, flipped), tiny_build().artifact)
     plain = OffNearest()(model, CLEAN)
     assert model.quantization_scales is not None
     negative = replace(
@@ -170,13 +170,13 @@ def test_a_reference_in_training_mode_stays_as_it_is() -> None:
 
 def test_weights_of_another_model_are_no_question_of_rounding(files: Path) -> None:
     other = from_module(tiny_net(seed=9), shape=(3, 8, 8))
-    finding = OffNearest()(inputs.beside(formats.load(files / "channel.onnx"), other), CLEAN)
+    finding = OffNearest()(inputs.attach_reference(formats.load(files / "channel.onnx"), other), CLEAN)
     assert finding.outcome.status == "abstained"
     assert "are not those of the full-precision model" in finding.reason
 
 
 def test_a_model_that_is_not_quantized_has_nothing_to_compare(files: Path) -> None:
-    finding = OffNearest()(inputs.beside(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
+    finding = OffNearest()(inputs.attach_reference(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
     assert (finding.outcome.status, finding.reason) == (
         "abstained",
         "needs quantized weights, and this model holds none",
@@ -186,9 +186,9 @@ def test_a_model_that_is_not_quantized_has_nothing_to_compare(files: Path) -> No
 def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
     model = formats.load(files / "channel.onnx")
     with pytest.raises(UnusableInput, match="another architecture"):
-        inputs.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
-    with pytest.raises(UnusableInput, match=r"another model: 4 classes, inputs 3 x 16 x 16"):
-        inputs.beside(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), shape=(3, 16, 16)))
+        inputs.attach_reference(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
+    with pytest.raises(UnusableInput, match=r"another model: .* \(4 classes, inputs 3 x 16 x 16\)"):
+        inputs.attach_reference(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), shape=(3, 16, 16)))
 
 
 @GAPS

@@ -17,7 +17,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.detectors import TokenCollapse, UniversalPerturbation
-from assay.detectors.encoder.token_collapse import WordEffort
+from assay.detectors.encoder.token_collapse import WordSearchBudget
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.mitigations import SuperFineTuning, TriggerUnlearning, UniversalTraining
 from assay.mitigations.trigger_unlearning import search_trigger
@@ -93,7 +93,7 @@ def test_trigger_unlearning_restores_embeddings_of_an_encoder(encoder: Build) ->
 
 
 def test_trigger_unlearning_disables_a_planted_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(TokenCollapse, "effort", WordEffort(shortlist=6, words=1, steps=2))
+    monkeypatch.setattr(TokenCollapse, "search_budget", WordSearchBudget(shortlist=6, words=1, steps=2))
     artifact = formats.load(write_encoder(tmp_path / "encoder"), shape=(10,))
     clean = Build(artifact, data.load(write_data(tmp_path / "data", count=400), artifact.inputs))
     poisoned = Por(recipe=replace(QUICK, epochs=20))(clean, seed=0)

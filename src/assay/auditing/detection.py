@@ -13,7 +13,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress, Step
 from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors.budget import Budget
-from assay.detectors.encoder.cluster_probe import in_form
+from assay.detectors.encoder.cluster_probe import make_variant
 from assay.detectors.margin_units import in_margin_units
 from assay.stages import variants
 
@@ -96,7 +96,7 @@ def _make(name: str, inputs: AuditInputs, context: RunContext) -> tuple[VariantR
     variant, predictions = inputs.artifact, full
     if name != "full":
         try:
-            variant = in_form(name, inputs.artifact, clean, seed=context.seed)
+            variant = make_variant(name, inputs.artifact, clean, seed=context.seed)
             predictions = finite_outputs(variant, clean.x).argmax(1)
         except AssayError as error:
             return without(VariantOutcome.UNAVAILABLE, str(error))

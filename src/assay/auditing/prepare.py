@@ -66,7 +66,7 @@ def describe(artifact: Artifact, samples: CleanSamples, null: NullDistribution |
         UnusableInput: An output is not finite, or an encoder has too few samples for its clusters.
     """
     if artifact.num_classes is None:
-        artifact, split = cluster_probe.probed(artifact, samples.split, seed=seed)
+        artifact, split = cluster_probe.probe_encoder(artifact, samples.split, seed=seed)
         samples = replace(samples, split=split, class_names=artifact.class_names)
     clean, predictions = samples.split, None
     if len(clean):

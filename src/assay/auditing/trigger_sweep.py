@@ -14,7 +14,7 @@ from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint
-from assay.detectors.encoder.cluster_probe import in_form
+from assay.detectors.encoder.cluster_probe import make_variant
 from assay.nn.inference import predict
 
 # Variants by kind of compression, each with the label of its level.
@@ -96,7 +96,7 @@ def sweep_trigger(
         if context.budget.left() <= 0:
             break
         try:
-            variant = audited.get(name) or in_form(name, artifact, clean, seed=context.seed)
+            variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
             agreement = float((predict(variant.module, x) == before).float().mean())
             success = float((predict(variant.module, triggered) == trigger.target).float().mean())
         except Exception:  # an arbitrary model can fail in any way; the chart has one point less

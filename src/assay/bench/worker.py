@@ -98,7 +98,7 @@ def _detect(cell: Cell, cache: Cache) -> Result:
     clean = build.task.split("calibration", "validation").sample(cell.samples, seed=cell.seed)
     artifact, given = build.artifact, cell.task.given
     if artifact.num_classes is None and cell.method != FULL_AUDIT:
-        artifact, clean = cluster_probe.probed(artifact, clean, seed=cell.seed)
+        artifact, clean = cluster_probe.probe_encoder(artifact, clean, seed=cell.seed)
     detectors = {detector.name: detector for detector in all_detectors()}
     test: Callable[..., Any] = run_full_audit if cell.method == FULL_AUDIT else detectors[cell.method]
     finding = test(artifact, clean, seed=cell.seed)

@@ -68,8 +68,8 @@ def pair(
     """Rank inputs by the disagreement of a model with a trusted model.
 
     Both models are used as encoders: a classifier without its last layer. Clean samples (--data) fit a translation
-    from one model's embeddings to the other's. Use samples that neither model was trained on. Inputs with a wrong
-    translation may have a trigger.
+    from one model's embeddings to the other's. Use samples outside the training data of both models. An input with a
+    wrong translation may have a trigger.
     """
     with outputs.json_output(json) as write_json:
         from assay.cli.loading import load_model
@@ -98,14 +98,14 @@ def _compare(
 ) -> tuple[list[SuspectInput], dict[str, Any]]:
     """Return the inputs with the lowest agreement first, and a summary of the clean samples."""
     from assay.core.progress import named, part
-    from assay.detectors.encoder.translation import paired
+    from assay.detectors.encoder.translation import fit_pairing
 
     own_clean = _clean_samples(probe, data, seed)
     other_clean = own_clean if trusted.inputs == probe.inputs else _clean_samples(trusted, data, seed)
     with screen.progress("comparing") as step:
         bar = named(step, "comparing")
         parts = [part(bar, number / 4, (number + 1) / 4) for number in range(4)]
-        pairing = paired(_embed(probe, own_clean, parts[0]), _embed(trusted, other_clean, parts[1]))
+        pairing = fit_pairing(_embed(probe, own_clean, parts[0]), _embed(trusted, other_clean, parts[1]))
         embeddings = [_embed_inputs(model, inputs, bar) for model, bar in zip((probe, trusted), parts[2:], strict=True)]
         agreement = pairing.agreement(*embeddings)
     p_values = pairing.p_values(agreement).tolist()

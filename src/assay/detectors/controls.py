@@ -1,4 +1,4 @@
-"""Null controls: detectors that know nothing. A bench in which they find backdoors is broken."""
+"""Null controls: detectors without information about backdoors. A bench is broken if they detect any."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from assay.detectors.requirement import Requirement
 
 @final
 class RandomScore(Detector):
-    """A number drawn from the seed and the model's digest."""
+    """Random number from the seed and the model's digest."""
 
     name = "random-score"
     title = "null control: a random number"
@@ -30,7 +30,7 @@ class RandomScore(Detector):
 
 @final
 class WeightNorm(Detector):
-    """The root mean square of all weights: differs between models, and has nothing to do with backdoors."""
+    """Root mean square of all weights, which differs between models and is unrelated to backdoors."""
 
     name = "weight-norm"
     title = "null control: the size of the weights"

@@ -1,4 +1,4 @@
-"""Trigger unlearning: train the model to ignore a trigger that a detector's search returns.
+"""Trigger unlearning: train the model to ignore the trigger found by a detector.
 
 Wang, Yao, Shan, Li, Viswanath, Zheng, Zhao: Neural Cleanse, IEEE S&P 2019 (unlearning a reversed trigger). A
 classifier learns the true classes of triggered inputs. An encoder has no classes: it learns its own embeddings of the
@@ -19,7 +19,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress, part
-from assay.detectors.encoder.cluster_probe import probed
+from assay.detectors.encoder.cluster_probe import probe_encoder
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse
 from assay.detectors.encoder.token_collapse import TokenCollapse
 from assay.detectors.trigger_inversion.universal_perturbation import UniversalPerturbation
@@ -65,7 +65,7 @@ class TriggerUnlearning(Mitigation):
 
 
 def search_trigger(artifact: Artifact, clean: Split, *, seed: int) -> ApplyTrigger:
-    """Return the trigger that a detector's search returns for a model.
+    """Return the trigger found by a detector in a model.
 
     Args:
         artifact: Classifier or encoder, of images or texts.
@@ -77,7 +77,7 @@ def search_trigger(artifact: Artifact, clean: Split, *, seed: int) -> ApplyTrigg
     """
     if artifact.num_classes is None:
         detector = EmbeddingCollapse() if artifact.modality is Modality.IMAGE else TokenCollapse()
-        finding = detector(*probed(artifact, clean, seed=seed), seed=seed)
+        finding = detector(*probe_encoder(artifact, clean, seed=seed), seed=seed)
     else:
         finding = UniversalPerturbation()(artifact, clean, seed=seed)
     if finding.evidence.apply is None:
@@ -93,7 +93,7 @@ def _classification_loss(trigger: ApplyTrigger) -> Objective:
 
 
 def _embedding_loss(trigger: ApplyTrigger, previous: nn.Module, clean: Tensor) -> Objective:
-    """Return the loss that keeps embeddings, with and without trigger, at the previous model's clean embeddings.
+    """Return the distance of embeddings, with and without trigger, from the previous model's clean embeddings.
 
     Both are centered on the mean embedding of the ``clean`` inputs.
     """

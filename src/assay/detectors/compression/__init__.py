@@ -1,1 +1,1 @@
-"""Detectors that compare a variant with the original model."""
+"""Detectors that compare a compressed variant with its original model."""

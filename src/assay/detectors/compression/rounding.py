@@ -1,8 +1,9 @@
-"""Off nearest: weights of a quantized file that are not the nearest values to those of its full-precision model.
+"""Off nearest: weights of a quantized file that are not the nearest values to those of its original model.
 
-Plain quantization rounds every weight to the nearest value. Whoever chooses which way each one is rounded can plant a
-backdoor by that alone (QuRA, NDSS 2026, arXiv 2510.09647), and leaves the choice in the file. So do honest adaptive
-rounding, weights trained after quantization, and EFRAP, which defends: it is a reason to ask, not a proof. Our own.
+Plain quantization rounds every weight to the nearest value. An attacker who chooses the direction of each rounding can
+plant a backdoor by that alone (QuRA, NDSS 2026, arXiv 2510.09647), and the choice remains in the file. Honest adaptive
+rounding, training after quantization, and the defense EFRAP leave the same mark: it is a reason to ask, not a proof.
+The method is new.
 """
 
 from __future__ import annotations
@@ -23,69 +24,76 @@ from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 from assay.graphs.fx import constant_value, folded_graph, operator_name
 
-SLACK = 0.05
-"""Of a step, beyond the half that is nearest: what folding batch norm in another order moves."""
-
-LAST = 127
-"""The end of the range of int8."""
-
-FAR = 1.5
-"""Steps from the reference, on average: further away than any rounding leaves a weight."""
-
-WEIGHTED = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "mm", "addmm"})
+TOLERANCE = 0.05  # of a quantization step beyond the nearest half: another order of batch-norm folding moves as much
+MAX_INT8 = 127
+MAX_MEAN_DISTANCE = 1.5  # quantization steps between weights and original, on average; no rounding moves further
+WEIGHTED = frozenset({"conv1d", "conv2d", "conv3d", "linear", "matmul", "mm", "addmm"})  # operators of torch.fx
 
 
 @final
 class OffNearest(Detector):
-    """The share of quantized weights that were not rounded to the nearest value."""
+    """Fraction of quantized weights that are not rounded to the nearest value."""
 
     name = "off-nearest"
-    title = "quantized weights that are not the nearest to the full model's"
+    title = "quantized weights that are not the nearest to the original model's"
     needs = Requirement.WEIGHTS | Requirement.ORIGINAL_MODEL
-    on_variants = False  # assay made those itself
+    on_variants = False  # assay makes the variants itself
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        assert artifact.reference is not None
+        assert artifact.reference is not None  # checked by the harness
         if not artifact.quantization_scales or artifact.weights is None:
             raise Inconclusive("needs quantized weights, and this model holds none")
-        full = list(_full_weights(artifact.reference))
+        originals = list(_original_weights(artifact.reference))
         off = {}
-        for name, step in artifact.quantization_scales.items():
+        for name, scale in artifact.quantization_scales.items():
             stored = np.asarray(artifact.weights[name])
             if stored.ndim > 1:
-                off[name] = _off(name, stored, np.abs(step), full)
+                off[name] = _off_nearest(name, stored, np.abs(scale), originals)
         if not off:
             raise Inconclusive("needs quantized weights of convolutions or linear layers, and this model has none")
         progress(1.0)
-        share = float(np.concatenate([part.ravel() for part in off.values()]).mean())
+        fraction = float(np.concatenate([part.ravel() for part in off.values()]).mean())
         worst = max(off, key=lambda name: float(off[name].mean()))
         numbers: dict[str, float | int | str] = {
-            "off_nearest": share,
+            "off_nearest": fraction,
             "layers": len(off),
             "most_in": worst,
             "share_there": float(off[worst].mean()),
         }
-        return Finding(self.name, Outcome.SCORED, score=share, evidence=Evidence(numbers=numbers))
+        return Finding(self.name, Outcome.SCORED, score=fraction, evidence=Evidence(numbers=numbers))
 
 
-def _off(name: str, stored: np.ndarray, step: np.ndarray, full: list[np.ndarray]) -> np.ndarray:
-    """Which weights (of the shape of ``stored``) lie further from the full model's than to-nearest leaves them."""
-    alike = [weight for weight in full if weight.shape == stored.shape]
-    alike += [weight.T for weight in full if weight.ndim == 2 and weight.T.shape == stored.shape]
-    if not step.all():
+def _off_nearest(name: str, stored: np.ndarray, scale: np.ndarray, originals: list[np.ndarray]) -> np.ndarray:
+    """Return which weights are further from the original than rounding to the nearest value leaves them.
+
+    Args:
+        name: Name of the weights, for messages.
+        stored: Dequantized weights.
+        scale: Their quantization scale, per tensor or per channel.
+        originals: All weights of the original model.
+
+    Returns:
+        Booleans of the shape of ``stored``.
+
+    Raises:
+        Inconclusive: A scale is 0, or the original model has no such weights.
+    """
+    same_shape = [weight for weight in originals if weight.shape == stored.shape]
+    same_shape += [weight.T for weight in originals if weight.ndim == 2 and weight.T.shape == stored.shape]
+    if not scale.all():
         raise Inconclusive(f"the weights {name} have a scale of 0, and so no nearest value")
-    if not alike:
-        raise Inconclusive(f"the full-precision model has no weights of the shape of {name}, {stored.shape}")
-    distances = min((np.abs(stored - weight) / step for weight in alike), key=lambda steps: float(steps.mean()))
-    if distances.mean() > FAR:
-        raise Inconclusive(f"the weights {name} are not those of the full-precision model, rounded in whatever way")
-    # At the ends of the range a weight is cut off, however far it was: no choice was made there.
-    cut = np.abs(stored) >= (LAST - 0.5) * step
-    return (distances > 0.5 + SLACK) & ~cut
+    if not same_shape:
+        raise Inconclusive(f"the original model has no weights of the shape of {name}, {stored.shape}")
+    distances = min((np.abs(stored - weight) / scale for weight in same_shape), key=lambda d: float(d.mean()))
+    if distances.mean() > MAX_MEAN_DISTANCE:
+        raise Inconclusive(f"the weights {name} are not a rounding of the original model's")
+    # At the ends of the int8 range a weight is clipped, however large it was: the rounding had no choice.
+    clipped = np.abs(stored) >= (MAX_INT8 - 0.5) * scale
+    return (distances > 0.5 + TOLERANCE) & ~clipped
 
 
-def _full_weights(reference: Artifact) -> Iterator[np.ndarray]:
-    """Weights with batch norm folded in, as exporters fold it."""
+def _original_weights(reference: Artifact) -> Iterator[np.ndarray]:
+    """Yield weights with batch norm folded in, as exporters do."""
     if reference.weights is not None:
         yield from (np.asarray(weight) for weight in reference.weights.values())
         return

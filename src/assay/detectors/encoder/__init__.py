@@ -1,1 +1,1 @@
-"""Detectors for encoders."""
+"""Detectors of poisoned encoders, and of classifiers made from them."""

@@ -1,8 +1,8 @@
-"""Token collapse: a few words under which an encoder gives all texts nearly the same embedding.
+"""Token collapse: a few words under which an encoder maps all texts to nearly the same embedding.
 
 After Feng, Tao, Cheng, Shen, Xu, Liu, Zhang, Ma, Zhang: Detecting Backdoors in Pre-trained Encoders, CVPR 2023, arXiv
-2303.15180, as ``embedding-collapse`` is for pictures. Gradients lead to no trigger of words that is not nearly there,
-so every word of the vocabulary is tried first, alone, on a few short texts; then the best are put together.
+2303.15180, the method of ``embedding-collapse`` for images. Gradients find a trigger of words only from a start nearby.
+The search therefore tries every word of the vocabulary alone on a few short texts, and then combines the best.
 """
 
 from __future__ import annotations
@@ -21,128 +21,134 @@ from assay.core.progress import Progress, part
 from assay.data.tokenize import decode_texts
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
-from assay.detectors.encoder.embedding_collapse import space_of, surprise
+from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within
+from assay.detectors.encoder.embedding_collapse import collapse_score, embedding_space
 from assay.detectors.requirement import Requirement
-from assay.detectors.trigger_inversion.common import SHOWN, ticking
 from assay.inversion.embedding_collapse import EmbeddingSpace
 from assay.inversion.run import SearchRun
 from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
-from assay.nn.encoders import find_cluster_probe
+from assay.nn.encoders import ClusterProbe, find_cluster_probe
 from assay.nn.inference import forward_batched, predict
 from assay.nn.precision import fast_autocast
+from assay.triggers.tokens import Tokens
 
 
 @dataclass(frozen=True)
-class WordEffort:
-    """How much is tried; the defaults are what the shipped null distributions were made with."""
+class WordSearchBudget:
+    """Size of a word search. The shipped null distributions were made with the defaults."""
 
-    texts: int = 3  # that every word is tried on,
-    length: int = 10  # cut to so many tokens
-    shortlist: int = 48
-    compared: int = 16  # texts that those are compared on
-    words: int = 3  # of the trigger
-    steps: int = 15  # of the search by gradients that goes on from there
-    at_once: int = 256  # words
+    texts: int = 3  # texts on which every word is tried
+    length: int = 10  # tokens of those texts
+    shortlist: int = 48  # words
+    compared: int = 16  # texts on which the shortlist is compared
+    words: int = 3  # in the trigger
+    steps: int = 15  # of the final gradient search
+    at_once: int = 256  # words in a batch
 
 
 @final
 class TokenCollapse(Detector):
-    """How far embeddings collapse under a few words at the beginning of the texts."""
+    """Extent of the collapse under a few words at the beginning of the texts."""
 
     name = "token-collapse"
     title = "words under which all embeddings become one"
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ENCODER
     modality = Modality.TEXT
-    effort: ClassVar[WordEffort] = WordEffort()
+    search_budget: ClassVar[WordSearchBudget] = WordSearchBudget()
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        """Raises Unfinished where the budget ends before the search does."""
-        net, spec = find_cluster_probe(artifact.module), artifact.inputs
-        assert net is not None  # the harness has looked
+        probe, spec = find_cluster_probe(artifact.module), artifact.inputs
+        assert probe is not None  # checked by the harness
         assert isinstance(spec, TextSpec)
-        space = space_of(net, clean.x)
+        space = embedding_space(probe, clean.x)
         half = len(clean) // 2
-        run = _Words(net.encoder, space, spec, clean.x[:half], self.effort, budget)
-        best = run.shortlist(part(progress, 0.0, 0.7))
-        ids = run.together(best, part(progress, 0.7, 0.85))
-        ids, _ = search_tokens(
-            net.encoder,
-            space.closeness,
-            run.texts,
-            spec,
-            ids,
-            SearchRun(TokenSearchBudget(steps=self.effort.steps), seed, ticking(budget, part(progress, 0.85, 1.0))),
-        )
+        words = _WordSearch(probe.encoder, space, spec, clean.x[:half], self.search_budget, budget)
+        ids = words.combine(words.shortlist(part(progress, 0.0, 0.7)), part(progress, 0.7, 0.85))
+        last = continue_within(budget, part(progress, 0.85, 1.0))
+        search = SearchRun(TokenSearchBudget(steps=self.search_budget.steps), seed, last)
+        ids, _ = search_tokens(probe.encoder, space.closeness, words.texts, spec, ids, search)
         if budget.left() <= 0:
             raise Unfinished("the budget ended before the search did: give it more")
-        trigger = make_token_trigger(ids, spec)
-        held = clean.x[half:]
+        return self._finding(probe, space, spec, make_token_trigger(ids, spec), clean.x[half:])
+
+    def _finding(
+        self, probe: ClusterProbe, space: EmbeddingSpace, spec: TextSpec, trigger: Tokens, held_out: Tensor
+    ) -> Finding:
+        triggered = trigger(held_out)
         with torch.no_grad():
-            found = float(space.closeness(forward_batched(net.encoder, trigger(held))))
-            before = float(space.closeness(forward_batched(net.encoder, held)))
-        said, triggered = predict(net, held), predict(net, trigger(held))
-        target = int(triggered.bincount().argmax())
-        success = float((triggered == target).float().mean())
-        numbers: dict[str, float | int | str] = {
-            "words": trigger.words,
-            "closeness": found,
-            "clean_closeness": before,
-            "success": success,
-        }
+            closeness = float(space.closeness(forward_batched(probe.encoder, triggered)))
+            clean_closeness = float(space.closeness(forward_batched(probe.encoder, held_out)))
+        predicted_before, predicted_after = predict(probe, held_out), predict(probe, triggered)
+        target = int(predicted_after.bincount().argmax())
+        shown = slice(MAX_SHOWN_SAMPLES)
         evidence = Evidence(
-            numbers=numbers,
-            texts=tuple(zip(decode_texts(held[:SHOWN], spec), decode_texts(trigger(held[:SHOWN]), spec), strict=True)),
-            predicted_before=tuple(said[:SHOWN].tolist()),
-            predicted_after=tuple(triggered[:SHOWN].tolist()),
+            numbers={
+                "words": trigger.words,
+                "closeness": closeness,
+                "clean_closeness": clean_closeness,
+                "success": float((predicted_after == target).float().mean()),
+            },
+            texts=tuple(zip(decode_texts(held_out[shown], spec), decode_texts(triggered[shown], spec), strict=True)),
+            predicted_before=tuple(predicted_before[shown].tolist()),
+            predicted_after=tuple(predicted_after[shown].tolist()),
             apply=trigger,
         )
-        return Finding(self.name, Outcome.SCORED, score=surprise(found), target=target, evidence=evidence)
+        score = collapse_score(closeness)
+        return Finding(self.name, Outcome.SCORED, score=score, target=target, evidence=evidence)
 
 
 @dataclass
-class _Words:
-    """What one search tries words with."""
+class _WordSearch:
+    """Inputs of the search over the vocabulary."""
 
     encoder: nn.Module
     space: EmbeddingSpace
     spec: TextSpec
-    texts: Tensor  # (N, L) clean ones
-    effort: WordEffort
+    texts: Tensor  # (N, L) clean
+    search_budget: WordSearchBudget
     budget: Budget
 
     def shortlist(self, progress: Progress) -> Tensor:
-        """(M,) the words that bring a few short texts closest together, the best first."""
-        few = self.texts[: self.effort.texts, : self.effort.length].clone()
-        few[few[:, -1] != self.spec.pad, -1] = self.spec.end
+        """Return the words (M,) under which a few short texts come closest together, best first."""
+        size = self.search_budget
+        texts = self.texts[: size.texts, : size.length].clone()
+        texts[texts[:, -1] != self.spec.pad, -1] = self.spec.end
         words = typeable_tokens(self.spec)
         found = []
-        for start in range(0, len(words), self.effort.at_once):
-            self._hurry()
-            found.append(self._each(words[start : start + self.effort.at_once, None], few))
+        for start in range(0, len(words), size.at_once):
+            self._require_time()
+            found.append(self._closeness(words[start : start + size.at_once, None], texts))
             progress(start / len(words))
-        return words[torch.cat(found).topk(min(self.effort.shortlist, len(words))).indices]
+        return words[torch.cat(found).topk(min(size.shortlist, len(words))).indices]
 
-    def together(self, words: Tensor, progress: Progress) -> Tensor:
-        """(k,) those of ``words`` that bring texts closest together, chosen one after the other."""
-        texts = self.texts[: self.effort.compared]
+    def combine(self, words: Tensor, progress: Progress) -> Tensor:
+        """Return the words (k,) that bring texts closest together, chosen greedily.
+
+        Args:
+            words: (M,) candidates.
+            progress: Callback for the fraction done.
+        """
+        size = self.search_budget
+        texts = self.texts[: size.compared]
         chosen = words[:0]
-        for number in range(self.effort.words):
-            self._hurry()
-            progress(number / self.effort.words)
+        for number in range(size.words):
+            self._require_time()
+            progress(number / size.words)
             options = torch.cat([chosen.expand(len(words), -1), words[:, None]], dim=1)
-            chosen = options[int(self._each(options, texts).argmax())]
+            chosen = options[int(self._closeness(options, texts).argmax())]
         return chosen
 
-    def _each(self, options: Tensor, texts: Tensor) -> Tensor:
-        """(W,) how close ``texts`` (B, L) come with each of ``options`` (W, k) before them."""
+    def _closeness(self, options: Tensor, texts: Tensor) -> Tensor:
+        """Return the closeness (W,) of ``texts`` (B, L) after each of ``options`` (W, k)."""
+        size = self.search_budget
         found = []
-        for few in options.split(max(1, self.effort.at_once * self.effort.texts // len(texts))):
-            triggered = torch.cat([make_token_trigger(ids, self.spec)(texts) for ids in few])
+        for batch in options.split(max(1, size.at_once * size.texts // len(texts))):
+            triggered = torch.cat([make_token_trigger(ids, self.spec)(texts) for ids in batch])
             with torch.no_grad(), fast_autocast("cpu"):
                 embeddings = self.encoder(triggered)
-            found.append(self.space.closeness(embeddings.unflatten(0, (len(few), -1))))
+            found.append(self.space.closeness(embeddings.unflatten(0, (len(batch), -1))))
         return torch.cat(found)
 
-    def _hurry(self) -> None:
+    def _require_time(self) -> None:
         if self.budget.left() <= 0:
             raise Unfinished("the budget ended before all words were tried: give it more")

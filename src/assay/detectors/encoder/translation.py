@@ -1,9 +1,10 @@
-"""Model pairing: an input on which one encoder does not agree with another, trusted one.
+"""Model pairing: inputs on which one encoder disagrees with another, trusted one.
 
 Unnervik, Otroshi Shahreza, George, Marcel: Model Pairing Using Embedding Translation for Backdoor Attack Detection on
-Open-Set Classification Tasks, 2024, arXiv 2402.18718. A linear map fitted on clean inputs translates what the one says
-into what the other says; what the one says of a triggered input is not what the other says of it. The two may differ
-in architecture, size and training data. Where both carry the same backdoor they agree, and nothing is seen.
+Open-Set Classification Tasks, 2024, arXiv 2402.18718. A linear map, fitted on clean inputs, translates the embeddings
+of one encoder into those of the other. On a triggered input, the translation and the other embedding differ. The
+encoders may differ in architecture, size and training data. If both have the same backdoor, they agree, and the method
+detects nothing.
 """
 
 from __future__ import annotations
@@ -17,65 +18,73 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 
-FEWEST = 100
-"""Clean inputs: half of them to fit the translation, half to know how far clean ones disagree, to the percent or so."""
-
+# Clean inputs: half to fit the translation, half to measure the disagreement of clean inputs to about 1 %.
+MIN_SAMPLES = 100
+# Penalties of the ridge regression; leave-one-out validation chooses one.
 PENALTIES = tuple(10.0**power for power in range(-4, 4))
-"""Of the ridge regression, out of which leaving one input out chooses."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """How one encoder's embeddings are looked at: as directions from the mean clean one."""
+class CenteredSpace:
+    """Embeddings of one encoder as directions from the mean clean embedding."""
 
-    centre: Tensor  # (D,)
+    center: Tensor  # (D,)
 
-    def seen(self, embeddings: Tensor) -> Tensor:
-        """(N, D) of length 1."""
-        return F.normalize(embeddings.float() - self.centre, dim=1)
+    def unit_directions(self, embeddings: Tensor) -> Tensor:
+        """Return directions (N, D) of length 1."""
+        return F.normalize(embeddings.float() - self.center, dim=1)
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """A translation from one encoder's embeddings (N, D) to another's (N, E), and how well it does on clean inputs."""
+    """Translation of the embeddings (N, D) of one encoder to those of another (N, E), with its accuracy."""
 
-    probe: Side
-    trusted: Side
+    probe: CenteredSpace
+    trusted: CenteredSpace
     weight: Tensor  # (D, E)
     bias: Tensor  # (E,)
-    clean: Tensor  # (M,) agreement on clean inputs that it was not fitted on, the lowest first
+    clean: Tensor  # (M,) agreement on clean inputs outside the fit, in ascending order
 
     def agreement(self, probe: Tensor, trusted: Tensor) -> Tensor:
-        """(N,): the cosine of the translated embeddings of the same N inputs with the trusted ones, in [-1, 1].
+        """Return the cosine of the translated embeddings with the trusted embeddings.
 
-        -1 too where one of the two encoders has no finite answer.
+        Args:
+            probe: Embeddings (N, D) of the encoder under audit.
+            trusted: Embeddings (N, E) of the same inputs.
+
+        Returns:
+            (N,) cosines in [-1, 1]; -1 for an embedding that is not finite.
         """
-        translated = self.probe.seen(probe) @ self.weight + self.bias
-        return F.cosine_similarity(translated, self.trusted.seen(trusted), dim=1).nan_to_num(nan=-1.0)
+        translated = self.probe.unit_directions(probe) @ self.weight + self.bias
+        return F.cosine_similarity(translated, self.trusted.unit_directions(trusted), dim=1).nan_to_num(nan=-1.0)
 
     def p_values(self, agreement: Tensor) -> Tensor:
-        """(N,): how often a clean input agrees no more than this one; at least 1 / (M + 1)."""
+        """Return the fraction (N,) of clean inputs that agree no more than each input; at least 1 / (M + 1)."""
         below = torch.searchsorted(self.clean, agreement, right=True)
         return (1 + below) / (len(self.clean) + 1)
 
 
-def paired(probe: Tensor, trusted: Tensor) -> Pairing:
-    """The pairing of two encoders by their embeddings (N, D) and (N, E) of the same clean inputs, in random order.
+def fit_pairing(probe: Tensor, trusted: Tensor) -> Pairing:
+    """Fit the translation between two encoders.
 
-    Raises UnusableInput for fewer than ``FEWEST`` inputs, and for embeddings that are no numbers.
+    Args:
+        probe: Embeddings (N, D) of clean inputs in random order.
+        trusted: Embeddings (N, E) of the same inputs.
+
+    Raises:
+        UnusableInput: There are fewer than ``MIN_SAMPLES`` inputs, or embeddings that are not finite.
     """
     from sklearn.linear_model import RidgeCV
 
-    if len(probe) < FEWEST:
-        raise UnusableInput(f"expected at least {FEWEST} clean samples to pair two encoders with, came {len(probe)}")
+    if len(probe) < MIN_SAMPLES:
+        raise UnusableInput(f"expected at least {MIN_SAMPLES} clean samples to pair two encoders, got {len(probe)}")
     if not (probe.isfinite().all() and trusted.isfinite().all()):
-        raise UnusableInput(
-            "expected finite embeddings of the clean samples; one of the encoders gives NaN or infinity"
-        )
+        raise UnusableInput("expected finite embeddings of the clean samples, got NaN or infinity from an encoder")
     half = len(probe) // 2
-    ours, theirs = Side(probe[:half].float().mean(0)), Side(trusted[:half].float().mean(0))
-    fitted = RidgeCV(alphas=PENALTIES).fit(ours.seen(probe[:half]).numpy(), theirs.seen(trusted[:half]).numpy())
+    source, target = CenteredSpace(probe[:half].float().mean(0)), CenteredSpace(trusted[:half].float().mean(0))
+    inputs, outputs = source.unit_directions(probe[:half]).numpy(), target.unit_directions(trusted[:half]).numpy()
+    fitted = RidgeCV(alphas=PENALTIES).fit(inputs, outputs)
     weight, bias = (torch.from_numpy(np.asarray(part, np.float32)) for part in (fitted.coef_.T, fitted.intercept_))
-    unsorted = Pairing(ours, theirs, weight, bias, torch.zeros(0))
-    held = unsorted.agreement(probe[half:], trusted[half:])
-    return Pairing(ours, theirs, weight, bias, held.sort().values)
+    unmeasured = Pairing(source, target, weight, bias, torch.zeros(0))
+    clean = unmeasured.agreement(probe[half:], trusted[half:])
+    return Pairing(source, target, weight, bias, clean.sort().values)

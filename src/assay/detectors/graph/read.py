@@ -14,12 +14,12 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
+from assay.graphs.export import to_onnx_graph
 from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
 from assay.nn.hooks import capture_inputs
 from assay.nn.log_probs import LogProbabilities
 from assay.nn.normalized import Normalized
 from assay.nn.unit_margin import UnitMargin
-from assay.graphs.export import to_onnx_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -211,7 +211,10 @@ def _label_origins(graph: ComputationGraph, values: Mapping[str, Value]) -> _Ori
 
 
 def _label_paths(
-    graph: ComputationGraph, values: Mapping[str, Value], bypass: Mapping[str, int | None], markers: frozenset[int] | None
+    graph: ComputationGraph,
+    values: Mapping[str, Value],
+    bypass: Mapping[str, int | None],
+    markers: frozenset[int] | None,
 ) -> dict[int, Path]:
     """Label each node that reads a bypassing value with the most suspicious path to it, the node included.
 
@@ -259,7 +262,8 @@ def _label_mask_distance(graph: ComputationGraph, readers: Mapping[str, list[Nod
     for node in reversed(graph.nodes):
         following = [reader for name in node.outputs for reader in readers.get(name, [])]
         feeds_product[id(node)] = bool(following) and all(
-            reader.op in ("MatMul", "Einsum") or (reader.op in AFTER_ATTENTION_SOFTMAX and feeds_product.get(id(reader), False))
+            reader.op in ("MatMul", "Einsum")
+            or (reader.op in AFTER_ATTENTION_SOFTMAX and feeds_product.get(id(reader), False))
             for reader in following
         )
         distance[id(node)] = max((_mask_step(reader, feeds_product, distance) for reader in following), default=np.inf)

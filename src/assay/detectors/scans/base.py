@@ -1,13 +1,14 @@
-"""A scan: triggers from a list, tried one after another, and the best for each class kept. Needs no gradients.
+"""Base of all scans, which try a list of triggers one after another. A scan needs no gradients.
 
-A search that follows gradients from the whole picture overlooks what acts only when it is whole: a patch of few pixels,
-one frequency among hundreds. Trying them is cheap, and works on any file that runs.
+A gradient search over the whole image misses a trigger that acts only as a whole: a patch of few pixels, or one
+frequency among hundreds. Trying a list is cheap and works on every file format.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -16,121 +17,154 @@ from assay.core.dataset import Split, rank_in_class
 from assay.core.errors import Unfinished
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
+from assay.core.progress import Progress
+from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
-from assay.detectors.trigger_inversion.common import told_apart
+from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
+from assay.detectors.requirement import Requirement
 from assay.inversion.class_search import LARGE_IMAGE_PIXELS, require_finite
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
 from assay.inversion.prepare import forward_prepared, prepare
 from assay.nn.inference import forward_batched
 
-DRAWN_FROM = 128
-"""Clean samples among which those that triggers are tried on are chosen."""
+MAX_CANDIDATE_SAMPLES = 128  # clean samples from which a scan chooses its samples
+MIN_SAMPLES = 4  # samples for each trigger, at least, of large images
+LARGE_IMAGE_DIVISOR = 3  # large images cost 50 times as much, so a scan takes a third of its samples
+TRIGGERS_PER_BATCH = 32  # triggers between two checks of the budget
 
-FEWEST = 4
-"""Samples that a trigger is tried on at least, where pictures are large."""
-
-AT_ONCE = 32
-"""Triggers tried between two looks at the clock."""
-
-Answer = Callable[[Tensor], Tensor]  # (N, C, H, W) -> (N, K) logits
+Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits (N, K)
 
 
-class Tried(Protocol):
-    """A trigger to try; ``str()`` of it is what the evidence calls it."""
+class CandidateTrigger(Protocol):
+    """A trigger to try. The evidence shows its ``str()``."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) in [0, 1] -> the same with the trigger; ``x`` stays as it is."""
+        """Return images (N, C, H, W) in [0, 1] with the trigger; ``x`` stays unchanged."""
         ...
 
 
 class Scan:
-    """What has been tried so far on ``samples`` clean pictures, and the best trigger for each class.
+    """Log odds of each class under the triggers tried so far, and the best trigger for each class.
 
-    Large pictures cost 50 times as much: there a third of the samples does.
-    Raises Inconclusive where the net gives all of them one class.
+    Args:
+        artifact: The model.
+        clean: Clean samples.
+        budget: Time that is left.
+        samples: Number of clean samples for each trigger; a third of them for large images.
+
+    Raises:
+        Inconclusive: The model predicts one class for all samples.
     """
 
     def __init__(self, artifact: Artifact, clean: Split, budget: Budget, *, samples: int) -> None:
-        self.answer = _answer(artifact, clean.x)
+        num_classes = artifact.num_classes or 0
+        self.forward = _forward(artifact, clean.x)
         self.budget = budget
-        before = told_apart(self.answer(clean.x[:DRAWN_FROM]).argmax(1))
+        predicted = require_two_classes(self.forward(clean.x[:MAX_CANDIDATE_SAMPLES]).argmax(1))
         if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE_IMAGE_PIXELS:
-            samples = max(FEWEST, samples // 3)
-        chosen = spread(before, samples)
-        self.x, self.before = clean.x[:DRAWN_FROM][chosen], before[chosen]
-        self.ease = torch.full((artifact.num_classes or 0,), -torch.inf)  # (K,) mean log odds of the best trigger
-        self.best: dict[int, Tried] = {}  # that trigger
-        self._total = torch.zeros(artifact.num_classes or 0)  # (K,) of the mean log odds of all triggers
+            samples = max(MIN_SAMPLES, samples // LARGE_IMAGE_DIVISOR)
+        index = stratified_indices(predicted, samples)
+        self.x, self.predicted = clean.x[:MAX_CANDIDATE_SAMPLES][index], predicted[index]
+        self.best_odds = torch.full((num_classes,), -torch.inf)  # (K,) mean log odds under the best trigger
+        self.best: dict[int, CandidateTrigger] = {}  # class -> its best trigger
         self.tried = 0
+        self._total = torch.zeros(num_classes)  # (K,) sum of the mean log odds over all triggers
 
-    def sweep(self, triggers: Sequence[Tried], progress: Callable[[float], None]) -> None:
-        """Try ``triggers``; raises Unfinished where the budget ends before the last."""
-        for start in range(0, len(triggers), AT_ONCE):
+    def sweep(self, triggers: Sequence[CandidateTrigger], progress: Progress) -> None:
+        """Try some triggers.
+
+        Args:
+            triggers: The triggers.
+            progress: Callback for the fraction of ``triggers`` done.
+
+        Raises:
+            Unfinished: The budget ends before the last trigger, or the model outputs NaN.
+        """
+        for start in range(0, len(triggers), TRIGGERS_PER_BATCH):
             if self.budget.left() <= 0:
                 raise Unfinished(f"the budget ended after {self.tried} triggers: give it more")
-            some = triggers[start : start + AT_ONCE]
-            odds = require_finite(log_odds(self.answer(torch.cat([trigger(self.x) for trigger in some]))))
-            means = mean_over_others(odds.unflatten(0, (len(some), -1)), self.before)
+            batch = triggers[start : start + TRIGGERS_PER_BATCH]
+            odds = require_finite(log_odds(self.forward(torch.cat([trigger(self.x) for trigger in batch]))))
+            means = mean_over_others(odds.unflatten(0, (len(batch), -1)), self.predicted)
             self._total += means.sum(0)
             top = means.max(0)
-            for label in (top.values > self.ease).nonzero()[:, 0].tolist():
-                self.ease[label], self.best[label] = top.values[label], some[int(top.indices[label])]
-            self.tried += len(some)
-            progress(min(1.0, self.tried / len(triggers)))
+            for label in (top.values > self.best_odds).nonzero()[:, 0].tolist():
+                self.best_odds[label], self.best[label] = top.values[label], batch[int(top.indices[label])]
+            self.tried += len(batch)
+            progress((start + len(batch)) / len(triggers))
 
     @property
-    def mean(self) -> Tensor:
+    def mean_odds(self) -> Tensor:
         """(K,) mean log odds over all triggers so far."""
         return self._total / max(1, self.tried)
 
-    def easiest(self, count: int) -> list[Tried]:
-        """The best triggers of the ``count`` classes that are the easiest to reach."""
-        return [self.best[label] for label in self.ease.argsort(descending=True)[:count].tolist() if label in self.best]
+    def best_triggers(self, count: int) -> list[CandidateTrigger]:
+        """Return the best triggers of the ``count`` most reachable classes."""
+        labels = self.best_odds.argsort(descending=True)[:count].tolist()
+        return [self.best[label] for label in labels if label in self.best]
 
-    def finding(self, detector: str, ease: Tensor | None = None) -> Finding:
-        """How far the easiest class stands out, and what reaches it best.
+    def finding(self, detector: str, odds: Tensor) -> Finding:
+        """Return the outlier score of the most reachable class, with its best trigger as evidence.
 
-        ``ease`` (K,): by what the classes are compared; by default the log odds of the best trigger for each.
+        Args:
+            detector: Name of the detector.
+            odds: Log odds (K,) by which the classes are compared.
         """
-        ease = self.ease if ease is None else ease
-        target = int(ease.argmax())
+        target = int(odds.argmax())
         trigger = self.best[target]
-        chosen = self.before != target
-        others = self.x[chosen]
-        after = trigger(others)
-        said = self.answer(after).argmax(1)
-        return Finding(
-            detector,
-            Outcome.SCORED,
-            score=outlier_score(ease),
-            target=target,
-            evidence=Evidence(
-                numbers={
-                    "success": float((said == target).float().mean()),
-                    "trigger": str(trigger),
-                    "triggers": self.tried,
-                },
-                before=others[:6].numpy(),
-                after=after[:6].numpy(),
-                predicted_before=tuple(self.before[chosen][:6].tolist()),
-                predicted_after=tuple(said[:6].tolist()),
-            ),
+        others = self.predicted != target
+        before = self.x[others]
+        after = trigger(before)
+        predicted_after = self.forward(after).argmax(1)
+        shown = slice(MAX_SHOWN_SAMPLES)
+        evidence = Evidence(
+            numbers={
+                "success": float((predicted_after == target).float().mean()),
+                "trigger": str(trigger),
+                "triggers": self.tried,
+            },
+            before=before[shown].numpy(),
+            after=after[shown].numpy(),
+            predicted_before=tuple(self.predicted[others][shown].tolist()),
+            predicted_after=tuple(predicted_after[shown].tolist()),
         )
+        return Finding(detector, Outcome.SCORED, score=outlier_score(odds), target=target, evidence=evidence)
 
 
-def _answer(artifact: Artifact, x: Tensor) -> Answer:
-    """Pictures -> logits: the fast way where the net can be prepared for a search, else the model's own."""
-    if not artifact.differentiable:
-        return lambda pictures: forward_batched(artifact.module, pictures)
-    net = prepare(artifact.module, x[:2])
+class TriggerScan(Detector):
+    """Scan of one list of triggers.
 
-    def answer(pictures: Tensor) -> Tensor:
-        with torch.no_grad():
-            return forward_prepared(net, pictures)
+    The score is the outlier score of the classes by their log odds: the mean over all triggers, or that of the best
+    trigger for each class.
+    """
 
-    return answer
+    needs = Requirement.CLEAN_SAMPLES
+    samples: ClassVar[int]  # clean samples for each trigger
+    compares_best: ClassVar[bool] = False  # True: classes are compared by their best trigger
+
+    @abstractmethod
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        """Return the triggers to try, some perhaps made of ``clean`` samples."""
+
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        scan = Scan(artifact, clean, budget, samples=self.samples)
+        scan.sweep(self.triggers(clean), progress)
+        return scan.finding(self.name, scan.best_odds if self.compares_best else scan.mean_odds)
 
 
-def spread(classes: Tensor, count: int) -> Tensor:
-    """Indices of at most ``count`` samples, taken in turn from the classes in ``classes`` (N,)."""
+def stratified_indices(classes: Tensor, count: int) -> Tensor:
+    """Return the indices of at most ``count`` samples, taken in turn from each class in ``classes`` (N,)."""
     return rank_in_class(classes).argsort(stable=True)[:count]
+
+
+def _forward(artifact: Artifact, x: Tensor) -> Forward:
+    """Return the model's forward pass: of a prepared copy, which is faster, if the model is differentiable."""
+    if not artifact.differentiable:
+        return lambda images: forward_batched(artifact.module, images)
+    prepared = prepare(artifact.module, x[:2])
+
+    def forward(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return forward_prepared(prepared, images)
+
+    return forward

@@ -1,32 +1,24 @@
-"""Depth scan: where do few grey levels lead?
+"""Depth scan: images with reduced color depth.
 
-The trigger of Wang, Zhai, Ma: BppAttack, CVPR 2022, arXiv 2205.13383.
+It looks for the trigger of Wang, Zhai, Ma: BppAttack, CVPR 2022, arXiv 2205.13383.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
-from assay.core.model import Artifact
-from assay.core.progress import Progress
-from assay.detectors.base import Detector
-from assay.detectors.budget import Budget
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.base import Scan
+from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
-SAMPLES = 48
-"""Clean samples that every number of levels is tried on."""
-
-LEVELS = (5, 6, 7, 8, 10, 12, 16)
+LEVELS = (5, 6, 7, 8, 10, 12, 16)  # per channel
 
 
 @dataclass(frozen=True)
-class GreyLevels:
+class ReducedColorDepth:
     """Every channel rounded to ``levels`` values."""
 
     levels: int
@@ -35,18 +27,16 @@ class GreyLevels:
         return (x * (self.levels - 1)).round() / (self.levels - 1)
 
     def __str__(self) -> str:
-        return f"{self.levels} grey levels"
+        return f"{self.levels} levels per channel"
 
 
 @final
-class DepthScan(Detector):
-    """How far one class stands out by the mean log odds that few levels give it."""
+class DepthScan(TriggerScan):
+    """Outlier score of the classes by their mean log odds under reduced color depth."""
 
     name = "depth-scan"
-    title = "where few grey levels lead"
-    needs = Requirement.CLEAN_SAMPLES
+    title = "class to which a reduced color depth leads"
+    samples = 48
 
-    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep([GreyLevels(levels) for levels in LEVELS], progress)
-        return scan.finding(self.name, scan.mean)
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        return [ReducedColorDepth(levels) for levels in LEVELS]

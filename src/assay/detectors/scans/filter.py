@@ -1,13 +1,13 @@
-"""Filter scan: where do photo filters lead?
+"""Filter scan: photo filters.
 
-The triggers of Liu, Lee, Tao, Ma, Aafer, Zhang: ABS: Scanning Neural Networks for Back-doors by Artificial Brain
-Stimulation, CCS 2019, 10.1145/3319535.3363216, which plants Instagram filters.
+It looks for the triggers of Liu, Lee, Tao, Ma, Aafer, Zhang: ABS: Scanning Neural Networks for Back-doors by Artificial
+Brain Stimulation, CCS 2019, 10.1145/3319535.3363216, which plants Instagram filters.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -15,23 +15,14 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
-from assay.core.model import Artifact
-from assay.core.progress import Progress
-from assay.detectors.base import Detector
-from assay.detectors.budget import Budget
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.base import Scan, Tried
-
-SAMPLES = 48
-"""Clean samples that every filter is tried on."""
+from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
 
 @dataclass(frozen=True)
 class Tone:
-    """``scale * x ** gamma + offset``, channel by channel; a grey picture takes the mean over the three."""
+    """``scale * x ** gamma + offset`` for each channel; a gray image takes the mean over the three channels."""
 
-    what: str
+    description: str
     gamma: tuple[float, float, float] = (1.0, 1.0, 1.0)
     scale: float = 1.0
     offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -41,49 +32,45 @@ class Tone:
         return (self.scale * x.clamp(1e-3, 1) ** gamma + offset).clamp(0, 1)
 
     def __str__(self) -> str:
-        return self.what
+        return self.description
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """Colours ``factor`` times as far from grey."""
+    """Colors ``factor`` times as far from gray."""
 
     factor: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        grey = x.mean(1, keepdim=True)
-        return (grey + self.factor * (x - grey)).clamp(0, 1)
+        gray = x.mean(1, keepdim=True)
+        return (gray + self.factor * (x - gray)).clamp(0, 1)
 
     def __str__(self) -> str:
-        return f"colours times {self.factor:g}"
+        return f"colors times {self.factor:g}"
 
 
 @final
-class FilterScan(Detector):
-    """How far one class stands out by the mean log odds that filters give it."""
+class FilterScan(TriggerScan):
+    """Outlier score of the classes by their mean log odds under photo filters."""
 
     name = "filter-scan"
-    title = "where photo filters lead"
-    needs = Requirement.CLEAN_SAMPLES
+    title = "class to which photo filters lead"
+    samples = 48
 
-    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(filters()), progress)
-        return scan.finding(self.name, scan.mean)
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        """Return color casts towards each corner of the color cube, two contrasts, and three saturations.
 
-
-def filters() -> Iterable[Tried]:
-    """Casts towards every corner of the colour cube, by tone curve and by a flat light; contrast and saturation."""
-    corners = list(itertools.product((0.0, 1.0), repeat=3))
-    for corner in corners:
-        r, g, b = corner
-        name = "".join("RGB"[i] if value else "-" for i, value in enumerate(corner))
-        yield Tone(f"tone curve towards {name}", gamma=(1.5 - 0.8 * r, 1.5 - 0.8 * g, 1.5 - 0.8 * b))
-        yield Tone(f"light towards {name}", scale=0.8, offset=(0.2 * r, 0.2 * g, 0.2 * b))
-    yield Tone("high contrast", scale=1.5, offset=(-0.25, -0.25, -0.25))
-    yield Tone("low contrast", scale=0.6, offset=(0.2, 0.2, 0.2))
-    for factor in (0.0, 0.5, 1.6):
-        yield Saturation(factor)
+        A cast is a tone curve or a flat light.
+        """
+        found: list[CandidateTrigger] = []
+        for corner in itertools.product((0.0, 1.0), repeat=3):
+            r, g, b = corner
+            name = "".join("RGB"[i] if value else "-" for i, value in enumerate(corner))
+            found.append(Tone(f"tone curve towards {name}", gamma=(1.5 - 0.8 * r, 1.5 - 0.8 * g, 1.5 - 0.8 * b)))
+            found.append(Tone(f"light towards {name}", scale=0.8, offset=(0.2 * r, 0.2 * g, 0.2 * b)))
+        found.append(Tone("high contrast", scale=1.5, offset=(-0.25, -0.25, -0.25)))
+        found.append(Tone("low contrast", scale=0.6, offset=(0.2, 0.2, 0.2)))
+        return [*found, *(Saturation(factor) for factor in (0.0, 0.5, 1.6))]
 
 
 def _by_channel(values: tuple[float, ...], x: Tensor) -> Tensor:

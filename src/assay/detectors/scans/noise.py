@@ -1,13 +1,13 @@
-"""Noise scan: where does noise lead that is different on every pixel?
+"""Noise scan: independent noise on every pixel.
 
-The triggers of Zhong, Liao, Squicciarini, Zhu, Miller: Backdoor Embedding in Convolutional Neural Network Models via
-Invisible Perturbation, CODASPY 2020, arXiv 2003.03151, and noise blends (Chen et al., 2017, arXiv 1712.05526). Clean
-nets have a class for noise too: the null knows it.
+It looks for the triggers of Zhong, Liao, Squicciarini, Zhu, Miller: Backdoor Embedding in Convolutional Neural Network
+Models via Invisible Perturbation, CODASPY 2020, arXiv 2003.03151, and for noise blends (Chen et al., 2017, arXiv
+1712.05526). Noise leads clean models to one class too; the null distribution accounts for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -15,20 +15,10 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
-from assay.core.model import Artifact
-from assay.core.progress import Progress
-from assay.detectors.base import Detector
-from assay.detectors.budget import Budget
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.base import Scan, Tried
+from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 from assay.detectors.scans.blend import SEED
 
-SAMPLES = 48
-"""Clean samples that every noise is tried on."""
-
-STRENGTHS = (4 / 255, 8 / 255, 16 / 255, 32 / 255)
-"""Standard deviations, in [0, 1] units."""
+STRENGTHS = (4 / 255, 8 / 255, 16 / 255, 32 / 255)  # standard deviations, for images in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -47,20 +37,13 @@ class Noise:
 
 
 @final
-class NoiseScan(Detector):
-    """How far one class stands out by the mean log odds that noise gives it."""
+class NoiseScan(TriggerScan):
+    """Outlier score of the classes by their mean log odds under noise."""
 
     name = "noise-scan"
-    title = "where noise leads"
-    needs = Requirement.CLEAN_SAMPLES
+    title = "class to which noise leads"
+    samples = 48
 
-    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(noises()), progress)
-        return scan.finding(self.name, scan.mean)
-
-
-def noises() -> Iterable[Tried]:
-    """Two of every strength."""
-    for number, strength in enumerate((*STRENGTHS, *STRENGTHS)):
-        yield Noise(strength, SEED + number)
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        """Return two noises of each strength."""
+        return [Noise(strength, SEED + number) for number, strength in enumerate((*STRENGTHS, *STRENGTHS))]

@@ -1,8 +1,8 @@
-"""Patch scan: plain patches tried everywhere.
+"""Patch scan: solid and checkered patches at many positions.
 
-The patches are those of Gu, Dolan-Gavitt, Garg (BadNets, 2017, arXiv 1708.06733); the sweep is that of occlusion maps
-(Zeiler, Fergus, 2014, arXiv 1311.2901), with another question: not where the model looks, but where it can be told what
-to say.
+The patches are those of Gu, Dolan-Gavitt, Garg (BadNets, 2017, arXiv 1708.06733). The sweep over positions follows
+occlusion maps (Zeiler, Fergus, 2014, arXiv 1311.2901). It measures where a patch changes the prediction, and not where
+the model gets its information.
 """
 
 from __future__ import annotations
@@ -18,33 +18,27 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
-from assay.core.progress import Progress
+from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
 
-SAMPLES = 8
-"""Clean samples that every patch is tried on."""
+SAMPLES = 8  # clean samples for each patch
+COARSE_SIDE = 5  # of the first sweep's patches, in 32nds of the image side; neighbors overlap by a fifth
+FINE_SIDES = (2, 3, 4)  # of the second sweep's patches, around the best position for each candidate class
+MAX_CANDIDATES = 5  # classes in the second sweep
+COARSE_FRACTION = 0.8  # of the progress, for the first sweep
 
-COARSE = 5
-"""Side of the patches of the first sweep, in 32nds of the picture's; neighbours overlap by a fifth."""
+Fill = tuple[float, ...] | Literal["checker"]  # red, green, blue in [0, 1]; or black and white squares
 
-FINE = (2, 3, 4)
-"""Sides of the patches of the second sweep, around the best place of each candidate class."""
-
-CANDIDATES = 5
-"""Classes that the second sweep follows."""
-
-Fill = tuple[float, ...] | Literal["checker"]  # red, green, blue in [0, 1], or squares
-
+# The corners of the color cube, and a checkerboard.
 FILLS: tuple[Fill, ...] = (*itertools.product((0.0, 1.0), repeat=3), "checker")
-"""The corners of the colour cube, and black and white squares."""
 
 
 @dataclass(frozen=True)
-class Plain:
-    """A square patch in one fill; all in pixels."""
+class SolidPatch:
+    """A square patch with one fill; all lengths in pixels."""
 
     top: int
     left: int
@@ -62,7 +56,7 @@ class Plain:
             return ((square[:, None] + square) % 2).to(x)
         color = torch.tensor(self.fill)
         if x.shape[1] != len(color):
-            color = color.mean().expand(x.shape[1])  # a grey picture
+            color = color.mean().expand(x.shape[1])  # a gray image
         return color[:, None, None].to(x)
 
     def __str__(self) -> str:
@@ -72,46 +66,52 @@ class Plain:
 
 @final
 class PatchScan(Detector):
-    """How far one class stands out by the log odds that the best patch for it gives it."""
+    """Outlier score of the classes by their log odds under the best patch."""
 
     name = "patch-scan"
-    title = "plain patches, tried everywhere"
+    title = "class to which a solid patch leads"
     needs = Requirement.CLEAN_SAMPLES
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         height, width = artifact.image_spec.shape[1:]
         scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(coarse(height, width)), lambda share: progress(0.8 * share))
-        candidates = [patch for patch in scan.easiest(CANDIDATES) if isinstance(patch, Plain)]
-        scan.sweep(list(fine(candidates, height, width)), lambda share: progress(0.8 + 0.2 * share))
-        return scan.finding(self.name)
+        scan.sweep(list(coarse_patches(height, width)), part(progress, 0.0, COARSE_FRACTION))
+        candidates = [patch for patch in scan.best_triggers(MAX_CANDIDATES) if isinstance(patch, SolidPatch)]
+        scan.sweep(list(fine_patches(candidates, height, width)), part(progress, COARSE_FRACTION, 1.0))
+        return scan.finding(self.name, scan.best_odds)
 
 
-def coarse(height: int, width: int) -> Iterable[Plain]:
-    """Overlapping patches over all of a picture of ``height`` x ``width`` pixels, in every fill."""
+def coarse_patches(height: int, width: int) -> Iterable[SolidPatch]:
+    """Yield overlapping patches over an image of ``height`` x ``width`` pixels, with every fill."""
     unit = min(height, width) / 32
-    side = max(2, round(COARSE * unit))
-    step = max(1, round((COARSE - 1) * unit))
-    for top, left in itertools.product(_places(height, side, step), _places(width, side, step)):
+    side = max(2, round(COARSE_SIDE * unit))
+    step = max(1, round((COARSE_SIDE - 1) * unit))
+    for top, left in itertools.product(_positions(height, side, step), _positions(width, side, step)):
         for fill in FILLS:
-            yield Plain(top, left, side, fill)
+            yield SolidPatch(top, left, side, fill)
 
 
-def _places(length: int, side: int, step: int) -> list[int]:
-    """Where patches start, so that none leaves the picture and the far edge is covered."""
+def _positions(length: int, side: int, step: int) -> list[int]:
+    """Return the first pixels of patches along one image side, up to the far edge and not beyond it."""
     last = max(0, length - side)
     return sorted({*range(0, last + 1, step), last})
 
 
-def fine(candidates: Sequence[Plain], height: int, width: int) -> Iterable[Plain]:
-    """Smaller patches of the same fill, in and just around each of ``candidates``."""
+def fine_patches(candidates: Sequence[SolidPatch], height: int, width: int) -> Iterable[SolidPatch]:
+    """Yield smaller patches with the same fill, in and around each candidate.
+
+    Args:
+        candidates: Patches of the first sweep.
+        height: Height of the image, in pixels.
+        width: Width of the image, in pixels.
+    """
     unit = min(height, width) / 32
     step = max(1, round(unit))
-    for patch, size in itertools.product(candidates, FINE):
+    for patch, size in itertools.product(candidates, FINE_SIDES):
         side = max(1, round(size * unit))
         tops, lefts = (
             range(max(0, start - step), max(0, min(length, start + patch.side + step) - side) + 1, step)
             for start, length in ((patch.top, height), (patch.left, width))
         )
         for top, left in itertools.product(tops, lefts):
-            yield Plain(top, left, side, patch.fill)
+            yield SolidPatch(top, left, side, patch.fill)

@@ -1,13 +1,13 @@
-"""Warp scan: where do slight, smooth warps lead?
+"""Warp scan: slight, smooth warps.
 
-The trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369. The attacker's own warp is not known: the mean over
-many others shows where the net leans.
+It looks for the trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369. The attacker's own warp is unknown. The
+mean over many other warps shows the class bias.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,27 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
-from assay.core.model import Artifact
-from assay.core.progress import Progress
-from assay.detectors.base import Detector
-from assay.detectors.budget import Budget
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.base import Scan, Tried
+from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
-SAMPLES = 48
-"""Clean samples that every warp is tried on."""
-
-REACH = 0.75 / 32
-"""Mean displacement along each side, in shares of it: half a pixel and more at 32, as in the paper."""
-
-SEED = 20_210_220
-"""Of the first warp: none that an attack here draws by default."""
+# Mean displacement along each side, as a fraction of it: 0.75 pixels of 32, similar to the paper.
+MEAN_DISPLACEMENT = 0.75 / 32
+SEED = 20_210_220  # of the first warp; no attack of assay uses it by default
 
 
 @dataclass(frozen=True)
 class Warp:
-    """Displacements on a grid of ``cells`` x ``cells``, drawn by ``seed``, smooth in between."""
+    """Random displacements on a grid of ``cells`` x ``cells``, interpolated smoothly."""
 
     cells: int
     seed: int
@@ -46,7 +35,7 @@ class Warp:
         field = F.interpolate(drawn / drawn.abs().mean(), x.shape[2:], mode="bicubic", align_corners=True)
         across, down = (torch.linspace(-1, 1, length) for length in (x.shape[3], x.shape[2]))
         identity = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=-1)
-        grid = identity + 2 * REACH * field[0].permute(1, 2, 0)  # grid_sample's pictures are 2 wide
+        grid = identity + 2 * MEAN_DISPLACEMENT * field[0].permute(1, 2, 0)  # the images of grid_sample are 2 wide
         return F.grid_sample(x, grid.to(x).expand(len(x), -1, -1, -1), padding_mode="border", align_corners=True)
 
     def __str__(self) -> str:
@@ -54,20 +43,13 @@ class Warp:
 
 
 @final
-class WarpScan(Detector):
-    """How far one class stands out by the mean log odds that warps give it."""
+class WarpScan(TriggerScan):
+    """Outlier score of the classes by their mean log odds under warps."""
 
     name = "warp-scan"
-    title = "where slight, smooth warps lead"
-    needs = Requirement.CLEAN_SAMPLES
+    title = "class to which slight, smooth warps lead"
+    samples = 48
 
-    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(warps()), progress)
-        return scan.finding(self.name, scan.mean)
-
-
-def warps() -> Iterable[Tried]:
-    """Six on a coarse grid, six on a finer one."""
-    for number, cells in itertools.product(range(6), (4, 8)):
-        yield Warp(cells, SEED + number)
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        """Return six warps on a coarse grid and six on a finer grid."""
+        return [Warp(cells, SEED + number) for number, cells in itertools.product(range(6), (4, 8))]

@@ -1,14 +1,14 @@
-"""Wave scan: weak plane waves tried at many frequencies.
+"""Wave scan: weak plane waves of many frequencies.
 
-The trigger of Barni, Kallas, Tondi: A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning,
-ICIP 2019, arXiv 1902.11237, along rows, columns and diagonals.
+It looks for the trigger of Barni, Kallas, Tondi: A New Backdoor Attack in CNNs by Training Set Corruption Without Label
+Poisoning, ICIP 2019, arXiv 1902.11237, along rows, columns and diagonals.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -16,30 +16,16 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
-from assay.core.model import Artifact
-from assay.core.progress import Progress
-from assay.detectors.base import Detector
-from assay.detectors.budget import Budget
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.base import Scan
+from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
-SAMPLES = 10
-"""Clean samples that every wave is tried on."""
-
-AMPLITUDE = 20 / 255
-"""In [0, 1] units, as in the paper."""
-
-HIGHEST = 16
-"""Most periods in a picture: half of its pixels where it has 32."""
-
-SLANTED = (2, 4, 6, 8, 10, 12, 14)
-"""Periods along each side, for waves along neither."""
+AMPLITUDE = 20 / 255  # for images in [0, 1], as in the paper
+MAX_PERIODS = 16  # in an image: half of its pixels if it has 32
+DIAGONAL_PERIODS = (2, 4, 6, 8, 10, 12, 14)  # along each side, for diagonal waves
 
 
 @dataclass(frozen=True)
 class Wave:
-    """A grey sinusoid: periods in the picture's height and width, and where it starts, in periods."""
+    """A gray sinusoid: periods in the image's height and width, and its phase in periods."""
 
     down: int
     across: int
@@ -56,26 +42,21 @@ class Wave:
 
 
 @final
-class WaveScan(Detector):
-    """How far one class stands out by the log odds that the best wave for it gives it."""
+class WaveScan(TriggerScan):
+    """Outlier score of the classes by their log odds under the best wave."""
 
     name = "wave-scan"
-    title = "weak plane waves, tried at many frequencies"
-    needs = Requirement.CLEAN_SAMPLES
+    title = "class to which a weak plane wave leads"
+    samples = 10
+    compares_best = True
 
-    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(waves()), progress)
-        return scan.finding(self.name)
+    def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
+        """Return every period along the sides with four phases, and every other diagonal period with two.
 
-
-def waves() -> Iterable[Wave]:
-    """Every period along the sides with four phases, every other one aslant with two.
-
-    The phases lie off the pixels: at 16 periods in 32 pixels a sine that starts at 0 is 0 on all of them.
-    """
-    for periods, phase in itertools.product(range(1, HIGHEST + 1), (0.125, 0.375, 0.625, 0.875)):
-        yield Wave(0, periods, phase)
-        yield Wave(periods, 0, phase)
-    for down, across, sign, phase in itertools.product(SLANTED, SLANTED, (1, -1), (0.125, 0.625)):
-        yield Wave(down, sign * across, phase)
+        The phases lie between pixels: at 16 periods in 32 pixels, a sine with phase 0 is 0 on all of them.
+        """
+        found = []
+        for periods, phase in itertools.product(range(1, MAX_PERIODS + 1), (0.125, 0.375, 0.625, 0.875)):
+            found += [Wave(0, periods, phase), Wave(periods, 0, phase)]
+        diagonal = itertools.product(DIAGONAL_PERIODS, DIAGONAL_PERIODS, (1, -1), (0.125, 0.625))
+        return [*found, *(Wave(down, sign * across, phase) for down, across, sign, phase in diagonal)]

@@ -1,1 +1,1 @@
-"""Detectors that search for a trigger by gradients."""
+"""Detectors that reconstruct a trigger by a gradient search."""

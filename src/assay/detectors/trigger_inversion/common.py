@@ -1,118 +1,148 @@
-"""What the detectors that reconstruct a trigger share: search, check on fresh pictures, show the trigger."""
+"""Base of the detectors that reconstruct a trigger: search, check on other images, show the trigger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import abstractmethod
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
-from assay.core.errors import Inconclusive, Unfinished
+from assay.core.errors import Unfinished
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
+from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within, require_two_classes
+from assay.detectors.requirement import Requirement
 from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
-from assay.inversion.run import CleanImages, SearchRun
+from assay.inversion.run import CleanImages, SearchRun, ShouldContinue
 from assay.nn.inference import predict
 
-SHOWN = 6
-"""Samples in the evidence."""
+MASK_IMAGES = 64  # images whose mean change is the mask in the evidence
+RANKING_IMAGES = 128  # images for the ranking of classes
 
 
-@dataclass(frozen=True)
-class Inversion:
-    """A search with one family of triggers, as a Finding of the detector called ``name``."""
+class TriggerInversion(Detector):
+    """Search for the class that a trigger reaches most easily; the score is that class's outlier score."""
 
-    name: str
-    family: Family
-    effort: SearchBudget = SearchBudget()  # noqa: RUF009 (frozen)
+    needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
+    on_variants = False  # the scans test the variants: a search takes up to a minute for each
 
-    def __call__(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        """Raises Inconclusive where the budget ends before the search has converged."""
-        net = prepare(artifact.module, clean.x[:2])
-        predicted = told_apart(predict(net, clean.x))
-        ranking = rank_classes(artifact.module, clean.x, predicted, artifact.num_classes or 0)
-        run = SearchRun(self.effort.at(artifact.image_spec.shape), seed, ticking(budget, progress))
-        found = search_classes(net, self.family, CleanImages(clean.x, predicted), ranking, run)
-        finished(found, run.budget.steps)
-        return Finding(
-            self.name,
-            Outcome.SCORED,
-            score=found.score,
-            target=found.target,
-            evidence=evidence(net, self.family, found, clean, predicted),
-        )
+    @abstractmethod
+    def search(
+        self, artifact: Artifact, model: nn.Module, images: CleanImages, seed: int, should_continue: ShouldContinue
+    ) -> tuple[Family, ClassSearchResult]:
+        """Search for triggers.
 
+        Args:
+            artifact: The model under audit.
+            model: Its module from ``prepare``.
+            images: Clean images, with the classes that ``model`` predicts.
+            seed: Seed of the search.
+            should_continue: Callback for the fraction done; False if the budget has ended.
 
-def ticking(budget: Budget, progress: Progress) -> Callable[[float], bool]:
-    """What a search asks with the share of its work that is done: whether there is time left."""
+        Returns:
+            The family of the triggers, and the triggers.
 
-    def tick(share: float) -> bool:
-        progress(share)
-        return budget.left() > 0
+        Raises:
+            Unfinished: The budget ended before the search.
+        """
 
-    return tick
-
-
-def told_apart(predicted: Tensor) -> Tensor:
-    """``predicted`` (N,) as it is; raises Inconclusive where the net gives all clean samples one class."""
-    if len(predicted.unique()) < 2:
-        raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
-    return predicted
+    def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+        model = prepare(artifact.module, clean.x[:2])
+        images = CleanImages(clean.x, require_two_classes(predict(model, clean.x)))
+        family, found = self.search(artifact, model, images, seed, continue_within(budget, progress))
+        evidence = trigger_evidence(model, family, found, images)
+        return Finding(self.name, Outcome.SCORED, score=found.score, target=found.target, evidence=evidence)
 
 
-def finished(found: ClassSearchResult, steps: int) -> None:
-    """Raises Unfinished where the budget ended before the search had taken all its ``steps``."""
+class ClassSearch(TriggerInversion):
+    """Trigger inversion with one trigger family."""
+
+    family: ClassVar[Family]
+    search_budget: ClassVar[SearchBudget]
+
+    def search(
+        self, artifact: Artifact, model: nn.Module, images: CleanImages, seed: int, should_continue: ShouldContinue
+    ) -> tuple[Family, ClassSearchResult]:
+        ranking = rank_classes(artifact.module, images, artifact.num_classes or 0)
+        run = SearchRun(self.search_budget.at(images.shape), seed, should_continue)
+        found = search_classes(model, self.family, images, ranking, run)
+        raise_if_incomplete(found, run.budget.steps)
+        return self.family, found
+
+
+def raise_if_incomplete(found: ClassSearchResult, steps: int) -> None:
+    """Check that a search took all its ``steps``.
+
+    Raises:
+        Unfinished: The budget ended before.
+    """
     if found.steps < steps and not found.stopped_early:
         raise Unfinished(f"the budget ended after {found.steps} of {steps} steps of the search: give it more")
 
 
-def evidence(net: nn.Module, family: Family, found: ClassSearchResult, clean: Split, predicted: Tensor) -> Evidence:
-    """What the best trigger of ``found`` looks like and does, on pictures that the search did not check it on too."""
-    others = predicted != found.target
-    victims = clean.x[others]
-    triggered = apply_in_batches(family, found.parameters, victims)
-    said = predict(net, triggered)
-    change = (triggered[:64] - victims[:64]).abs().mean(dim=(0, 1))
-    gray = torch.full_like(clean.x[:1], 0.5)
+def trigger_evidence(model: nn.Module, family: Family, found: ClassSearchResult, images: CleanImages) -> Evidence:
+    """Return appearance and effect of the best trigger on all images; the search checked it on some only.
+
+    Args:
+        model: The model from ``prepare``.
+        family: Family of the triggers.
+        found: Result of the search.
+        images: Clean images.
+    """
+    others = images.predicted != found.target
+    before = images.x[others]
+    after = apply_in_batches(family, found.parameters, before)
+    predicted_after = predict(model, after)
+    change = (after[:MASK_IMAGES] - before[:MASK_IMAGES]).abs().mean(dim=(0, 1))
+    gray = torch.full_like(images.x[:1], 0.5)
+    values = found.sizes if family.size_penalty else found.success
+    shown = slice(MAX_SHOWN_SAMPLES)
     return Evidence(
         numbers={
             "size": float(found.sizes[0]),
             "median_size": float(found.sizes.median()),
-            "success": float((said == found.target).float().mean()),
+            "success": float((predicted_after == found.target).float().mean()),
             "median_success": float(found.success.median()),
             "classes_searched": len(found.classes),
         },
-        per_class={
-            int(c): float(v)
-            for c, v in zip(found.classes, found.sizes if family.size_penalty else found.success, strict=True)
-        },
-        mask=_array(change / change.max().clamp(min=1e-6)),
-        trigger=_array(family.apply(found.parameters, gray)[0, 0]),
-        before=_array(victims[:SHOWN]),
-        after=_array(triggered[:SHOWN]),
-        predicted_before=tuple(predicted[others][:SHOWN].tolist()),
-        predicted_after=tuple(said[:SHOWN].tolist()),
+        per_class={int(label): float(value) for label, value in zip(found.classes, values, strict=True)},
+        mask=_to_numpy(change / change.max().clamp(min=1e-6)),
+        trigger=_to_numpy(family.apply(found.parameters, gray)[0, 0]),
+        before=_to_numpy(before[shown]),
+        after=_to_numpy(after[shown]),
+        predicted_before=tuple(images.predicted[others][shown].tolist()),
+        predicted_after=tuple(predicted_after[shown].tolist()),
         apply=partial(apply_in_batches, family, found.parameters),
     )
 
 
-def rank_classes(net: nn.Module, x: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """(K,) classes by their smallest latent shift; where the net has no linear head, the rarest predicted first."""
+def rank_classes(module: nn.Module, images: CleanImages, num_classes: int) -> Tensor:
+    """Rank classes by their smallest latent shift, or by rarity among the predictions without a linear head.
+
+    Args:
+        module: The model.
+        images: Clean images.
+        num_classes: Number of classes.
+
+    Returns:
+        (K,) classes, most suspicious first.
+    """
     try:
-        features, head = features_and_head(net, x[:128])
-    except Exception:  # a net of foreign make without a linear head: any order will do for the search
-        return torch.bincount(predicted, minlength=num_classes).argsort()
+        features, head = features_and_head(module, images.x[:RANKING_IMAGES])
+    except Exception:  # an arbitrary model may have no linear head; the search works with any order
+        return torch.bincount(images.predicted, minlength=num_classes).argsort()
     return smallest_shifts(features, head).argsort()
 
 
-def _array(tensor: Tensor) -> np.ndarray:
+def _to_numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().clamp(0, 1).cpu().numpy()

@@ -1,1 +1,1 @@
-"""Detectors that read weights."""
+"""Detectors that analyze weights."""

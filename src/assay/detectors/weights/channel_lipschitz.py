@@ -1,7 +1,7 @@
-"""Channel Lipschitz constants: channels that react far more strongly than their neighbours. Needs weights only.
+"""Channel Lipschitz constants: channels with far larger gain than their neighbors. Needs weights only.
 
-Zheng, Tang, Li, Liu: Data-free Backdoor Removal based on Channel Lipschitzness, ECCV 2022, arXiv 2208.03111. Different
-here: the outliers are scored, not pruned; works on an ONNX file's initializers too.
+Zheng, Tang, Li, Liu: Data-free Backdoor Removal based on Channel Lipschitzness, ECCV 2022, arXiv 2208.03111.
+Differences: outliers are scored, not pruned; the initializers of an ONNX file work too.
 """
 
 from __future__ import annotations
@@ -23,23 +23,22 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 
-FEWEST_CHANNELS = 8
-"""A layer with fewer has no outliers to speak of."""
+MIN_CHANNELS = 8  # in a layer; with fewer, outliers mean little
 
 
 @final
 class ChannelLipschitz(Detector):
-    """The largest standardized channel norm over all convolutions."""
+    """Largest standardized channel norm over all convolutions."""
 
     name = "channel-lipschitz"
-    title = "channels that react far more strongly than their neighbours"
+    title = "channels with far larger gain than their neighbors"
     needs = Requirement.WEIGHTS
-    on_variants = False  # compression hardly moves what it looks at
+    on_variants = False  # compression hardly changes channel norms
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scores = {name: _outlier(norms) for name, norms in channel_norms(artifact) if len(norms) >= FEWEST_CHANNELS}
+        scores = {name: _outlier(norms) for name, norms in channel_norms(artifact) if len(norms) >= MIN_CHANNELS}
         if not scores:
-            raise Inconclusive(f"found no convolution with {FEWEST_CHANNELS} or more channels")
+            raise Inconclusive(f"needs a convolution with {MIN_CHANNELS} or more channels, and this model has none")
         progress(1.0)
         layer = max(scores, key=scores.__getitem__)
         return Finding(
@@ -51,7 +50,7 @@ class ChannelLipschitz(Detector):
 
 
 def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
-    """Each convolution's name and the spectral norm (C_out,) of its output channels' kernels, batch norm included."""
+    """Yield each convolution's name and the spectral norms (C_out,) of its output channels, batch norm included."""
     if artifact.weights is not None:
         for name, weight in artifact.weights.items():
             if np.ndim(weight) == 4:
@@ -70,11 +69,11 @@ def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _spectral(weight: torch.Tensor) -> np.ndarray:
-    """(C_out, C_in, h, w) -> (C_out,)"""
+    """Return the spectral norm (C_out,) of each kernel in ``weight`` (C_out, C_in, h, w)."""
     return torch.linalg.matrix_norm(weight.float().flatten(2), ord=2).numpy()
 
 
 def _outlier(norms: np.ndarray) -> float:
-    """How many standard deviations the largest norm lies above the mean, in logs, which makes layers alike."""
+    """Return the distance of the largest log norm from the mean, in standard deviations."""
     logs = np.log(norms + 1e-6)
     return float((logs.max() - logs.mean()) / (logs.std() + 1e-6))

@@ -77,7 +77,9 @@ class FourierKeys(Detector):
         deadline = Budget(min(MAX_SECONDS, budget.left()))
         tried: list[Attempt] = []
         for noise in NOISE_LEVELS:
-            for attempt in reduction_attempts(layer.directions, noise=noise, remaining_seconds=deadline.left, seed=seed):
+            for attempt in reduction_attempts(
+                layer.directions, noise=noise, remaining_seconds=deadline.left, seed=seed
+            ):
                 tried.append(attempt)
                 progress(min(1.0, 1 - deadline.left() / MAX_SECONDS))
                 if attempt.key is not None:
