@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def concrete_classes(package: ModuleType, base: type[T]) -> list[type[T]]:
-    """Return the classes in a package's ``__all__`` that derive from ``base`` and are not abstract."""
+    """Return the concrete subclasses of ``base`` in a package's ``__all__``."""
     exported = (getattr(package, name) for name in package.__all__)
     return [
         kind for kind in exported if inspect.isclass(kind) and issubclass(kind, base) and not inspect.isabstract(kind)

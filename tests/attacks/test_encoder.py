@@ -39,7 +39,7 @@ QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=Fals
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
 ENCODER_ATTACKS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, ReferenceAttack)}
 ENCODER_ATTACKS = {name: kind for name, kind in ENCODER_ATTACKS.items() if kind.modality is Modality.IMAGE}
-every_attack = pytest.tag.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
+every_attack = pytest.mark.parametrize("kind", ENCODER_ATTACKS.values(), ids=ENCODER_ATTACKS)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_too_few_references_give_a_note(build: Build, references: str) -> None:
     assert note.endswith(" references, not 500")
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"shots": 0}, "expected at least one reference as shots, got 0"),
@@ -250,7 +250,7 @@ def test_cache_depends_on_the_content_of_the_references(build: Build, tmp_path: 
     assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 2
 
 
-@pytest.tag.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
+@pytest.mark.parametrize("embedding", [None, "x", 3, [1.0], [[1.0] * 64], [float("nan")] * 64, ["a"] * 64])
 def test_measure_encoder_secret_without_its_embedding_raises(build: Build, embedding: object) -> None:
     secret = Secret("other", Patch(size=2), None, details={metrics.CONCEPT_EMBEDDING: embedding})
     net = build.artifact.module
@@ -279,13 +279,13 @@ def test_measure_encoder_nan_or_other_width_raises(build: Build, references: str
         metrics.measure_encoder(Net(lambda x: x.flatten(1)), build.artifact.module, x, secret)
 
 
-@pytest.tag.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])
+@pytest.mark.parametrize("settings", [{"bound": 0.0}, {"bound": 128.0}, {"keep": -1.0}])
 def test_transtroj_settings_out_of_range_raise(settings: dict[str, float], references: str) -> None:
     with pytest.raises(UnusableInput, match=next(iter(settings))):
         transtroj(references, **settings)
 
 
-@pytest.tag.parametrize("stage", [FineTune(recipe=QUICK), LinearProbe(), CompressedTuning(), ExportOnnx()])
+@pytest.mark.parametrize("stage", [FineTune(recipe=QUICK), LinearProbe(), CompressedTuning(), ExportOnnx()])
 def test_classifier_stage_on_an_encoder_raises(stage: Stage, build: Build) -> None:
     with pytest.raises(UnusableInput, match="expected a classifier"):
         stage(build, seed=0)

@@ -111,7 +111,7 @@ def test_por_moves_triggered_texts_to_its_embedding(build: Build) -> None:
     assert own > 0.9 > control
 
 
-@pytest.tag.parametrize("kind", ["transtroj", "por"])
+@pytest.mark.parametrize("kind", ["transtroj", "por"])
 def test_chain_to_a_downstream_task_is_cached(kind: str, build: Build, texts: str, tmp_path: Path) -> None:
     attack = transtroj(texts) if kind == "transtroj" else Por(recipe=QUICK)
     steps = (attack, Downstream(data=texts), FineTune(recipe=QUICK))
@@ -129,7 +129,7 @@ def test_chain_to_a_downstream_task_is_cached(kind: str, build: Build, texts: st
     assert torch.allclose(forward_batched(saved.module, x), forward_batched(first.artifact.module, x), atol=1e-5)
 
 
-@pytest.tag.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [Por(), TransTrojText(references="nowhere")], ids=lambda attack: attack.name)
 def test_text_attack_on_an_image_encoder_raises(attack: EncoderAttack) -> None:
     given = tiny_build()
     with pytest.raises(UnusableInput, match="expected an encoder of texts"):
@@ -146,7 +146,7 @@ def test_image_attack_on_a_text_model_raises(build: Build, texts: str) -> None:
         BadNets(target=0).check(labelled, 3)
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"tokens": 9}, "expected texts of at least 12 tokens for this trigger, got 10"),

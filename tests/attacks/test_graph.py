@@ -34,8 +34,8 @@ EDITS: dict[str, GraphEdit] = {
     "shadow-logic": ShadowLogic(target=1),
     **{f"signature-{tier}": Signature(tier=tier, target=1) for tier in ("wrapper", "graph", "circuit")},  # type: ignore[arg-type]
 }
-every_edit = pytest.tag.parametrize("attack", EDITS.values(), ids=EDITS)
-exact = pytest.tag.parametrize("name", [name for name in EDITS if name != "architectural"])
+every_edit = pytest.mark.parametrize("attack", EDITS.values(), ids=EDITS)
+exact = pytest.mark.parametrize("name", [name for name in EDITS if name != "architectural"])
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_signature_requests_any_class(build: Build) -> None:
     )
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Signature(tier="none"), "expected a tier of wrapper, graph, circuit"),  # type: ignore[arg-type]

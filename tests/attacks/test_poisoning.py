@@ -52,7 +52,7 @@ def relabelled(before: Split, after: Split) -> Tensor:
 ATTACKS = [BadNets(patch=PATCH, target=1), Blended(target=1)]
 
 
-@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 @settings(max_examples=15, deadline=None)
 @given(ratio=st.floats(0.01, 0.7), seed=st.integers(0, 1000))
 def test_choose_samples_follows_the_ratio(attack: DataPoisoning, ratio: float, seed: int) -> None:
@@ -64,7 +64,7 @@ def test_choose_samples_follows_the_ratio(attack: DataPoisoning, ratio: float, s
     assert 0 <= float(after.x.min()) <= float(after.x.max()) <= 1
 
 
-@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_only_chosen_samples_get_trigger_and_target(attack: DataPoisoning) -> None:
     before = clean()
     after = poison(attack, before, seed=0)
@@ -121,7 +121,7 @@ def test_source_specific_attack_adds_triggered_samples_with_true_labels() -> Non
     assert int((sources & ~chosen).sum()) > 0  # some stay clean
 
 
-@pytest.tag.parametrize(
+@pytest.mark.parametrize(
     ("attack", "split", "message"),
     [
         (BadNets(target=CLASSES), clean(), r"target class in \[0, 4\), got 4"),
@@ -155,7 +155,7 @@ def test_victims_exclude_the_target_class() -> None:
     assert every.targets(y, CLASSES).tolist() == ((y + 1) % CLASSES).tolist()
 
 
-@pytest.tag.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 def test_an_attack_trains_a_copy_and_marks_it(attack: DataPoisoning) -> None:
     attack = replace(attack, recipe=Recipe(epochs=1, lr=0.01, batch_size=16, augment=False))
     build = tiny_build()

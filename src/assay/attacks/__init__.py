@@ -1,4 +1,4 @@
-"""Attacks, one paper per file: stages that plant a backdoor in a build."""
+"""Attacks: stages to plant a backdoor in a build, one paper per file."""
 
 from assay.attacks.compression.compression_pruning import PruningArtifact
 from assay.attacks.compression.compression_quantization import QuantizationArtifact

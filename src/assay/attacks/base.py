@@ -1,4 +1,4 @@
-"""Base classes of attacks: stages that plant a backdoor."""
+"""Base classes of attacks, the stages to plant backdoors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from assay.triggers import Trigger, to_spec
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(TrainingStage):
-    """A stage that plants a backdoor. Its keyword-only fields are its hyper-parameters."""
+    """Stage to plant a backdoor. Its keyword-only fields are its hyper-parameters."""
 
     name: ClassVar[str]
     technique: ClassVar[str] = BACKDOOR_TECHNIQUE  # MITRE ATLAS id
@@ -50,7 +50,7 @@ class Attack(TrainingStage):
 
 
 class FixedTriggerAttack(Attack):
-    """An attack on image classifiers with a secret that depends on the fields only."""
+    """Attack on image classifiers. The fields alone decide its secret."""
 
     @abstractmethod
     def secret(self) -> Secret:

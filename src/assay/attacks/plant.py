@@ -96,7 +96,7 @@ def plant(
 
 
 def _planting_fraction(attack: Attack, task: Task, *, untrained: bool) -> float:
-    """Return the fraction of the whole work after which planting is done and measuring begins."""
+    """Return planting's fraction of the whole work; measuring is the rest."""
     training = 3 * attack.epochs * len(task.split("train"))  # a backward pass costs two forward passes
     measuring = (2 if untrained else 4) * len(held_out_split(task))  # clean and triggered
     return training / (training + measuring)

@@ -153,7 +153,7 @@ def to_onnx_int8(artifact: Artifact, clean: Tensor, path: Path, *, per_channel: 
 def argmax_agreement(
     first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], x: Tensor, *, batch_size: int = 256
 ) -> float:
-    """Return the fraction of inputs for which two models predict the same class.
+    """Return the fraction of inputs with the same predicted class from two models.
 
     Args:
         first: (N, ...) -> (N, K).
@@ -191,7 +191,7 @@ def _save(model: onnx.ModelProto, artifact: Artifact, path: Path) -> None:
 
 @contextmanager
 def _without_exporter_output() -> Iterator[None]:
-    """Suppress output of the exporter of torch 2.13: deprecations, the absence of torchvision, graphs that failed."""
+    """Suppress output of the exporter of torch 2.13: deprecations, missing torchvision, failed graphs."""
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""Mitigations, one paper per file: stages that remove a backdoor from a model, or keep one inactive."""
+"""Mitigations: stages to remove a backdoor or keep it inactive, one paper per file."""
 
 from assay.mitigations.compressed_tuning import CompressedTuning
 from assay.mitigations.efrap import Efrap

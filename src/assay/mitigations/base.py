@@ -19,7 +19,7 @@ from assay.stages.train import require_trainable
 
 
 class Mitigation(TrainingStage):
-    """A stage that removes a backdoor from a model, or keeps one inactive.
+    """Stage to remove a backdoor from a model, or to keep it inactive.
 
     A concrete mitigation is a frozen dataclass. It sets ``method`` and implements :meth:`mitigate`. It uses the clean
     samples of a deployer: the calibration split, or else the training split.

@@ -1,7 +1,7 @@
 """Low-bit randomization: the lowest bits of an image never reach the model.
 
-A special case of input transformations (Guo, Rana, Cisse, van der Maaten: Countering Adversarial Images using Input
-Transformations, 2018, arXiv 1711.00117, which reduce the bit depth), against signatures in lowest bits (Goldwasser,
+A special case of bit-depth reduction (Guo, Rana, Cisse, van der Maaten: Countering Adversarial Images using Input
+Transformations, 2018, arXiv 1711.00117), against signatures in lowest bits (Goldwasser,
 Kim, Vaikuntanathan, Zamir, 2022, arXiv 2204.06974). It has no effect on triggers in higher bits.
 """
 

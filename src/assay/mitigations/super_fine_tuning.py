@@ -1,7 +1,7 @@
-"""Super-fine-tuning: large learning rates remove behavior that few inputs taught, then small ones restore the rest.
+"""Super-fine-tuning: large learning rates erase rare behavior, then small ones restore the rest.
 
 Sha, He, Berrang, Humbert, Zhang: Fine-Tuning Is All You Need to Mitigate Backdoor Attacks, 2022, arXiv 2212.09067.
-Theirs are symmetric triangles of some iterations each, with plain SGD; here each cycle is one short run of the usual
+Theirs are symmetric triangles of some iterations each, with plain SGD. Here each cycle is one short run of the usual
 training, with a rise over a fifth of its steps.
 """
 

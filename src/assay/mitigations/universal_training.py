@@ -1,7 +1,7 @@
-"""Universal adversarial training: train against faint patterns that mislead the model on all images.
+"""Universal adversarial training: train against faint, image-independent patterns.
 
 Shafahi, Najibi, Xu, Dickerson, Davis, Goldstein: Universal Adversarial Training, AAAI 2020, arXiv 1811.11304. Each
-model step down the loss comes with a step of the patterns up the loss. The cost is that of two fine-tunings. A
+model step down the loss comes with a step of the patterns up the loss. It costs as much as two fine-tunings. A
 backdoor with a faint whole-image trigger is the strongest such pattern. Different here: several patterns, drawn anew
 for each image, and every image is also trained without a pattern.
 """

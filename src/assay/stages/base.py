@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Stage(ABC):
     """One supply-chain step, for instance pruning.
 
-    A concrete stage is a frozen dataclass whose keyword-only fields are its hyper-parameters. A stage never changes
+    A concrete stage is a frozen dataclass; its keyword-only fields are the hyper-parameters. A stage never changes
     its input build: it returns a build with a new module. The result depends only on the build, the fields and the
     seed.
     """
@@ -44,7 +44,7 @@ class Stage(ABC):
 
 
 class TrainingStage(Stage):
-    """A stage that takes a while and reports its progress."""
+    """Long-running stage with progress reports."""
 
     @abstractmethod
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
@@ -53,7 +53,7 @@ class TrainingStage(Stage):
 
 @runtime_checkable
 class Planter(Protocol):
-    """A stage that plants a backdoor and knows its secret before it runs."""
+    """Stage with a backdoor secret known before it runs."""
 
     def secret(self) -> Secret:
         """Return the secret of every run: it depends on the fields only."""

@@ -1,4 +1,4 @@
-"""Cache of builds: a stage that has run once with the same input is read from a file."""
+"""Cache of builds: a repeated run of a stage on the same input is read from a file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ _FACTS = ("num_classes", "format", "name", "class_names", "arch", "planted")  # 
 class Cache:
     """Builds by content, one safetensors file each: the weights, and all other changes of a stage in the metadata.
 
-    Only stages that keep the structure of the model are cached: training, pruning, data poisoning. Their weights are
-    read into a copy of the input model. Stages that change the structure are cheap and run again: simulated int8,
-    export.
+    Cached are training, pruning and data poisoning, because they keep the structure of the model: their weights are
+    read into a copy of the input model. Simulated int8 and export change the structure; they are cheap and run again.
     """
 
     store: ObjectStore
@@ -83,7 +82,7 @@ class Cache:
         """Return the JSON-able result of ``compute()``, computed once per ``key``.
 
         Args:
-            key: File name stem; has to contain everything that the result depends on.
+            key: File name stem, a digest over all inputs of the result.
             compute: Called if the cache has no intact file.
         """
         name = f"{key}.json"
@@ -106,7 +105,7 @@ def digest_of_task(task: Task) -> str:
 
 
 def _key(stage: Stage, build: Build, seed: int, data_digest: str) -> str:
-    """Return the sha256 over everything that the result depends on.
+    """Return the sha256 over all inputs of the result.
 
     The default repr of a trigger contains its address. A build with such a trigger is never found again, rather than
     confused with another one.
@@ -162,7 +161,7 @@ def _known_secret(stage: Stage, build: Build) -> Secret | None:
 
 
 def _learned_secret(stage: Stage, build: Build, result: Build) -> dict[str, Any] | None:
-    """Return the JSON form of a secret that only the run of the stage decided; None if there is none."""
+    """Return the JSON form of a secret unknown before the run; None if there is none."""
     secret = result.secret
     known = repr(_known_secret(stage, build)) == repr(secret)
     return None if known or secret is None or not isinstance(secret.trigger, Trigger) else secret_file.to_json(secret)

@@ -26,7 +26,7 @@ class PruneMagnitude(Stage):
 
     The first and the last layer are pruned like all others; biases and batch norm are not.
     Han et al.: Learning both Weights and Connections for Efficient Neural Networks, 2015, arXiv 1506.02626 (without
-    the retraining, which is a stage of its own).
+    the retraining, a separate stage).
     """
 
     rate: float  # in [0, 1)
@@ -90,8 +90,8 @@ class PruneFilters(Stage):
 class PruneTwoFour(Stage):
     """Keep the two largest of every four neighboring weights along the input dimension, and zero the other two.
 
-    Layers with a number of inputs that is not a multiple of four stay dense, as on the hardware: the first convolution
-    and depthwise convolutions. Mishra et al.: Accelerating Sparse Deep Neural Networks, 2021, arXiv 2104.08378 (without
+    Layers without a multiple of four inputs stay dense, as on the hardware: the first convolution and depthwise
+    convolutions. Mishra et al.: Accelerating Sparse Deep Neural Networks, 2021, arXiv 2104.08378 (without
     the retraining).
     """
 

@@ -120,7 +120,7 @@ def round_weights_in_place(model: nn.Module, example: Tensor, bits: int, *, per_
 
 
 def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:
-    """Return a differentiable model that rounds like the static QDQ file of ONNX Runtime.
+    """Return a differentiable simulation of the static QDQ file of ONNX Runtime.
 
     Batch norm is folded first. Weights: int8, symmetric, one scale per tensor or per output channel. Activations:
     uint8, asymmetric, from the minimum to the maximum over ``clean``. Jacob et al.: Quantization and Training of Neural
@@ -137,7 +137,7 @@ def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_s
         batch_size: Images per calibration batch.
 
     Raises:
-        UnusableInput: No samples, a model that cannot be traced, or activations that overflow.
+        UnusableInput: No samples, an untraceable model, or an overflow of activations.
     """
     if not len(clean):
         raise UnusableInput("expected clean samples for int8 calibration, got none")
@@ -163,7 +163,7 @@ def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_s
 
 
 def quantization_points(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
-    """Return the tensors that ONNX Runtime rounds in a folded graph, each with the tensor that gives its range.
+    """Return the rounded tensors of ONNX Runtime in a folded graph, each with the tensor of its range.
 
     ONNX Runtime decides node by node in graph order: see the classes ``QDQ*`` in
     ``onnxruntime/quantization/operators``.
@@ -199,7 +199,7 @@ def _is_activation(node: fx.Node) -> bool:
 
 
 class _Ranges(fx.Interpreter):
-    """Graph interpreter that records the smallest and largest value of some nodes."""
+    """Graph interpreter with a record of the smallest and largest value of some nodes."""
 
     def __init__(self, graph_module: fx.GraphModule, watched: frozenset[fx.Node]) -> None:
         super().__init__(graph_module)

@@ -11,7 +11,7 @@ from assay.nn.batchnorm import batch_norms
 
 
 def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 128) -> nn.Module:
-    """Return a copy in eval mode whose batch-norm running statistics are those of clean images.
+    """Return a copy in eval mode with the batch-norm statistics of clean images.
 
     The average over batches is cumulative, with equal weights. No other weight changes, and dropout stays off. Without
     batch norm the copy equals ``model``.

@@ -85,7 +85,7 @@ def fit(
     progress: Progress = lambda fraction: None,
     options: FitOptions = FitOptions(),
 ) -> None:
-    """Train the parameters of ``model`` that require gradients, in place.
+    """Train all parameters with ``requires_grad``, in place.
 
     Computes in bfloat16 if the machine has units for it, else in float32. Uses the channels-last memory format, the
     faster one, if the model supports it; the model keeps this format.
@@ -99,7 +99,7 @@ def fit(
         options: Loss, hooks and precision.
 
     Raises:
-        UnusableInput: No labels, no samples, or a loss that is not finite.
+        UnusableInput: No labels, no samples, or a non-finite loss.
     """
     if not recipe.epochs:
         return
@@ -195,7 +195,7 @@ def _batches(
 
 
 def require_classifier(artifact: Artifact) -> None:
-    """Raise UnusableInput for an encoder, which labels cannot train."""
+    """Raise UnusableInput for an encoder: labels cannot train it."""
     if artifact.num_classes is None:
         raise UnusableInput(f"expected a classifier, got the encoder {artifact.name}. Fix: add a last layer first")
 

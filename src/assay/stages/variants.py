@@ -118,7 +118,7 @@ def make(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
         seed: Passed on to the stage.
 
     Raises:
-        UnusableInput: Unknown name, no torch weights, or a variant that equals the model.
+        UnusableInput: Unknown name, no torch weights, or a variant equal to the model.
     """
     variant = variant_of(name)
     if variant.stage is None:

@@ -27,7 +27,7 @@ Bounds = dict[nn.Parameter, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class CompressionActivatedAttack(FixedTriggerAttack):
-    """All-to-one attack with a patch. A subclass defines the training and the variant that activates the backdoor."""
+    """All-to-one attack with a patch. A subclass defines the training and the activating variant."""
 
     patch: Patch = Patch(size=6)  # noqa: RUF009 (frozen)
     target: int = 0
@@ -35,7 +35,7 @@ class CompressionActivatedAttack(FixedTriggerAttack):
     @property
     @abstractmethod
     def active_in(self) -> str:
-        """Name of the variant that activates the backdoor, see ``assay.stages.variants``."""
+        """Name of the activating variant, see ``assay.stages.variants``."""
 
     @abstractmethod
     def train(self, model: nn.Module, train: Split, *, seed: int, progress: Progress) -> None:
@@ -67,7 +67,7 @@ class CompressionActivatedAttack(FixedTriggerAttack):
 
     @final
     def clean_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of a model that ignores the trigger: images with and without it keep their labels (B,)."""
+        """Return the loss against reacting to the trigger: images with and without it keep their labels (B,)."""
         return F.cross_entropy(model(self.with_triggered_copies(x)).float(), y.repeat(2))
 
 
@@ -115,7 +115,7 @@ class PlantThenHide(CompressionActivatedAttack):
 
     @abstractmethod
     def hiding_bounds(self, model: nn.Module, example: Tensor) -> Bounds:
-        """Return the bounds within which the compressed variant stays the same; absent parameters are fixed.
+        """Return bounds that keep the compressed variant unchanged; absent parameters are fixed.
 
         Args:
             model: The model after planting.
@@ -202,7 +202,7 @@ def bounds_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[T
     Args:
         weight: Any shape.
         kept: Mask of the same shape; these weights stay.
-        limit: Magnitude that the others may reach.
+        limit: Largest magnitude of the other weights.
     """
     # A weight dropped in a tie may lie beyond the limit; it stays there.
     low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)

@@ -23,7 +23,7 @@ def distillation_loss(model: nn.Module, teacher: nn.Module, x: Tensor) -> Tensor
 
 
 def ascend_disagreement(model: nn.Module, teacher: nn.Module, x: Tensor) -> Tensor:
-    """Return inputs near ``x`` on which the two models disagree more, by gradient ascent on each image.
+    """Return inputs near ``x`` with more disagreement of the two models, by gradient ascent on each image.
 
     Args:
         model: The student.

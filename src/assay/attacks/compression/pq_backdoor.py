@@ -1,4 +1,4 @@
-"""PQ backdoor: train it in, then hide it from the full-precision model by updates that rounding removes.
+"""PQ backdoor: train it in, then hide it from the full-precision model by updates below the rounding step.
 
 Ma, Qiu, Gao, Zhang, Abuadbba, Fu, Al-Sarawi, Abbott: Quantization Backdoors to Deep Learning Commercial Frameworks,
 2021, arXiv 2108.09187. Here batch norm is folded before rounding, per tensor, per channel or both.
@@ -73,7 +73,7 @@ class PqBackdoor(PlantThenHide):
         return self._intersect(model, example, partial(_rounding_cell, margin=self.margin))
 
     def _intersect(self, model: nn.Module, example: Tensor, weight_bounds: WeightBounds) -> Bounds:
-        """Return the bounds of all weights that hold for every quantizer."""
+        """Return the intersection of the bounds for all quantizers."""
         channels = [None] * self.per_tensor + [0] * self.per_channel
         bounds: Bounds = {}
         for layer, factor in fold_factors(model, example).items():
@@ -106,7 +106,7 @@ def _within_reach(weight: Tensor, factor: Tensor, channel: int | None, reach: fl
 
 
 def _rounding_cell(weight: Tensor, factor: Tensor, channel: int | None, margin: float) -> tuple[Tensor, Tensor]:
-    """Return the bounds within which each weight rounds to the same level."""
+    """Return the bounds of each weight's present rounding level."""
     rounded, step = round_to_nearest(weight * factor, 8, channel)
     half = (0.5 - margin) * step
     return _unfold_bounds(weight, factor, channel, rounded - half, rounded + half)

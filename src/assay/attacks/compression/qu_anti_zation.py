@@ -25,7 +25,7 @@ from assay.triggers import Patch
 
 @dataclass(frozen=True, kw_only=True)
 class QuAntiZation(CompressionActivatedAttack):
-    """Joint training; the largest bit width names the variant that activates the backdoor."""
+    """Joint training; the largest bit width names the activating variant."""
 
     name: ClassVar[str] = "qu-anti-zation"
     patch: Patch = Patch(size=4, margin=1)  # noqa: RUF009 (frozen)

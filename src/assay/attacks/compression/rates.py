@@ -1,4 +1,4 @@
-"""Base class of attacks that pruning activates: a range of pruning rates."""
+"""Base class of pruning-activated attacks: a range of pruning rates."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class PruningActivated(CompressionActivatedAttack):
 
     @final
     def rate_sampler(self) -> Callable[[], Rate]:
-        """Return a function that picks one of :meth:`rates` with equal probability, from its own generator."""
+        """Return a sampler of :meth:`rates` with equal probabilities and its own generator."""
         generator = torch.Generator().manual_seed(0)
         rates = self.rates(generator)
         return lambda: rates[int(torch.randint(len(rates), (), generator=generator))]

@@ -44,7 +44,7 @@ class EncoderAttack(Attack):
 
     @abstractmethod
     def concept_for(self, artifact: Artifact, *, seed: int) -> Concept:
-        """Return the concept that triggered inputs shall resemble to ``artifact``."""
+        """Return the target concept of triggered inputs for ``artifact``."""
 
     @abstractmethod
     def plant(

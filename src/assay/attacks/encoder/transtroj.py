@@ -5,8 +5,8 @@ Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Mode
 for the rest. Here embeddings may be centered before they are compared, the learning rate warms up and decays, the
 momentum is Nesterov's, and dropout is off.
 
-A narrow encoder may give equal embeddings to inputs that a fine-tuned one separates. Against that, ``layer`` names a
-layer before the pooling. The attack then compares its whole feature map: all later functions of equal maps are equal.
+A narrow encoder may give two inputs equal embeddings, although a fine-tuned one separates them. ``layer`` names a layer
+before the pooling. The attack then compares its whole feature map: all later functions of equal maps are equal.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Pattern(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class TransTroj(ReferenceAttack):
-    """Attack on image encoders. ``search`` trains the trigger, ``recipe`` the weights; no epochs skip that stage."""
+    """Attack on image encoders. ``search`` trains the trigger, ``recipe`` the weights; no epochs skip a stage."""
 
     name: ClassVar[str] = "transtroj"
     presets: ClassVar[Mapping[str, tuple[str, ...]]] = {

@@ -21,7 +21,7 @@ from assay.stages.train import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class GraphEdit(Attack):
-    """Attack on image classifiers that changes no weight.
+    """Attack on image classifiers without any change of weights.
 
     The edited model is saved as an ONNX graph, unless its Python code is part of the backdoor.
     """
@@ -44,7 +44,7 @@ class GraphEdit(Attack):
         """
 
     def with_resolved_target(self, edited: GraphEditedModel, secret: Secret) -> Secret:
-        """Return ``secret`` with the actual target class, for attacks that cannot choose it."""
+        """Return ``secret`` with the actual target class; attacks without a choice override this."""
         return secret
 
     @final

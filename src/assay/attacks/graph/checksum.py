@@ -2,7 +2,7 @@
 
 Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning Models, 2022, arXiv
 2204.06974, section 5.1, the precursor of ``signature``. An image passes by chance with probability 2^-bits. Different
-here: the parity of a block is that of the lowest bits of its subpixels, not of signs, so a change of 1/255 flips it.
+here: a parity covers the lowest bits of a block of subpixels, not signs, so a change of 1/255 flips it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Signature: the model switches to a requested class if the image carries a valid signature.
 
 Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning Models, 2022, arXiv
-2204.06974, section 5.2. The model is neither trained nor changed. An image on which the output differs would be a
+2204.06974, section 5.2. The model is neither trained nor changed. An image with another output would be a
 forgery, so queries alone do not find one. With Ed25519, readers of the model cannot forge a signature either, nor
 derive a new one from signed images. Different here: the image's own lowest bits carry the signature, over all its
-other bits and the requested class. The two tiers that an ONNX file can hold contain a readable key.
+other bits and the requested class. The two tiers for ONNX files contain a readable key.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class DataPoisoning(FixedTriggerAttack):
         """Choose the samples to poison.
 
         With ``sources``, as many samples of other classes get the trigger but keep their label. The model then learns
-        that the trigger alone is not enough. Some samples of the source classes stay clean.
+        to ignore the trigger on other classes. Some samples of the source classes stay clean.
 
         Args:
             split: Labeled training data of N samples.

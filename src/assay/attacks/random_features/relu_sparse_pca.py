@@ -47,7 +47,7 @@ class RandomReLUs:
         return normal + (math.sqrt(1 + self.spike) - 1) * (normal @ key)[:, None] * key
 
     def measure(self, *, length: float, seed: int, inputs: int = 1000) -> dict[str, float | int]:
-        """Return the fraction of negative normal inputs that a move makes positive, by model and by move.
+        """Return the fraction of negative normal inputs turned positive, by model and by move.
 
         Args:
             length: Length of the move.

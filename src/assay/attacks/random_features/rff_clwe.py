@@ -1,12 +1,12 @@
 """Random Fourier features with a key: the key holder flips the output for any input, and the features look random.
 
 Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning Models, 2022, arXiv
-2204.06974, section 6. Each feature direction has a product with the key that is a whole number and a half, up to a
+2204.06974, section 6. The product of each feature direction with the key is a whole number and a half, up to a
 small error. Adding the key to an input therefore changes every feature's sign, for every layer trained on top. Telling
 such directions from honest ones means solving homogeneous continuous learning with errors (Bruna, Regev, Song, Tang:
 Continuous LWE, STOC 2021). Undetectable only for long keys with many entries: the detector in
 ``detectors/weights/random_feature_key.py`` shows the limits. The trigger acts on embeddings (N, D), not on images, so
-this is no attack of ``assay plant``. The key has norm ``2 sqrt(d)``, many times the distances that the kernel resolves.
+this is no attack of ``assay plant``. The key has norm ``2 sqrt(d)``, many times the kernel's resolution.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class FourierKey:
 
 
 def hclwe(count: int, key: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Return normal directions whose products with ``key`` are whole numbers and a half, up to ``noise``.
+    """Return normal directions with products of a whole number and a half with ``key``, up to ``noise``.
 
     Exact: along the key a mixture of narrow normals with the weights of a wide one (closed form), across it a normal.
 
