@@ -77,7 +77,7 @@ def test_equal_models_are_audited_once_and_broken_file_fails_alone(models: list[
     assert [answer.model for answer in (first, second, copy, broken)] == models
     assert first.verdict == second.verdict == copy.verdict == "inconclusive"
     assert (first.digest, first.record) == (copy.digest, copy.record)
-    assert (broken.verdict, "truncated or not safetensors" in broken.reason) == ("failed", True)
+    assert (broken.verdict, "broken.safetensors" in broken.reason) == ("failed", True)
     assert first.result["classes"] == 4
     assert first.record is not None
     report = store.directory / audits.REPORTS / first.record.key

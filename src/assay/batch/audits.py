@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 
 from assay._version import __version__
-from assay.auditing import api
 from assay.batch.collection import model_digest
 from assay.bench import driver
 from assay.bench.executors import Executor
@@ -227,6 +226,8 @@ def fetch_reports(audited: Sequence[AuditedModel], reports: ObjectStore, directo
 
 
 def _audit(job: AuditJob) -> Audit:
+    from assay.auditing import api  # imports every detector; the driver does without
+
     settings = job.settings
     return api.audit(
         job.model,

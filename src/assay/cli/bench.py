@@ -1,4 +1,4 @@
-"""``assay bench``: the matrix."""
+"""``assay bench``: a matrix of attacks, chains, detectors, mitigations and seeds."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from assay.bench.matrix import RunPlan
     from assay.bench.records import State
 
-MOST_REASONS = 5
+MAX_REASONS = 5  # of failures, on the screen
 
-bench = typer.Typer(help="Attacks x chains x detectors x mitigations x seeds.", no_args_is_help=True)
+bench = typer.Typer(help="Run a matrix of attacks, chains, detectors, mitigations and seeds.", no_args_is_help=True)
 
 
-StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="The folder of records and models.")]
+StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder for the records and models.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each.", show_default="all cores")]
 Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster: auto, or its address.")]
 Artifacts = Annotated[
-    str | None, typer.Option(metavar="URL", help="Where models are kept, as fsspec writes it.", show_default="store")
+    str | None, typer.Option(metavar="URL", help="Address of the models for fsspec.", show_default="store")
 ]
 
 
 @bench.command()
 def run(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="What the matrix is made of; docs/bench.md.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The matrix, see docs/bench.md.")],
     store: StoreOption = Path("assay-bench"),
     workers: Workers = None,
     ray: Ray = None,
     artifacts: Artifacts = None,
     seeds: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Seeds in place of the spec's, with commas.")
+        str | None, typer.Option(metavar="LIST", help="Seeds with commas, in place of those of the spec.")
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="KEY", help="One cell, by the start of its key.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="KEY", help="Run one cell, by the start of its key.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the missing cells and run none.")] = False,
 ) -> int:
-    """Do what is missing of a matrix; whatever stops it, the next run goes on from there."""
+    """Run the missing cells of a matrix. An interrupted run continues."""
     with outputs.json_output(None):
         from assay.bench import initial, matrix
         from assay.bench.records import RECORDS, open_existing
@@ -58,7 +58,7 @@ def run(
         cells = matrix.cells_of(read, only=only)
         with screen.spinner("reading the data"):
             digests = initial.digests(read)
-        if dry_run:  # nothing is written, a store neither
+        if dry_run:  # writes no files and creates no store
             with closing(open_existing(store)) if (store / RECORDS).exists() else nullcontext() as earlier:
                 _show_plan(matrix.plan_run(cells, earlier), workers or os.cpu_count() or 1)
             return 0
@@ -68,7 +68,7 @@ def run(
         records.check_inputs(digests)
         if records.add_spec(read.name, read.text):
             screen.write(
-                f"A spec called {read.name} was here before with another text: the report shows this one",
+                f"The store had a spec {read.name} with another text. The report uses the new spec.",
                 style="yellow",
             )
         executor = executor_of(workers or os.cpu_count() or 1, ray)
@@ -80,9 +80,8 @@ def run(
 
             counts = matrix.run(cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show)
         _show_counts(counts)
-        _show_failures(
-            record.error or "" for record in records.records() if record.key in cells and record.state == "failed"
-        )
+        failed = (record for record in records.records() if record.key in cells and record.state == "failed")
+        _show_failures(record.error or "" for record in failed)
         screen.write(f"Records in {store}")
     return 2 if counts.get("failed") else 0
 
@@ -92,10 +91,10 @@ def report(
     store: StoreOption = Path("assay-bench"),
     out: options.Out = Path("assay-leaderboard"),
     spec: Annotated[
-        str | None, typer.Option(metavar="NAME", help="One matrix, by its spec's name.", show_default="all")
+        str | None, typer.Option(metavar="NAME", help="One matrix, by the name of its spec.", show_default="all")
     ] = None,
 ) -> int:
-    """Write the leaderboard: a page that needs no server, and everything on it as CSV, JSON and Parquet."""
+    """Write the leaderboard as an offline page, with its tables as CSV, JSON and Parquet."""
     with outputs.json_output(None):
         from assay.bench import matrix
         from assay.bench.records import open_existing
@@ -114,13 +113,13 @@ def report(
 
 @bench.command("export")
 def export_records(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write; a line of JSON per cell.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, with one line of JSON per cell.")],
     store: StoreOption = Path("assay-bench"),
     spec: Annotated[
         str | None, typer.Option(metavar="NAME", help="The spec's name, if the store has several.", show_default=False)
     ] = None,
 ) -> int:
-    """Write the records of one matrix to a text file for version control; models are left out."""
+    """Write the records of one matrix, without models, to a text file for version control."""
     with outputs.json_output(None):
         import torch
 
@@ -157,11 +156,18 @@ def import_records(
 
 def _check_shared(artifacts: str | None) -> None:
     if artifacts is not None and artifacts.startswith("memory:"):
-        raise UnusableInput("--artifacts: expected a place that all workers see; memory is each one's own")
+        raise UnusableInput(
+            "--artifacts: expected an address for all workers, got memory. Fix: use a folder or an object store."
+        )
 
 
 def executor_of(workers: int, ray: str | None) -> Executor:
-    """Processes of this machine, or a Ray cluster."""
+    """Return the executor: processes of this machine, or a Ray cluster.
+
+    Args:
+        workers: Number of processes.
+        ray: Address of a Ray cluster, or None for processes.
+    """
     from assay.bench import executors
 
     return executors.LocalExecutor(workers) if ray is None else executors.RayExecutor(ray)
@@ -173,27 +179,27 @@ def _show_plan(plan: RunPlan, slots: int) -> None:
     failed = f", {plan.failed:,} failed before (--retry-failed runs them again)" if plan.failed else ""
     screen.write(f"{plan.cells:,} cells, {plan.done:,} done{failed}, {left:,} to do" + (f" ({kinds})" if kinds else ""))
     if left and plan.unknown == left:
-        screen.write("How long they take is not known yet: no such cell has run in this store")
+        screen.write("Duration: not known, as no such cell has run in this store")
     elif left:
         minutes = plan.seconds / slots / 60
-        rest = f", and {plan.unknown:,} cells of which nothing is known yet" if plan.unknown else ""
+        rest = f", and {plan.unknown:,} cells of unknown duration" if plan.unknown else ""
         screen.write(f"About {minutes:.1f} minutes on {slots} cores{rest}")
 
 
 def _show_counts(counts: Mapping[State, int]) -> None:
-    said = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-    screen.write(f"Cells: {said}", style="yellow" if counts.get("failed") else "")
+    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    screen.write(f"Cells: {summary}", style="yellow" if counts.get("failed") else "")
 
 
 def _show_failures(reasons: Iterable[str]) -> None:
-    """The causes; not what shares the fate of what it needs."""
+    """Show the reasons of failures, without the cells that lacked a failed one."""
     from assay.bench.driver import DEPENDENCY_ENDED
 
     causes = Counter(reason for reason in reasons if not reason.startswith(DEPENDENCY_ENDED))
-    for reason, count in causes.most_common(MOST_REASONS):
+    for reason, count in causes.most_common(MAX_REASONS):
         screen.write(f"{count:,} failed: {reason}", style="yellow")
-    if len(causes) > MOST_REASONS:
-        screen.write(f"and {len(causes) - MOST_REASONS:,} other reasons; `assay bench report` shows all")
+    if len(causes) > MAX_REASONS:
+        screen.write(f"and {len(causes) - MAX_REASONS:,} other reasons (all: `assay bench report`)")
 
 
 def _show_report(states: Mapping[State, int], page: Path) -> None:
@@ -201,5 +207,7 @@ def _show_report(states: Mapping[State, int], page: Path) -> None:
     from assay.cli.loading import shown
 
     missing = sum(count for state, count in states.items() if state not in FINAL)
-    said = [f"{states[state]:,} {state}" for state in FINAL if states[state]] + [f"{missing:,} missing"] * bool(missing)
-    screen.write(f"Cells: {', '.join(said)}", f"Page: {shown(page)}")
+    parts = [f"{states[state]:,} {state}" for state in FINAL if states[state]] + [f"{missing:,} missing"] * bool(
+        missing
+    )
+    screen.write(f"Cells: {', '.join(parts)}", f"Page: {shown(page)}")
