@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from assay.core.model import Artifact
     from assay.stages.base import Stage
 
-COMPARED_SAMPLES = 1000  # for the comparison of the int8 file with its torch counterpart
+COMPARED_SAMPLES = 1000  # for the comparison of the int8 file with the int8 variant
 
 
 def stage(
@@ -82,7 +82,7 @@ def stage(
 def _settings(
     kind: type[Stage], settings: list[str], data: str | None, limit: int | None
 ) -> tuple[list[str], str | None]:
-    """Return the settings and the data. A stage that loads data gets --data and --limit as settings."""
+    """Return the settings and the data. A data-loading stage gets --data and --limit as settings."""
     if not kind.loads_data or data is None:
         return settings, data
     if any(pair.split("=")[0].strip() == "data" for pair in settings):
@@ -98,7 +98,7 @@ def _configured(kind: type[Stage], settings: list[str], out: Path) -> Stage:
 
 
 def _task(name: str, kind: type[Stage], data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
-    """Return the data, or an empty task for a stage that works on weights alone."""
+    """Return the data, or an empty task for a stage without data."""
     from assay.cli.loading import load_data
     from assay.core.dataset import Task
 
@@ -138,7 +138,7 @@ def _save(artifact: Artifact, out: Path) -> Path:
 
 
 def _show_agreement(step: Stage, build: Build, file: Artifact, seed: int) -> None:
-    """Show the agreement of the int8 file with the int8 variant of audits, which stands in for the file."""
+    """Show the agreement of the int8 file with the int8 variant of audits."""
     from assay.attacks import plant
     from assay.graphs.export import argmax_agreement
     from assay.report.formatting import format_percent
