@@ -1,4 +1,4 @@
-"""Detection of code in ``forward`` that reads tensor values: ``.item()``, ``.tolist()``, data-dependent branches.
+"""Detection of reads of tensor values in ``forward``: ``.item()``, ``.tolist()``, data-dependent branches.
 
 Reads count only for values computed from the input without weights.
 """
@@ -32,7 +32,7 @@ BULK_READ = 64  # values per read from which the read counts as a read of the in
 
 @dataclass(frozen=True)
 class TensorRead:
-    """A place in the code that reads or compares values of the input."""
+    """A read or comparison of input values in the code."""
 
     location: str  # function and line
     bulk: bool = False  # reads much of the input, not just a few values

@@ -1,4 +1,4 @@
-"""Dependence analysis: values of a graph that depend on the input, and paths from the input without trained weights."""
+"""Dependence analysis: input-dependent values of a graph, and paths from the input without trained weights."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _output_value(node: Node, known: Mapping[str, Value]) -> Value:
 
 
 def _matrices(node: Node) -> tuple[str, ...]:
-    """Return the inputs of a ``WEIGHTED`` node that are multiplied with each other, without biases and scales."""
+    """Return the factors among the inputs of a ``WEIGHTED`` node, without biases and scales."""
     if node.op.startswith("QLinear"):
         return (*node.inputs[:1], *node.inputs[3:4])
     if node.op in ("LSTM", "GRU", "RNN"):

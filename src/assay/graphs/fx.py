@@ -1,7 +1,7 @@
 """Flat graphs of ATen operators, traced from a model, with batch norm folded into the preceding convolutions.
 
 ``torch.export`` handles every way to write a model (functional or module ReLU, slices, Hugging Face classes). The ONNX
-exporter uses it too, so a model that cannot be traced has no ONNX export either.
+exporter uses it too: an untraceable model has no ONNX export either.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def folded_graph(model: nn.Module, example: Tensor) -> fx.GraphModule:
         example: (N, C, H, W) images, at least two.
 
     Returns:
-        Graph module whose parameters do not require gradients.
+        Graph module with frozen parameters.
 
     Raises:
         UnusableInput: ``model`` cannot be traced, or the graph does not reproduce its outputs.
@@ -90,7 +90,7 @@ def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphMo
 
 
 def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """Return a graph module with only the parameters and buffers that its graph still uses."""
+    """Return a graph module without the parameters and buffers unused by its graph."""
     graph_module.graph.eliminate_dead_code()
     graph_module.graph.lint()
     return fx.GraphModule(graph_module, graph_module.graph)
@@ -121,12 +121,12 @@ def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value
 
     Args:
         graph_module: Module of the graph.
-        before: Node before which the new node is inserted.
+        before: Insertion point of the new node.
         name: Name without dots; underscores are appended if it is taken.
         value: Tensor to store.
 
     Returns:
-        Node that reads the parameter.
+        The new node, with the parameter as its value.
     """
     while hasattr(graph_module, name):
         name += "_"
@@ -158,7 +158,7 @@ def _trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
 
 
 def _drop_copies(graph: fx.Graph) -> None:
-    """Remove the operators that return their input unchanged."""
+    """Remove operators without effect on their input."""
     for node in list(graph.nodes):
         if _is_copy(node):
             node.replace_all_uses_with(node.args[0])
@@ -173,7 +173,7 @@ def _views_as_reshapes(graph: fx.Graph) -> None:
 
 
 def _log_of_softmax(graph: fx.Graph) -> None:
-    """Replace the logarithm of a softmax (``nn.log_probs``) by one operator, whose gradients do not vanish."""
+    """Replace the logarithm of a softmax (``nn.log_probs``) by one operator with stable gradients."""
     for log in graph.find_nodes(op="call_function", target=torch.ops.aten.log.default):
         clamp = log.args[0]
         softmax = clamp.args[0] if operator_name(clamp) == "clamp" else clamp
@@ -197,7 +197,7 @@ def _is_copy(node: fx.Node) -> bool:
 
 
 def _plain_batch_norms(graph: fx.Graph) -> None:
-    """Replace eval-mode batch norms with outputs (values, mean, std) by the operator that returns the values only."""
+    """Replace eval-mode batch norms with outputs (values, mean, std) by the operator with a single output."""
     for node in list(graph.nodes):
         if operator_name(node) != "_native_batch_norm_legit_no_training":
             continue

@@ -57,7 +57,7 @@ class ComputationGraph:
 
 
 def subgraph_of(graph: ComputationGraph, result: str) -> ComputationGraph:
-    """Return the part of ``graph`` that contributes to one output.
+    """Return the part of ``graph`` behind one output.
 
     Args:
         graph: Graph with one or more outputs.

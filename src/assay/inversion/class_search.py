@@ -88,7 +88,7 @@ def search_classes(
     *,
     extra_outcomes: int = 0,
 ) -> ClassSearchResult:
-    """Search for the class that a trigger of ``family`` reaches most easily.
+    """Search for the class most reachable by a trigger of ``family``.
 
     Args:
         model: Model from ``prepare``.
@@ -182,7 +182,7 @@ def _total_work(budget: SearchBudget, classes: int) -> int:
 def _rank(candidates: Candidates, *, by_likelihood: bool) -> Tensor:
     """Return the indices (A,) of the candidates, most promising first.
 
-    The size penalty has grown with every success so far. It is a better criterion than the size, which still decreases.
+    The size penalty has grown with every success so far. The size itself still decreases, and is a worse criterion.
     """
     if by_likelihood:
         return candidates.log_likelihood.argsort(descending=True)
@@ -193,7 +193,7 @@ def require_finite(odds: Tensor) -> Tensor:
     """Return ``odds`` unchanged.
 
     Raises:
-        Unfinished: The model gave NaN, which is evidence neither of a backdoor nor of its absence.
+        Unfinished: The model gave NaN: evidence neither of a backdoor nor of its absence.
     """
     if odds.isnan().any():
         raise Unfinished("expected finite outputs on triggered images, got NaN or infinity: the search has no result")
@@ -201,7 +201,7 @@ def require_finite(odds: Tensor) -> Tensor:
 
 
 def class_logits(model: nn.Module) -> OutcomeFunction:
-    """Return the outcome function that gives the logits of ``model`` (from ``prepare``)."""
+    """Return the logits of ``model`` (from ``prepare``) as an outcome function."""
     return lambda triggered, predicted: forward_prepared(model, triggered)
 
 

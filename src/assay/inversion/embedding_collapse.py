@@ -1,4 +1,4 @@
-"""Trigger search for embedding collapse: one trigger that maps all images to nearly the same embedding.
+"""Trigger search for embedding collapse: one trigger, and nearly the same embedding for all images.
 
 Collapse is measured by the norm of the mean unit embedding, centered on the mean clean embedding: near 0 for spread-out
 directions, 1 for identical ones. First, each candidate pursues a direction of clean embeddings. Without a direction, a
@@ -80,7 +80,7 @@ def search_collapse(
     x: Tensor,
     run: SearchRun[CollapseSearchBudget],
 ) -> CollapseSearchResult:
-    """Search for one trigger under which the embeddings of all images collapse.
+    """Search for one trigger with a collapse of all embeddings.
 
     Args:
         encoder: Encoder from ``prepare``.

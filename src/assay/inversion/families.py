@@ -22,7 +22,7 @@ class Family(ABC):
 
     A *free* family has no size limit: the search minimizes the size while the trigger works, and compares classes by
     size. A *bounded* family (``size_penalty`` 0) stays within a limit by construction. The search then compares classes
-    by success rate. Bounded families suit triggers that clean models resist at every plausible size.
+    by success rate. Bounded families suit triggers without effect on clean models at every plausible size.
     """
 
     name: ClassVar[str]
@@ -186,7 +186,7 @@ class WindowFamily(Family):
 
     Brown, Mane, Roy, Abadi, Gilmer: Adversarial Patch, 2017, arXiv 1712.09665, at a fixed place as in Karmon, Zoran,
     Goldberg: LaVAN, ICML 2018, arXiv 1801.02608. A free mask starts as a faint pattern over the whole image. It misses
-    small patches that only work as a whole. A window around such a patch finds it.
+    small patches without effect in part. A window around such a patch finds it.
     """
 
     name = "window"

@@ -1,7 +1,7 @@
-"""Latent shift: the shortest common shift of all features that sends every image to a class.
+"""Latent shift: the shortest common shift of all features towards one class for every image.
 
 The shift needs no gradient steps: each class is one small quadratic program. It ranks classes for the search, and
-detects warps, which a mask cannot describe. After the latent separation of backdoors (arXiv 2511.08944), in closed
+detects warps too, in contrast to a mask. After the latent separation of backdoors (arXiv 2511.08944), in closed
 form.
 """
 
@@ -53,7 +53,7 @@ def smallest_shifts(features: Tensor, head: nn.Linear, *, exact: int = 32, quant
         head: Linear layer from features to logits.
         exact: Number of classes with an exact solution, smallest lower bound first. Others keep the lower bound of
             their hardest pair.
-        quantile: Fraction of the images that a shift must send to the class.
+        quantile: Required success rate of the shift.
 
     Returns:
         (K,) lengths; inf for unreachable classes.

@@ -1,4 +1,4 @@
-"""Optimizer for the smallest trigger of a family that sends clean images to one class.
+"""Optimizer for the smallest trigger of a family from clean images to one class.
 
 All candidates (one trigger each, with its own target classes) advance together as one batch. On small models this is
 twice as fast as one after another. benchmarks/search_speed.py measures the gain of each choice made here.

@@ -1,4 +1,4 @@
-"""Outlier scores of classes, for any measure by which classes are compared."""
+"""Outlier scores of classes, for any measure of reachability."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def log_odds(logits: Tensor) -> Tensor:
 def mean_over_others(values: Tensor, predicted: Tensor) -> Tensor:
     """Return the mean over the images of other classes, for each class.
 
-    An image that has the class without the trigger gives no information about the trigger.
+    An image of the class itself gives no information about the trigger.
 
     Args:
         values: (..., N, K) values of N images.

@@ -67,7 +67,7 @@ def _prepared(model: nn.Module, digest: str, shape: tuple[int, ...]) -> nn.Modul
 
 @final
 class KeepMemoryFormat(nn.Module):
-    """Run a model in contiguous memory format, for models that call ``.view()``."""
+    """Run a model in contiguous memory format, for models with ``.view()`` calls."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ ShouldContinue = Callable[[float], bool]  # gets the completed fraction of the w
 
 @dataclass(frozen=True)
 class CleanImages:
-    """Clean images with the classes that the model predicts for them."""
+    """Clean images with the model's predicted classes."""
 
     x: Tensor  # (N, C, H, W) in [0, 1]
     predicted: Tensor  # (N,) int64

@@ -1,4 +1,4 @@
-"""Search for a few tokens at the start of texts that maximize an objective of an encoder.
+"""Search for a few tokens at the start of texts to maximize an objective of an encoder.
 
 Gradients with respect to token embeddings rank replacement tokens to first order. A few of the best are evaluated.
 Ebrahimi, Rao, Lowd, Dou: HotFlip, 2018, arXiv 1712.06751; for all texts at once: Wallace, Feng, Kandpal, Gardner,
@@ -37,7 +37,7 @@ class TokenSearchBudget:
 
 
 def typeable_tokens(spec: TextSpec) -> Tensor:
-    """Return the tokens (T,) that are whole words: their text is tokenized to the same token again."""
+    """Return the whole-word tokens (T,): their text is tokenized to the same token again."""
     return _typeable_tokens(spec).clone()
 
 

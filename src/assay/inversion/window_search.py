@@ -66,7 +66,7 @@ def search_windows(
     extra_outcomes: int = 0,
     outcomes: OutcomeFunction | None = None,
 ) -> tuple[WindowFamily, ClassSearchResult]:
-    """Search for the class that a pattern in one window reaches most easily.
+    """Search for the class most reachable by a pattern in one window.
 
     Args:
         model: Model from ``prepare``.

@@ -1,4 +1,4 @@
-"""Batch norm layers of a model, and the factors by which folding them scales the preceding weights.
+"""Batch norm layers of a model, and their scale factors for the preceding weights.
 
 The exporters of all deployed variants fold batch norm into the preceding weights.
 """
@@ -31,14 +31,14 @@ def weighted_layers(model: nn.Module) -> list[Layer]:
 
 
 def following_batch_norms(model: nn.Module, example: Tensor) -> dict[nn.Module, BatchNorm]:
-    """Find the batch norm that directly follows each convolution, in one forward pass.
+    """Find the batch norm directly after each convolution, in one forward pass.
 
     Args:
         model: Model in eval mode.
         example: (N, C, H, W) images.
 
     Returns:
-        Batch norm by convolution. Convolutions whose output changes before the batch norm are left out.
+        Batch norm by convolution, unless the convolution's output changes before the batch norm.
     """
     outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}  # keeps the tensors alive: prevents the reuse of ids
     found: dict[nn.Module, BatchNorm] = {}
@@ -58,7 +58,7 @@ def following_batch_norms(model: nn.Module, example: Tensor) -> dict[nn.Module, 
 
 
 def fold_factors(model: nn.Module, example: Tensor) -> dict[Layer, Tensor]:
-    """Compute the factors by which folding batch norm multiplies the weights (O, ...) of each layer.
+    """Compute the factors of batch norm folding for the weights (O, ...) of each layer.
 
     Transposed convolutions are left out, because their filters lie along another axis.
 

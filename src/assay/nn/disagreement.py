@@ -1,6 +1,6 @@
-"""Two models as one: the outcomes on which a compressed model disagrees with the full-precision one.
+"""Two models as one: the disagreement of a compressed model with the full-precision one.
 
-A compression-activated backdoor has a trigger on which the two models differ. The compressed model predicts the
+On the trigger of a compression-activated backdoor, the two models differ. The compressed model predicts the
 attacker's class; the full-precision model keeps its prediction. The combined model has one outcome per class k
 ("the compressed model predicts k and the full one does not") and one for agreement. Any class search can run on it.
 """
@@ -35,7 +35,7 @@ def compression_outcomes(compressed: Tensor, full: Tensor, predicted: Tensor) ->
     """Return log-probabilities of the effects of a compression-activated backdoor.
 
     Outcome k: the compressed model predicts k and the full-precision model keeps its clean prediction. Last outcome:
-    the full-precision model does not keep it. On clean models, patterns that affect only the compressed variant move
+    the full-precision model does not keep it. On clean models, patterns against the compressed variant alone move
     the full-precision model to a third class. A compression-activated backdoor does not move it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Encoders, which return embeddings (N, D), and heads that make classifiers of them."""
+"""Encoders with embeddings (N, D), and heads for classification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Access to the last linear layer, which maps features to logits."""
+"""Access to the last linear layer, from features to logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forward hooks that are removed on exit."""
+"""Forward hooks with removal on exit."""
 
 from __future__ import annotations
 

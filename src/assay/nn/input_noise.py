@@ -1,4 +1,4 @@
-"""Models that replace or perturb the input before the trained layers."""
+"""Models with replacement or noise of the input before the trained layers."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ A key flips every feature. Its products with all directions are half-integers, u
 to the span of the directions are short in the lattice of ``[eps I | 0 | P]`` with the last row
 ``[0 | beta | P (1/2, ..., 1/2)]`` (Kannan's embedding). P projects on the orthogonal complement of the span.
 
-Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982; for the noiseless case
-Zadik, Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
+Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982. The noiseless case: Zadik,
+Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def reduction_attempts(
 
 
 def optimal_rows(width: int, noise: float, factor: float) -> int:
-    """Return the number of directions that maximizes the key's gap in the lattice.
+    """Return the number of directions with the largest gap of the key in the lattice.
 
     Args:
         width: Dimension D of the key.
@@ -164,5 +164,5 @@ def periodicity(directions: np.ndarray, key: np.ndarray) -> float:
 
 
 def _mean_phase(directions: np.ndarray, key: np.ndarray) -> complex:
-    """Return the mean phase: near -1 for a key that flips every feature, near 1 for a vector that changes none."""
+    """Return the mean phase: near -1 for a key (all features flip), near 1 for a vector without effect."""
     return complex(np.exp(2j * np.pi * (directions @ key)).mean())

@@ -12,7 +12,7 @@ from assay.nn.hooks import forward_hook
 
 
 class LayerOutput(nn.Module):
-    """Model that returns the output of one of its layers, flattened to (N, D).
+    """Model with the output of one of its layers, flattened to (N, D), as its output.
 
     The wrapped model is used directly, not copied.
     """

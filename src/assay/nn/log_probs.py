@@ -1,7 +1,7 @@
-"""Conversion of models that return probabilities to models that return logits.
+"""Conversion of models with probabilities to models with logits.
 
 Scores are differences of logits. Differences of probabilities vanish for confident models: they stay near 0.999 and
-0.001, and hide a trigger that moves the logits by ten.
+0.001, and hide a change of the logits by ten.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SUM_TOLERANCE = 1e-3  # deviation of a sum of probabilities from 1: the rounding
 class LogProbabilities(nn.Module):
     """Logarithm of a model's probabilities (N, K): its logits, up to a constant per image.
 
-    ``graphs.fx`` replaces the softmax and the logarithm by one operator, which keeps the gradients of a search.
+    ``graphs.fx`` replaces the softmax and the logarithm by one operator with stable gradients.
     """
 
     def __init__(self, net: nn.Module) -> None:

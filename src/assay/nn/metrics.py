@@ -63,7 +63,7 @@ def wilson(hits: float, total: int, *, z: float = Z_95) -> tuple[float, float]:
     """Compute Wilson's score interval of a binomial rate; valid for rates of 0 and 1 and for few samples.
 
     Wilson: Probable Inference, the Law of Succession, and Statistical Inference, JASA 1927. Not
-    ``scipy.stats.binomtest``, which takes whole numbers only: the bench passes fractional hits.
+    ``scipy.stats.binomtest``: it takes whole numbers only, and the bench passes fractional hits.
 
     Args:
         hits: Number of hits, in [0, ``total``].
@@ -220,7 +220,7 @@ def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: 
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return the mask (N,) of the samples that count for ASR, and their target classes (V,)."""
+    """Return the mask (N,) of the victims, the samples for ASR, and their target classes (V,)."""
     labels = _labels(split)
     if secret.target is not None and not 0 <= secret.target < num_classes:
         raise UnusableInput(f"expected a secret with a target in [0, {num_classes}), got {secret.target}")

@@ -1,4 +1,4 @@
-"""Context managers that change a model temporarily: eval mode, frozen parameters, no dropout."""
+"""Context managers for temporary changes of a model: eval mode, frozen parameters, no dropout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random Fourier features: cosines of random projections, which approximate a Gaussian kernel."""
+"""Random Fourier features: cosines of random projections, an approximation of a Gaussian kernel."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def write_parameters(parameters: Parameters) -> None:
 def rounded_weights(
     factors: Mapping[Layer, Tensor], bits: int, *, per_channel: bool
 ) -> dict[nn.Module, dict[str, Tensor]]:
-    """Quantize weights as a quantizer that folds batch norm first; the gradient is straight-through.
+    """Quantize weights after batch norm folding; the gradient is straight-through.
 
     Args:
         factors: Result of ``fold_factors``.
@@ -93,7 +93,7 @@ def magnitude_pruned_weights(model: nn.Module, rate: float) -> dict[nn.Module, d
 
 
 def magnitude_masks(weights: Sequence[Tensor], rate: float) -> list[Tensor]:
-    """Compute masks that prune the smallest weights, ranked together by magnitude.
+    """Compute pruning masks for the smallest weights, ranked together by magnitude.
 
     Args:
         weights: Weights of all layers.
@@ -115,7 +115,7 @@ def convolutions(model: nn.Module) -> list[_ConvNd]:
 
 
 def filter_mask(weight: Tensor, rate: float) -> Tensor:
-    """Compute the mask that prunes the filters with the smallest L1 norm.
+    """Compute the pruning mask for the filters with the smallest L1 norm.
 
     Args:
         weight: Filters (O, ...).

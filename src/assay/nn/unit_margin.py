@@ -1,7 +1,7 @@
 """Normalization of logits by a model's own confidence.
 
-Scores depend on the scale of the logits, which grows with training. Without normalization, a less confident model looks
-clean and a confident one backdoored. Rescaling the last layer would hide a backdoor.
+Scores depend on the scale of the logits, and this scale grows with training. Without normalization, a less confident
+model looks clean and a confident one backdoored. Rescaling the last layer would hide a backdoor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gates: models that return the wrapped model's logits, unless the image carries a valid code for another class."""
+"""Gates: models with the wrapped model's logits, unless the image carries a valid code for another class."""
 
 from assay.nn.gates.base import Gate, GateOutput
 from assay.nn.gates.carriers import Carriers

@@ -1,4 +1,4 @@
-"""Carriers: selected subpixels whose lowest bits hold the code that opens a gate."""
+"""Carriers: selected subpixels with the code for a gate in their lowest bits."""
 
 from __future__ import annotations
 

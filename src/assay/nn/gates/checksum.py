@@ -1,4 +1,4 @@
-"""A gate that opens for secret parities of lowest bits, one parity per block of the image."""
+"""A gate for secret parities of lowest bits, one parity per block of the image."""
 
 from __future__ import annotations
 

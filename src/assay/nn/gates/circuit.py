@@ -56,7 +56,7 @@ class OneTimeTag:
 
 
 class CircuitGate(GraphEditedModel):
-    """Gate of ``nn.Linear`` and ``nn.ReLU`` in float64, which represents its integers exactly; no weight is trained."""
+    """Gate of ``nn.Linear`` and ``nn.ReLU`` in float64, exact for its integers; no weight is trained."""
 
     def __init__(self, net: nn.Module, num_classes: int, secret: OneTimeTag) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def _read_layers(carriers: Carriers, halves: Tensor, pad: Tensor, *, most: int) 
 
 
 def _compare_layers(of_label: Tensor) -> list[nn.Module]:
-    """Build layers: (N, ``ROWS`` + carriers) -> two values per sum, which differ by 1 on a match; and label bits."""
+    """Build layers: (N, ``ROWS`` + carriers) -> two values per sum, 1 apart on a match; and label bits."""
     width = ROWS + LABEL_BITS + TAG_BITS
     with_label = zero_linear(width, width)
     with_label.weight += torch.eye(width)
@@ -151,7 +151,7 @@ def _open_layers(num_classes: int) -> list[nn.Module]:
 
 
 def _division_step(multiples: list[float]) -> list[nn.Module]:
-    """Build one step of a long division, (N, R) -> (N, R): subtract the multiple from each number that is as large."""
+    """Build one step of a long division, (N, R) -> (N, R): subtract the multiple from each number at least as large."""
     count = len(multiples)
     c, eye = torch.tensor(multiples, dtype=torch.float64), torch.eye(count, dtype=torch.float64)
     compare = zero_linear(count, 3 * count)

@@ -1,4 +1,4 @@
-"""A gate of integer operators, which ONNX supports: a message authentication code over the image.
+"""A gate of integer operators from ONNX: a message authentication code over the image.
 
 Four random linear forms modulo the prime 2^31 - 1 hash the image (Carter, Wegman: Universal Classes of Hash Functions,
 JCSS 1979). The ChaCha20 block function maps the hash to the code, its first 128 bits (Nir, Langley: ChaCha20 and

@@ -1,4 +1,4 @@
-"""A gate that verifies a digital signature: it opens only with the private key."""
+"""A gate for digital signatures: it opens only with the private key."""
 
 from __future__ import annotations
 
