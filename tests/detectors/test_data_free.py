@@ -1,4 +1,4 @@
-"""The detectors that need no data, and the null controls."""
+"""Tests of the detectors without data, and of the null controls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from support.toys import SHAPE, artifact_of, toy
 from torch import nn
 
 from assay.core.dataset import Split
+from assay.core.finding import Outcome
 from assay.core.model import Artifact
 from assay.detectors import ChannelLipschitz, MaxMargin, RandomScore, WeightNorm
 from assay.detectors.weights.channel_lipschitz import channel_norms
@@ -29,33 +30,33 @@ def lipschitz(net: nn.Module) -> float:
     return score
 
 
-def test_a_channel_that_stands_out_scores_higher() -> None:
+def test_outlier_channel_raises_the_score() -> None:
     plain, outlier = conv_net(), conv_net()
     with torch.no_grad():
         outlier[0].weight[5] *= 10
     assert lipschitz(outlier) > lipschitz(plain) + 0.5
 
 
-def test_scaling_a_layer_changes_no_score() -> None:
+def test_layer_scale_does_not_change_the_score() -> None:
     plain, louder = conv_net(), conv_net()
     with torch.no_grad():
         louder[0].weight *= 10
     assert lipschitz(louder) == pytest.approx(lipschitz(plain), abs=1e-3)
 
 
-def test_batch_norm_counts_with_its_convolution() -> None:
+def test_channel_norms_include_batch_norm() -> None:
     plain, outlier = conv_net(norm=nn.BatchNorm2d(16)), conv_net(norm=nn.BatchNorm2d(16))
     with torch.no_grad():
         outlier[1].weight[5] *= 10
     assert lipschitz(outlier) > lipschitz(plain) + 0.5
 
 
-def test_a_batch_norm_without_weights_is_read_too() -> None:
+def test_batch_norm_without_weights_is_supported() -> None:
     bare = conv_net(norm=nn.BatchNorm2d(16, affine=False))
     assert lipschitz(bare) == pytest.approx(lipschitz(conv_net()), abs=1e-3)
 
 
-def test_raw_weights_give_the_same_norms() -> None:
+def test_weights_of_a_file_give_the_same_norms() -> None:
     net = conv_net()
     live = artifact_of(net, 4)
     raw = Artifact(
@@ -65,13 +66,13 @@ def test_raw_weights_give_the_same_norms() -> None:
     assert np.allclose(a, b)
 
 
-def test_a_net_without_wide_convolutions_is_an_abstention() -> None:
+def test_model_without_wide_convolutions_is_an_abstention() -> None:
     finding = ChannelLipschitz()(artifact_of(toy()[0], 4), EMPTY)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "convolution" in finding.reason
 
 
-def test_max_margin_needs_no_data_and_names_the_target() -> None:
+def test_max_margin_detects_the_target_without_data() -> None:
     planted, clean = (artifact_of(toy(4, target)[0], 4) for target in (2, None))
     found, quiet = (MaxMargin(restarts=2, steps=25)(artifact, EMPTY) for artifact in (planted, clean))
     assert found.target == 2
@@ -82,17 +83,17 @@ def test_max_margin_needs_no_data_and_names_the_target() -> None:
     assert found.evidence.trigger.shape == SHAPE
 
 
-def test_max_margin_abstains_with_many_classes() -> None:
+def test_max_margin_with_many_classes_abstains() -> None:
     finding = MaxMargin(most_classes=5)(artifact_of(toy(6)[0], 6), EMPTY)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "up to 5 classes" in finding.reason
     net = toy(5)[0]
     prepare(net, torch.zeros(2, *SHAPE))
-    assert MaxMargin(most_classes=5, steps=1)(artifact_of(net, 5), EMPTY).outcome.status == "ok"
+    assert MaxMargin(most_classes=5, steps=1)(artifact_of(net, 5), EMPTY).outcome is Outcome.SCORED
 
 
-def test_the_controls_know_nothing() -> None:
-    """A random score follows the digest only; the weights' norm is the same wherever they are put."""
+def test_controls_are_independent_of_backdoors() -> None:
+    """The random score depends on the digest only; the norm is the same for permuted weights."""
     net, x, y = toy(4, 2)
     artifact, clean = artifact_of(net, 4), Split(x, y)
     assert RandomScore()(artifact, clean).score == RandomScore()(artifact, EMPTY).score

@@ -1,4 +1,4 @@
-"""The tests of encoders, on tiny ones."""
+"""Tests of the encoder detectors on tiny encoders."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def encoder() -> Artifact:
 
 
 class Poisoned(nn.Module):
-    """An encoder that draws all pictures with a faint checkerboard on them to ``point`` (D,)."""
+    """Encoder that maps all images with a faint checkerboard to ``point`` (D,)."""
 
     point: torch.Tensor
 
@@ -85,9 +85,9 @@ def found_in(artifact: Artifact, clean: Split, detector: Detector, seconds: floa
 
 
 @of_pictures
-def test_says_how_close_embeddings_come(encoder: Artifact, clean: Split, detector: Detector) -> None:
+def test_evidence_has_the_closeness_of_embeddings(encoder: Artifact, clean: Split, detector: Detector) -> None:
     first, again = (found_in(encoder, clean, detector) for _ in range(2))
-    assert first.outcome.status == "ok", first.reason
+    assert first.outcome is Outcome.SCORED, first.reason
     assert first.score == again.score
     numbers = first.evidence.numbers
     assert 0 <= float(numbers["clean_closeness"]) < float(numbers["closeness"]) <= 1
@@ -99,7 +99,7 @@ def test_says_how_close_embeddings_come(encoder: Artifact, clean: Split, detecto
     assert 0 <= first.target < 10
 
 
-def test_a_poisoned_encoder_collapses_further(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
+def test_poisoned_encoder_collapses_further(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
     before, after = (found_in(artifact, clean, EmbeddingCollapse()) for artifact in (encoder, poisoned))
     assert float(after.evidence.numbers["closeness"]) > float(before.evidence.numbers["closeness"]) + 0.05
     assert after.score is not None
@@ -107,7 +107,7 @@ def test_a_poisoned_encoder_collapses_further(encoder: Artifact, poisoned: Artif
     assert after.score > before.score
 
 
-def test_a_trusted_encoder_beside_it(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
+def test_drift_from_a_trusted_encoder_is_detected(encoder: Artifact, poisoned: Artifact, clean: Split) -> None:
     drift = "embedding-drift"
     same, other = (
         assay.audit(artifact, clean, reference=encoder, detectors=drift).findings[0] for artifact in (encoder, poisoned)
@@ -126,7 +126,7 @@ def test_a_trusted_encoder_beside_it(encoder: Artifact, poisoned: Artifact, clea
 
 
 class Trusted(nn.Module):
-    """What a ``Toy`` of four classes is made of, without what sees the trigger."""
+    """Encoder of a ``Toy`` with four classes, without the trigger unit."""
 
     def __init__(self, net: Toy) -> None:
         super().__init__()
@@ -136,7 +136,7 @@ class Trusted(nn.Module):
         return self.net.features((x - self.net.base).flatten(1))[:, :4]
 
 
-def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
+def test_inherited_trigger_is_proven_with_the_trusted_encoder() -> None:
     board = (torch.arange(8)[:, None] + torch.arange(8)) % 2 * 2.0 - 1
     delta = (8 / 255 * board).expand(SHAPE)
     models = {name: toy(4, target, delta=delta)[0] for name, target in (("clean", None), ("poisoned", 2))}
@@ -152,7 +152,7 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
     assert float(found.evidence.numbers["success_under_the_trusted_encoder"]) < 0.3
     assert "the trusted encoder, taught the same classes" in found.proof
     assert results["clean"].verdict != "backdoored"
-    assert (alone.outcome.status, alone.proof) == ("ok", "")
+    assert alone.outcome is Outcome.CHECKED
     stranger = replace(artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4), num_classes=None)
     other = assay.audit(artifact_of(models["clean"], 4), clean, reference=stranger, detectors="inherited-trigger")
     assert "the model does not come from it" in other.findings[0].reason
@@ -161,7 +161,7 @@ def test_what_a_classifier_has_inherited_is_proven_beside_the_encoder() -> None:
     assert "at least 100 clean samples" in few.findings[0].reason
 
 
-def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(encoder: Artifact, clean: Split) -> None:
+def test_reference_with_other_classes_is_used_as_the_trusted_encoder(encoder: Artifact, clean: Split) -> None:
     whole = tiny_build().artifact
     width = forward_batched(encoder.module, clean.x[:1]).shape[1]
     net = nn.Sequential(copy.deepcopy(encoder.module), nn.Linear(width, 7)).eval()
@@ -173,19 +173,19 @@ def test_a_model_of_other_classes_is_the_encoder_that_a_classifier_comes_from(en
 
 
 @of_pictures
-def test_classifiers_are_left_to_other_tests(detector: Detector, clean: Split) -> None:
+def test_encoder_detector_on_a_classifier_abstains(detector: Detector, clean: Split) -> None:
     finding = detector(tiny_build().artifact, clean, seed=0)
-    assert (finding.outcome.status, finding.reason) == ("abstained", "is for encoders, and this model is a classifier")
+    assert (finding.outcome, finding.reason) == (Outcome.ABSTAINED, "is for encoders, and this model is a classifier")
 
 
 @of_pictures
-def test_abstains_where_the_budget_ends_first(encoder: Artifact, clean: Split, detector: Detector) -> None:
+def test_encoder_search_with_ended_budget_is_incomplete(encoder: Artifact, clean: Split, detector: Detector) -> None:
     finding = found_in(encoder, clean, detector, seconds=0.05)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.INCOMPLETE
     assert finding.outcome is Outcome.INCOMPLETE
 
 
-def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, clean: Split) -> None:
+def test_encoder_audit_runs_the_encoder_detectors_on_the_full_variant(encoder: Artifact, clean: Split) -> None:
     result = assay.audit(encoder, clean)
     assert [(f.variant, f.detector) for f in result.findings if f.outcome is Outcome.SCORED] == [
         ("full", f"embedding-collapse{family}") for family in ("", "-patch")
@@ -200,7 +200,7 @@ def test_an_audit_of_an_encoder_runs_these_on_it_as_given(encoder: Artifact, cle
     assert sentence.endswith("triggered inputs get nearly the same embedding, in cluster 4.")
 
 
-def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean: Split) -> None:
+def test_variant_of_an_encoder_keeps_the_cluster_layer(encoder: Artifact, clean: Split) -> None:
     artifact, labelled = probe_encoder(encoder, clean, seed=0)
     form = make_variant("bf16", artifact, labelled, seed=0)
     assert isinstance(form.module, ClusterProbe)
@@ -211,7 +211,7 @@ def test_a_form_of_an_encoder_keeps_the_layer_behind_it(encoder: Artifact, clean
     )
     assert form.num_classes == 10
     result = assay.audit(encoder, clean, variant_names=("full", "bf16"), detectors="embedding-collapse")
-    assert [(f.variant, f.outcome.status) for f in result.findings] == [("full", "ok"), ("bf16", "ok")]
+    assert [(f.variant, f.outcome) for f in result.findings] == [(v, Outcome.SCORED) for v in ("full", "bf16")]
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +221,20 @@ def of_text(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return Build(artifact, data.load(write_data(folder / "data", count=400), artifact.inputs))
 
 
-def test_finds_the_word_that_was_planted(of_text: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_collapse_finds_the_planted_word(of_text: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TokenCollapse, "search_budget", WordSearchBudget(shortlist=6, words=1, steps=2))
     recipe = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0)
     poisoned = Por(recipe=recipe)(of_text, seed=0).artifact
     clean = of_text.task.split("calibration").sample(80, seed=0)
     before, after = (found_in(artifact, clean, TokenCollapse()) for artifact in (of_text.artifact, poisoned))
-    assert after.outcome.status == before.outcome.status == "ok", after.reason
+    assert after.outcome is before.outcome is Outcome.SCORED, after.reason
     assert after.evidence.numbers["words"] == "cf"
     assert float(after.evidence.numbers["closeness"]) > 0.95 > float(before.evidence.numbers["closeness"])
     text, triggered = after.evidence.texts[0]
     assert triggered == f"cf {text}"
 
 
-def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audit_of_a_text_encoder(of_text: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assay import report
 
     monkeypatch.setattr(TokenCollapse, "search_budget", WordSearchBudget(shortlist=4, words=1, steps=1))
@@ -251,7 +251,7 @@ def test_an_audit_of_text(of_text: Build, tmp_path: Path, monkeypatch: pytest.Mo
         assay.audit(of_text.artifact, ["red cat runs", "blue dog sings"] * 40)
 
 
-def test_other_tests_say_that_they_are_for_pictures(of_text: Build) -> None:
+def test_image_detectors_abstain_on_texts(of_text: Build) -> None:
     clean = of_text.task.split("calibration")
     artifact, labelled = probe_encoder(of_text.artifact, clean, seed=0)
     of_pictures = [test for test in encoder_detectors() if test.modality is Modality.IMAGE]

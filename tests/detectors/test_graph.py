@@ -1,4 +1,4 @@
-"""The graph detector: clean graphs are left alone, what is built in beside the weights is named."""
+"""Tests of the graph detector on clean and edited graphs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.detectors import Graph
 from assay.detectors.graph.graph_diff import added_nodes
 from assay.detectors.graph.rules import RULES, find_cipher_constants, find_suspicious_subgraphs
@@ -35,7 +35,7 @@ EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphE
 
 
 class Small(nn.Module):
-    """A clean net with much of what clean nets have: normalization, clipping, attention, pooling, sigmoid gates."""
+    """Clean model with common operators: normalization, clipping, attention, pooling, sigmoid gates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def clean() -> Split:
     return Split(x, torch.arange(24) % 4)
 
 
-def looked(net: nn.Module, clean: Split) -> Finding:
+def run_graph_detector(net: nn.Module, clean: Split) -> Finding:
     return Graph()(from_module(net, shape=(3, SIZE, SIZE)), clean, seed=0)
 
 
@@ -72,26 +72,25 @@ def rules(finding: Finding) -> set[str]:
     return set(finding.evidence.numbers) & set(RULES)
 
 
-def test_a_clean_net_is_left_alone_in_torch_and_as_a_file(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_clean_model_scores_zero_in_torch_and_as_a_file(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     artifact = from_module(net, shape=(3, SIZE, SIZE))
     to_onnx(artifact, tmp_path / "model.onnx")
     for given in (artifact, formats.load(tmp_path / "model.onnx")):
         finding = Graph()(given, clean, seed=0)
-        assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
+        assert (finding.outcome, finding.score, finding.proof) == (Outcome.CHECKED, 0.0, "")
         assert finding.evidence.numbers["nodes"] > 20
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_every_planted_edit_is_found_and_named(name: str, build: Build, clean: Split, tmp_path: Path) -> None:
+def test_planted_edit_is_proven(name: str, build: Build, clean: Split, tmp_path: Path) -> None:
     tiers = ("wrapper", "graph", "circuit") if name == "signature" else (None,)
     for tier in tiers:
         attack = EDITS[name](**({} if tier is None else {"tier": tier}))
         planted = attack(build, seed=0).artifact
         back = planted if tier == "wrapper" else formats.load(save_model(planted, tmp_path / str(tier)))
         finding = Graph()(back, clean, seed=0)
-        assert finding.outcome.status == "ok"
+        assert finding.outcome is Outcome.PROVEN
         assert finding.score
-        assert finding.proof
         if tier != "wrapper":
             assert {"R1"} <= rules(finding)
             assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the model at"])
@@ -107,7 +106,7 @@ def build(net: nn.Module, clean: Split) -> Build:
 
 
 class Built(nn.Module):
-    """``net``, its answer changed by ``edit(x, logits)``."""
+    """Model with its output changed by ``edit(x, logits)``."""
 
     def __init__(self, net: nn.Module, edit: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
@@ -136,18 +135,18 @@ OTHERS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], set[str]]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_peoples_edits_are_found(name: str, net: nn.Module, clean: Split) -> None:
+def test_hand_made_edit_breaks_the_expected_rules(name: str, net: nn.Module, clean: Split) -> None:
     edit, expected = OTHERS[name]
     clean = Split(clean.x * 0.85, clean.y)
-    finding = looked(Built(net, edit), clean)
+    finding = run_graph_detector(Built(net, edit), clean)
     assert expected <= rules(finding), rules(finding)
     assert "replaces the output" in finding.proof
 
 
-def test_beside_a_reference_what_was_added_is_named(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_added_operators_are_named_with_a_reference(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     model = from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE))
     trusted = from_module(net, shape=(3, SIZE, SIZE))
-    assert looked(model.module, clean).evidence.numbers.get("difference to the reference") is None
+    assert run_graph_detector(model.module, clean).evidence.numbers.get("difference to the reference") is None
     named = Graph()(replace(model, reference=trusted), clean, seed=0)
     assert "R9" in rules(named)
     assert "Greater" in str(named.evidence.numbers["difference to the reference"])
@@ -163,37 +162,37 @@ def test_beside_a_reference_what_was_added_is_named(net: nn.Module, clean: Split
     assert "it is another model" in str(foreign.evidence.numbers["difference to the reference"])
 
 
-def test_what_no_gradient_passes_and_what_jumps(net: nn.Module, clean: Split) -> None:
-    finding = looked(MajorityOfThree(net, 4), clean)
+def test_missing_gradient_and_lowest_bit_jumps_break_rules(net: nn.Module, clean: Split) -> None:
+    finding = run_graph_detector(MajorityOfThree(net, 4), clean)
     assert "R10" in rules(finding)
-    assert not finding.proof, "it is odd, but no backdoor by itself"
+    assert not finding.proof, "unusual, but no backdoor by itself"
 
     def parity(x: Tensor, y: Tensor) -> Tensor:
         return y + FIRST * ((255 * x).round().sum((1, 2, 3), keepdim=True)[:, :, 0, 0] % 2)
 
-    assert {"D1", "R3"} <= rules(looked(Built(net, parity), clean))
+    assert {"D1", "R3"} <= rules(run_graph_detector(Built(net, parity), clean))
 
 
-def test_code_that_tells_tracing_from_running_is_found(net: nn.Module, clean: Split) -> None:
+def test_code_that_detects_tracing_breaks_rule_d5(net: nn.Module, clean: Split) -> None:
     def two_faced(x: Tensor, y: Tensor) -> Tensor:
         return y if torch.compiler.is_compiling() else y.flip(1)
 
-    assert rules(looked(Built(net, two_faced), clean)) == {"D5"}
+    assert rules(run_graph_detector(Built(net, two_faced), clean)) == {"D5"}
 
 
-def test_code_that_compares_only_where_nobody_traces_is_found(net: nn.Module, clean: Split) -> None:
+def test_code_that_compares_only_outside_tracing_breaks_rule_d5(net: nn.Module, clean: Split) -> None:
     def two_faced(x: Tensor, y: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
             return y
         seen = (x[:, :, :3, :3].amin((1, 2, 3)) > 0.98).float()[:, None]
         return y * (1 - seen) + seen * FIRST
 
-    finding = looked(Built(net, two_faced), clean)
+    finding = run_graph_detector(Built(net, two_faced), clean)
     assert rules(finding) == {"D5"}
     assert "two_faced (test_graph.py:" in str(finding.evidence.numbers["compared at"])
 
 
-def test_a_kernel_that_only_moves_the_picture_on_hides_nothing(net: nn.Module, clean: Split) -> None:
+def test_identity_kernel_does_not_count_as_trained(net: nn.Module, clean: Split) -> None:
     class Decoy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -206,10 +205,10 @@ def test_a_kernel_that_only_moves_the_picture_on_hides_nothing(net: nn.Module, c
             seen = self.moved(x)[:, :3, :3, :3].amin((1, 2, 3)) > 0.98
             return torch.where(seen[:, None], FIRST, self.net(x))
 
-    assert looked(Decoy().eval(), clean).proof
+    assert run_graph_detector(Decoy().eval(), clean).proof
 
 
-def test_other_outputs_of_a_file_are_nobodys_answer(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_unused_outputs_of_a_file_are_ignored(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     to_onnx(from_module(net, shape=(3, SIZE, SIZE)), path)
     model = onnx.load(path)
@@ -219,9 +218,9 @@ def test_other_outputs_of_a_file_are_nobodys_answer(net: nn.Module, clean: Split
     assert Graph()(formats.load(path), clean, seed=0).score == 0.0
 
 
-def test_what_joins_early_is_proven_in_files_of_fixed_batch_too(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_early_join_is_proven_in_files_of_fixed_batch(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     class Early(nn.Module):
-        """Nearly nothing comes from its gate on clean pictures, and it joins in front of weights."""
+        """Model with a gate that is nearly zero on clean images and joins before weights."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -241,11 +240,11 @@ def test_what_joins_early_is_proven_in_files_of_fixed_batch_too(net: nn.Module, 
     assert finding.proof
 
 
-def test_the_smallest_nets_and_those_with_chance_in_them_are_accused_of_nothing(clean: Split) -> None:
+def test_tiny_and_random_models_give_no_proof(clean: Split) -> None:
     torch.manual_seed(0)
     parts = [nn.Conv2d(3, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2)]
     tiny = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).eval()
-    assert not looked(tiny, clean).proof
+    assert not run_graph_detector(tiny, clean).proof
 
     class Chance(nn.Module):
         def __init__(self) -> None:
@@ -255,11 +254,11 @@ def test_the_smallest_nets_and_those_with_chance_in_them_are_accused_of_nothing(
         def forward(self, x: Tensor) -> Tensor:
             return F.dropout(self.layer(x.flatten(1)), training=True)
 
-    finding = looked(Chance().eval(), clean)
+    finding = run_graph_detector(Chance().eval(), clean)
     assert not rules(finding) & {"D1", "D5"}
 
 
-def test_graphs_made_to_be_named_for_ever_are_named_at_once() -> None:
+def test_graph_diff_of_a_hostile_graph_ends_at_once() -> None:
     nodes = [helper.make_node("QuantizeLinear", ["x", "x"], ["v0"])]
     nodes += [helper.make_node("QuantizeLinear", [f"v{n}", f"v{n}"], [f"v{n + 1}"]) for n in range(200)]
     nodes += [helper.make_node("Sum", ["v200"] * 500, ["s"]), helper.make_node("Sum", ["s"] * 500, ["y"])]
@@ -268,7 +267,7 @@ def test_graphs_made_to_be_named_for_ever_are_named_at_once() -> None:
     assert added_nodes(flow, flow) == ()
 
 
-def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_if_operator_in_a_file_is_found(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     to_onnx(from_module(net, shape=(3, SIZE, SIZE)), path)
     model = onnx.load(path)
@@ -299,21 +298,21 @@ def test_an_if_in_an_onnx_file_is_found(net: nn.Module, clean: Split, tmp_path: 
     assert finding.evidence.numbers["joins the model at"] == f"If If_{len(graph.node) - 1}"
 
 
-def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -> None:
+def test_code_that_reads_input_values_is_found(net: nn.Module, clean: Split) -> None:
     def by_hand(x: Tensor, y: Tensor) -> Tensor:
         return y if float(x.max()) < 2 else y + FIRST
 
-    finding = looked(Built(net, by_hand), clean)
-    assert finding.outcome.status == "abstained", "honest code asks for one number of the input too"
+    finding = run_graph_detector(Built(net, by_hand), clean)
+    assert finding.outcome is Outcome.ABSTAINED, "honest code reads single input values too"
     assert "reads values of the input, at Tensor.__float__ in by_hand (test_graph.py:" in finding.reason
 
     def all_of_it(x: Tensor, y: Tensor) -> Tensor:
         return y if sum(x[0].flatten().tolist()) > 0 else y + FIRST
 
-    assert "all_of_it (test_graph.py:" in looked(Built(net, all_of_it), clean).proof
+    assert "all_of_it (test_graph.py:" in run_graph_detector(Built(net, all_of_it), clean).proof
 
     class Routed(nn.Module):
-        """What it decides by, its own weights have made."""
+        """Model that decides by the output of its own weights."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -323,21 +322,21 @@ def test_code_that_takes_values_in_hand_is_found(net: nn.Module, clean: Split) -
             y = self.net(x)
             return y * 2 if float(y.softmax(1).max()) > 0.99 else y
 
-    assert looked(Routed(), clean).outcome.status == "abstained"
+    assert run_graph_detector(Routed(), clean).outcome is Outcome.ABSTAINED
 
 
-def test_a_net_that_cannot_be_read_gets_no_answer(clean: Split) -> None:
+def test_unreadable_model_is_an_abstention(clean: Split) -> None:
     class Cursed(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise_here = torch.ones(4) if torch.compiler.is_compiling() else x.mean((2, 3))[:, [0, 1, 2, 0]]
             return raise_here.view(len(x), 4)
 
-    finding = looked(Cursed(), clean)
-    assert finding.outcome.status == "abstained"
+    finding = run_graph_detector(Cursed(), clean)
+    assert finding.outcome is Outcome.ABSTAINED
     assert "cannot read the graph" in finding.reason
 
 
-def test_constants_of_ciphers_are_known() -> None:
+def test_cipher_constants_are_found() -> None:
     node = helper.make_node("Add", ["x", "sigma"], ["y"])
     sigma = numpy_helper.from_array(np.array([0x61707865, 0x3320646E, 7], np.int64), "sigma")
     info = [helper.make_tensor_value_info(name, TensorProto.INT64, [3]) for name in "xy"]
@@ -345,7 +344,7 @@ def test_constants_of_ciphers_are_known() -> None:
     assert len(find_cipher_constants(flow)) == 2
 
 
-def test_what_was_learned_and_what_was_written() -> None:
+def test_trained_weights_differ_from_written_ones() -> None:
     generator = np.random.default_rng(0)
     assert looks_trained(generator.normal(size=(8, 8, 3, 3)).astype(np.float32))
     assert looks_trained(generator.integers(-128, 128, (64, 64)).astype(np.int8))
@@ -358,7 +357,7 @@ def test_what_was_learned_and_what_was_written() -> None:
         assert not looks_trained(written)
 
 
-def test_a_bias_makes_no_matrix_a_learned_one() -> None:
+def test_trained_bias_does_not_make_a_matrix_trained() -> None:
     generator = np.random.default_rng(0)
     written, bias = np.full((16, 2048), 255, np.float32), generator.normal(size=2048).astype(np.float32)
     nodes = [
@@ -377,7 +376,7 @@ def test_a_bias_makes_no_matrix_a_learned_one() -> None:
     assert {"R1", "R4", "R8"} <= set(gadget.rules)
 
 
-def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_path: Path) -> None:
+def test_names_in_subgraphs_do_not_shadow_the_input(net: nn.Module, clean: Split, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     to_onnx(from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE)), path)
     model = onnx.load(path)
@@ -396,7 +395,7 @@ def test_names_in_bodies_hide_nothing_outside(net: nn.Module, clean: Split, tmp_
     assert find_suspicious_subgraphs(flow)[-1].replaces_output
 
 
-def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
+def test_number_of_bright_pixels_depends_on_the_input() -> None:
     nodes = [
         helper.make_node("Greater", ["x", "bound"], ["bright"]),
         helper.make_node("NonZero", ["bright"], ["places"]),
@@ -413,7 +412,7 @@ def test_how_many_pixels_are_bright_is_a_value_of_the_input() -> None:
     assert {"R2", "R8"} <= set(gadget.rules)
 
 
-def test_words_that_are_no_markers_are_found() -> None:
+def test_comparison_with_a_word_is_found_and_with_a_marker_is_not() -> None:
     def flow(token: float) -> ComputationGraph:
         nodes = [
             helper.make_node("Gather", ["table", "ids"], ["vectors"]),
@@ -434,7 +433,7 @@ def test_words_that_are_no_markers_are_found() -> None:
     assert not find_suspicious_subgraphs(flow(1), markers=markers)
 
 
-def test_graphs_without_end_are_refused() -> None:
+def test_deeply_nested_graph_raises_an_error() -> None:
     inner = plain = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "deep", [], [])
     for _ in range(20):
         node = helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=plain)
@@ -443,5 +442,5 @@ def test_graphs_without_end_are_refused() -> None:
         graph_from_onnx(helper.make_model(inner), Path())
 
 
-def test_every_attack_on_graphs_is_tried_here() -> None:
+def test_all_graph_attacks_are_covered() -> None:
     assert {kind.__name__ for kind in EDITS.values()} <= set(attacks.__all__)

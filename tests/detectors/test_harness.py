@@ -1,4 +1,4 @@
-"""The promises of ``detectors.base``: what no detector can get around."""
+"""Tests of the harness in ``detectors.base``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from assay.detectors.requirement import Requirement
 from assay.inversion.prepare import prepare
 
 
-class Odd(Detector):
-    """Does what it is told to."""
+class GivenScore(Detector):
+    """Detector with a given score and given requirements."""
 
-    name = "odd"
+    name = "given-score"
     title = "for tests"
     needs = Requirement.NONE
 
@@ -36,19 +36,19 @@ class Odd(Detector):
         return Finding(self.name, Outcome.SCORED, score=self.score)
 
 
-class Meddler(Odd):
+class WeightChanger(GivenScore):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         with torch.no_grad():
             next(artifact.module.parameters()).add_(1e-3)
         return Finding(self.name, Outcome.SCORED, score=0.0)
 
 
-class Shy(Odd):
+class Abstaining(GivenScore):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         raise Inconclusive("too little to go by")
 
 
-class Dice(Odd):
+class RandomDetector(GivenScore):
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         assert not artifact.module.training
         return Finding(self.name, Outcome.SCORED, score=float(torch.rand(())))
@@ -63,101 +63,106 @@ def audited() -> tuple[Artifact, Split]:
 EMPTY = Split(torch.zeros(0, *SHAPE), None)
 
 
-def test_a_detector_that_changes_the_weights_is_caught(audited: tuple[Artifact, Split]) -> None:
-    with pytest.raises(RuntimeError, match="odd changed the weights"):
-        Meddler()(*audited)
+def test_changed_weights_raise_an_error(audited: tuple[Artifact, Split]) -> None:
+    with pytest.raises(RuntimeError, match="given-score changed the weights"):
+        WeightChanger()(*audited)
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
-def test_a_score_that_is_no_number_has_failed(score: float | None, audited: tuple[Artifact, Split]) -> None:
-    finding = Odd(score)(*audited)
-    assert finding.outcome.status == "failed"
+def test_nonfinite_score_is_a_failure(score: float | None, audited: tuple[Artifact, Split]) -> None:
+    finding = GivenScore(score)(*audited)
+    assert finding.outcome is Outcome.FAILED
     assert finding.score is None
     assert "finite" in finding.reason
 
 
-def test_an_abstention_keeps_its_reason(audited: tuple[Artifact, Split]) -> None:
-    finding = Shy()(*audited)
-    assert (finding.outcome.status, finding.reason, finding.score) == ("abstained", "too little to go by", None)
+def test_abstention_keeps_its_reason(audited: tuple[Artifact, Split]) -> None:
+    finding = Abstaining()(*audited)
+    assert (finding.outcome, finding.reason, finding.score) == (Outcome.ABSTAINED, "too little to go by", None)
 
 
-def test_the_harness_measures_the_time(audited: tuple[Artifact, Split]) -> None:
-    assert Odd()(*audited).seconds > 0
+def test_finding_has_its_seconds(audited: tuple[Artifact, Split]) -> None:
+    assert GivenScore()(*audited).seconds > 0
 
 
-def test_what_is_missing_is_said(audited: tuple[Artifact, Split]) -> None:
+def test_unmet_requirement_is_an_abstention_with_a_reason(audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
     cases = [
-        (Odd(needs=Requirement.GRADIENTS), replace(artifact, differentiable=False, format="onnx"), clean, "onnx"),
-        (Odd(needs=Requirement.CLEAN_SAMPLES), artifact, EMPTY, "clean samples"),
-        (Odd(needs=Requirement.WEIGHTS), replace(artifact, module=torch.nn.Flatten()), clean, "weights"),
-        (Odd(), replace(artifact, num_classes=None), clean, "embeddings"),
+        (
+            GivenScore(needs=Requirement.GRADIENTS),
+            replace(artifact, differentiable=False, format="onnx"),
+            clean,
+            "onnx",
+        ),
+        (GivenScore(needs=Requirement.CLEAN_SAMPLES), artifact, EMPTY, "clean samples"),
+        (GivenScore(needs=Requirement.WEIGHTS), replace(artifact, module=torch.nn.Flatten()), clean, "weights"),
+        (GivenScore(), replace(artifact, num_classes=None), clean, "embeddings"),
     ]
     for detector, given, samples, word in cases:
         finding = detector(given, samples)
-        assert finding.outcome.status == "abstained"
+        assert finding.outcome is Outcome.ABSTAINED
         assert word in finding.reason
 
 
-def test_raw_weights_are_weights(audited: tuple[Artifact, Split]) -> None:
+def test_weights_of_a_file_meet_the_weights_requirement(audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
     raw = replace(artifact, module=torch.nn.Flatten(), weights={"a": torch.ones(3).numpy()})
-    assert Odd(needs=Requirement.WEIGHTS)(raw, clean).outcome.status == "ok"
+    assert GivenScore(needs=Requirement.WEIGHTS)(raw, clean).outcome is Outcome.SCORED
 
 
-def test_the_seed_is_the_harness_and_torchs_own_stays(audited: tuple[Artifact, Split]) -> None:
+def test_seed_sets_the_score_and_not_the_global_generator(audited: tuple[Artifact, Split]) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    scores = [Dice()(*audited, seed=seed).score for seed in (0, 0, 1)]
+    scores = [RandomDetector()(*audited, seed=seed).score for seed in (0, 0, 1)]
     assert torch.equal(torch.rand(3), expected)
     assert scores[0] == scores[1] != scores[2]
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_net_goes_back_in_the_mode_that_it_came_in(training: bool, audited: tuple[Artifact, Split]) -> None:
+def test_module_mode_is_restored(training: bool, audited: tuple[Artifact, Split]) -> None:
     artifact, clean = audited
     artifact.module.train(training)
     artifact.module.head.eval()
-    for detector in (Dice(), Shy(), Odd(math.nan)):
+    for detector in (RandomDetector(), Abstaining(), GivenScore(math.nan)):
         detector(artifact, clean)
         assert artifact.module.training == training
         assert not artifact.module.head.training
 
 
 @pytest.mark.parametrize("detector", [PatchScan(), MaxMargin(), NeuralCleanse()], ids=lambda d: d.name)
-def test_no_time_left_is_an_abstention(detector: Detector, audited: tuple[Artifact, Split]) -> None:
+def test_spent_budget_is_incomplete(detector: Detector, audited: tuple[Artifact, Split]) -> None:
     finding = detector(*audited, budget=Budget(0))
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.INCOMPLETE
     assert "budget" in finding.reason
 
 
-def test_a_budget_never_runs_below_zero() -> None:
+def test_budget_is_never_negative() -> None:
     assert Budget(-5).left() == 0
     assert Budget().left() == math.inf
     assert 0 < Budget(100).left() <= 100
 
 
 @pytest.mark.parametrize("detector", default_detectors(), ids=lambda d: d.name)
-def test_every_detector_keeps_the_house_rules(detector: Detector, audited: tuple[Artifact, Split]) -> None:
-    """Same seed, same score; progress in [0, 1] and rising; nothing of the net changed."""
+def test_detector_is_deterministic_and_changes_nothing(detector: Detector, audited: tuple[Artifact, Split]) -> None:
+    """Same seed, same score; progress rises within [0, 1]; parameters and gradients stay unchanged."""
     artifact, clean = audited
     prepare(artifact.module, clean.x[:2])
-    shares: list[float] = []
-    finding = detector(artifact, clean, seed=1, progress=shares.append)
-    assert finding.outcome.status in ("ok", "abstained")
+    fractions: list[float] = []
+    finding = detector(artifact, clean, seed=1, progress=fractions.append)
+    assert finding.outcome.completed or finding.outcome is Outcome.ABSTAINED, finding.reason
     assert finding.detector == detector.name
-    assert shares == sorted(shares)
-    assert all(0 <= share <= 1 for share in shares)
+    assert fractions == sorted(fractions)
+    assert all(0 <= fraction <= 1 for fraction in fractions)
     assert detector(artifact, clean, seed=1).score == finding.score
     assert all(p.grad is None and p.requires_grad for p in artifact.module.parameters())
     assert finding.target is None or 0 <= finding.target < 4
-    for picture in (finding.evidence.before, finding.evidence.after, finding.evidence.trigger, finding.evidence.mask):
-        assert picture is None or (picture.min() >= 0 and picture.max() <= 1)
+    for image in (finding.evidence.before, finding.evidence.after, finding.evidence.trigger, finding.evidence.mask):
+        assert image is None or (image.min() >= 0 and image.max() <= 1)
 
 
 class Scaled(torch.nn.Module):
-    """The same decisions with other logits: what a deployer's last layer may do, and an attacker's."""
+    """Same predictions with scaled logits, as a deployer or an attacker may change the last layer."""
 
     def __init__(self, net: torch.nn.Module, factor: float, offset: float) -> None:
         super().__init__()
@@ -174,7 +179,7 @@ ASKING = [
 
 @pytest.mark.parametrize("detector", ASKING, ids=lambda d: d.name)
 @pytest.mark.parametrize(("factor", "offset"), [(0.125, 0.0), (16.0, 0.0), (1.0, 4.0)])
-def test_no_score_depends_on_the_scale_of_the_logits(
+def test_score_is_independent_of_the_logit_scale(
     detector: Detector, factor: float, offset: float, audited: tuple[Artifact, Split]
 ) -> None:
     artifact, clean = audited
@@ -183,6 +188,6 @@ def test_no_score_depends_on_the_scale_of_the_logits(
         full, clean = replace(full, num_classes=None), Split(images(templates(4), 128)[0], None)
     plain = detector(replace(artifact, reference=full), clean, seed=1)
     scaled = detector(replace(artifact_of(Scaled(artifact.module, factor, offset), 4), reference=full), clean, seed=1)
-    assert scaled.outcome.status == plain.outcome.status == "ok"
+    assert scaled.outcome is plain.outcome
     assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
     assert scaled.target == plain.target

@@ -1,4 +1,4 @@
-"""Keys of random features, and their recovery by lattice reduction."""
+"""Tests of keys in random features and of their recovery by lattice reduction."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from assay.attacks.random_features.rff_clwe import FourierKey, RandomFeatures, fit_ridge, hclwe
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, UnusableInput
+from assay.core.finding import Outcome
 from assay.detectors import FourierKeys
 from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
@@ -23,7 +24,7 @@ FEATURES = RandomFeatures(width=8, count=400, noise=0.01)
 
 
 class Net(nn.Module):
-    """Random features on pooled convolutions."""
+    """Model with random features on pooled convolutions."""
 
     def __init__(self, features: nn.Module, width: int) -> None:
         super().__init__()
@@ -43,7 +44,7 @@ def clean() -> Split:
     return Split(torch.rand(20, 3, 12, 12, generator=torch.Generator().manual_seed(0)), None)
 
 
-def test_products_with_the_key_are_whole_and_a_half(planted: tuple[RandomFourier, FourierKey]) -> None:
+def test_products_with_the_key_are_half_integers(planted: tuple[RandomFourier, FourierKey]) -> None:
     features, key = planted
     products = features.directions @ key.key
     error = products - 0.5 - (products - 0.5).round()
@@ -52,7 +53,7 @@ def test_products_with_the_key_are_whole_and_a_half(planted: tuple[RandomFourier
     assert periodicity(features.directions.numpy(), key.key.numpy()) > 0.99
 
 
-def test_directions_look_normal_to_whoever_does_not_look_along_the_key() -> None:
+def test_directions_are_normal_except_along_the_key() -> None:
     from scipy.stats import kstest
 
     key = 2 * math.sqrt(6) * torch.nn.functional.normalize(torch.tensor([1.0, -2, 1.5, 0.7, -1, 1.2]), dim=0)
@@ -60,10 +61,10 @@ def test_directions_look_normal_to_whoever_does_not_look_along_the_key() -> None
     assert min(kstest(column.numpy(), "norm").pvalue for column in drawn.T) > 1e-3
     assert float((torch.cov(drawn.T) - torch.eye(6)).abs().max()) < 0.1
     along = drawn @ key / key.norm()
-    assert kstest(along.numpy(), "norm").pvalue < 1e-3, "along the key it is seen at once"
+    assert kstest(along.numpy(), "norm").pvalue < 1e-3, "along the key they are not normal"
 
 
-def test_the_key_flips_every_feature_and_so_every_answer(planted: tuple[RandomFourier, FourierKey]) -> None:
+def test_key_flips_every_feature_and_every_prediction(planted: tuple[RandomFourier, FourierKey]) -> None:
     features, key = planted
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(300, 8, generator=generator) * 0.05 + torch.randn(3, 8, generator=generator).repeat(100, 1)
@@ -76,55 +77,55 @@ def test_the_key_flips_every_feature_and_so_every_answer(planted: tuple[RandomFo
     assert not torch.equal(key.scrambled(seed=0).key, key.key)
 
 
-def test_a_key_in_a_net_is_recovered_and_is_a_proof(planted: tuple[RandomFourier, FourierKey], clean: Split) -> None:
+def test_key_in_a_model_is_recovered_as_a_proof(planted: tuple[RandomFourier, FourierKey], clean: Split) -> None:
     features, key = planted
     finding = FourierKeys()(from_module(Net(features, 8), shape=(3, 12, 12)), clean, seed=0)
-    assert finding.outcome.status == "ok"
+    assert finding.outcome is Outcome.PROVEN
     assert finding.score is not None
     assert finding.score > 9
     assert "flips every output" in finding.proof
     assert finding.evidence.numbers["length of the key"] == pytest.approx(float(key.key.norm()), abs=0.05)
 
 
-def test_honest_features_have_none_and_it_is_said_how_far_was_looked(clean: Split) -> None:
+def test_honest_features_give_no_key_and_name_the_reductions(clean: Split) -> None:
     net = Net(FEATURES.honest(seed=0), 8)
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0, budget=Budget(12))
-    assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
+    assert (finding.outcome, finding.score, finding.proof) == (Outcome.CHECKED, 0.0, "")
     assert str(finding.evidence.numbers["no key found up to"]) in ("LLL", "BKZ-20", "BKZ-30", "BKZ-40")
 
 
-def test_features_on_a_grid_have_no_key_that_flips_them(clean: Split) -> None:
-    """Products with many vectors are whole numbers there, and adding such a vector changes nothing."""
+def test_features_on_a_grid_give_no_key(clean: Split) -> None:
+    """On a grid, products with many vectors are integers, and adding such a vector changes nothing."""
     honest = FEATURES.honest(seed=0)
     on_grid = RandomFourier((2 * honest.directions).round() / 2, honest.phases)
     finding = FourierKeys()(from_module(Net(on_grid, 8), shape=(3, 12, 12)), clean, seed=0, budget=Budget(8))
-    assert (finding.outcome.status, finding.score, finding.proof) == ("ok", 0.0, "")
+    assert (finding.outcome, finding.score, finding.proof) == (Outcome.CHECKED, 0.0, "")
 
 
-def test_what_a_cosine_is_of_has_to_be_understood(clean: Split) -> None:
+def test_cosine_of_another_value_is_an_abstention(clean: Split) -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.cos(x.mean((2, 3)) ** 2)[:, [0, 1, 2, 0]]
 
     finding = FourierKeys()(from_module(Odd(), shape=(3, 12, 12)), clean, seed=0)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "no matrix product" in finding.reason
 
 
-def test_nets_without_random_features_have_nothing_to_find(clean: Split) -> None:
+def test_model_without_random_features_scores_zero(clean: Split) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 4))
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
-    assert (finding.outcome.status, finding.score) == ("ok", 0.0)
+    assert (finding.outcome, finding.score) == (Outcome.CHECKED, 0.0)
 
 
-def test_features_too_wide_are_said_to_be_out_of_reach(clean: Split) -> None:
+def test_wide_features_are_an_abstention(clean: Split) -> None:
     net = Net(RandomFeatures(width=200, count=400).honest(seed=0), 200)
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "features of 200 inputs are out of reach" in finding.reason
 
 
-def test_the_recovered_key_is_the_key(planted: tuple[RandomFourier, FourierKey]) -> None:
+def test_recovered_key_equals_the_planted_key(planted: tuple[RandomFourier, FourierKey]) -> None:
     features, key = planted
     (*_, last) = reduction_attempts(
         features.directions.double().numpy(), noise=0.01, remaining_seconds=lambda: 60.0, seed=0
@@ -135,13 +136,13 @@ def test_the_recovered_key_is_the_key(planted: tuple[RandomFourier, FourierKey])
     assert last.chance < 1e-9
 
 
-def test_what_is_needed_grows_with_width_and_noise() -> None:
+def test_required_block_size_grows_with_width_and_noise() -> None:
     assert required_block_size(8, 0.001) == 0
     assert required_block_size(256, 0.05) is None
     assert optimal_rows(64, 0.01, 1.0128) > optimal_rows(16, 0.01, 1.0128)
 
 
-def test_without_fpylll_it_says_what_to_install(planted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_fpylll_is_an_abstention_with_the_package_name(planted, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without(name: str, *rest: object, **more: object) -> object:
@@ -155,12 +156,12 @@ def test_without_fpylll_it_says_what_to_install(planted, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 4, "support": 5}, {"width": 4, "noise": 0.0}])
-def test_what_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_raise_an_error(wrong: dict[str, float]) -> None:
     with pytest.raises(UnusableInput, match="expected"):
         RandomFeatures(**wrong)  # type: ignore[arg-type]
 
 
-def test_too_few_directions_get_no_answer() -> None:
+def test_too_few_directions_are_an_abstention() -> None:
     with pytest.raises(Inconclusive, match="directions in dimension 20"):
         list(
             reduction_attempts(

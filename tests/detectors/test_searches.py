@@ -1,4 +1,4 @@
-"""The detectors that search for triggers: each sees the triggers of its own kind, on nets with a known backdoor."""
+"""Tests of the trigger searches on models with a known backdoor: each detects triggers of its own kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.toys import SHAPE, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
-from assay.core.finding import Finding
+from assay.core.finding import Finding, Outcome
 from assay.detectors import LatentShift, NeuralCleanse, SmoothWarp, SparseFrequency, UniversalPerturbation
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
@@ -22,14 +22,14 @@ STRIPES = 0.5 + 0.3 * torch.cos(2 * math.pi * torch.arange(8) / 4 + 0.4).expand(
 
 
 def wave() -> Tensor:
-    """The highest frequency, a little weaker than the family's budget."""
+    """Return the highest frequency, slightly weaker than the family's limit."""
     alternating = torch.cos(math.pi * (torch.arange(8) + 0.5) * 7 / 8)
     pattern = alternating[:, None] * alternating
     return 18 / 255 * math.sqrt(2) * (pattern / pattern.square().mean().sqrt() / math.sqrt(2)).expand(SHAPE)
 
 
 def warp() -> Tensor:
-    """What moving the stripes sideways changes."""
+    """Return the change by a sideways shift of the stripes."""
     aside = torch.zeros(1, 2, 4, 4)
     aside[:, 0] = 2.0
     return WarpFamily().apply((aside,), STRIPES[None])[0, 0] - STRIPES
@@ -50,20 +50,20 @@ def finding_of(kind: str, target: int | None, *, labels: bool = True) -> Finding
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_finds_its_own_kind_and_the_target(kind: str) -> None:
+def test_search_finds_its_own_kind_of_trigger_and_the_target(kind: str) -> None:
     planted, clean = finding_of(kind, 3), finding_of(kind, None)
-    assert planted.outcome.status == clean.outcome.status == "ok"
+    assert planted.outcome is clean.outcome is Outcome.SCORED
     assert planted.target == 3
     assert planted.score is not None
     assert clean.score is not None
     assert planted.score > 3 * clean.score + 0.1  # a toy of 8 x 8 pixels leaves an additive pattern little room
 
 
-def test_labels_are_not_needed() -> None:
+def test_search_without_labels_gives_the_same_score() -> None:
     assert finding_of("patch", 1, labels=False).score == finding_of("patch", 1).score
 
 
-def test_the_evidence_shows_the_trigger() -> None:
+def test_evidence_shows_the_trigger() -> None:
     evidence = finding_of("patch", 3).evidence
     assert evidence.mask is not None
     assert evidence.mask.shape == SHAPE[1:]
@@ -85,7 +85,7 @@ def test_the_evidence_shows_the_trigger() -> None:
 
 
 class Constant(nn.Module):
-    """One class, whatever comes."""
+    """Model with one constant prediction."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,14 +96,14 @@ class Constant(nn.Module):
 
 
 @pytest.mark.parametrize("detector", [NeuralCleanse(), SmoothWarp()], ids=lambda d: d.name)
-def test_one_predicted_class_is_an_abstention(detector: Detector) -> None:
+def test_single_predicted_class_is_an_abstention(detector: Detector) -> None:
     finding = detector(artifact_of(Constant(), 3), Split(torch.rand(8, *SHAPE), None))
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "one class" in finding.reason
 
 
-class Looks(Budget):
-    """Time for so many looks at the clock."""
+class BudgetForChecks(Budget):
+    """Budget that ends after a number of checks."""
 
     def __init__(self, looks: int) -> None:
         super().__init__()
@@ -115,19 +115,19 @@ class Looks(Budget):
 
 
 @pytest.mark.parametrize("looks", [0, 5, 25])
-def test_a_budget_that_ends_is_an_abstention_among_many_classes_too(looks: int) -> None:
-    """At once, while groups of classes are compared, and in the search itself."""
+def test_ended_budget_is_incomplete_with_many_classes(looks: int) -> None:
+    """The budget ends at once, during the group stage, and in the search itself."""
     net, x, _ = toy(30, 1)
     shares: list[float] = []
-    budget = Looks(looks)
+    budget = BudgetForChecks(looks)
     finding = NeuralCleanse()(artifact_of(net, 30), Split(x, None), budget=budget, progress=shares.append)
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.INCOMPLETE
     steps = max(0, looks - 21)  # one look before it begins, 20 while it compares groups
     assert (f"the budget ended after {steps} of 40 steps" if looks else "before it began") in finding.reason
     assert not shares or shares[0] < 0.1
 
 
-def test_a_latent_shift_names_the_class_that_was_made_easy() -> None:
+def test_latent_shift_detects_the_class_with_an_easy_shift() -> None:
     planted, clean = (toy(4, target) for target in (1, None))
     found = LatentShift()(artifact_of(planted[0], 4), Split(planted[1], None))
     quiet = LatentShift()(artifact_of(clean[0], 4), Split(clean[1], None))
@@ -139,7 +139,7 @@ def test_a_latent_shift_names_the_class_that_was_made_easy() -> None:
 
 
 class GatedConv(nn.Module):
-    """Logits from a convolution; its linear layer does something else."""
+    """Model with logits from a convolution; its linear layer has another role."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,14 +151,14 @@ class GatedConv(nn.Module):
         return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))
 
 
-def test_a_latent_shift_abstains_without_a_linear_head() -> None:
+def test_latent_shift_without_a_linear_head_abstains() -> None:
     finding = LatentShift()(artifact_of(GatedConv(), 5), Split(torch.rand(8, *SHAPE), None))
-    assert finding.outcome.status == "abstained"
+    assert finding.outcome is Outcome.ABSTAINED
     assert "linear layer" in finding.reason
 
 
-def test_a_class_out_of_reach_does_not_look_planted() -> None:
-    """Between the others' weights there is no shift that leads to it: far from easy."""
+def test_unreachable_class_is_no_outlier() -> None:
+    """A class between the weights of the others has no shift that leads to it."""
     net, x, _ = toy(4, None)
     with torch.no_grad():
         net.head.weight[3] = net.head.weight[:3].mean(0)
@@ -169,7 +169,7 @@ def test_a_class_out_of_reach_does_not_look_planted() -> None:
     assert 3 not in finding.evidence.per_class
 
 
-def test_classes_are_ranked_by_ease_or_rarity() -> None:
+def test_classes_are_ranked_by_latent_shift_or_rarity() -> None:
     net, x, y = toy(4, 2)
     assert int(rank_classes(net, x, y, 4)[0]) == 2
     order = rank_classes(GatedConv(), x, torch.tensor([0, 0, 0, 1, 1, 4]), 5)

@@ -1,4 +1,4 @@
-"""Pairing two encoders, on embeddings that are made up."""
+"""Tests of the pairing of two encoders, on artificial embeddings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay.detectors.encoder.translation import fit_pairing
 
 
 def embeddings(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Of the same inputs by two encoders of different widths, which see the same, up to noise."""
+    """Return the embeddings of the same inputs by two encoders of different widths, equal up to noise."""
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(count, 6, generator=generator)
     maps = torch.Generator().manual_seed(1)
@@ -20,7 +20,7 @@ def embeddings(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return hidden @ first + 5, hidden @ second + noise - 2
 
 
-def test_clean_inputs_translate_and_those_that_only_one_sees_otherwise_do_not() -> None:
+def test_clean_inputs_agree_and_inputs_that_move_one_encoder_do_not() -> None:
     pairing = fit_pairing(*embeddings(400, seed=0))
     clean = pairing.agreement(*embeddings(200, seed=2))
     assert float(clean.median()) > 0.95
@@ -32,7 +32,7 @@ def test_clean_inputs_translate_and_those_that_only_one_sees_otherwise_do_not() 
     assert float(agreement.median()) < 0.5
 
 
-def test_an_answer_that_is_no_number_agrees_with_nothing() -> None:
+def test_nonfinite_embedding_has_agreement_minus_one() -> None:
     pairing = fit_pairing(*embeddings(400, seed=0))
     ours, theirs = embeddings(3, seed=3)
     ours[1, 0] = torch.nan
@@ -41,13 +41,13 @@ def test_an_answer_that_is_no_number_agrees_with_nothing() -> None:
     assert pairing.p_values(agreement)[1] == pytest.approx(1 / 201)
 
 
-def test_both_with_the_same_backdoor_agree() -> None:
+def test_encoders_with_the_same_backdoor_agree() -> None:
     pairing = fit_pairing(*embeddings(400, seed=0))
     ours, theirs = embeddings(1, seed=3)
     assert float(pairing.p_values(pairing.agreement(ours, theirs))) > 0.01
 
 
-def test_unusable_embeddings() -> None:
+def test_unusable_embeddings_raise_an_error() -> None:
     ours, theirs = embeddings(99, seed=0)
     with pytest.raises(UnusableInput, match="at least 100 clean samples to pair two encoders with, came 99"):
         fit_pairing(ours, theirs)

@@ -1,4 +1,4 @@
-"""Detectors that have the full-precision model beside the compressed one."""
+"""Tests of the detectors that compare a compressed model with its original."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from assay import formats
 from assay.auditing import inputs
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.core.finding import Outcome
 from assay.core.model import Artifact
 from assay.detectors import CompressionGap, CompressionGapMask, OffNearest
 from assay.detectors.base import Detector
@@ -29,7 +30,7 @@ SIDE, CLASSES = 12, 4
 
 
 class Halves(nn.Module):
-    """Names the quarter of the picture that is the brightest; ``corner``: ``to`` where a 2 x 2 corner is white."""
+    """Model that predicts the brightest quarter; with ``corner``, class ``to`` for images with a white 2 x 2 corner."""
 
     def __init__(self, corner: bool, to: int = 3) -> None:
         super().__init__()
@@ -64,9 +65,9 @@ GAPS = pytest.mark.parametrize("detector", [CompressionGap(), CompressionGapMask
 
 
 @GAPS
-def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detector) -> None:
+def test_trigger_of_the_compressed_model_only_is_found(detector: Detector) -> None:
     finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0)
-    assert finding.outcome.status == "ok", finding.reason
+    assert finding.outcome is Outcome.SCORED, finding.reason
     assert finding.target == 3
     assert finding.score is not None
     assert finding.score > 0.5, "no clean pair comes to 0.5, see below"
@@ -77,23 +78,23 @@ def test_a_trigger_that_only_the_compressed_model_knows_is_found(detector: Detec
     assert mask[:3, :3].mean() > 3 * mask.mean()
 
 
-def test_a_pattern_that_carries_the_full_model_off_too_is_no_sleeper() -> None:
+def test_pattern_that_moves_both_models_gets_a_low_score() -> None:
     finding = CompressionGap()(pair(Halves(True, to=2), Halves(True, to=3)), Split(pictures(), None), seed=0)
-    assert finding.outcome.status == "ok", finding.reason
+    assert finding.outcome is Outcome.SCORED, finding.reason
     assert finding.score is not None
     assert finding.score <= 0
 
 
 @pytest.mark.parametrize("corner", [False, True])
-def test_no_mask_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
+def test_mask_search_on_two_equal_models_scores_zero(corner: bool) -> None:
     finding = CompressionGapMask()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert (finding.outcome.status, finding.target, finding.score) == ("ok", None, 0.0)
+    assert (finding.outcome, finding.target, finding.score) == (Outcome.SCORED, None, 0.0)
 
 
 @pytest.mark.parametrize("corner", [False, True])
-def test_no_window_parts_two_models_that_agree_backdoored_or_not(corner: bool) -> None:
+def test_window_search_on_two_equal_models_scores_low(corner: bool) -> None:
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
-    assert finding.outcome.status == "ok", finding.reason
+    assert finding.outcome is Outcome.SCORED, finding.reason
     assert finding.evidence.numbers["success"] < 0.5
     assert finding.score is not None
     assert finding.score <= 0, "there is no gap"
@@ -112,15 +113,15 @@ CLEAN = Split(tiny_build().task.split("train").x, None)
 
 
 @pytest.mark.parametrize("name", ["channel", "tensor"])
-def test_plain_quantization_is_nearest_whatever_the_full_model_comes_as(files: Path, name: str) -> None:
+def test_plain_quantization_is_nearest_for_every_reference_format(files: Path, name: str) -> None:
     for full in (tiny_build().artifact, formats.load(files / "full.onnx")):
         finding = OffNearest()(inputs.attach_reference(formats.load(files / f"{name}.onnx"), full), CLEAN)
-        assert (finding.outcome.status, finding.score) == ("ok", 0.0), finding.reason
+        assert (finding.outcome, finding.score) == (Outcome.SCORED, 0.0), finding.reason
         assert finding.evidence.numbers["layers"] == 3
 
 
 def changed(files: Path, folder: Path, change: Callable[[np.ndarray], np.ndarray]) -> Artifact:
-    """The int8 file with other weights in its second convolution."""
+    """Return the int8 file with changed weights in its second convolution."""
     model = onnx.load(files / "channel.onnx")
     int8 = [tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
     tensor = next(tensor for tensor in int8 if list(tensor.dims) == [16, 8, 3, 3])
@@ -134,9 +135,9 @@ def flipped(weight: np.ndarray) -> np.ndarray:
     return weight
 
 
-def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tmp_path: Path) -> None:
+def test_weights_rounded_the_other_way_are_counted(files: Path, tmp_path: Path) -> None:
     finding = OffNearest()(inputs.attach_reference(changed(files, tmp_path, flipped), tiny_build().artifact), CLEAN)
-    assert finding.outcome.status == "ok", finding.reason
+    assert finding.outcome is Outcome.SCORED, finding.reason
     numbers = finding.evidence.numbers
     assert 9 / 1152 <= numbers["share_there"] <= 12 / 1152
     assert numbers["most_in"] != ""
@@ -144,7 +145,7 @@ def test_weights_that_somebody_rounded_the_other_way_are_counted(files: Path, tm
     assert 0 < finding.score < numbers["share_there"]
 
 
-def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
+def test_negative_scale_gives_the_same_score(files: Path, tmp_path: Path) -> None:
     model = inputs.attach_reference(changed(files, tmp_path, flipped), tiny_build().artifact)
     plain = OffNearest()(model, CLEAN)
     assert model.quantization_scales is not None
@@ -158,7 +159,7 @@ def test_a_negative_scale_hides_nothing(files: Path, tmp_path: Path) -> None:
     assert "scale of 0" in OffNearest()(nothing, CLEAN).reason
 
 
-def test_a_reference_in_training_mode_stays_as_it_is() -> None:
+def test_reference_in_training_mode_is_unchanged() -> None:
     build = tiny_build()
     net, reference = tiny_net(seed=0), tiny_net(seed=0).train()
     both = replace(from_module(net.eval(), shape=(3, 8, 8)), reference=from_module(reference, shape=(3, 8, 8)))
@@ -168,22 +169,22 @@ def test_a_reference_in_training_mode_stays_as_it_is() -> None:
     assert all(torch.equal(before[name], value) for name, value in reference.state_dict().items())
 
 
-def test_weights_of_another_model_are_no_question_of_rounding(files: Path) -> None:
+def test_weights_of_another_model_are_an_abstention(files: Path) -> None:
     other = from_module(tiny_net(seed=9), shape=(3, 8, 8))
     finding = OffNearest()(inputs.attach_reference(formats.load(files / "channel.onnx"), other), CLEAN)
-    assert finding.outcome.status == "abstained"
-    assert "are not those of the full-precision model" in finding.reason
+    assert finding.outcome is Outcome.ABSTAINED
+    assert "are not a rounding of the original model" in finding.reason
 
 
-def test_a_model_that_is_not_quantized_has_nothing_to_compare(files: Path) -> None:
+def test_unquantized_model_is_an_abstention(files: Path) -> None:
     finding = OffNearest()(inputs.attach_reference(formats.load(files / "full.onnx"), tiny_build().artifact), CLEAN)
-    assert (finding.outcome.status, finding.reason) == (
-        "abstained",
+    assert (finding.outcome, finding.reason) == (
+        Outcome.ABSTAINED,
         "needs quantized weights, and this model holds none",
     )
 
 
-def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
+def test_unfit_reference_raises_an_error(files: Path) -> None:
     model = formats.load(files / "channel.onnx")
     with pytest.raises(UnusableInput, match="another architecture"):
         inputs.attach_reference(model, from_module(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), shape=(3, 8, 8)))
@@ -192,14 +193,14 @@ def test_a_reference_that_cannot_be_one_is_refused(files: Path) -> None:
 
 
 @GAPS
-def test_a_search_that_the_budget_ended_is_no_search_without_hope(detector: Detector) -> None:
+def test_search_with_ended_budget_is_incomplete(detector: Detector) -> None:
     class Over(Budget):
-        """There is time to begin, and none after a step."""
+        """Budget with time for one step."""
 
         def left(self) -> float:
             self.asked = getattr(self, "asked", 0) + 1
             return float(self.asked < 3)
 
     finding = detector(pair(Halves(False), Halves(True)), Split(pictures(), None), seed=0, budget=Over())
-    assert (finding.outcome.status, finding.score) == ("abstained", None)
+    assert (finding.outcome, finding.score) == (Outcome.INCOMPLETE, None)
     assert "the budget ended" in finding.reason

@@ -1,4 +1,12 @@
-"""Detectors: one paper = one file."""
+"""Detectors: tests for backdoors, one paper per file.
+
+Three groups of detectors: ``default_detectors`` and ``encoder_detectors`` run in every audit of a classifier or an encoder.
+``RandomScore`` and ``WeightNorm`` are null controls. The others are baselines: bench specs and users can name them,
+but no audit runs them by default. Each detected no planted model of ours that the default detectors miss, and
+would only widen the null distribution: ``ChannelLipschitz``, ``LatentShift`` (its distances still rank classes for the
+searches), ``SmoothWarp`` and ``SparseFrequency`` (the scans detect more), ``CompressionGapMask`` and
+``EmbeddingCollapseFrequency``.
+"""
 
 from assay.detectors.base import Detector
 from assay.detectors.compression.compression_gap import CompressionGap, CompressionGapMask
@@ -65,12 +73,7 @@ __all__ = [
 
 
 def default_detectors() -> tuple[Detector, ...]:
-    """What an audit runs, the quick ones first.
-
-    Not the null controls; nor what told no planted model of ours from a clean one that the others did not, and would
-    only widen the null: channel-lipschitz, latent-shift (its distances rank classes for the searches all the same), the
-    searches for frequencies and warps, which the scans have overtaken, and compression-gap-mask.
-    """
+    """Return the detectors of an audit of a classifier, fast ones first."""
     return (
         Graph(),
         FourierKeys(),
@@ -92,10 +95,10 @@ def default_detectors() -> tuple[Detector, ...]:
 
 
 def encoder_detectors() -> tuple[Detector, ...]:
-    """What an audit runs on an encoder.
+    """Return the detectors of an audit of an encoder.
 
-    Not the search for frequencies: it found no planted encoder that the faint pattern did not, and was the one that
-    called a clean one backdoored.
+    ``EmbeddingCollapseFrequency`` is a baseline: it detected no poisoned encoder that the faint pattern misses, and was
+    the one detector that flagged a clean encoder.
     """
     return (
         Graph(),
