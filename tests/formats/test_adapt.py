@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.small_nets import small_net
+from support.small_nets import small_model
 from torch import Tensor, nn
 
 from assay import formats
@@ -25,7 +25,7 @@ class Returns(nn.Module):
 
     def __init__(self, make_output: Any) -> None:
         super().__init__()
-        self.net = small_net()
+        self.net = small_model()
         self.make_output = make_output
 
     def forward(self, x: Tensor) -> Any:
@@ -50,10 +50,10 @@ CLEAR = {
 
 @pytest.mark.parametrize("output", CLEAR.values(), ids=CLEAR)
 def test_logits_are_selected_from_several_outputs(output: Any) -> None:
-    net, x = Returns(output), torch.rand(4, *SHAPE)
-    artifact = from_module(net, shape=SHAPE, mean=[0.5], std=[0.5])
+    model, x = Returns(output), torch.rand(4, *SHAPE)
+    artifact = from_module(model, shape=SHAPE, mean=[0.5], std=[0.5])
     assert artifact.num_classes == 5
-    assert torch.equal(artifact.module(x), net.net((x - 0.5) / 0.5))
+    assert torch.equal(artifact.module(x), model.net((x - 0.5) / 0.5))
 
 
 UNCLEAR = {
@@ -84,25 +84,25 @@ def test_saved_file_omits_the_selection_of_logits(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_model_of_other_floats_is_copied(dtype: torch.dtype) -> None:
-    net = small_net().to(dtype)
-    artifact = from_module(net, shape=SHAPE)
+    model = small_model().to(dtype)
+    artifact = from_module(model, shape=SHAPE)
     assert {p.dtype for p in artifact.module.parameters()} == {torch.float32}
-    assert {p.dtype for p in net.parameters()} == {dtype}
+    assert {p.dtype for p in model.parameters()} == {dtype}
     assert str(dtype).removeprefix("torch.") in artifact.notes[0]
     assert artifact.module(torch.rand(2, *SHAPE)).isfinite().all()
 
 
 def test_model_without_weights_is_refused() -> None:
     with pytest.raises(UnusableInput, match="device meta"):
-        from_module(small_net().to("meta"), shape=SHAPE)
+        from_module(small_model().to("meta"), shape=SHAPE)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_model_on_the_gpu_is_copied() -> None:
-    net = small_net().to("cuda")
-    artifact = from_module(net, shape=SHAPE)
+    model = small_model().to("cuda")
+    artifact = from_module(model, shape=SHAPE)
     assert next(artifact.module.parameters()).device.type == "cpu"
-    assert next(net.parameters()).device.type == "cuda"
+    assert next(model.parameters()).device.type == "cuda"
     assert "cuda" in artifact.notes[0]
 
 
@@ -111,7 +111,7 @@ class Uncopyable(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.net = small_net().double()
+        self.net = small_model().double()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)

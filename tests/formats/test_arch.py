@@ -50,8 +50,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a weights file of 6 classes, next to the user's module ``own_nets`` in the current folder."""
     (tmp_path / "own_nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 6))
-    save_file(net.state_dict(), tmp_path / "m.safetensors")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 6))
+    save_file(model.state_dict(), tmp_path / "m.safetensors")
     yield tmp_path / "m.safetensors"
     sys.modules.pop("own_nets", None)
 
@@ -74,9 +74,9 @@ def test_shape_comes_from_the_attribute_of_the_factory(own: Path) -> None:
 @pytest.fixture
 def any_size(own: Path) -> Path:
     """Return weights of a model for images of any size, in their own folder."""
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6))
     (own.parent / "weights").mkdir()
-    save_file(net.state_dict(), own.parent / "weights" / "any.safetensors")
+    save_file(model.state_dict(), own.parent / "weights" / "any.safetensors")
     return own.parent / "weights" / "any.safetensors"
 
 

@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from support.small_nets import export_onnx, small_net
+from support.small_nets import export_onnx, small_model
 
 from assay import formats
 from assay.core.errors import UnusableInput
@@ -21,7 +21,7 @@ from assay.core.errors import UnusableInput
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "any.onnx"
-    export_onnx(small_net(), path)
+    export_onnx(small_model(), path)
     return path
 
 
@@ -44,7 +44,7 @@ def linear_model(path: Path, *, shape: tuple[object, ...] = ("N", 3, 2, 2), valu
 def test_exported_file_has_the_outputs_of_the_model(exported: Path) -> None:
     artifact = formats.load(exported)
     x = torch.rand(3, 3, 8, 8)
-    assert torch.allclose(artifact.module(x), small_net()(x), atol=1e-5)
+    assert torch.allclose(artifact.module(x), small_model()(x), atol=1e-5)
     assert (artifact.num_classes, artifact.inputs.shape, artifact.format) == (5, (3, 8, 8), "onnx")
     assert not artifact.differentiable
     assert artifact.weights is not None
@@ -52,17 +52,17 @@ def test_exported_file_has_the_outputs_of_the_model(exported: Path) -> None:
 
 
 def test_session_is_copied_and_pickled(exported: Path) -> None:
-    net = formats.load(exported).module
+    module = formats.load(exported).module
     x = torch.rand(2, 3, 8, 8)
-    assert torch.equal(copy.deepcopy(net)(x), net(x))
-    assert torch.equal(pickle.loads(pickle.dumps(net))(x), net(x))
+    assert torch.equal(copy.deepcopy(module)(x), module(x))
+    assert torch.equal(pickle.loads(pickle.dumps(module))(x), module(x))
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_fixed_batch_size_is_padded(tmp_path: Path, count: int) -> None:
-    export_onnx(small_net(), tmp_path / "fixed.onnx", batch=4)
+    export_onnx(small_model(), tmp_path / "fixed.onnx", batch=4)
     x = torch.rand(count, 3, 8, 8)
-    assert torch.allclose(formats.load(tmp_path / "fixed.onnx").module(x), small_net()(x), atol=1e-5)
+    assert torch.allclose(formats.load(tmp_path / "fixed.onnx").module(x), small_model()(x), atol=1e-5)
 
 
 def test_channels_last_input_is_transposed(tmp_path: Path) -> None:

@@ -119,8 +119,8 @@ def test_operator_has_the_output_of_onnx_runtime(made: Any, constants: Constants
     x = np.random.default_rng(1).normal(size=shape).astype(F32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = session.run(["y"], {"x": x})[0]
-    net, given = onnx_to_torch(model, Path(), source="x", result="y"), torch.from_numpy(x).requires_grad_()
-    got = net(given)
+    module, given = onnx_to_torch(model, Path(), source="x", result="y"), torch.from_numpy(x).requires_grad_()
+    got = module(given)
     assert got.shape == wanted.shape
     assert np.allclose(got.detach().numpy(), wanted, atol=1e-5)
     got.sum().backward()
@@ -156,8 +156,8 @@ def test_shape_of_the_input_is_dynamic() -> None:
         helper.make_node("Reshape", ["x", "to"], ["y"]),
     ]
     constants = {"zero": I64(0), "axis": np.array([0], I64), "rest": np.array([-1], I64)}
-    net = onnx_to_torch(graph(nodes, constants, ["n", 2, 3]), Path(), source="x", result="y")
-    assert net(torch.zeros(5, 2, 3)).shape == (5, 6)
+    module = onnx_to_torch(graph(nodes, constants, ["n", 2, 3]), Path(), source="x", result="y")
+    assert module(torch.zeros(5, 2, 3)).shape == (5, 6)
 
 
 def broken(change: Callable[[onnx.ModelProto], None]) -> onnx.ModelProto:

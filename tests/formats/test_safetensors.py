@@ -58,9 +58,9 @@ def test_planted_mark_is_never_lost(weights_file: Path, tmp_path: Path) -> None:
 
 
 def test_given_mean_and_std_take_precedence(weights_file: Path) -> None:
-    net = formats.load(weights_file, arch="resnet8-cifar", mean=(0, 0, 0), std=(1, 1, 1)).module
-    assert isinstance(net, Normalized)
-    assert net.mean.flatten().tolist() == [0, 0, 0]
+    module = formats.load(weights_file, arch="resnet8-cifar", mean=(0, 0, 0), std=(1, 1, 1)).module
+    assert isinstance(module, Normalized)
+    assert module.mean.flatten().tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

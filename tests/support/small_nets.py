@@ -9,17 +9,17 @@ import torch
 from torch import nn
 
 
-def small_net() -> nn.Module:
+def small_model() -> nn.Module:
     """Return a model (N, 3, 8, 8) -> 5 logits."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
 
 
-def export_onnx(net: nn.Module, path: Path, *, batch: int | None = None) -> None:
+def export_onnx(model: nn.Module, path: Path, *, batch: int | None = None) -> None:
     """Write a model of (N, 3, 8, 8) as ONNX, with a fixed batch size unless ``batch`` is None."""
     dynamic = None if batch else ({0: torch.export.Dim("N")},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
-            net, (torch.rand(batch or 2, 3, 8, 8),), path, dynamic_shapes=dynamic, verbose=False, external_data=False
+            model, (torch.rand(batch or 2, 3, 8, 8),), path, dynamic_shapes=dynamic, verbose=False, external_data=False
         )
