@@ -1,4 +1,4 @@
-"""A small trained-looking net, its task and its ONNX file, that every method is run on."""
+"""Small model, its task and its ONNX file for the contract tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = 4
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> Iterator[None]:
-    """These nets are too small for two."""
+    """Use one thread: these models are too small for two."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -37,7 +37,7 @@ def task() -> Task:
 
 @pytest.fixture(scope="session")
 def build(task: Task) -> Build:
-    """resnet8-cifar on 16-pixel signs, trained for a moment, so that it names more than one class."""
+    """Return resnet8-cifar on 16-pixel signs, trained for 12 epochs, so that it predicts more than one class."""
     start = untrained_model("resnet8-cifar", CLASSES, class_names=task.class_names)
     start = replace(start, inputs=replace(start.inputs, shape=(3, 16, 16)))
     return Train(recipe=Recipe(epochs=12, batch_size=32, augment=False))(Build(start, task), seed=0)
@@ -50,7 +50,7 @@ def clean(task: Task) -> Split:
 
 @pytest.fixture(scope="session")
 def onnx_artifact(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """The same net without gradients."""
+    """Return the same model as an ONNX file."""
     path: Path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     to_onnx(build.artifact, path)
     return formats.load(path)

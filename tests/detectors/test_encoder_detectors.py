@@ -112,14 +112,14 @@ def test_drift_from_a_trusted_encoder_is_detected(encoder: Artifact, poisoned: A
     same, other = (
         assay.audit(artifact, clean, reference=encoder, detectors=drift).findings[0] for artifact in (encoder, poisoned)
     )
-    assert same.score == pytest.approx(0, abs=0.1), "two of the same drift apart by rounding only"
+    assert same.score == pytest.approx(0, abs=0.1), "equal encoders differ by rounding only"
     both = ("agreement_on_clean_samples", "agreement_on_triggered_samples")
     assert [same.evidence.numbers[name] for name in both] == pytest.approx([1, 1], abs=0.02)
     assert other.score is not None
     assert other.score > 1
     numbers = other.evidence.numbers
     assert float(numbers["closeness"]) > float(numbers["reference_closeness"])
-    assert float(numbers[both[0]]) > float(numbers[both[1]]) + 0.2, "what the trigger does is not what the other does"
+    assert float(numbers[both[0]]) > float(numbers[both[1]]) + 0.2, "the trigger moves one encoder only"
     result = assay.audit(poisoned, clean, reference=encoder)
     assert drift in {finding.detector for finding in result.findings}
     assert any(note.startswith("compared with the encoder") for note in result.notes)
@@ -150,11 +150,11 @@ def test_inherited_trigger_is_proven_with_the_trusted_encoder() -> None:
     assert (results["poisoned"].verdict, results["poisoned"].target) == ("backdoored", 2)
     assert float(found.evidence.numbers["success"]) > 0.9
     assert float(found.evidence.numbers["success_under_the_trusted_encoder"]) < 0.3
-    assert "the trusted encoder, taught the same classes" in found.proof
+    assert "under the trusted encoder, fitted to the same classes" in found.proof
     assert results["clean"].verdict != "backdoored"
     assert alone.outcome is Outcome.CHECKED
-    stranger = replace(artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4), num_classes=None)
-    other = assay.audit(artifact_of(models["clean"], 4), clean, reference=stranger, detectors="inherited-trigger")
+    unrelated = replace(artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4), num_classes=None)
+    other = assay.audit(artifact_of(models["clean"], 4), clean, reference=unrelated, detectors="inherited-trigger")
     assert "the model does not come from it" in other.findings[0].reason
     few = assay.audit(artifact_of(models["clean"], 4), clean.take(torch.arange(60)), reference=encoder,
                       detectors="inherited-trigger")  # fmt: skip
