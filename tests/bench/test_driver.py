@@ -150,6 +150,7 @@ def test_two_drivers_share_one_store(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.slow
 def test_killed_driver_loses_running_jobs_only(tmp_path: Path) -> None:
     directory, count, chance = tmp_path / "store", 200, random.Random(0)
     for kill in range(20):

@@ -51,6 +51,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_encoder_is_planted_once_for_all_chains(folder: Path) -> None:
     path, store = folder / "spec.yaml", folder / "store"
     path.write_text(json.dumps(spec(folder)))  # JSON is YAML, and has no aliases

@@ -46,6 +46,7 @@ def test_task_starts_with_weights_of_file(given: Path) -> None:
     assert build.artifact.num_classes == build.task.num_classes == 3
 
 
+@pytest.mark.slow
 def test_given_model_is_measured_without_training(given: Path, tmp_path: Path) -> None:
     path, store = tmp_path / "spec.yaml", tmp_path / "store"
     path.write_text(yaml.safe_dump(spec_with({"start": str(given)})))

@@ -29,7 +29,7 @@ ENVIRONMENT = os.environ | {
     "RAY_health_check_period_ms": "1000",
 }
 
-pytestmark = pytest.mark.skipif(not RAY.exists(), reason="needs Ray")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not RAY.exists(), reason="needs Ray")]
 
 
 def start_node(*flags: str) -> None:

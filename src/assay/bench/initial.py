@@ -124,25 +124,27 @@ def _digest_of_task(spec: Spec, task: TaskSpec) -> dict[str, str]:
     return {json.dumps(fields): key_of([data_digest, None if task.start is None else build.artifact.digest])}
 
 
-def _check_attack(where: str, method: Method, build: Build) -> None:
+def _check_attack(position: str, method: Method, build: Build) -> None:
     if method.name in ATTACKS:
         try:
             method.attack().check(build.task.split("train"), build.artifact.num_classes)
         except UnusableInput as error:
-            raise UnusableInput(f"{where}: {error}") from None
+            raise UnusableInput(f"{position}: {error}") from None
 
 
-def _check_chain(where: str, steps: Sequence[Method], *, encoder: bool) -> None:
+def _check_chain(position: str, steps: Sequence[Method], *, encoder: bool) -> None:
     """Raise UnusableInput for a downstream step after a classifier, and for training classes of an encoder."""
     for method in steps:
         stage = None if method.name == ATTACK_STEP else method.stage()
         if isinstance(stage, Downstream):
             if not encoder:
-                raise UnusableInput(f"{where}: {method.name}: expected an encoder before this step, got a classifier")
+                raise UnusableInput(
+                    f"{position}: {method.name}: expected an encoder before this step, got a classifier"
+                )
             encoder = False
         elif isinstance(stage, Train | LinearProbe) and encoder and stage.recipe.epochs:
             raise UnusableInput(
-                f"{where}: {method.name}: expected a classifier before this step, got an encoder. "
+                f"{position}: {method.name}: expected a classifier before this step, got an encoder. "
                 "Fix: put `downstream` first"
             )
 

@@ -116,9 +116,7 @@ def _check_given_models(spec: Spec) -> None:
         return
     for name, steps in spec.chains.items():
         if steps[0] != Method(ATTACK_STEP):
-            raise UnusableInput(
-                f"chains.{name}: expected `{ATTACK_STEP}` first, where the models of a task with `models` come in"
-            )
+            raise UnusableInput(f"chains.{name}: expected `{ATTACK_STEP}` first, in place of the given models")
 
 
 def _check_controls(spec: Spec) -> None:
@@ -144,61 +142,60 @@ def _detectors(value: Any) -> tuple[str, ...]:
 
 
 def _task(name: str, value: Any) -> TaskSpec:
-    where = f"tasks.{name}"
-    fields = known_mapping(value, where, TASK_KEYS, needed=("data",))
-    _check_initial_model(fields, where)
+    position = f"tasks.{name}"
+    fields = known_mapping(value, position, TASK_KEYS, needed=("data",))
+    _check_initial_model(fields, position)
     texts = {
-        key: word(fields[key], f"{where}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields
+        key: word(fields[key], f"{position}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields
     }
     limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
     if not isinstance(features, bool | None):
-        raise UnusableInput(f"{where}.features: expected true or false, got {shown(features)}")
+        raise UnusableInput(f"{position}.features: expected true or false, got {shown(features)}")
     task = TaskSpec(
         name,
-        word(fields["data"], f"{where}.data"),
+        word(fields["data"], f"{position}.data"),
         texts.get("arch"),
-        limit=None if limit is None else integer(limit, f"{where}.limit", minimum=1),
+        limit=None if limit is None else integer(limit, f"{position}.limit", minimum=1),
         start=texts.get("start"),
         features=bool(features),
-        shape=None if shape is None else _shape(shape, f"{where}.shape"),
+        shape=None if shape is None else _shape(shape, f"{position}.shape"),
         pooling=texts.get("pooling"),
-        recipe=_method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{where}.recipe").settings,
+        recipe=_method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{position}.recipe").settings,
         models=texts.get("models"),
-        truth=_truth(fields["truth"], f"{where}.truth") if "truth" in fields else (),
+        truth=_truth(fields["truth"], f"{position}.truth") if "truth" in fields else (),
     )
     if task.arch is not None:
-        with _place(f"{where}.arch"):
+        with _place(f"{position}.arch"):
             factory_of(task.arch)
-    _checked(Method(CONTROL, task.recipe), f"{where}.recipe")
+    _checked(Method(CONTROL, task.recipe), f"{position}.recipe")
     return task
 
 
-def _shape(value: Any, where: str) -> tuple[int, ...]:
-    return tuple(integer(size, where, minimum=1) for size in non_empty_list(value, where))
+def _shape(value: Any, position: str) -> tuple[int, ...]:
+    return tuple(integer(size, position, minimum=1) for size in non_empty_list(value, position))
 
 
-def _check_initial_model(fields: Mapping[str, Any], where: str) -> None:
+def _check_initial_model(fields: Mapping[str, Any], position: str) -> None:
     """Raise UnusableInput unless the keys of a task name exactly one initial model."""
     if not {"arch", "start", "models"} & set(fields):
         raise UnusableInput(
-            f"{where}: expected `arch` (an untrained model), `start` (a model file) or `models` (a folder of models), "
-            "got none of them"
+            f"{position}: expected `arch` (an untrained model), `start` (a model file) or `models` (a folder), got none"
         )
     if "start" in fields and "models" in fields:
-        raise UnusableInput(f"{where}: expected `start` or `models`, got both")
+        raise UnusableInput(f"{position}: expected `start` or `models`, got both")
     if not {"start", "models"} & set(fields) and {"features", "shape", "pooling"} & set(fields):
-        raise UnusableInput(f"{where}: `features`, `shape` and `pooling` describe a given model: expected `start`")
+        raise UnusableInput(f"{position}: `features`, `shape` and `pooling` describe a given model: expected `start`")
     if "models" in fields and "truth" not in fields:
-        raise UnusableInput(f"{where}: expected `truth`, or a file {TRUTH_FILE} in the folder of `models`")
+        raise UnusableInput(f"{position}: expected `truth`, or a file {TRUTH_FILE} in the folder of `models`")
     if "truth" in fields and "models" not in fields:
-        raise UnusableInput(f"{where}: `truth` is about given models: expected `models`")
+        raise UnusableInput(f"{position}: `truth` is about given models: expected `models`")
 
 
-def _truth(value: Any, where: str) -> tuple[GivenModel, ...]:
+def _truth(value: Any, position: str) -> tuple[GivenModel, ...]:
     """Read ``{path: {attack: NAME, target: CLASS}}``; ``attack: none`` is a clean model."""
     found = []
-    for path, entry in non_empty_mapping(value, where).items():
-        place = f"{where}.{path}"
+    for path, entry in non_empty_mapping(value, position).items():
+        place = f"{position}.{path}"
         fields = known_mapping(entry, place, ("attack", "target"), needed=("attack",))
         target = fields.get("target")
         found.append(
@@ -233,62 +230,63 @@ def _with_truth(document: Any) -> Any:
     return {**document, "tasks": complete}
 
 
-def _attack(value: Any, where: str) -> Method:
-    method = _method(value, where)
-    with _place(where):
+def _attack(value: Any, position: str) -> Method:
+    method = _method(value, position)
+    with _place(position):
         lookup(method.name, {CONTROL: None, **ATTACKS}, "attack")
-    return _checked(method, where)
+    return _checked(method, position)
 
 
-def _chain(value: Any, where: str) -> tuple[Method, ...]:
-    steps = tuple(_method(step, where) for step in non_empty_list(value, where))
+def _chain(value: Any, position: str) -> tuple[Method, ...]:
+    steps = tuple(_method(step, position) for step in non_empty_list(value, position))
     if sum(step == Method(ATTACK_STEP) for step in steps) != 1:
-        raise UnusableInput(f"{where}: expected the word `{ATTACK_STEP}` once, in place of the attack")
-    return _in_order(tuple(step if step == Method(ATTACK_STEP) else _stage(step, where) for step in steps), where)
+        raise UnusableInput(f"{position}: expected the word `{ATTACK_STEP}` once, in place of the attack")
+    return _in_order(tuple(step if step == Method(ATTACK_STEP) else _stage(step, position) for step in steps), position)
 
 
-def _mitigation(value: Any, where: str) -> tuple[Method, ...]:
-    return _in_order(tuple(_stage(_method(step, where), where) for step in non_empty_list(value, where)), where)
+def _mitigation(value: Any, position: str) -> tuple[Method, ...]:
+    steps = [_stage(_method(step, position), position) for step in non_empty_list(value, position)]
+    return _in_order(tuple(steps), position)
 
 
-def _in_order(steps: tuple[Method, ...], where: str) -> tuple[Method, ...]:
+def _in_order(steps: tuple[Method, ...], position: str) -> tuple[Method, ...]:
     for step in steps[:-1]:
         if step.exports_file:
-            raise UnusableInput(f"{where}: {step.name} makes a file that no later step can change. Fix: put it last")
+            raise UnusableInput(f"{position}: {step.name} makes a file that no later step can change. Fix: put it last")
     return steps
 
 
-def _stage(method: Method, where: str) -> Method:
-    with _place(where):
+def _stage(method: Method, position: str) -> Method:
+    with _place(position):
         lookup(method.name, STAGES, "stage")
-    return _checked(method, where)
+    return _checked(method, position)
 
 
-def _checked(method: Method, where: str) -> Method:
-    with _place(f"{where}: {method.name}"):
+def _checked(method: Method, position: str) -> Method:
+    with _place(f"{position}: {method.name}"):
         method.stage()
     return method
 
 
 @contextmanager
-def _place(where: str) -> Iterator[None]:
+def _place(position: str) -> Iterator[None]:
     """Prefix the message of an UnusableInput with the place in the specification."""
     try:
         yield
     except UnusableInput as error:
-        raise UnusableInput(f"{where}: {error}") from None
+        raise UnusableInput(f"{position}: {error}") from None
 
 
-def _method(value: Any, where: str) -> Method:
+def _method(value: Any, position: str) -> Method:
     """Read ``name`` or ``{name: {setting: value, ...}}``."""
     if isinstance(value, str):
         return Method(value)
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise UnusableInput(f"{where}: expected a name, or one name with its settings, got {shown(value)}")
+        raise UnusableInput(f"{position}: expected a name, or one name with its settings, got {shown(value)}")
     ((name, settings),) = value.items()
     if settings is not None and not isinstance(settings, Mapping):
-        raise UnusableInput(f"{where}: expected the settings of {name} as key: value, got {shown(settings)}")
-    return Method(word(name, where), tuple(_pairs(settings or {})))
+        raise UnusableInput(f"{position}: expected the settings of {name} as key: value, got {shown(settings)}")
+    return Method(word(name, position), tuple(_pairs(settings or {})))
 
 
 def _pairs(settings: Mapping[Any, Any], prefix: str = "") -> list[str]:
