@@ -12,11 +12,10 @@ from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from assay.core.build import Build
     from assay.core.dataset import Task
     from assay.core.model import Artifact
+    from assay.core.options import ModelOptions
     from assay.stages.base import Stage
 
 COMPARED_SAMPLES = 1000  # for the comparison of the int8 file with the int8 variant
@@ -42,39 +41,24 @@ def stage(
     """Train, fine-tune, prune, quantize or export a model. The mark of a planted backdoor stays."""
     outputs.check_folder(out)
     with outputs.json_output(None):
-        from assay.cli.loading import NEW, begin, load_model, shown
-        from assay.core.build import Build
+        from assay.cli.loading import shown
+        from assay.core.config import configure
+        from assay.graphs.export import save_model
         from assay.registry import STAGES
         from assay.stages.export import ExportInt8
 
-        kind, model_options = (
-            lookup(stage, STAGES, "stage"),
-            options.model_options(arch, shape, mean, std, features, pooling),
-        )
+        kind = lookup(stage, STAGES, "stage")
         settings, data = _settings(kind, setting or [], data, limit)
-        step = _configured(kind, settings, out)
-        if model.startswith(NEW):
-            if not kind.starts_untrained or data is None:
-                raise UnusableInput(
-                    f"{model}: expected a trained model, got an untrained one. Fix: use `assay stage train` and --data."
-                )
-            artifact, task = begin(model, model_options, data, limit=limit, seed=seed)
-        else:
-            artifact = load_model(model, model_options)
-            task = _task(stage, kind, data, artifact, limit, seed)
-        if not artifact.differentiable:
-            raise UnusableInput(
-                f"{model}: expected a model with weights in torch, got one in {artifact.format} format. "
-                "Fix: give the original model."
-            )
-        if artifact.num_classes is None and kind.adds_head:
-            artifact = _add_head(artifact, task, seed)
-        result = _run(stage, step, Build(artifact, task), seed)
-        path = _save(result, out) if kind.file_name is None else out / kind.file_name
+        fixed = {} if kind.file_name is None else {"directory": str(out)}
+        step = configure(kind, settings, fixed=fixed)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        build = _load(kind, stage, model, model_options, data, limit, seed)
+        result = _run(stage, step, build, seed)
+        path = save_model(result, out) if kind.file_name is None else out / kind.file_name
         if data is not None:
-            _show_accuracy(task, artifact, result)
+            _show_accuracy(build, result)
         if isinstance(step, ExportInt8):
-            _show_agreement(step, Build(artifact, task), result, seed)
+            _show_agreement(step, build, result, seed)
         screen.write(f"Written: {shown(path)}")
     return 0
 
@@ -91,10 +75,36 @@ def _settings(
     return [*settings, *own], None
 
 
-def _configured(kind: type[Stage], settings: list[str], out: Path) -> Stage:
-    from assay.core.config import configure
+def _load(
+    kind: type[Stage],
+    name: str,
+    model: str,
+    model_options: ModelOptions,
+    data: str | None,
+    limit: int | None,
+    seed: int,
+) -> Build:
+    """Return the model and its data, with a new last layer if the stage needs one."""
+    from assay.cli.loading import NEW, begin, load_model
+    from assay.core.build import Build
 
-    return configure(kind, settings, fixed={} if kind.file_name is None else {"directory": str(out)})
+    if model.startswith(NEW):
+        if not kind.starts_untrained or data is None:
+            raise UnusableInput(
+                f"{model}: expected a trained model, got an untrained one. Fix: use `assay stage train` and --data."
+            )
+        artifact, task = begin(model, model_options, data, limit=limit, seed=seed)
+    else:
+        artifact = load_model(model, model_options)
+        task = _task(name, kind, data, artifact, limit, seed)
+    if not artifact.differentiable:
+        raise UnusableInput(
+            f"{model}: expected a model with weights in torch, got one in {artifact.format} format. "
+            "Fix: give the original model."
+        )
+    if artifact.num_classes is None and kind.adds_head:
+        artifact = _add_head(artifact, task, seed)
+    return Build(artifact, task)
 
 
 def _task(name: str, kind: type[Stage], data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
@@ -131,12 +141,6 @@ def _run(name: str, step: Stage, build: Build, seed: int) -> Artifact:
         return step(build, seed=seed).artifact
 
 
-def _save(artifact: Artifact, out: Path) -> Path:
-    from assay.graphs.export import save_model
-
-    return save_model(artifact, out)
-
-
 def _show_agreement(step: Stage, build: Build, file: Artifact, seed: int) -> None:
     """Show the agreement of the int8 file with the int8 variant of audits."""
     from assay.attacks import plant
@@ -156,14 +160,14 @@ def _show_agreement(step: Stage, build: Build, file: Artifact, seed: int) -> Non
     )
 
 
-def _show_accuracy(task: Task, before: Artifact, after: Artifact) -> None:
+def _show_accuracy(build: Build, after: Artifact) -> None:
     """Show the accuracy before and after the stage, if the samples have labels."""
     from assay.attacks import plant
     from assay.core.progress import named, part
     from assay.nn import metrics
     from assay.report.formatting import format_percent
 
-    held_out = plant.held_out_split(task)
+    before, held_out = build.artifact, plant.held_out_split(build.task)
     if held_out.y is not None and before.num_classes == after.num_classes is not None:
         with screen.progress("measuring") as progress:
             bar = named(progress, "measuring")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import Finding
 from assay.core.result import Audit
 from assay.io import images
 from assay.io.atomic import publish
@@ -57,16 +57,15 @@ def _trigger_files(finding: Finding, number: int) -> Iterator[tuple[str, bytes]]
     image = images.trigger_image(finding.evidence)
     if image is not None:
         yield f"{name}.png", images.encode_png(image)
-    arrays = _arrays(finding.evidence)
+    arrays = {
+        name: np.asarray(array, dtype=np.float32)
+        for name in ("mask", "trigger", "before", "after")
+        if (array := getattr(finding.evidence, name)) is not None
+    }
     if arrays:
         stream = io.BytesIO()
         np.savez_compressed(stream, allow_pickle=False, **arrays)
         yield f"{name}.npz", stream.getvalue()
-
-
-def _arrays(evidence: Evidence) -> dict[str, np.ndarray]:
-    candidates = {name: getattr(evidence, name) for name in ("mask", "trigger", "before", "after")}
-    return {name: np.asarray(array, dtype=np.float32) for name, array in candidates.items() if array is not None}
 
 
 def _slug(text: str) -> str:

@@ -32,7 +32,9 @@ def null_chart(null: Sequence[float], score: float | None, *, tone: str, name: s
         return None
     shown = score if score is not None and math.isfinite(score) else None
     points = values if shown is None else [*values, shown]
-    low, high = _padded(min(points), max(points))
+    low, high = min(points), max(points)
+    margin = 0.05 * (high - low) or max(abs(low) * 0.1, 1e-6)
+    low, high = low - margin, high + margin
 
     def position(value: float) -> float:
         return LEFT + (value - low) / (high - low) * (RIGHT - LEFT)
@@ -91,11 +93,6 @@ def bar(fraction: float) -> Markup:
         '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<rect class="rail" width="100" height="8"/><rect class="fill" width="{}" height="8"/></svg>'
     ).format(f"{max(width, 0.6):.2f}")
-
-
-def _padded(low: float, high: float) -> tuple[float, float]:
-    margin = 0.05 * (high - low) or max(abs(low) * 0.1, 1e-6)
-    return low - margin, high + margin
 
 
 def _stacks(positions: list[float]) -> list[Markup]:

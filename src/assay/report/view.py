@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from markupsafe import Markup
 
 from assay.core.finding import Finding, Outcome
-from assay.core.result import Audit, VariantResult
+from assay.core.result import Audit, SweepPoint, VariantResult
 from assay.report import charts, selection
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
 from assay.report.formatting import (
@@ -98,6 +97,9 @@ def page_of(audit: Audit) -> Page:
     decisive = selection.decisive_findings(audit)
     strongest = selection.strongest_finding(audit, decisive)
     null = audit.null.statistics if audit.null else ()
+    sweep: dict[str, list[SweepPoint]] = {}
+    for point in audit.trigger_sweep:
+        sweep.setdefault(point.kind, []).append(point)
     return Page(
         title=display_text(audit.model.path) or "model",
         tone=tone,
@@ -111,18 +113,13 @@ def page_of(audit: Audit) -> Page:
         variants=tuple(_variants(audit, decisive, strongest)),
         chart=charts.null_chart(null, audit.statistic, tone=tone, name="Combined statistic"),
         chart_note=_rank_note(null, audit.statistic),
-        sweep=tuple(_sweep(audit)),
+        sweep=tuple((kind, charts.sweep_chart(kind, points)) for kind, points in sweep.items()),
         sweep_trigger=_sweep_trigger(audit),
         limits=tuple(display_text(limit, 1000) for limit in audit.limits),
         command=display_text(audit.command, 1000),
         input=_input(audit),
         facts=tuple(_facts(audit)),
     )
-
-
-def _sweep(audit: Audit) -> Iterator[tuple[str, Markup]]:
-    for kind in dict.fromkeys(point.kind for point in audit.trigger_sweep):
-        yield kind, charts.sweep_chart(kind, [point for point in audit.trigger_sweep if point.kind == kind])
 
 
 def _sweep_trigger(audit: Audit) -> str:
