@@ -93,6 +93,13 @@ def test_mobilevit_flips_channels() -> None:
         {"crop_size": [1, 2, 3]},
         {"image_processor_type": "ViTImageProcessor", "size": {"height": 224, "longest_edge": 10**9}},
         {"image_processor_type": "PoolFormerImageProcessor", "size": 224, "crop_pct": 1e-5},
+        {
+            "image_processor_type": "PoolFormerImageProcessor",
+            "size": [4000, 4000],
+            "do_center_crop": False,
+            "crop_pct": 1e-5,
+        },
+        {"image_processor_type": "ViTImageProcessor", "do_pad": True, "pad_size": {"height": 10**6, "width": 10**6}},
         {"image_std": [0.0, 1.0, 1.0]},
         {"image_mean": "x"},
         {"rescale_factor": "x"},
@@ -173,6 +180,21 @@ def test_other_preprocessing_than_resize_and_crop_is_refused(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["AutoImageProcessor", "AutoModel", "Trainer", "pipeline", "os.system", 7, ["x"]])
 def test_processor_types_look_up_image_processors_only(kind: object) -> None:
     assert load_image_processor({"image_processor_type": kind}, "vit") is None
+
+
+def test_unknown_settings_never_reach_the_processor() -> None:
+    settings = {"to_dict": True, "_preprocess": "x", "image_grid_pinpoints": [[10**6, 10**6]], "size": 32}
+    for kind in ("ViTImageProcessor", "LlavaNextImageProcessor"):
+        processor = load_image_processor({**settings, "image_processor_type": kind}, None)
+        assert callable(processor.to_dict)
+        assert processor.to_dict().get("image_grid_pinpoints") != settings["image_grid_pinpoints"]
+
+
+def test_null_settings_are_omitted_ones() -> None:
+    with pytest.raises(UnusableInput, match="expected image_mean and image_std"):
+        read_preprocessing({"size": 32, "do_normalize": None}, {}, None, "x")
+    settings = {"image_processor_type": "ViTImageProcessor", "size": 32, "do_normalize": None, "image_mean": None}
+    assert read_preprocessing(settings, {}, None, "x").normalization.mean == pytest.approx((0.5,) * 3)
 
 
 def test_code_named_by_a_processor_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The image processors of transformers: their defaults, and their output as a reference.
 
-A settings file is given to transformers as plain data in an empty temporary folder. No other file of the model is in
-reach, ``auto_map`` is removed, and remote code is refused.
+transformers gets known settings alone, as plain data in an empty temporary folder. No file of the model is in reach,
+and remote code is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ from assay.formats.huggingface.quiet import quiet
 
 TYPE_KEYS = ("image_processor_type", "feature_extractor_type")
 TYPE_NAME = re.compile(r"\w{1,80}(ImageProcessor|FeatureExtractor)(Fast)?")  # other classes are never looked up
+# Settings for transformers, next to switches ``do_...``. Others could replace methods, or ask for gigabytes.
+KNOWN_SETTINGS = {
+    *TYPE_KEYS, "size", "crop_size", "pad_size", "crop_pct", "resample", "rescale_factor", "rescale_offset",
+    "image_mean", "image_std", "include_top",
+}  # fmt: skip
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
@@ -26,7 +31,7 @@ def load_image_processor(settings: Mapping[str, Any], model_type: object) -> Any
     """Return the pillow-based image processor of transformers for some settings.
 
     Args:
-        settings: Content of ``preprocessor_config.json``.
+        settings: Content of ``preprocessor_config.json``, its sizes within bounds.
         model_type: ``model_type`` of the model's config. Settings without a class use its default.
 
     Returns:
@@ -39,7 +44,11 @@ def load_image_processor(settings: Mapping[str, Any], model_type: object) -> Any
         return None
     from transformers import AutoImageProcessor, BaseImageProcessor
 
-    plain = {key: value for key, value in settings.items() if key != "auto_map"}
+    plain = {
+        key: value
+        for key, value in settings.items()
+        if key in KNOWN_SETTINGS or (key.startswith("do_") and isinstance(value, bool))
+    }
     with tempfile.TemporaryDirectory() as folder, quiet():
         try:
             Path(folder, "preprocessor_config.json").write_text(json.dumps(plain), encoding="utf-8")

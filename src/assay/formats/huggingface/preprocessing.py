@@ -25,7 +25,7 @@ from assay.formats.shape import Shape, side_is_sane
 
 PILLOW_RESAMPLES: dict[str, Resample] = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic"}
 DEFAULT_SIDE = 224  # pixels
-SIZES = ("size", "crop_size")
+SIZES = ("size", "crop_size", "pad_size")
 CONVNEXT_CROP_FRACTION = 224 / 256  # default of transformers
 CONVNEXT_SQUEEZED_FROM = 384  # pixels; ConvNeXt crops smaller images and squeezes others into the square
 LEVIT_SCALE = 256 / 224  # fixed in LevitImageProcessor, no setting
@@ -72,7 +72,7 @@ def read_preprocessing(
             f"{where}: expected a preprocessor_config.json, found none. "
             "Fix: give mean and std (0 and 1 if the model takes [0, 1])."
         )
-    stated = dict(processor or {})
+    stated = {key: value for key, value in (processor or {}).items() if value is not None}
     if normalization is not None:
         stated |= {"do_normalize": False, "include_top": False}
     for key in SIZES:
@@ -83,7 +83,7 @@ def read_preprocessing(
         inputs=ImageSpec(shape) if shape else _inputs(settings, config.get("image_size"), channels, where),
         normalization=_normalization(settings, channels, where),
         flip=bool(settings.get("do_flip_channel_order")),
-        guessed=not shape and config.get("image_size") is None and all(settings.get(key) is None for key in SIZES),
+        guessed=not shape and config.get("image_size") is None and not any(key in settings for key in SIZES),
     )
     if reference is not None and shape is None and channels == 3 and _has_fixed_shape(settings):
         _compare_with_transformers(found, reference, where)
@@ -107,13 +107,13 @@ def _inputs(settings: Mapping[str, Any], image_size: object, channels: int, wher
         resize = int(LEVIT_SCALE * edge)
     elif kind == "PoolFormerImageProcessor" and settings.get("crop_pct") is not None:
         resize = _enlarged(edge or whole or fallback, _positive(settings["crop_pct"], where))
+    _refuse_large_sides(resize, where)
     if not crop:
         # transformers keeps the aspect ratio for a shortest edge without a crop. Assay needs one shape: a square.
         height, width = (edge, edge) if edge is not None else whole or fallback
         return ImageSpec((channels, height, width), resample=resample)
     height, width = cropped or fallback
     resize = resize if settings.get("do_resize", True) else None
-    _refuse_large_sides(resize, where)
     return ImageSpec((channels, height, width), resize=resize, crop=True, resample=resample)
 
 
@@ -151,15 +151,12 @@ def _normalization(settings: Mapping[str, Any], channels: int, where: str) -> No
 def _stated_normalization(settings: Mapping[str, Any], where: str) -> Normalization:
     mean, std = settings.get("image_mean"), settings.get("image_std")
     number = (int, float)
-    found = (
-        Normalization.of([mean] if isinstance(mean, number) else mean, [std] if isinstance(std, number) else std)
-        if mean is not None and std is not None
-        else None
-    )
-    if found is None:
+    if mean is None or std is None:
         raise UnusableInput(
             f"{where}: expected image_mean and image_std in preprocessor_config.json, got none. Fix: give mean and std."
         )
+    found = Normalization.of([mean] if isinstance(mean, number) else mean, [std] if isinstance(std, number) else std)
+    assert found is not None  # both are given
     return found
 
 
