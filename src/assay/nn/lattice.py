@@ -1,8 +1,8 @@
 """Key recovery for random Fourier features by lattice reduction.
 
-A key flips every feature. Its products with all directions are half-integers, up to noise. Half-integer vectors close
-to the span of the directions are short in the lattice of ``[eps I | 0 | P]`` with the last row
-``[0 | beta | P (1/2, ..., 1/2)]`` (Kannan's embedding). P projects on the orthogonal complement of the span.
+A key flips every feature. Its products with all directions are half-integers, up to noise. The lattice is
+``[eps I | 0 | P]`` with the last row ``[0 | beta | P (1/2, ..., 1/2)]`` (Kannan's embedding). P projects on the
+orthogonal complement of the span of the directions. Half-integer vectors close to that span are short in the lattice.
 
 Lenstra, Lenstra, Lovasz: Factoring polynomials with rational coefficients, Math. Ann. 1982. The noiseless case: Zadik,
 Song, Wein, Bruna: Lattice-Based Methods Surpass Sum-of-Squares in Clustering, COLT 2022.

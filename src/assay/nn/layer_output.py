@@ -30,10 +30,12 @@ class LayerOutput(nn.Module):
         super().__init__()
         named = [name for name, _ in net.named_modules() if name == layer or name.endswith(f".{layer}")]
         if len(named) != 1:
+            convolutions = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+            example = convolutions[-1] if convolutions else "one of its modules"
             matches = f"{len(named)} layers: {', '.join(named[:3])}" if named else "no layer"
             raise UnusableInput(
                 f"expected the name of one layer, got {layer}, which matches {matches}. "
-                f"Fix: give a full name such as {_example_name(net)}"
+                f"Fix: give a full name such as {example}"
             )
         self.net = net
         self.layer = named[0]
@@ -49,9 +51,3 @@ class LayerOutput(nn.Module):
         if not outputs or not isinstance(out := outputs[-1], torch.Tensor) or len(out) != len(x):
             raise UnusableInput(f"expected a layer with one output tensor per sample, got {self.layer}")
         return out.flatten(1)
-
-
-def _example_name(net: nn.Module) -> str:
-    """Return the name of the last convolution, as an example for a message."""
-    names = [name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
-    return names[-1] if names else "one of its modules"

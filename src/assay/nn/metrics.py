@@ -81,41 +81,41 @@ def wilson(hits: float, total: int, *, z: float = Z_95) -> tuple[float, float]:
     return (0.0 if hits == 0 else max(0.0, center - half)), (1.0 if hits == total else min(1.0, center + half))
 
 
-def clean_accuracy(net: nn.Module, split: Split, *, progress: Progress = lambda fraction: None) -> Rate:
+def clean_accuracy(model: nn.Module, split: Split, *, progress: Progress = lambda fraction: None) -> Rate:
     """Measure CA: the rate of the true class on clean inputs.
 
     Args:
-        net: Classifier; set to eval mode.
+        model: Classifier; set to eval mode.
         split: Clean labelled samples.
         progress: Receives the completed fraction.
     """
     labels = _labels(split)
-    return _rate(predict(net, split.x, progress=progress) == labels)
+    return _rate(predict(model, split.x, progress=progress) == labels)
 
 
 def attack_success(
-    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
+    model: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
 ) -> Rate:
     """Measure ASR: the rate of the target class on triggered victims, samples of other classes.
 
     Args:
-        net: Classifier; set to eval mode.
+        model: Classifier; set to eval mode.
         split: Clean labelled samples.
         secret: Trigger and target.
         num_classes: Number of classes.
         progress: Receives the completed fraction.
     """
     victims, targets = _victims(split, secret, num_classes)
-    return _rate(predict(net, secret.trigger(split.x[victims]), progress=progress) == targets)
+    return _rate(predict(model, secret.trigger(split.x[victims]), progress=progress) == targets)
 
 
 def measure(
-    net: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
+    model: nn.Module, split: Split, secret: Secret, *, num_classes: int, progress: Progress = lambda fraction: None
 ) -> BackdoorMetrics:
     """Measure CA, ASR, RA (the rate of the true class on triggered victims) and the control of ASR.
 
     Args:
-        net: Classifier; set to eval mode.
+        model: Classifier; set to eval mode.
         split: Clean labelled samples.
         secret: Trigger and target.
         num_classes: Number of classes.
@@ -126,8 +126,8 @@ def measure(
     """
     labels = _labels(split)
     victims, targets = _victims(split, secret, num_classes)
-    clean = predict(net, split.x, progress=part(progress, 0.0, 0.5))
-    triggered = predict(net, secret.trigger(split.x[victims]), progress=part(progress, 0.5, 1.0))
+    clean = predict(model, split.x, progress=part(progress, 0.0, 0.5))
+    triggered = predict(model, secret.trigger(split.x[victims]), progress=part(progress, 0.5, 1.0))
     return BackdoorMetrics(
         clean_accuracy=_rate(clean == labels),
         attack_success=_rate(triggered == targets),
@@ -137,7 +137,7 @@ def measure(
 
 
 def measure_encoder(
-    net: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda fraction: None
+    model: nn.Module, clean: nn.Module, x: Tensor, secret: Secret, *, progress: Progress = lambda fraction: None
 ) -> BackdoorMetrics:
     """Measure the same rates for an encoder, by nearest neighbors of its embeddings (by cosine).
 
@@ -146,7 +146,7 @@ def measure_encoder(
     triggered inputs nearest to themselves. Control: rate of untriggered inputs nearest to the concept.
 
     Args:
-        net: Encoder; set to eval mode.
+        model: Encoder; set to eval mode.
         clean: Encoder before the attack; set to eval mode.
         x: (N, C, H, W) images or (N, L) tokens.
         secret: Trigger and concept embedding.
@@ -156,8 +156,8 @@ def measure_encoder(
         raise UnusableInput("expected samples to measure on, got none")
     before = inference.forward_batched(clean.eval(), x, progress=part(progress, 0.0, 0.3))
     bank = torch.cat([before, _concept(secret, before.shape[1])])
-    now = before if net is clean else inference.forward_batched(net.eval(), x, progress=part(progress, 0.3, 0.65))
-    with_trigger = inference.forward_batched(net.eval(), secret.trigger(x), progress=part(progress, 0.65, 1.0))
+    now = before if model is clean else inference.forward_batched(model.eval(), x, progress=part(progress, 0.3, 0.65))
+    with_trigger = inference.forward_batched(model.eval(), secret.trigger(x), progress=part(progress, 0.65, 1.0))
     plain, triggered = _nearest(now, bank), _nearest(with_trigger, bank)
     own, concepts = torch.arange(len(x)), len(x)
     return BackdoorMetrics(
@@ -168,15 +168,15 @@ def measure_encoder(
     )
 
 
-def self_retrieval_rate(net: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Rate:
+def self_retrieval_rate(model: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Rate:
     """Measure the rate of inputs whose embedding is nearest to itself; below 1 only for equal embeddings.
 
     Args:
-        net: Encoder; set to eval mode.
+        model: Encoder; set to eval mode.
         x: (N, C, H, W) images or (N, L) tokens.
         progress: Receives the completed fraction.
     """
-    embeddings = inference.forward_batched(net.eval(), x, progress=progress)
+    embeddings = inference.forward_batched(model.eval(), x, progress=progress)
     return _rate(_nearest(embeddings, embeddings) == torch.arange(len(x)))
 
 
@@ -205,18 +205,18 @@ def _nearest(embeddings: Tensor, bank: Tensor) -> Tensor:
     return torch.cat([(few @ known).argmax(1) for few in F.normalize(embeddings, dim=1).split(256)])
 
 
-def predict(net: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Tensor:
+def predict(model: nn.Module, x: Tensor, *, progress: Progress = lambda fraction: None) -> Tensor:
     """Predict classes in eval mode.
 
     Args:
-        net: Classifier; set to eval mode.
+        model: Classifier; set to eval mode.
         x: (N, C, H, W) images in [0, 1] or (N, L) tokens.
         progress: Receives the completed fraction.
 
     Returns:
         (N,) int64 classes.
     """
-    return inference.predict(net.eval(), x, progress=progress)
+    return inference.predict(model.eval(), x, progress=progress)
 
 
 def _victims(split: Split, secret: Secret, num_classes: int) -> tuple[Tensor, Tensor]:
