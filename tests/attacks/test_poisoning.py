@@ -133,7 +133,7 @@ def test_source_specific_attack_adds_triggered_samples_with_true_labels() -> Non
         (
             BadNets(patch=Patch(size=20)),
             clean(),
-            r"a patch of 20 pixels at bottom-right .* make it smaller",
+            r"a patch that fits .* got 20 pixels at bottom-right",
         ),
     ],
     ids=["target", "negative", "source", "no ratio", "over one", "no labels", "patch"],

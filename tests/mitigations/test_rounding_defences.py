@@ -146,7 +146,7 @@ def test_layer_inputs_returns_the_inputs_of_a_layer() -> None:
 @pytest.mark.parametrize("kind", [Efrap, RandomRounding, QuantizeWeights])
 def test_bits_out_of_range_raise(kind: type[Efrap | RandomRounding | QuantizeWeights]) -> None:
     for bits in (1, 9):
-        with pytest.raises(UnusableInput, match=f"2 to 8 bits; got {bits}"):
+        with pytest.raises(UnusableInput, match=f"2 to 8 bits, got {bits}"):
             kind(bits=bits)
 
 

@@ -85,13 +85,10 @@ def fit(
     progress: Progress = lambda fraction: None,
     options: FitOptions = FitOptions(),
 ) -> None:
-    """Train all parameters with ``requires_grad``, in place.
-
-    Computes in bfloat16 if the machine has units for it, else in float32. Uses the channels-last memory format, the
-    faster one, if the model supports it; the model keeps this format.
+    """Train all parameters with ``requires_grad`` in place, in bfloat16 and channels-last if supported.
 
     Args:
-        model: In any mode; in eval mode afterwards.
+        model: In any mode; in eval mode afterwards. It keeps the new memory format.
         split: Training samples with labels.
         recipe: Hyper-parameters; zero epochs leave the model unchanged.
         seed: Decides shuffling, augmentation and dropout.
@@ -103,16 +100,15 @@ def fit(
     """
     if not recipe.epochs:
         return
-    if split.y is None:
-        raise UnusableInput("expected labels for training, got data without labels")
-    if not len(split):
-        raise UnusableInput("expected samples for training, got none")
+    _require_labeled_samples(split)
     steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
     with torch.random.fork_rng(devices=[]):
         memory_format = _supported_memory_format(model, split.x[:2])
         torch.manual_seed(seed)  # dropout draws from torch's global generator
         optimizer, schedule = _optimizer(model, recipe, steps)
-        _set_training_mode(model, freeze_batchnorm=recipe.freeze_batchnorm)
+        model.train()
+        for norm in batch_norms(model) if recipe.freeze_batchnorm else ():
+            norm.eval()
         model.to(memory_format=memory_format)  # type: ignore[call-overload]
         device = next(model.parameters()).device
         batches = _batches(split, recipe, options.batch_transform, seed)
@@ -126,11 +122,16 @@ def fit(
             options.on_step_end()
             progress((step + 1) / steps)
             if not loss.isfinite():
-                raise UnusableInput(
-                    f"expected a finite loss, got {loss.item()} after {step + 1} of {steps} steps: training diverged. "
-                    f"Fix: lower the learning rate ({recipe.lr:g})"
-                )
+                result = f"got {loss.item()} after {step + 1} of {steps} steps: training diverged"
+                raise UnusableInput(f"expected a finite loss, {result}. Fix: lower the learning rate ({recipe.lr:g})")
         model.eval()
+
+
+def _require_labeled_samples(split: Split) -> None:
+    if split.y is None:
+        raise UnusableInput("expected labels for training, got data without labels")
+    if not len(split):
+        raise UnusableInput("expected samples for training, got none")
 
 
 def _supported_memory_format(model: nn.Module, x: Tensor) -> torch.memory_format:
@@ -148,13 +149,6 @@ def _supported_memory_format(model: nn.Module, x: Tensor) -> torch.memory_format
     except Exception:  # third-party models raise any class; other faults show up in the training itself
         return torch.contiguous_format
     return torch.channels_last
-
-
-def _set_training_mode(model: nn.Module, *, freeze_batchnorm: bool) -> None:
-    model.train()
-    if freeze_batchnorm:
-        for norm in batch_norms(model):
-            norm.eval()
 
 
 def _optimizer(
