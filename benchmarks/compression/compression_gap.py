@@ -24,7 +24,8 @@ from reference_models.null_images import PHOTOS
 
 from assay import data
 from assay.auditing.detection import MAX_DISAGREEMENT
-from assay.auditing.verdict import MIN_ACCURACY, Preconditions, judge, scores_of
+from assay.auditing.facts import Preconditions
+from assay.auditing.verdict import MIN_ACCURACY, judge, scores_of
 from assay.bench.spec import ValidityCriteria
 from assay.calibration.file import load_shipped
 from assay.calibration.matching import MatchedNull

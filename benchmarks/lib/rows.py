@@ -16,9 +16,10 @@ import torch
 from assay import formats
 from assay._version import __version__
 from assay.auditing.api import audit
+from assay.auditing.facts import Preconditions
 from assay.auditing.inputs import clean_samples
 from assay.auditing.plan import is_default_test
-from assay.auditing.verdict import Preconditions, decide
+from assay.auditing.verdict import decide
 from assay.bench import statistics
 from assay.calibration.data_profile import data_profile
 from assay.calibration.file import load_shipped

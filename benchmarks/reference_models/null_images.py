@@ -31,10 +31,11 @@ from safetensors.torch import load_file, save_file
 
 from assay import formats
 from assay._version import __version__
-from assay.auditing.detection import MAX_DISAGREEMENT, RunContext, run_tests
-from assay.auditing.inputs import MAX_SAMPLES, clean_samples
+from assay.auditing.describe import describe
+from assay.auditing.detection import MAX_DISAGREEMENT, run_tests
+from assay.auditing.facts import MAX_SAMPLES, RunContext
+from assay.auditing.inputs import clean_samples
 from assay.auditing.plan import plan_audit
-from assay.auditing.prepare import describe
 from assay.auditing.verdict import MIN_ACCURACY, scores_of
 from assay.bench import driver
 from assay.bench.executors import LocalExecutor

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from lib.rows import runs_now, save
 
-from assay.auditing.inputs import MAX_SAMPLES
-from assay.auditing.verdict import Preconditions, decide
+from assay.auditing.facts import MAX_SAMPLES, Preconditions
+from assay.auditing.verdict import decide
 from assay.calibration.file import load_shipped
 from assay.calibration.matching import match
 from assay.calibration.null import FALSE_ALARM_RATE, NullDistribution

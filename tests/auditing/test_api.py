@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import assay
 from assay.auditing.api import audit
 from assay.auditing.calibrate import Calibration, score_clean_model
-from assay.auditing.inputs import MAX_SAMPLES
+from assay.auditing.facts import MAX_SAMPLES
 from assay.calibration.data_profile import data_profile
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from support.toys import artifact_of, toy
 
-from assay.auditing.plan import Plan, plan_all, without_useless_tests
+from assay.auditing.facts import Plan
+from assay.auditing.plan import plan_all, without_useless_tests
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import CleanReferenceModel, Score, make_test_id
 from assay.core.model import Artifact

@@ -13,7 +13,7 @@ from support.toys import SHAPE, toy
 from torch import Tensor
 
 from assay.auditing.api import audit
-from assay.auditing.detection import RunContext
+from assay.auditing.facts import RunContext
 from assay.auditing.trigger_sweep import AUDITED, SERIES, FoundTrigger, sweep_trigger
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support.nulls import null_of_rows
 
+from assay.auditing.facts import Preconditions
 from assay.auditing.limits import limits
-from assay.auditing.verdict import MIN_ACCURACY, MIN_CLEAN_SAMPLES, Preconditions, Verdict, decide, judge
+from assay.auditing.verdict import MIN_ACCURACY, MIN_CLEAN_SAMPLES, Verdict, decide, judge
 from assay.calibration.matching import MatchedNull, match
 from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, NullDistribution
 from assay.calibration.reference import CleanReferenceModel, Score, make_test_id

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.nulls import null_of_rows, scores_of
 
-from assay.auditing.verdict import Preconditions, judge
+from assay.auditing.facts import Preconditions
+from assay.auditing.verdict import judge
 from assay.calibration.matching import MatchedNull
 from assay.calibration.null import FALSE_ALARM_RATE, MIN_FAMILY_SIZE, MIN_REFERENCE_MODELS, NullDistribution, Statistic
 from assay.calibration.reference import WELL_TRAINED, CleanReferenceModel, Score, make_test_id

@@ -6,10 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from assay.auditing.detection import RunContext, run_tests
+from assay.auditing.describe import describe
+from assay.auditing.detection import run_tests
+from assay.auditing.facts import RunContext
 from assay.auditing.inputs import clean_samples
 from assay.auditing.plan import plan_audit
-from assay.auditing.prepare import describe
 from assay.auditing.verdict import MIN_ACCURACY, scores_of
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import CleanReferenceModel

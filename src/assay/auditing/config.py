@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from torch import Tensor, nn
@@ -17,8 +17,10 @@ from assay.calibration.null import NullDistribution
 from assay.core.dataset import Split, Task
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
-from assay.detectors.base import Detector
 from assay.stages.variants import DEFAULT
+
+if TYPE_CHECKING:
+    from assay.detectors.base import Detector
 
 # A path or hub id, a module in memory, or a loaded model.
 ModelSource: TypeAlias = str | Path | nn.Module | Artifact

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
-from assay.auditing.plan import Plan
-from assay.auditing.prepare import AuditInputs, finite_outputs
+from assay.auditing.facts import AuditInputs, Plan, RunContext
 from assay.core.errors import AssayError, first_line
 from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Progress, Step
 from assay.core.result import VariantOutcome, VariantResult
-from assay.detectors.budget import Budget
 from assay.detectors.encoder.cluster_probe import make_variant
 from assay.detectors.margin_units import in_margin_units
+from assay.nn.inference import forward_finite
 from assay.stages import variants
 
 # Fraction of the clean samples on which a variant may disagree with the full model; above it, compression broke it.
 MAX_DISAGREEMENT = 0.15
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """Seed, deadline and progress callback of a run."""
-
-    seed: int
-    budget: Budget = field(default_factory=Budget)
-    progress: Step = lambda step, fraction: None
 
 
 @dataclass(frozen=True)
@@ -97,7 +87,7 @@ def _make(name: str, inputs: AuditInputs, context: RunContext) -> tuple[VariantR
     if name != "full":
         try:
             variant = make_variant(name, inputs.artifact, clean, seed=context.seed)
-            predictions = finite_outputs(variant, clean.x).argmax(1)
+            predictions = forward_finite(variant.module, clean.x).argmax(1)
         except AssayError as error:
             return without(VariantOutcome.UNAVAILABLE, str(error))
         except Exception as error:  # an arbitrary model can fail in any way; the other variants are still audited

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.auditing.config import DataSource, ModelSource
+from assay.auditing.facts import MAX_SAMPLES, CleanSamples
 from assay.calibration import file
 from assay.calibration.null import NullDistribution
 from assay.core.dataset import Split, Task
@@ -28,18 +29,7 @@ from assay.detectors import default_detectors
 from assay.detectors.base import Detector
 from assay.formats.shape import format_shape
 
-MAX_SAMPLES = 512  # clean samples of one audit
 KINDS = {False: "a classifier", True: "an encoder"}
-
-
-@dataclass(frozen=True)
-class CleanSamples:
-    """Clean samples of an audit, at most ``MAX_SAMPLES``."""
-
-    name: str
-    split: Split
-    class_names: tuple[str, ...] | None = None  # names of the model's classes in the data
-    notes: tuple[str, ...] = ()  # guesses on reading the data
 
 
 def load_model(model: ModelSource, options: ModelOptions) -> Artifact:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from assay.auditing.facts import Plan
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
 from assay.core.model import Artifact
@@ -12,18 +11,6 @@ from assay.detectors.base import Detector
 from assay.detectors.requirement import Requirement
 from assay.nn.encoders import find_cluster_probe
 from assay.stages import variants
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Variants to make, and tests in order of execution."""
-
-    variants: tuple[str, ...]
-    tests: tuple[tuple[str, Detector], ...]  # pairs of variant and detector
-
-    def detectors_on(self, variant: str) -> tuple[Detector, ...]:
-        """Return the detectors to run on one variant."""
-        return tuple(detector for name, detector in self.tests if name == variant)
 
 
 def plan_audit(

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from assay._version import __version__
 from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_keywords, python_call
-from assay.auditing.detection import AuditRun, RunContext, run_tests
-from assay.auditing.inputs import attach_reference, detectors_of, load_model
+from assay.auditing.describe import describe
+from assay.auditing.detection import AuditRun, run_tests
+from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.inputs import attach_reference, clean_samples, detectors_of, load_model, null_of
 from assay.auditing.limits import limits
-from assay.auditing.plan import Plan, plan_audit
-from assay.auditing.prepare import AuditInputs, prepare
+from assay.auditing.plan import plan_audit
 from assay.auditing.trigger_sweep import choose_trigger, sweep_trigger
 from assay.auditing.verdict import Verdict, decide
 from assay.calibration.null import NullDistribution
@@ -83,6 +84,22 @@ def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Arti
     if config.reference is not None:
         artifact = attach_reference(artifact, load_model(config.reference, config.reference_options(options)))
     return replace(artifact, name=str(model)) if isinstance(model, str | Path) else artifact
+
+
+def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditInputs:
+    """Read the samples and match the reference models.
+
+    Args:
+        artifact: The model, with its reference if there is one.
+        data: Source of the clean samples.
+        config: Of the audit.
+
+    Raises:
+        UnusableInput: The data do not fit the model, the null is of another kind of model, or an output is not finite.
+    """
+    samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels)
+    null = null_of(config.null, encoders=artifact.num_classes is None)
+    return describe(artifact, samples, null, seed=config.seed)
 
 
 def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:

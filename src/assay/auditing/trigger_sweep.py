@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from assay.auditing.detection import RunContext
-from assay.auditing.plan import Plan
+from assay.auditing.facts import Plan, RunContext
 from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split
 from assay.core.finding import Finding

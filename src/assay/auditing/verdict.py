@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from assay.auditing.facts import Preconditions
 from assay.calibration.matching import ComparedWith, MatchedNull
 from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, Comparison, NullDistribution
 from assay.calibration.reference import Score, make_test_id
@@ -32,17 +33,6 @@ class Verdict:
     target: int | None = None
     strongest: str | None = None  # "variant/detector" behind a verdict "backdoored"
     null: NullInfo | None = None
-
-
-@dataclass(frozen=True)
-class Preconditions:
-    """Facts about model and samples: preconditions for the meaning of any score."""
-
-    samples: int  # number of clean samples
-    classes: int | None = None  # of the model
-    predicted: int | None = None  # number of different classes predicted on the samples
-    accuracy: float | None = None  # of the full model on the samples; None without labels
-    normalized: bool = True  # False: the model's normalization is a guess
 
 
 def decide(

@@ -29,7 +29,7 @@ def calibrate(
     outputs.check_file(out, "--out")
     with outputs.json_output(None):
         from assay.auditing import calibrate as calibration
-        from assay.auditing.inputs import MAX_SAMPLES
+        from assay.auditing.facts import MAX_SAMPLES
         from assay.calibration import file
         from assay.calibration.null import MIN_REFERENCE_MODELS
         from assay.cli.loading import load_data, load_model, shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from assay.core.errors import UnusableInput
 from assay.core.progress import Progress
 
 BATCH_SIZE = 256  # for images of 32 x 32 pixels
@@ -52,3 +53,21 @@ def predict(model: nn.Module, x: Tensor, *, progress: Progress = lambda fraction
         (N,) int64 classes.
     """
     return forward_batched(model, x, progress=progress).argmax(1)
+
+
+def forward_finite(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the outputs (N, ...) of a model.
+
+    Args:
+        model: Classifier or encoder.
+        x: Clean inputs (N, ...).
+
+    Raises:
+        UnusableInput: An output is NaN or infinite.
+    """
+    outputs = forward_batched(model, x)
+    if not outputs.isfinite().all():
+        raise UnusableInput(
+            "expected finite logits for the clean samples, got NaN or infinity. Fix: check the weights."
+        )
+    return outputs

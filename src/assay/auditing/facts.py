@@ -1,0 +1,80 @@
+"""Data types between the steps of an audit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from assay.calibration.data_profile import DataProfile
+from assay.calibration.matching import ComparedWith
+from assay.core.dataset import Split
+from assay.core.model import Artifact
+from assay.core.progress import Step
+from assay.detectors.budget import Budget
+from assay.nn.encoders import find_cluster_probe
+
+if TYPE_CHECKING:
+    from assay.detectors.base import Detector
+
+MAX_SAMPLES = 512  # clean samples of one audit
+
+
+@dataclass(frozen=True)
+class CleanSamples:
+    """Clean samples of an audit, at most ``MAX_SAMPLES``."""
+
+    name: str
+    split: Split
+    class_names: tuple[str, ...] | None = None  # names of the model's classes in the data
+    notes: tuple[str, ...] = ()  # guesses on reading the data
+
+
+@dataclass(frozen=True)
+class Preconditions:
+    """Facts about model and samples: preconditions for the meaning of any score."""
+
+    samples: int  # number of clean samples
+    classes: int | None = None  # of the model
+    predicted: int | None = None  # number of different classes predicted on the samples
+    accuracy: float | None = None  # of the full model on the samples; None without labels
+    normalized: bool = True  # False: the model's normalization is a guess
+
+
+@dataclass(frozen=True)
+class AuditInputs:
+    """A model and clean samples, with all facts about them for the audit."""
+
+    artifact: Artifact  # its outputs are logits; of an encoder: its cluster probe
+    samples: CleanSamples
+    predictions: Tensor | None  # (N,) int64 of the full model on the samples; None without samples
+    preconditions: Preconditions
+    profile: DataProfile | None  # of the samples
+    compared_with: ComparedWith | None  # None: there are no reference models
+
+    @property
+    def is_encoder(self) -> bool:
+        """True for an encoder, False for a classifier."""
+        return find_cluster_probe(self.artifact.module) is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Variants to make, and tests in order of execution."""
+
+    variants: tuple[str, ...]
+    tests: tuple[tuple[str, Detector], ...]  # pairs of variant and detector
+
+    def detectors_on(self, variant: str) -> tuple[Detector, ...]:
+        """Return the detectors to run on one variant."""
+        return tuple(detector for name, detector in self.tests if name == variant)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Seed, deadline and progress callback of a run."""
+
+    seed: int
+    budget: Budget = field(default_factory=Budget)
+    progress: Step = lambda step, fraction: None
