@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TypeVar
+from typing import Any
 
 from assay import attacks, detectors, mitigations
 from assay.attacks.base import Attack
@@ -28,10 +28,8 @@ from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeWeights
 from assay.stages.train import FineTune, LinearProbe, Train
 
-T = TypeVar("T")
 
-
-def concrete_classes(package: ModuleType, base: type[T]) -> list[type[T]]:
+def concrete_classes(package: ModuleType, base: type) -> list[Any]:
     """Return the concrete subclasses of ``base`` in a package's ``__all__``."""
     exported = (getattr(package, name) for name in package.__all__)
     return [

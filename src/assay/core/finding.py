@@ -13,6 +13,8 @@ from torch import Tensor
 # MITRE ATLAS: Manipulate AI Model: Poison AI Model. A positive finding is evidence of this technique.
 BACKDOOR_TECHNIQUE = "AML.T0018.000"
 
+FULL = "full"  # name of the variant without compression: the model as given
+
 
 class Outcome(StrEnum):
     """End of one run of a detector."""
@@ -71,7 +73,7 @@ class Finding:
 
     detector: str
     outcome: Outcome
-    variant: str = "full"
+    variant: str = FULL
     reason: str = ""  # cause of a missing score; of a PROVEN outcome, the proof as a sentence without its first letter
     score: float | None = None
     p_value: float | None = None  # against clean reference models; None until the audit calibrates it

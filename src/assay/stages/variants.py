@@ -10,6 +10,7 @@ from typing import Literal
 from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
+from assay.core.finding import FULL
 from assay.core.model import Artifact, digest_of_module
 from assay.nn.inference import predict
 from assay.stages.base import Stage
@@ -17,8 +18,6 @@ from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8, QuantizeWeights
 from assay.stages.recalibrate import recalibrate_batchnorm
 from assay.stages.train import FineTune, Recipe
-
-FULL = "full"  # the model as given
 
 DEFAULT = (FULL, "int8", "prune-50", "prune-2:4", "int8-tensor", "filters-30")
 
