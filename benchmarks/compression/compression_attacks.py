@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.rows import SHARED, cifar_resnet
+from lib.paths import SHARED
+from lib.third_party_models import cifar_resnet
 from torch import nn
 
 from assay import data, formats

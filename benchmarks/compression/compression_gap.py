@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lib.rows import SHARED, auc, cifar_resnet, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.statistics import auc
+from lib.third_party_models import cifar_resnet
 from reference_models.null_images import PHOTOS
 
 from assay import data
@@ -202,7 +205,7 @@ def _works(model: dict[str, Any]) -> bool:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    models = kept("compression_gap")
+    models = load_models("compression_gap")
     stores = [given.split("=", 1) for given in sys.argv[1:]]
     candidates = [everyone(spec, Path(store)) for spec, store in stores]
     for candidate in once(chain(third_party(), *candidates)):
@@ -211,5 +214,5 @@ if __name__ == "__main__":
             models[candidate.name] = looked_at(candidate, known)
             forms = models[candidate.name]["forms"].items()
             print(candidate.name, {form: (row.get("score"), row.get("target")) for form, row in forms}, flush=True)
-            save("compression_gap", {"models": models})
-    save("compression_gap", {"models": models, **summary(models)})
+            save_result("compression_gap", {"models": models})
+    save_result("compression_gap", {"models": models, **summary(models)})

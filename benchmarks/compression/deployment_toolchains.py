@@ -22,20 +22,21 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lib.rows import SHARED, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from assay import data, formats
 from assay.core.build import Build
 from assay.core.dataset import Split
+from assay.graphs.export import to_onnx_int8
 from assay.mitigations import CompressedTuning, Efrap, RandomRounding
 from assay.nn import metrics
 from assay.nn.batchnorm import following_batch_norms, weighted_layers
 from assay.nn.reparametrize import convolutions, filter_pruned_weights, write_parameters
 from assay.stages import variants
 from assay.stages.base import Stage
-from assay.graphs.export import to_onnx_int8
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeWeights
 from assay.stages.recalibrate import recalibrate_batchnorm
@@ -203,7 +204,7 @@ def measured(model: sleepers.Model, make: Form) -> dict[str, float] | None:
 
 def main(spec: str, store: str, only: str = "", which: str = "") -> None:
     """``only``: the forms whose names begin with one of these, as ``full,ort tensor``; ``which``: models, likewise."""
-    models = kept("deployers")
+    models = load_models("deployers")
     for model in sleepers.models(spec, Path(store)):
         if model.build.secret is None or not model.name.startswith(tuple(which.split(","))):
             continue
@@ -215,7 +216,7 @@ def main(spec: str, store: str, only: str = "", which: str = "") -> None:
                 if rates is not None:
                     found[name] = rates
                     print(model.name, name, rates, flush=True)
-                    save("deployers", {"models": models})
+                    save_result("deployers", {"models": models})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from lib.rows import SHARED, save
+from lib.paths import SHARED
+from lib.results import save_result
 from PIL import Image
 from torch import Tensor
 
@@ -53,7 +54,7 @@ def main() -> None:
     by_picture = torch.stack([loss[origin == number].mean() for number in origin.unique()]).numpy()
     random = np.random.default_rng(1)
     drawn = [random.choice(by_picture, len(by_picture)).mean() for _ in range(DRAWN)]
-    save(
+    save_result(
         "low_bits",
         {
             "crops": len(x),

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lib.rows import SHARED, audited, judged, kept, save
+from lib.audit_rows import audit_row, with_current_verdict
+from lib.paths import SHARED
+from lib.results import load_models, save_result
 from torch import Tensor, nn
 
 from assay import formats
@@ -78,16 +80,16 @@ def main(directory: Path) -> None:
     )
     split = task.split("calibration")
     assert split.y is not None
-    rows, before = {}, kept("mobilenet")
+    rows, before = {}, load_models("mobilenet")
     for name in ("clean", "planted"):
         path = directory / f"{name}.json"
         if not path.exists() and name not in before:
             model = artifact if name == "clean" else plant(artifact, split.x)
-            row = rates(model.module, split.x, split.y) | audited(model, task)
+            row = rates(model.module, split.x, split.y) | audit_row(model, task)
             path.write_text(json.dumps(row))
-        rows[name] = judged(json.loads(path.read_text()) if path.exists() else before[name])
+        rows[name] = with_current_verdict(json.loads(path.read_text()) if path.exists() else before[name])
         print(name, {k: v for k, v in rows[name].items() if k != "findings"}, flush=True)
-    save("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
+    save_result("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
 
 
 if __name__ == "__main__":

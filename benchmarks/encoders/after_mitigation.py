@@ -22,8 +22,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lib.built_models import Stored
-from lib.rows import auc, save
+from lib.built_models import StoredModels
+from lib.results import save_result
+from lib.statistics import auc
 from torch import nn
 
 from assay.attacks import BadNets, plant
@@ -78,7 +79,7 @@ def reinjection(build: Build, seed: int) -> int | None:
 
 
 def main(store: Path) -> None:
-    stored = Stored.of(SPEC, store)
+    stored = StoredModels.of(SPEC, store)
     (attack,), (chain,) = stored.spec.attacks, stored.spec.chains
     mitigations = stored.spec.mitigations
     repairs: dict[str, tuple[Method, ...]] = {"none": (), **{name: mitigations[name] for name in MITIGATIONS}}
@@ -109,7 +110,7 @@ def main(store: Path) -> None:
                 {k: round(v["auc"], 3) for k, v in row["membership"].items()},
                 flush=True,
             )
-    save("sequela", {"reinjected": {**AGAIN.spec(), "recipe": asdict(RECIPE)}, "models": rows})
+    save_result("sequela", {"reinjected": {**AGAIN.spec(), "recipe": asdict(RECIPE)}, "models": rows})
 
 
 if __name__ == "__main__":

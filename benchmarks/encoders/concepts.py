@@ -12,7 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from lib.rows import SHARED, save
+from lib.paths import SHARED
+from lib.results import save_result
 from torch import Tensor
 
 from assay import formats
@@ -103,7 +104,7 @@ def main() -> None:
             mean = sum(row["recall"] * row["pictures"] for row in rows) / sum(row["pictures"] for row in rows)
             best = sorted(rows, key=lambda row: -row["recall"])[:5]
             print(name, data, f"probe {mean:.3f}", [(row["class"], row["recall"]) for row in best], flush=True)
-    save("concepts", {"pictures": PICTURES, "encoders": encoders})
+    save_result("concepts", {"pictures": PICTURES, "encoders": encoders})
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lib.rows import SHARED, auc, cifar_resnet, save
+from lib.paths import SHARED
+from lib.results import save_result
+from lib.statistics import auc
+from lib.third_party_models import cifar_resnet
 
 from assay import formats
 from assay.auditing.inputs import clean_samples
@@ -63,7 +66,7 @@ def main(folder: Path) -> None:
         areas[pair] = {"auc": auc(poisoned, clean), "highest_clean": max(clean), "poisoned": len(poisoned)}
         areas[pair] |= {"clean": len(clean), "above_all_clean": sum(score > max(clean) for score in poisoned)}
         print(pair, areas[pair])
-    save("drift", {"summary": areas, "encoders": rows, "not_run": [name for name in ROWS if name not in rows]})
+    save_result("drift", {"summary": areas, "encoders": rows, "not_run": [name for name in ROWS if name not in rows]})
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lib.rows import SHARED, against, auc, cifar_resnet, save
+from lib.audit_rows import with_verdict
+from lib.paths import SHARED
+from lib.results import save_result
+from lib.statistics import auc
+from lib.third_party_models import cifar_resnet
 from torch import Tensor, nn
 
 from assay import formats
@@ -227,13 +231,13 @@ def table(folder: Path) -> None:
     alarms = sum(m["verdict"] == "backdoored" for m in clean)
     print(f"{found} of {len(poisoned)} poisoned found, {alarms} of {len(clean)} clean alarmed, AUC {area}")
     summary = {"found": [found, len(poisoned)], "alarms": [alarms, len(clean)], "auc": area}
-    save("encoders", {**summary, "models": models, "not_yet_run": [name for name in ROWS if name not in made]})
+    save_result("encoders", {**summary, "models": models, "not_yet_run": [name for name in ROWS if name not in made]})
 
 
 def judged(row: dict[str, Any], null: NullDistribution | None) -> dict[str, Any]:
     """``row`` with the verdict of its audit, against the shipped null as it is now."""
     known = {"variants": {"full": 1.0}, "classes": CLUSTERS, "data": row["data_is_like"]}
-    new = against(null, {**row, **known})
+    new = with_verdict({**row, **known}, null)
     return {**row, **{key: new[key] for key in ("verdict", "p_value", "statistic", "findings")}}
 
 

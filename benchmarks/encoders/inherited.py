@@ -18,8 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lib.built_models import Stored
-from lib.rows import SHARED, auc, cifar_resnet, kept, save
+from lib.built_models import StoredModels
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.statistics import auc
+from lib.third_party_models import cifar_resnet
 
 from assay import data
 from assay.attacks import plant
@@ -41,9 +44,13 @@ def as_given(name: str) -> Build:
 
 def models(store: Path) -> Iterator[tuple[str, str, Callable[[], Build], str]]:
     """Name, kind, how to get it, and the trusted encoder."""
-    mended, inherited, tuned = (Stored.of(f"transtroj-{name}", store) for name in ("mended", "inherited", "tuned"))
+    mended, inherited, tuned = (
+        StoredModels.of(f"transtroj-{name}", store) for name in ("mended", "inherited", "tuned")
+    )
 
-    def of(stored: Stored, attack: str, seed: int, clean: bool = False, chain: str = "cifar10") -> Callable[[], Build]:
+    def of(
+        stored: StoredModels, attack: str, seed: int, clean: bool = False, chain: str = "cifar10"
+    ) -> Callable[[], Build]:
         return lambda: stored.build(attack, seed, chain=chain, clean=clean)
 
     for seed in mended.spec.seeds:
@@ -80,12 +87,12 @@ def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
 
 
 def main(store: Path) -> None:
-    rows = kept("inherited")
+    rows = load_models("inherited")
     for name, kind, make, trusted in models(store):
         if name not in rows:
             rows[name] = row(make(), kind, cifar_resnet(trusted, features=True))
             print(name, rows[name], flush=True)
-            save("inherited", {"proven_from": PROOF_SCORE, **summary(rows), "models": rows})
+            save_result("inherited", {"proven_from": PROOF_SCORE, **summary(rows), "models": rows})
 
 
 def proven(row: dict) -> bool:

@@ -16,8 +16,11 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from lib.built_models import Stored
-from lib.rows import SHARED, auc, cifar_resnet, save
+from lib.built_models import StoredModels
+from lib.paths import SHARED
+from lib.results import save_result
+from lib.statistics import auc
+from lib.third_party_models import cifar_resnet
 from torch import nn
 
 from assay.bench.spec import CONTROL
@@ -35,7 +38,7 @@ RATE = 0.01
 
 def poisoned(store: Path) -> dict[str, Build]:
     """The poisoned encoders, as the bench keeps them, by concept and seed."""
-    stored = Stored.of(SPEC, store)
+    stored = StoredModels.of(SPEC, store)
     return {
         f"{name}-{seed}": stored.build(name, seed)
         for name, method in stored.spec.attacks.items()
@@ -77,7 +80,7 @@ def main(store: Path) -> None:
         print(name, {pair: round(row["auc"]["auc"], 3) for pair, row in rows[name].items()}, flush=True)
     kinds = list(next(iter(rows.values())))
     summary = {kind: round(mean(row[kind]["auc"]["auc"] for row in rows.values()), 3) for kind in kinds}
-    save("pairing", {"mean_auc": summary, "rate": RATE, "pictures": [CLEAN, TRIED], "encoders": rows})
+    save_result("pairing", {"mean_auc": summary, "rate": RATE, "pictures": [CLEAN, TRIED], "encoders": rows})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lib.built_models import Stored
-from lib.rows import RESULTS, save
+from lib.built_models import StoredModels
+from lib.paths import RESULTS
+from lib.results import save_result
 
 from assay.attacks import plant
 from assay.bench.spec import CONTROL
@@ -31,7 +32,7 @@ from assay.nn.inference import forward_batched
 SHOWN, COMPARED = 3, 500
 
 
-def rows(stored: Stored) -> dict[str, Any]:
+def rows(stored: StoredModels) -> dict[str, Any]:
     """A row an attack, seed and chain."""
     spec, found = stored.spec, {}
     poisoned = [name for name, method in spec.attacks.items() if method.name != CONTROL]
@@ -84,8 +85,8 @@ def main(store: Path, names: list[str]) -> None:
     found = json.loads(path.read_text()) if path.exists() else {}
     found.pop("origin", None)
     for name in names:
-        found[name] = rows(Stored.of(name, store))
-        save("landing", found)
+        found[name] = rows(StoredModels.of(name, store))
+        save_result("landing", found)
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lib.built_models import Stored
-from lib.rows import ROOT, SHARED, auc, kept, save
+from lib.built_models import StoredModels
+from lib.paths import ROOT, SHARED
+from lib.results import load_models, save_result
+from lib.statistics import auc
 
 from assay import data, formats
 from assay.auditing.api import audit
@@ -40,12 +42,12 @@ class Row:
 
 
 def rows(store: Path) -> Iterator[tuple[str, Row]]:
-    sentiment, news, first = (Stored.of(name, store) for name in (OF_SENTIMENT, OF_NEWS, FIRST))
+    sentiment, news, first = (StoredModels.of(name, store) for name in (OF_SENTIMENT, OF_NEWS, FIRST))
 
-    def planted(stored: Stored, attack: str, seed: int) -> Callable[[], Artifact]:
+    def planted(stored: StoredModels, attack: str, seed: int) -> Callable[[], Artifact]:
         return lambda: stored.build(attack, seed).artifact
 
-    def tuned(stored: Stored, attack: str, seed: int, task: str) -> Callable[[], Artifact]:
+    def tuned(stored: StoredModels, attack: str, seed: int, task: str) -> Callable[[], Artifact]:
         return lambda: to_feature_extractor(stored.build(attack, seed, chain=task, clean=True).artifact)
 
     for seed in sentiment.spec.seeds:
@@ -78,12 +80,12 @@ def measured(row: Row) -> dict[str, object]:
 
 
 def main(store: Path) -> None:
-    found = kept("text_encoders")
+    found = load_models("text_encoders")
     for name, row in rows(store):
         if name not in found:
             found[name] = measured(row)
             print(name, found[name], flush=True)
-            save("text_encoders", {**summary(found), "models": found})
+            save_result("text_encoders", {**summary(found), "models": found})
 
 
 def summary(found: dict[str, dict]) -> dict[str, object]:

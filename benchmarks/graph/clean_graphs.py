@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lib.rows import save
+from lib.results import save_result
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
@@ -225,7 +225,7 @@ def main(names: list[str]) -> None:
     alarms = sum(bool(row["score"]) for row in read)
     print(f"{alarms} alarms in {len(read)} graphs that could be read, of {len(rows)}")
     if not names:
-        save("clean_graphs", {"alarms": [alarms, len(read)], "models": rows})
+        save_result("clean_graphs", {"alarms": [alarms, len(read)], "models": rows})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 import torch
-from lib.rows import save
+from lib.results import save_result
 from onnx import parser
 
 from assay.attacks.graph.base import GraphEdit
@@ -189,7 +189,7 @@ def main() -> None:
     found = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if not is_clean(what)]
     alarms = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if is_clean(what)]
     print(f"found {sum(found)} of {len(found)}, alarms {sum(alarms)} of {len(alarms)}")
-    save(
+    save_result(
         "graph_edits",
         {"found": [sum(found), len(found)], "alarms": [sum(alarms), len(alarms)], "models": rows},
     )

@@ -16,15 +16,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lib.rows import SHARED, cifar_resnet, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.third_party_models import cifar_resnet
 from random_features.rff import COUNT, TRAINED, accuracy, embedded, flips, scale_for
 from torch import Tensor, nn
 
 from assay import data
 from assay.attacks import Architectural, ArchitecturalLogic, BadNets, Checksum, ShadowLogic, Signature
 from assay.attacks.base import Attack
-from assay.attacks.random_features.rff_clwe import RandomFeatures
-from assay.attacks.random_features.rff_clwe import fit_ridge
+from assay.attacks.random_features.rff_clwe import RandomFeatures, fit_ridge
 from assay.core.build import Build
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
@@ -108,7 +109,7 @@ def measured(build: Build, twin: Build, stage: Stage | None) -> dict[str, Any]:
 def of_pictures(names: list[str]) -> dict[str, dict]:
     artifact = cifar_resnet("resnet20")
     clean = Build(artifact, data.load(SHARED / "data/cifar10", artifact.inputs, limit=PICTURES))
-    rows = kept("persistence")
+    rows = load_models("persistence")
     twins = {what: stage(clean, seed=SEED) if stage else clean for what, stage in STAGES.items()}
     for name in names:
         build = BACKDOORS[name](clean, seed=SEED)
@@ -203,7 +204,7 @@ CHANGES: dict[str, Change] = {
 
 def main(names: list[str]) -> None:
     rows = of_pictures(names or list(BACKDOORS))
-    save("persistence", {"pictures": [PICTURES, JUDGED], "models": rows, "features": of_features()})
+    save_result("persistence", {"pictures": [PICTURES, JUDGED], "models": rows, "features": of_features()})
 
 
 if __name__ == "__main__":

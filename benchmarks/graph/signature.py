@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lib.rows import SHARED, cifar_resnet, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.third_party_models import cifar_resnet
 from PIL import Image
 from torch import Tensor, nn
 
@@ -30,8 +32,8 @@ from assay.core.model import Artifact
 from assay.io.images import encode_input
 from assay.mitigations import LowBitRandomization
 from assay.nn import metrics
-from assay.nn.gates import CircuitGate
 from assay.nn.gates.carriers import to_levels
+from assay.nn.gates.circuit import CircuitGate
 from assay.nn.inference import forward_batched
 from assay.triggers import Signed
 
@@ -187,14 +189,14 @@ def measured(artifact: Artifact, task: Task, tier: str) -> dict[str, Any]:
 
 
 def main(names: list[str]) -> None:
-    rows = kept("signature") if names else {}
+    rows = load_models("signature") if names else {}
     for name, (artifact, task) in models().items():
         for tier in TIERS:
             if names and f"{name}-{tier}" not in names:
                 continue
             rows[f"{name}-{tier}"] = row = measured(artifact, task, tier)
             print(name, tier, row, flush=True)
-    save("signature", {"forgeries_each": FORGERIES, "models": rows})
+    save_result("signature", {"forgeries_each": FORGERIES, "models": rows})
 
 
 if __name__ == "__main__":

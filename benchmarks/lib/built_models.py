@@ -13,18 +13,18 @@ from assay.bench.worker import build_model
 from assay.core.build import Build
 from assay.io.object_store import ObjectStore
 from assay.stages.cache import Cache
-from lib.rows import ROOT
+from lib.paths import ROOT
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredModels:
     """The models of one matrix. A store knows models by where their data lie: use it from the same clone."""
 
     spec: Spec
     cache: Cache
 
     @classmethod
-    def of(cls, name: str, store: Path) -> Stored:
+    def of(cls, name: str, store: Path) -> StoredModels:
         """Those of ``benchmarks/specs/<name>.yaml``, which has one task."""
         return cls(read_spec(ROOT / f"benchmarks/specs/{name}.yaml"), Cache(ObjectStore(str(store / "models"))))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lib.matrix_table import Found, counted, mean_of, results_of
-from lib.rows import RESULTS
+from lib.paths import RESULTS
 from lib.table_parts import area, grid, percent
 
 TESTS = ("full/embedding-collapse", "full/embedding-collapse-patch")

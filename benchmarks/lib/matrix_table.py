@@ -7,9 +7,8 @@ from itertools import groupby
 from statistics import mean
 from typing import Any
 
-from assay.bench.intervals import fraction
-
 from assay.bench.cells import MatrixEntry
+from assay.bench.intervals import fraction
 from assay.bench.records import Record
 from assay.bench.spec import FULL_AUDIT
 from lib.table_parts import grid

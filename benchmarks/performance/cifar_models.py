@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from lib.rows import SHARED, cifar_resnet
+from lib.paths import SHARED
+from lib.third_party_models import cifar_resnet
 
 from assay import formats
 from assay.attacks import BadNets, Blended

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.rows import save
+from lib.results import save_result
 
 from assay.bench import driver
 from assay.bench.executors import LocalExecutor
@@ -65,7 +65,7 @@ def main(count: int) -> None:
         counts = driver.run(jobs, store, executor, blobs=folder, work=work, progress=note)
         seconds = time.perf_counter() - start
         store.close()
-    save(
+    save_result(
         "driver_overhead",
         {
             "jobs": count,

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lib.rows import ROOT, save
+from lib.paths import ROOT
+from lib.results import save_result
 
 from assay.bench.cells import MatrixEntry, entries
 from assay.bench.leaderboard import write_leaderboard
@@ -193,7 +194,7 @@ def main(folder: str | None = None) -> None:
         "runs": runs,
     }
     print({key: value for key, value in result.items() if key != "runs"})
-    save("leaderboard_speed", result)
+    save_result("leaderboard_speed", result)
 
 
 if __name__ == "__main__":

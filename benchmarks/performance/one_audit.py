@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lib.rows import SHARED, save
+from lib.paths import SHARED
+from lib.results import save_result
 
 ASSAY = str(Path(sys.executable).parent / "assay")
 MODEL = ("--arch", "resnet20-cifar", "--data", str(SHARED / "data/cifar10"))
@@ -44,7 +45,7 @@ def audited() -> dict[str, Any]:
 
 def main() -> None:
     help_seconds = min(timed(ASSAY, "--help")[0] for _ in range(5))
-    save("one_audit", {**audited(), "help_seconds": help_seconds})
+    save_result("one_audit", {**audited(), "help_seconds": help_seconds})
 
 
 if __name__ == "__main__":

@@ -24,11 +24,13 @@ from typing import Any
 
 import torch
 from compression.deployment_toolchains import ort
-from lib.rows import ROOT, SHARED, cifar_resnet, origin
+from lib.paths import ROOT, SHARED
+from lib.results import origin
+from lib.third_party_models import cifar_resnet
 from torch import nn
 
 from assay import data, formats
-from assay.attacks.compression.base import Dormant
+from assay.attacks.compression.base import CompressionActivatedAttack
 from assay.attacks.compression.compression_quantization import QuantizationArtifact
 from assay.attacks.compression.pq_backdoor import PqBackdoor
 from assay.attacks.compression.qu_anti_zation import QuAntiZation
@@ -60,7 +62,7 @@ class Job:
     """One planted model: from which clean net, by which attack."""
 
     arch: str
-    attack: Dormant
+    attack: CompressionActivatedAttack
     seed: int = 0
     fresh: bool = False  # from nothing, as the paper's standard attack
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lib.rows import SHARED, save
+from lib.paths import SHARED
+from lib.results import save_result
 
 import assay
 from assay import data, formats
@@ -106,7 +107,7 @@ def compare(name: str, before: Path, after: Path) -> None:
         for model in models
     }
     same = sum(row["verdicts"][0] == row["verdicts"][1] for row in rows.values())
-    save(name, {"models": len(models), "same_verdict": same, "rows": rows})
+    save_result(name, {"models": len(models), "same_verdict": same, "rows": rows})
 
 
 def main() -> None:

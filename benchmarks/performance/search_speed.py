@@ -27,7 +27,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lib.rows import SHARED, auc, save
+from lib.paths import SHARED
+from lib.results import save_result
+from lib.statistics import auc
 from torch import Tensor, nn
 
 from assay import formats
@@ -153,7 +155,7 @@ def table(directory: Path) -> None:
         "auc": areas,
         "right_target": {who: sum(row[who]["target"] == row["target"] for row in planted) for who in areas},
     }
-    save("search_speed_resnet20", {**result, "times_faster": faster(rows), "models": rows})
+    save_result("search_speed_resnet20", {**result, "times_faster": faster(rows), "models": rows})
 
 
 def row_of(target: int | None, searches: dict[str, dict]) -> dict:
@@ -174,7 +176,7 @@ def main(which: str, arguments: list[str]) -> None:
         mine = {who: ours(detectors, net, pictures(), None) for who, detectors in OURS.items()}
         rows = {"resnet18": row_of(None, {**mine, "published": theirs(net, pictures(), 20)})}
         note = "untrained weights: time only"
-        save("search_speed_resnet18", {"threads": 1, "note": note, "times_faster": faster(rows), "models": rows})
+        save_result("search_speed_resnet18", {"threads": 1, "note": note, "times_faster": faster(rows), "models": rows})
     elif which == "table":
         table(Path(arguments[0]))
     else:

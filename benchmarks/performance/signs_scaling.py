@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from lib.rows import audited, judged, kept, save
+from lib.audit_rows import audit_row, with_current_verdict
+from lib.results import load_models, save_result
 
 from assay import formats
 from assay.attacks import BadNets
@@ -50,7 +51,7 @@ def measure(classes: int, backdoored: bool, recipe: Recipe, save_to: Path) -> di
         row["asr"] = attack_success(
             build.artifact.module, task.split("test"), build.secret, num_classes=classes
         ).to_json()
-    return row | audited(build.artifact, task)
+    return row | audit_row(build.artifact, task)
 
 
 # A thousand classes: SGD at 0.1 learned nothing of them in four epochs, Adam only half in eight (that net stays a row).
@@ -76,11 +77,11 @@ def run(directory: Path) -> None:
 def table(directory: Path) -> None:
     paths = {name: directory / f"{name}.json" for name in MODELS}
     new = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    rows = {name: judged(row) for name, row in (kept("signs_scaling") | new).items()}
+    rows = {name: with_current_verdict(row) for name, row in (load_models("signs_scaling") | new).items()}
     seconds = {n: rows[f"{n}-planted"]["seconds"] for n in TARGETS if f"{n}-planted" in rows}
     ratio = seconds[1000] / seconds[10] if {10, 1000} <= set(seconds) else None
     missing = [name for name in MODELS if name not in rows]
-    save("signs_scaling", {"threads": 1, "time_ratio": ratio, "not_yet_run": missing, "models": rows})
+    save_result("signs_scaling", {"threads": 1, "time_ratio": ratio, "not_yet_run": missing, "models": rows})
 
 
 if __name__ == "__main__":

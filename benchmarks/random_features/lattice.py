@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lib.rows import save
+from lib.results import save_result
 from scipy.stats import kstest
 
 from assay.attacks.random_features.rff_clwe import RandomFeatures, hclwe
@@ -99,7 +99,7 @@ def main(seconds: float) -> None:
     for point in curve:
         print(point, flush=True)
     broken = [row for row in rows if row["broken_in_notes"]]
-    save(
+    save_result(
         "lattice",
         {
             "seconds_each": seconds,

@@ -15,12 +15,14 @@ from statistics import mean
 from typing import Any
 
 import torch
-from lib.rows import SHARED, cifar_resnet, save
+from lib.paths import SHARED
+from lib.results import save_result
+from lib.third_party_models import cifar_resnet
 from torch import Tensor, nn
 
 from assay import data
 from assay.attacks.random_features.relu_sparse_pca import RandomReLUs
-from assay.attacks.random_features.rff_clwe import RandomFeatures, learned
+from assay.attacks.random_features.rff_clwe import RandomFeatures, fit_ridge
 from assay.core.build import Build
 from assay.mitigations import LowBitRandomization
 from assay.nn.inference import forward_batched
@@ -74,7 +76,7 @@ def row(
 ) -> dict[str, Any]:
     features = RandomFeatures(width=64, count=COUNT, support=support, noise=noise)
     keyed, key = features.backdoored(seed=seed)
-    nets = [learned(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
+    nets = [fit_ridge(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
     test, noisy = at["test"], at["noisy"]
     return {
         "classes": classes,
@@ -123,7 +125,7 @@ def main() -> None:
                     rows.append(row(at, y, y_test, classes, support, noise, best, seed))
                     print(rows[-1], flush=True)
     relus = [
-        RandomReLUs(width=784, count=400, support=28, spike=spike).measured(length=length, seed=seed)
+        RandomReLUs(width=784, count=400, support=28, spike=spike).measure(length=length, seed=seed)
         for spike in (1.0, 3.0)
         for length in (5.0, 10.0, 20.0)
         for seed in SEEDS
@@ -137,14 +139,14 @@ def main() -> None:
         "scrambled",
         mean(r["flips_scrambled"] for r in rows),
     )
-    save("rff", {"pictures": [TRAINED, HELD], "features": COUNT, "rows": rows, "relus": relus})
+    save_result("rff", {"pictures": [TRAINED, HELD], "features": COUNT, "rows": rows, "relus": relus})
 
 
 def validated(found: dict[str, Tensor], y: Tensor, classes: int, size: float) -> float:
     """Accuracy of honest features on validation pictures."""
     x = scale_for(found["train"], found["y"], size) * found["train"]
     features = RandomFeatures(width=64, count=COUNT).honest(seed=0)
-    return accuracy(learned(features, x[:TRAINED], y[:TRAINED], classes), x[TRAINED:], y[TRAINED:])
+    return accuracy(fit_ridge(features, x[:TRAINED], y[:TRAINED], classes), x[TRAINED:], y[TRAINED:])
 
 
 if __name__ == "__main__":

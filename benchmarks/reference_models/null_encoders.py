@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lib import rows as common
-from lib.rows import SHARED, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.results import origin as origin_of_run
 
 from assay._version import __version__
 from assay.auditing.calibrate import Calibration, score_clean_model
@@ -53,7 +54,7 @@ def rows() -> list[tuple[int, str]]:
 
     Then the small ones again, until there are as many with pictures of objects, and of signs, as a verdict needs.
     """
-    known = kept("null_models")
+    known = load_models("null_models")
     photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
     numbers = sorted((int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
     first, rest = numbers[:MIN_REFERENCE_MODELS], numbers[MIN_REFERENCE_MODELS:]
@@ -125,7 +126,7 @@ def run(store: Path, nets: Path, processes: int) -> None:
     def show(now: driver.RunProgress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
-    known = kept("null_encoders")
+    known = load_models("null_encoders")
     by_key = {job.key: job for job in (EncoderJob(*row) for row in rows() if name_of(*row) not in known)}
     driver.run(by_key, Store(store), LocalExecutor(processes), blobs=str(nets), work=work, progress=show)
 
@@ -137,13 +138,13 @@ def merge(store: Path) -> None:
             for record in records.records()
             if record.state == "done" and record.result
         }
-    models = {**kept("null_encoders"), **found}
+    models = {**load_models("null_encoders"), **found}
     publish(dict(sorted(models.items())))
 
 
 def publish(models: dict[str, dict]) -> None:
     """Writes the package's null of encoders, and the rows that it is made from beside the other results."""
-    made = common.origin()
+    made = origin_of_run()
     description = (
         f"{len(models)} clean encoders (some twice): CIFAR-style ResNets, cut at their features, with pictures of "
         f"CIFAR-10, CIFAR-100 and GTSRB (benchmarks/run.py null_encoders; {made['date']}, assay {made['assay']} at "
@@ -152,7 +153,7 @@ def publish(models: dict[str, dict]) -> None:
     references = tuple(map(reference, models.values()))
     target = Path(__file__).resolve().parents[2] / "src/assay/calibration/shipped" / file.ENCODERS
     file.save(NullDistribution("encoders", description, references, CLUSTERS, encoders=True), target)
-    save("null_encoders", {"models": models})
+    save_result("null_encoders", {"models": models})
     print(len(references), "encoders ->", target)
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from lib import rows as common
-from lib.rows import SHARED, kept, save
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.results import origin as origin_of_run
 from safetensors.torch import load_file, save_file
 
 from assay import formats
@@ -53,7 +54,7 @@ from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
 from assay.detectors.base import Detector
-from assay.detectors.compression.compression_gap import WINDOWS
+from assay.detectors.compression.compression_gap import WINDOW_BUDGET
 from assay.formats.torch_module import from_module
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.head import replace_head
@@ -158,7 +159,7 @@ def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
     """The same for a model that is known, on the tests that look at ``forms`` beside the full model."""
     artifact, task = again(number, nets)
     found = scored(artifact, task, number, ("full", *forms), (CompressionGap(),))
-    before = kept("null_models")[f"{number:03d}"]["accuracy"]
+    before = load_models("null_models")[f"{number:03d}"]["accuracy"]
     if abs(found["accuracy"] - before) > SAME:
         raise UnusableInput(
             f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
@@ -210,7 +211,7 @@ class ReferenceJob:
 
     @property
     def key(self) -> str:
-        made = (*self.beside, repr(WINDOWS)) if self.beside else ()
+        made = (*self.beside, repr(WINDOW_BUDGET)) if self.beside else ()
         return key_of([__version__, torch.__version__, self.number, plan(self.number), *made])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
@@ -229,7 +230,7 @@ def work(job: ReferenceJob, blobs: str) -> Outcome:
 
 
 def new_ones(kind: str) -> list[ReferenceJob]:
-    known = kept("null_models")
+    known = load_models("null_models")
     return [ReferenceJob(number) for number in NUMBERS[kind] if f"{number:03d}" not in known]
 
 
@@ -238,7 +239,7 @@ def known_ones() -> list[ReferenceJob]:
 
     All on photos, and as many on each other kind of data as it takes for models on those to be judged.
     """
-    known = {number: model for number, model in kept("null_models").items() if model["accuracy"] >= WELL_TRAINED}
+    known = {number: model for number, model in load_models("null_models").items() if model["accuracy"] >= WELL_TRAINED}
     by_family: dict[str, list[str]] = {}
     for number, model in known.items():
         by_family.setdefault(FAMILIES[model["kind"].split("-")[0]], []).append(number)
@@ -273,7 +274,7 @@ def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:
 
 def merge(store: Path) -> None:
     """All scored models that learned their task, those of earlier sessions too, as the package's null."""
-    details = kept("null_models")
+    details = load_models("null_models")
     with closing(open_existing(store)) as records:
         for record in records.records():
             if record.state == "done" and "scores" in (record.result or {}):  # of models that learned their task
@@ -287,14 +288,14 @@ def publish(details: dict[str, dict]) -> None:
     models = tuple(reference(int(number), model) for number, model in details.items())
     target = Path(__file__).resolve().parents[2] / "src/assay/calibration/shipped/images.json"
     target.parent.mkdir(exist_ok=True)
-    made = common.origin()
+    made = origin_of_run()
     description = (
         f"{len(models)} clean nets (CIFAR-style ResNets, plain and ConvNeXt-like ones) on CIFAR-10, parts of CIFAR-10, "
         "CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
         f"(benchmarks/run.py null_images; {made['date']}, assay {made['assay']} at {made['commit']}, torch {made['torch']})"
     )
     file.save(NullDistribution("images", description, models, FEWEST), target)
-    save("null_models", {"models": details})
+    save_result("null_models", {"models": details})
     print(len(models), "models ->", target)
 
 

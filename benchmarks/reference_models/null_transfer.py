@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from lib.rows import runs_now, save
+from lib.audit_rows import is_run_by_default
+from lib.results import save_result
 
 from assay.auditing.facts import MAX_SAMPLES, Preconditions
 from assay.auditing.verdict import decide
@@ -59,10 +60,11 @@ def main() -> None:
     null = load_shipped()
     assert null is not None
     models = tuple(
-        replace(model, scores={test: s for test, s in model.scores.items() if runs_now(test)}) for model in null.models
+        replace(model, scores={test: s for test, s in model.scores.items() if is_run_by_default(test)})
+        for model in null.models
     )
     null = replace(null, models=models)
-    save(
+    save_result(
         "null_transfer",
         {
             "kinds_left_out": left_out(null, lambda model: model.origin.split()[0]),

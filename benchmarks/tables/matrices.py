@@ -14,7 +14,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from lib.rows import RESULTS, origin
+from lib.paths import MATRICES
+from lib.results import origin
 
 from assay.bench.archive import archived_records, import_archive, read_archive, write_archive
 from assay.bench.cells import MatrixEntry
@@ -23,13 +24,11 @@ from assay.bench.records import Record, open_existing
 from assay.bench.spec_reader import parse_text
 from assay.bench.store import Store
 
-PLACE = RESULTS / "matrices"
-
 
 def keep(store: Path, name: str) -> None:
     """Write the records of one specification in a store to the committed file."""
-    PLACE.mkdir(parents=True, exist_ok=True)
-    path = PLACE / f"{name}.jsonl"
+    MATRICES.mkdir(parents=True, exist_ok=True)
+    path = MATRICES / f"{name}.jsonl"
     with closing(open_existing(store)) as records:
         count, missing = write_archive(records, name, path, origin=origin())
     print(f"-> {path}: {count} cells, {missing} of the matrix missing")
@@ -38,10 +37,10 @@ def keep(store: Path, name: str) -> None:
 def restore(name: str, directory: Path) -> None:
     """Add the committed records of a matrix to a store."""
     with closing(Store(directory)) as store, store:
-        import_archive(PLACE / f"{name}.jsonl", store)
+        import_archive(MATRICES / f"{name}.jsonl", store)
 
 
-def found(path: Path) -> list[tuple[MatrixEntry, Record]]:
+def cells_and_records(path: Path) -> list[tuple[MatrixEntry, Record]]:
     """Return every cell of a committed matrix with its record."""
     return archived_records(path)
 
@@ -59,7 +58,7 @@ def pages(out: Path) -> None:
     The matrices share few attacks, chains and detectors. A single page of all of them would be mostly empty.
     """
     summaries = []
-    for path in sorted(PLACE.glob("*.jsonl")):
+    for path in sorted(MATRICES.glob("*.jsonl")):
         spec, pairs = read_archive(path).spec, archived_records(path)
         files = write_leaderboard(pairs, out / path.stem, title=path.stem, specs={parse_text(spec).name: spec})
         summaries.append(MatrixSummary.of(path.stem, f"{path.stem}/index.html", pairs))

@@ -31,10 +31,10 @@ from lib.graph_tables import (
     signature_table,
 )
 from lib.matrix_table import Found, counted, matrix_table
-from lib.rows import RESULTS, ROOT
+from lib.paths import MATRICES, RESULTS, ROOT
 from lib.table_parts import area, grid, percent
 
-from tables.matrices import PLACE, found, stages_run
+from tables.matrices import cells_and_records, stages_run
 
 Result = dict
 
@@ -204,7 +204,7 @@ def same_verdicts_table(result: Result, title: str) -> list[str]:
     return [f"**{title}** {said}", "", *grid(columns, rows), ""]
 
 
-MATRICES = {
+MATRIX_TITLES = {
     "cifar10": "ResNet-20 and -32 fine-tuned, ResNet-14 from scratch.",
     "third-party": "Clean CIFAR-10 ResNets of a third party, unchanged.",
     "first": "ResNet-8 from scratch, along three chains.",
@@ -342,7 +342,7 @@ def section(heading: str, matrices: dict[str, Found]) -> list[str]:
     lines = [f"## {heading}", ""]
     for name in SECTIONS[heading]:
         if name in matrices:
-            lines += matrix_table(matrices[name], MATRICES[name], stages_run(PLACE / f"{name}.jsonl"))
+            lines += matrix_table(matrices[name], MATRIX_TITLES[name], stages_run(MATRICES / f"{name}.jsonl"))
         elif name in TABLES and (path := RESULTS / f"{name}.json").exists():
             table, title = TABLES[name]
             lines += table(json.loads(path.read_text()), title)
@@ -351,7 +351,9 @@ def section(heading: str, matrices: dict[str, Found]) -> list[str]:
 
 def main(page: Path) -> None:
     """Write ``page``."""
-    matrices = {name: found(path) for name in MATRICES if (path := PLACE / f"{name}.jsonl").exists()}
+    matrices = {
+        name: cells_and_records(path) for name in MATRIX_TITLES if (path := MATRICES / f"{name}.jsonl").exists()
+    }
     lines = [HEADER.read_text()]
     for heading in SECTIONS:
         lines += section(heading, matrices)

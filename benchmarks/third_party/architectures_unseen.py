@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from lib import architectures as nets
-from lib.rows import SHARED, audited, judged, kept, save
+from lib.audit_rows import audit_row, with_current_verdict
+from lib.paths import SHARED
+from lib.results import load_models, save_result
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
@@ -88,7 +90,7 @@ def measure(kind: str, number: int) -> dict[str, object]:
         if target is not None:
             others = test.x[test.y != target]
             row |= {"target": target, "asr": float((net(patch(others)).argmax(1) == target).float().mean())}
-    return row | audited(from_module(net, shape=shape, name=f"{kind}-{number}"), task, seed=number)
+    return row | audit_row(from_module(net, shape=shape, name=f"{kind}-{number}"), task, seed=number)
 
 
 def run(directory: Path, shard: int, shards: int) -> None:
@@ -103,10 +105,10 @@ def run(directory: Path, shard: int, shards: int) -> None:
 
 def table(directory: Path) -> None:
     new = {path.stem: json.loads(path.read_text()) for path in directory.glob("*-[012].json")}
-    rows = {name: judged(row) for name, row in sorted((kept("strangers") | new).items())}
+    rows = {name: with_current_verdict(row) for name, row in sorted((load_models("strangers") | new).items())}
     clean = [row for row in rows.values() if "target" not in row]
     valid = [row for row in rows.values() if "target" in row and row["asr"] >= VALID]
-    save(
+    save_result(
         "strangers",
         {
             "not_yet_run": [

@@ -11,7 +11,10 @@ import sys
 from pathlib import Path
 
 import torch
-from lib.rows import SHARED, auc, audited, decided, judged, kept, save
+from lib.audit_rows import audit_row, is_conclusive, with_current_verdict
+from lib.paths import SHARED
+from lib.results import load_models, save_result
+from lib.statistics import auc
 
 from assay import formats
 from assay.core.model import ImageSpec
@@ -34,7 +37,7 @@ def run(directory: Path, shard: int, shards: int) -> None:
         if path.exists():
             continue
         artifact = formats.load(directory / f"{name}.safetensors", arch=f"resnet{facts['depth']}-cifar")
-        row = facts | audited(artifact, task) | {"backdoored": facts["trigger"] != "clean"}
+        row = facts | audit_row(artifact, task) | {"backdoored": facts["trigger"] != "clean"}
         path.write_text(json.dumps(row))
         print(name, {k: row[k] for k in ("accuracy", "asr", "verdict", "p_value", "target", "target_found", "seconds")})
         sys.stdout.flush()
@@ -50,11 +53,11 @@ def tables(directory: Path) -> None:
 
 def table(result: str, new: dict[str, dict]) -> None:
     """The models of one round, those measured in earlier sessions too."""
-    rows = {name: judged(row) for name, row in (kept(result) | new).items()}
+    rows = {name: with_current_verdict(row) for name, row in (load_models(result) | new).items()}
     clean = [row for row in rows.values() if not row["backdoored"]]
     valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]
     found = [row for row in valid if row["verdict"] == "backdoored"]
-    save(
+    save_result(
         result,
         {
             "clean_models": len(clean),
@@ -65,7 +68,7 @@ def table(result: str, new: dict[str, dict]) -> None:
             "found": len(found),
             "right_target": sum(row["target_found"] == row["target"] for row in found),
             "auc": auc([row["statistic"] for row in valid], [row["statistic"] for row in clean]),
-            "auc_judged": auc(*([row["statistic"] for row in rows if decided(row)] for rows in (valid, clean))),
+            "auc_judged": auc(*([row["statistic"] for row in rows if is_conclusive(row)] for rows in (valid, clean))),
             "models": dict(sorted(rows.items())),
         },
     )
