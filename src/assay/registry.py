@@ -85,7 +85,7 @@ class Entry:
     technique: str = ""  # MITRE ATLAS id
 
 
-def catalogue() -> tuple[Entry, ...]:
+def catalog() -> tuple[Entry, ...]:
     """Return all entries, kind by kind."""
     return tuple(entry for part in (_attacks, _detectors, _stages, _variants_and_formats) for entry in part())
 

@@ -153,7 +153,7 @@ def test_signature_requests_any_class(build: Build) -> None:
         (lambda: ShadowLogic(color="grey"), "expected a color of white"),
         (lambda: Signed(scheme="rsa", shape=(3, 32, 32), label=0, key="00" * 32), "expected a scheme of ed25519"),
         (lambda: Signed(scheme="keyed", shape=(3, 32, 32), label=0, key="xy"), "64 hexadecimal digits"),
-        (lambda: Signed(scheme="keyed", shape=(3, 4, 4), label=0, key="00" * 32), "too few to carry"),
+        (lambda: Signed(scheme="keyed", shape=(3, 4, 4), label=0, key="00" * 32), "expected at least 144 subpixels"),
     ],
 )
 def test_invalid_settings_raise(make, message: str) -> None:

@@ -59,8 +59,15 @@ def test_other_file_is_refused_in_one_line(text: str, tmp_path: Path, capsys: py
 
 
 def test_cell_outside_of_spec_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = {"cell": "0" * 64, "what": "a cell", "state": "done", "result": {}, "error": None, "seconds": 1.0}
-    lines = [{"spec": yaml.safe_dump(SMALL), "origin": {}, "missing": 0}, row]
+    row: dict[str, object] = {
+        "cell": "0" * 64,
+        "what": "a cell",
+        "state": "done",
+        "result": {},
+        "error": None,
+        "seconds": 1.0,
+    }
+    lines: list[dict[str, object]] = [{"spec": yaml.safe_dump(SMALL), "origin": {}, "missing": 0}, row]
     (tmp_path / "file").write_text("\n".join(map(json.dumps, lines)))
     assert main(["bench", "import", str(tmp_path / "file"), "--store", str(tmp_path / "store")]) == 2
     assert "has no cell of the record 'a cell'" in capsys.readouterr().err

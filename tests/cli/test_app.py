@@ -9,12 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    BRIEF,
-    DATA,
-    Run,
-    run_process,
-)
+from support.commands import BRIEF, DATA, Run, run_process
 
 
 def test_help_imports_no_heavy_package() -> None:

@@ -13,13 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.commands import (
-    Run,
-    audit_schema,
-    run_process,
-    write_null,
-    write_weights,
-)
+from support.commands import Run, audit_schema, run_process, write_null, write_weights
 from support.nulls import null_of_rows
 from support.texts import write_data, write_encoder
 

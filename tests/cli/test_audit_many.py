@@ -6,11 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    Run,
-    assert_one_line,
-    write_weights,
-)
+from support.commands import Run, assert_one_line, write_weights
 
 
 def test_folder_is_audited_and_no_model_twice(run: Run, planted: Path, tmp_path: Path) -> None:

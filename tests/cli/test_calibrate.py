@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
-from support.commands import (
-    Run,
-    assert_one_line,
-    write_weights,
-)
+from support.commands import Run, assert_one_line, write_weights
 
 from assay.calibration.file import load as load_null
 from assay.calibration.null import MIN_REFERENCE_MODELS
@@ -66,7 +62,7 @@ def test_scores_with_other_options_are_not_reused(
 
     monkeypatch.setattr("assay.auditing.calibrate.score_clean_model", score)
     command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
-    assert run(*command).code == 2  # the second is not there
+    assert run(*command).code == 2  # the second model is missing
     weights["linear.bias"] = weights["linear.bias"] + 0.01
     save_file(weights, models[1])
     assert run(*command, "--mean", "0.9", "--std", "0.1").code == 0
@@ -80,4 +76,4 @@ def test_few_or_marked_models_are_rejected(run: Run, planted: Path, tmp_path: Pa
     assert "at least 2" in assert_one_line(run(*command, bare).err)
     result = run(*command, planted / "model.safetensors", bare)
     assert result.code == 2
-    assert "clean models only" in result.err
+    assert "expected clean models" in result.err

@@ -6,11 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    DATA,
-    Run,
-    assert_one_line,
-)
+from support.commands import DATA, Run, assert_one_line
 from support.texts import write_data, write_encoder
 
 
@@ -39,7 +35,7 @@ def test_target_outside_the_model_is_rejected(run: Run, planted: Path) -> None:
     result = run("evaluate", planted, "--secret", "s.json", *DATA)
     assert result.code == 2
     assert "expected a secret with a target in [0, " in result.err
-    assert "came 77" in result.err
+    assert "got 77" in result.err
 
 
 def test_encoder_needs_a_clean_encoder(run: Run, planted: Path) -> None:

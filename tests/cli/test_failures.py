@@ -8,11 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    ASSAY,
-    Run,
-    assert_one_line,
-)
+from support.commands import ASSAY, Run, assert_one_line
 
 
 def test_interrupt_gives_one_line_and_leaves_no_files(

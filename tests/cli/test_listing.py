@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-from support.commands import (
-    Run,
-)
+from support.commands import Run
 
 
 def test_list_has_all_kinds_with_papers_and_techniques(run: Run) -> None:

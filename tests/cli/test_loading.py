@@ -9,20 +9,14 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.commands import (
-    BRIEF,
-    DATA,
-    Run,
-    assert_one_line,
-    write_weights,
-)
+from support.commands import BRIEF, DATA, Run, assert_one_line, write_weights
 
 BAD_MODELS = {
     "missing": ("nothing.safetensors", "no such model"),
     "pickle": ("weights.pt", "never opened"),
     "truncated": ("cut.safetensors", "cut.safetensors"),
     "empty folder": ("empty", "config.json"),
-    "bare": ("bare.safetensors", "--arch is needed"),
+    "bare": ("bare.safetensors", "expected an architecture for a bare safetensors file"),
     "text": ("notes.txt", ".safetensors"),
 }
 

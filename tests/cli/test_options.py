@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    DATA,
-    Run,
-    assert_one_line,
-)
+from support.commands import DATA, Run, assert_one_line
 
 NEW_MODEL = ("plant", "badnets", "--model", "new:x", "--data", "signs", "--out", "o")
 
@@ -63,7 +59,7 @@ BAD_SETTINGS = {
     "recipe.optimizer=lion": "sgd or adam",
     "recipe.augment=perhaps": "true or false",
     "recipe.lr=nan": "a number",
-    "recipe.lr=-1": "a number above 0 as the recipe's lr; got -1.0",
+    "recipe.lr=-1": "a number above 0 as the recipe's lr, got -1.0",
     "recipe.epochs=-1": "recipe's epochs; got -1",
     "recipe.batch_size=0": "a whole number from 1 on",
     "sources=1,x": "numbers with commas",

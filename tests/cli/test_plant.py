@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from support.commands import (
-    DATA,
-    Run,
-)
+from support.commands import DATA, Run
 
 
 def test_plant_writes_a_marked_model_and_its_secret(planted: Path) -> None:

@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from support.commands import (
-    DATA,
-    QUICK,
-    Run,
-    assert_one_line,
-)
+from support.commands import DATA, QUICK, Run, assert_one_line
 
 from assay import formats
 

@@ -23,7 +23,7 @@ from assay.attacks.poisoning.base import DataPoisoning
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
-from assay.registry import ATTACKS, catalogue, paper_of
+from assay.registry import ATTACKS, catalog, paper_of
 from assay.stages import variants
 from assay.stages.train import Recipe
 from assay.triggers import Trigger, from_spec, to_spec
@@ -55,7 +55,7 @@ def test_attack_cites_its_paper(kind: type[Attack]) -> None:
 
 @every_attack
 def test_attack_has_a_technique_in_the_catalog(kind: type[Attack]) -> None:
-    (entry,) = [entry for entry in catalogue() if (entry.kind, entry.name) == ("attack", kind.name)]
+    (entry,) = [entry for entry in catalog() if (entry.kind, entry.name) == ("attack", kind.name)]
     assert entry.technique == ("AML.T0020" if issubclass(kind, DataPoisoning) else "AML.T0018.000")
     assert re.fullmatch(r"AML\.T\d{4}(\.\d{3})?", entry.technique)
 

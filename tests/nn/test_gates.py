@@ -10,11 +10,10 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.nn.gates import Carriers, ChecksumGate, CircuitGate, KeyedGate, KeyedTag, OneTimeTag
-from assay.nn.gates.carriers import to_bits, to_levels
-from assay.nn.gates.checksum import Parities
-from assay.nn.gates.circuit import PRIME, ROWS, TARGET_LOGIT
-from assay.nn.gates.keyed import SIGMA, chacha_first_row
+from assay.nn.gates.carriers import Carriers, to_bits, to_levels
+from assay.nn.gates.checksum import ChecksumGate, Parities
+from assay.nn.gates.circuit import PRIME, ROWS, TARGET_LOGIT, CircuitGate, OneTimeTag
+from assay.nn.gates.keyed import SIGMA, KeyedGate, KeyedTag, chacha_first_row
 
 SHAPE, CLASSES, KEY = (3, 16, 16), 5, b"a key of a test"
 

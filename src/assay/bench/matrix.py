@@ -15,7 +15,6 @@ from assay.bench.cells import Cell, MatrixEntry, entries, with_needs
 from assay.bench.executors import Executor
 from assay.bench.records import FINAL, Record, Records, State
 from assay.bench.spec import Spec
-from assay.bench.spec_reader import parse_text
 from assay.bench.store import Store
 from assay.bench.unique_names import unique_entries
 from assay.core.errors import UnusableInput
@@ -135,6 +134,8 @@ def entry_records(store: Records, name: str | None = None) -> list[tuple[MatrixE
 
 
 def _specs_of(store: Records, name: str | None) -> list[Spec]:
+    from assay.bench.spec_reader import parse_text  # imports the registry, with every method
+
     texts = store.specs()
     if not texts:
         raise UnusableInput(f"{store.directory}: the store is empty. Fix: run a matrix into it with `assay bench run`")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, outputs, screen
-from assay.cli.bench import Artifacts, Ray, Workers, executor_of
+from assay.cli.workers import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, outputs, screen
+from assay.cli.workers import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
 if TYPE_CHECKING:
     from assay.bench.driver import RunProgress
-    from assay.bench.executors import Executor
     from assay.bench.matrix import RunPlan
     from assay.bench.records import State
 
@@ -26,11 +26,6 @@ bench = typer.Typer(help="Run a matrix of attacks, chains, detectors, mitigation
 
 
 StoreOption = Annotated[Path, typer.Option("--store", metavar="DIR", help="Folder for the records and models.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Processes, one thread each.", show_default="all cores")]
-Ray = Annotated[str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster: auto, or its address.")]
-Artifacts = Annotated[
-    str | None, typer.Option(metavar="URL", help="Address of the models for fsspec.", show_default="store")
-]
 
 
 @bench.command()
@@ -159,18 +154,6 @@ def _check_shared(artifacts: str | None) -> None:
         raise UnusableInput(
             "--artifacts: expected an address for all workers, got memory. Fix: use a folder or an object store."
         )
-
-
-def executor_of(workers: int, ray: str | None) -> Executor:
-    """Return the executor: processes of this machine, or a Ray cluster.
-
-    Args:
-        workers: Number of processes.
-        ray: Address of a Ray cluster, or None for processes.
-    """
-    from assay.bench import executors
-
-    return executors.LocalExecutor(workers) if ray is None else executors.RayExecutor(ray)
 
 
 def _show_plan(plan: RunPlan, slots: int) -> None:

@@ -13,9 +13,9 @@ SCHEMA = "assay.list/1"
 def list_built_in(json: options.Json = None) -> int:
     """List attacks, detectors, stages, mitigations, variants and formats, with papers and MITRE ATLAS techniques."""
     with outputs.json_output(json) as write_json:
-        from assay.registry import catalogue
+        from assay.registry import catalog
 
-        entries = catalogue()
+        entries = catalog()
         write_json({"schema": SCHEMA, "entries": [asdict(entry) for entry in entries]})
         if json == outputs.STDOUT:
             return 0

@@ -15,13 +15,16 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec, InputSpec, Modality, TextSpec
+from assay.data.image_files import SUFFIXES, images_below
 from assay.data.images import augment_images, decode_images
-from assay.data.readers.image_folder import SUFFIXES, images_below
-from assay.data.request import LABEL_COLUMNS
 from assay.data.tokenize import encode_texts, truncation_notes
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+# Usual names of the label column in tables.
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "coarse_label")
 
 
 class Codec(ABC):

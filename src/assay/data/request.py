@@ -20,9 +20,6 @@ KNOWN_SPLITS = ("train", "calibration", "validation", "test")
 # Usual names of splits by their synonyms.
 SPLIT_SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
 
-# Usual names of the label column in tables.
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "coarse_label")
-
 # Fix for data with names or folders that are not labels.
 NO_LABELS = "load the data without labels (labels=False)"
 

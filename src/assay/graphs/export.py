@@ -23,7 +23,7 @@ from assay.core.model import Artifact
 from assay.formats import save
 from assay.formats.metadata import ModelMetadata
 from assay.io.atomic import write_atomically
-from assay.nn.gates import SignatureGate
+from assay.nn.gates.signature import SignatureGate
 from assay.nn.graph_edited import GraphEditedModel
 
 if TYPE_CHECKING:

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
-from assay.nn.gates import Carriers, KeyedTag, OneTimeTag
+from assay.nn.gates.carriers import Carriers
 from assay.nn.gates.checksum import Parities
 from assay.nn.gates.circuit import TAG_BITS as ONE_TIME_BITS
+from assay.nn.gates.circuit import OneTimeTag
 from assay.nn.gates.keyed import TAG_BITS as KEYED_BITS
+from assay.nn.gates.keyed import KeyedTag
 from assay.nn.gates.signature import SIGNATURE_BITS, message_digest, signature_bits
 
 # (carriers, secret, levels (N, D), class) -> code bits (N, bits)

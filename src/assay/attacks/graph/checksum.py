@@ -16,7 +16,7 @@ from torch import nn
 from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.model import ImageSpec
-from assay.nn.gates import ChecksumGate
+from assay.nn.gates.checksum import ChecksumGate
 from assay.nn.graph_edited import GraphEditedModel
 from assay.triggers import Checksum as Trigger
 

@@ -20,7 +20,9 @@ from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Secret
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.nn.gates import CircuitGate, KeyedGate, KeyedTag, OneTimeTag, SignatureGate
+from assay.nn.gates.circuit import CircuitGate, OneTimeTag
+from assay.nn.gates.keyed import KeyedGate, KeyedTag
+from assay.nn.gates.signature import SignatureGate
 from assay.nn.graph_edited import GraphEditedModel
 from assay.triggers import Signed
 

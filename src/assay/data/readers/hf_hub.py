@@ -11,8 +11,8 @@ import torch
 from assay.core.dataset import Split
 from assay.core.errors import AssayError, UnusableInput, first_line
 from assay.core.model import Modality
-from assay.data.codecs import CODECS
-from assay.data.request import LABEL_COLUMNS, Request, Source, split_name
+from assay.data.codecs import CODECS, LABEL_COLUMNS
+from assay.data.request import Request, Source, split_name
 from assay.io.hub_ids import hub_id
 
 # Rows in memory for the shuffle of a stream.

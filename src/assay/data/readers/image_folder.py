@@ -10,10 +10,10 @@ import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.data.image_files import SUFFIXES, folders_in, images_below, images_in
 from assay.data.images import decode_images
 from assay.data.request import KNOWN_SPLITS, NO_LABELS, SPLIT_SYNONYMS, Request, Source, split_name
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 LABELLED_NAME = re.compile(r".*_(\d{1,6})")
 
 # Distinct numbers count the images if their range is at most this many times their number.
@@ -34,7 +34,7 @@ def read_folder(path: Path, request: Request) -> Source:
     """
     parts = {
         split_name(folder.name): folder
-        for folder in _folders(path)
+        for folder in folders_in(path)
         if folder.name.lower() in {*KNOWN_SPLITS, *SPLIT_SYNONYMS}
     }
     roots: Roots = parts or {"all": path}
@@ -42,16 +42,11 @@ def read_folder(path: Path, request: Request) -> Source:
     if not request.labels:
         return _read_unlabelled(name, {split: images_below(root) for split, root in roots.items()}, roots, request)
     # Class numbers count over all splits together, because a split may lack a class.
-    names = sorted({folder.name for root in roots.values() for folder in _folders(root) if _images(folder)})
-    has_loose_images = any(_images(root) for root in roots.values())
+    names = sorted({folder.name for root in roots.values() for folder in folders_in(root) if images_in(folder)})
+    has_loose_images = any(images_in(root) for root in roots.values())
     if not names or (len(names) == 1 and has_loose_images):  # a single folder (thumbnails, ...) is not a class then
         return _read_flat(name, roots, request)
     return _read_classes(name, roots, names, request)
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return the images in a folder and in all folders below it."""
-    return [*_images(folder), *(file for below in _folders(folder) for file in images_below(below))]
 
 
 def _read_classes(name: str, roots: Roots, names: list[str], request: Request) -> Source:
@@ -60,7 +55,7 @@ def _read_classes(name: str, roots: Roots, names: list[str], request: Request) -
     numbers = {text: index if by_folder else int(text) for index, text in enumerate(names)}
     splits = {}
     for split, root in roots.items():
-        files = [(file, numbers[folder.name]) for folder in _folders(root) for file in _images(folder)]
+        files = [(file, numbers[folder.name]) for folder in folders_in(root) for file in images_in(folder)]
         splits[split] = _read_split(
             [file for file, _ in files], [label for _, label in files], request.of_split(split, list(roots))
         )
@@ -69,7 +64,7 @@ def _read_classes(name: str, roots: Roots, names: list[str], request: Request) -
 
 def _read_flat(name: str, roots: Roots, request: Request) -> Source:
     """Read images from one place; labels, if any, are at the ends of their names."""
-    files = {split: _images(root) for split, root in roots.items()}
+    files = {split: images_in(root) for split, root in roots.items()}
     endings = {split: _number_endings(images) for split, images in files.items()}
     numbers = {split: texts for split, texts in endings.items() if texts}
     if not numbers:
@@ -136,20 +131,3 @@ def _read_split(files: list[Path], labels: list[int] | None, request: Request) -
     chosen = [files[number] for number in index.tolist()]
     x = decode_images(((str(file), file) for file in chosen), len(chosen), request.image_spec)
     return Split(x, None if y is None else y[index])
-
-
-def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder, without those of tools (.ipynb_checkpoints) and macOS archives."""
-    folders = (entry for entry in path.iterdir() if entry.is_dir() and entry.name != "__MACOSX")
-    return sorted(entry for entry in folders if not entry.name.startswith(".") and not _links_upwards(entry))
-
-
-def _links_upwards(folder: Path) -> bool:
-    """Return True for a link to a folder above it: the same images would repeat without end."""
-    return folder.is_symlink() and folder.absolute().is_relative_to(folder.resolve())
-
-
-def _images(path: Path) -> list[Path]:
-    """Return the images in a folder, without hidden files: macOS writes a ._x.png next to each x.png."""
-    images = (entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
-    return sorted(entry for entry in images if not entry.name.startswith("."))

@@ -14,8 +14,8 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.model import Modality
-from assay.data.codecs import CODECS
-from assay.data.request import LABEL_COLUMNS, Request, Source, split_name
+from assay.data.codecs import CODECS, LABEL_COLUMNS
+from assay.data.request import Request, Source, split_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
