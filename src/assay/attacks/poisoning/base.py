@@ -44,6 +44,7 @@ class DataPoisoning(FixedTriggerAttack):
     @final
     def __call__(self, build: Build, *, seed: int, progress: Progress = lambda fraction: None) -> Build:
         train, trigger = build.task.split("train"), self.trigger()
+        self.check(train, build.artifact.num_classes)
         triggered, labels = self.choose_samples(train, build.task.num_classes, seed=seed)
 
         def apply_trigger(x: Tensor, index: Tensor) -> Tensor:
