@@ -60,8 +60,8 @@ BAD_SETTINGS = {
     "recipe.augment=perhaps": "true or false",
     "recipe.lr=nan": "a number",
     "recipe.lr=-1": "a number above 0 as the recipe's lr, got -1.0",
-    "recipe.epochs=-1": "recipe's epochs; got -1",
-    "recipe.batch_size=0": "a whole number from 1 on",
+    "recipe.epochs=-1": "recipe's epochs, got -1",
+    "recipe.batch_size=0": "a whole number of at least 1",
     "sources=1,x": "numbers with commas",
     "target=99": "target class in [0, 3)",
     "ratio=2": "(0, 1]",
@@ -78,7 +78,7 @@ def test_unusable_setting_gives_one_line(run: Run, tmp_path: Path, setting: str,
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("alpha=3", "(0, 1); got 3.0"), ("cells=0", "from 1 on, or none")])
+@pytest.mark.parametrize(("setting", "expected"), [("alpha=3", "(0, 1), got 3.0"), ("cells=0", "at least 1, or none")])
 def test_impossible_blend_gives_one_line(run: Run, tmp_path: Path, setting: str, expected: str) -> None:
     result = run("plant", "blended", "--model", "new:resnet8-cifar", *DATA, "--out", "o", "-o", f"blend.{setting}")
     assert result.code == 2
