@@ -24,7 +24,8 @@ from assay.auditing.api import audit
 from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.model import Artifact
-from assay.graphs.export import save_model, to_onnx, to_onnx_int8
+from assay.graphs.export import to_onnx, to_onnx_int8
+from assay.stages.save import save_model
 from graph.persistence import BACKDOORS
 from graph.signature import models
 

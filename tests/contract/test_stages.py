@@ -22,7 +22,6 @@ from torch import nn
 from assay import formats, mitigations, registry, stages
 from assay.core.build import Build
 from assay.core.model import digest_of_module
-from assay.graphs.export import save_model
 from assay.mitigations import CompressedTuning
 from assay.mitigations.base import Mitigation
 from assay.stages.base import Stage
@@ -30,6 +29,7 @@ from assay.stages.chain import Chain
 from assay.stages.downstream import Downstream
 from assay.stages.prune import PruneFilters
 from assay.stages.quantize import QuantizeInt8
+from assay.stages.save import save_model
 from assay.stages.train import Recipe
 
 QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)

@@ -25,10 +25,11 @@ from assay.detectors.graph.graph_diff import added_nodes
 from assay.detectors.graph.rules import RULES, find_cipher_constants, find_suspicious_subgraphs
 from assay.formats.torch_module import from_module
 from assay.graphs.dependence import looks_trained
-from assay.graphs.export import save_model, to_onnx, to_onnx_int8
+from assay.graphs.export import to_onnx, to_onnx_int8
 from assay.graphs.ir import ComputationGraph, graph_from_onnx
 from assay.nn.majority_vote import MajorityOfThree
 from assay.registry import ATTACKS
+from assay.stages.save import save_model
 
 SIZE = 16
 EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}

@@ -15,10 +15,10 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.torch_module import from_module
-from assay.graphs.export import save_model
 from assay.mitigations import LowBitRandomization, Smoothing
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
+from assay.stages.save import save_model
 
 
 @pytest.fixture(scope="module")

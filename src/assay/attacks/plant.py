@@ -14,7 +14,7 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, TextSpec
 from assay.core.progress import Progress, Step, named, part
-from assay.graphs.export import save_model
+from assay.stages.save import save_model
 from assay.io.atomic import publish
 from assay.io.files import sha256_of
 from assay.nn import metrics

@@ -10,7 +10,6 @@ from typing import Any
 
 from assay.attacks import plant
 from assay.bench.cells import Cell, clean_control, steps_to_planting
-from assay.bench.full_audit import run_full_audit
 from assay.bench.guard import run_guarded
 from assay.bench.initial import initial_build, resolve_method_paths, resolve_paths
 from assay.bench.job import Outcome, key_of
@@ -19,7 +18,7 @@ from assay.bench.validity import why_invalid
 from assay.core.build import Build, cache_text
 from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
-from assay.core.finding import Evidence
+from assay.core.finding import Evidence, Finding
 from assay.detectors.encoder import cluster_probe
 from assay.io.images import data_uri, to_image
 from assay.io.object_store import ObjectStore
@@ -99,9 +98,7 @@ def _detect(cell: Cell, cache: Cache) -> Result:
     artifact, given = build.artifact, cell.task.given
     if artifact.num_classes is None and cell.method != FULL_AUDIT:
         artifact, clean = cluster_probe.probe_encoder(artifact, clean, seed=cell.seed)
-    detectors = {detector.name: detector for detector in all_detectors()}
-    test: Callable[..., Any] = run_full_audit if cell.method == FULL_AUDIT else detectors[cell.method]
-    finding = test(artifact, clean, seed=cell.seed)
+    finding = _test(cell.method)(artifact, clean, seed=cell.seed)
     if finding.outcome.status == "failed":
         raise UnusableInput(finding.reason)
     secret = plant.with_resolved_target(build)
@@ -118,6 +115,14 @@ def _detect(cell: Cell, cache: Cache) -> Result:
         "numbers": dict(finding.evidence.numbers),
         "pictures": _evidence_images(finding.evidence),
     }
+
+
+def _test(name: str) -> Callable[..., Finding]:
+    if name == FULL_AUDIT:
+        from assay.bench.full_audit import run_full_audit
+
+        return run_full_audit
+    return next(detector for detector in all_detectors() if detector.name == name)
 
 
 def _mitigate(cell: Cell, cache: Cache) -> Result:

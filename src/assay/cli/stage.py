@@ -43,7 +43,7 @@ def stage(
     with outputs.json_output(None):
         from assay.cli.loading import shown
         from assay.core.config import configure
-        from assay.graphs.export import save_model
+        from assay.stages.save import save_model
         from assay.registry import STAGES
         from assay.stages.export import ExportInt8
 

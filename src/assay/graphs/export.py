@@ -11,7 +11,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +19,8 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact
-from assay.formats import save
 from assay.formats.metadata import ModelMetadata
 from assay.io.atomic import write_atomically
-from assay.nn.gates.signature import SignatureGate
-from assay.nn.graph_edited import GraphEditedModel
 
 if TYPE_CHECKING:
     import onnx
@@ -33,25 +29,6 @@ OPSET = 20  # torch 2.13 exports to it without a version conversion
 COLOR_CODE = re.compile(r"\x1b\[")  # separates the exporter's message from its colored report
 INPUT, OUTPUT = "input", "logits"
 FULL_FILE, INT8_FILE = "model.onnx", "model-int8.onnx"
-
-
-def save_model(artifact: Artifact, directory: Path, *, planted: str | None = None) -> Path:
-    """Write ``model.safetensors``, or ``model.onnx`` for a model with an edited graph.
-
-    Args:
-        artifact: The model; its own ``planted`` tag is always kept.
-        directory: Folder of the file.
-        planted: A further ``planted`` tag.
-
-    Returns:
-        The path of the file.
-    """
-    if not isinstance(artifact.module, GraphEditedModel) or isinstance(artifact.module, SignatureGate):
-        return save(artifact, directory, planted=planted)
-    path = directory / FULL_FILE
-    tags = "; ".join(dict.fromkeys(tag for tag in (planted, artifact.planted) if tag))
-    to_onnx(replace(artifact, planted=tags or None, arch=None), path)
-    return path
 
 
 def to_onnx(artifact: Artifact, path: Path, *, opset: int = OPSET) -> None:
