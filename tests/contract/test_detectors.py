@@ -100,10 +100,20 @@ def inputs_of(
     return inputs
 
 
+FindingOf = Callable[[Detector], Finding]
+
+
 @pytest.fixture(scope="module")
-def findings(inputs_of: InputsOf) -> dict[str, Finding]:
-    """Return the finding of each detector, made once for all tests."""
-    return {detector.name: detector(*inputs_of(detector), seed=3) for detector in all_detectors()}
+def finding_of(inputs_of: InputsOf) -> FindingOf:
+    """Return the function from a detector to its finding, which is made once for all tests."""
+    findings: dict[str, Finding] = {}
+
+    def finding(detector: Detector) -> Finding:
+        if detector.name not in findings:
+            findings[detector.name] = detector(*inputs_of(detector), seed=3)
+        return findings[detector.name]
+
+    return finding
 
 
 def test_all_public_detectors_are_tested() -> None:
@@ -114,16 +124,16 @@ def test_all_public_detectors_are_tested() -> None:
 
 
 @every_detector
-def test_detector_has_a_valid_name_title_and_requirements(detector: Detector, findings: dict[str, Finding]) -> None:
+def test_detector_has_a_valid_name_title_and_requirements(detector: Detector, finding_of: FindingOf) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", detector.name)
     assert detector.title
     assert isinstance(detector.needs, Requirement)
-    assert findings[detector.name].detector == detector.name
+    assert finding_of(detector).detector == detector.name
 
 
 @every_detector
-def test_finding_has_a_finite_score_and_evidence_in_json(detector: Detector, findings: dict[str, Finding]) -> None:
-    finding = findings[detector.name]
+def test_finding_has_a_finite_score_and_evidence_in_json(detector: Detector, finding_of: FindingOf) -> None:
+    finding = finding_of(detector)
     assert finding.outcome is completed(detector), finding.reason
     assert finding.score is not None
     assert math.isfinite(finding.score)
@@ -150,10 +160,10 @@ def test_detector_changes_neither_models_nor_the_random_generator(
 
 
 @every_detector
-def test_same_seed_gives_the_same_score(detector: Detector, inputs_of: InputsOf, findings: dict[str, Finding]) -> None:
+def test_same_seed_gives_the_same_score(detector: Detector, inputs_of: InputsOf, finding_of: FindingOf) -> None:
     again = detector(*inputs_of(detector), seed=3)
-    assert again.score == findings[detector.name].score
-    assert again.target == findings[detector.name].target
+    assert again.score == finding_of(detector).score
+    assert again.target == finding_of(detector).target
 
 
 @every_detector
