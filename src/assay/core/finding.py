@@ -29,7 +29,7 @@ class Outcome(StrEnum):
 
     @property
     def completed(self) -> bool:
-        """Whether the detector gave a score."""
+        """True if the detector gave a score."""
         return self in (Outcome.SCORED, Outcome.CHECKED, Outcome.PROVEN)
 
     @property

@@ -28,8 +28,9 @@ from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import raise_if_incomplete, rank_classes, trigger_evidence
 from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import Family, MaskFamily, apply_in_batches
+from assay.inversion.forward import forward_prepared
 from assay.inversion.outlier import outlier_score
-from assay.inversion.prepare import forward_prepared, prepare
+from assay.inversion.prepare import prepare
 from assay.inversion.run import CleanImages, SearchRun, ShouldContinue
 from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.disagreement import DisagreementModel, compression_outcomes

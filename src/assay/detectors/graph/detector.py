@@ -1,4 +1,4 @@
-"""Computation graph: parts beside the trained weights that read the input and change the output.
+"""Computation graph: parts without trained weights that read the input and change the output.
 
 Published graph backdoors differ from trained models there: Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
 Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974 (its signature check is a gate);
@@ -73,7 +73,7 @@ class Graph(Detector):
     """
 
     name = "graph"
-    title = "parts of the computation that read the input beside the trained weights"
+    title = "parts of the computation that read the input without trained weights"
     needs = Requirement.NONE
     modality = None
     needs_null = False

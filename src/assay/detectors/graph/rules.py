@@ -101,7 +101,7 @@ class Path:
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether the path is more than usual preprocessing."""
+        """True if the path is more than usual preprocessing."""
         return bool(self.rules) or self.mild >= MIN_MILD_OPERATORS
 
     def extended(self, node: Node, traits: NodeTraits) -> Path:

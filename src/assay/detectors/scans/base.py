@@ -22,9 +22,10 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
 from assay.detectors.requirement import Requirement
-from assay.inversion.class_search import LARGE_IMAGE_PIXELS, require_finite
+from assay.inversion.class_search import require_finite
+from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
-from assay.inversion.prepare import forward_prepared, prepare
+from assay.inversion.prepare import prepare
 from assay.nn.inference import forward_batched
 
 MAX_CANDIDATE_SAMPLES = 128  # clean samples from which a scan chooses its samples
