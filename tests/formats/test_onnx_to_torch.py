@@ -20,7 +20,8 @@ from assay.formats.onnx.arguments import UnsupportedOperator
 from assay.formats.onnx.operators import OPERATORS
 from assay.formats.onnx.to_torch import onnx_to_torch
 from assay.graphs.export import to_onnx, to_onnx_int8
-from assay.inversion.prepare import KeepMemoryFormat, forward_prepared, prepare
+from assay.inversion.forward import forward_prepared
+from assay.inversion.prepare import KeepMemoryFormat, prepare
 from assay.stages.quantize import simulate_int8
 
 Constants = dict[str, Any]

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from assay.core.errors import Unfinished
 from assay.inversion.families import Family, Parameters
+from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
-from assay.inversion.prepare import forward_prepared
 from assay.inversion.run import CleanImages, SearchRun
 
-LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget
 CHECKED_IMAGES = 128  # images on which every final trigger is checked
 
 # Maps triggered images (N, C, H, W) and their clean predictions (N,) to outcome logits (N, K).

@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.inversion.class_search import LARGE_IMAGE_PIXELS
 from assay.inversion.families import Family, Parameters
-from assay.inversion.prepare import forward_prepared
+from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.run import SearchRun
 
 COMPARED_IMAGES = 64  # images on which candidates are compared before the best continue

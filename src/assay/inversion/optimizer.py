@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
-from assay.inversion.prepare import forward_prepared
+from assay.inversion.forward import forward_prepared
 from assay.inversion.run import CleanImages
 
 SUCCESS = 0.9  # fraction of images that must get the target class for a trigger to count as working

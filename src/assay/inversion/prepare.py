@@ -13,10 +13,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.graphs.fx import folded_graph
 from assay.nn.disagreement import DisagreementModel
-from assay.nn.precision import fast_autocast
 from assay.nn.unit_margin import UnitMargin
-
-BATCH_PIXELS = 2**16  # pixels per batch: larger batches do not fit into the processor's cache
 
 
 def prepare(model: nn.Module, example: Tensor) -> nn.Module:
@@ -36,22 +33,6 @@ def prepare(model: nn.Module, example: Tensor) -> nn.Module:
     if isinstance(model, DisagreementModel):
         return DisagreementModel(prepare(model.full, example), prepare(model.compressed, example))
     return _prepared(model, digest_of_module(model), tuple(example.shape[1:]))
-
-
-def forward_prepared(model: nn.Module, x: Tensor) -> Tensor:
-    """Run a prepared model in batches.
-
-    Args:
-        model: Model from ``prepare``.
-        x: (N, C, H, W) images.
-
-    Returns:
-        (N, K) float32 logits, or embeddings for an encoder.
-    """
-    x = x.contiguous(memory_format=torch.channels_last)
-    batch_size = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
-    with fast_autocast(x.device):
-        return torch.cat([model(part) for part in x.split(batch_size)]).float()
 
 
 @lru_cache(maxsize=2)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from assay.inversion.class_search import (
     CHECKED_IMAGES,
-    LARGE_IMAGE_PIXELS,
     ClassSearchResult,
     OutcomeFunction,
     class_logits,
     trigger_effects,
 )
 from assay.inversion.families import WindowFamily
+from assay.inversion.forward import LARGE_IMAGE_PIXELS
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
 from assay.inversion.run import CleanImages, SearchRun
 

@@ -1,0 +1,27 @@
+"""Forward passes of a prepared model, in batches that fit the processor's cache."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from assay.nn.precision import fast_autocast
+
+BATCH_PIXELS = 2**16  # pixels per batch: larger batches do not fit into the processor's cache
+LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget
+
+
+def forward_prepared(model: nn.Module, x: Tensor) -> Tensor:
+    """Run a prepared model in batches.
+
+    Args:
+        model: Model from ``prepare``.
+        x: (N, C, H, W) images.
+
+    Returns:
+        (N, K) float32 logits, or embeddings for an encoder.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    batch_size = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
+    with fast_autocast(x.device):
+        return torch.cat([model(part) for part in x.split(batch_size)]).float()
