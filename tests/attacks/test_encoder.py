@@ -221,7 +221,7 @@ def test_with_resolved_target_finds_the_class_after_fine_tuning(build: Build, re
     assert secret.target in range(5)
     named = replace(chain, task=replace(chain.task, class_names=("a", "b", "SHADES 1", "c", "d")))
     assert planting.with_resolved_target(named).target == 2  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="only a classifier made of it has a class"):
+    with pytest.raises(ValueError, match="this backdoor is in an encoder"):
         planted.secret.targets(torch.zeros(2), 5)  # type: ignore[union-attr]
 
 

@@ -14,12 +14,12 @@ from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, TextSpec
 from assay.core.progress import Progress, Step, named, part
-from assay.stages.save import save_model
 from assay.io.atomic import publish
 from assay.io.files import sha256_of
 from assay.nn import metrics
 from assay.nn.metrics import BackdoorMetrics, Rate
 from assay.stages import variants
+from assay.stages.save import save_model
 from assay.triggers import Tokens, secret_file
 from assay.triggers.secret_file import SecretFile
 
