@@ -69,12 +69,13 @@ def audit_many(
         if null is not None:
             inputs.load_null(null)
         model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        null_path = _absolute(None if null is None else str(null))
         config = configs.AuditConfig(
             variants=known_variants.DEFAULT if variants is None else known_variants.parse(variants),
             detectors=detectors,
             labels=not no_labels,
             budget=budget,
-            null=_absolute(None if null is None else str(null)),
+            null=null_path,
             seed=seed,
         )
         settings = audits.AuditSettings(
@@ -84,7 +85,7 @@ def audit_many(
             variants=config.variants,
             detectors=detectors,
             budget=budget if math.isfinite(budget) else None,
-            null=config.null,
+            null=null_path,
             seed=seed,
         )
         _check_data(data, not no_labels)
