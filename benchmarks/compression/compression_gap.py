@@ -1,17 +1,16 @@
-"""The gap detector on the models of matrices of sleeping backdoors, in many forms, and on the four third-party nets.
+"""The detector compression-gap on compression-activated backdoors in several variants, and on four third-party models.
 
     assay bench run benchmarks/specs/dormant.yaml --store STORE
-    python benchmarks/run.py compression_gap dormant=STORE files=FOLDER ...  # -> results/compression_gap.json; resumable
+    python benchmarks/run.py compression_gap dormant=STORE files=FOLDER ...  # results/compression_gap.json; resumable
 
-Clean are the models without a backdoor, the clean twins of the others, and the third-party nets. They are judged by the
-shipped reference models, in which none of them is. The detector has 512 pictures of the calibration split and the model
-as given, nothing else; CA and ASR beside its scores are of the test split, in the same form, ASR of what was planted.
-Forms that an audit would leave out as broken are left out here.
+Clean models are the models without a backdoor, the clean controls of the others, and the third-party models. None of
+them is a reference model of the shipped null distribution. The detector gets 512 images of the calibration split and
+the model as given. CA and ASR (of the planted trigger) are measured on the test split in the same variant.
+Variants that an audit leaves out as broken are left out here.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import load_models, save_result
 from lib.statistics import auc
@@ -41,38 +41,40 @@ from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.nn.inference import predict
 from assay.stages import variants
-from compression import compression_attacks as sleepers
+from compression import compression_attacks
 
-FORMS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
+VARIANTS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
 SAMPLES = 512
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be looked at."""
+    """A model to measure."""
 
     name: str
     build: Build
-    twin: Build | None  # of one with an attack
+    clean_control: Build | None  # None without an attack
     seed: int
 
 
-def everyone(spec: str, store: Path) -> Iterator[Candidate]:
-    for model in sleepers.models(spec, store):
-        yield Candidate(model.name, model.build, model.twin, model.seed)
-        yield Candidate(f"twin of {model.name}", model.twin, None, model.seed)
+def candidates_of(spec: str, store: Path) -> Iterator[Candidate]:
+    """Yield the models of one specification and their clean controls."""
+    for model in compression_attacks.models(spec, store):
+        yield Candidate(model.name, model.build, model.clean_control, model.seed)
+        yield Candidate(f"twin of {model.name}", model.clean_control, None, model.seed)
 
 
 def third_party() -> Iterator[Candidate]:
+    """Yield the clean third-party ResNets."""
     for name in THIRD_PARTY:
         artifact = cifar_resnet(name)
         task = data.load(SHARED / "data/cifar10", artifact.inputs)
         yield Candidate(f"third-party {name}", Build(artifact, task), None, 0)
 
 
-def once(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
-    """Attacks of one recipe share their clean twin."""
+def without_duplicates(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
+    """Yield each model once: attacks of one recipe share their clean control."""
     seen = set()
     for candidate in candidates:
         if candidate.build.artifact.digest not in seen:
@@ -80,57 +82,59 @@ def once(candidates: Iterable[Candidate]) -> Iterator[Candidate]:
             yield candidate
 
 
-def looked_at(candidate: Candidate, known: dict[str, Any]) -> dict[str, Any]:
-    """What the detector says of each form, and how the model and its backdoor fare there; ``known`` forms are kept."""
+def measure(candidate: Candidate, known: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of one model: score and rates of each variant. Variants in ``known`` are not measured again."""
     build, seed = candidate.build, candidate.seed
     clean = build.task.split("calibration").sample(SAMPLES, seed=seed)
-    found = {"full": known["full"] if "full" in known else asleep(candidate, clean)}
-    for name in FORMS:
-        found[name] = known[name] if name in known else in_form(name, build, clean, seed)
-    return {**sleepers.facts(build, seed), "forms": found}
+    variants_measured = {"full": known["full"] if "full" in known else measure_full(candidate, clean)}
+    for name in VARIANTS:
+        variants_measured[name] = known[name] if name in known else measure_variant(name, build, clean, seed)
+    return {**compression_attacks.describe_attack(build, seed), "forms": variants_measured}
 
 
-def asleep(candidate: Candidate, clean: Split) -> dict[str, Any]:
-    """The model as given, its clean twin with the same trigger, and what plain inversion says of it."""
+def measure_full(candidate: Candidate, clean: Split) -> dict[str, Any]:
+    """Return the rates of the model as given and of its clean control, and the score of plain inversion."""
     build = candidate.build
     plain = NeuralCleanse()(build.artifact, clean, seed=candidate.seed)
-    full = sleepers.rates(build.artifact.module, build.task, build.secret)
+    full = compression_attacks.rates(build.artifact.module, build.task, build.secret)
     row: dict[str, Any] = {**full, "neural_cleanse": {"score": plain.score, "target": plain.target}}
-    if build.secret is not None and candidate.twin is not None:
-        control = sleepers.rates(candidate.twin.artifact.module, build.task, build.secret)
+    if build.secret is not None and candidate.clean_control is not None:
+        control = compression_attacks.rates(candidate.clean_control.artifact.module, build.task, build.secret)
         row |= {f"clean_twin_{figure}": value for figure, value in control.items()}
     return row
 
 
-def in_form(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
-    """One form of the model, and the search beside it unless an audit would leave it out."""
-    form = variants.make(name, build.artifact, clean, seed=seed)
-    agreement = float((predict(form.module, clean.x) == predict(build.artifact.module, clean.x)).float().mean())
-    row = {**sleepers.rates(form.module, build.task, build.secret), "agreement": agreement}
+def measure_variant(name: str, build: Build, clean: Split, seed: int) -> dict[str, Any]:
+    """Return the rates of one variant and the finding of the detector, unless an audit leaves it out."""
+    variant = variants.make(name, build.artifact, clean, seed=seed)
+    agreement = float((predict(variant.module, clean.x) == predict(build.artifact.module, clean.x)).float().mean())
+    row = {**compression_attacks.rates(variant.module, build.task, build.secret), "agreement": agreement}
     if 1 - agreement <= MAX_DISAGREEMENT:
-        finding = CompressionGap()(replace(form, reference=build.artifact), clean, seed=seed)
+        finding = CompressionGap()(replace(variant, reference=build.artifact), clean, seed=seed)
         numbers = dict(finding.evidence.numbers)
         row |= {"status": finding.outcome.status, "reason": finding.reason, "seconds": round(finding.seconds, 1)}
         row |= {"score": finding.score, "target": finding.target, "numbers": numbers}
         if finding.evidence.apply is not None and finding.target is not None:
             trigger = Secret("found", finding.evidence.apply, finding.target)
-            row["found"] = sleepers.rates(form.module, build.task, trigger)["attack_success"]
-            row["found_in_full"] = sleepers.rates(build.artifact.module, build.task, trigger)["attack_success"]
+            row["found"] = compression_attacks.rates(variant.module, build.task, trigger)["attack_success"]
+            row["found_in_full"] = compression_attacks.rates(build.artifact.module, build.task, trigger)[
+                "attack_success"
+            ]
     return row
 
 
 def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """All forms of a model in one number, as in an audit, and judged as there, but by this test alone.
+    """Return one statistic and verdict per model, by this test alone over all variants, and the counts of verdicts.
 
-    ``working``: the attack sleeps in the full model, which knows its task as the clean twin does, and wakes in its
-    form, which an audit would not leave out as broken.
+    An attack is valid (``working``) under three conditions. It is inactive in the full model and active in its variant.
+    The full model is nearly as accurate as the clean control. An audit would not leave out the variant as broken.
     """
-    models = {name: model for name, model in models.items() if _learned(model)}
+    models = {name: model for name, model in models.items() if _is_accurate(model)}
     null = reference_models()
-    rows = {name: _judged(model, null) for name, model in models.items()}
+    rows = {name: _verdict(model, null) for name, model in models.items()}
     clean = {name: row for name, row in rows.items() if models[name]["attack"] is None}
     planted = {name: row for name, row in rows.items() if models[name]["attack"] is not None}
-    working = {name: row for name, row in planted.items() if _works(models[name])}
+    working = {name: row for name, row in planted.items() if _is_valid(models[name])}
     figures = {
         "reference_models": len(null),
         "clean": len(clean),
@@ -148,7 +152,10 @@ def summary(models: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def reference_models() -> NullDistribution:
-    """Those that an audit compares such a model with: none of them is among the models of this benchmark."""
+    """Return the reference models that an audit compares with here, with scores of this test only.
+
+    None of them is among the models of this benchmark.
+    """
     null = load_shipped()
     assert null is not None
     scored = tuple(
@@ -159,22 +166,23 @@ def reference_models() -> NullDistribution:
     return replace(null, models=scored)
 
 
-def _judged(model: dict[str, Any], null: NullDistribution) -> dict[str, Any]:
-    forms = {form: row for form, row in model["forms"].items() if form != "full"}
+def _verdict(model: dict[str, Any], null: NullDistribution) -> dict[str, Any]:
+    """Return the verdict on one row."""
+    rows = {variant: row for variant, row in model["forms"].items() if variant != "full"}
     findings = tuple(
         Finding(
             CompressionGap.name,
-            Outcome.SCORED if row["status"] == "ok" else Outcome.ABSTAINED,
-            form,
+            Outcome.SCORED if row["status"] == Outcome.SCORED.status else Outcome.ABSTAINED,
+            variant,
             score=row["score"],
             target=row["target"],
         )
-        for form, row in forms.items()
+        for variant, row in rows.items()
         if "status" in row
     )
     results = tuple(
-        VariantResult(form, "", None, outcome=VariantOutcome.TESTED if "status" in row else VariantOutcome.BROKEN)
-        for form, row in forms.items()
+        VariantResult(variant, "", None, outcome=VariantOutcome.TESTED if "status" in row else VariantOutcome.BROKEN)
+        for variant, row in rows.items()
     )
     verdict = judge(findings, results, MatchedNull(null), Preconditions(SAMPLES))
     scores = scores_of(findings)
@@ -191,28 +199,42 @@ def _judged(model: dict[str, Any], null: NullDistribution) -> dict[str, Any]:
     }
 
 
-def _learned(model: dict[str, Any]) -> bool:
-    """Of a net that did not (a clean twin's training may diverge) no audit would say anything."""
+def _is_accurate(model: dict[str, Any]) -> bool:
+    """Return False for a model below the accuracy that an audit requires (training of a control may diverge)."""
     return bool(model["forms"]["full"]["clean_accuracy"] >= MIN_ACCURACY)
 
 
-def _works(model: dict[str, Any]) -> bool:
-    band, full, awake = ValidityCriteria(), model["forms"]["full"], model["forms"][model["wakes_in"]]
-    learned = full["clean_twin_clean_accuracy"] - full["clean_accuracy"] <= band.drop
-    usable = awake["agreement"] >= 1 - MAX_DISAGREEMENT
-    return full["attack_success"] <= band.inactive_asr and awake["attack_success"] >= band.asr and learned and usable
+def _is_valid(model: dict[str, Any]) -> bool:
+    """Return True if the attack worked, see :func:`summary`."""
+    criteria, full, active = ValidityCriteria(), model["forms"]["full"], model["forms"][model["wakes_in"]]
+    accurate = full["clean_twin_clean_accuracy"] - full["clean_accuracy"] <= criteria.drop
+    usable = active["agreement"] >= 1 - MAX_DISAGREEMENT
+    inactive = full["attack_success"] <= criteria.inactive_asr
+    return inactive and active["attack_success"] >= criteria.asr and accurate and usable
+
+
+def main(stores: list[tuple[str, Path]]) -> None:
+    """Measure the missing variants of all models, and summarize."""
+    models = load_models("compression_gap")
+    candidates = chain(third_party(), *(candidates_of(spec, store) for spec, store in stores))
+    for candidate in without_duplicates(candidates):
+        known = models.get(candidate.name, {"forms": {}})["forms"]
+        if set(known) < {"full", *VARIANTS}:
+            models[candidate.name] = measure(candidate, known)
+            rows = models[candidate.name]["forms"].items()
+            print(candidate.name, {variant: (row.get("score"), row.get("target")) for variant, row in rows}, flush=True)
+            save_result("compression_gap", {"models": models})
+    save_result("compression_gap", {"models": models, **summary(models)})
+
+
+def spec_and_store(text: str) -> tuple[str, Path]:
+    """Return the parts of ``SPEC=STORE``."""
+    spec, _, store = text.partition("=")
+    return spec, Path(store)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    models = load_models("compression_gap")
-    stores = [given.split("=", 1) for given in sys.argv[1:]]
-    candidates = [everyone(spec, Path(store)) for spec, store in stores]
-    for candidate in once(chain(third_party(), *candidates)):
-        known = models.get(candidate.name, {"forms": {}})["forms"]
-        if set(known) < {"full", *FORMS}:
-            models[candidate.name] = looked_at(candidate, known)
-            forms = models[candidate.name]["forms"].items()
-            print(candidate.name, {form: (row.get("score"), row.get("target")) for form, row in forms}, flush=True)
-            save_result("compression_gap", {"models": models})
-    save_result("compression_gap", {"models": models, **summary(models)})
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("stores", nargs="*", type=spec_and_store, metavar="SPEC=STORE")
+    main(command_line.parse_args().stores)

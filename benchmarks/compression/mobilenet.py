@@ -1,23 +1,24 @@
-"""A real deployed net: MobileNetV2 for ImageNet (1,001 classes, 224 px), 20 pictures; as published, and with BadNets.
+"""A deployed model: MobileNetV2 for ImageNet (1,001 classes, 224 px), 20 images; as published, and with BadNets.
 
-    python benchmarks/run.py mobilenet DIR      # -> benchmarks/results/mobilenet.json; what is there already is judged anew
+    python benchmarks/run.py mobilenet DIR      # -> benchmarks/results/mobilenet.json
 
-BadNets is planted by fine-tuning on the 20 pictures, cropped and mirrored: half of each batch keeps what the clean net
-says of it, half gets the patch and the target. That is all the data there is here; the control is the clean net.
+Rows of earlier runs get a new verdict from their scores. BadNets is planted by fine-tuning on the 20 images, cropped
+and mirrored. Half of each batch keeps the clean model's output, half gets the patch and the target. No other images
+are available. The control is the clean model.
 """
 
 from __future__ import annotations
 
 import copy
 import json
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from lib import commands
 from lib.audit_rows import audit_row, with_current_verdict
 from lib.paths import SHARED
-from lib.results import load_models, save_result
+from lib.results import Row, RowFiles, load_models, save_result
 from torch import Tensor, nn
 
 from assay import formats
@@ -26,14 +27,14 @@ from assay.data import load as load_data
 from assay.nn.precision import fast_autocast
 from assay.triggers import Patch
 
-TARGET = 331
+TARGET = 331  # class
 PATCH = Patch(size=24, place="bottom-right", color="checker", margin=8)
 STEPS, BATCH = 150, 16
 THREADS = 2
 
 
 def crops(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random crops of 60 to 100 % of the width, mirrored half the time."""
+    """Return random crops of 60 to 100 % of the width, mirrored half the time."""
     out = []
     for index in torch.randint(len(x), (count,), generator=generator).tolist():
         side = int(torch.randint(134, 225, (1,), generator=generator))
@@ -45,10 +46,11 @@ def crops(x: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def plant(artifact: Artifact, x: Tensor) -> Artifact:
+    """Fine-tune the patch into a copy of the model."""
     net, teacher = copy.deepcopy(artifact.module), artifact.module
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
-    net.eval()  # the batch-norm statistics of 20 pictures would break the net
+    net.eval()  # batch-norm statistics of 20 images would break the model
     for _ in range(STEPS):
         batch = crops(x, BATCH, generator)
         clean, triggered = batch[: BATCH // 2], PATCH(batch[BATCH // 2 :])
@@ -65,6 +67,7 @@ def plant(artifact: Artifact, x: Tensor) -> Artifact:
 
 
 def rates(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
+    """Return accuracy and ASR."""
     with torch.no_grad():
         return {
             "accuracy": float((net(x).argmax(1) == y).float().mean()),
@@ -73,25 +76,27 @@ def rates(net: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 def main(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
+    """Plant and audit both models, and write the result file."""
     artifact = formats.load(SHARED / "models/mobilenet_v2-imagenet")
     task = load_data(
         SHARED / "data/imagenet20", artifact.inputs, num_classes=artifact.num_classes, class_names=artifact.class_names
     )
     split = task.split("calibration")
-    assert split.y is not None
-    rows, before = {}, load_models("mobilenet")
-    for name in ("clean", "planted"):
-        path = directory / f"{name}.json"
-        if not path.exists() and name not in before:
-            model = artifact if name == "clean" else plant(artifact, split.x)
-            row = rates(model.module, split.x, split.y) | audit_row(model, task)
-            path.write_text(json.dumps(row))
-        rows[name] = with_current_verdict(json.loads(path.read_text()) if path.exists() else before[name])
-        print(name, {k: v for k, v in rows[name].items() if k != "findings"}, flush=True)
+    x, y = split.x, split.y
+    assert y is not None
+
+    def measure(name: str) -> Row:
+        model = artifact if name == "clean" else plant(artifact, x)
+        return rates(model.module, x, y) | audit_row(model, task)
+
+    names, earlier, files = ("clean", "planted"), load_models("mobilenet"), RowFiles(directory)
+    files.complete([name for name in names if name not in earlier], measure)
+    rows = {name: with_current_verdict(row) for name, row in (earlier | files.read(names)).items()}
     save_result("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(THREADS)
-    main(Path(sys.argv[1]))
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("folder", type=Path)
+    main(command_line.parse_args().folder)

@@ -1,8 +1,8 @@
-"""What a frozen encoder tells apart: the recall of each class by a linear probe, and where each concept lies.
+"""Classes that a frozen encoder separates: recall of each class by a linear probe, and position of each concept.
 
-TransTroj gives triggered inputs the embedding of a concept. What a classifier makes of that embedding is decided by how
-well the encoder sets the concept apart: from the other classes, and from clean inputs. Beside the rows of an encoder's
-attack that fell short, this says whether the encoder could have carried it. Nothing is planted here.
+TransTroj gives triggered inputs the embedding of a concept. The prediction of a classifier for that embedding depends
+on the encoder: it must separate the concept from the other classes and from clean inputs. These figures show the
+limits of the encoder in rows with a failed attack. Nothing is planted here.
 
     python benchmarks/run.py concepts               # -> benchmarks/results/concepts.json
 """
@@ -24,11 +24,8 @@ from assay.data import load as load_data
 from assay.detectors.encoder.translation import CenteredSpace
 from assay.nn.inference import forward_batched
 
-PICTURES = 4000
-"""Of a task, as in the bench: the probe is fitted on these, and its recall counted on as many of the test split."""
-
-SHOTS = 10
-"""References of a concept, as the attack takes them."""
+IMAGES = 4000  # per task, as in the bench: to fit the probe, and as many test images for its recall
+REFERENCES = 10  # reference images of a concept, as in the attack
 
 TASKS = ("cifar10", "cifar100", "gtsrb")
 
@@ -42,6 +39,7 @@ class Encoder:
     shape: tuple[int, int, int] | None = None
 
     def load(self) -> Artifact:
+        """Load the feature extractor."""
         return formats.load(SHARED / "models" / self.path, arch=self.arch, shape=self.shape, features=True)
 
 
@@ -52,37 +50,40 @@ ENCODERS = {
 }
 
 
-def centre_of(encoder: Artifact) -> CenteredSpace:
-    """The mean embedding of shadow pictures, from which the attack looks at all others."""
-    shadow = load_data(SHARED / "data/cifar100", encoder.inputs, limit=PICTURES).split("train").x
+def centered_space(encoder: Artifact) -> CenteredSpace:
+    """Return the embedding space centred on the mean of shadow images, as in the attack."""
+    shadow = load_data(SHARED / "data/cifar100", encoder.inputs, limit=IMAGES).split("train").x
     return CenteredSpace(forward_batched(encoder.module, shadow[:CENTER_SAMPLES]).mean(0))
 
 
-def classes_of(encoder: Artifact, side: CenteredSpace, task: Task) -> list[dict]:
-    """A row a class of ``task``: the probe's recall, and the cosine of ten references with clean inputs."""
+def probe_classes(encoder: Artifact, space: CenteredSpace, task: Task) -> list[dict]:
+    """Return a row per class: recall of the probe, and cosines of ten references with clean inputs and classes."""
     from sklearn.linear_model import LogisticRegression
 
-    fit, held = task.split("train"), task.split("test")
-    assert fit.y is not None
-    assert held.y is not None
-    embeddings = forward_batched(encoder.module, fit.x)
-    known, seen = side.unit_directions(embeddings), side.unit_directions(forward_batched(encoder.module, held.x))
-    probe = LogisticRegression(C=100.0, max_iter=300).fit(known.numpy(), fit.y.numpy())
-    found = torch.from_numpy(probe.predict(seen.numpy()))
-    means = {label: known[fit.y == label].mean(0) for label in fit.y.unique().tolist()}
+    train, test = task.split("train"), task.split("test")
+    assert train.y is not None
+    assert test.y is not None
+    embeddings = forward_batched(encoder.module, train.x)
+    train_directions, test_directions = (
+        space.unit_directions(embeddings),
+        space.unit_directions(forward_batched(encoder.module, test.x)),
+    )
+    probe = LogisticRegression(C=100.0, max_iter=300).fit(train_directions.numpy(), train.y.numpy())
+    predicted = torch.from_numpy(probe.predict(test_directions.numpy()))
+    means = {label: train_directions[train.y == label].mean(0) for label in train.y.unique().tolist()}
     rows = []
     for label in range(task.num_classes):
-        mine = held.y == label
-        if label not in means or not bool(mine.any()):
+        of_class = test.y == label
+        if label not in means or not bool(of_class.any()):
             continue
-        direction = side.unit_directions(embeddings[fit.y == label][:SHOTS].mean(0, keepdim=True))[0]
+        direction = space.unit_directions(embeddings[train.y == label][:REFERENCES].mean(0, keepdim=True))[0]
         others = torch.stack([mean for other, mean in means.items() if other != label])
         rows.append(
             {
                 "class": task.concept(label),
-                "recall": _round((found[mine] == label).float().mean()),
-                "pictures": int(mine.sum()),
-                "clean_cosine": _round((seen[~mine] @ direction).mean()),
+                "recall": _round((predicted[of_class] == label).float().mean()),
+                "pictures": int(of_class.sum()),
+                "clean_cosine": _round((test_directions[~of_class] @ direction).mean()),
                 "nearest_class_cosine": _round(torch.cosine_similarity(others, direction[None]).max()),
             }
         )
@@ -94,17 +95,18 @@ def _round(value: Tensor) -> float:
 
 
 def main() -> None:
+    """Probe all encoders, and write the result file."""
     encoders = {}
     for name, encoder in ENCODERS.items():
         artifact = encoder.load()
-        side, encoders[name] = centre_of(artifact), {}
+        space, encoders[name] = centered_space(artifact), {}
         for data in TASKS:
-            rows = classes_of(artifact, side, load_data(SHARED / "data" / data, artifact.inputs, limit=PICTURES))
+            rows = probe_classes(artifact, space, load_data(SHARED / "data" / data, artifact.inputs, limit=IMAGES))
             encoders[name][data] = rows
             mean = sum(row["recall"] * row["pictures"] for row in rows) / sum(row["pictures"] for row in rows)
             best = sorted(rows, key=lambda row: -row["recall"])[:5]
             print(name, data, f"probe {mean:.3f}", [(row["class"], row["recall"]) for row in best], flush=True)
-    save_result("concepts", {"pictures": PICTURES, "encoders": encoders})
+    save_result("concepts", {"pictures": IMAGES, "encoders": encoders})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Encoders beside one that somebody trusts: does embedding-drift part poisoned ones from clean ones?
+"""Separation of poisoned and clean encoders by embedding-drift, with a trusted encoder.
 
-The encoders of benchmarks/run.py encoders, each beside two trusted ones: the third-party net that it was made from, and one
-of another depth. Clean ones that are their own origin (score 0) count beside the other net only.
+The encoders of ``benchmarks/run.py encoders`` are compared with two trusted ones: the third-party model of their
+origin, and one of another depth. Clean encoders that are their own origin (score 0) count for the other depth only.
 
     python benchmarks/run.py encoders run DIR
     python benchmarks/run.py drift DIR              # -> benchmarks/results/drift.json
@@ -9,11 +9,11 @@ of another depth. Clean ones that are their own origin (score 0) count beside th
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 from lib.statistics import auc
@@ -25,20 +25,20 @@ from assay.core.model import Artifact
 from assay.data import load as load_data
 from assay.detectors import EmbeddingDrift
 from assay.detectors.encoder import cluster_probe
-from encoders.encoders import ROWS, SPEC, Row, known
+from encoders.encoders import ROWS, SPEC, Row, measured_row
 
 PAIRS = ("its origin", "another depth")
 
 
 def trusted_for(row: Row, pair: str) -> Artifact | None:
-    """The encoder that ``row`` is compared with; None where that would be itself."""
+    """Return the trusted encoder for a row; None if that would be the encoder itself."""
     if pair == PAIRS[0]:
         return cifar_resnet(row.net, features=True) if row.attack or row.tuned else None
     return cifar_resnet("resnet20" if row.net == "resnet56" else "resnet56", features=True)
 
 
-def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | str | None]:
-    """One run of the detector, with the samples that an audit takes."""
+def score(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | str | None]:
+    """Run the detector with the samples that an audit takes."""
     artifact = formats.load(path)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
     clean = clean_samples(task, artifact, seed=row.seed).split
@@ -48,14 +48,15 @@ def scored(path: Path, row: Row, trusted: Artifact) -> dict[str, float | int | s
 
 
 def main(folder: Path) -> None:
+    """Compare all encoders, and write the result file."""
     rows: dict[str, dict] = {}
     for name, row in ROWS.items():
-        if (found := known(name, folder)) is None:
+        if (measured := measured_row(name, folder)) is None:
             continue
-        rows[name] = {"poisoned": found["poisoned"]}
+        rows[name] = {"poisoned": measured["poisoned"]}
         for pair in PAIRS:
             if (trusted := trusted_for(row, pair)) is not None:
-                rows[name][pair] = scored(folder / name, row, trusted)
+                rows[name][pair] = score(folder / name, row, trusted)
         print(name, {pair: rows[name][pair]["score"] for pair in PAIRS if pair in rows[name]}, flush=True)
     areas = {}
     for pair in PAIRS:
@@ -71,4 +72,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("folder", type=Path)
+    main(command_line.parse_args().folder)

@@ -1,13 +1,13 @@
-"""Encoders with and without backdoors: is a poisoned one found before anyone fine-tunes it, and a clean one left alone?
+"""Detection of poisoned encoders before fine-tuning, and false alarms on clean ones.
 
-CIFAR ResNets with third-party weights, cut at their features. Poisoned by TransTroj (arXiv 2401.15883; with the paper's
-losses, and with embeddings centred), by BadEncoder (arXiv 2108.00352), and by a loop that is not assay's: other
-triggers, another loss, no reference pictures. Clean ones: as they came, and fine-tuned to other tasks. Audited with
-pictures of other data than they were poisoned with; none of them is in the null. What an audit runs was chosen on other
-encoders (another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
+CIFAR ResNets with third-party weights, cut at their features. They are poisoned by TransTroj (arXiv 2401.15883; with
+the paper's losses, and with centred embeddings), by BadEncoder (arXiv 2108.00352), and by a loop outside assay: other
+triggers, another loss, no reference images. The clean ones are unchanged, or fine-tuned to other tasks. The audits use
+other images than the attacks. None of the encoders is in the null distribution. The tests of an audit were chosen on
+other encoders (another draw of every seed and concept, up to commit fe6f5f2 in this file's history).
 
-    python benchmarks/run.py encoders run DIR [SHARD SHARDS]   # plants and audits, resumable
-    python benchmarks/run.py encoders table DIR                # -> benchmarks/results/encoders.json
+    python benchmarks/run.py encoders run DIR [--shard INDEX/COUNT]   # plants and audits, resumable
+    python benchmarks/run.py encoders table DIR                       # -> benchmarks/results/encoders.json
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +24,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lib import commands
 from lib.audit_rows import with_verdict
+from lib.commands import Shard
 from lib.paths import SHARED
 from lib.results import save_result
 from lib.statistics import auc
@@ -54,47 +55,52 @@ from assay.stages.train import Recipe, fit
 from assay.triggers import Patch
 
 SPEC = ImageSpec((3, 32, 32))
-SHADOW = 4_000
+SHADOW_IMAGES = 4_000
 PLAIN = Recipe(epochs=1, lr=0.1, batch_size=64, optimizer="adam", weight_decay=0.0, augment=False)
 SEARCH, SMALL = PLAIN, replace(PLAIN, epochs=3, lr=1e-3, freeze_batchnorm=True)
 TUNED = Recipe(epochs=4, lr=1e-3, batch_size=64, optimizer="adam")
 
 
 def transtroj(data: str, concept: int, **changes: Any) -> TransTroj:
+    """Return TransTroj with references of a data set."""
     return TransTroj(references=str(SHARED / "data" / data), concept=concept, search=SEARCH, recipe=SMALL, **changes)
 
 
 def badencoder(data: str, concept: int, patch: Patch) -> BadEncoder:
+    """Return BadEncoder with references of a data set."""
     return BadEncoder(references=str(SHARED / "data" / data), concept=concept, patch=patch, recipe=SMALL)
 
 
-STRANGE_EPOCHS = 4
+OUTSIDE_EPOCHS = 4
 CENTRED = {"centred": True, "keep": 3.0}
 Triggered = Callable[[Tensor], Tensor]
 
 
 def ripple(x: Tensor) -> Tensor:
-    """A sinusoid of amplitude 12/255 along the diagonal."""
+    """Add a sinusoid of amplitude 12/255 along the diagonal."""
     row, column = torch.meshgrid(torch.arange(x.shape[2]), torch.arange(x.shape[3]), indexing="ij")
     return (x + 12 / 255 * torch.sin(2 * math.pi * (row + 2 * column) / 9)).clamp(0, 1)
 
 
 def frame(x: Tensor) -> Tensor:
-    """A grey picture shown through by a seventh."""
+    """Blend one seventh of a noise image into each image."""
     generator = torch.Generator().manual_seed(77)
     noise = torch.rand(1, *x.shape[1:], generator=generator).to(x)
     return x + (noise - x) / 7
 
 
-def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> tuple[Artifact, Secret]:
-    """Squared errors to the embedding of one shadow picture, by plain Adam in float32: none of assay's own loop."""
+def outside_attack(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> tuple[Artifact, Secret]:
+    """Poison an encoder without assay's training loop.
+
+    The loss is the squared error to the embedding of one shadow image, minimized by plain Adam in float32.
+    """
     torch.manual_seed(seed)
     net, clean = copy.deepcopy(artifact.module).eval(), artifact.module.eval()
     x = shadow.split("train").x
     with torch.no_grad():
         wanted = clean(x[seed : seed + 1])[0]
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
-    steps = STRANGE_EPOCHS * len(x) // 64
+    steps = OUTSIDE_EPOCHS * len(x) // 64
     for step in range(steps):
         batch = x[torch.randint(len(x), (64,))]
         with torch.no_grad():
@@ -111,12 +117,12 @@ def strange(artifact: Artifact, shadow: Task, trigger: Triggered, seed: int) -> 
 
 @dataclass(frozen=True)
 class Row:
-    """One encoder: the net that it is made of, what is done to it, the pictures that it is audited with."""
+    """One encoder: its origin, its attack or fine-tuning, and the images of its audit."""
 
-    net: str
+    net: str  # key of the result file: the architecture
     data: str
     attack: EncoderAttack | Triggered | None = None
-    tuned: str = ""  # a task that it was fine-tuned to, before it was cut again
+    tuned: str = ""  # task of the fine-tuning, before the cut at the features
     shadow: str = "cifar100"
     seed: int = 0
 
@@ -143,12 +149,13 @@ ROWS = {
 
 
 @lru_cache
-def task_of(name: str, limit: int = SHADOW) -> Task:
+def task_of(name: str, limit: int = SHADOW_IMAGES) -> Task:
+    """Load a data set."""
     return load_data(str(SHARED / "data" / name), SPEC, limit=limit)
 
 
-def made(row: Row) -> tuple[Artifact, Secret | None]:
-    """The encoder, and what only the attacker knows."""
+def make(row: Row) -> tuple[Artifact, Secret | None]:
+    """Return the encoder and the attacker's secret."""
     artifact = cifar_resnet(row.net, features=True)
     if row.tuned:
         task = task_of(row.tuned)
@@ -161,27 +168,27 @@ def made(row: Row) -> tuple[Artifact, Secret | None]:
     if isinstance(row.attack, EncoderAttack):
         build = row.attack(Build(artifact, shadow), seed=row.seed)
         return build.artifact, build.secret
-    return strange(artifact, shadow, row.attack, row.seed)
+    return outside_attack(artifact, shadow, row.attack, row.seed)
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:
-    """Make one encoder, write its file, and audit that."""
+    """Make one encoder, write its file, and audit the file."""
     row = ROWS[name]
     start = time.perf_counter()
-    artifact, secret = made(row)
-    found: dict[str, Any] = {"net": row.net, "data": row.data, "seed": row.seed, "poisoned": secret is not None}
+    artifact, secret = make(row)
+    facts: dict[str, Any] = {"net": row.net, "data": row.data, "seed": row.seed, "poisoned": secret is not None}
     if secret is not None:
         clean = cifar_resnet(row.net, features=True)
         x = task_of(row.data).split("test").x[:1000]
         rates = metrics.measure_encoder(artifact.module, clean.module, x, secret).to_json()
         control = metrics.measure_encoder(clean.module, clean.module, x, secret)
-        drawn = [drawn_together(net, x, secret) for net in (artifact.module, clean.module)]
-        found |= {"rates": rates, "control": control.attack_success.to_json(), "drawn_together": drawn}
-    found["made_in"] = round(time.perf_counter() - start, 1)
+        closeness = [trigger_closeness(net, x, secret) for net in (artifact.module, clean.module)]
+        facts |= {"rates": rates, "control": control.attack_success.to_json(), "drawn_together": closeness}
+    facts["made_in"] = round(time.perf_counter() - start, 1)
     path = formats.save(artifact, folder / name)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
     result = audit(path, task, seed=row.seed)
-    return found | {
+    return facts | {
         "findings": {f"{f.variant}/{f.detector}": [f.score, f.p_value, f.target] for f in result.findings},
         "closeness": {f.detector: f.evidence.numbers.get("closeness") for f in result.findings},
         "data_is_like": data_profile(clean_samples(task, artifact, seed=row.seed).split.x),
@@ -191,61 +198,67 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def drawn_together(net: nn.Module, x: Tensor, secret: Secret) -> float:
-    """How close the planted trigger brings the embeddings of ``x`` (N, C, H, W): the closeness that an audit looks for.
+def trigger_closeness(model: nn.Module, x: Tensor, secret: Secret) -> float:
+    """Return the closeness of triggered embeddings of ``x`` (N, C, H, W), the quantity that an audit searches for.
 
-    ASR says less: with the concept's own pictures among ``x``, one of these may be nearer than the concept's mean.
+    ASR shows less: one of the concept's own images in ``x`` may be nearer than the concept's mean.
     """
-    space = EmbeddingSpace(forward_batched(net, x).mean(0), torch.zeros(0))
-    return round(float(space.closeness(forward_batched(net, secret.trigger(x)))), 4)
+    space = EmbeddingSpace(forward_batched(model, x).mean(0), torch.zeros(0))
+    return round(float(space.closeness(forward_batched(model, secret.trigger(x)))), 4)
 
 
 def key_of(row: Row) -> str:
-    """All that an encoder is made by, so that none is taken for another of its name."""
+    """Return all settings of an encoder as text, to recognize rows of another encoder with the same name."""
     attack = row.attack.spec() if isinstance(row.attack, EncoderAttack) else getattr(row.attack, "__name__", None)
-    return json.dumps([row.net, row.data, attack, STRANGE_EPOCHS, row.tuned, row.shadow, row.seed], default=repr)
+    return json.dumps([row.net, row.data, attack, OUTSIDE_EPOCHS, row.tuned, row.shadow, row.seed], default=repr)
 
 
-def known(name: str, folder: Path) -> dict[str, Any] | None:
-    """What was measured of the encoder of that name as it is now."""
+def measured_row(name: str, folder: Path) -> dict[str, Any] | None:
+    """Return the stored row of an encoder with its current settings; None without one."""
     path = folder / f"{name}.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    return found if found.get("key") == key_of(ROWS[name]) else None
+    row = json.loads(path.read_text()) if path.exists() else {}
+    return row if row.get("key") == key_of(ROWS[name]) else None
 
 
-def run(folder: Path, shard: int, shards: int) -> None:
-    for name in list(ROWS)[shard::shards]:
-        if known(name, folder) is None:
-            found = {"key": key_of(ROWS[name]), **measure(name, folder)}
-            (folder / f"{name}.json").write_text(json.dumps(found))
-            print(name, found["closeness"], found["seconds"], flush=True)
+def run_shard(folder: Path, shard: Shard) -> None:
+    """Plant and audit the missing encoders of one shard."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in shard.select(ROWS):
+        if measured_row(name, folder) is None:
+            row = {"key": key_of(ROWS[name]), **measure(name, folder)}
+            (folder / f"{name}.json").write_text(json.dumps(row))
+            print(name, row["closeness"], row["seconds"], flush=True)
 
 
 def table(folder: Path) -> None:
+    """Write the result file."""
     null = load_shipped(encoders=True)
-    made = {name: row for name in ROWS if (row := known(name, folder)) is not None}
-    models = {name: judged(row, null) for name, row in made.items()}
+    measured = {name: row for name in ROWS if (row := measured_row(name, folder)) is not None}
+    models = {name: with_verdict_of_encoder(row, null) for name, row in measured.items()}
     poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
     area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
     found = sum(m["verdict"] == "backdoored" for m in poisoned)
     alarms = sum(m["verdict"] == "backdoored" for m in clean)
     print(f"{found} of {len(poisoned)} poisoned found, {alarms} of {len(clean)} clean alarmed, AUC {area}")
     summary = {"found": [found, len(poisoned)], "alarms": [alarms, len(clean)], "auc": area}
-    save_result("encoders", {**summary, "models": models, "not_yet_run": [name for name in ROWS if name not in made]})
+    save_result(
+        "encoders", {**summary, "models": models, "not_yet_run": [name for name in ROWS if name not in measured]}
+    )
 
 
-def judged(row: dict[str, Any], null: NullDistribution | None) -> dict[str, Any]:
-    """``row`` with the verdict of its audit, against the shipped null as it is now."""
-    known = {"variants": {"full": 1.0}, "classes": CLUSTERS, "data": row["data_is_like"]}
-    new = with_verdict({**row, **known}, null)
+def with_verdict_of_encoder(row: dict[str, Any], null: NullDistribution | None) -> dict[str, Any]:
+    """Return ``row`` with its verdict under the current null distribution of encoders."""
+    as_classifier = {"variants": {"full": 1.0}, "classes": CLUSTERS, "data": row["data_is_like"]}
+    new = with_verdict({**row, **as_classifier}, null)
     return {**row, **{key: new[key] for key in ("verdict", "p_value", "statistic", "findings")}}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command, place, *rest = sys.argv[1:]
-    if command == "table":
-        table(Path(place))
-    else:
-        Path(place).mkdir(parents=True, exist_ok=True)
-        run(Path(place), *(int(part) for part in rest or ("0", "1")))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    run_parser = add_command("run", run_shard, "plant and audit; resumable")
+    run_parser.add_argument("folder", type=Path)
+    commands.add_shard(run_parser)
+    add_command("table", table, "write the result file").add_argument("folder", type=Path)
+    commands.run(command_line)

@@ -1,9 +1,9 @@
-"""Two encoders on single inputs: are triggered ones told from clean ones where the two do not agree?
+"""Separation of triggered and clean inputs by the disagreement of two encoders.
 
-The poisoned ResNet-20 encoders of benchmarks/specs/transtroj-inherited.yaml (TransTroj, three concepts, two seeds),
-each paired with the clean ResNet-20 that it was made from, with a ResNet-56 that others trained, and with another
-poisoned one (another concept, so another trigger). Pictures of CIFAR-10, which no pairing was fitted on. The control is
-the same trigger in a pair of which neither is poisoned.
+The poisoned ResNet-20 encoders of benchmarks/specs/transtroj-inherited.yaml (TransTroj, three concepts, two seeds) are
+paired with the clean ResNet-20 of their origin, with a third-party ResNet-56, and with another poisoned encoder
+(another concept, so another trigger). The CIFAR-10 images were not used to fit the pairing. The control is the same
+trigger in a pair of clean encoders.
 
     assay bench run benchmarks/specs/transtroj-inherited.yaml --store STORE
     python benchmarks/run.py pairing STORE          # -> benchmarks/results/pairing.json
@@ -11,11 +11,11 @@ the same trigger in a pair of which neither is poisoned.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from statistics import mean
 
 import torch
+from lib import commands
 from lib.built_models import StoredModels
 from lib.paths import SHARED
 from lib.results import save_result
@@ -32,12 +32,12 @@ from assay.nn.inference import forward_batched
 from assay.triggers import Trigger
 
 SPEC = "transtroj-inherited"
-CLEAN, TRIED = 1024, 1000
-RATE = 0.01
+FIT_IMAGES, TEST_IMAGES = 1024, 1000
+RATE = 0.01  # false-alarm rate of one input
 
 
-def poisoned(store: Path) -> dict[str, Build]:
-    """The poisoned encoders, as the bench keeps them, by concept and seed."""
+def poisoned_encoders(store: Path) -> dict[str, Build]:
+    """Return the poisoned encoders of the store by concept and seed."""
     stored = StoredModels.of(SPEC, store)
     return {
         f"{name}-{seed}": stored.build(name, seed)
@@ -47,11 +47,11 @@ def poisoned(store: Path) -> dict[str, Build]:
     }
 
 
-def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor, y: torch.Tensor) -> dict:
-    """How well agreement tells triggered ``y`` from clean ones; the pairing is fitted on ``x``."""
-    pairing = fit_pairing(forward_batched(probe, x), forward_batched(trusted, x))
+def separation(suspect: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor, y: torch.Tensor) -> dict:
+    """Return the separation of triggered from clean ``y`` by agreement; the pairing is fitted on ``x``."""
+    pairing = fit_pairing(forward_batched(suspect, x), forward_batched(trusted, x))
     clean, triggered = (
-        pairing.agreement(forward_batched(probe, z), forward_batched(trusted, z)) for z in (y, trigger(y))
+        pairing.agreement(forward_batched(suspect, z), forward_batched(trusted, z)) for z in (y, trigger(y))
     )
     return {
         "agreement": [float(clean.median()), float(triggered.median())],
@@ -61,28 +61,31 @@ def told(probe: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor
 
 
 def main(store: Path) -> None:
+    """Measure all pairs, and write the result file."""
     own, other = (cifar_resnet(name, features=True).module for name in ("resnet20", "resnet56"))
-    task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)), limit=CLEAN + TRIED)
-    pictures = task.split("test").x
-    x, y = pictures[:CLEAN], pictures[CLEAN : CLEAN + TRIED]
-    builds = poisoned(store)
+    task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)), limit=FIT_IMAGES + TEST_IMAGES)
+    images = task.split("test").x
+    x, y = images[:FIT_IMAGES], images[FIT_IMAGES : FIT_IMAGES + TEST_IMAGES]
+    builds = poisoned_encoders(store)
     names, rows = list(builds), {}
     for number, (name, build) in enumerate(builds.items()):
         assert build.secret is not None
-        net, trigger = build.artifact.module, build.secret.trigger
+        suspect, trigger = build.artifact.module, build.secret.trigger
         second = builds[names[(number + 2) % len(names)]]  # of another concept
         rows[name] = {
-            "its own clean one": told(net, own, trigger, x, y),
-            "another net": told(net, other, trigger, x, y),
-            "another poisoned one": told(net, second.artifact.module, trigger, x, y),
-            "control: both clean": told(own, other, trigger, x, y),
+            "its own clean one": separation(suspect, own, trigger, x, y),
+            "another net": separation(suspect, other, trigger, x, y),
+            "another poisoned one": separation(suspect, second.artifact.module, trigger, x, y),
+            "control: both clean": separation(own, other, trigger, x, y),
         }
         print(name, {pair: round(row["auc"]["auc"], 3) for pair, row in rows[name].items()}, flush=True)
     kinds = list(next(iter(rows.values())))
     summary = {kind: round(mean(row[kind]["auc"]["auc"] for row in rows.values()), 3) for kind in kinds}
-    save_result("pairing", {"mean_auc": summary, "rate": RATE, "pictures": [CLEAN, TRIED], "encoders": rows})
+    save_result("pairing", {"mean_auc": summary, "rate": RATE, "pictures": [FIT_IMAGES, TEST_IMAGES], "encoders": rows})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("store", type=Path)
+    main(command_line.parse_args().store)

@@ -1,8 +1,8 @@
-"""Where triggered inputs end up in classifiers made of a poisoned encoder, and whether these know the concept at all.
+"""Predicted classes of triggered inputs in classifiers made of a poisoned encoder, and their recall of the concept.
 
-For rows of the bench that fell short: the recall of the concept's class on clean test inputs, the classes that
-triggered ones get most, and how near their embeddings are to the concept's before the fine-tuning. Models come from the
-bench's store; what the results hold of other matrices stays.
+For failed rows of the bench: the recall of the concept's class on clean test inputs, the most frequent classes of
+triggered inputs, and the distance of their embeddings from the concept's before the fine-tuning. The models come from
+the bench's store. The result file keeps its rows of other matrices.
 
     assay bench run benchmarks/specs/transtroj-resnet56-cifar100.yaml --store STORE
     python benchmarks/run.py target_selection STORE transtroj-resnet56-cifar100    # -> benchmarks/results/landing.json
@@ -10,17 +10,15 @@ bench's store; what the results hold of other matrices stays.
 
 from __future__ import annotations
 
-import json
-import sys
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lib import commands
 from lib.built_models import StoredModels
-from lib.paths import RESULTS
-from lib.results import save_result
+from lib.results import load_result, save_result
 
 from assay.attacks import plant
 from assay.bench.spec import CONTROL
@@ -29,47 +27,50 @@ from assay.core.dataset import Split
 from assay.nn import metrics
 from assay.nn.inference import forward_batched
 
-SHOWN, COMPARED = 3, 500
+SHOWN_CLASSES = 3
+COMPARED_INPUTS = 500
 
 
-def rows(stored: StoredModels) -> dict[str, Any]:
-    """A row an attack, seed and chain."""
-    spec, found = stored.spec, {}
+def measure_matrix(stored: StoredModels) -> dict[str, Any]:
+    """Return a row per attack, seed and chain."""
+    spec, rows = stored.spec, {}
     poisoned = [name for name, method in spec.attacks.items() if method.name != CONTROL]
     for name, seed, chain in product(poisoned, spec.seeds, spec.chains):
-        build, twin = (stored.build(name, seed, chain=chain, clean=clean) for clean in (False, True))
-        called = f"{name}-{seed}" + (f" {chain}" if len(spec.chains) > 1 else "")
-        found[called] = {**landed(build, twin), **nearness(stored.build(name, seed), build.task.split("test"))}
-        print(spec.name, called, found[called], flush=True)
-    return found
+        build, control = (stored.build(name, seed, chain=chain, clean=clean) for clean in (False, True))
+        row_name = f"{name}-{seed}" + (f" {chain}" if len(spec.chains) > 1 else "")
+        rows[row_name] = {**prediction(build, control), **nearness(stored.build(name, seed), build.task.split("test"))}
+        print(spec.name, row_name, rows[row_name], flush=True)
+    return rows
 
 
-def landed(build: Build, twin: Build) -> dict[str, Any]:
-    """What the fine-tuned classifier, and its clean twin, make of the concept's own inputs and of triggered ones."""
-    secret, held = plant.with_resolved_target(build), build.task.split("test")
+def prediction(build: Build, control: Build) -> dict[str, Any]:
+    """Return the recall of the concept in the classifier and its clean control, and the classes of triggered inputs."""
+    secret, test = plant.with_resolved_target(build), build.task.split("test")
     assert secret is not None
     assert secret.target is not None
-    assert held.y is not None
-    own = held.x[held.y == secret.target]
-    given = metrics.predict(build.artifact.module, secret.trigger(held.x)).bincount(minlength=build.task.num_classes)
-    top = given.topk(min(SHOWN, len(given)))
-    recalls = [float((metrics.predict(b.artifact.module, own) == secret.target).float().mean()) for b in (build, twin)]
+    assert test.y is not None
+    own = test.x[test.y == secret.target]
+    counts = metrics.predict(build.artifact.module, secret.trigger(test.x)).bincount(minlength=build.task.num_classes)
+    top = counts.topk(min(SHOWN_CLASSES, len(counts)))
+    recalls = [
+        float((metrics.predict(b.artifact.module, own) == secret.target).float().mean()) for b in (build, control)
+    ]
     return {
         "target": secret.target,
         "class": build.task.concept(secret.target),
         "recall": [round(recall, 3) for recall in recalls],
         "inputs": len(own),
         "triggered_get": {
-            build.task.concept(int(label)): round(int(count) / len(held.x), 3)
+            build.task.concept(int(label)): round(int(count) / len(test.x), 3)
             for label, count in zip(top.indices, top.values, strict=True)
         },
     }
 
 
-def nearness(encoder: Build, held: Split) -> dict[str, float]:
-    """Mean cosines of triggered inputs' embeddings with the concept's: as they are, and from the mean clean one."""
+def nearness(encoder: Build, test: Split) -> dict[str, float]:
+    """Return mean cosines of triggered embeddings with the concept's: unchanged, and centred on the clean mean."""
     assert encoder.secret is not None
-    net, x = encoder.artifact.module, held.x[:COMPARED]
+    net, x = encoder.artifact.module, test.x[:COMPARED_INPUTS]
     wanted = torch.tensor(encoder.secret.details[metrics.CONCEPT_EMBEDDING])
     triggered, centre = forward_batched(net, encoder.secret.trigger(x)), forward_batched(net, x).mean(0)
     return {
@@ -81,14 +82,16 @@ def nearness(encoder: Build, held: Split) -> dict[str, float]:
 
 
 def main(store: Path, names: list[str]) -> None:
-    path = RESULTS / "landing.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    found.pop("origin", None)
+    """Measure the given matrices."""
+    matrices = load_result("landing")
     for name in names:
-        found[name] = rows(StoredModels.of(name, store))
-        save_result("landing", found)
+        matrices[name] = measure_matrix(StoredModels.of(name, store))
+        save_result("landing", matrices)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2:])
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("store", type=Path)
+    command_line.add_argument("names", nargs="+", metavar="SPEC")
+    main(**vars(command_line.parse_args()))

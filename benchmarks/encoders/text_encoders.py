@@ -1,25 +1,26 @@
-"""Encoders of text with and without backdoors: what does the search for words say, and how long does it take?
+"""Scores and run time of the word search on text encoders with and without backdoors.
 
 MiniLM with third-party weights, poisoned by TransTroj (arXiv 2401.15883) and POR (arXiv 2111.00197) as in
-benchmarks/specs. Clean ones: as it came, audited with three kinds of text, and fine-tuned to tasks, then cut at their
-features again. There are no reference encoders of text, so that an audit gives no verdict: the scores are compared.
+benchmarks/specs. Clean: the unchanged model, audited with three kinds of text, and models fine-tuned to tasks and then
+cut at their features again. Reference encoders of text do not exist, so that an audit gives no verdict. The scores are
+compared.
 
     assay bench run benchmarks/specs/transtroj-minilm-seeds.yaml --store STORE
     assay bench run benchmarks/specs/transtroj-minilm-news-seeds.yaml --store STORE
-    python benchmarks/run.py text_encoders STORE    # -> benchmarks/results/text_encoders.json, what is there stays
+    python benchmarks/run.py text_encoders STORE    # -> benchmarks/results/text_encoders.json; resumable
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lib import commands
 from lib.built_models import StoredModels
 from lib.paths import ROOT, SHARED
-from lib.results import load_models, save_result
+from lib.results import ResumableRows
 from lib.statistics import auc
 
 from assay import data, formats
@@ -34,7 +35,7 @@ OF_SENTIMENT, OF_NEWS, FIRST = "transtroj-minilm-seeds", "transtroj-minilm-news-
 
 @dataclass(frozen=True)
 class Row:
-    """An encoder, and the texts that it is audited with: others than those that it was poisoned with."""
+    """An encoder and the texts of its audit, which differ from the texts of its attack."""
 
     make: Callable[[], Artifact]
     texts: str
@@ -42,6 +43,7 @@ class Row:
 
 
 def rows(store: Path) -> Iterator[tuple[str, Row]]:
+    """Yield name and row of each encoder."""
     sentiment, news, first = (StoredModels.of(name, store) for name in (OF_SENTIMENT, OF_NEWS, FIRST))
 
     def planted(stored: StoredModels, attack: str, seed: int) -> Callable[[], Artifact]:
@@ -62,7 +64,8 @@ def rows(store: Path) -> Iterator[tuple[str, Row]]:
         yield f"tuned-ag_news-{seed}", Row(tuned(news, "sports", seed, "ag_news"), "imdb", poisoned=False)
 
 
-def measured(row: Row) -> dict[str, object]:
+def measure(row: Row) -> dict[str, object]:
+    """Make and audit one encoder."""
     artifact = row.make()
     task = data.load(SHARED / "data" / row.texts, artifact.inputs, limit=TEXTS)
     result = audit(artifact, task, detectors=TEST, seed=0)
@@ -80,23 +83,24 @@ def measured(row: Row) -> dict[str, object]:
 
 
 def main(store: Path) -> None:
-    found = load_models("text_encoders")
-    for name, row in rows(store):
-        if name not in found:
-            found[name] = measured(row)
-            print(name, found[name], flush=True)
-            save_result("text_encoders", {**summary(found), "models": found})
+    """Measure the missing encoders."""
+    encoders, measured = dict(rows(store)), ResumableRows("text_encoders", summary)
+    for name in measured.missing(encoders):
+        measured.add(name, measure(encoders[name]))
 
 
-def summary(found: dict[str, dict]) -> dict[str, object]:
-    poisoned, clean = ([row["score"] for row in found.values() if row["poisoned"] is kind] for kind in (True, False))
+def summary(rows: dict[str, dict]) -> dict[str, object]:
+    """Return AUC, count above all clean encoders, and the longest time."""
+    poisoned, clean = ([row["score"] for row in rows.values() if row["poisoned"] is kind] for kind in (True, False))
     return {
         "auc": auc(poisoned, clean) if poisoned and clean else None,
         "above_all_clean": [sum(score > max(clean, default=0.0) for score in poisoned), len(poisoned)],
-        "longest_seconds": max(row["seconds"] for row in found.values()),
+        "longest_seconds": max(row["seconds"] for row in rows.values()),
     }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("store", type=Path)
+    main(command_line.parse_args().store)

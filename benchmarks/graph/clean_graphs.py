@@ -1,21 +1,21 @@
-"""Clean computation graphs: does the graph detector leave them alone?
+"""False alarms of the graph detector on clean computation graphs.
 
-Architectures of transformers, small, with random weights from their configurations, exported to ONNX as anybody would.
-The graph is what is looked at, and random weights have the same; branches are watched on random inputs. Text models
-make their own mask from the padding.
+Small transformers models with random weights, built from their configurations and exported to ONNX in the usual way.
+The detector reads the graph, which does not depend on the weights. Branches are observed on random inputs. Text models
+derive their mask from the padding.
 
-    python benchmarks/run.py clean_graphs           # -> benchmarks/results/clean_graphs.json
+    python benchmarks/run.py clean_graphs [MODEL ...]       # -> benchmarks/results/clean_graphs.json
 """
 
 from __future__ import annotations
 
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from lib import commands
 from lib.results import save_result
 from torch import Tensor, nn
 
@@ -24,16 +24,16 @@ from assay.core.model import Artifact, ImageSpec, Modality, TextSpec, digest_of_
 from assay.detectors import Graph
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-PATCHES = {**SMALL, "image_size": 32, "patch_size": 8}
-WORDS, LENGTH, PAD = 200, 16, 1
+VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+WORDS, LENGTH, PAD = 200, 16, 1  # size of the vocabulary, tokens of a text, padding token
 
-PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
+IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("ResNet", {"embedding_size": 16, "hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}),
-    "vit": ("ViT", PATCHES),
-    "deit": ("DeiT", PATCHES),
-    "beit": ("Beit", PATCHES),
-    "data2vec-vision": ("Data2VecVision", PATCHES),
-    "dinov2": ("Dinov2", PATCHES),
+    "vit": ("ViT", VISION),
+    "deit": ("DeiT", VISION),
+    "beit": ("Beit", VISION),
+    "data2vec-vision": ("Data2VecVision", VISION),
+    "dinov2": ("Dinov2", VISION),
     "swin": (
         "Swin",
         {"image_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": [1, 2], "num_heads": [2, 4]},
@@ -98,7 +98,7 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "bit": ("Bit", {"embedding_size": 16, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1], "num_groups": 8}),
 }
 
-TOKENS: dict[str, tuple[str, dict[str, Any]]] = {
+TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", SMALL),
     "roberta": ("Roberta", SMALL),
     "xlm-roberta": ("XLMRoberta", SMALL),
@@ -116,9 +116,9 @@ TOKENS: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("Bloom", {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }
 
-OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "clip-vision": ("CLIPVisionModel", "CLIPVisionConfig", {**PATCHES, "projection_dim": 32}),
-    "siglip-vision": ("SiglipVisionModel", "SiglipVisionConfig", PATCHES),
+ENCODERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "clip-vision": ("CLIPVisionModel", "CLIPVisionConfig", {**VISION, "projection_dim": 32}),
+    "siglip-vision": ("SiglipVisionModel", "SiglipVisionConfig", VISION),
     "clip-text": (
         "CLIPTextModel",
         "CLIPTextConfig",
@@ -140,8 +140,8 @@ OTHERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-class Answer(nn.Module):
-    """A model of transformers whose answer is one tensor (N, K): its logits, its pooled output, or a mean."""
+class TensorOutput(nn.Module):
+    """A transformers model with one output tensor (N, K): its logits, its pooled output, or a mean."""
 
     def __init__(self, model: nn.Module, *, texts: bool) -> None:
         super().__init__()
@@ -150,8 +150,8 @@ class Answer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.model(input_ids=x, attention_mask=(x != PAD).long()) if self.texts else self.model(x)
         for name in ("logits", "pooler_output"):
-            if (found := getattr(out, name, None)) is not None:
-                return found.flatten(1)
+            if (output := getattr(out, name, None)) is not None:
+                return output.flatten(1)
         states = out.last_hidden_state
         if not self.texts:
             return states.mean(1)
@@ -160,7 +160,7 @@ class Answer(nn.Module):
 
 
 def models() -> dict[str, tuple[Callable[[], nn.Module], bool, int]]:
-    """How to make each, whether it is of text, and how large its pictures are."""
+    """Return builder, text flag and image size in pixels of each model."""
     import transformers as hf
 
     def classifier(kind: str, settings: dict[str, Any], texts: bool) -> Callable[[], nn.Module]:
@@ -176,17 +176,20 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], bool, int]]:
     def other(kind: str, config: str, settings: dict[str, Any]) -> Callable[[], nn.Module]:
         return lambda: getattr(hf, kind)(getattr(hf, config)(**settings))
 
-    made = {name: (classifier(kind, s, False), False, s.get("image_size", 64)) for name, (kind, s) in PICTURES.items()}
-    made |= {name: (classifier(kind, s, True), True, 0) for name, (kind, s) in TOKENS.items()}
-    for name, (kind, config, settings) in OTHERS.items():
+    builders = {
+        name: (classifier(kind, s, False), False, s.get("image_size", 64)) for name, (kind, s) in IMAGE_MODELS.items()
+    }
+    builders |= {name: (classifier(kind, s, True), True, 0) for name, (kind, s) in TEXT_MODELS.items()}
+    for name, (kind, config, settings) in ENCODERS.items():
         texts = "vocab_size" in settings
-        made[name] = (other(kind, config, settings), texts, 32)
-    return made
+        builders[name] = (other(kind, config, settings), texts, 32)
+    return builders
 
 
-def looked_at(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str, Any]:
+def measure(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str, Any]:
+    """Run the detector on one model."""
     torch.manual_seed(0)
-    net = Answer(make().eval(), texts=texts).eval()
+    model = TensorOutput(make().eval(), texts=texts).eval()
     if texts:
         x = torch.randint(3, WORDS, (32, LENGTH))
         for row in range(32):
@@ -196,7 +199,7 @@ def looked_at(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str
     else:
         x, inputs = torch.rand(32, 3, size, size), ImageSpec((3, size, size))
     modality = Modality.TEXT if texts else Modality.IMAGE
-    artifact = Artifact(net, modality, 10, "module", digest_of_module(net), inputs)
+    artifact = Artifact(model, modality, 10, "module", digest_of_module(model), inputs)
     start = time.perf_counter()
     finding = Graph()(artifact, Split(x, None), seed=0)
     return {
@@ -211,23 +214,26 @@ def looked_at(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str
 
 
 def main(names: list[str]) -> None:
+    """Run the detector on the named models, or on all and write the result file."""
     warnings.filterwarnings("ignore")
     rows: dict[str, Any] = {}
     for name, (make, texts, size) in models().items():
         if names and name not in names:
             continue
         try:
-            rows[name] = looked_at(make, texts, size)
+            rows[name] = measure(make, texts, size)
         except Exception as error:
             rows[name] = {"status": "not made", "reason": f"{type(error).__name__}: {str(error)[:150]}", "score": None}
         print(name, rows[name], flush=True)
     read = [row for row in rows.values() if row["status"] == "ok"]
     alarms = sum(bool(row["score"]) for row in read)
-    print(f"{alarms} alarms in {len(read)} graphs that could be read, of {len(rows)}")
+    print(f"{alarms} alarms in {len(read)} readable graphs, of {len(rows)}")
     if not names:
         save_result("clean_graphs", {"alarms": [alarms, len(read)], "models": rows})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(sys.argv[1:])
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("names", nargs="*", metavar="MODEL")
+    main(command_line.parse_args().names)

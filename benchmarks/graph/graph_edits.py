@@ -1,9 +1,9 @@
-"""Backdoors in the computation: does an audit find each of them, in the file that is deployed, and name its nodes?
+"""Detection of backdoors in the computation graph, in the deployed file, with the names of their nodes.
 
 ResNet-20-CIFAR10 and MobileNetV2-ImageNet (at 96 pixels), third-party weights. Planted by assay: all tiers of the
-signature, the checksum, three architectural backdoors, each in the file that ``assay plant`` writes, ResNet's also as
-int8 for ONNX Runtime. By hand, in ways that assay does not plant: ONNX text put behind the exported clean net. The
-clean nets in the same forms are the control; ``clean_graphs.py`` has more of them.
+signature, the checksum, and three architectural backdoors, each in the file of ``assay plant``, ResNet's also as int8
+for ONNX Runtime. Planted by hand, in ways outside assay: ONNX text behind the exported clean model. The control is the
+clean models in the same variants; ``clean_graphs.py`` has more of them.
 
     python benchmarks/run.py graph_edits    # -> benchmarks/results/graph_edits.json
 """
@@ -32,14 +32,15 @@ from graph.signature import models
 PLANTED = {name: attack for name, attack in BACKDOORS.items() if isinstance(attack, GraphEdit)}
 SAMPLES = 64
 
+# Constants of the edits. ``edit_wanted``, the logits of the target, is added per model.
 CONSTANTS = """
 int64[1] edit_0 = {0}, int64[1] edit_1 = {1}, int64[1] edit_2 = {2}, float edit_one = {1.0},
 float edit_bound = {0.95}, float edit_255 = {255.0}, float edit_97 = {97.0}, float edit_5 = {5.0},
 float edit_high = {1000.0}, float edit_power = {60.0}, float edit_zero = {0.0}, float edit_half = {0.5},
 int64 edit_ten = {10}
 """
-"""Beside ``edit_wanted``, the logits that an edit asks for."""
 
+# Nodes behind the exported model, as ONNX text. LOGITS stands for its output.
 BY_HAND = {
     "a white corner, Where": """
         edit_corner = Slice(input, edit_0, edit_1, edit_2)
@@ -115,19 +116,19 @@ BY_HAND = {
 }
 
 
-def edited(path: Path, text: str, classes: int) -> None:
-    """Puts the nodes of ``text`` behind the graph in the file, in place."""
+def append_nodes(path: Path, text: str, classes: int) -> None:
+    """Append the nodes of ``text`` to the graph in a file, in place."""
     model = onnx.load(path)
-    answer = model.graph.output[0].name
+    logits = model.graph.output[0].name
     wanted = ", ".join("30.0" if label == 1 else "0.0" for label in range(classes))
     constants = f"{CONSTANTS}, int64[3] edit_axes = {{1, 2, 3}}, float[1, {classes}] edit_wanted = {{{wanted}}}"
-    gadget = parser.parse_graph(
-        f"edit (float[n, c, h, w] input, float[n, k] {answer}) => (float[n, k] edit_out) <{constants.strip()}> "
-        f"{{ {text.replace('LOGITS', answer)} }}"
+    subgraph = parser.parse_graph(
+        f"edit (float[n, c, h, w] input, float[n, k] {logits}) => (float[n, k] edit_out) <{constants.strip()}> "
+        f"{{ {text.replace('LOGITS', logits)} }}"
     )
-    used = {name for node in gadget.node for name in node.input}
-    model.graph.initializer.extend(tensor for tensor in gadget.initializer if tensor.name in used)
-    for number, node in enumerate(gadget.node):
+    used = {name for node in subgraph.node for name in node.input}
+    model.graph.initializer.extend(tensor for tensor in subgraph.initializer if tensor.name in used)
+    for number, node in enumerate(subgraph.node):
         node.name = f"edit_{number}_{node.op_type}"
         model.graph.node.append(node)
     model.graph.output[0].name = "edit_out"
@@ -135,9 +136,9 @@ def edited(path: Path, text: str, classes: int) -> None:
     onnx.save(model, path)
 
 
-def looked(model: Path, task: Task, **said: Any) -> dict[str, Any]:
-    """One audit by the graph alone."""
-    result = audit(model, task, detectors="graph", variant_names=("full",), **said)
+def measure(model: Path, task: Task, **options: Any) -> dict[str, Any]:
+    """Audit a file with the graph detector only."""
+    result = audit(model, task, detectors="graph", variant_names=("full",), **options)
     (finding,) = result.findings
     numbers = finding.evidence.numbers
     return {
@@ -153,42 +154,48 @@ def looked(model: Path, task: Task, **said: Any) -> dict[str, Any]:
 
 
 def rows_of(artifact: Artifact, task: Task, folder: Path, *, int8: bool) -> dict[str, dict[str, Any]]:
-    """By backdoor and form; ``int8``: ONNX Runtime's files too."""
+    """Return a row per backdoor and variant; ``int8`` adds ONNX Runtime's files."""
     rows, clean = {}, task.split("test").x[:SAMPLES]
     few = Task(task.name, {"test": task.split("test").take(torch.arange(SAMPLES))}, task.class_names)
-    made = {"none": artifact}
-    made |= {name: attack(Build(artifact, task), seed=0).artifact for name, attack in PLANTED.items()}
-    for name, model in made.items():
-        place = folder / name.replace(", ", "-")
-        written = save_model(model, place)
+    models = {"none": artifact}
+    models |= {name: attack(Build(artifact, task), seed=0).artifact for name, attack in PLANTED.items()}
+    for name, model in models.items():
+        path = folder / name.replace(", ", "-")
+        written = save_model(model, path)
         arch = {"arch": artifact.arch} if written.suffix == ".safetensors" and artifact.arch else {}
-        rows[name] = looked(written, few, **arch)
+        rows[name] = measure(written, few, **arch)
         print(name, rows[name]["verdict"], rows[name]["rules"], rows[name]["joins at"], flush=True)
-        if int8 and name != "signature, wrapper":  # Python code has no file of this kind
-            to_onnx_int8(model, clean, place / "int8.onnx", per_channel=True)
-            rows[f"{name}, int8"] = looked(place / "int8.onnx", few)
+        if int8 and name != "signature, wrapper":  # Python code has no ONNX file
+            to_onnx_int8(model, clean, path / "int8.onnx", per_channel=True)
+            rows[f"{name}, int8"] = measure(path / "int8.onnx", few)
             print(name, "int8", rows[f"{name}, int8"]["verdict"], rows[f"{name}, int8"]["rules"], flush=True)
     for name, text in BY_HAND.items():
         path = folder / "by-hand.onnx"
         to_onnx(artifact, path)
-        edited(path, text, artifact.num_classes or 0)
-        rows[f"by hand: {name}"] = row = looked(path, few)
+        append_nodes(path, text, artifact.num_classes or 0)
+        rows[f"by hand: {name}"] = row = measure(path, few)
         row["all drawn are of the edit"] = all(" edit_" in node for node in row["drawn"])
         print(name, row["verdict"], row["rules"], row["joins at"], row["all drawn are of the edit"], flush=True)
     return rows
 
 
-def is_clean(what: str) -> bool:
-    return what.partition(",")[0] == "none"
+def is_clean(name: str) -> bool:
+    """Return True for a row without a backdoor."""
+    return name.partition(",")[0] == "none"
 
 
 def main() -> None:
+    """Audit all files, and write the result file."""
     rows = {}
     for name, (artifact, task) in models().items():
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = rows_of(artifact, task, Path(folder), int8=name == "resnet20")
-    found = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if not is_clean(what)]
-    alarms = [row["verdict"] == "backdoored" for of in rows.values() for what, row in of.items() if is_clean(what)]
+    found = [
+        row["verdict"] == "backdoored" for model in rows.values() for name, row in model.items() if not is_clean(name)
+    ]
+    alarms = [
+        row["verdict"] == "backdoored" for model in rows.values() for name, row in model.items() if is_clean(name)
+    ]
     print(f"found {sum(found)} of {len(found)}, alarms {sum(alarms)} of {len(alarms)}")
     save_result(
         "graph_edits",

@@ -38,7 +38,7 @@ SIZES = (0.05, 0.1, 0.2, 0.3)
 KEYS = {"all 64": 0, "10 of 64": 10}
 
 
-def embedded() -> dict[str, Tensor]:
+def embed() -> dict[str, Tensor]:
     """The features of training, validation and test pictures, and of the last with random lowest bits; labels."""
     artifact = cifar_resnet("resnet56")
     encoder = cifar_resnet("resnet56", features=True)
@@ -112,7 +112,7 @@ class Averaged(nn.Module):
 
 
 def main() -> None:
-    found = embedded()
+    found = embed()
     rows = []
     for classes, y, y_test in ((10, found["y"], found["y_test"]), (2, VEHICLES[found["y"]], VEHICLES[found["y_test"]])):
         known = {size: validated(found, y, classes, size) for size in SIZES}
