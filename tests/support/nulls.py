@@ -1,4 +1,4 @@
-"""CleanReferenceModel models for tests, from their scores alone."""
+"""Null distributions for tests, from scores alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assay.detectors import LatentShift, NeuralCleanse, UniversalPerturbation
 
 
 def scores_of(row: Mapping[str, float]) -> dict[str, Score]:
-    """Of tests that name no class."""
+    """Return scores of tests without a class."""
     return {test: Score(value) for test, value in row.items()}
 
 
@@ -24,7 +24,7 @@ TOY_DETECTORS = (LatentShift(), NeuralCleanse(), UniversalPerturbation())
 
 
 def null_of(models: int = 120) -> NullDistribution:
-    """What toys without a backdoor score: more or less nothing."""
+    """Return a null of toy models without a backdoor: scores near zero."""
     scores = 0.1 * np.abs(np.random.default_rng(0).normal(size=(models, len(TOY_DETECTORS))))
     rows = [{make_test_id("full", d.name): float(s) for d, s in zip(TOY_DETECTORS, row, strict=True)} for row in scores]
     return null_of_rows(rows)
