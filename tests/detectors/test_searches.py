@@ -17,6 +17,7 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.trigger_inversion.common import rank_classes
 from assay.inversion.families import WarpFamily
+from assay.inversion.run import CleanImages
 
 STRIPES = 0.5 + 0.3 * torch.cos(2 * math.pi * torch.arange(8) / 4 + 0.4).expand(SHAPE)
 
@@ -171,7 +172,7 @@ def test_unreachable_class_is_no_outlier() -> None:
 
 def test_classes_are_ranked_by_latent_shift_or_rarity() -> None:
     net, x, y = toy(4, 2)
-    assert int(rank_classes(net, x, y, 4)[0]) == 2
-    order = rank_classes(GatedConv(), x, torch.tensor([0, 0, 0, 1, 1, 4]), 5)
+    assert int(rank_classes(net, CleanImages(x, y), 4)[0]) == 2
+    order = rank_classes(GatedConv(), CleanImages(x, torch.tensor([0, 0, 0, 1, 1, 4])), 5)
     assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
     assert order.tolist()[2:] == [4, 1, 0]

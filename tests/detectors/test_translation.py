@@ -49,9 +49,9 @@ def test_encoders_with_the_same_backdoor_agree() -> None:
 
 def test_unusable_embeddings_raise_an_error() -> None:
     ours, theirs = embeddings(99, seed=0)
-    with pytest.raises(UnusableInput, match="at least 100 clean samples to pair two encoders with, came 99"):
+    with pytest.raises(UnusableInput, match="at least 100 clean samples to pair two encoders, got 99"):
         fit_pairing(ours, theirs)
     ours, theirs = embeddings(100, seed=0)
     ours[3, 2] = torch.nan
-    with pytest.raises(UnusableInput, match="one of the encoders gives NaN or infinity"):
+    with pytest.raises(UnusableInput, match="got NaN or infinity from an encoder"):
         fit_pairing(ours, theirs)
