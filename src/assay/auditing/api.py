@@ -48,7 +48,7 @@ def audit(
         mean: Normalization, one value a channel, for pixels in [0, 1].
         std: Normalization, one value a channel.
         features: Cut a classifier before its last linear layer, and audit the resulting encoder.
-        pooling: Of a Hugging Face encoder: pooler, cls or mean (see ``formats.load``).
+        pooling: Pooling of a Hugging Face encoder: pooler, cls or mean (see ``formats.load``).
         labels: False: the data have no labels, even if something looks like labels.
         variant_names: Names of ``assay list``, or one text with commas.
         detectors: Names of ``assay list``, one text with commas, or detector objects; None: the default detectors.

@@ -103,7 +103,7 @@ def score_clean_model(
         data: Clean data.
         settings: Variants, detectors and seed.
         origin: One line: task, architecture, recipe.
-        family: Of the data: photos, digits, ...
+        family: Family of the data: photos, digits, ...
     """
     detectors = None if settings.detectors is None else tuple(settings.detectors)
     with eval_mode(model.module):

@@ -54,8 +54,8 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
     """Return the keyword arguments of ``assay.audit`` to repeat an audit.
 
     Args:
-        options: Of the model.
-        config: Of the audit.
+        options: Options of the model.
+        config: Settings of the audit.
     """
     numbers = {name: getattr(options, name) for name in ("mean", "std")}
     detectors = config.detectors
@@ -84,7 +84,7 @@ def python_call(model: object, data: object, keywords: Mapping[str, object]) -> 
     Args:
         model: As given to ``assay.audit``.
         data: As given to ``assay.audit``; None: omitted.
-        keywords: Of ``audit_keywords``.
+        keywords: Keywords of ``audit_keywords``.
     """
     positional = [("model", model)] if data is None else [("model", model), ("data", data)]
     arguments = [_python_value(value, name) for name, value in positional]

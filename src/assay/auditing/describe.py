@@ -23,7 +23,7 @@ def describe(artifact: Artifact, samples: CleanSamples, null: NullDistribution |
         artifact: The model, in evaluation mode.
         samples: Clean samples.
         null: All reference models; None: there are none.
-        seed: Of the clusters of an encoder.
+        seed: Seed of the clusters of an encoder.
 
     Raises:
         UnusableInput: An output is not finite, or an encoder has too few samples for its clusters.

@@ -37,7 +37,7 @@ def load_model(model: ModelSource, options: ModelOptions) -> Artifact:
 
     Args:
         model: A path or hub id, a module in memory, or a loaded model.
-        options: For loading the model.
+        options: Loading options of the model.
 
     Raises:
         UnusableInput: The model cannot be loaded, or its classifier cannot be cut.
@@ -118,7 +118,7 @@ def clean_samples(data: DataSource, artifact: Artifact, *, seed: int, labels: bo
     Args:
         data: Source of the samples; None: there are none.
         artifact: The model.
-        seed: Of the random choice, if there are more than ``MAX_SAMPLES``.
+        seed: Seed of the random choice, if there are more than ``MAX_SAMPLES``.
         labels: False: leave out all labels.
 
     Raises:

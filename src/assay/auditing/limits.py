@@ -14,8 +14,8 @@ def limits(
     """Return the limits of an audit: backdoors outside of its reach, and tests without a result.
 
     Args:
-        findings: Of all detectors on all variants, with p-values.
-        results: Of all variants.
+        findings: Findings of all detectors on all variants, with p-values.
+        results: Results of all variants.
         labelled: Whether the clean samples have labels.
     """
     sentences = [

@@ -51,8 +51,8 @@ def run_audit(
     Args:
         model: A path or hub id, a module in memory, or a loaded model.
         data: Source of the clean samples.
-        options: For loading the model.
-        config: Of the audit.
+        options: Loading options of the model.
+        config: Settings of the audit.
         command: Repeats this audit, for the report; None: the call in Python.
         progress: Callback for the current step, and the fraction done.
 
@@ -77,8 +77,8 @@ def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Arti
 
     Args:
         model: A path or hub id, a module in memory, or a loaded model.
-        options: For loading the model.
-        config: Of the audit.
+        options: Loading options of the model.
+        config: Settings of the audit.
     """
     artifact = load_model(model, options)
     if config.reference is not None:
@@ -92,7 +92,7 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
     Args:
         artifact: The model, with its reference if there is one.
         data: Source of the clean samples.
-        config: Of the audit.
+        config: Settings of the audit.
 
     Raises:
         UnusableInput: The data do not fit the model, the null is of another kind of model, or an output is not finite.
@@ -107,7 +107,7 @@ def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:
 
     Args:
         inputs: The model and the samples.
-        config: Of the audit.
+        config: Settings of the audit.
     """
     detectors = None if config.detectors is None else detectors_of(config.detectors)
     null = None if inputs.compared_with is None else inputs.compared_with.overall
@@ -121,7 +121,7 @@ def audited_variants(inputs: AuditInputs, config: AuditConfig) -> tuple[str, ...
 
     Args:
         inputs: The model.
-        config: Of the audit.
+        config: Settings of the audit.
     """
     return ("full",) if inputs.is_encoder and config.variants == DEFAULT else config.variants
 
@@ -133,7 +133,7 @@ def judge_run(inputs: AuditInputs, plan: Plan, run: AuditRun, config: AuditConfi
         inputs: The model, the samples and the reference models.
         plan: The tests.
         run: Their findings.
-        config: Of the audit.
+        config: Settings of the audit.
         context: Seed, budget and progress.
     """
     verdict, null = decide(run.findings, run.variants, inputs.compared_with, inputs.preconditions)
@@ -149,7 +149,7 @@ def calibrate(finding: Finding, null: NullDistribution | None) -> Finding:
     """Return a finding with its p-value against the reference models behind the verdict.
 
     Args:
-        finding: Of one test.
+        finding: Finding of one test.
         null: The reference models; None: there are none.
     """
     if finding.outcome is not Outcome.SCORED or finding.score is None or null is None:
@@ -167,7 +167,7 @@ def report(
         inputs: The model and the samples.
         run: Variants of the run.
         judgement: Verdict and findings.
-        config: Of the audit.
+        config: Settings of the audit.
         command: Repeats the audit.
         seconds: Duration of the audit.
     """

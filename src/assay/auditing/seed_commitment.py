@@ -47,7 +47,7 @@ def commit(width: int, count: int, seed: int, salt: str) -> Commitment:
     Args:
         width: Numbers in a feature.
         count: Features.
-        seed: Of the features.
+        seed: Seed of the features.
         salt: Secret text of at least ``MIN_SALT_LENGTH`` characters.
 
     Raises:

@@ -47,10 +47,10 @@ def decide(
     reference models, and the more cautious verdict counts.
 
     Args:
-        findings: Of all detectors on all variants.
-        results: Of all variants.
+        findings: Findings of all detectors on all variants.
+        results: Results of all variants.
         compared_with: Matched reference models; None: there are none.
-        preconditions: Of the model and the samples.
+        preconditions: Preconditions of the model and the samples.
     """
     if compared_with is None:
         return judge(findings, results, None, preconditions), None
@@ -67,10 +67,10 @@ def judge(
     """Return the verdict against one group of reference models. A proof takes precedence over all scores.
 
     Args:
-        findings: Of all detectors on all variants.
-        results: Of all variants.
+        findings: Findings of all detectors on all variants.
+        results: Results of all variants.
         matched: Reference models to compare with; None: there are none.
-        preconditions: Of the model and the samples. If one is not met, scores decide nothing.
+        preconditions: Preconditions of the model and the samples. If one is not met, scores decide nothing.
     """
     by_scores = _judge_scores(findings, results, matched, preconditions)
     proven = next((finding for finding in findings if finding.outcome is Outcome.PROVEN), None)
@@ -146,7 +146,7 @@ def unmet_precondition(preconditions: Preconditions, matched: MatchedNull) -> st
     """Return the first unmet precondition, as words for people; empty if all are met. Then no score has a meaning.
 
     Args:
-        preconditions: Of the model and the samples.
+        preconditions: Preconditions of the model and the samples.
         matched: Reference models to compare with.
     """
     given, classes = preconditions, matched.null.fewest_classes
@@ -197,8 +197,8 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
     """Return the first missing test for a verdict "clean", as words for people; empty if none is missing.
 
     Args:
-        findings: Of all detectors on all variants.
-        results: Of all variants.
+        findings: Findings of all detectors on all variants.
+        results: Results of all variants.
         null: The reference models of the comparison.
     """
     completed = {f.detector for f in findings if f.outcome.completed and f.variant == "full"}

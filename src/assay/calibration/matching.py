@@ -31,7 +31,7 @@ def match(null: NullDistribution, accuracy: float | None, data: DataProfile | No
 
     Args:
         null: All reference models.
-        accuracy: Of the audited model on its clean samples; None without labels.
+        accuracy: Accuracy of the audited model on its clean samples; None without labels.
         data: Profile of the clean samples; None: unknown.
     """
     accuracies = WELL_AND_POORLY_TRAINED if accuracy is None else (accuracy,)

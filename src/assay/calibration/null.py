@@ -79,7 +79,7 @@ class NullDistribution:
         on all data count. The rate is then the rate of the mixture, and an estimate for the family itself.
 
         Args:
-            accuracy: Of the audited model on its clean samples; None: unknown, both bands count.
+            accuracy: Accuracy of the audited model on its clean samples; None: unknown, both bands count.
             data: Profile of the clean samples; None: unknown.
         """
         family, band = self.family_of(data), self._accuracy_band(accuracy)
@@ -98,7 +98,7 @@ class NullDistribution:
         """Return whether enough models of the accuracy band were trained on similar data; True if unknown.
 
         Args:
-            accuracy: Of the audited model on its clean samples; None: unknown, both bands count.
+            accuracy: Accuracy of the audited model on its clean samples; None: unknown, both bands count.
             data: Profile of the clean samples; None: unknown.
         """
         if data is None or not any(model.data for model in self.models):
@@ -148,7 +148,7 @@ class NullDistribution:
 
         Args:
             test: "variant/detector".
-            score: Of the audited model.
+            score: Score of the audited model.
         """
         null = self.scores(test)
         return float((1 + (null >= score).sum()) / (len(null) + 1)) if len(null) else None
@@ -158,7 +158,7 @@ class NullDistribution:
 
         Args:
             test: "variant/detector".
-            score: Of the audited model.
+            score: Score of the audited model.
         """
         tail = self._tails.get(test)
         return tail.surprisal(score) if tail is not None else None
@@ -177,7 +177,7 @@ class NullDistribution:
         """Compare the scores of an audited model with those of the reference models; None if no test is comparable.
 
         Args:
-            scores: Of the audited model, by test.
+            scores: Scores of the audited model, by test.
             lost: Tests of the audited model on broken variants. They count for reference models.
         """
         pool = self.with_candidate(scores)
@@ -196,7 +196,7 @@ class NullDistribution:
         would combine fewer tests.
 
         Args:
-            scores: Of the audited model, by test. Tests without enough reference scores are dropped.
+            scores: Scores of the audited model, by test. Tests without enough reference scores are dropped.
         """
         usable = {name for name in set(map(detector_of, scores)) if self._covers_families(name)}
         candidate = CleanReferenceModel(

@@ -84,7 +84,7 @@ def _publish(
     """Print the result, and write the report and the JSON.
 
     Args:
-        result: Of the audit.
+        result: Result of the audit.
         out: Folder for the report.
         write_json: Writes the JSON document.
         printed: Notes on the screen already.

@@ -150,7 +150,7 @@ def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, c
     """Write the page with its reports, and print the most important rows.
 
     Args:
-        answers: Of all models.
+        answers: Answers of all models.
         out: Folder for the page.
         artifacts: Object store with the reports; None: they are in ``out``.
         command: Continues this run.

@@ -22,7 +22,7 @@ def load_model(model: str, options: ModelOptions, *, notes: bool = True) -> Arti
 
     Args:
         model: A path or hub id.
-        options: For loading the model.
+        options: Loading options of the model.
         notes: Print the guesses.
     """
     from assay import formats
@@ -39,10 +39,10 @@ def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, 
     """Load data in the model's input shape and with the model's class numbers.
 
     Args:
-        source: Of the data, as for the option.
+        source: Source of the data, as for the option.
         artifact: The model.
         limit: Most samples of a split; None: all.
-        seed: Of the random choice.
+        seed: Seed of the random choice.
         labels: False: the data have no labels.
     """
     from assay import data
@@ -67,11 +67,11 @@ def begin(
 
     Args:
         model: A path or hub id, or ``new:ARCH`` for an untrained model.
-        options: For loading the model.
+        options: Loading options of the model.
         data: Source of the data.
-        classes: Of an untrained model; None: as many as the data have.
+        classes: Classes of an untrained model; None: as many as the data have.
         limit: Most samples of a split; None: all.
-        seed: Of the random choice and of the untrained weights.
+        seed: Seed of the random choice and of the untrained weights.
 
     Raises:
         UnusableInput: An option does not apply to this model.

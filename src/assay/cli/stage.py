@@ -43,9 +43,9 @@ def stage(
     with outputs.json_output(None):
         from assay.cli.loading import shown
         from assay.core.config import configure
-        from assay.stages.save import save_model
         from assay.registry import STAGES
         from assay.stages.export import ExportInt8
+        from assay.stages.save import save_model
 
         kind = lookup(stage, STAGES, "stage")
         settings, data = _settings(kind, setting or [], data, limit)
