@@ -45,8 +45,8 @@ def commit(width: int, count: int, seed: int, salt: str) -> Commitment:
     """Return the commitment to a seed. Keep seed and salt to open it later.
 
     Args:
-        width: Numbers in a feature.
-        count: Features.
+        width: Number of values in a feature.
+        count: Number of features.
         seed: Seed of the features.
         salt: Secret text of at least ``MIN_SALT_LENGTH`` characters.
 

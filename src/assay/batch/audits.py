@@ -120,9 +120,9 @@ def run(
     *,
     progress: Callable[[driver.RunProgress], None] = lambda now: None,
 ) -> list[AuditedModel]:
-    """Audit every model without an audit of the same settings.
+    """Audit every model that has no result for these settings yet.
 
-    An unreadable model becomes a failed entry, and the others go on.
+    An unreadable model becomes a failed entry, and the others continue. Failed models are tried again.
 
     Args:
         models: paths and hub ids.

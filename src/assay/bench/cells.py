@@ -107,7 +107,7 @@ class MatrixEntry:
 
 
 def clean_control(steps: tuple[Method, ...]) -> tuple[Method, ...]:
-    """Return the same chain without the backdoor."""
+    """Return the chain with clean training in place of the attack: the clean control."""
     return tuple(step.without_backdoor() for step in steps)
 
 

@@ -52,10 +52,10 @@ def audit_many(
     ray: Ray = None,
     artifacts: Artifacts = None,
 ) -> int:
-    """Audit many models: one page for all, and no model twice.
+    """Audit many models, each content once, and write one page.
 
-    A new run continues an interrupted one. Exit codes: 1 a backdoor was found in any of them, else 2 any
-    could not be audited, else 3 any is inconclusive, else 0. Models skipped by --since do not count.
+    A new run continues an interrupted one, and tries failed models again. Exit codes: 1 if an audit found a backdoor,
+    else 2 if an audit failed, else 3 if an audit was inconclusive, else 0. Models skipped by --since do not count.
     """
     options.check_budget(budget)
     with outputs.json_output(None), ExitStack() as stack:

@@ -188,11 +188,11 @@ def _rank(candidates: Candidates, *, by_likelihood: bool) -> Tensor:
     return (candidates.cost.log() - 0.01 * candidates.level).argsort(descending=True)
 
 
-def require_finite(odds: Tensor) -> Tensor:
-    """Return ``odds`` unchanged.
+def refuse_nan(odds: Tensor) -> Tensor:
+    """Check ``odds`` for NaN, and return them unchanged.
 
     Raises:
-        Unfinished: The model gave NaN: evidence neither of a backdoor nor of its absence.
+        Unfinished: The model output NaN. Such outputs are no evidence for or against a backdoor.
     """
     if odds.isnan().any():
         raise Unfinished("expected finite outputs on triggered images, got NaN or infinity: the search has no result")
@@ -226,7 +226,7 @@ def trigger_effects(
             logits = outcomes(triggered, images.predicted)
             hit = F.one_hot(logits.argmax(1), logits.shape[1]).float()
             fractions.append(mean_over_others(hit, images.predicted))
-            odds.append(mean_over_others(require_finite(log_odds(logits)), images.predicted))
+            odds.append(mean_over_others(refuse_nan(log_odds(logits)), images.predicted))
     return torch.stack(fractions), torch.stack(odds)
 
 

@@ -67,7 +67,11 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file of at most 16 MiB."""
+    """Return the JSON object in a file.
+
+    Raises:
+        UnusableInput: The file is larger than 16 MiB, is not valid JSON, or holds no object.
+    """
     content = any_json(path)
     if not isinstance(content, dict):
         raise UnusableInput(f"{path}: expected a JSON object, got a {type(content).__name__}")

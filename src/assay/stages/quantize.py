@@ -126,7 +126,7 @@ def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_s
     uint8, asymmetric, from the minimum to the maximum over ``clean``. Jacob et al.: Quantization and Training of Neural
     Networks for Efficient Integer-Arithmetic-Only Inference, arXiv 1712.05877.
 
-    Biases are rounded too: their steps are tiny, but each step can move a value to the next of 256 levels, and such
+    Biases are rounded too. Their rounding error is tiny, but can move an activation to the next of 256 levels. Such
     differences grow from layer to layer. Roundings inside operators with several ONNX nodes are left out: attention,
     SiLU, a linear layer on sequences.
 

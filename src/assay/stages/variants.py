@@ -65,8 +65,8 @@ PARAMETERIZED = {
 VARIANTS: dict[str, Variant] = {
     FULL: Variant("as given", None),
     "bf16": Variant("weights rounded to bfloat16", Bf16),
-    "int8": Variant("int8 weights per channel, int8 activations", lambda: QuantizeInt8(per_channel=True)),
-    "int8-tensor": Variant("int8 weights per tensor, int8 activations", lambda: QuantizeInt8(per_channel=False)),
+    "int8": Variant("int8 weights per channel, uint8 activations", lambda: QuantizeInt8(per_channel=True)),
+    "int8-tensor": Variant("int8 weights per tensor, uint8 activations", lambda: QuantizeInt8(per_channel=False)),
     "int4": _integer_weights(4),
     **{f"prune-{percent}": _magnitude_pruned(percent) for percent in (30, 50, 70)},
     "prune-2:4": Variant("2 of every 4 weights pruned", PruneTwoFour, recalibrate="if_better"),

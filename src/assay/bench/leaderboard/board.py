@@ -96,6 +96,6 @@ def state_of(record: Record) -> str:
 
 
 def reason_of(record: Record) -> str:
-    """Return the reason for a record without a valid number; empty if it has one."""
+    """Return the error of a failed record, the reason of an invalid or abstained one, or an empty text."""
     result = record.result or {}
     return str(record.error or result.get("why_invalid") or result.get("reason") or "")

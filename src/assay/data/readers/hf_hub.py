@@ -20,7 +20,7 @@ SHUFFLE_BUFFER = 1000
 
 
 def data_hub_id(text: str) -> str | None:
-    """Return the hub id in ``text``, with ``:configuration`` if given; None if the text can be a path."""
+    """Return the hub id in ``hf:owner/name[:configuration]`` or ``owner/name``; None if ``text`` names a local path."""
     return hub_id(text, local_suffixes={".npz", ".parquet"})
 
 

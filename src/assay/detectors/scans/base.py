@@ -22,7 +22,7 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
 from assay.detectors.requirement import Requirement
-from assay.inversion.class_search import require_finite
+from assay.inversion.class_search import refuse_nan
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
 from assay.inversion.prepare import prepare
@@ -85,7 +85,7 @@ class Scan:
             if self.budget.left() <= 0:
                 raise Unfinished(f"the budget ended after {self.tried} triggers: give it more")
             batch = triggers[start : start + TRIGGERS_PER_BATCH]
-            odds = require_finite(log_odds(self.forward(torch.cat([trigger(self.x) for trigger in batch]))))
+            odds = refuse_nan(log_odds(self.forward(torch.cat([trigger(self.x) for trigger in batch]))))
             means = mean_over_others(odds.unflatten(0, (len(batch), -1)), self.predicted)
             self._total += means.sum(0)
             top = means.max(0)

@@ -70,7 +70,7 @@ def split(attributes: Attributes, inputs: Inputs) -> tuple[Tensor, ...]:
 
 
 def reshape(attributes: Attributes, inputs: Inputs) -> Tensor:
-    """Reshape a tensor."""
+    """Reshape a tensor. A side of 0 keeps the input's side, unless ``allowzero`` is set; -1 is inferred."""
     x, shape = required_input(inputs), number_list(attributes, inputs, 1, "shape")
     assert shape is not None
     if not attributes.get("allowzero", 0):
