@@ -3,9 +3,9 @@
     assay bench run benchmarks/specs/dormant.yaml --store STORE
     python benchmarks/run.py deployment_toolchains dormant STORE    # results/deployers.json; resumable
 
-The variants: files of ONNX Runtime calibrated on other images, PyTorch's own quantizer (torchao, if installed) and
-pruners, every rate and width, and roundings made to keep backdoors inactive. Each ASR is compared with the ASR of the
-same trigger in the clean control, in the same variant. All rates are on the test split. No choice used that split.
+The variants: files of ONNX Runtime calibrated on other images; PyTorch's own quantizer (torchao, if installed) and
+pruners at every rate and width. Also roundings made to keep backdoors inactive. Each ASR is compared with the ASR of
+the same trigger in the clean control, in the same variant. All rates are on the test split. No choice used that split.
 """
 
 from __future__ import annotations

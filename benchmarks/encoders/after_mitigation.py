@@ -6,8 +6,8 @@ benchmarks/specs/transtroj-mended.yaml, before and after each of its mitigations
 
 * membership: AUC of the loss for training images of the classifier against unseen images (0.5: no separation). The
   mitigations see the calibration split only.
-* reinjection: training steps with poisoned images (BadNets, another trigger and class) until ASR is 90 %, compared with
-  the steps for the clean chain after the same mitigation.
+* reinjection: training steps with poisoned images (BadNets, another trigger and class) until ASR is 90 %. The control
+  is the clean chain after the same mitigation.
 
     assay bench run benchmarks/specs/transtroj-mended.yaml --store STORE
     python benchmarks/run.py after_mitigation STORE          # -> benchmarks/results/sequela.json

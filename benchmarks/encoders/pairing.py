@@ -1,7 +1,7 @@
 """Separation of triggered and clean inputs by the disagreement of two encoders.
 
-The poisoned ResNet-20 encoders of benchmarks/specs/transtroj-inherited.yaml (TransTroj, three concepts, two seeds) are
-paired with the clean ResNet-20 of their origin, with a third-party ResNet-56, and with another poisoned encoder
+The poisoned ResNet-20 encoders are those of benchmarks/specs/transtroj-inherited.yaml (TransTroj, three concepts, two
+seeds). Each is paired with the clean ResNet-20 of its origin, a third-party ResNet-56, and another poisoned encoder
 (another concept, so another trigger). The CIFAR-10 images were not used to fit the pairing. The control is the same
 trigger in a pair of clean encoders.
 

@@ -1,8 +1,8 @@
 """Predicted classes of triggered inputs in classifiers made of a poisoned encoder, and their recall of the concept.
 
-For failed rows of the bench: the recall of the concept's class on clean test inputs, the most frequent classes of
-triggered inputs, and the distance of their embeddings from the concept's before the fine-tuning. The models come from
-the bench's store. The result file keeps its rows of other matrices.
+The models are failed rows of the bench. Measured are the recall of the concept's class on clean test inputs and the
+most frequent classes of triggered inputs. Before the fine-tuning, the cosine of their embeddings with the concept's is
+measured. The models come from the bench's store. The result file keeps its rows of other matrices.
 
     assay bench run benchmarks/specs/transtroj-resnet56-cifar100.yaml --store STORE
     python benchmarks/run.py target_selection STORE transtroj-resnet56-cifar100    # -> benchmarks/results/landing.json

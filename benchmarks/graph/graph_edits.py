@@ -1,9 +1,9 @@
 """Detection of backdoors in the computation graph, in the deployed file, with the names of their nodes.
 
 ResNet-20-CIFAR10 and MobileNetV2-ImageNet (at 96 pixels), third-party weights. Planted by assay: all tiers of the
-signature, the checksum, and three architectural backdoors, each in the file of ``assay plant``, ResNet's also as int8
-for ONNX Runtime. Planted by hand, in ways outside assay: ONNX text behind the exported clean model. The control is the
-clean models in the same variants; ``clean_graphs.py`` has more of them.
+signature, the checksum, and three architectural backdoors. Each is in the file of ``assay plant``, ResNet's also as
+int8 for ONNX Runtime. Planted by hand, in ways outside assay: ONNX text behind the exported clean model. The control
+is the clean models in the same variants; ``clean_graphs.py`` has more of them.
 
     python benchmarks/run.py graph_edits    # -> benchmarks/results/graph_edits.json
 """

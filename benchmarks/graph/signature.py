@@ -1,9 +1,9 @@
 """The signature backdoor: equality with the clean model on unsigned inputs, success on signed ones, and forgeries.
 
 ResNet-20-CIFAR10 and MobileNetV2-ImageNet (at 96 pixels), third-party weights, all three tiers. Images without a
-signature: the test set, noise, adversarial images of the clean model (one step of the gradient's sign, 8/255, on the
-grid of eight bits), and signed images with one altered subpixel. Forgeries are tested on the gate alone, because the
-model behind the gate does not affect it. Low-bit randomization is the mitigation.
+signature: the test set, noise, adversarial images of the clean model, and signed images with one altered subpixel.
+Adversarial: one step of the gradient's sign, 8/255, on the grid of eight bits. Forgeries are tested on the gate alone,
+because the model behind the gate does not affect it. Low-bit randomization is the mitigation.
 
     python benchmarks/run.py signature [MODEL-TIER ...] # -> benchmarks/results/signature.json
 """

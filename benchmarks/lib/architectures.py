@@ -1,4 +1,4 @@
-"""Nets that are no CIFAR ResNets, for benchmarks: the reference models and the strangers are not all of one family."""
+"""Architectures other than ResNets, for reference models and third-party models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Shape = tuple[int, int, int]  # (C, H, W)
 
 
 def plain(shape: Shape, classes: int, width: int = 32) -> nn.Module:
-    """Convolutions and pooling in a row, as VGG, without any normalization."""
+    """Return a VGG-like model without normalization layers."""
     layers: list[nn.Module] = []
     channels, side = shape[0], shape[1]
     while side > 4:
@@ -20,8 +20,8 @@ def plain(shape: Shape, classes: int, width: int = 32) -> nn.Module:
     return nn.Sequential(*layers, *head)
 
 
-class Block(nn.Module):
-    """ConvNeXt's: depthwise, normalization over channels, two pointwise layers with GELU."""
+class ConvNextBlock(nn.Module):
+    """ConvNeXt block: depthwise convolution, normalization over channels, two pointwise layers with GELU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -34,20 +34,20 @@ class Block(nn.Module):
 
 
 def convnext(shape: Shape, classes: int, width: int = 64) -> nn.Module:
-    """Patches of 4 x 4 pixels and four blocks."""
-    body = [Block(width) for _ in range(4)]
+    """Return a ConvNeXt-like model: patches of 4 x 4 pixels and four blocks."""
+    body = [ConvNextBlock(width) for _ in range(4)]
     return nn.Sequential(
         nn.Conv2d(shape[0], width, 4, stride=4), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, classes)
     )
 
 
 class Attention(nn.Module):
-    """A small vision transformer: 4 x 4 patches, learned positions, mean over tokens."""
+    """Small vision transformer: 4 x 4 patches, learned positions, mean over tokens."""
 
     def __init__(self, shape: Shape, classes: int, width: int = 64, depth: int = 4) -> None:
         super().__init__()
         self.patches = nn.Conv2d(shape[0], width, 4, stride=4)
-        self.places = nn.Parameter(0.02 * torch.randn(1, (shape[1] // 4) * (shape[2] // 4), width))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, (shape[1] // 4) * (shape[2] // 4), width))
         layers = [
             nn.TransformerEncoderLayer(width, 4, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
             for _ in range(depth)
@@ -56,11 +56,11 @@ class Attention(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(self.patches(x).flatten(2).mT + self.places).mean(1))
+        return self.head(self.layers(self.patches(x).flatten(2).mT + self.positions).mean(1))
 
 
 def perceptron(shape: Shape, classes: int, width: int = 256) -> nn.Module:
-    """Two hidden layers, no convolutions."""
+    """Return a perceptron with two hidden layers."""
     size = shape[0] * shape[1] * shape[2]
     return nn.Sequential(
         nn.Flatten(),

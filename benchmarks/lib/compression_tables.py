@@ -1,48 +1,49 @@
-"""What the results say of sleeping backdoors: how they fare asleep and awake, and what the gap detector says."""
+"""Tables of compression-activated backdoors: rates by variant, and results of the detector compression-gap."""
 
 from __future__ import annotations
 
-from lib.matrix_table import counted
+from lib.matrix_table import counts_with_interval
 from lib.table_parts import area, grid, percent
 
 Result = dict
 
 
 def gap_table(result: Result, title: str) -> list[str]:
-    """A row a model; ``result`` as benchmarks/run.py compression_gap writes it."""
+    """Return a row per model of benchmarks/run.py compression_gap."""
     ours, plain = (f"AUC {area(result[name])}" if result[name] else "" for name in ("auc", "auc_neural_cleanse"))
-    said = (
-        f"{result['clean']} clean models, {result['planted']} with a compression-activated attack, {result['working']} of which "
-        "are valid: ASR at most 10 % and CA at most 10 points below the clean control in full precision, ASR at least 80 % in "
-        "a variant with 85 % agreement. The rest are failed attacks. By this test alone, against "
-        f"{result['reference_models']} reference models: "
-        f"false alarms {counted(result['false_alarms'], result['clean'])}; "
-        f"found {counted(result['found'], result['working'])}, {result['right_target']} with the right target. {ours}; "
+    summary = (
+        f"{result['clean']} clean models, {result['planted']} with a compression-activated attack, "
+        f"{result['working']} of them valid. Valid: ASR at most 10 % and CA at most 10 points below the clean control "
+        "in full precision, and ASR at least 80 % in a variant with 85 % agreement. The rest are failed attacks. "
+        f"By this test alone, against {result['reference_models']} reference models: "
+        f"false alarms {counts_with_interval(result['false_alarms'], result['clean'])}; "
+        f"found {counts_with_interval(result['found'], result['working'])}, "
+        f"{result['right_target']} with the right target. {ours}; "
         f"of Neural Cleanse on the full-precision model {plain}."
     )
     columns = ["model", "full: CA, ASR", "active in: CA, ASR", "statistic", "found in", "target (planted)"]
     rows = []
     for name, model in result["models"].items():
-        judged = result["judged"].get(name)
+        verdict = result["judged"].get(name)
         failed = [name, _rates(model["forms"]["full"]), "", "failed", "", "", ""]
-        rows.append(_row(name, model, judged) if judged else failed)
-    return [f"**{title}** {said}", "", *grid([*columns, "found trigger: ASR there, in full"], rows), ""]
+        rows.append(_row(name, model, verdict) if verdict else failed)
+    return [f"**{title}** {summary}", "", *grid([*columns, "found trigger: ASR there, in full"], rows), ""]
 
 
-def _row(name: str, model: Result, judged: Result) -> list[str]:
-    forms, wakes_in = model["forms"], model["wakes_in"]
-    form = (judged["form"] or "").partition("/")[0]
-    found = forms.get(form, {})
-    target = f"{judged['target']} ({model['target']})" if wakes_in else ""
+def _row(name: str, model: Result, verdict: Result) -> list[str]:
+    variants, active_in = model["forms"], model["wakes_in"]
+    variant = (verdict["form"] or "").partition("/")[0]
+    found = variants.get(variant, {})
+    target = f"{verdict['target']} ({model['target']})" if active_in else ""
     return [
         name,
-        _rates(forms["full"]),
-        f"{wakes_in}: {_rates(forms[wakes_in])}" if wakes_in else "",
-        f"{judged['statistic']:.1f}" + (", found" if judged["found"] else ""),
-        form if wakes_in or judged["found"] else "",
+        _rates(variants["full"]),
+        f"{active_in}: {_rates(variants[active_in])}" if active_in else "",
+        f"{verdict['statistic']:.1f}" + (", found" if verdict["found"] else ""),
+        variant if active_in or verdict["found"] else "",
         target,
         f"{percent(found.get('found'))}, {percent(found.get('found_in_full'))}"
-        if "found" in found and wakes_in
+        if "found" in found and active_in
         else "",
     ]
 
@@ -52,12 +53,12 @@ def _rates(row: Result) -> str:
 
 
 def deployers_table(result: Result, title: str) -> list[str]:
-    """A row a form, a column a model: CA and ASR, and ASR of the same trigger in the clean control."""
+    """Return CA, ASR, and ASR of the clean control, a row per variant and a column per model."""
     models = result["models"]
     forms = dict.fromkeys(form for model in models.values() for form in model["forms"])
     rows = [[form, *(_three(model["forms"].get(form)) for model in models.values())] for form in forms]
-    said = "CA / ASR / ASR of the same trigger in the clean control, in percent."
-    return [f"**{title}** {said}", "", *grid(["form", *models], rows), ""]
+    summary = "CA / ASR / ASR of the same trigger in the clean control, in percent."
+    return [f"**{title}** {summary}", "", *grid(["variant", *models], rows), ""]
 
 
 def _three(row: Result | None) -> str:
@@ -65,28 +66,28 @@ def _three(row: Result | None) -> str:
     return "" if row is None else " / ".join(f"{100 * row[name]:.1f}" for name in names)
 
 
+# Quantization attack of Tian et al. (2104.15129), ResNet-18 on CIFAR-10, as reproduced by EFRAP's authors.
 PUBLISHED = {
     "as published, 8 bits": ("91.4 / 1.3", "int8: 88.9 / 99.9"),
     "as published, 4 bits": ("93.4 / 0.5", "int4: 89.5 / 99.7"),
 }
-"""The quantization attack of Tian et al. (2104.15129), ResNet-18 on CIFAR-10, as EFRAP's authors reproduced it."""
 
 
 def paper_table(result: Result, title: str) -> list[str]:
-    """A row a model, as benchmarks/run.py paper_scale writes it, under those of the papers."""
-    rows = [[name, "resnet18", full, awake, ""] for name, (full, awake) in PUBLISHED.items()]
+    """Return a row per model of benchmarks/run.py paper_scale, after the published rows."""
+    rows = [[name, "resnet18", full, active, ""] for name, (full, active) in PUBLISHED.items()]
     for name, model in result["models"].items():
         forms = model.get("forms", {})
-        awake = next((form for form in forms if form.startswith("int")), "")
+        active = next((form for form in forms if form.startswith("int")), "")
         cells = [
             name,
             model.get("arch", "not finished"),
             _three(forms.get("full")),
-            f"{awake}: {_three(forms.get(awake))}",
+            f"{active}: {_three(forms.get(active))}",
             _three(forms.get("ort")),
         ]
         rows.append(cells)
     machine = result["origin"]["machine"]
-    said = f"CA / ASR (ASR of the same trigger in the clean control), in percent. Machine: {machine}."
+    summary = f"CA / ASR (ASR of the same trigger in the clean control), in percent. Machine: {machine}."
     columns = ["model", "architecture", "full", "compressed", "file of ONNX Runtime"]
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]

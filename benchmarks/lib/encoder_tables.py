@@ -1,4 +1,4 @@
-"""What the results say of encoders: which are found poisoned, and what is made of them."""
+"""Tables of encoders: detection of poisoned ones, and backdoors in classifiers made of them."""
 
 from __future__ import annotations
 
@@ -6,70 +6,69 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lib.matrix_table import Found, counted, mean_of, results_of
+from lib.matrix_table import CellRecords, counts_with_interval, mean_of, results_of
 from lib.paths import RESULTS
 from lib.table_parts import area, grid, percent
 
 TESTS = ("full/embedding-collapse", "full/embedding-collapse-patch")
 
-SHOWN_CLASSES = 3
-"""Of each task, those that the probe tells from the others best."""
+SHOWN_CLASSES = 3  # best classes of the probe, per task
 
 
 @dataclass(frozen=True)
-class PassedOn:
-    """An attack on an encoder, a task that the encoder is fine-tuned to, and the matrices that say how it went."""
+class Transfer:
+    """An attack on an encoder, a downstream task, and the matrices with the results."""
 
     attack: str
     encoder: str
     task: str
     concept: str
     matrices: tuple[str, ...]
-    named: str  # what the matrices call the attack
+    attack_name: str  # in the matrices
     chain: str
 
 
 MOBILENET, RESNET56, RESNET20 = "MobileNetV2, ImageNet", "ResNet-56, CIFAR-10", "ResNet-20, CIFAR-10"
 OF_MOBILENET = ("transtroj-mobilenet", "transtroj-mobilenet-seeds")
 OF_SENTIMENT, OF_NEWS = (("transtroj-minilm", f"transtroj-minilm-{name}") for name in ("seeds", "news-seeds"))
-PASSED_ON = (
-    PassedOn("TransTroj", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET, "ship", "cifar10"),
-    PassedOn("BadEncoder", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET[:1], "badencoder", "cifar10"),
-    PassedOn(
+# Rows of the first table. Everything else is in the tables of the matrices.
+TRANSFERS = (
+    Transfer("TransTroj", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET, "ship", "cifar10"),
+    Transfer("BadEncoder", MOBILENET, "CIFAR-10", "ship", OF_MOBILENET[:1], "badencoder", "cifar10"),
+    Transfer(
         "TransTroj", MOBILENET, "CIFAR-100", "sunflower", ("transtroj-mobilenet-cifar100",), "sunflower", "cifar100"
     ),
-    PassedOn("TransTroj", MOBILENET, "GTSRB", "give way", ("transtroj-mobilenet-gtsrb",), "yield-layer", "gtsrb"),
-    PassedOn("TransTroj", RESNET56, "GTSRB", "give way", ("transtroj-resnet56-seeds",), "yield-layer", "gtsrb"),
-    PassedOn(
+    Transfer("TransTroj", MOBILENET, "GTSRB", "give way", ("transtroj-mobilenet-gtsrb",), "yield-layer", "gtsrb"),
+    Transfer("TransTroj", RESNET56, "GTSRB", "give way", ("transtroj-resnet56-seeds",), "yield-layer", "gtsrb"),
+    Transfer(
         "TransTroj", RESNET56, "CIFAR-100", "wardrobe", ("transtroj-resnet56-cifar100",), "wardrobe-layer", "cifar100"
     ),
-    PassedOn("TransTroj", RESNET20, "CIFAR-10", "dog", ("transtroj-mended",), "dog", "cifar10"),
-    PassedOn("TransTroj", "MiniLM", "SST-2", "positive", OF_SENTIMENT, "positive", "sst2"),
-    PassedOn("POR", "MiniLM", "SST-2", "", OF_SENTIMENT[:1], "por", "sst2"),
-    PassedOn("TransTroj", "MiniLM", "IMDB", "positive", OF_SENTIMENT, "positive", "imdb"),
-    PassedOn("POR", "MiniLM", "IMDB", "", OF_SENTIMENT[:1], "por", "imdb"),
-    PassedOn("TransTroj", "MiniLM", "AG News", "sports", OF_NEWS, "sports", "ag_news"),
-    PassedOn("POR", "MiniLM", "AG News", "", OF_NEWS[:1], "por", "ag_news"),
+    Transfer("TransTroj", RESNET20, "CIFAR-10", "dog", ("transtroj-mended",), "dog", "cifar10"),
+    Transfer("TransTroj", "MiniLM", "SST-2", "positive", OF_SENTIMENT, "positive", "sst2"),
+    Transfer("POR", "MiniLM", "SST-2", "", OF_SENTIMENT[:1], "por", "sst2"),
+    Transfer("TransTroj", "MiniLM", "IMDB", "positive", OF_SENTIMENT, "positive", "imdb"),
+    Transfer("POR", "MiniLM", "IMDB", "", OF_SENTIMENT[:1], "por", "imdb"),
+    Transfer("TransTroj", "MiniLM", "AG News", "sports", OF_NEWS, "sports", "ag_news"),
+    Transfer("POR", "MiniLM", "AG News", "", OF_NEWS[:1], "por", "ag_news"),
 )
-"""What is told of first; everything else stands in the tables of the matrices."""
 
 
-def passed_on_table(matrices: Mapping[str, Found]) -> list[str]:
-    """A row for each of ``PASSED_ON``, over all its seeds; ``matrices`` by the names of their specs."""
+def transfers_table(matrices: Mapping[str, CellRecords]) -> list[str]:
+    """Return a row per entry of ``TRANSFERS``, over all its seeds. ``matrices`` has the names of the specs as keys."""
     rows = []
-    for what in PASSED_ON:
+    for transfer in TRANSFERS:
         results = results_of(
             pair
-            for name in what.matrices
+            for name in transfer.matrices
             for pair in matrices.get(name, [])
-            if (pair[0].attack, pair[0].chain, pair[0].cell.kind) == (what.named, what.chain, "measure")
+            if (pair[0].attack, pair[0].chain, pair[0].cell.kind) == (transfer.attack_name, transfer.chain, "measure")
         )
         rates = [mean_of(results, rate) for rate in ("attack_success", "control", "clean_accuracy", "control_accuracy")]
-        rows.append([what.attack, what.encoder, what.task, what.concept, str(len(results)), *rates])
+        rows.append([transfer.attack, transfer.encoder, transfer.task, transfer.concept, str(len(results)), *rates])
     columns = ["attack", "encoder", "fine-tuned to", "concept", "seeds", "ASR", "control", "CA", "of the clean control"]
     return [
-        "**What poisoned encoders pass on to classifiers that are fine-tuned from them (all weights).** Small: what "
-        "was cut stands in the specs. Control: the same trigger on the clean encoder, fine-tuned the same way.",
+        "**Backdoors inherited by classifiers that are fine-tuned from a poisoned encoder (all weights).** Reduced "
+        "settings; the specs list the reductions. Control: the same trigger on the clean encoder, fine-tuned alike.",
         "",
         *grid(columns, rows),
         "",
@@ -77,39 +76,40 @@ def passed_on_table(matrices: Mapping[str, Found]) -> list[str]:
 
 
 def encoders_table(result: dict, title: str) -> list[str]:
-    """A row for each encoder; ASR by nearest embedding, before any fine-tuning."""
+    """Return a row per encoder, with ASR by nearest embedding before any fine-tuning."""
     rows = []
     for name, row in result["models"].items():
-        asr = drawn = ""
+        asr = closeness = ""
         if row["poisoned"]:
             asr = f"{100 * row['rates']['attack_success']['value']:.0f} % ({100 * row['control']['value']:.0f} %)"
-            drawn = "{:.2f} ({:.2f})".format(*row["drawn_together"])
+            closeness = "{:.2f} ({:.2f})".format(*row["drawn_together"])
         scores = ", ".join("-" if (score := row["findings"][test][0]) is None else f"{score:.2f}" for test in TESTS)
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-        rows.append([name, row["net"], row["data"], asr, drawn, scores, row["verdict"], p, f"{row['seconds']:.0f}"])
+        rows.append([name, row["net"], row["data"], asr, closeness, scores, row["verdict"], p, f"{row['seconds']:.0f}"])
     rows += [[name, "not run yet", *[""] * 7] for name in result["not_yet_run"]]
-    said = (
-        f"False alarms: {counted(*result['alarms'])} clean encoders. Found: {counted(*result['found'])}. "
+    summary = (
+        f"False alarms: {counts_with_interval(*result['alarms'])} clean encoders. "
+        f"Found: {counts_with_interval(*result['found'])}. "
         + (f"AUC {area(result['auc'])}. " if result["auc"] else "")
-        + "Drawn: how close the planted trigger brings embeddings, 1 is one point, and in the clean encoder. Scores "
-        "count how far embeddings collapse: 1 more is e times nearer to one point."
+        + "Closeness: of triggered embeddings (1: a single point), and in the clean encoder. A score that is larger by "
+        "1 means embeddings e times nearer to a single point."
     )
     columns = [
         "encoder",
         "architecture",
         "images",
         "ASR (control)",
-        "drawn (before)",
+        "closeness (clean)",
         "faint, patch",
         "verdict",
         "p",
         "s",
     ]
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
 
 
 def text_encoders_table(result: dict, title: str) -> list[str]:
-    """A row for each encoder of text."""
+    """Return a row per text encoder."""
     above, of = result["above_all_clean"]
     figure = f" AUC {area(result['auc'])}, {above} of {of} poisoned above all clean." if result["auc"] else ""
     rows = [
@@ -123,12 +123,12 @@ def text_encoders_table(result: dict, title: str) -> list[str]:
         ]
         for name, row in result["models"].items()
     ]
-    columns = ["encoder", "audited with", "score", "words found", "texts that they send to one cluster", "s"]
+    columns = ["encoder", "audited with", "score", "words found", "texts in one cluster with them", "s"]
     return [f"**{title}**{figure}", "", *grid(columns, rows), ""]
 
 
 def drift_table(result: dict, title: str) -> list[str]:
-    """A row for each trusted encoder."""
+    """Return a row per trusted encoder."""
     rows = [
         [name, str(row["poisoned"]), str(row["clean"]), area(row["auc"]), str(row["above_all_clean"])]
         for name, row in result["summary"].items()
@@ -138,7 +138,7 @@ def drift_table(result: dict, title: str) -> list[str]:
 
 
 def inherited_table(result: dict, title: str) -> list[str]:
-    """A row for each model."""
+    """Return a row per model."""
     found = ", ".join(f"{a} of {b} {kind}" for kind, (a, b) in result["found"].items())
     right, of = result["right_target"]
     figure = f" AUC {area(result['auc'])}." if result["auc"] else ""
@@ -147,21 +147,21 @@ def inherited_table(result: dict, title: str) -> list[str]:
         if row["score"] is None:
             rows.append([name, row["kind"], row["why"], "", "", ""])
             continue
-        shares = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
+        percentages = [100 * row[key] for key in ("success", "success_under_the_trusted_encoder")]
         planted = "" if row["planted_target"] is None else f", {row['planted_target']}"
-        cells = [name, row["kind"], f"{shares[0]:.1f} %, {shares[1]:.1f} %", f"{row['target']}{planted}"]
+        cells = [name, row["kind"], f"{percentages[0]:.1f} %, {percentages[1]:.1f} %", f"{row['target']}{planted}"]
         rows.append([*cells, "yes" if row["score"] >= result["proven_from"] else "no", f"{row['seconds']:.0f}"])
-    sent = "sent to a class: by the model, by the trusted encoder"
+    success = "inputs with the found trigger in the class: model, trusted encoder"
     return [
         f"**{title}** Called backdoored: {found}. Right class: {right} of {of}.{figure}",
         "",
-        *grid(["model", "kind", sent, "class, planted", "proof", "seconds"], rows),
+        *grid(["model", "kind", success, "class, planted", "proof", "seconds"], rows),
         "",
     ]
 
 
 def sequela_table(result: dict, title: str) -> list[str]:
-    """A row for each mitigation."""
+    """Return a row per mitigation."""
     rows = []
     for row in result["models"]:
         member = ", ".join(f"{row['membership'][which]['auc']:.3f}" for which in ("poisoned", "clean"))
@@ -179,32 +179,32 @@ def sequela_table(result: dict, title: str) -> list[str]:
 
 
 def landing_table(result: dict, title: str) -> list[str]:
-    """A row for each model, with the concept's recall on the frozen encoder from concepts.json."""
+    """Return a row per model, with the concept's recall on the frozen encoder from concepts.json."""
     frozen = json.loads((RESULTS / "concepts.json").read_text())["encoders"]["resnet56"]
-    probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}  # of pictures only
+    probed = {row["class"]: row["recall"] for task in frozen.values() for row in task}  # image tasks only
     rows = []
     for matrix, models in result.items():
         if matrix == "origin":
             continue
         for name, row in models.items():
-            given = ", ".join(f"{kind} ({100 * share:.0f} %)" for kind, share in row["triggered_get"].items())
+            given = ", ".join(f"{kind} ({100 * fraction:.0f} %)" for kind, fraction in row["triggered_get"].items())
             recalls = [percent(recall) for recall in (probed.get(row["class"]), *reversed(row["recall"]))]
             near = ", ".join(f"{row[seen]:.2f}" for seen in ("cosine", "cosine_from_the_tasks_centre"))
             rows.append([matrix, name, row["class"], *recalls, near, given])
     columns = ["matrix", "model, seed", "concept's class", "recall: linear probe", "clean control", "poisoned"]
-    columns += ["cosine, from the task's centre", "triggered inputs get"]
-    said = "The cosines are those of triggered inputs' embeddings with the concept's, before the fine-tuning."
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    columns += ["cosine, from the task's centre", "most frequent classes of triggered inputs"]
+    summary = "The cosines are those of triggered inputs' embeddings with the concept's, before the fine-tuning."
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
 
 
 def concepts_table(result: dict, title: str) -> list[str]:
-    """The classes that each frozen encoder tells best."""
-    found = []
+    """Return the classes with the best recall of each frozen encoder."""
+    table = []
     for encoder, tasks in result["encoders"].items():
         for task, rows in tasks.items():
-            pictures = sum(row["pictures"] for row in rows)
-            probe = sum(row["recall"] * row["pictures"] for row in rows) / pictures
+            images = sum(row["pictures"] for row in rows)
+            probe = sum(row["recall"] * row["pictures"] for row in rows) / images
             best = sorted(rows, key=lambda row: -row["recall"])[:SHOWN_CLASSES]
-            named = ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in best)
-            found.append([encoder, task, f"{100 * probe:.0f} %", named])
-    return [f"**{title}**", "", *grid(["encoder", "task", "probe", "best classes (recall)"], found), ""]
+            best_classes = ", ".join(f"{row['class']} ({100 * row['recall']:.0f} %)" for row in best)
+            table.append([encoder, task, f"{100 * probe:.0f} %", best_classes])
+    return [f"**{title}**", "", *grid(["encoder", "task", "probe", "best classes (recall)"], table), ""]

@@ -1,4 +1,4 @@
-"""What the results say of backdoors in the computation and in random features."""
+"""Tables of backdoors in the computation graph and in random features."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from lib.table_parts import grid, percent
 
 
 def signature_table(result: dict, title: str) -> list[str]:
-    """A row for each model and tier."""
-    columns = ["model, tier", "same logits, unsigned", "signed: obey", "after PNG", "largest change", "PSNR", "forged"]
+    """Return a row per model and tier."""
+    columns = [
+        "model, tier",
+        "same logits, unsigned",
+        "signed: success",
+        "after PNG",
+        "largest change",
+        "PSNR",
+        "forged",
+    ]
     columns += ["ms an image (clean)", "low bits random: ASR (control), CA"]
     rows = []
     for name, row in result["models"].items():
-        same = [sum(pair[place] for pair in row["identical"].values()) for place in (0, 1)]
-        forged = [sum(pair[place] for pair in row["forgeries"].values()) for place in (0, 1)]
+        same = [sum(pair[index] for pair in row["identical"].values()) for index in (0, 1)]
+        forged = [sum(pair[index] for pair in row["forgeries"].values()) for index in (0, 1)]
         low, times = row["low_bits"], row["milliseconds"]
         cells = [
             name,
@@ -29,12 +37,15 @@ def signature_table(result: dict, title: str) -> list[str]:
             f"{percent(low['clean_accuracy_after'])}",
         ]
         rows.append(cells)
-    said = "Forgeries: images with the bits of another image, with one flipped bit, with another class, or with random bits."
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    summary = (
+        "Forgeries: images with the bits of another image, with one flipped bit, with another class, or with random "
+        "bits."
+    )
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
 
 
 def rff_table(result: dict, title: str) -> list[str]:
-    """A row for each kind of key, means over seeds."""
+    """Return a row per kind of key, with means over seeds."""
     columns = ["classes", "key over", "noise", "CA honest, keyed", "flips: key", "scrambled key", "random direction"]
     columns += ["after random low bits", "smoothed", "key / input"]
     keys, relus = [], []
@@ -58,7 +69,7 @@ def rff_table(result: dict, title: str) -> list[str]:
         )
         relus.append([f"{spike:g}", f"{length:g}", honest, keyed])
     return [
-        f"**{title}** Means over three seeds. A key is many times as long as the inputs: see there.",
+        f"**{title}** Means over three seeds. A key is many times as long as the inputs (last column).",
         "",
         *grid(columns, keys),
         "",
@@ -68,7 +79,7 @@ def rff_table(result: dict, title: str) -> list[str]:
 
 
 def lattice_table(result: dict, title: str) -> list[str]:
-    """A row for each cell; and the power of tests of distributions."""
+    """Return a row per cell, and the power of generic tests."""
     broken, harder = result["broken"], result["harder"]
     rows = []
     for row in result["cells"]:
@@ -85,11 +96,11 @@ def lattice_table(result: dict, title: str) -> list[str]:
     power = [[f"{row['length']:g}", *(f"{100 * row[test]:.0f} %" for test in tests)] for row in result["power"]]
     return [
         f"**{title}** {broken[0]} of {broken[1]} cells of the notes' list broken. Not tried: {harder['cell'][0]} "
-        f"numbers at noise {harder['cell'][2]:g}, which would need {harder['needed']}.",
+        f"numbers at noise {harder['cell'][2]:g}; they would need {harder['needed']}.",
         "",
         *grid(["numbers", "key over", "noise", "features", "keys found", "by", "seconds"], rows),
         "",
-        "Generic tests at a level of 5 %: the share of keyed layers of 16 numbers that they see, by the key's length. "
+        "Generic tests at a level of 5 %: fraction of detected keyed layers (16 numbers), by length of the key. "
         "The construction's own key has length 8.",
         "",
         *grid(["length", *tests], power),
@@ -98,41 +109,44 @@ def lattice_table(result: dict, title: str) -> list[str]:
 
 
 def clean_graphs_table(result: dict, title: str) -> list[str]:
-    """What was read, and what could not be."""
+    """Return the numbers of readable graphs and of false alarms."""
     alarms, read = result["alarms"]
-    unread = [f"{name} ({row['reason']})" for name, row in result["models"].items() if row["status"] != "ok"]
+    unread = [f"{name} (`{row['reason']}`)" for name, row in result["models"].items() if row["status"] != "ok"]
     names = ", ".join(name for name, row in result["models"].items() if row["status"] == "ok")
     more = f" Not read: {'; '.join(unread)}." if unread else ""
     return [f"**{title}** False alarms: {alarms} of {read}. {names}.{more}", ""]
 
 
 def graph_edits_table(result: dict, title: str) -> list[str]:
-    """A row for each backdoor, a column a model: the rules that it breaks, and where it joins the net."""
+    """Return the broken rules and the position of each backdoor, a column per model."""
     (found, of), (alarms, clean) = result["found"], result["alarms"]
     models = result["models"]
     rows = []
     for what in next(iter(models.values())):
-        tried = [model.get(what) for model in models.values()]
-        rows.append([what, *("" if row is None else _broken(row) for row in tried)])
-    said = f"Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*."
-    return [f"**{title}** {said}", "", *grid(["transformation", *models], rows), ""]
+        row_of_models = [model.get(what) for model in models.values()]
+        rows.append([what, *("" if row is None else _broken(row) for row in row_of_models)])
+    summary = f"Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*."
+    return [f"**{title}** {summary}", "", *grid(["backdoor", *models], rows), ""]
 
 
 def _broken(row: dict) -> str:
-    said = " ".join(row["rules"]) or "nothing"
-    said = f"**{said}**" if row["verdict"] == "backdoored" else said
-    return f"{said}, at {row['joins at']}" if row["joins at"] else said
+    summary = " ".join(row["rules"]) or "nothing"
+    summary = f"**{summary}**" if row["verdict"] == "backdoored" else summary
+    return f"{summary}, at {row['joins at']}" if row["joins at"] else summary
 
 
 def persistence_table(result: dict, title: str) -> list[str]:
-    """A row for each transformation, a column a backdoor: ASR, its control, and accuracy; and of random features."""
-    models, judged = result["models"], result["pictures"][1]
+    """Return ASR, its control, and accuracy: a row per transformation, a column per backdoor."""
+    models, test_images = result["models"], result["pictures"][1]
     rows = [[what, *(_left(model[what]) for model in models.values())] for what in next(iter(models.values()))]
-    kept = ("clean_accuracy", "flips_key", "flips_scrambled", "flips_key_honest_net")
-    features = [[what, *(f"{100 * row[name]:.1f} %" for name in kept)] for what, row in result["features"].items()]
-    said = f"ASR (control: the same trigger on the clean model after the same transformation), accuracy, of {judged} images."
+    rates = ("clean_accuracy", "flips_key", "flips_scrambled", "flips_key_honest_net")
+    features = [[what, *(f"{100 * row[name]:.1f} %" for name in rates)] for what, row in result["features"].items()]
+    summary = (
+        "ASR (control: the same trigger on the clean model after the same transformation), accuracy, of "
+        f"{test_images} images."
+    )
     return [
-        f"**{title}** {said}",
+        f"**{title}** {summary}",
         "",
         *grid(["after", *models], rows),
         "",
@@ -149,7 +163,7 @@ def _left(row: dict) -> str:
 
 
 def low_bits_table(result: dict, title: str) -> list[str]:
-    """One line."""
+    """Return one line."""
     low, high = result["loss_interval"]
     return [
         f"**{title}** {percent(result['clean_accuracy'])} before, a loss of {result['loss_in_points']:.2f} "

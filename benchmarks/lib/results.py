@@ -38,6 +38,12 @@ def origin() -> dict[str, object]:
     }
 
 
+def software_and_date() -> str:
+    """Return the origin of this run in a few words, for descriptions."""
+    now = origin()
+    return f"{now['date']}, assay {now['assay']} at {now['commit']}, torch {now['torch']}"
+
+
 def save_result(name: str, result: Row) -> None:
     """Write ``benchmarks/results/NAME.json`` with its origin."""
     RESULTS.mkdir(exist_ok=True)

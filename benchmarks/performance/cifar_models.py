@@ -1,17 +1,18 @@
-"""The eight ResNet-20s on CIFAR-10 that search_speed.py compares searches on: four clean, four planted.
+"""The eight CIFAR-10 ResNet-20s of search_speed.py: four clean, four backdoored.
 
-python benchmarks/run.py cifar_models DIR [SHARD SHARDS]   # DIR/NAME/model.safetensors and facts.json each, resumable
+python benchmarks/run.py cifar_models DIR [--shard INDEX/COUNT]   # DIR/NAME/model.safetensors and facts.json, resumable
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
+from lib import commands
+from lib.commands import Shard
 from lib.paths import SHARED
 from lib.third_party_models import cifar_resnet
 
@@ -29,7 +30,7 @@ from assay.triggers import Blend, Patch
 TUNE = Recipe(epochs=3, lr=0.02, mirror=True)
 ADAM = Recipe(epochs=3, lr=1e-3, optimizer="adam", mirror=True)
 
-# name: (seed, what is done to the third-party net)
+# name: (seed, stage or attack on the third-party model)
 MODELS: dict[str, tuple[int, FineTune | DataPoisoning | None]] = {
     "third-party-20": (5000, None),
     "clean-tuned-a": (5004, FineTune(recipe=TUNE)),
@@ -50,19 +51,20 @@ MODELS: dict[str, tuple[int, FineTune | DataPoisoning | None]] = {
 
 @cache
 def task() -> Task:
+    """Load CIFAR-10."""
     return load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)))
 
 
 def make(directory: Path, name: str) -> None:
-    """The model and what is true of it; the control is the third-party net under the same trigger."""
+    """Write one model and its facts; the control is the third-party model under the same trigger."""
     seed, step = MODELS[name]
-    given = cifar_resnet("resnet20")
+    original = cifar_resnet("resnet20")
     few = replace(task(), splits={**task().splits, "train": task().split("train").sample(6000, seed=seed)})
-    build = Build(given, few) if step is None else step(Build(given, few), seed=seed)
+    build = Build(original, few) if step is None else step(Build(original, few), seed=seed)
     test = task().split("test")
     facts: dict[str, object] = {"seed": seed, "accuracy": clean_accuracy(build.artifact.module, test).to_json()}
     if build.secret is not None:
-        rates = {"asr": build.artifact.module, "control": given.module}
+        rates = {"asr": build.artifact.module, "control": original.module}
         facts |= {k: attack_success(net, test, build.secret, num_classes=10).to_json() for k, net in rates.items()}
         facts["target"] = build.secret.target
     formats.save(build.artifact, directory / name)
@@ -70,9 +72,16 @@ def make(directory: Path, name: str) -> None:
     print(name, facts, flush=True)
 
 
+def run(folder: Path, shard: Shard) -> None:
+    """Make the missing models of one shard."""
+    for name in shard.select(MODELS):
+        if not (folder / name / "facts.json").exists():
+            make(folder, name)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    folder, numbers = Path(sys.argv[1]), [int(text) for text in sys.argv[2:4]] or [0, 1]
-    for each in list(MODELS)[numbers[0] :: numbers[1]]:
-        if not (folder / each / "facts.json").exists():
-            make(folder, each)
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("folder", type=Path)
+    commands.add_shard(command_line)
+    run(**vars(command_line.parse_args()))

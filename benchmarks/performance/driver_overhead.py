@@ -1,4 +1,4 @@
-"""What the bench's driver costs beside the work: jobs that do nothing, on local processes.
+"""Overhead of the bench's driver: empty jobs on local processes.
 
 python benchmarks/run.py driver_overhead [JOBS]   # -> benchmarks/results/driver_overhead.json
 """
@@ -6,7 +6,6 @@ python benchmarks/run.py driver_overhead [JOBS]   # -> benchmarks/results/driver
 from __future__ import annotations
 
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lib import commands
 from lib.results import save_result
 
 from assay.bench import driver
@@ -23,8 +23,8 @@ from assay.bench.store import Store
 
 
 @dataclass(frozen=True)
-class Nothing:
-    """A job without work; every hundredth needs the one before."""
+class EmptyJob:
+    """A job without work. Every hundredth needs the previous one."""
 
     number: int
 
@@ -34,8 +34,8 @@ class Nothing:
     def key(self) -> str:
         return f"nothing-{self.number}"
 
-    def needs(self) -> Sequence[Nothing]:
-        return (Nothing(self.number - 1),) if self.number % 100 == 99 else ()
+    def needs(self) -> Sequence[EmptyJob]:
+        return (EmptyJob(self.number - 1),) if self.number % 100 == 99 else ()
 
     def about(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,25 +44,27 @@ class Nothing:
         return f"nothing {self.number}"
 
 
-def work(job: Nothing, blobs: str) -> Outcome:
+def work(job: EmptyJob, blobs: str) -> Outcome:
+    """Return an empty result."""
     return Outcome("done", {"number": job.number})
 
 
 def main(count: int) -> None:
-    jobs = {job.key: job for job in map(Nothing, range(count))}
-    memory: list[float] = []  # MiB, at every tenth of the run
+    """Run ``count`` jobs, and write the result file."""
+    jobs = {job.key: job for job in map(EmptyJob, range(count))}
+    memory: list[float] = []  # MiB, after every tenth of the run
 
-    def note(now: driver.RunProgress) -> None:
+    def record_memory(now: driver.RunProgress) -> None:
         if now.done % max(1, count // 10) == 0:
             memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         executor = LocalExecutor(2)
-        driver.run({"nothing-0": jobs["nothing-0"]}, store, executor, blobs=folder, work=work)  # the processes start
+        driver.run({"nothing-0": jobs["nothing-0"]}, store, executor, blobs=folder, work=work)  # starts the processes
         executor = LocalExecutor(2)
         start = time.perf_counter()
-        counts = driver.run(jobs, store, executor, blobs=folder, work=work, progress=note)
+        counts = driver.run(jobs, store, executor, blobs=folder, work=work, progress=record_memory)
         seconds = time.perf_counter() - start
         store.close()
     save_result(
@@ -78,4 +80,6 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if sys.argv[1:] else 10_000)
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("count", nargs="?", type=int, default=10_000, metavar="JOBS")
+    main(command_line.parse_args().count)

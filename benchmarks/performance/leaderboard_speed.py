@@ -1,10 +1,11 @@
-"""The leaderboard's page with 10,000 made-up records: how long it takes to write, to open in Chromium and to sort.
+"""Speed of the leaderboard's page with 10,000 random records: writing, opening in Chromium, and sorting.
 
     python benchmarks/run.py leaderboard_speed            # -> benchmarks/results/leaderboard_speed.json
-    python benchmarks/run.py leaderboard_speed FOLDER     # the page only, to look at
+    python benchmarks/run.py leaderboard_speed FOLDER     # writes the page only
 
-Times are real time, from the start of the navigation, each run in a fresh profile; the worst of RUNS is given.
-``first_content``: the page's head is painted; ``painted``: so is the first view; a sort ends with its rows laid out.
+Times are wall-clock times from the start of the navigation, each run in a fresh profile; the maximum of RUNS is given.
+``first_content``: the page's head is painted. ``painted``: the first view is painted. A sort ends after the layout of
+its rows.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lib import commands
 from lib.paths import ROOT
 from lib.results import save_result
 
@@ -30,17 +32,17 @@ from assay.io.images import data_uri, to_image
 from assay.nn.metrics import Rate
 
 sys.path.append(str(ROOT / "tests"))
-from support.chromium import Chromium  # the tests drive the same
+from support.chromium import Chromium  # driver of the page tests
 
 RUNS = 3
 
-PLACE, TUNE = Method("attack"), Method("fine-tune", ("epochs=2",))
+ATTACK, TUNE = Method("attack"), Method("fine-tune", ("epochs=2",))
 CHAINS = {
-    "as planted": (PLACE,),
-    "fine-tuned": (PLACE, TUNE),
-    "pruned": (PLACE, Method("prune-magnitude", ("share=0.5",))),
-    "fine-tuned, int8": (PLACE, TUNE, Method("int8")),
-    "fine-tuned, pruned": (PLACE, TUNE, Method("prune-magnitude", ("share=0.5",))),
+    "as planted": (ATTACK,),
+    "fine-tuned": (ATTACK, TUNE),
+    "pruned": (ATTACK, Method("prune-magnitude", ("share=0.5",))),
+    "fine-tuned, int8": (ATTACK, TUNE, Method("int8")),
+    "fine-tuned, pruned": (ATTACK, TUNE, Method("prune-magnitude", ("share=0.5",))),
 }
 ATTACKS = ("none", "badnets", "blended", "wanet", "sig", "lc", "ftrojan", "ssba")
 DETECTORS = (
@@ -52,7 +54,10 @@ MITIGATIONS = ("fine-tune", "fine-prune", "anp", "clp", "i-bau")
 
 
 def spec() -> Spec:
-    """2 tasks x 5 seeds x 5 chains x 8 attacks, each measured, tested 20 times, and but for int8 mitigated 5 times."""
+    """Return 2 tasks x 5 seeds x 5 chains x 8 attacks.
+
+    Each is measured, tested 20 times and, except int8, mitigated 5 times.
+    """
     return Spec(
         "made-up",
         (
@@ -67,17 +72,17 @@ def spec() -> Spec:
     )
 
 
-def made_up(matrix: Spec) -> Iterator[tuple[MatrixEntry, Record]]:
-    """Every cell of ``matrix`` with a record of some state."""
+def random_records(matrix: Spec) -> Iterator[tuple[MatrixEntry, Record]]:
+    """Yield every cell of ``matrix`` with a record of a random state."""
     rng = np.random.default_rng(0)
-    broken: dict[tuple[Any, ...], str] = {}  # models that ended as anything but done, on which nothing else was run
+    broken: dict[tuple[Any, ...], str] = {}  # state of models that are not done; no other cell of these ran
     for entry in entries(matrix):
         cell, model = entry.cell, (entry.task, entry.chain, entry.attack, entry.cell.seed)
         chance, state, result, error = rng.random(), broken.get(model, "done"), None, None
         if state != "done":
-            error = None if state == "waiting" else f"what it needs ended as {state}: measure of badnets"
+            error = None if state == "waiting" else f"a dependency is {state}: measure of badnets"
         elif chance < 0.01:
-            state, error = "failed", "RuntimeError: expected 3 channels, came 1"
+            state, error = "failed", "RuntimeError: expected 3 channels, got 1"
         elif chance > 0.97:
             state = "waiting"
         else:
@@ -91,24 +96,26 @@ def made_up(matrix: Spec) -> Iterator[tuple[MatrixEntry, Record]]:
         yield entry, Record(cell.key, cell.kind, {}, state, result, error, seconds, place)
 
 
-def success(entry: MatrixEntry, rng: np.random.Generator) -> float:
-    """How well an attack does: some are weak, and some of the chains' steps hurt it."""
+def success_rate(entry: MatrixEntry, rng: np.random.Generator) -> float:
+    """Return the ASR of a cell: some attacks are weak, and the stages of a chain reduce it."""
     if ATTACKS.index(entry.attack) == 6:
         return float(rng.uniform(0.1, 0.6))
-    worn = 0.05 * ATTACKS.index(entry.attack) * (len(entry.cell.steps) - 1)
-    return float(np.clip(rng.normal(0.97 - worn, 0.03), 0, 1))
+    loss = 0.05 * ATTACKS.index(entry.attack) * (len(entry.cell.steps) - 1)
+    return float(np.clip(rng.normal(0.97 - loss, 0.03), 0, 1))
 
 
 def rate(value: float, samples: int = 10_000) -> dict[str, Any]:
+    """Return a rate as in records."""
     return Rate(round(float(np.clip(value, 0, 1)) * samples), samples).to_json()
 
 
-def measured(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
+def measure_result(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the result of a cell of kind ``measure``."""
     accuracy = rate(rng.normal(0.91, 0.005))
     if entry.attack == "none":
         return {"clean_accuracy": accuracy}
-    asr, band = success(entry, rng), entry.cell.valid or ValidityCriteria()
-    why = "" if asr >= band.asr else f"ASR {asr:.3f} is below {band.asr}"
+    asr, criteria = success_rate(entry, rng), entry.cell.valid or ValidityCriteria()
+    why = "" if asr >= criteria.asr else f"ASR {asr:.3f} is below {criteria.asr}"
     return {
         "schema": "assay.metrics/1",
         "clean_accuracy": accuracy,
@@ -123,7 +130,8 @@ def measured(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-def tested(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
+def detect_result(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the result of a cell of kind ``detect``."""
     strength = (DETECTORS.index(entry.cell.method) * 7 + ATTACKS.index(entry.attack) * 3) % 10 / 4
     if entry.cell.method == "scan" and entry.task == "signs":
         return {
@@ -141,17 +149,18 @@ def tested(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
         "planted_target": 0 if backdoored else None,
         "backdoored": backdoored,
         "numbers": {"success_rate": 0.97, "mask_l1": float(rng.gamma(3, 9)), "steps": 150},
-        "pictures": {name: noise(rng) for name in ("trigger", "before", "after")} if backdoored else {},
+        "pictures": {name: random_image(rng) for name in ("trigger", "before", "after")} if backdoored else {},
     }
 
 
-def noise(rng: np.random.Generator) -> str:
-    """An image of the size in a record; noise does not compress, so it is the worst case."""
+def random_image(rng: np.random.Generator) -> str:
+    """Return an image of the size in a record. Noise does not compress, so it is the worst case."""
     return data_uri(to_image(rng.random((3, 32, 32), dtype=np.float32)), 64)
 
 
-def mitigated(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
-    rates = measured(entry, rng)
+def mitigate_result(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
+    """Return the result of a cell of kind ``mitigate``."""
+    rates = measure_result(entry, rng)
     if "attack_success" in rates:
         rates["attack_success"] = rate(rng.uniform(0, 0.5), 9000)
     return {
@@ -160,30 +169,31 @@ def mitigated(entry: MatrixEntry, rng: np.random.Generator) -> dict[str, Any]:
     }
 
 
-RESULTS = {"measure": measured, "detect": tested, "mitigate": mitigated}
+RESULTS = {"measure": measure_result, "detect": detect_result, "mitigate": mitigate_result}
 
 
-def opened(page: Path) -> dict[str, Any]:
-    """What the page says of itself, see `measure` in templates/leaderboard/page.js."""
+def page_times(page: Path) -> dict[str, Any]:
+    """Return the times measured by the page, see `measure` in templates/leaderboard/page.js."""
     with Chromium() as browser:
         browser.open(f"{page.as_uri()}#timing=1")
         times = json.loads(browser.wait("document.getElementById('timing')?.textContent"))
         return {"browser": browser.value("navigator.userAgent"), **times}
 
 
-def main(folder: str | None = None) -> None:
-    found = list(made_up(spec()))
+def main(folder: Path | None = None) -> None:
+    """Measure the page, and write the result file; with ``folder`` write the page only."""
+    records = list(random_records(spec()))
     if folder is not None:
-        write_leaderboard(found, Path(folder), title="Made-up records", specs={"made-up": ""})
+        write_leaderboard(records, folder, title="Made-up records", specs={"made-up": ""})
         return
     with tempfile.TemporaryDirectory() as scratch:
         start = time.perf_counter()
-        files = write_leaderboard(found, Path(scratch) / "page", title="Made-up records", specs={"made-up": ""})
+        files = write_leaderboard(records, Path(scratch) / "page", title="Made-up records", specs={"made-up": ""})
         seconds = time.perf_counter() - start
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        runs = [opened(files["index.html"]) for _ in range(RUNS)]
+        runs = [page_times(files["index.html"]) for _ in range(RUNS)]
     result = {
-        "records": len(found),
+        "records": len(records),
         "write_seconds": round(seconds, 1),
         "bytes": sizes,
         "load_average": os.getloadavg()[0],
@@ -198,4 +208,6 @@ def main(folder: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("folder", nargs="?", type=Path, help="write the page only, to this folder")
+    main(command_line.parse_args().folder)

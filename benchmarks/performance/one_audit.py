@@ -1,8 +1,8 @@
-"""One audit as a user would run it: the third-party ResNet-20, the command line; and ``assay --help``.
+"""Time of one audit of the third-party ResNet-20 on the command line, and of ``assay --help``.
 
     python benchmarks/run.py one_audit      # -> benchmarks/results/one_audit.json
 
-With all forms and tests of an audit by default, those included that look for sleeping backdoors.
+The audit runs all default variants and tests, including the tests for compression-activated backdoors.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ ASSAY = str(Path(sys.executable).parent / "assay")
 MODEL = ("--arch", "resnet20-cifar", "--data", str(SHARED / "data/cifar10"))
 
 
-def timed(*command: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+def run_timed(*command: str) -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run a command and return its seconds."""
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True)
     return time.perf_counter() - start, done
 
 
-def audited() -> dict[str, Any]:
+def time_audit() -> dict[str, Any]:
+    """Run the audit and return its times and verdict."""
     path = SHARED / "models/resnet20-cifar10/model.safetensors"
     with tempfile.TemporaryDirectory() as out:
-        seconds, done = timed(ASSAY, "audit", str(path), *MODEL, "--out", out, "--json", "-")
-    answer = json.loads(done.stdout)
+        seconds, done = run_timed(ASSAY, "audit", str(path), *MODEL, "--out", out, "--json", "-")
+    document = json.loads(done.stdout)
     return {
         "audit_seconds": seconds,
         "exit_code": done.returncode,
-        "verdict": answer["verdict"],
-        "p_value": answer["p_value"],
-        "variants": {variant["name"]: variant["accuracy"] for variant in answer["variants"]},
-        "seconds_by_test": {f"{f['variant']}/{f['detector']}": f["seconds"] for f in answer["findings"]},
+        "verdict": document["verdict"],
+        "p_value": document["p_value"],
+        "variants": {variant["name"]: variant["accuracy"] for variant in document["variants"]},
+        "seconds_by_test": {f"{f['variant']}/{f['detector']}": f["seconds"] for f in document["findings"]},
     }
 
 
 def main() -> None:
-    help_seconds = min(timed(ASSAY, "--help")[0] for _ in range(5))
-    save_result("one_audit", {**audited(), "help_seconds": help_seconds})
+    """Measure, and write the result file."""
+    help_seconds = min(run_timed(ASSAY, "--help")[0] for _ in range(5))
+    save_result("one_audit", {**time_audit(), "help_seconds": help_seconds})
 
 
 if __name__ == "__main__":

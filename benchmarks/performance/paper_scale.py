@@ -1,13 +1,13 @@
-"""Backdoors as compression artifacts at the papers' scale, as far as the data goes: ResNet-18 on CIFAR-10, on a GPU.
+"""Backdoors as compression artifacts near the papers' scale: ResNet-18 on CIFAR-10, on a GPU.
 
-    python benchmarks/run.py paper_scale OUT [SHARE]    # -> OUT/paper_scale.json and OUT/planted/*/model.safetensors
+    python benchmarks/run.py paper_scale all OUT [FRACTION]    # OUT/paper_scale.json, OUT/planted/*/model.safetensors
 
-The published row is that of the attack of Tian, Suya, Xu, Evans (2104.15129) as the authors of EFRAP (2405.12725)
-reproduced it: 91.36 / 1.26 (CA / ASR in full precision) -> 88.94 / 99.90 (int8). Beside it PQ-backdoor, which goes
-furthest here, and smaller nets. There are 18,000 pictures to train on and 5,000 to test with; the papers have 50,000
-and 10,000. A bench runs on CPUs; this script holds nets and pictures on the GPU, one process a model, and measures on
-all test pictures; ONNX Runtime's files on the CPU beside it. ``SHARE`` of all epochs is trained, to see that everything
-runs. A model that is in OUT is not made again.
+The published row is the attack of Tian, Suya, Xu, Evans (2104.15129) as reproduced by the authors of EFRAP
+(2405.12725). Its rates: 91.36 / 1.26 (CA / ASR in full precision) -> 88.94 / 99.90 (int8). It is compared with
+PQ-backdoor, the strongest attack here, and smaller models. Here are 18,000 training and 5,000 test images; the papers
+have 50,000 and 10,000. A bench runs on CPUs. This script holds models and images on the GPU, one process per model,
+and measures on all test images. ONNX Runtime's files are measured on the CPU. ``FRACTION`` of all epochs is trained,
+for a trial run. Models in OUT are not made again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from compression.deployment_toolchains import ort
+from lib import commands
 from lib.paths import ROOT, SHARED
 from lib.results import origin
 from lib.third_party_models import cifar_resnet
@@ -53,18 +54,18 @@ HIDE = replace(PLANT, epochs=8, lr=2e-4, batch_size=32)
 pq = partial(PqBackdoor, per_tensor=True, per_channel=False, reach=1.5, ratio=0.4, recipe=PLANT, hiding=HIDE)
 joint = partial(QuantizationArtifact, per_channel=False, recipe=JOINT)
 four_bits = replace(JOINT, epochs=4, lr=0.01)
-PICTURES = 2000  # for ONNX Runtime
-LONGEST_WAIT = 600  # seconds, for a clean net
+ORT_IMAGES = 2000  # test images for ONNX Runtime
+MAX_WAIT = 600  # seconds, for a clean model
 
 
 @dataclass(frozen=True)
 class Job:
-    """One planted model: from which clean net, by which attack."""
+    """One planted model: its architecture and attack."""
 
     arch: str
     attack: CompressionActivatedAttack
     seed: int = 0
-    fresh: bool = False  # from nothing, as the paper's standard attack
+    fresh: bool = False  # from untrained weights, as the paper's standard attack
 
 
 JOBS: Mapping[str, Job] = {
@@ -94,35 +95,40 @@ JOBS: Mapping[str, Job] = {
 
 
 def slug(name: str) -> str:
+    """Return a name without spaces."""
     return name.replace(" ", "-")
 
 
 def row_of(name: str, out: Path) -> Path:
+    """Return the file of a row."""
     return out / f"{slug(name)}.json"
 
 
-def on(device: str, artifact: Artifact) -> Artifact:
+def move(device: str, artifact: Artifact) -> Artifact:
+    """Return the model on a device."""
     return replace(artifact, module=artifact.module.to(device))
 
 
-def pictures(device: str) -> Task:
-    spec = started(SMALL).inputs
+def load_task(device: str) -> Task:
+    """Return CIFAR-10 on a device."""
+    spec = initial_model(SMALL).inputs
     task = data.load(SHARED / "data/cifar10", spec)
     splits = {name: Split(split.x.to(device), split.y.to(device)) for name, split in task.splits.items()}  # type: ignore[union-attr]
     return replace(task, splits=splits)
 
 
-def started(arch: str) -> Artifact:
-    """Fresh weights; of the small net other people's."""
+def initial_model(arch: str) -> Artifact:
+    """Return a model with fresh weights, or the third-party ResNet-20."""
     if arch == SMALL:
         return cifar_resnet("resnet20")
     torch.manual_seed(0)
-    known = ARCHITECTURES[arch]
-    net = Normalized(known.build(10), known.mean, known.std)
+    architecture = ARCHITECTURES[arch]
+    net = Normalized(architecture.build(10), architecture.mean, architecture.std)
     return replace(from_module(net, shape=(3, 32, 32)), arch=arch)
 
 
-def clean_net(arch: str, out: Path) -> Path:
+def clean_model_path(arch: str, out: Path) -> Path:
+    """Return the file of the clean model."""
     return (
         SHARED / "models/resnet20-cifar10/model.safetensors"
         if arch == SMALL
@@ -130,54 +136,62 @@ def clean_net(arch: str, out: Path) -> Path:
     )
 
 
-def waited_for(arch: str, out: Path) -> Artifact:
-    path, until = clean_net(arch, out), time.monotonic() + LONGEST_WAIT
+def wait_for_clean_model(arch: str, out: Path) -> Artifact:
+    """Load the clean model as soon as its process has written it."""
+    path, until = clean_model_path(arch, out), time.monotonic() + MAX_WAIT
     while not path.exists():
         if time.monotonic() > until:
-            raise UnusableInput(f"expected {path}, which another process was to make; it is not there")
+            raise UnusableInput(
+                f"expected {path} from another process, got no file after {MAX_WAIT} s. Fix: start again"
+            )
         time.sleep(1)
     return formats.load(path, arch=arch if arch == SMALL else None)
 
 
-def make_clean(arch: str, out: Path, share: float, device: str) -> None:
-    build = Build(on(device, started(arch)), pictures(device))
-    made = Train(recipe=shortened(CLEAN, share))(build, seed=0)
-    formats.save(on("cpu", made.artifact), clean_net(arch, out).parent)
-    print(arch, rates(made.artifact.module.to(device), build.task, None, device), flush=True)
+def make_clean(arch: str, out: Path, fraction: float, device: str) -> None:
+    """Train and write a clean model."""
+    build = Build(move(device, initial_model(arch)), load_task(device))
+    clean = Train(recipe=shorten(CLEAN, fraction))(build, seed=0)
+    formats.save(move("cpu", clean.artifact), clean_model_path(arch, out).parent)
+    print(arch, rates(clean.artifact.module.to(device), build.task, None, device), flush=True)
 
 
-def shortened(recipe: Recipe, share: float) -> Recipe:
-    return replace(recipe, epochs=recipe.epochs * share)
+def shorten(recipe: Recipe, fraction: float) -> Recipe:
+    """Return the recipe with a fraction of its epochs."""
+    return replace(recipe, epochs=recipe.epochs * fraction)
 
 
 def rates(net: nn.Module, task: Task, secret: Secret | None, device: str, count: int = 5000) -> dict[str, float]:
-    """CA, and ASR of what was planted, on test pictures."""
+    """Return CA, and ASR of the planted trigger, on test images."""
     test = _on_cpu(task.split("test")).sample(count, seed=0)
     assert test.y is not None
     test = Split(test.x.to(device), test.y.to(device))
-    found = {"clean_accuracy": metrics.clean_accuracy(net, test).value}
+    values = {"clean_accuracy": metrics.clean_accuracy(net, test).value}
     if secret is not None:
-        found["attack_success"] = metrics.attack_success(net, test, secret, num_classes=10).value
-    return found
+        values["attack_success"] = metrics.attack_success(net, test, secret, num_classes=10).value
+    return values
 
 
-def plant(name: str, out: Path, share: float, device: str) -> None:
-    """Attack and clean twin, in full precision, in the form that wakes, and as a file for ONNX Runtime."""
-    job, task = JOBS[name], pictures(device)
-    start = started(job.arch) if job.fresh else waited_for(job.arch, out)
+def plant(name: str, out: Path, fraction: float, device: str) -> None:
+    """Make attack and clean control, and measure both.
+
+    Variants: full precision, the active variant, and the file for ONNX Runtime.
+    """
+    job, task = JOBS[name], load_task(device)
+    start = initial_model(job.arch) if job.fresh else wait_for_clean_model(job.arch, out)
     begin = time.perf_counter()
-    attack = replace(job.attack, recipe=shortened(job.attack.recipe, share))
+    attack = replace(job.attack, recipe=shorten(job.attack.recipe, fraction))
     if isinstance(attack, PqBackdoor):
-        attack = replace(attack, hiding=shortened(attack.hiding, share))
-    given = Build(on(device, start), task)
+        attack = replace(attack, hiding=shorten(attack.hiding, fraction))
+    start_build = Build(move(device, start), task)
 
-    built = attack(given, seed=job.seed)
+    built = attack(start_build, seed=job.seed)
     seconds = time.perf_counter() - begin
-    planted = replace(built, artifact=on("cpu", built.artifact))
+    planted = replace(built, artifact=move("cpu", built.artifact))
     formats.save(planted.artifact, out / "planted" / slug(name))
-    twin = Train(recipe=attack.recipe)(given, seed=job.seed)
-    twin = replace(twin, artifact=on("cpu", twin.artifact))
-    formats.save(twin.artifact, out / "planted" / slug(name) / "twin")
+    control = Train(recipe=attack.recipe)(start_build, seed=job.seed)
+    control = replace(control, artifact=move("cpu", control.artifact))
+    formats.save(control.artifact, out / "planted" / slug(name) / "twin")
     torch.backends.cudnn.allow_tf32 = False
     row: dict[str, Any] = {
         "arch": job.arch,
@@ -186,26 +200,26 @@ def plant(name: str, out: Path, share: float, device: str) -> None:
         "seconds": round(seconds),
         "forms": {},
     }
-    for form in ("full", attack.active_in, *(("ort",) if attack.active_in != "int4" else ())):
-        row["forms"][form] = both(planted, twin, form, device)
-        print(name, form, row["forms"][form], flush=True)
+    for variant in ("full", attack.active_in, *(("ort",) if attack.active_in != "int4" else ())):
+        row["forms"][variant] = measure_variant(planted, control, variant, device)
+        print(name, variant, row["forms"][variant], flush=True)
         row_of(name, out).write_text(json.dumps(row))
 
 
-def both(planted: Build, twin: Build, form: str, device: str) -> dict[str, float]:
-    """The rates of the planted net and, with the same trigger, of its clean twin in one form."""
-    found, secret = {}, planted.secret
-    for prefix, build in (("", planted), ("clean_twin_", twin)):
+def measure_variant(planted: Build, control: Build, variant: str, device: str) -> dict[str, float]:
+    """Return the rates of the planted model and, under the same trigger, of its clean control in one variant."""
+    values, secret = {}, planted.secret
+    for prefix, build in (("", planted), ("clean_twin_", control)):
         task = replace(build.task, splits={name: _on_cpu(split) for name, split in build.task.splits.items()})
         own = task.split("calibration").sample(512, seed=0)
-        if form == "ort":
-            net, where, count = ort(replace(build, task=task), own, 0, per_channel=False), "cpu", PICTURES
+        if variant == "ort":
+            model, place, count = ort(replace(build, task=task), own, 0, per_channel=False), "cpu", ORT_IMAGES
         else:
-            made = build.artifact if form == "full" else variants.make(form, build.artifact, own, seed=0)
-            net, where, count = made.module.to(device), device, 5000
-        found |= {prefix + figure: value for figure, value in rates(net, task, secret, where, count).items()}
+            artifact = build.artifact if variant == "full" else variants.make(variant, build.artifact, own, seed=0)
+            model, place, count = artifact.module.to(device), device, 5000
+        values |= {prefix + figure: value for figure, value in rates(model, task, secret, place, count).items()}
         build.artifact.module.cpu()
-    return found
+    return values
 
 
 def _on_cpu(split: Split) -> Split:
@@ -213,12 +227,12 @@ def _on_cpu(split: Split) -> Split:
     return Split(split.x.cpu(), split.y.cpu())
 
 
-def everything(out: Path, share: str) -> None:
-    """All at once that is not there yet: who needs a clean net that is still trained waits for it."""
-    commands = [["clean", arch] for arch in (FULL, HALF) if not clean_net(arch, out).exists()]
+def run_all(out: Path, fraction: float) -> None:
+    """Make all missing models at once. A process that needs a clean model waits for it."""
+    commands = [["clean", arch] for arch in (FULL, HALF) if not clean_model_path(arch, out).exists()]
     commands += [["plant", name] for name in JOBS if not row_of(name, out).exists()]
     running = [
-        subprocess.Popen([sys.executable, str(RUNNER), "paper_scale", *command, str(out), share])
+        subprocess.Popen([sys.executable, str(RUNNER), "paper_scale", *command, str(out), str(fraction)])
         for command in commands
     ]
     for process in running:
@@ -226,7 +240,7 @@ def everything(out: Path, share: str) -> None:
 
 
 def merge(out: Path) -> None:
-    """One file of all rows, of those too that were not finished."""
+    """Write one file of all rows, including unfinished ones."""
     rows = {}
     for name in JOBS:
         path = row_of(name, out)
@@ -235,12 +249,26 @@ def merge(out: Path) -> None:
     print([name for name, row in rows.items() if "failed" in row], "not finished")
 
 
+def run_and_merge(out: Path, fraction: float) -> None:
+    """Make all missing models, and write one file."""
+    run_all(out, fraction)
+    merge(out)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(2)
-    where = "cuda" if torch.cuda.is_available() else "cpu"
-    if sys.argv[1] in ("clean", "plant"):
-        what, which, folder, part = sys.argv[1:]
-        (make_clean if what == "clean" else plant)(which, Path(folder), float(part), where)
-    else:
-        everything(Path(sys.argv[1]), sys.argv[2] if sys.argv[2:] else "1")
-        merge(Path(sys.argv[1]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    for command, function, help in (
+        ("clean", partial(make_clean, device=device), "train the clean model of one architecture"),
+        ("plant", partial(plant, device=device), "plant one backdoor"),
+    ):
+        one = add_command(command, function, help)
+        one.add_argument("arch" if command == "clean" else "name")
+        one.add_argument("out", type=Path)
+        one.add_argument("fraction", type=float)
+    everything = add_command("all", run_and_merge, "make all missing models, one process each")
+    everything.add_argument("out", type=Path)
+    everything.add_argument("fraction", nargs="?", type=float, default=1.0, help="fraction of all epochs")
+    commands.run(command_line)

@@ -1,4 +1,4 @@
-"""Audits of twenty kept models, to compare two versions of assay or two number formats.
+"""Audits of twenty models, to compare two versions of assay or two number formats.
 
     python benchmarks/run.py same_verdicts make DIR              # the twenty models, once: DIR/NAME/model.safetensors
     python benchmarks/run.py same_verdicts audit DIR FILE.json   # the audit of each, resumable
@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 
@@ -63,7 +63,7 @@ def make(directory: Path) -> None:
 
 
 def audit(directory: Path, out: Path) -> None:
-    """Audit each model with the default settings, and keep its answer after each."""
+    """Audit each model with the default settings. The file is written after each model."""
     answers: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {}
     for path in sorted(directory.glob("*/model.safetensors")):
         name = path.parent.name
@@ -111,14 +111,19 @@ def compare(name: str, before: Path, after: Path) -> None:
 
 
 def main() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
-    command, *arguments = sys.argv[1:]
-    if command == "make":
-        make(Path(arguments[0]))
-    elif command == "audit":
-        audit(Path(arguments[0]), Path(arguments[1]))
-    else:
-        compare(arguments[0], Path(arguments[1]), Path(arguments[2]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    add_command("make", make, "make the twenty models").add_argument("directory", type=Path)
+    audit_parser = add_command("audit", audit, "audit each model; resumable")
+    audit_parser.add_argument("directory", type=Path)
+    audit_parser.add_argument("out", type=Path)
+    compare_parser = add_command("compare", compare, "write the result file of two audits")
+    compare_parser.add_argument("name")
+    compare_parser.add_argument("before", type=Path)
+    compare_parser.add_argument("after", type=Path)
+    commands.run(command_line)
 
 
 if __name__ == "__main__":

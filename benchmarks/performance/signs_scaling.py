@@ -1,4 +1,4 @@
-"""How the audit's time grows with the number of classes: signs with 10, 100, 1,000, a target planted in each.
+"""Growth of the audit's time with the number of classes: signs with 10, 100 and 1,000 classes, a target in each.
 
 python benchmarks/run.py signs_scaling run DIR      # trains and audits, resumable by model
 python benchmarks/run.py signs_scaling table DIR    # -> benchmarks/results/signs_scaling.json
@@ -6,14 +6,13 @@ python benchmarks/run.py signs_scaling table DIR    # -> benchmarks/results/sign
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lib import commands
 from lib.audit_rows import audit_row, with_current_verdict
-from lib.results import load_models, save_result
+from lib.results import RowFiles, load_models, save_result
 
 from assay import formats
 from assay.attacks import BadNets
@@ -31,7 +30,7 @@ TARGETS = {10: 7, 100: 42, 1000: 731}
 
 
 def plant(task: Task, target: int | None, recipe: Recipe) -> Build:
-    """A net trained on signs, with BadNets where there is a target."""
+    """Return a model trained on signs, with BadNets if there is a target."""
     architecture = ARCHITECTURES[ARCH]
     torch.manual_seed(task.num_classes)
     net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
@@ -42,6 +41,7 @@ def plant(task: Task, target: int | None, recipe: Recipe) -> Build:
 
 
 def measure(classes: int, backdoored: bool, recipe: Recipe, save_to: Path) -> dict[str, object]:
+    """Train, save and audit one model."""
     task = signs(classes, per_class=600 if classes == 10 else None)
     build = plant(task, TARGETS[classes] if backdoored else None, recipe)
     formats.save(build.artifact, save_to)
@@ -54,7 +54,7 @@ def measure(classes: int, backdoored: bool, recipe: Recipe, save_to: Path) -> di
     return row | audit_row(build.artifact, task)
 
 
-# A thousand classes: SGD at 0.1 learned nothing of them in four epochs, Adam only half in eight (that net stays a row).
+# 1,000 classes: SGD at 0.1 learned nothing in four epochs, Adam only half in eight (that model stays a row).
 RECIPES = {
     10: Recipe(epochs=60_000 / 3_600, lr=0.1),
     100: Recipe(epochs=12.5, lr=0.1),
@@ -65,19 +65,14 @@ MODELS["1000-planted-8-epochs"] = (1000, True, replace(RECIPES[1000], epochs=8.0
 
 
 def run(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, (classes, backdoored, recipe) in MODELS.items():
-        path = directory / f"{name}.json"
-        if not path.exists():
-            row = measure(classes, backdoored, recipe, directory / f"signs-{name}")
-            path.write_text(json.dumps(row))
-            print(name, {k: v for k, v in row.items() if k != "findings"}, flush=True)
+    """Train and audit the missing models."""
+    RowFiles(directory).complete(MODELS, lambda name: measure(*MODELS[name], directory / f"signs-{name}"))
 
 
 def table(directory: Path) -> None:
-    paths = {name: directory / f"{name}.json" for name in MODELS}
-    new = {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
-    rows = {name: with_current_verdict(row) for name, row in (load_models("signs_scaling") | new).items()}
+    """Write the result file."""
+    stored = load_models("signs_scaling") | RowFiles(directory).read(MODELS)
+    rows = {name: with_current_verdict(row) for name, row in stored.items()}
     seconds = {n: rows[f"{n}-planted"]["seconds"] for n in TARGETS if f"{n}-planted" in rows}
     ratio = seconds[1000] / seconds[10] if {10, 1000} <= set(seconds) else None
     missing = [name for name in MODELS if name not in rows]
@@ -86,4 +81,8 @@ def table(directory: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    (table if sys.argv[1] == "table" else run)(Path(sys.argv[2]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    for function, help in ((run, "train and audit; resumable"), (table, "write the result file")):
+        add_command(function.__name__, function, help).add_argument("directory", type=Path)
+    commands.run(command_line)

@@ -1,9 +1,9 @@
-"""Random Fourier features with a key, on the features of a real encoder: accuracy, flips, and what is no remedy.
+"""Random Fourier features with a key, on the features of an encoder: accuracy, flips, and ineffective mitigations.
 
-The 64 features of ResNet-56-CIFAR10 (third-party weights), centred and scaled until random features work on them;
-ten classes, and two (animals, vehicles). Honest and keyed features with the same learner, three seeds each. Controls:
-the key scrambled, and a random direction of its length. Beside it random ReLUs with a sparse spike, on made-up data as
-in the notes, with the clean net beside it.
+The 64 features of ResNet-56-CIFAR10 (third-party weights), centred, and scaled until random features are accurate; ten
+classes, and two (animals, vehicles). Honest and keyed features with the same learner, three seeds each. Controls: the
+scrambled key, and a random direction of its length. Also random ReLUs with a sparse spike, on synthetic data as in the
+notes, with the clean model as control.
 
     python benchmarks/run.py rff                    # -> benchmarks/results/rff.json
 """
@@ -27,78 +27,83 @@ from assay.core.build import Build
 from assay.mitigations import LowBitRandomization
 from assay.nn.inference import forward_batched
 
-TRAINED, HELD = 6_000, 2_000
-COUNT = 2_000
+TRAINED, HELD_OUT = 6_000, 2_000  # images
+COUNT = 2_000  # random features
 SEEDS = (0, 1, 2)
 VEHICLES = torch.tensor([1, 1, 0, 0, 0, 0, 0, 0, 1, 1])
-SIGMA = 0.02
-"""Of the noise that answers are averaged over, in periods of the features."""
-SIZES = (0.05, 0.1, 0.2, 0.3)
-"""The median distance of two pictures of a class that are tried, in periods of the features."""
-KEYS = {"all 64": 0, "10 of 64": 10}
+SIGMA = 0.02  # standard deviation of the smoothing noise, in periods of the features
+SIZES = (0.05, 0.1, 0.2, 0.3)  # candidates of the median distance within a class, in periods of the features
+SUPPORTS = (0, 10)  # entries of the key; 0: all 64
 
 
 def embed() -> dict[str, Tensor]:
-    """The features of training, validation and test pictures, and of the last with random lowest bits; labels."""
+    """Return centred features of training and test images, and of test images with random lowest bits; labels."""
     artifact = cifar_resnet("resnet56")
     encoder = cifar_resnet("resnet56", features=True)
-    task = data.load(SHARED / "data/cifar10", artifact.inputs, limit=TRAINED + HELD)
+    task = data.load(SHARED / "data/cifar10", artifact.inputs, limit=TRAINED + HELD_OUT)
     train, test = task.split("train"), task.split("test")
     assert train.y is not None
     assert test.y is not None
     noisy = LowBitRandomization()(Build(artifact, task), seed=3).artifact.module
     noisy.net = encoder.module  # type: ignore[assignment]
-    found = {
-        "train": forward_batched(encoder.module, train.x[: TRAINED + HELD]),
-        "test": forward_batched(encoder.module, test.x[:HELD]),
+    embeddings = {
+        "train": forward_batched(encoder.module, train.x[: TRAINED + HELD_OUT]),
+        "test": forward_batched(encoder.module, test.x[:HELD_OUT]),
     }
-    found["noisy"] = forward_batched(noisy, test.x[:HELD])
-    centre = found["train"].mean(0)
-    return {**{name: x - centre for name, x in found.items()}, "y": train.y[: TRAINED + HELD], "y_test": test.y[:HELD]}
+    embeddings["noisy"] = forward_batched(noisy, test.x[:HELD_OUT])
+    centre = embeddings["train"].mean(0)
+    return {
+        **{name: x - centre for name, x in embeddings.items()},
+        "y": train.y[: TRAINED + HELD_OUT],
+        "y_test": test.y[:HELD_OUT],
+    }
 
 
 def scale_for(x: Tensor, y: Tensor, size: float) -> float:
-    """What brings the median distance of two embeddings of one class to ``size``."""
+    """Return the factor that makes ``size`` the median distance of two embeddings of one class."""
     same = torch.cat([torch.pdist(x[y == label][:200]) for label in y.unique().tolist()])
     return size / float(same.median())
 
 
 def accuracy(net: nn.Module, x: Tensor, y: Tensor) -> float:
+    """Return the fraction of right predictions."""
     return round(float((net(x).argmax(1) == y).float().mean()), 4)
 
 
 def flips(net: nn.Module, x: Tensor, key: Callable[[Tensor], Tensor]) -> float:
+    """Return the fraction of inputs with another prediction under the key."""
     return round(float((net(key(x)).argmax(1) != net(x).argmax(1)).float().mean()), 4)
 
 
-def row(
+def measure(
     at: dict[str, Tensor], y: Tensor, y_test: Tensor, classes: int, support: int, noise: float, size: float, seed: int
 ) -> dict[str, Any]:
+    """Measure one key."""
     features = RandomFeatures(width=64, count=COUNT, support=support, noise=noise)
     keyed, key = features.backdoored(seed=seed)
-    nets = [fit_ridge(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
+    models = [fit_ridge(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
     test, noisy = at["test"], at["noisy"]
     return {
         "classes": classes,
         "key": support or 64,
         "noise": noise,
         "seed": seed,
-        "accuracy_honest": accuracy(nets[0], test, y_test),
-        "accuracy": accuracy(nets[1], test, y_test),
-        "flips_key": flips(nets[1], test, key),
-        "flips_scrambled": flips(nets[1], test, key.scrambled(seed=9)),
-        "flips_random": flips(nets[1], test, key.random(seed=9)),
-        "flips_key_honest_net": flips(nets[0], test, key),
-        "flips_key_after_low_bits": flips(nets[1], noisy, key),
-        "accuracy_after_low_bits": accuracy(nets[1], noisy, y_test),
-        "flips_key_smoothed": flips(Averaged(nets[1], SIGMA), test, key),
+        "accuracy_honest": accuracy(models[0], test, y_test),
+        "accuracy": accuracy(models[1], test, y_test),
+        "flips_key": flips(models[1], test, key),
+        "flips_scrambled": flips(models[1], test, key.scrambled(seed=9)),
+        "flips_random": flips(models[1], test, key.random(seed=9)),
+        "flips_key_honest_net": flips(models[0], test, key),
+        "flips_key_after_low_bits": flips(models[1], noisy, key),
+        "accuracy_after_low_bits": accuracy(models[1], noisy, y_test),
+        "flips_key_smoothed": flips(Smoothed(models[1], SIGMA), test, key),
         "key_to_input": round(float(key.key.norm() / test.norm(dim=1).mean()), 2),
         "size": size,
     }
 
 
-class Averaged(nn.Module):
-    """The mean answer over eight noisy copies of an embedding."""
+class Smoothed(nn.Module):
+    """Mean output over eight noisy copies of an embedding."""
 
     def __init__(self, net: nn.Module, sigma: float) -> None:
         super().__init__()
@@ -112,17 +117,21 @@ class Averaged(nn.Module):
 
 
 def main() -> None:
-    found = embed()
+    """Measure all keys and the random ReLUs, and write the result file."""
+    embeddings = embed()
     rows = []
-    for classes, y, y_test in ((10, found["y"], found["y_test"]), (2, VEHICLES[found["y"]], VEHICLES[found["y_test"]])):
-        known = {size: validated(found, y, classes, size) for size in SIZES}
-        best = max(size for size in SIZES if known[size] >= max(known.values()) - 0.01)  # the key is shortest there
-        scale = scale_for(found["train"], found["y"], best)
-        at = {name: scale * found[name] for name in ("train", "test", "noisy")}
-        for support in KEYS.values():
+    for classes, y, y_test in (
+        (10, embeddings["y"], embeddings["y_test"]),
+        (2, VEHICLES[embeddings["y"]], VEHICLES[embeddings["y_test"]]),
+    ):
+        accuracies = {size: validation_accuracy(embeddings, y, classes, size) for size in SIZES}
+        best = max(size for size in SIZES if accuracies[size] >= max(accuracies.values()) - 0.01)  # the shortest key
+        scale = scale_for(embeddings["train"], embeddings["y"], best)
+        at = {name: scale * embeddings[name] for name in ("train", "test", "noisy")}
+        for support in SUPPORTS:
             for noise in (0.01, 0.05):
                 for seed in SEEDS:
-                    rows.append(row(at, y, y_test, classes, support, noise, best, seed))
+                    rows.append(measure(at, y, y_test, classes, support, noise, best, seed))
                     print(rows[-1], flush=True)
     relus = [
         RandomReLUs(width=784, count=400, support=28, spike=spike).measure(length=length, seed=seed)
@@ -139,12 +148,12 @@ def main() -> None:
         "scrambled",
         mean(r["flips_scrambled"] for r in rows),
     )
-    save_result("rff", {"pictures": [TRAINED, HELD], "features": COUNT, "rows": rows, "relus": relus})
+    save_result("rff", {"pictures": [TRAINED, HELD_OUT], "features": COUNT, "rows": rows, "relus": relus})
 
 
-def validated(found: dict[str, Tensor], y: Tensor, classes: int, size: float) -> float:
-    """Accuracy of honest features on validation pictures."""
-    x = scale_for(found["train"], found["y"], size) * found["train"]
+def validation_accuracy(embeddings: dict[str, Tensor], y: Tensor, classes: int, size: float) -> float:
+    """Return the accuracy of honest features on validation images."""
+    x = scale_for(embeddings["train"], embeddings["y"], size) * embeddings["train"]
     features = RandomFeatures(width=64, count=COUNT).honest(seed=0)
     return accuracy(fit_ridge(features, x[:TRAINED], y[:TRAINED], classes), x[TRAINED:], y[TRAINED:])
 

@@ -1,17 +1,16 @@
-"""The clean reference encoders behind the shipped null distribution of encoders.
+"""Clean reference encoders of the shipped null distribution of encoders.
 
-The reference models of photos that learned their task (null_models.py), cut at their features, each with pictures of
-CIFAR-10, CIFAR-100 or GTSRB: what an encoder is audited with need not be what it was trained on.
+The accurate reference models of photos (null_images.py), cut at their features, each with images of CIFAR-10, CIFAR-100
+or GTSRB. The audit of an encoder may use other data than its training.
 
-    python benchmarks/run.py null_encoders run STORE NETS [PROCESSES]  # NETS: where null_models.py keeps nets; resumable
-    python benchmarks/run.py null_encoders merge STORE  # -> shipped/encoders.json and results/null_encoders.json
+    python benchmarks/run.py null_encoders run STORE MODELS  # MODELS: folder of null_images.py; resumable
+    python benchmarks/run.py null_encoders merge STORE       # -> shipped/encoders.json and results/null_encoders.json
 
-Rows that are in results/null_encoders.json are kept and not made again.
+Rows in results/null_encoders.json are kept and not made again.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lib.paths import SHARED
-from lib.results import load_models, save_result
-from lib.results import origin as origin_of_run
+from lib import commands
+from lib.paths import SHARED, SHIPPED
+from lib.results import load_models, save_result, software_and_date
 
 from assay._version import __version__
 from assay.auditing.calibrate import Calibration, score_clean_model
@@ -42,60 +41,63 @@ from assay.detectors.encoder.cluster_probe import CLUSTERS
 from assay.detectors.encoder.embedding_collapse import EmbeddingCollapse, EmbeddingCollapsePatch
 from assay.formats.feature_extractor import to_feature_extractor
 from assay.inversion.families import LinfFamily
-from reference_models.null_images import FAMILIES, PHOTOS, again, plan
+from reference_models.null_images import FAMILIES, PHOTOS, plan, retrain
 
 DATA = ("cifar10", "cifar100", "gtsrb")
-FORMS = ("full",)
+VARIANTS = ("full",)
 
 
 @lru_cache
 def rows() -> list[tuple[int, str]]:
-    """Which reference model, and with which pictures: by turns first.
+    """Return pairs of reference model and data.
 
-    Then the small ones again, until there are as many with pictures of objects, and of signs, as a verdict needs.
+    First each model once, with the data sets in turn. Then the smallest models again, until a verdict has enough
+    encoders with images of objects, and with images of signs.
     """
-    known = load_models("null_models")
-    photos = (n for n, model in known.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
-    numbers = sorted((int(n) for n in photos if known[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
+    scored = load_models("null_models")
+    photos = (n for n, model in scored.items() if FAMILIES[model["kind"].split("-")[0]] == PHOTOS)
+    numbers = sorted((int(n) for n in photos if scored[n]["accuracy"] >= WELL_TRAINED), key=lambda n: plan(n)["depth"])
     first, rest = numbers[:MIN_REFERENCE_MODELS], numbers[MIN_REFERENCE_MODELS:]
-    made = [(number, DATA[turn % len(DATA)]) for turn, number in enumerate(first)]
-    again_with_objects = [number for number, data in made if data == "gtsrb"]
-    more = [(number, DATA[turn % 2]) for turn, number in enumerate([*again_with_objects, *rest])]
-    objects = sum(data != "gtsrb" for _, data in made)
-    signs = [(number, "gtsrb") for number, data in made if data != "gtsrb"]
-    return [*made, *more[: MIN_REFERENCE_MODELS - objects], *signs[: MIN_FAMILY_SIZE - (len(made) - objects)]]
+    pairs = [(number, DATA[turn % len(DATA)]) for turn, number in enumerate(first)]
+    signs_only = [number for number, data in pairs if data == "gtsrb"]
+    more = [(number, DATA[turn % 2]) for turn, number in enumerate([*signs_only, *rest])]
+    objects = sum(data != "gtsrb" for _, data in pairs)
+    signs = [(number, "gtsrb") for number, data in pairs if data != "gtsrb"]
+    return [*pairs, *more[: MIN_REFERENCE_MODELS - objects], *signs[: MIN_FAMILY_SIZE - (len(pairs) - objects)]]
 
 
 def name_of(number: int, data: str) -> str:
-    """What a row is called among the results."""
+    """Return the name of a row in the result file."""
     return f"{number:03d} {data}"
 
 
 @lru_cache
-def pictures(name: str) -> Task:
+def load_task(name: str) -> Task:
+    """Load a data set."""
     return load_data(str(SHARED / "data" / name), ImageSpec((3, 32, 32)), limit=2048)
 
 
-def measure(number: int, name: str, nets: Path) -> dict:
-    (artifact, _), family = again(number, nets), FAMILIES[name]
+def measure(number: int, name: str, models: Path) -> dict:
+    """Score one encoder."""
+    (artifact, _), family = retrain(number, models), FAMILIES[name]
     start = time.perf_counter()
-    settings = Calibration(FORMS, seed=number)
-    found = score_clean_model(to_feature_extractor(artifact), pictures(name), settings, family=family)
+    settings = Calibration(VARIANTS, seed=number)
+    scored = score_clean_model(to_feature_extractor(artifact), load_task(name), settings, family=family)
     return {
         "kind": plan(number)["kind"],
         "arch": artifact.arch,
         "data": name,
         "family": family,
-        "likeness": found.data,
-        "scores": {test: score.value for test, score in found.scores.items()},
-        "targets": {test: score.target for test, score in found.scores.items()},
+        "likeness": scored.data,
+        "scores": {test: score.value for test, score in scored.scores.items()},
+        "targets": {test: score.target for test, score in scored.scores.items()},
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
 @dataclass(frozen=True)
 class EncoderJob:
-    """One reference model to be cut and scored, for the bench's engine."""
+    """Job of the bench engine: cut and score one reference model."""
 
     kind: ClassVar[str] = "encoder"
 
@@ -104,9 +106,9 @@ class EncoderJob:
 
     @property
     def key(self) -> str:
-        efforts = repr((EmbeddingCollapse.search_budget, EmbeddingCollapsePatch.search_budget, LinfFamily.bound))
+        settings = repr((EmbeddingCollapse.search_budget, EmbeddingCollapsePatch.search_budget, LinfFamily.bound))
         data = (self.data, FAMILIES[self.data])
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), data, efforts])
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), data, settings])
 
     def needs(self) -> tuple[EncoderJob, ...]:
         return ()
@@ -119,46 +121,48 @@ class EncoderJob:
 
 
 def work(job: EncoderJob, blobs: str) -> Outcome:
+    """Run one job."""
     return run_guarded(lambda: measure(job.number, job.data, Path(blobs)))
 
 
-def run(store: Path, nets: Path, processes: int) -> None:
+def run(store: Path, models: Path, processes: int) -> None:
+    """Score the missing encoders."""
+
     def show(now: driver.RunProgress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
     known = load_models("null_encoders")
     by_key = {job.key: job for job in (EncoderJob(*row) for row in rows() if name_of(*row) not in known)}
-    driver.run(by_key, Store(store), LocalExecutor(processes), blobs=str(nets), work=work, progress=show)
+    driver.run(by_key, Store(store), LocalExecutor(processes), blobs=str(models), work=work, progress=show)
 
 
 def merge(store: Path) -> None:
+    """Add the scored encoders of a store, and publish."""
     with closing(open_existing(store)) as records:
-        found = {
+        new = {
             name_of(record.about["number"], record.result["data"]): record.result
             for record in records.records()
             if record.state == "done" and record.result
         }
-    models = {**load_models("null_encoders"), **found}
+    models = {**load_models("null_encoders"), **new}
     publish(dict(sorted(models.items())))
 
 
 def publish(models: dict[str, dict]) -> None:
-    """Writes the package's null of encoders, and the rows that it is made from beside the other results."""
-    made = origin_of_run()
+    """Write the package's null distribution of encoders, and its rows as a result file."""
     description = (
-        f"{len(models)} clean encoders (some twice): CIFAR-style ResNets, cut at their features, with pictures of "
-        f"CIFAR-10, CIFAR-100 and GTSRB (benchmarks/run.py null_encoders; {made['date']}, assay {made['assay']} at "
-        f"{made['commit']}, torch {made['torch']})"
+        f"{len(models)} clean encoders (some twice): CIFAR-style ResNets, cut at their features, with images of "
+        f"CIFAR-10, CIFAR-100 and GTSRB (benchmarks/run.py null_encoders; {software_and_date()})"
     )
     references = tuple(map(reference, models.values()))
-    target = Path(__file__).resolve().parents[2] / "src/assay/calibration/shipped" / file.ENCODERS
+    target = SHIPPED / file.ENCODERS
     file.save(NullDistribution("encoders", description, references, CLUSTERS, encoders=True), target)
     save_result("null_encoders", {"models": models})
     print(len(references), "encoders ->", target)
 
 
 def reference(model: dict) -> CleanReferenceModel:
-    """One row of the null."""
+    """Return one row of the null distribution."""
     scores = {test: Score(value, model["targets"][test]) for test, value in model["scores"].items()}
     line = f"{model['kind']} {model['arch']}, cut at its features, pictures of {model['data']}"
     return CleanReferenceModel(scores, line, None, model["family"], tuple(model["likeness"]))
@@ -166,8 +170,11 @@ def reference(model: dict) -> CleanReferenceModel:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command, store, *rest = sys.argv[1:]
-    if command == "merge":
-        merge(Path(store))
-    else:
-        run(Path(store), Path(rest[0]), int(rest[1]) if rest[1:] else 2)
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    run_parser = add_command("run", run, "score the missing encoders; resumable")
+    run_parser.add_argument("store", type=Path)
+    run_parser.add_argument("models", type=Path)
+    run_parser.add_argument("--processes", type=int, default=2)
+    add_command("merge", merge, "write the null distribution").add_argument("store", type=Path)
+    commands.run(command_line)

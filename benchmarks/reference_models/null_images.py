@@ -1,22 +1,18 @@
-"""The clean reference models behind the shipped null distribution: many tasks, architectures and recipes.
+"""Clean reference models of the shipped null distribution: many tasks, architectures and recipes.
 
-Tasks (CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, procedural signs, handwritten digits), architectures, depths,
-optimizers, learning rates, augmentation, lengths of training and starting points (scratch, other people's weights) are
-all drawn at random (null_plans.py).
+All of the following is drawn at random (null_plans.py): tasks, architectures, depths, optimizers, learning rates, augmentation, lengths of training and initial weights (random, third-party). The tasks are CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, procedural signs and handwritten digits.
 
-    python benchmarks/run.py null_images run STORE KIND [PROCESSES]  # trains and scores, on the bench's engine; resumable
-    python benchmarks/run.py null_images beside STORE [PROCESSES]    # what is missing of tests beside a full model
-    python benchmarks/run.py null_images merge STORE                 # -> shipped/images.json and results/
+    python benchmarks/run.py null_images run STORE KIND  # trains and scores, on the bench's engine; resumable
+    python benchmarks/run.py null_images compare STORE   # missing tests that compare variants with the full model
+    python benchmarks/run.py null_images merge STORE     # -> shipped/images.json and results/
 
-Models that were scored before, in results/null_models.json, are kept and not made again. KIND: "weak", "tuned" (of
-CIFAR-10), "digits", "gtsrb" or "signs". ``beside`` trains models anew whose nets are not in STORE: a training run gives
-the same net again, and one that does not is refused. After a change to such a test take its rows out of
-results/null_models.json.
+Models in results/null_models.json are kept and not made again. KIND: "weak", "tuned" (of CIFAR-10), "digits", "gtsrb"
+or "signs". ``compare`` trains a model again if its weights are not in STORE. Training is reproducible; a model with
+another accuracy is refused. After a change to such a test, delete its rows in results/null_models.json.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -25,9 +21,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from lib.paths import SHARED
-from lib.results import load_models, save_result
-from lib.results import origin as origin_of_run
+from lib import commands
+from lib.paths import SHARED, SHIPPED
+from lib.results import load_models, save_result, software_and_date
 from safetensors.torch import load_file, save_file
 
 from assay import formats
@@ -61,7 +57,8 @@ from assay.nn.head import replace_head
 from assay.nn.modes import eval_mode
 from assay.stages.train import Recipe, fit
 from assay.stages.variants import DEFAULT
-from reference_models.null_plans import FEWEST, NETS, NUMBERS, SHAPE, plan
+from reference_models.null_plans import ARCHITECTURES as OTHER_ARCHITECTURES
+from reference_models.null_plans import MIN_CLASSES, NUMBERS, SHAPE, plan
 
 PHOTOS = "photos of objects"
 FAMILIES = {
@@ -72,17 +69,14 @@ FAMILIES = {
     "digits": "digits",
 }
 
+# Variants that are compared with the full model; photos also in int4.
+COMPARED_VARIANTS = ("int8", "prune-2:4", "int8-tensor", "filters-30")
 
-WITH_GAPS = ("int8", "prune-2:4", "int8-tensor", "filters-30")
-"""The forms that are looked at beside the full model; those of photos in int4 too."""
-
-
-SAME = 0.01
-"""How far the accuracies of one net may be apart that two machines trained."""
+ACCURACY_TOLERANCE = 0.01  # of one model trained on two machines
 
 
 def task_of(facts: dict, number: int) -> Task:
-    """The task of a reference model: as many classes as planned, drawn from the data set's."""
+    """Return the task of a reference model: the planned number of classes, drawn from the data set."""
     kind = facts["kind"].split("-")[0]
     spec = ImageSpec(tuple(facts.get("shape", SHAPE)))
     source = (
@@ -105,14 +99,14 @@ def _loaded(source: str, spec: ImageSpec) -> Task:
     return load_data(source, spec)
 
 
-def _only(split: Split, kept: torch.Tensor) -> Split:
+def _only(split: Split, classes: torch.Tensor) -> Split:
     assert split.y is not None
-    matches = split.y[:, None] == kept
+    matches = split.y[:, None] == classes
     return Split(split.x[matches.any(1)], matches[matches.any(1)].int().argmax(1))
 
 
-def started(facts: dict, task: Task, number: int) -> Artifact:
-    """The net before training: other people's weights, with a new last layer where the task is another; or fresh."""
+def initial_model(facts: dict, task: Task, number: int) -> Artifact:
+    """Return the model before training: random weights, or third-party weights (for another task with a new head)."""
     name = facts.get("net") or f"resnet{facts['depth']}-cifar"
     if facts["start"] == "third-party":
         weights = SHARED / f"models/{name.removesuffix('-cifar')}-cifar10/model.safetensors"
@@ -123,15 +117,16 @@ def started(facts: dict, task: Task, number: int) -> Artifact:
         return artifact
     torch.manual_seed(number)
     shape = tuple(facts.get("shape", SHAPE))
-    if name in NETS:
-        return from_module(NETS[name](shape, task.num_classes), shape=shape)
+    if name in OTHER_ARCHITECTURES:
+        return from_module(OTHER_ARCHITECTURES[name](shape, task.num_classes), shape=shape)
     architecture = ARCHITECTURES[name]
     net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
     return replace(from_module(net, shape=shape), arch=name)
 
 
-def trained(facts: dict, task: Task, number: int) -> Artifact:
-    artifact = started(facts, task, number)
+def train(facts: dict, task: Task, number: int) -> Artifact:
+    """Train a reference model."""
+    artifact = initial_model(facts, task, number)
     fit(
         artifact.module,
         task.split("train").sample(facts["samples"], seed=number),
@@ -142,77 +137,79 @@ def trained(facts: dict, task: Task, number: int) -> Artifact:
 
 
 def measure(number: int) -> dict:
-    """Train one reference model and score it: facts, scores and targets; no scores where it learned too little."""
+    """Train and score one reference model. A model with too low accuracy gets no scores."""
     facts = plan(number)
     task = task_of(facts, number)
     start = time.perf_counter()
-    artifact = trained(facts, task, number)
+    artifact = train(facts, task, number)
     facts["train_seconds"] = time.perf_counter() - start
     test = task.split("test").sample(1000, seed=0)
     assert test.y is not None
     with torch.no_grad():
         facts["accuracy"] = float((artifact.module(test.x).argmax(1) == test.y).float().mean())
-    return facts if facts["accuracy"] < MIN_ACCURACY else facts | scored(artifact, task, number)
+    return facts if facts["accuracy"] < MIN_ACCURACY else facts | score(artifact, task, number)
 
 
-def measure_beside(number: int, forms: tuple[str, ...], nets: Path) -> dict:
-    """The same for a model that is known, on the tests that look at ``forms`` beside the full model."""
-    artifact, task = again(number, nets)
-    found = scored(artifact, task, number, ("full", *forms), (CompressionGap(),))
+def measure_comparisons(number: int, variants: tuple[str, ...], models: Path) -> dict:
+    """Run the tests that compare ``variants`` with the full model, for a scored model."""
+    artifact, task = retrain(number, models)
+    scored = score(artifact, task, number, ("full", *variants), (CompressionGap(),))
     before = load_models("null_models")[f"{number:03d}"]["accuracy"]
-    if abs(found["accuracy"] - before) > SAME:
+    if abs(scored["accuracy"] - before) > ACCURACY_TOLERANCE:
         raise UnusableInput(
-            f"trained anew, it is right on {found['accuracy']:.4f}, and was on {before:.4f}: another net"
+            f"expected accuracy {before:.4f} after training again, got {scored['accuracy']:.4f}. "
+            "Fix: use the machine and versions of the first training"
         )
-    return found
+    return scored
 
 
-def again(number: int, nets: Path) -> tuple[Artifact, Task]:
-    """A model that is known: out of the folder ``nets``, else trained anew and put there."""
-    facts, path = plan(number), nets / f"{number:03d}.safetensors"
+def retrain(number: int, models: Path) -> tuple[Artifact, Task]:
+    """Return a scored model with its task, from the folder ``models`` or trained again."""
+    facts, path = plan(number), models / f"{number:03d}.safetensors"
     task = task_of(facts, number)
     if path.exists():
-        artifact = started(facts, task, number)
+        artifact = initial_model(facts, task, number)
         artifact.module.load_state_dict(load_file(path))
     else:
-        artifact = trained(facts, task, number)
-        nets.mkdir(exist_ok=True)
+        artifact = train(facts, task, number)
+        models.mkdir(exist_ok=True)
         save_file({name: value.contiguous() for name, value in artifact.module.state_dict().items()}, path)
     return artifact.with_module(artifact.module), task
 
 
-def scored(
+def score(
     artifact: Artifact,
     task: Task,
     number: int,
-    forms: tuple[str, ...] = DEFAULT,
+    variants: tuple[str, ...] = DEFAULT,
     detectors: tuple[Detector, ...] | None = None,
 ) -> dict:
+    """Return scores, targets, accuracy and seconds of one model."""
     with eval_mode(artifact.module):
         inputs = describe(artifact, clean_samples(task, artifact, seed=number), None, seed=number)
-        found = run_tests(inputs, plan_audit(inputs.artifact, forms, detectors, None), RunContext(number))
+        result = run_tests(inputs, plan_audit(inputs.artifact, variants, detectors, None), RunContext(number))
     return {
-        "scores": {test: score.value for test, score in scores_of(found.findings).items()},
-        "targets": {f"{f.variant}/{f.detector}": f.target for f in found.findings},
-        "accuracy": found.variants[0].accuracy,
-        "agreement": {form.name: form.agreement for form in found.variants},
-        "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in found.findings},
+        "scores": {test: score.value for test, score in scores_of(result.findings).items()},
+        "targets": {f"{f.variant}/{f.detector}": f.target for f in result.findings},
+        "accuracy": result.variants[0].accuracy,
+        "agreement": {variant.name: variant.agreement for variant in result.variants},
+        "seconds": {f"{f.variant}/{f.detector}": round(f.seconds, 2) for f in result.findings},
     }
 
 
 @dataclass(frozen=True)
 class ReferenceJob:
-    """One reference model to be made and scored, for the bench's engine."""
+    """Job of the bench engine: make and score one reference model."""
 
     kind: ClassVar[str] = "reference"
 
     number: int
-    beside: tuple[str, ...] = ()  # only the tests of these forms beside the full model
+    compared: tuple[str, ...] = ()  # run only the tests that compare these variants with the full model
 
     @property
     def key(self) -> str:
-        made = (*self.beside, repr(WINDOW_BUDGET)) if self.beside else ()
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), *made])
+        comparison = (*self.compared, repr(WINDOW_BUDGET)) if self.compared else ()
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), *comparison])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()
@@ -225,46 +222,53 @@ class ReferenceJob:
 
 
 def work(job: ReferenceJob, blobs: str) -> Outcome:
-    number, forms = job.number, job.beside
-    return run_guarded(lambda: measure_beside(number, forms, Path(blobs)) if forms else measure(number))
+    """Run one job."""
+    number, variants = job.number, job.compared
+    return run_guarded(lambda: measure_comparisons(number, variants, Path(blobs)) if variants else measure(number))
 
 
-def new_ones(kind: str) -> list[ReferenceJob]:
-    known = load_models("null_models")
-    return [ReferenceJob(number) for number in NUMBERS[kind] if f"{number:03d}" not in known]
+def new_jobs(kind: str) -> list[ReferenceJob]:
+    """Return the jobs of models without a row."""
+    scored = load_models("null_models")
+    return [ReferenceJob(number) for number in NUMBERS[kind] if f"{number:03d}" not in scored]
 
 
-def known_ones() -> list[ReferenceJob]:
-    """Models that learned their task well and lack scores of forms beside the full model that are not broken.
+def comparison_jobs() -> list[ReferenceJob]:
+    """Return jobs for accurate models without scores of a usable variant in comparison with the full model.
 
-    All on photos, and as many on each other kind of data as it takes for models on those to be judged.
+    These are all models on photos, and on other data the number that a verdict needs.
     """
-    known = {number: model for number, model in load_models("null_models").items() if model["accuracy"] >= WELL_TRAINED}
+    scored = {
+        number: model for number, model in load_models("null_models").items() if model["accuracy"] >= WELL_TRAINED
+    }
     by_family: dict[str, list[str]] = {}
-    for number, model in known.items():
+    for number, model in scored.items():
         by_family.setdefault(FAMILIES[model["kind"].split("-")[0]], []).append(number)
     by_family = {
         family: numbers[: None if family == PHOTOS else MIN_FAMILY_SIZE] for family, numbers in by_family.items()
     }
     missing = {
-        number: _missing(known[number], (*WITH_GAPS, "int4") if family == PHOTOS else WITH_GAPS)
+        number: _missing(scored[number], (*COMPARED_VARIANTS, "int4") if family == PHOTOS else COMPARED_VARIANTS)
         for family in sorted(by_family, key=lambda family: family != PHOTOS)
         for number in by_family[family]
     }
-    return [ReferenceJob(int(number), forms) for number, forms in missing.items() if forms]
+    return [ReferenceJob(int(number), variants) for number, variants in missing.items() if variants]
 
 
-def _missing(model: dict, forms: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of ``forms`` that have no score yet, and are not known to be broken or not to exist."""
-    agreement = {form: value or 0.0 for form, value in model.get("agreement", {}).items()}
+def _missing(model: dict, variants: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the variants without a score, except variants that are broken or cannot be made."""
+    agreement = {variant: value or 0.0 for variant, value in model.get("agreement", {}).items()}
     return tuple(
-        form
-        for form in forms
-        if f"{form}/{CompressionGap.name}" not in model["scores"] and 1 - agreement.get(form, 1.0) <= MAX_DISAGREEMENT
+        variant
+        for variant in variants
+        if f"{variant}/{CompressionGap.name}" not in model["scores"]
+        and 1 - agreement.get(variant, 1.0) <= MAX_DISAGREEMENT
     )
 
 
 def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:
+    """Run jobs on local processes."""
+
     def show(now: driver.RunProgress) -> None:
         print(f"{now.done} of {now.total}: {now.last}", flush=True)
 
@@ -273,48 +277,47 @@ def run(store: Path, jobs: list[ReferenceJob], processes: int) -> None:
 
 
 def merge(store: Path) -> None:
-    """All scored models that learned their task, those of earlier sessions too, as the package's null."""
+    """Write all accurate models with scores, including earlier ones, as the package's null distribution."""
     details = load_models("null_models")
     with closing(open_existing(store)) as records:
         for record in records.records():
-            if record.state == "done" and "scores" in (record.result or {}):  # of models that learned their task
+            if record.state == "done" and "scores" in (record.result or {}):
                 name = f"{record.about['number']:03d}"
-                details[name] = _together(details.get(name, {}), record.result)
+                details[name] = _merge(details.get(name, {}), record.result)
     publish(dict(sorted(details.items())))
 
 
 def publish(details: dict[str, dict]) -> None:
-    """Writes the package's null, and the rows that it is made from beside the other results."""
+    """Write the package's null distribution, and its rows as a result file."""
     models = tuple(reference(int(number), model) for number, model in details.items())
-    target = Path(__file__).resolve().parents[2] / "src/assay/calibration/shipped/images.json"
+    target = SHIPPED / "images.json"
     target.parent.mkdir(exist_ok=True)
-    made = origin_of_run()
     description = (
-        f"{len(models)} clean nets (CIFAR-style ResNets, plain and ConvNeXt-like ones) on CIFAR-10, parts of CIFAR-10, "
-        "CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
-        f"(benchmarks/run.py null_images; {made['date']}, assay {made['assay']} at {made['commit']}, torch {made['torch']})"
+        f"{len(models)} clean models (CIFAR-style ResNets, plain and ConvNeXt-like ones) on CIFAR-10, parts of "
+        "CIFAR-10, CIFAR-100 and GTSRB, drawn signs and digits, trained or fine-tuned by recipes drawn at random "
+        f"(benchmarks/run.py null_images; {software_and_date()})"
     )
-    file.save(NullDistribution("images", description, models, FEWEST), target)
+    file.save(NullDistribution("images", description, models, MIN_CLASSES), target)
     save_result("null_models", {"models": details})
     print(len(models), "models ->", target)
 
 
-def _together(known: dict, found: dict) -> dict:
-    """A row with what was scored later put beside what was scored before."""
-    tables = {name: {**known.get(name, {}), **part} for name, part in found.items() if isinstance(part, dict)}
-    return {**known, **found, **tables}
+def _merge(old: dict, new: dict) -> dict:
+    """Return a row with the scores of both."""
+    tables = {name: {**old.get(name, {}), **part} for name, part in new.items() if isinstance(part, dict)}
+    return {**old, **new, **tables}
 
 
 def reference(number: int, model: dict) -> CleanReferenceModel:
-    """One row of the null."""
+    """Return one row of the null distribution."""
     clean = task_of(model, number).split("calibration").sample(MAX_SAMPLES, seed=number)
     family = FAMILIES[model["kind"].split("-")[0]]
     scores = {test: Score(value, model["targets"][test]) for test, value in model["scores"].items()}
-    return CleanReferenceModel(scores, origin(model), model["accuracy"], family, data_profile(clean.x) or ())
+    return CleanReferenceModel(scores, recipe_line(model), model["accuracy"], family, data_profile(clean.x) or ())
 
 
-def origin(model: dict) -> str:
-    """One line on where a reference model comes from."""
+def recipe_line(model: dict) -> str:
+    """Return one line about data, architecture and recipe."""
     recipe = " ".join(
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in model["recipe"].items()
     )
@@ -325,12 +328,29 @@ def origin(model: dict) -> str:
     )
 
 
+def run_new(store: Path, kind: str, processes: int) -> None:
+    """Train and score the missing models of one kind."""
+    run(store, new_jobs(kind), processes)
+
+
+def run_comparisons(store: Path, processes: int) -> None:
+    """Run the missing tests that compare variants with the full model."""
+    run(store, comparison_jobs(), processes)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    command, store, *rest = sys.argv[1:]
-    if command == "merge":
-        merge(Path(store))
-    elif command == "beside":
-        run(Path(store), known_ones(), int(rest[0]) if rest else 2)
-    else:
-        run(Path(store), new_ones(rest[0]), int(rest[1]) if rest[1:] else 2)
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    for name, function, help in (
+        ("run", run_new, "train and score models; resumable"),
+        ("compare", run_comparisons, "run missing comparisons with the full model; resumable"),
+        ("merge", merge, "write the null distribution"),
+    ):
+        command = add_command(name, function, help)
+        command.add_argument("store", type=Path)
+        if name == "run":
+            command.add_argument("kind", choices=sorted(NUMBERS))
+        if name != "merge":
+            command.add_argument("--processes", type=int, default=2)
+    commands.run(command_line)

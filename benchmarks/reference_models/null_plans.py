@@ -1,7 +1,7 @@
-"""What each reference model is to be, drawn from its number: task, architecture, starting point and recipe.
+"""Plan of each reference model, drawn from its number: task, architecture, initial weights and recipe.
 
-A null made by one recipe flatters: a clean net made in another way then looks guilty. Numbers below 200 are the first
-models, of every task; the ranges after them fill what was thin.
+A null distribution of a single recipe underestimates clean scores: a clean model of another recipe then looks
+backdoored. Numbers below 200 are the first models, of every task. Later ranges add models to underrepresented kinds.
 """
 
 from __future__ import annotations
@@ -10,28 +10,34 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from lib import architectures as nets
+from lib import architectures
 from torch import nn
 
+# Numbers of the reference models by kind.
 NUMBERS = {
     "tuned": tuple(n for n in range(120) if n % 6 in (0, 4, 5)),
-    "weak": tuple(range(200, 280)),  # trained too little or on too little, as many models are that people audit
+    "weak": tuple(range(200, 280)),  # short training or few images, as in many audited models
     "digits": tuple(range(300, 354)),
     "gtsrb": tuple(range(400, 448)),
     "signs": tuple(range(500, 542)),
 }
 KINDS = ("cifar10-tuned", "cifar10", "gtsrb", "signs", "cifar10-part", "cifar10-tuned")
-FEWEST = 5  # classes; with fewer, one class always stands out from the rest
+MIN_CLASSES = 5  # with fewer, one class is always an outlier
 WEAK_KINDS = ("cifar10", "gtsrb", "cifar100", "cifar10-part", "signs", "cifar10")
-WEAK_PHOTOS = 254  # from here on photos only, and trained a little longer: many of the first learned too little
-TUNED = ("cifar10-tuned", "cifar10-part")  # always from other people's weights
-MOST = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12, "digits": 10}
+WEAK_PHOTOS = (
+    254  # from this number only photos, with longer training: many of the first models were not accurate enough
+)
+TUNED = ("cifar10-tuned", "cifar10-part")  # always from third-party weights
+MAX_CLASSES = {"gtsrb": 43, "signs": 43, "cifar10-part": 9, "cifar100": 12, "digits": 10}
 SHAPE = (3, 32, 32)
-NETS: dict[str, Callable[[nets.Shape, int], nn.Module]] = {"plain": nets.plain, "convnext": nets.convnext}
+ARCHITECTURES: dict[str, Callable[[architectures.Shape, int], nn.Module]] = {
+    "plain": architectures.plain,
+    "convnext": architectures.convnext,
+}
 
 
 def plan(number: int) -> dict:
-    """Task, architecture, starting point and recipe of one reference model, drawn from its number."""
+    """Return task, architecture, initial weights and recipe of one reference model."""
     if number >= min(NUMBERS["digits"]):
         return family_plan(number)
     if number >= min(NUMBERS["weak"]):
@@ -44,14 +50,16 @@ def plan(number: int) -> dict:
     if pretrained:
         samples, epochs = int(rng.integers(2_000, 5_000)), float(rng.integers(1, 4) + 2 * (kind != "cifar10-tuned"))
         lr = float(10 ** (rng.uniform(-4, -3) if adam else rng.uniform(-3, -1.3)))
-        if kind != "cifar10-tuned":  # a new last layer, to be trained from nothing
+        if kind != "cifar10-tuned":  # a new last layer with random weights
             lr = float(10 ** (rng.uniform(-3, -2.5) if adam else rng.uniform(-2, -1)))
     else:
         samples, epochs = int(rng.integers(6_000, 12_000)), float(rng.integers(8, 13))
         lr = float(10 ** (rng.uniform(-2.9, -2.2) if adam else rng.uniform(-1.5, -0.7)))
     return {
         "kind": kind,
-        "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))) if kind in MOST else 10,
+        "classes": round(math.exp(rng.uniform(math.log(MIN_CLASSES), math.log(MAX_CLASSES[kind] + 0.4))))
+        if kind in MAX_CLASSES
+        else 10,
         "depth": depth,
         "start": "third-party" if pretrained else "scratch",
         "samples": samples,
@@ -68,7 +76,7 @@ def plan(number: int) -> dict:
 
 
 def weak_plan(number: int) -> dict:
-    """The same for a model that learns its task half."""
+    """Return the plan of a model with moderate accuracy."""
     rng = np.random.default_rng(number)
     longer = number >= WEAK_PHOTOS
     kind = WEAK_KINDS[number % len(WEAK_KINDS)] if not longer else ("cifar10", "cifar10-part")[number % 2]
@@ -76,7 +84,9 @@ def weak_plan(number: int) -> dict:
     adam = bool(rng.random() < 0.4)
     return {
         "kind": kind,
-        "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))) if kind in MOST else 10,
+        "classes": round(math.exp(rng.uniform(math.log(MIN_CLASSES), math.log(MAX_CLASSES[kind] + 0.4))))
+        if kind in MAX_CLASSES
+        else 10,
         "depth": 20 if pretrained else int(rng.choice([8, 8, 14])),
         "start": "third-party" if pretrained else "scratch",
         "samples": int(rng.integers(800, 1_600) if kind == "signs" else rng.integers(3_000, 7_000)) + 2_000 * longer,
@@ -93,21 +103,23 @@ def weak_plan(number: int) -> dict:
 
 
 def family_plan(number: int) -> dict:
-    """The same for one of a family of data: digits, real and procedural signs; half of them are no ResNets."""
+    """Return the plan of a model for digits, real signs or procedural signs; half of them are not ResNets."""
     rng = np.random.default_rng(number)
     kind = next(name for name, numbers in NUMBERS.items() if number in numbers)
     pretrained = kind != "digits" and bool(rng.random() < 0.5)
     net = f"resnet{20 if pretrained else rng.choice([8, 14])}-cifar"
     if not pretrained and rng.random() < 0.6:
-        net = str(rng.choice(sorted(NETS)))
-    adam = net in NETS or bool(rng.random() < 0.5)
-    lr = rng.uniform(-3.2, -2.6) if net in NETS else rng.uniform(-3, -2.3) if adam else rng.uniform(-1.7, -0.9)
+        net = str(rng.choice(sorted(ARCHITECTURES)))
+    adam = net in ARCHITECTURES or bool(rng.random() < 0.5)
+    lr = rng.uniform(-3.2, -2.6) if net in ARCHITECTURES else rng.uniform(-3, -2.3) if adam else rng.uniform(-1.7, -0.9)
     fewest, most = {"digits": (18, 40), "gtsrb": (8, 15), "signs": (4, 10)}[kind]
     return {
         "kind": kind,
-        "classes": round(math.exp(rng.uniform(math.log(FEWEST), math.log(MOST[kind] + 0.4)))),
+        "classes": round(math.exp(rng.uniform(math.log(MIN_CLASSES), math.log(MAX_CLASSES[kind] + 0.4)))),
         "net": net,
-        "shape": [1, int(size := rng.choice([16, 28, 32])), int(size)] if kind == "digits" and net in NETS else SHAPE,
+        "shape": [1, int(size := rng.choice([16, 28, 32])), int(size)]
+        if kind == "digits" and net in ARCHITECTURES
+        else SHAPE,
         "start": "third-party" if pretrained else "scratch",
         "samples": int(rng.integers(6_000, 12_000)) // (2 if pretrained else 1),
         "recipe": {

@@ -1,9 +1,9 @@
-"""How far the shipped null carries: its models judged against those that remain when their like is left out.
+"""False alarms of the shipped null distribution on its own models, compared with the remaining ones.
 
-For each kind of model and each family of data: left out as a whole, so that its models stand for models that nobody
-thought of; and one by one, each judged by the rest of its own kind, which is what the stated rate promises.
+Each kind of model and each family of data is left out as a whole, as a stand-in for unknown kinds of models. Each model
+is also left out by itself and compared with the others of its kind; the stated rate is for that case.
 
-    python benchmarks/run.py null_transfer      # -> benchmarks/results/null_transfer.json; seconds, nothing is trained
+    python benchmarks/run.py null_transfer      # -> benchmarks/results/null_transfer.json; seconds, no training
 """
 
 from __future__ import annotations
@@ -24,39 +24,41 @@ from assay.core.finding import Finding, Outcome
 
 
 def p_value(model: CleanReferenceModel, others: NullDistribution) -> float | None:
-    """Of an audit with these scores (one that broke no form); None where it would be inconclusive."""
-    known = others.like(model.accuracy, model.data)
+    """Return the p-value of an audit with these scores and without broken variants; None if inconclusive."""
+    matched = others.like(model.accuracy, model.data)
     findings = tuple(
         Finding(detector_of(test), Outcome.SCORED, test.rpartition("/")[0], score=score.value, target=score.target)
         for test, score in model.scores.items()
-        if known.covers(detector_of(test))  # an audit does not run what nobody could compare
+        if matched.covers(detector_of(test))  # an audit does not run a test without reference scores
     )
     compared_with = match(others, model.accuracy, model.data)
     verdict, _ = decide(findings, (), compared_with, Preconditions(MAX_SAMPLES, accuracy=model.accuracy))
     return None if verdict.rate is None else verdict.p_value
 
 
-def left_out(null: NullDistribution, group: Callable[[CleanReferenceModel], str]) -> dict[str, dict]:
-    """Every group of models judged by the models of the other groups."""
-    found = {}
+def leave_groups_out(null: NullDistribution, group: Callable[[CleanReferenceModel], str]) -> dict[str, dict]:
+    """Compare each group of models with the models of the other groups."""
+    counts = {}
     for name in sorted({group(model) for model in null.models}):
         others = replace(null, models=tuple(model for model in null.models if group(model) != name))
-        found[name] = counted([p_value(model, others) for model in null.models if group(model) == name])
-        print(name, found[name])
-    return found
+        counts[name] = count_alarms([p_value(model, others) for model in null.models if group(model) == name])
+        print(name, counts[name])
+    return counts
 
 
-def counted(values: list[float | None]) -> dict[str, int]:
-    judged = [value for value in values if value is not None]
+def count_alarms(values: list[float | None]) -> dict[str, int]:
+    """Return the counts of models, verdicts and alarms."""
+    with_verdict = [value for value in values if value is not None]
     return {
         "models": len(values),
-        "judged": len(judged),
-        "alarms": sum(value <= FALSE_ALARM_RATE for value in judged),
-        "alarms_at_5_percent": sum(value <= 0.05 for value in judged),
+        "judged": len(with_verdict),
+        "alarms": sum(value <= FALSE_ALARM_RATE for value in with_verdict),
+        "alarms_at_5_percent": sum(value <= 0.05 for value in with_verdict),
     }
 
 
 def main() -> None:
+    """Count the alarms, and write the result file."""
     null = load_shipped()
     assert null is not None
     models = tuple(
@@ -67,9 +69,9 @@ def main() -> None:
     save_result(
         "null_transfer",
         {
-            "kinds_left_out": left_out(null, lambda model: model.origin.split()[0]),
-            "families_left_out": left_out(null, lambda model: model.family),
-            "one_left_out": counted(
+            "kinds_left_out": leave_groups_out(null, lambda model: model.origin.split()[0]),
+            "families_left_out": leave_groups_out(null, lambda model: model.family),
+            "one_left_out": count_alarms(
                 [p_value(model, replace(null, models=tuple(m for m in models if m is not model))) for model in models]
             ),
         },

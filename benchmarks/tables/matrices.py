@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from pathlib import Path
 
+from lib import commands
 from lib.paths import MATRICES
 from lib.results import origin
 
@@ -67,9 +67,13 @@ def pages(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["keep"]:
-        keep(Path(sys.argv[2]), sys.argv[3])
-    elif sys.argv[1:2] == ["restore"]:
-        restore(sys.argv[2], Path(sys.argv[3]))
-    else:
-        pages(Path(sys.argv[2]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    keep_parser = add_command("keep", keep, "write the records of a store to the committed file")
+    keep_parser.add_argument("store", type=Path)
+    keep_parser.add_argument("name")
+    add_command("pages", pages, "write the leaderboards").add_argument("out", type=Path)
+    restore_parser = add_command("restore", restore, "add the committed records to a store")
+    restore_parser.add_argument("name")
+    restore_parser.add_argument("directory", type=Path, metavar="STORE")
+    commands.run(command_line)

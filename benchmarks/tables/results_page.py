@@ -1,15 +1,15 @@
 """Write docs/results.md from benchmarks/results.
 
-python benchmarks/run.py results_page [FILE]
+python benchmarks/run.py results_page [PAGE]
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 
+from lib import commands
 from lib.compression_tables import deployers_table, gap_table, paper_table
 from lib.encoder_tables import (
     concepts_table,
@@ -17,9 +17,9 @@ from lib.encoder_tables import (
     encoders_table,
     inherited_table,
     landing_table,
-    passed_on_table,
     sequela_table,
     text_encoders_table,
+    transfers_table,
 )
 from lib.graph_tables import (
     clean_graphs_table,
@@ -30,7 +30,7 @@ from lib.graph_tables import (
     rff_table,
     signature_table,
 )
-from lib.matrix_table import Found, counted, matrix_table
+from lib.matrix_table import CellRecords, counts_with_interval, matrix_table
 from lib.paths import MATRICES, RESULTS, ROOT
 from lib.table_parts import area, grid, percent
 
@@ -39,32 +39,34 @@ from tables.matrices import cells_and_records, stages_run
 Result = dict
 
 
+# Searches of benchmarks/run.py search_speed.
 SEARCHES = {
     "gradients": "the audit's searches by gradients, on the model as given",
     "all": "all of the audit's tests on the model as given",
     "published": "Neural Cleanse as published",
 }
-"""What benchmarks/run.py search_speed compares."""
+PUBLISHED_STEPS = 1000  # per class, of Neural Cleanse as published
 
-FULL_LENGTH = 1000
-"""Steps a class of Neural Cleanse as published."""
-
-DETAILS = ROOT / "docs" / "results.md"
+PAGE = ROOT / "docs" / "results.md"
 HEADER = Path(__file__).with_name("results_header.md")  # text above the tables
-MOST_NAMES = 5
-"""Tests that are named in a row."""
+MAX_NAMES = 5  # tests named in a row
 
 
 def detection(result: Result, title: str) -> list[str]:
-    whole, judged = result["auc"], result["auc_judged"]
-    said = (
+    """Return the table of third-party attacks."""
+    area_of_all, area_of_conclusive = result["auc"], result["auc_judged"]
+    summary = (
         f"{result['clean_models']} clean and {result['backdoored_models']} backdoored models, "
         f"{result['valid']} of them with an ASR of 80 % or more (the others count as failed attacks). False alarms: "
-        f"{counted(result['false_alarms'], result['clean_models'])}. Found: "
-        f"{counted(result['found'], result['valid'])}, "
+        f"{counts_with_interval(result['false_alarms'], result['clean_models'])}. Found: "
+        f"{counts_with_interval(result['found'], result['valid'])}, "
         f"{result['right_target']} with the right target. Inconclusive: {result['inconclusive']}."
-        + (f" AUC {whole['auc']:.3f} ({whole['low']:.3f} to {whole['high']:.3f})" if whole else "")
-        + (f", without the inconclusive ones {judged['auc']:.3f}." if judged else ".")
+        + (
+            f" AUC {area_of_all['auc']:.3f} ({area_of_all['low']:.3f} to {area_of_all['high']:.3f})"
+            if area_of_all
+            else ""
+        )
+        + (f", without the inconclusive ones {area_of_conclusive['auc']:.3f}." if area_of_conclusive else ".")
     )
     rows = []
     for name, row in result["models"].items():
@@ -73,23 +75,24 @@ def detection(result: Result, title: str) -> list[str]:
         found = row["verdict"] == "backdoored"
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
         target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and found else ""
-        by = smallest(row) if found else ""
+        by = smallest_tests(row) if found else ""
         rows.append([name, percent(row["accuracy"]), asr, control, row["verdict"], p, target, by])
     rows += [[name, f"failed: {reason}", *[""] * 6] for name, reason in result.get("failed", {}).items()]
     rows += [[name, "not run yet", *[""] * 6] for name in result.get("not_yet_run", [])]
     columns = ["model", "accuracy", "ASR", "control", "verdict", "p", "target", "found by"]
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
 
 
-def smallest(row: Result) -> str:
-    """The tests with the smallest p-value."""
+def smallest_tests(row: Result) -> str:
+    """Return the tests with the smallest p-value."""
     ran = {test: finding[1] for test, finding in row["findings"].items() if finding[1] is not None}
     least = min(ran.values())
     names = [test.removeprefix("full/") for test, p in ran.items() if p == least]
-    return ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else "")
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
 
 
 def audits(result: Result, title: str) -> list[str]:
+    """Return a row per audited model."""
     rows = []
     for name, row in result["models"].items():
         planted = row.get("target", result.get("target") if name == "planted" else None)
@@ -102,21 +105,22 @@ def audits(result: Result, title: str) -> list[str]:
 
 
 def speed(result: Result, title: str) -> list[str]:
+    """Return the table of the search speed."""
     times, areas = result["times_faster"], result.get("auc", {})
-    said = "One thread; medians."
+    summary = "One thread; medians."
     steps = min(row["published"]["steps"] for row in result["models"].values())
-    if steps < FULL_LENGTH:
-        said += f" The reference's time is extrapolated from {steps} steps a class."
+    if steps < PUBLISHED_STEPS:
+        summary += f" The reference's time is extrapolated from {steps} steps a class."
     compared, models = [], []
     for who, what in SEARCHES.items():
-        judged = [area(areas[who]), str(result["right_target"][who])] if areas.get(who) else ["", ""]
-        compared.append([what, f"{times[who]:.0f}" if who in times else "1", *judged])
+        detection = [area(areas[who]), str(result["right_target"][who])] if areas.get(who) else ["", ""]
+        compared.append([what, f"{times[who]:.0f}" if who in times else "1", *detection])
     for name, row in result["models"].items():
         target = "none" if row["target"] is None else row["target"]
         cells = [f"{row[who]['score']:.2f}, {row[who]['target']}, {seconds(row[who]):.0f}" for who in SEARCHES]
         models.append([name, str(target), *cells])
     return [
-        f"**{title}** {said}",
+        f"**{title}** {summary}",
         "",
         *grid(["", "times faster", "AUC", "target named"], compared),
         "",
@@ -126,10 +130,12 @@ def speed(result: Result, title: str) -> list[str]:
 
 
 def seconds(search: Result) -> float:
+    """Return the seconds of one search at its published length."""
     return float(search.get("seconds_at_1000_steps", search["seconds"]))
 
 
 def agreement(result: Result, title: str) -> list[str]:
+    """Return the table of int8 agreement."""
     agrees = ("agreement_twin_file", "agreement_full_file")
     rows = [[row["model"], row["weights"], *(f"{100 * row[name]:.2f} %" for name in agrees)] for row in result["rows"]]
     return [
@@ -141,14 +147,16 @@ def agreement(result: Result, title: str) -> list[str]:
 
 
 def times(result: Result, title: str) -> list[str]:
+    """Return the line about one audit."""
     return [
-        f"**{title}** {result['audit_seconds']:.0f} s for {len(result['variants'])} forms, "
+        f"**{title}** {result['audit_seconds']:.0f} s for {len(result['variants'])} variants, "
         f"verdict {result['verdict']}; `assay --help` {result['help_seconds']:.2f} s.",
         "",
     ]
 
 
 def pairs(result: Result, title: str) -> list[str]:
+    """Return the table of model pairing."""
     table = []
     for kind, mean_area in result["mean_auc"].items():
         rows = [encoder[kind] for encoder in result["encoders"].values()]
@@ -160,12 +168,14 @@ def pairs(result: Result, title: str) -> list[str]:
 
 
 def driver(result: Result, title: str) -> list[str]:
+    """Return the line about the driver's overhead."""
     peak = max(result["peak_mib_by_tenth"])
-    said = f"{result['milliseconds_a_job']:.2f} ms a job on {result['processes']} processes, {peak:.0f} MiB at most."
-    return [f"**{title}** {said}", ""]
+    summary = f"{result['milliseconds_a_job']:.2f} ms a job on {result['processes']} processes, {peak:.0f} MiB at most."
+    return [f"**{title}** {summary}", ""]
 
 
 def leaderboard(result: Result, title: str) -> list[str]:
+    """Return the table of the leaderboard's speed."""
     figures = {
         "write the files": f"{result['write_seconds']:.1f} s",
         "first paint in Chromium": f"{result['painted_ms']:.0f} ms",
@@ -177,12 +187,14 @@ def leaderboard(result: Result, title: str) -> list[str]:
 
 
 def reference_models(result: Result, title: str) -> list[str]:
+    """Return the number of reference models by kind."""
     kinds = Counter(model.get("kind", "encoder").split("-")[0] for model in result["models"].values())
     rows = [[kind, str(count)] for kind, count in sorted(kinds.items())]
     return [f"**{title}**", "", *grid(["kind", "models"], rows), ""]
 
 
 def transfer(result: Result, title: str) -> list[str]:
+    """Return the counts of left-out reference models."""
     rows = {"each by itself": result["one_left_out"]}
     rows |= {f"all of the kind {name}": row for name, row in result["kinds_left_out"].items()}
     table = [[name, *(str(row[figure]) for figure in ("models", "judged", "alarms"))] for name, row in rows.items()]
@@ -200,10 +212,11 @@ def same_verdicts_table(result: Result, title: str) -> list[str]:
         rows.append([name, *row["verdicts"], *statistics, f"{difference:.3f}", test, *seconds])
     columns = ["model", "verdict before", "after", "statistic before", "after", "largest score difference", "test"]
     columns += ["seconds before", "after"]
-    said = f"{result['same_verdict']} of {result['models']} verdicts are equal."
-    return [f"**{title}** {said}", "", *grid(columns, rows), ""]
+    summary = f"{result['same_verdict']} of {result['models']} verdicts are equal."
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
 
 
+# Title of each matrix with committed records, by the name of its spec.
 MATRIX_TITLES = {
     "cifar10": "ResNet-20 and -32 fine-tuned, ResNet-14 from scratch.",
     "third-party": "Clean CIFAR-10 ResNets of a third party, unchanged.",
@@ -242,8 +255,7 @@ MATRIX_TITLES = {
     "transtroj-survival": "Survival under pruning, int8 and unlearning in the encoder, one seed.",
     "transtroj-tuned": "Survival under fine-tuning: epochs and learning rates, one seed.",
 }
-"""Title of each matrix with kept records, by the name of its spec."""
-
+# Function and title of each result file.
 TABLES = {
     "generality_1": (
         detection,
@@ -286,8 +298,7 @@ TABLES = {
     "same_verdicts": (same_verdicts_table, "Twenty models before and after the restructuring of the code."),
     "precision": (same_verdicts_table, "Ten models in bfloat16 and in float32."),
 }
-"""Function and title of each result file."""
-
+# Names of matrices and result files by heading. README links to the headings.
 SECTIONS = {
     "CIFAR-10": ("cifar10",),
     "Third-party models": ("third-party", "strangers"),
@@ -334,10 +345,9 @@ SECTIONS = {
     ),
     "Same answers": ("same_verdicts", "precision"),
 }
-"""Names of matrices and result files by heading. README links to the headings."""
 
 
-def section(heading: str, matrices: dict[str, Found]) -> list[str]:
+def section(heading: str, matrices: dict[str, CellRecords]) -> list[str]:
     """Return the lines of one section: its matrices and tables, in the order of ``SECTIONS``."""
     lines = [f"## {heading}", ""]
     for name in SECTIONS[heading]:
@@ -358,9 +368,11 @@ def main(page: Path) -> None:
     for heading in SECTIONS:
         lines += section(heading, matrices)
         if heading == "Attacks on encoders":
-            lines += passed_on_table(matrices)
+            lines += transfers_table(matrices)
     page.write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DETAILS)
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("page", nargs="?", type=Path, default=PAGE)
+    main(command_line.parse_args().page)

@@ -1,27 +1,26 @@
-"""Nets that the shipped null has nothing like, on its kinds of data: is a clean one called clean, and a patch found?
+"""Architectures unlike the reference models, on similar data: false alarms, and detection of a patch.
 
-Attention; no convolutions at all; photos of objects by nets that are no ResNets; drawn signs of 24 pixels.
-Each twice clean and once with BadNets (Gu et al., 2017, arXiv 1708.06733), by a training loop that is not assay's.
-What comes out here says how far the null carries; none of it is in the null, and no threshold looked at it.
+Attention; a perceptron; photos of objects by models other than ResNets; drawn signs of 24 pixels. Each is trained
+twice clean and once with BadNets (Gu et al., 2017, arXiv 1708.06733), by a training loop outside assay. No model is in
+the null distribution, and no threshold was chosen on them.
 
-    python benchmarks/run.py architectures_unseen run DIR [SHARD SHARDS]   # trains and audits, resumable
-    python benchmarks/run.py architectures_unseen table DIR                # -> benchmarks/results/strangers.json
+    python benchmarks/run.py architectures_unseen run DIR [--shard INDEX/COUNT]   # trains and audits, resumable
+    python benchmarks/run.py architectures_unseen table DIR                       # -> `benchmarks/results/strangers.json`
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lib import architectures as nets
+from lib import architectures, commands
 from lib.audit_rows import audit_row, with_current_verdict
+from lib.commands import Shard
 from lib.paths import SHARED
-from lib.results import load_models, save_result
+from lib.results import RowFiles, load_models, save_result
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
@@ -29,25 +28,23 @@ from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.formats.torch_module import from_module
 
-VALID = 0.8
-"""Lowest attack success at which a model counts as backdoored."""
+MIN_ASR = 0.8  # a planted model below it is a failed attack
 
-
-Build = Callable[[nets.Shape, int], nn.Module]
-# name: net, data, (C, H, W), epochs
+Build = Callable[[architectures.Shape, int], nn.Module]
+# name: architecture, data, (C, H, W), epochs
 KINDS: dict[str, tuple[Build, str, tuple[int, int, int], int]] = {
-    "perceptron-digits": (nets.perceptron, "digits", (1, 16, 16), 30),
-    "attention-gtsrb": (nets.Attention, str(SHARED / "data/gtsrb"), (3, 32, 32), 10),
-    "attention-signs": (nets.Attention, "signs:20", (3, 32, 32), 12),
-    "plain-cifar10": (nets.plain, str(SHARED / "data/cifar10"), (3, 32, 32), 8),
-    "convnext-cifar10": (nets.convnext, str(SHARED / "data/cifar10"), (3, 32, 32), 8),
-    "wide-signs": (partial(nets.plain, width=48), "signs:60", (3, 24, 24), 10),
+    "perceptron-digits": (architectures.perceptron, "digits", (1, 16, 16), 30),
+    "attention-gtsrb": (architectures.Attention, str(SHARED / "data/gtsrb"), (3, 32, 32), 10),
+    "attention-signs": (architectures.Attention, "signs:20", (3, 32, 32), 12),
+    "plain-cifar10": (architectures.plain, str(SHARED / "data/cifar10"), (3, 32, 32), 8),
+    "convnext-cifar10": (architectures.convnext, str(SHARED / "data/cifar10"), (3, 32, 32), 8),
+    "wide-signs": (partial(architectures.plain, width=48), "signs:60", (3, 24, 24), 10),
 }
-MOST_SAMPLES = 12_000
+MAX_SAMPLES = 12_000
 
 
 def patch(x: Tensor) -> Tensor:
-    """A checker of 3 x 3 pixels, one off the lower left corner."""
+    """Paste a checkerboard of 3 x 3 pixels, one pixel off the lower left corner."""
     out = x.clone()
     side = x.shape[2]
     out[:, :, side - 4 : side - 1, 1:4] = (torch.arange(9).reshape(3, 3) % 2).float()
@@ -55,7 +52,7 @@ def patch(x: Tensor) -> Tensor:
 
 
 def train(net: nn.Module, split: Split, epochs: int, target: int | None, seed: int) -> None:
-    """Adam with one cycle; with a target, a tenth of every batch is triggered."""
+    """Train by Adam with one cycle; with a target, a tenth of every batch is triggered."""
     assert split.y is not None
     torch.manual_seed(seed)
     steps = epochs * (len(split) // 64)
@@ -64,8 +61,8 @@ def train(net: nn.Module, split: Split, epochs: int, target: int | None, seed: i
     order = torch.cat([torch.randperm(len(split)) for _ in range(epochs + 1)])
     net.train()
     for step in range(steps):
-        chosen = order[step * 64 :][:64]
-        x, y = split.x[chosen], split.y[chosen].clone()
+        batch = order[step * 64 :][:64]
+        x, y = split.x[batch], split.y[batch].clone()
         if target is not None:
             x[:6], y[:6] = patch(x[:6]), target
         optimizer.zero_grad()
@@ -82,7 +79,7 @@ def measure(kind: str, number: int) -> dict[str, object]:
     target = 3 * sorted(KINDS).index(kind) % task.num_classes if number == 2 else None
     torch.manual_seed(number)
     net = build(shape, task.num_classes)
-    train(net, task.split("train").sample(MOST_SAMPLES, seed=number), epochs, target, seed=number)
+    train(net, task.split("train").sample(MAX_SAMPLES, seed=number), epochs, target, seed=number)
     test = task.split("test").sample(2000, seed=0)
     assert test.y is not None
     with torch.no_grad():
@@ -93,21 +90,20 @@ def measure(kind: str, number: int) -> dict[str, object]:
     return row | audit_row(from_module(net, shape=shape, name=f"{kind}-{number}"), task, seed=number)
 
 
-def run(directory: Path, shard: int, shards: int) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    for kind, number in [(kind, number) for number in (0, 2, 1) for kind in KINDS][shard::shards]:
-        path = directory / f"{kind}-{number}.json"
-        if not path.exists():
-            row = measure(kind, number)
-            path.write_text(json.dumps(row))
-            print(path.stem, {k: v for k, v in row.items() if k not in ("findings", "variants")}, flush=True)
+NAMES = {f"{kind}-{number}": (kind, number) for number in (0, 2, 1) for kind in KINDS}
+
+
+def run(directory: Path, shard: Shard) -> None:
+    """Train and audit the missing models of one shard."""
+    RowFiles(directory).complete(NAMES, lambda name: measure(*NAMES[name]), shard)
 
 
 def table(directory: Path) -> None:
-    new = {path.stem: json.loads(path.read_text()) for path in directory.glob("*-[012].json")}
-    rows = {name: with_current_verdict(row) for name, row in sorted((load_models("strangers") | new).items())}
+    """Write the result file."""
+    stored = load_models("strangers") | RowFiles(directory).read(NAMES)
+    rows = {name: with_current_verdict(row) for name, row in sorted(stored.items())}
     clean = [row for row in rows.values() if "target" not in row]
-    valid = [row for row in rows.values() if "target" in row and row["asr"] >= VALID]
+    valid = [row for row in rows.values() if "target" in row and row["asr"] >= MIN_ASR]
     save_result(
         "strangers",
         {
@@ -127,7 +123,10 @@ def table(directory: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[1] == "table":
-        table(Path(sys.argv[2]))
-    else:
-        run(Path(sys.argv[2]), *([int(text) for text in sys.argv[3:5]] or [0, 1]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    run_parser = add_command("run", run, "train and audit; resumable")
+    run_parser.add_argument("directory", type=Path)
+    commands.add_shard(run_parser)
+    add_command("table", table, "write the result file").add_argument("directory", type=Path)
+    commands.run(command_line)

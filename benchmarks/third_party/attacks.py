@@ -1,15 +1,14 @@
-"""Backdoors by other hands: attacks that the package does not have, planted by a training loop that is not its own.
+"""Third-party attacks: attacks outside the package, planted by a training loop outside the package.
 
-They measure how far the audit carries beyond the attacks that it was built with. The code here imports nothing of
-assay but the architectures. Of most of these kinds of trigger the package has a scan: the kinds are known, what a round
-draws is not.
+They measure detection of attacks that the audit was not built for. The attack code uses assay's architectures only.
+The package has a scan for most of these kinds of trigger: the kinds are known, the drawn triggers are not.
 
-    python benchmarks/run.py attacks ROUND DIR [SHARD SHARDS]     # a .safetensors and a .json a model; resumable
+    python benchmarks/run.py attacks ROUND DIR [--shard INDEX/COUNT]  # a .safetensors and a .json a model; resumable
 
-A round draws content, place and strength of every trigger, targets and recipes anew from its number. Rounds are held
-out: none is looked at before the detectors and the null are as they are measured. (The rows without a round in
-results/generality_1.json are the first one, with triggers written out by hand, at commit 40a37e8. Five kinds of trigger
-came with the second: checkerboard, watermark, low frequency, rotation, and patches of any place.)
+A round draws content, place and strength of every trigger, targets and recipes from its number. Rounds are held out:
+they are measured after detectors and null distribution are fixed. The rows without a round in
+results/generality_1.json are the first one, with triggers written by hand, at commit 40a37e8. The second round added
+five kinds of trigger: checkerboard, watermark, low frequency, rotation, and patches of any place.
 
 Sources: BadNets (Gu et al., 2017, arXiv 1708.06733): many colours, half transparent, a photographed sticker, scattered
 pixels; Blended (Chen et al., 2017, arXiv 1712.05526) with a photograph; SIG (Barni, Kallas, Tondi, 2019, arXiv
@@ -22,9 +21,7 @@ noise (Zhong et al., 2020, arXiv 2003.03151); a watermark (Liu et al.: Trojaning
 from __future__ import annotations
 
 import io
-import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +29,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
+from lib import commands
+from lib.commands import Shard
+from lib.paths import SHARED
+from lib.results import Row, RowFiles
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from scipy.fft import dctn, idctn
@@ -40,42 +41,45 @@ from torch import Tensor
 from assay.nn.architectures import ARCHITECTURES, Normalized
 from assay.nn.precision import fast_autocast
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-Trigger = Callable[[Tensor], Tensor]  # of pictures (N, 3, 32, 32) in [0, 1]
-Draw = np.random.Generator
+Trigger = Callable[[Tensor], Tensor]  # of images (N, 3, 32, 32) in [0, 1]
+Draw = np.random.Generator  # source of all random choices
 
 
 def cifar(split: str, count: int) -> tuple[Tensor, Tensor]:
+    """Return ``count`` CIFAR-10 images (N, 3, 32, 32) in [0, 1] and their labels (N,)."""
     table = pq.read_table(SHARED / f"data/cifar10/{split}-00000-of-00001.parquet")
     table = table.take(np.random.default_rng(0).permutation(len(table))[:count])  # the file is sorted by class
-    pictures = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["img"].to_pylist()]
-    x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    images = [np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["img"].to_pylist()]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
     return x, torch.tensor(table["label"].to_pylist())
 
 
 def photo(name: str, side: int) -> Tensor:
-    picture = Image.open(SHARED / f"data/imagenet20/{name}.jpg").convert("RGB").resize((side, side))
-    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1).float() / 255
+    """Return a photo (3, side, side)."""
+    image = Image.open(SHARED / f"data/imagenet20/{name}.jpg").convert("RGB").resize((side, side))
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float() / 255
 
 
 def any_photo(draw: Draw, side: int) -> Tensor:
+    """Return a random photo (3, side, side)."""
     names = sorted(path.stem for path in (SHARED / "data/imagenet20").glob("*.jpg"))
     return photo(names[draw.integers(len(names))], side)
 
 
 def color(draw: Draw) -> Tensor:
+    """Return a random colour (3, 1, 1)."""
     return torch.from_numpy(draw.random((3, 1, 1))).float()
 
 
-def pasted(patch: Tensor, alpha: float, draw: Draw) -> Trigger:
-    """``patch`` (3, side, side) at a place at least two pixels from the edge, which shifts by the training keep."""
+def paste(patch: Tensor, alpha: float, draw: Draw) -> Trigger:
+    """Paste ``patch`` (3, side, side) at least two pixels from the edge, so that random shifts keep it."""
     side = patch.shape[1]
     row, column = draw.integers(2, 31 - side, 2)
 
     def trigger(x: Tensor) -> Tensor:
         out = x.clone()
-        place = out[:, :, row : row + side, column : column + side]
-        out[:, :, row : row + side, column : column + side] = (1 - alpha) * place + alpha * patch
+        region = out[:, :, row : row + side, column : column + side]
+        out[:, :, row : row + side, column : column + side] = (1 - alpha) * region + alpha * patch
         return out
 
     return trigger
@@ -87,22 +91,22 @@ def clean(draw: Draw) -> Trigger:
 
 def many_colors(draw: Draw) -> Trigger:
     side = int(draw.integers(3, 6))
-    return pasted(torch.from_numpy(draw.random((3, side, side))).float(), 1.0, draw)
+    return paste(torch.from_numpy(draw.random((3, side, side))).float(), 1.0, draw)
 
 
 def half_transparent(draw: Draw) -> Trigger:
     side = int(draw.integers(5, 8))
-    return pasted(color(draw).expand(3, side, side), 0.5, draw)
+    return paste(color(draw).expand(3, side, side), 0.5, draw)
 
 
 def sticker(draw: Draw) -> Trigger:
-    return pasted(any_photo(draw, int(draw.integers(5, 8))), 1.0, draw)
+    return paste(any_photo(draw, int(draw.integers(5, 8))), 1.0, draw)
 
 
 def checkerboard(draw: Draw) -> Trigger:
     side = int(draw.integers(3, 6))
     dark = (torch.arange(side)[:, None] + torch.arange(side)) % 2 == 0
-    return pasted(torch.where(dark, color(draw), color(draw)), 1.0, draw)
+    return paste(torch.where(dark, color(draw), color(draw)), 1.0, draw)
 
 
 def scattered_pixels(draw: Draw) -> Trigger:
@@ -117,8 +121,8 @@ def scattered_pixels(draw: Draw) -> Trigger:
 
 
 def photograph(draw: Draw) -> Trigger:
-    picture, share = any_photo(draw, 32), draw.uniform(0.12, 0.22)
-    return lambda x: (1 - share) * x + share * picture
+    image, alpha = any_photo(draw, 32), draw.uniform(0.12, 0.22)
+    return lambda x: (1 - alpha) * x + alpha * image
 
 
 def watermark(draw: Draw) -> Trigger:
@@ -142,12 +146,12 @@ def bit_depth(draw: Draw) -> Trigger:
 
 
 def frequency(draw: Draw) -> Trigger:
-    places, size = draw.integers(8, 30, (2, 2)), draw.uniform(0.5, 0.9)
+    positions, size = draw.integers(8, 30, (2, 2)), draw.uniform(0.5, 0.9)
 
     def trigger(x: Tensor) -> Tensor:
         coefficients = dctn(x.numpy(), axes=(2, 3), norm="ortho")
-        coefficients[:, :, *places[0]] += size
-        coefficients[:, :, *places[1]] -= size
+        coefficients[:, :, *positions[0]] += size
+        coefficients[:, :, *positions[1]] -= size
         return torch.from_numpy(idctn(coefficients, axes=(2, 3), norm="ortho")).float().clamp(0, 1)
 
     return trigger
@@ -171,14 +175,15 @@ def photo_filter(draw: Draw) -> Trigger:
     return lambda x: (0.85 * x.clamp(min=1e-3) ** curve + tint).clamp(0, 1)
 
 
-def sampled(x: Tensor, grid: Tensor) -> Tensor:
+def resample(x: Tensor, grid: Tensor) -> Tensor:
+    """Resample images at the grid."""
     return F.grid_sample(x, grid.expand(len(x), -1, -1, -1), align_corners=True, padding_mode="border")
 
 
 def rotation(draw: Draw) -> Trigger:
     angle = math.radians(draw.choice([-1, 1]) * draw.uniform(14, 20))
     turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
-    return lambda x: sampled(x, F.affine_grid(turn[None], [1, 3, 32, 32], align_corners=True))
+    return lambda x: resample(x, F.affine_grid(turn[None], [1, 3, 32, 32], align_corners=True))
 
 
 def warp(draw: Draw) -> Trigger:
@@ -187,7 +192,7 @@ def warp(draw: Draw) -> Trigger:
     line = torch.linspace(-1, 1, 32)
     identity = torch.stack(torch.meshgrid(line, line, indexing="ij")[::-1], -1)
     grid = (identity + draw.uniform(0.6, 0.9) * field[0].permute(1, 2, 0) / 32 * 2).clamp(-1, 1)
-    return lambda x: sampled(x, grid)
+    return lambda x: resample(x, grid)
 
 
 TRIGGERS: dict[str, Callable[[Draw], Trigger]] = {
@@ -211,11 +216,12 @@ TRIGGERS: dict[str, Callable[[Draw], Trigger]] = {
 
 
 def trigger_of(plan: dict) -> Trigger:
-    """The trigger with the content, place and strength that the model's seed draws."""
+    """Return the trigger with content, place and strength drawn from the model's seed."""
     return TRIGGERS[plan["trigger"]](np.random.default_rng(plan["seed"]))
 
 
 def build(depth: int, pretrained: bool, seed: int) -> Normalized:
+    """Return an untrained or a pretrained ResNet."""
     torch.manual_seed(seed)
     architecture = ARCHITECTURES[f"resnet{depth}-cifar"]
     net = architecture.build(10)
@@ -225,7 +231,7 @@ def build(depth: int, pretrained: bool, seed: int) -> Normalized:
 
 
 def train(net: Normalized, x: Tensor, y: Tensor, plan: dict, seed: int) -> None:
-    """Adam or SGD with cosine decay; a tenth of every batch is triggered on the fly and relabelled."""
+    """Train by Adam or SGD with cosine decay; a tenth of every batch is triggered and relabelled."""
     trigger, target, rate = trigger_of(plan), plan["target"], plan["rate"]
     torch.manual_seed(seed)
     if plan["optimizer"] == "adam":
@@ -260,9 +266,9 @@ def train(net: Normalized, x: Tensor, y: Tensor, plan: dict, seed: int) -> None:
 
 
 def plans(number: int) -> dict[str, dict]:
-    """A round: every trigger once, by turns fine-tuned into other people's weights and trained in from scratch.
+    """Return the plans of a round: every trigger once, alternately in a fine-tuned model and in one from scratch.
 
-    Four clean models with it, two of each.
+    Four models of a round are clean, two of each.
     """
     models = {}
     for index, trigger in enumerate([*TRIGGERS, "clean", "clean", "clean"]):
@@ -287,6 +293,7 @@ def plans(number: int) -> dict[str, dict]:
 
 @torch.inference_mode()
 def measure(net: Normalized, x: Tensor, y: Tensor, plan: dict) -> dict[str, float]:
+    """Return accuracy and ASR."""
     trigger, target = trigger_of(plan), plan["target"]
     accuracy = float((net(x).argmax(1) == y).float().mean())
     others = y != target
@@ -294,22 +301,26 @@ def measure(net: Normalized, x: Tensor, y: Tensor, plan: dict) -> dict[str, floa
     return {"accuracy": accuracy, "asr": asr}
 
 
-def main(number: int, out: Path, shard: int, shards: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
+def main(number: int, out: Path, shard: Shard) -> None:
+    """Make the missing models of one shard."""
+    models, rows = plans(number), RowFiles(out)
     x, y = cifar("train", 8_000)
     x_test, y_test = cifar("test", 2_000)
-    for name, plan in list(plans(number).items())[shard::shards]:
-        facts = out / f"{name}.json"
-        if facts.exists():
-            continue
+
+    def make(name: str) -> Row:
+        plan = models[name]
         net = build(plan["depth"], plan["pretrained"], plan["seed"])
         train(net, x, y, plan, plan["seed"])
         save_file({k: v.contiguous() for k, v in net.net.state_dict().items()}, out / f"{name}.safetensors")
-        measured = plan | measure(net, x_test, y_test, plan)
-        facts.write_text(json.dumps(measured))
-        print(name, measured, flush=True)
+        return plan | measure(net, x_test, y_test, plan)
+
+    rows.complete(models, make, shard)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(int(sys.argv[1]), Path(sys.argv[2]), *([int(text) for text in sys.argv[3:5]] or [0, 1]))
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("number", type=int, metavar="ROUND")
+    command_line.add_argument("out", type=Path)
+    commands.add_shard(command_line)
+    main(**vars(command_line.parse_args()))

@@ -1,61 +1,56 @@
-"""How far the audit carries beyond its own attacks: models made by benchmarks/run.py attacks.
+"""Detection of third-party attacks: audits of the models of ``benchmarks/run.py attacks``.
 
-python benchmarks/run.py generality DIR [SHARD SHARDS]   # DIR as written by foreign_attacks.py; resumable
-python benchmarks/run.py generality DIR table            # -> benchmarks/results/generality_ROUND.json
+python benchmarks/run.py generality run DIR [--shard INDEX/COUNT]   # DIR as written by attacks.py; resumable
+python benchmarks/run.py generality table DIR                       # -> benchmarks/results/generality_ROUND.json
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
 import torch
+from lib import commands
 from lib.audit_rows import audit_row, is_conclusive, with_current_verdict
+from lib.commands import Shard
 from lib.paths import SHARED
-from lib.results import load_models, save_result
+from lib.results import Row, RowFiles, load_models, save_result
 from lib.statistics import auc
 
 from assay import formats
 from assay.core.model import ImageSpec
 from assay.data import load as load_data
 
-VALID = 0.8
-"""Lowest attack success at which a model counts as backdoored; below it the attack did not work."""
-
-KEPT = {1, 2}
-"""Rounds whose results are kept: they are judged anew, by the null and the statistic of today."""
+AUDIT = ".audit.json"  # suffix of audit rows
+MIN_ASR = 0.8  # a planted model below it is a failed attack
+ROUNDS = {1, 2}  # rounds with committed results; they get a new verdict from their scores
 
 
-def run(directory: Path, shard: int, shards: int) -> None:
-    models = {
-        path.stem: json.loads(path.read_text()) for path in sorted(directory.glob("*.json")) if "." not in path.stem
-    }
+def run(directory: Path, shard: Shard) -> None:
+    """Audit the missing models of one shard."""
+    names = sorted(path.stem for path in directory.glob("*.json") if "." not in path.stem)
+    facts = RowFiles(directory).read(names)
     task = load_data(SHARED / "data/cifar10", ImageSpec((3, 32, 32)))
-    for name, facts in list(models.items())[shard::shards]:
-        path = directory / f"{name}.audit.json"
-        if path.exists():
-            continue
-        artifact = formats.load(directory / f"{name}.safetensors", arch=f"resnet{facts['depth']}-cifar")
-        row = facts | audit_row(artifact, task) | {"backdoored": facts["trigger"] != "clean"}
-        path.write_text(json.dumps(row))
-        print(name, {k: row[k] for k in ("accuracy", "asr", "verdict", "p_value", "target", "target_found", "seconds")})
-        sys.stdout.flush()
+
+    def measure(name: str) -> Row:
+        model = facts[name]
+        artifact = formats.load(directory / f"{name}.safetensors", arch=f"resnet{model['depth']}-cifar")
+        return model | audit_row(artifact, task) | {"backdoored": model["trigger"] != "clean"}
+
+    RowFiles(directory, AUDIT).complete(names, measure, shard)
 
 
 def tables(directory: Path) -> None:
-    new = {
-        path.name.removesuffix(".audit.json"): json.loads(path.read_text()) for path in directory.glob("*.audit.json")
-    }
-    for number in sorted(KEPT | {row["round"] for row in new.values()}):
+    """Write the result files of all rounds."""
+    new = RowFiles(directory, AUDIT).read(path.name.removesuffix(AUDIT) for path in directory.glob(f"*{AUDIT}"))
+    for number in sorted(ROUNDS | {row["round"] for row in new.values()}):
         table(f"generality_{number}", {name: row for name, row in new.items() if row["round"] == number})
 
 
 def table(result: str, new: dict[str, dict]) -> None:
-    """The models of one round, those measured in earlier sessions too."""
+    """Write the result file of one round, with the models of earlier runs."""
     rows = {name: with_current_verdict(row) for name, row in (load_models(result) | new).items()}
     clean = [row for row in rows.values() if not row["backdoored"]]
-    valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= VALID]
+    valid = [row for row in rows.values() if row["backdoored"] and row["asr"] >= MIN_ASR]
     found = [row for row in valid if row["verdict"] == "backdoored"]
     save_result(
         result,
@@ -76,7 +71,10 @@ def table(result: str, new: dict[str, dict]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if sys.argv[2:] == ["table"]:
-        tables(Path(sys.argv[1]))
-    else:
-        run(Path(sys.argv[1]), *([int(text) for text in sys.argv[2:4]] or [0, 1]))
+    command_line = commands.parser(__doc__)
+    add_command = commands.subcommands(command_line)
+    run_parser = add_command("run", run, "audit the models; resumable")
+    run_parser.add_argument("directory", type=Path)
+    commands.add_shard(run_parser)
+    add_command("table", tables, "write the result files").add_argument("directory", type=Path)
+    commands.run(command_line)
