@@ -1,7 +1,7 @@
 """Run one benchmark by name.
 
     python benchmarks/run.py                     # list the benchmarks
-    python benchmarks/run.py NAME [ARGUMENTS]    # run one; its own docstring describes the arguments
+    python benchmarks/run.py NAME [ARGUMENTS]    # run one; NAME --help describes the arguments
 
 A benchmark writes ``benchmarks/results/NAME.json``. ``results_page`` makes docs/results.md from these files.
 """
@@ -9,7 +9,7 @@ A benchmark writes ``benchmarks/results/NAME.json``. ``results_page`` makes docs
 from __future__ import annotations
 
 import ast
-import runpy
+import importlib
 import sys
 from pathlib import Path
 
@@ -29,19 +29,20 @@ def summary(path: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmark named first in ``arguments``, or list all; returns the exit code."""
-    known = benchmarks()
+    """Run the benchmark named by the first argument, or list all. Return the exit code."""
+    files = benchmarks()
     if not arguments:
-        for name, path in known.items():
+        for name, path in files.items():
             print(f"{path.parent.name + '/' + name:40} {summary(path)}")
         return 0
     name, *rest = arguments
-    if name not in known:
-        print(f"expected a benchmark, got {name!r}. Fix: choose one of {', '.join(known)}", file=sys.stderr)
+    if name not in files:
+        print(f"expected a benchmark, got {name!r}. Fix: choose one of {', '.join(files)}", file=sys.stderr)
         return 2
-    path = known[name]
-    sys.argv = [f"{Path(sys.argv[0])} {name}", *rest]
-    runpy.run_module(f"{path.parent.name}.{name}", run_name="__main__")
+    path = files[name]
+    sys.argv = [f"benchmarks/run.py {name}", *rest]
+    # An ordinary import, so that worker processes find the classes of the module.
+    importlib.import_module(f"{path.parent.name}.{name}").cli()
     return 0
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lib import commands
+from lib import commands, compression_attacks
 from lib.paths import SHARED
 from lib.results import load_models, save_result
 from lib.statistics import auc
@@ -41,7 +41,6 @@ from assay.core.result import VariantOutcome, VariantResult
 from assay.detectors import CompressionGap, NeuralCleanse
 from assay.nn.inference import predict
 from assay.stages import variants
-from compression import compression_attacks
 
 VARIANTS = ("int8", "int8-tensor", "int4", "prune-2:4", "filters-30")
 THIRD_PARTY = ("resnet20", "resnet32", "resnet44", "resnet56")
@@ -233,7 +232,8 @@ def spec_and_store(text: str) -> tuple[str, Path]:
     return spec, Path(store)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("stores", nargs="*", type=spec_and_store, metavar="SPEC=STORE")

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from lib import commands
+from lib import commands, compression_attacks
 from lib.paths import SHARED
 from lib.results import load_models, save_result
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude
 from assay.stages.quantize import QuantizeWeights
 from assay.stages.recalibrate import recalibrate_batchnorm
-from compression import compression_attacks
 
 CALIBRATION = 512  # images
 RATES = tuple(rate / 10 for rate in range(1, 10))
@@ -238,7 +237,8 @@ def main(spec: str, store: Path, variants: tuple[str, ...], models: tuple[str, .
                     save_result("deployers", {"models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("spec")

@@ -108,5 +108,6 @@ def main() -> None:
     (RESULTS / "int8_agreement.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     main()

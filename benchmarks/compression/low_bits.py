@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 from PIL import Image
@@ -70,6 +71,8 @@ def main() -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     main()

@@ -95,7 +95,8 @@ def main(directory: Path) -> None:
     save_result("mobilenet", {"threads": THREADS, "target": TARGET, "models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(THREADS)
     command_line = commands.parser(__doc__)
     command_line.add_argument("folder", type=Path)

@@ -120,7 +120,8 @@ def main(store: Path) -> None:
     save_result("sequela", {"reinjected": {**REINJECTED.spec(), "recipe": asdict(RECIPE)}, "models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("store", type=Path)

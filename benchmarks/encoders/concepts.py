@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 from torch import Tensor
@@ -109,6 +110,8 @@ def main() -> None:
     save_result("concepts", {"pictures": IMAGES, "encoders": encoders})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     main()

@@ -70,7 +70,8 @@ def main(folder: Path) -> None:
     save_result("drift", {"summary": areas, "encoders": rows, "not_run": [name for name in ROWS if name not in rows]})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("folder", type=Path)

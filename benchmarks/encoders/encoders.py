@@ -253,7 +253,8 @@ def with_verdict_of_encoder(row: dict[str, Any], null: NullDistribution | None) 
     return {**row, **{key: new[key] for key in ("verdict", "p_value", "statistic", "findings")}}
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

@@ -84,7 +84,8 @@ def main(store: Path) -> None:
     save_result("pairing", {"mean_auc": summary, "rate": RATE, "pictures": [FIT_IMAGES, TEST_IMAGES], "encoders": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("store", type=Path)

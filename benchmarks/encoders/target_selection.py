@@ -89,7 +89,8 @@ def main(store: Path, names: list[str]) -> None:
         save_result("landing", matrices)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("store", type=Path)

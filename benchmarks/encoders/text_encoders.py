@@ -99,7 +99,8 @@ def summary(rows: dict[str, dict]) -> dict[str, object]:
     }
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("store", type=Path)

@@ -232,7 +232,8 @@ def main(names: list[str]) -> None:
         save_result("clean_graphs", {"alarms": [alarms, len(read)], "models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("names", nargs="*", metavar="MODEL")

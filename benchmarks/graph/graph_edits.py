@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx
 import torch
+from lib import commands
 from lib.results import save_result
 from onnx import parser
 
@@ -203,6 +204,8 @@ def main() -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     main()

@@ -215,7 +215,8 @@ def main(names: list[str]) -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("names", nargs="*", metavar="BACKDOOR")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from statistics import mean
 from typing import Any
@@ -156,7 +156,7 @@ def mean_of(results: list[dict[str, Any]], name: str) -> str:
     return f"{mean(values):.1f} %" + (f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else "")
 
 
-def _state_counts(states: list[str]) -> Iterator[str]:
+def _state_counts(states: Sequence[str]) -> Iterator[str]:
     """Yield the number of cells in each state."""
     for state in dict.fromkeys(sorted(states)):
         yield f"{states.count(state):,} {'missing' if state == 'waiting' else state}"

@@ -79,7 +79,8 @@ def run(folder: Path, shard: Shard) -> None:
             make(folder, name)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("folder", type=Path)

@@ -79,7 +79,8 @@ def main(count: int) -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     command_line = commands.parser(__doc__)
     command_line.add_argument("count", nargs="?", type=int, default=10_000, metavar="JOBS")
     main(command_line.parse_args().count)

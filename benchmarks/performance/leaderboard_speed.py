@@ -207,7 +207,8 @@ def main(folder: Path | None = None) -> None:
     save_result("leaderboard_speed", result)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     command_line = commands.parser(__doc__)
     command_line.add_argument("folder", nargs="?", type=Path, help="write the page only, to this folder")
     main(command_line.parse_args().folder)

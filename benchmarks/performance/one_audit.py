@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 
@@ -51,5 +52,7 @@ def main() -> None:
     save_result("one_audit", {**time_audit(), "help_seconds": help_seconds})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
     main()

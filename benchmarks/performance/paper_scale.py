@@ -255,7 +255,8 @@ def run_and_merge(out: Path, fraction: float) -> None:
     merge(out)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(2)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

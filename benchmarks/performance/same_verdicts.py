@@ -126,5 +126,6 @@ def main() -> None:
     commands.run(command_line)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     main()

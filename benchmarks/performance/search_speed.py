@@ -6,7 +6,9 @@ down) with patience 5; success is 99 %. It does less than the authors' code. The
 counts all of them together, and a class may end early. So its time here favours the reference, and its index has more
 noise. It uses no code of assay.
 
-It is compared with two sets of tests on the model as given, each combined to one statistic as in a verdict. The first set is the gradient searches of an audit (masks, windows, additive patterns). The second is all tests, including listed triggers.
+It is compared with two sets of tests on the model as given, each combined to one statistic as in a verdict. The first
+set is the gradient searches of an audit (masks, windows, additive patterns). The second is all tests, including listed
+triggers.
 
     python benchmarks/run.py search_speed resnet20 DIR [--shard INDEX/COUNT]   # all searches on MODELS, resumable
     python benchmarks/run.py search_speed table DIR     # -> benchmarks/results/search_speed_resnet20.json
@@ -189,7 +191,8 @@ def untrained_resnet18() -> None:
     save_result("search_speed_resnet18", {"threads": 1, "note": note, "times_faster": faster(rows), "models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

@@ -79,7 +79,8 @@ def table(directory: Path) -> None:
     save_result("signs_scaling", {"threads": 1, "time_ratio": ratio, "not_yet_run": missing, "models": rows})
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

@@ -117,7 +117,8 @@ def main(seconds: float) -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("seconds", nargs="?", type=float, default=40.0, help="budget of one key")

@@ -15,6 +15,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from lib import commands
 from lib.paths import SHARED
 from lib.results import save_result
 from lib.third_party_models import cifar_resnet
@@ -158,6 +159,8 @@ def validation_accuracy(embeddings: dict[str, Tensor], y: Tensor, classes: int, 
     return accuracy(fit_ridge(features, x[:TRAINED], y[:TRAINED], classes), x[TRAINED:], y[TRAINED:])
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     main()

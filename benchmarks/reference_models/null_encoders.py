@@ -168,7 +168,8 @@ def reference(model: dict) -> CleanReferenceModel:
     return CleanReferenceModel(scores, line, None, model["family"], tuple(model["likeness"]))
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

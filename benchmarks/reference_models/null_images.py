@@ -1,6 +1,8 @@
 """Clean reference models of the shipped null distribution: many tasks, architectures and recipes.
 
-All of the following is drawn at random (null_plans.py): tasks, architectures, depths, optimizers, learning rates, augmentation, lengths of training and initial weights (random, third-party). The tasks are CIFAR-10, parts of CIFAR-10, GTSRB and CIFAR-100, procedural signs and handwritten digits.
+All of the following is drawn at random (null_plans.py): tasks, architectures, depths, optimizers, learning rates,
+augmentation, lengths of training and initial weights (random, third-party). The tasks are CIFAR-10, parts of CIFAR-10,
+GTSRB and CIFAR-100, procedural signs and handwritten digits.
 
     python benchmarks/run.py null_images run STORE KIND  # trains and scores, on the bench's engine; resumable
     python benchmarks/run.py null_images compare STORE   # missing tests that compare variants with the full model
@@ -22,6 +24,8 @@ from typing import ClassVar
 
 import torch
 from lib import commands
+from lib.null_plans import ARCHITECTURES as OTHER_ARCHITECTURES
+from lib.null_plans import MIN_CLASSES, NUMBERS, SHAPE, plan
 from lib.paths import SHARED, SHIPPED
 from lib.results import load_models, save_result, software_and_date
 from safetensors.torch import load_file, save_file
@@ -57,8 +61,6 @@ from assay.nn.head import replace_head
 from assay.nn.modes import eval_mode
 from assay.stages.train import Recipe, fit
 from assay.stages.variants import DEFAULT
-from reference_models.null_plans import ARCHITECTURES as OTHER_ARCHITECTURES
-from reference_models.null_plans import MIN_CLASSES, NUMBERS, SHAPE, plan
 
 PHOTOS = "photos of objects"
 FAMILIES = {
@@ -338,7 +340,8 @@ def run_comparisons(store: Path, processes: int) -> None:
     run(store, comparison_jobs(), processes)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

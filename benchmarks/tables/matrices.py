@@ -66,7 +66,8 @@ def pages(out: Path) -> None:
     print(f"Index: {write_index(summaries, out)}")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)
     keep_parser = add_command("keep", keep, "write the records of a store to the committed file")

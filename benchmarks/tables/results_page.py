@@ -372,7 +372,8 @@ def main(page: Path) -> None:
     page.write_text("\n".join(lines).rstrip() + "\n")
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     command_line = commands.parser(__doc__)
     command_line.add_argument("page", nargs="?", type=Path, default=PAGE)
     main(command_line.parse_args().page)

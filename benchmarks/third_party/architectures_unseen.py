@@ -5,7 +5,7 @@ twice clean and once with BadNets (Gu et al., 2017, arXiv 1708.06733), by a trai
 the null distribution, and no threshold was chosen on them.
 
     python benchmarks/run.py architectures_unseen run DIR [--shard INDEX/COUNT]   # trains and audits, resumable
-    python benchmarks/run.py architectures_unseen table DIR                       # -> `benchmarks/results/strangers.json`
+    python benchmarks/run.py architectures_unseen table DIR                       # -> `results/strangers.json`
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def table(directory: Path) -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

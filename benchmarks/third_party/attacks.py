@@ -317,7 +317,8 @@ def main(number: int, out: Path, shard: Shard) -> None:
     rows.complete(models, make, shard)
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("number", type=int, metavar="ROUND")

@@ -69,7 +69,8 @@ def table(result: str, new: dict[str, dict]) -> None:
     )
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """Run the command line."""
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from lib import architectures
 from torch import nn
+
+from lib import architectures
 
 # Numbers of the reference models by kind.
 NUMBERS = {

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib.paths import ROOT, SHARED, SPECS
-from lib.third_party_models import cifar_resnet
 from torch import nn
 
 from assay import data, formats
@@ -26,6 +24,8 @@ from assay.io.object_store import ObjectStore
 from assay.nn import metrics
 from assay.stages.cache import Cache
 from assay.triggers import from_spec
+from lib.paths import ROOT, SHARED, SPECS
+from lib.third_party_models import cifar_resnet
 
 FILES = "files"  # in place of a spec's name: the store is a folder of planted files
 TEST_IMAGES = 1000
