@@ -107,7 +107,10 @@ def measure_variant(name: str, build: Build, clean: Split, seed: int) -> dict[st
     """Return the rates of one variant and the finding of the detector, unless an audit leaves it out."""
     variant = variants.make(name, build.artifact, clean, seed=seed)
     agreement = float((predict(variant.module, clean.x) == predict(build.artifact.module, clean.x)).float().mean())
-    row = {**compression_attacks.rates(variant.module, build.task, build.secret), "agreement": agreement}
+    row: dict[str, Any] = {
+        **compression_attacks.rates(variant.module, build.task, build.secret),
+        "agreement": agreement,
+    }
     if 1 - agreement <= MAX_DISAGREEMENT:
         finding = CompressionGap()(replace(variant, reference=build.artifact), clean, seed=seed)
         numbers = dict(finding.evidence.numbers)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -66,7 +67,10 @@ def reinjection(build: Build, seed: int) -> int | None:
     In the first steps a model may predict the target for any input. A single evaluation is therefore not enough.
     """
     train, test = build.task.split("train"), build.task.split("test").sample(EVALUATION_IMAGES, seed=seed)
-    poisoned, secret = REINJECTED.poison(train, build.task.num_classes, seed=seed), REINJECTED.secret()
+    triggered, labels = REINJECTED.choose_samples(train, build.task.num_classes, seed=seed)
+    images, secret = train.x.clone(), REINJECTED.secret()
+    images[triggered] = secret.trigger(images[triggered])
+    poisoned = Split(images, labels)
     model, steps, first_success, streak = copy.deepcopy(build.artifact.module), 0, None, 0
 
     def evaluate() -> None:
@@ -90,7 +94,7 @@ def main(store: Path) -> None:
         "none": (),
         **{name: mitigations[name] for name in MITIGATIONS},
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in (SEED,):
         pair = {
             which: stored.build(attack, seed, chain=chain, clean=which == "clean") for which in ("poisoned", "clean")
@@ -101,7 +105,7 @@ def main(store: Path) -> None:
             after = {which: apply_mitigation(build, mitigation, seed=seed) for which, build in pair.items()}
             test = pair["poisoned"].task.split("test")
             measured = metrics.measure(after["poisoned"].artifact.module, test, secret, num_classes=10)
-            row = {
+            row: dict[str, Any] = {
                 "seed": seed,
                 "mitigation": name,
                 "clean_accuracy": measured.clean_accuracy.to_json(),

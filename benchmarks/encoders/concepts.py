@@ -97,7 +97,7 @@ def _round(value: Tensor) -> float:
 
 def main() -> None:
     """Probe all encoders, and write the result file."""
-    encoders = {}
+    encoders: dict[str, dict[str, list[dict]]] = {}
     for name, encoder in ENCODERS.items():
         artifact = encoder.load()
         space, encoders[name] = centered_space(artifact), {}

@@ -92,7 +92,7 @@ def row(build: Build, kind: str, trusted: Artifact) -> dict[str, object]:
 def main(store: Path) -> None:
     """Measure the missing models."""
     rows = ResumableRows("inherited", summary)
-    candidates = {name: rest for name, *rest in models(store)}
+    candidates = {name: (kind, make, trusted) for name, kind, make, trusted in models(store)}
     for name in rows.missing(candidates):
         kind, make, trusted = candidates[name]
         rows.add(name, row(make(), kind, cifar_resnet(trusted, features=True)))

@@ -11,6 +11,7 @@ trigger in a pair of clean encoders.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -29,7 +30,6 @@ from assay.core.model import ImageSpec
 from assay.data import load as load_data
 from assay.detectors.encoder.translation import fit_pairing
 from assay.nn.inference import forward_batched
-from assay.triggers import Trigger
 
 SPEC = "transtroj-inherited"
 FIT_IMAGES, TEST_IMAGES = 1024, 1000
@@ -47,7 +47,13 @@ def poisoned_encoders(store: Path) -> dict[str, Build]:
     }
 
 
-def separation(suspect: nn.Module, trusted: nn.Module, trigger: Trigger, x: torch.Tensor, y: torch.Tensor) -> dict:
+def separation(
+    suspect: nn.Module,
+    trusted: nn.Module,
+    trigger: Callable[[torch.Tensor], torch.Tensor],
+    x: torch.Tensor,
+    y: torch.Tensor,
+) -> dict:
     """Return the separation of triggered from clean ``y`` by agreement; the pairing is fitted on ``x``."""
     pairing = fit_pairing(forward_batched(suspect, x), forward_batched(trusted, x))
     clean, triggered = (

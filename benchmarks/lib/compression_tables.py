@@ -33,7 +33,7 @@ def gap_table(result: Result, title: str) -> list[str]:
 def _row(name: str, model: Result, verdict: Result) -> list[str]:
     variants, active_in = model["forms"], model["wakes_in"]
     variant = (verdict["form"] or "").partition("/")[0]
-    found = variants.get(variant, {})
+    row = variants.get(variant, {})
     target = f"{verdict['target']} ({model['target']})" if active_in else ""
     return [
         name,
@@ -42,9 +42,7 @@ def _row(name: str, model: Result, verdict: Result) -> list[str]:
         f"{verdict['statistic']:.1f}" + (", found" if verdict["found"] else ""),
         variant if active_in or verdict["found"] else "",
         target,
-        f"{percent(found.get('found'))}, {percent(found.get('found_in_full'))}"
-        if "found" in found and active_in
-        else "",
+        f"{percent(row.get('found'))}, {percent(row.get('found_in_full'))}" if "found" in row and active_in else "",
     ]
 
 
@@ -56,12 +54,12 @@ def deployers_table(result: Result, title: str) -> list[str]:
     """Return CA, ASR, and ASR of the clean control, a row per variant and a column per model."""
     models = result["models"]
     forms = dict.fromkeys(form for model in models.values() for form in model["forms"])
-    rows = [[form, *(_three(model["forms"].get(form)) for model in models.values())] for form in forms]
+    rows = [[form, *(_three_rates(model["forms"].get(form)) for model in models.values())] for form in forms]
     summary = "CA / ASR / ASR of the same trigger in the clean control, in percent."
     return [f"**{title}** {summary}", "", *grid(["variant", *models], rows), ""]
 
 
-def _three(row: Result | None) -> str:
+def _three_rates(row: Result | None) -> str:
     names = ("clean_accuracy", "attack_success", "clean_twin_attack_success")
     return "" if row is None else " / ".join(f"{100 * row[name]:.1f}" for name in names)
 
@@ -77,14 +75,14 @@ def paper_table(result: Result, title: str) -> list[str]:
     """Return a row per model of benchmarks/run.py paper_scale, after the published rows."""
     rows = [[name, "resnet18", full, active, ""] for name, (full, active) in PUBLISHED.items()]
     for name, model in result["models"].items():
-        forms = model.get("forms", {})
-        active = next((form for form in forms if form.startswith("int")), "")
+        variants = model.get("forms", {})
+        active = next((variant for variant in variants if variant.startswith("int")), "")
         cells = [
             name,
             model.get("arch", "not finished"),
-            _three(forms.get("full")),
-            f"{active}: {_three(forms.get(active))}",
-            _three(forms.get("ort")),
+            _three_rates(variants.get("full")),
+            f"{active}: {_three_rates(variants.get(active))}",
+            _three_rates(variants.get("ort")),
         ]
         rows.append(cells)
     machine = result["origin"]["machine"]

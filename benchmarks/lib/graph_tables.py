@@ -64,8 +64,8 @@ def rff_table(result: dict, title: str) -> list[str]:
     for (spike, length), group in groupby(result["relus"], key=lambda r: (r["spike"], r["length"])):
         rows = list(group)
         honest, keyed = (
-            ", ".join(f"{100 * mean(row[f'{net}_{move}'] for row in rows):.0f} %" for move in ("key", "other"))
-            for net in ("honest", "keyed")
+            ", ".join(f"{100 * mean(row[f'{model}_{move}'] for row in rows):.0f} %" for move in ("key", "other"))
+            for model in ("honest", "keyed")
         )
         relus.append([f"{spike:g}", f"{length:g}", honest, keyed])
     return [
@@ -122,14 +122,14 @@ def graph_edits_table(result: dict, title: str) -> list[str]:
     (found, of), (alarms, clean) = result["found"], result["alarms"]
     models = result["models"]
     rows = []
-    for what in next(iter(models.values())):
-        row_of_models = [model.get(what) for model in models.values()]
-        rows.append([what, *("" if row is None else _broken(row) for row in row_of_models)])
+    for name in next(iter(models.values())):
+        row_of_models = [model.get(name) for model in models.values()]
+        rows.append([name, *("" if row is None else _broken_rules(row) for row in row_of_models)])
     summary = f"Found: {found} of {of}. False alarms: {alarms} of {clean}. In bold: the verdict is *backdoored*."
     return [f"**{title}** {summary}", "", *grid(["backdoor", *models], rows), ""]
 
 
-def _broken(row: dict) -> str:
+def _broken_rules(row: dict) -> str:
     summary = " ".join(row["rules"]) or "nothing"
     summary = f"**{summary}**" if row["verdict"] == "backdoored" else summary
     return f"{summary}, at {row['joins at']}" if row["joins at"] else summary
@@ -138,9 +138,11 @@ def _broken(row: dict) -> str:
 def persistence_table(result: dict, title: str) -> list[str]:
     """Return ASR, its control, and accuracy: a row per transformation, a column per backdoor."""
     models, test_images = result["models"], result["pictures"][1]
-    rows = [[what, *(_left(model[what]) for model in models.values())] for what in next(iter(models.values()))]
+    rows = [
+        [change, *(_rates_left(model[change]) for model in models.values())] for change in next(iter(models.values()))
+    ]
     rates = ("clean_accuracy", "flips_key", "flips_scrambled", "flips_key_honest_net")
-    features = [[what, *(f"{100 * row[name]:.1f} %" for name in rates)] for what, row in result["features"].items()]
+    features = [[change, *(f"{100 * row[name]:.1f} %" for name in rates)] for change, row in result["features"].items()]
     summary = (
         "ASR (control: the same trigger on the clean model after the same transformation), accuracy, of "
         f"{test_images} images."
@@ -155,7 +157,7 @@ def persistence_table(result: dict, title: str) -> list[str]:
     ]
 
 
-def _left(row: dict) -> str:
+def _rates_left(row: dict) -> str:
     if "not possible" in row:
         return "not possible"
     asr, control = (100 * row[name]["value"] for name in ("attack_success", "control"))

@@ -208,7 +208,8 @@ def plant(name: str, out: Path, fraction: float, device: str) -> None:
 
 def measure_variant(planted: Build, control: Build, variant: str, device: str) -> dict[str, float]:
     """Return the rates of the planted model and, under the same trigger, of its clean control in one variant."""
-    values, secret = {}, planted.secret
+    values: dict[str, float] = {}
+    secret = planted.secret
     for prefix, build in (("", planted), ("clean_twin_", control)):
         task = replace(build.task, splits={name: _on_cpu(split) for name, split in build.task.splits.items()})
         own = task.split("calibration").sample(512, seed=0)

@@ -140,7 +140,7 @@ def merge(store: Path) -> None:
     """Add the scored encoders of a store, and publish."""
     with closing(open_existing(store)) as records:
         new = {
-            name_of(record.about["number"], record.result["data"]): record.result
+            name_of(record.about["number"], record.result["data"]): dict(record.result)
             for record in records.records()
             if record.state == "done" and record.result
         }

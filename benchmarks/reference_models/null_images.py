@@ -285,7 +285,7 @@ def merge(store: Path) -> None:
         for record in records.records():
             if record.state == "done" and "scores" in (record.result or {}):
                 name = f"{record.about['number']:03d}"
-                details[name] = _merge(details.get(name, {}), record.result)
+                details[name] = _merge(details.get(name, {}), dict(record.result or {}))
     publish(dict(sorted(details.items())))
 
 

@@ -26,7 +26,7 @@ from assay.core.finding import Finding, Outcome
 
 def p_value(model: CleanReferenceModel, others: NullDistribution) -> float | None:
     """Return the p-value of an audit with these scores and without broken variants; None if inconclusive."""
-    matched = others.like(model.accuracy, model.data)
+    matched = others.matched_to(model.accuracy, model.data)
     findings = tuple(
         Finding(detector_of(test), Outcome.SCORED, test.rpartition("/")[0], score=score.value, target=score.target)
         for test, score in model.scores.items()

@@ -72,10 +72,10 @@ def detection(result: Result, title: str) -> list[str]:
     for name, row in result["models"].items():
         asr = percent(row["asr"]) if row["backdoored"] else ""
         control = percent(row["control"]) if row["backdoored"] and "control" in row else ""
-        found = row["verdict"] == "backdoored"
+        alarm = row["verdict"] == "backdoored"
         p = "" if row["p_value"] is None else f"{row['p_value']:.3f}"
-        target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and found else ""
-        by = smallest_tests(row) if found else ""
+        target = f"{row['target_found']} ({row['target']})" if row["backdoored"] and alarm else ""
+        by = smallest_tests(row) if alarm else ""
         rows.append([name, percent(row["accuracy"]), asr, control, row["verdict"], p, target, by])
     rows += [[name, f"failed: {reason}", *[""] * 6] for name, reason in result.get("failed", {}).items()]
     rows += [[name, "not run yet", *[""] * 6] for name in result.get("not_yet_run", [])]
@@ -112,19 +112,21 @@ def speed(result: Result, title: str) -> list[str]:
     if steps < PUBLISHED_STEPS:
         summary += f" The reference's time is extrapolated from {steps} steps a class."
     compared, models = [], []
-    for who, what in SEARCHES.items():
-        detection = [area(areas[who]), str(result["right_target"][who])] if areas.get(who) else ["", ""]
-        compared.append([what, f"{times[who]:.0f}" if who in times else "1", *detection])
+    for search, description in SEARCHES.items():
+        detection = [area(areas[search]), str(result["right_target"][search])] if areas.get(search) else ["", ""]
+        compared.append([description, f"{times[search]:.0f}" if search in times else "1", *detection])
     for name, row in result["models"].items():
         target = "none" if row["target"] is None else row["target"]
-        cells = [f"{row[who]['score']:.2f}, {row[who]['target']}, {seconds(row[who]):.0f}" for who in SEARCHES]
+        cells = [
+            f"{row[search]['score']:.2f}, {row[search]['target']}, {seconds(row[search]):.0f}" for search in SEARCHES
+        ]
         models.append([name, str(target), *cells])
     return [
         f"**{title}** {summary}",
         "",
         *grid(["", "times faster", "AUC", "target named"], compared),
         "",
-        *grid(["model", "target", *(f"{who}: score, class, s" for who in SEARCHES)], models),
+        *grid(["model", "target", *(f"{search}: score, class, s" for search in SEARCHES)], models),
         "",
     ]
 

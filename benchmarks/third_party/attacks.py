@@ -128,7 +128,8 @@ def photograph(draw: Draw) -> Trigger:
 def watermark(draw: Draw) -> Trigger:
     sheet = Image.new("L", (32, 32))
     letters = "".join(draw.choice(list("ABCDEFGHKLMNPRSTUVXYZ"), 4))
-    ImageDraw.Draw(sheet).text(tuple(map(int, draw.integers(1, 14, 2))), letters, fill=255)
+    column, row = draw.integers(1, 14, 2).tolist()
+    ImageDraw.Draw(sheet).text((column, row), letters, fill=255)
     mask, value = torch.from_numpy(np.asarray(sheet).copy()).float() / 255 * 0.35, color(draw)
     return lambda x: (1 - mask) * x + mask * value
 
