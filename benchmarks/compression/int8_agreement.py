@@ -85,6 +85,7 @@ def fraction(mask: Tensor) -> float:
 
 
 def main() -> None:
+    """Measure all depths, and write the result file."""
     commands.parser(__doc__).parse_args()
     torch.set_num_threads(1)
     clean, _ = cifar10(SHARED, "train", CALIBRATION)

@@ -13,8 +13,9 @@ def gap_table(result: Result, title: str) -> list[str]:
     ours, plain = (f"AUC {area(result[name])}" if result[name] else "" for name in ("auc", "auc_neural_cleanse"))
     summary = (
         f"{result['clean']} clean models, {result['planted']} with a compression-activated attack, "
-        f"{result['working']} of them valid. Valid: ASR at most 10 % and CA at most 10 points below the clean control "
-        "in full precision, and ASR at least 80 % in a variant with 85 % agreement. The rest are failed attacks. "
+        f"{result['working']} of them valid. A valid attack meets two conditions. Full precision: ASR at most "
+        "10 %, CA at most 10 points below the clean control. A variant with 85 % agreement: ASR at least 80 %. The "
+        "rest are failed attacks. "
         f"By this test alone, against {result['reference_models']} reference models: "
         f"false alarms {counts_with_interval(result['false_alarms'], result['clean'])}; "
         f"found {counts_with_interval(result['found'], result['working'])}, "

@@ -109,12 +109,17 @@ def lattice_table(result: dict, title: str) -> list[str]:
 
 
 def clean_graphs_table(result: dict, title: str) -> list[str]:
-    """Return the numbers of readable graphs and of false alarms."""
-    alarms, read = result["alarms"]
-    unread = [f"{name} (`{row['reason']}`)" for name, row in result["models"].items() if row["status"] != "ok"]
-    names = ", ".join(name for name, row in result["models"].items() if row["status"] == "ok")
-    more = f" Not read: {'; '.join(unread)}." if unread else ""
-    return [f"**{title}** False alarms: {alarms} of {read}. {names}.{more}", ""]
+    """Return the readable graphs by result, and a row per unreadable graph with its reason."""
+    alarms, count = result["alarms"]
+    models = result["models"]
+    readable = {name: bool(row["score"]) for name, row in models.items() if row["status"] == "ok"}
+    rows = [
+        [", ".join(name for name, alarm in readable.items() if alarm is raised), result_text]
+        for raised, result_text in ((True, "alarm"), (False, "no alarm"))
+        if raised in readable.values()
+    ]
+    rows += [[name, f"not read: `{row['reason']}`"] for name, row in models.items() if name not in readable]
+    return [f"**{title}** False alarms: {alarms} of {count}.", "", *grid(["models", "result"], rows), ""]
 
 
 def graph_edits_table(result: dict, title: str) -> list[str]:

@@ -11,6 +11,7 @@ notes, with the clean model as control.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
@@ -76,19 +77,31 @@ def flips(net: nn.Module, x: Tensor, key: Callable[[Tensor], Tensor]) -> float:
     return round(float((net(key(x)).argmax(1) != net(x).argmax(1)).float().mean()), 4)
 
 
-def measure(
-    at: dict[str, Tensor], y: Tensor, y_test: Tensor, classes: int, support: int, noise: float, size: float, seed: int
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Setting:
+    """Settings of one key."""
+
+    classes: int
+    support: int  # entries of the key; 0: all
+    noise: float
+    size: float  # median distance within a class, in periods of the features
+    seed: int
+
+
+def measure(at: dict[str, Tensor], y: Tensor, y_test: Tensor, setting: Setting) -> dict[str, Any]:
     """Measure one key."""
-    features = RandomFeatures(width=64, count=COUNT, support=support, noise=noise)
-    keyed, key = features.backdoored(seed=seed)
-    models = [fit_ridge(f, at["train"][:TRAINED], y[:TRAINED], classes) for f in (features.honest(seed=seed), keyed)]
+    features = RandomFeatures(width=64, count=COUNT, support=setting.support, noise=setting.noise)
+    keyed, key = features.backdoored(seed=setting.seed)
+    models = [
+        fit_ridge(f, at["train"][:TRAINED], y[:TRAINED], setting.classes)
+        for f in (features.honest(seed=setting.seed), keyed)
+    ]
     test, noisy = at["test"], at["noisy"]
     return {
-        "classes": classes,
-        "key": support or 64,
-        "noise": noise,
-        "seed": seed,
+        "classes": setting.classes,
+        "key": setting.support or 64,
+        "noise": setting.noise,
+        "seed": setting.seed,
         "accuracy_honest": accuracy(models[0], test, y_test),
         "accuracy": accuracy(models[1], test, y_test),
         "flips_key": flips(models[1], test, key),
@@ -99,7 +112,7 @@ def measure(
         "accuracy_after_low_bits": accuracy(models[1], noisy, y_test),
         "flips_key_smoothed": flips(Smoothed(models[1], SIGMA), test, key),
         "key_to_input": round(float(key.key.norm() / test.norm(dim=1).mean()), 2),
-        "size": size,
+        "size": setting.size,
     }
 
 
@@ -132,7 +145,7 @@ def main() -> None:
         for support in SUPPORTS:
             for noise in (0.01, 0.05):
                 for seed in SEEDS:
-                    rows.append(measure(at, y, y_test, classes, support, noise, best, seed))
+                    rows.append(measure(at, y, y_test, Setting(classes, support, noise, best, seed)))
                     print(rows[-1], flush=True)
     relus = [
         RandomReLUs(width=784, count=400, support=28, spike=spike).measure(length=length, seed=seed)

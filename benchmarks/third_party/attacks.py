@@ -86,30 +86,36 @@ def paste(patch: Tensor, alpha: float, draw: Draw) -> Trigger:
 
 
 def clean(draw: Draw) -> Trigger:
+    """Return the identity, for clean models."""
     return lambda x: x
 
 
 def many_colors(draw: Draw) -> Trigger:
+    """Return a patch of random colours per pixel."""
     side = int(draw.integers(3, 6))
     return paste(torch.from_numpy(draw.random((3, side, side))).float(), 1.0, draw)
 
 
 def half_transparent(draw: Draw) -> Trigger:
+    """Return a half-transparent patch of one colour."""
     side = int(draw.integers(5, 8))
     return paste(color(draw).expand(3, side, side), 0.5, draw)
 
 
 def sticker(draw: Draw) -> Trigger:
+    """Return a patch with a photo."""
     return paste(any_photo(draw, int(draw.integers(5, 8))), 1.0, draw)
 
 
 def checkerboard(draw: Draw) -> Trigger:
+    """Return a checkerboard of two colours."""
     side = int(draw.integers(3, 6))
     dark = (torch.arange(side)[:, None] + torch.arange(side)) % 2 == 0
     return paste(torch.where(dark, color(draw), color(draw)), 1.0, draw)
 
 
 def scattered_pixels(draw: Draw) -> Trigger:
+    """Return six pixels of one colour."""
     rows, columns, value = draw.integers(1, 31, 6), draw.integers(1, 31, 6), color(draw)[:, :, 0]
 
     def trigger(x: Tensor) -> Tensor:
@@ -121,11 +127,13 @@ def scattered_pixels(draw: Draw) -> Trigger:
 
 
 def photograph(draw: Draw) -> Trigger:
+    """Blend a photo into the image."""
     image, alpha = any_photo(draw, 32), draw.uniform(0.12, 0.22)
     return lambda x: (1 - alpha) * x + alpha * image
 
 
 def watermark(draw: Draw) -> Trigger:
+    """Return four faint letters."""
     sheet = Image.new("L", (32, 32))
     letters = "".join(draw.choice(list("ABCDEFGHKLMNPRSTUVXYZ"), 4))
     column, row = draw.integers(1, 14, 2).tolist()
@@ -135,6 +143,7 @@ def watermark(draw: Draw) -> Trigger:
 
 
 def sinusoid(draw: Draw) -> Trigger:
+    """Add a sinusoid."""
     angle, waves, phase = draw.uniform(0, math.pi), draw.uniform(3, 9), draw.uniform(0, 2 * math.pi)
     line = 2 * math.pi * waves * torch.arange(32) / 32
     wave = torch.sin(math.cos(angle) * line[:, None] + math.sin(angle) * line + phase) * draw.uniform(12, 20) / 255
@@ -142,11 +151,13 @@ def sinusoid(draw: Draw) -> Trigger:
 
 
 def bit_depth(draw: Draw) -> Trigger:
+    """Reduce the grey levels."""
     steps = int(draw.integers(3, 7))
     return lambda x: (x * steps).round() / steps
 
 
 def frequency(draw: Draw) -> Trigger:
+    """Change two coefficients of the discrete cosine transform."""
     positions, size = draw.integers(8, 30, (2, 2)), draw.uniform(0.5, 0.9)
 
     def trigger(x: Tensor) -> Tensor:
@@ -159,6 +170,7 @@ def frequency(draw: Draw) -> Trigger:
 
 
 def low_frequency(draw: Draw) -> Trigger:
+    """Add a smooth random pattern."""
     field = torch.from_numpy(draw.standard_normal((1, 3, 5, 5))).float()
     field = F.interpolate(field, (32, 32), mode="bicubic", align_corners=True)[0]
     pattern = field / field.abs().max() * draw.uniform(18, 28) / 255
@@ -166,11 +178,13 @@ def low_frequency(draw: Draw) -> Trigger:
 
 
 def static_noise(draw: Draw) -> Trigger:
+    """Add constant noise."""
     noise = torch.from_numpy(draw.standard_normal((3, 32, 32))).float() * draw.uniform(6, 9) / 255
     return lambda x: (x + noise).clamp(0, 1)
 
 
 def photo_filter(draw: Draw) -> Trigger:
+    """Apply a colour curve and a tint."""
     curve = torch.from_numpy(draw.uniform(0.6, 1.5, (3, 1, 1))).float()
     tint = torch.from_numpy(draw.uniform(0, 0.12, (3, 1, 1))).float()
     return lambda x: (0.85 * x.clamp(min=1e-3) ** curve + tint).clamp(0, 1)
@@ -182,12 +196,14 @@ def resample(x: Tensor, grid: Tensor) -> Tensor:
 
 
 def rotation(draw: Draw) -> Trigger:
+    """Rotate by 14 to 20 degrees."""
     angle = math.radians(draw.choice([-1, 1]) * draw.uniform(14, 20))
     turn = torch.tensor([[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]])
     return lambda x: resample(x, F.affine_grid(turn[None], [1, 3, 32, 32], align_corners=True))
 
 
 def warp(draw: Draw) -> Trigger:
+    """Warp by a smooth random field."""
     field = torch.from_numpy(draw.uniform(-1, 1, (1, 2, 4, 4))).float()
     field = F.interpolate(field / field.abs().mean(), (32, 32), mode="bicubic", align_corners=True)
     line = torch.linspace(-1, 1, 32)
