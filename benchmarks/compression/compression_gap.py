@@ -61,6 +61,7 @@ def candidates_of(spec: str, store: Path) -> Iterator[Candidate]:
     """Yield the models of one specification and their clean controls."""
     for model in compression_attacks.models(spec, store):
         yield Candidate(model.name, model.build, model.clean_control, model.seed)
+        # "twin of" is the key in the result file.
         yield Candidate(f"twin of {model.name}", model.clean_control, None, model.seed)
 
 
@@ -119,9 +120,8 @@ def measure_variant(name: str, build: Build, clean: Split, seed: int) -> dict[st
         if finding.evidence.apply is not None and finding.target is not None:
             trigger = Secret("found", finding.evidence.apply, finding.target)
             row["found"] = compression_attacks.rates(variant.module, build.task, trigger)["attack_success"]
-            row["found_in_full"] = compression_attacks.rates(build.artifact.module, build.task, trigger)[
-                "attack_success"
-            ]
+            full = compression_attacks.rates(build.artifact.module, build.task, trigger)
+            row["found_in_full"] = full["attack_success"]
     return row
 
 
