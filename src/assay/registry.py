@@ -96,8 +96,8 @@ def all_detectors() -> tuple[Detector, ...]:
 
 
 def summary_of(text: str | None) -> str:
-    """Return the first paragraph of a docstring on one line, without its full stop."""
-    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".")
+    """Return the first paragraph of a docstring on one line, without its full stop and the marks of code."""
+    return " ".join(inspect.cleandoc(text or "").split("\n\n")[0].split()).removesuffix(".").replace("``", "")
 
 
 def paper_of(text: str | None) -> str:

@@ -442,6 +442,7 @@ def test_no_data_gives_unlabelled_signs() -> None:
     ("source", "message"),
     [
         ("signs:x", "expected signs:<number of classes>"),
+        ("signs:0", "expected signs:<number of classes>"),
         ("signs:1", "2 to 2000"),
         ("signs:20", "the model's 10 classes, the data has 20"),
         ("nothing", "no such data"),

@@ -10,7 +10,7 @@ import torch
 from support.toys import SHAPE, artifact_of, images, templates, toy
 
 from assay.core.dataset import Split
-from assay.core.errors import Inconclusive
+from assay.core.errors import Inconclusive, UnusableInput
 from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
@@ -135,6 +135,12 @@ def test_spent_budget_is_incomplete(detector: Detector, audited: tuple[Artifact,
     finding = detector(*audited, budget=Budget(0))
     assert finding.outcome is Outcome.INCOMPLETE
     assert "budget" in finding.reason
+
+
+def test_unknown_precision_ends_the_audit(audited: tuple[Artifact, Split], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_PRECISION", "float16")
+    with pytest.raises(UnusableInput, match="ASSAY_PRECISION"):
+        GivenScore()(*audited)
 
 
 def test_budget_is_never_negative() -> None:

@@ -56,14 +56,14 @@ def read_spec(path: Path, *, seeds: Sequence[int] | None = None) -> Spec:
         seeds: seeds in place of those of the file. The text of the returned specification contains them.
 
     Raises:
-        UnusableInput: the file cannot be read_spec, or is no valid specification.
+        UnusableInput: the file cannot be read, or is no valid specification.
     """
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise UnusableInput(f"{path}: expected a spec of at most {MAX_YAML_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UnusableInput(f"{path}: cannot be read_spec: {error.strerror}") from None
+        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UnusableInput(f"{path}: is not text in UTF-8: {error.reason}") from None
     try:
@@ -224,7 +224,7 @@ def _with_truth(document: Any) -> Any:
             try:
                 complete[name] = {**task, "truth": json.loads(path.read_text(encoding="utf-8"))}
             except OSError as error:
-                raise UnusableInput(f"tasks.{name}.models: {path} cannot be read_spec: {error.strerror}") from None
+                raise UnusableInput(f"tasks.{name}.models: {path} cannot be read: {error.strerror}") from None
             except (ValueError, RecursionError):
                 raise UnusableInput(f"tasks.{name}.models: expected JSON in {path}") from None
     return {**document, "tasks": complete}

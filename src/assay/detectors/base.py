@@ -20,6 +20,7 @@ from assay.detectors.margin_units import in_margin_units
 from assay.detectors.requirement import Requirement
 from assay.nn.encoders import find_cluster_probe
 from assay.nn.modes import eval_mode
+from assay.nn.precision import fast_dtype
 
 
 class Detector(ABC):
@@ -83,9 +84,11 @@ class Detector(ABC):
             A finding of any outcome, with the seconds that it took.
 
         Raises:
+            UnusableInput: ``ASSAY_PRECISION`` has an unknown value.
             RuntimeError: The detector changed the weights of a model.
         """
         start = time.perf_counter()
+        fast_dtype()  # the settings are wrong, not the model: below, an error would count against the model
         budget = budget or Budget()
         if Requirement.GRADIENTS in self.needs:
             artifact = artifact.with_gradients()

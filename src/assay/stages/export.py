@@ -39,7 +39,10 @@ class ExportOnnx(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class ExportInt8(Stage):
-    """Static int8 QDQ file for ONNX Runtime, ``directory``/``model-int8.onnx``; otherwise like :class:`ExportOnnx`."""
+    """Static int8 QDQ file for ONNX Runtime.
+
+    The file is ``model-int8.onnx`` in ``directory``. All else is as in :class:`ExportOnnx`.
+    """
 
     directory: str | None = None
     per_channel: bool = True

@@ -44,6 +44,6 @@ def read_synthetic(text: str, request: Request) -> Source:
 
 def _class_count(text: str, default: int) -> int:
     number = text.partition(":")[2]
-    if text.startswith("signs:") and not number.isdecimal():
+    if text.startswith("signs:") and not (number.isdecimal() and int(number)):
         raise UnusableInput(f"{text}: expected signs:<number of classes>, for instance signs:100")
     return int(number) if number else default
