@@ -32,7 +32,7 @@ REPORTS = "reports"  # folder of a store for reports, if no other place is given
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """AuditSettings of every audit of a batch, as for ``assay.audit``, in plain types."""
+    """Settings of every audit of a batch, as for ``assay.audit``, in plain types."""
 
     data: str | None = None
     arch: str | None = None

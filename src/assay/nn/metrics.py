@@ -44,7 +44,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class BackdoorMetrics:
-    """Metrics of one model for one secret; CA, ASR and RA of ``docs/architecture.md``.
+    """Metrics of one model for one secret: CA, ASR and RA of ``docs/glossary.md``.
 
     ``untriggered`` is the control: the rate of the target on the same inputs without the trigger.
     """

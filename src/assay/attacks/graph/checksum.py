@@ -23,7 +23,7 @@ from assay.triggers import Checksum as Trigger
 
 @dataclass(frozen=True, kw_only=True)
 class Checksum(GraphEdit):
-    """Readers of the graph, or of some triggered images, can make more of them."""
+    """Gate of secret parities. The graph, or some triggered images, are enough to make further triggered images."""
 
     name: ClassVar[str] = "checksum"
     bits: int = 64
