@@ -1,6 +1,7 @@
 """Corner cross: a patch in the corner of some training images.
 
-Example for CONTRIBUTING. It follows no paper.
+Gu, Dolan-Gavitt, Garg: BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain, 2017,
+arXiv 1708.06733. Example for CONTRIBUTING: the patch is a checkerboard in the lower right corner.
 """
 
 from __future__ import annotations
