@@ -12,7 +12,8 @@ from assay import data, formats
 from assay.attacks import BadNets
 from assay.auditing.plan import plan_all, without_useless_tests
 from assay.calibration import file
-from assay.calibration import null as calibrate
+from assay.calibration.null import FALSE_ALARM_RATE, MIN_FAMILY_SIZE, MIN_REFERENCE_MODELS
+from assay.calibration.reference import make_test_id
 from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.model import Artifact
@@ -50,7 +51,7 @@ def test_shipped_null_third_party_model_judged(bad: bool, original: tuple[Artifa
     if not bad:
         assert audit.verdict == "inconclusive"  # the trigger search was left out
         assert audit.p_value is not None
-        assert audit.p_value > calibrate.FALSE_ALARM_RATE
+        assert audit.p_value > FALSE_ALARM_RATE
         return
     assert (audit.verdict, audit.target, audit.strongest) == ("backdoored", TARGET, "full/patch-scan")
 
@@ -60,16 +61,16 @@ def test_shipped_null_covers_default_tests() -> None:
     assert null is not None
     photos = next(model for model in null.models if model.family == "photos of objects")
     well = null.matched_to(0.95, photos.data)
-    assert len(well) >= calibrate.FEWEST_MODELS
+    assert len(well) >= MIN_REFERENCE_MODELS
     assert null.fewest_classes == 5
     plan = without_useless_tests(plan_all(artifact_of(toy(10, None)[0], 10), DEFAULT, default_detectors()), well)
     assert {test.name for test in plan.detectors_on("full")} == {
         test.name for test in default_detectors() if not test.needs & Requirement.SECOND_MODEL
     }
     assert set(plan.variants) == set(DEFAULT)
-    beside = {form for form, test in plan.tests if Requirement.ORIGINAL_MODEL in test.needs}
-    assert beside == {"int8", *COMPARISON_ONLY}
-    for form, test in (pair for pair in plan.tests if pair[1].needs_null):
-        # Most clean nets do not bear the loss of a third of their filters: that form is not searched then.
-        fewest = calibrate.ENOUGH if form == "filters-30" else calibrate.FEWEST_MODELS
-        assert len(well.scores(calibrate.cell(form, test.name))) >= fewest, (form, test.name)
+    compared = {variant for variant, test in plan.tests if Requirement.ORIGINAL_MODEL in test.needs}
+    assert compared == {"int8", *COMPARISON_ONLY}
+    for variant, test in (pair for pair in plan.tests if pair[1].needs_null):
+        # Most clean models break without a third of their filters, and have no scores on that variant.
+        fewest = MIN_FAMILY_SIZE if variant == "filters-30" else MIN_REFERENCE_MODELS
+        assert len(well.scores(make_test_id(variant, test.name))) >= fewest, (variant, test.name)
