@@ -1,13 +1,14 @@
-"""Time of one audit of the third-party ResNet-20 on the command line, and of ``assay --help``.
+"""Time of one audit of the third-party ResNet-20 on the command line, of ``assay demo`` and of ``assay --help``.
 
     python benchmarks/run.py one_audit      # -> benchmarks/results/one_audit.json
 
-The audit runs all default variants and tests, including the tests for compression-activated backdoors.
+The audit runs all default variants and tests. Audit and demo run in bfloat16 and in float32, as on other processors.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -23,18 +24,26 @@ ASSAY = str(Path(sys.executable).parent / "assay")
 MODEL = ("--arch", "resnet20-cifar", "--data", str(SHARED / "data/cifar10"))
 
 
-def run_timed(*command: str) -> tuple[float, subprocess.CompletedProcess[str]]:
-    """Run a command and return its seconds."""
+def run_timed(*command: str, precision: str = "bfloat16") -> tuple[float, subprocess.CompletedProcess[str]]:
+    """Run a command in a number format and return its seconds."""
     start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"ASSAY_PRECISION": precision})
     return time.perf_counter() - start, done
 
 
-def time_audit() -> dict[str, Any]:
+def time_demo(precision: str) -> float:
+    """Run the demo and return its seconds."""
+    with tempfile.TemporaryDirectory() as out:
+        seconds, done = run_timed(ASSAY, "demo", "--out", f"{out}/demo", precision=precision)
+    done.check_returncode()
+    return seconds
+
+
+def time_audit(precision: str) -> dict[str, Any]:
     """Run the audit and return its times and verdict."""
     path = SHARED / "models/resnet20-cifar10/model.safetensors"
     with tempfile.TemporaryDirectory() as out:
-        seconds, done = run_timed(ASSAY, "audit", str(path), *MODEL, "--out", out, "--json", "-")
+        seconds, done = run_timed(ASSAY, "audit", str(path), *MODEL, "--out", out, "--json", "-", precision=precision)
     document = json.loads(done.stdout)
     return {
         "audit_seconds": seconds,
@@ -49,7 +58,10 @@ def time_audit() -> dict[str, Any]:
 def main() -> None:
     """Measure, and write the result file."""
     help_seconds = min(run_timed(ASSAY, "--help")[0] for _ in range(5))
-    save_result("one_audit", {**time_audit(), "help_seconds": help_seconds})
+    demos = {precision: time_demo(precision) for precision in ("bfloat16", "float32")}
+    audits = {precision: time_audit(precision) for precision in ("bfloat16", "float32")}
+    result = {**audits["bfloat16"], "float32": audits["float32"], "demo_seconds": demos, "help_seconds": help_seconds}
+    save_result("one_audit", result)
 
 
 def cli() -> None:

@@ -149,12 +149,16 @@ def agreement(result: Result, title: str) -> list[str]:
 
 
 def times(result: Result, title: str) -> list[str]:
-    """Return the line about one audit."""
-    return [
-        f"**{title}** {result['audit_seconds']:.0f} s for {len(result['variants'])} variants, "
-        f"verdict {result['verdict']}; `assay --help` {result['help_seconds']:.2f} s.",
-        "",
+    """Return the seconds of the audit and of the demo in both number formats."""
+    demos, single = result["demo_seconds"], result["float32"]
+    rows = [
+        ["`assay audit`, ResNet-20", f"{result['audit_seconds']:.0f} s", f"{single['audit_seconds']:.0f} s"],
+        ["`assay demo`", f"{demos['bfloat16']:.0f} s", f"{demos['float32']:.0f} s"],
     ]
+    summary = (
+        f"Verdict {result['verdict']} and {single['verdict']}. `assay --help` takes {result['help_seconds']:.2f} s."
+    )
+    return [f"**{title}** {summary}", "", *grid(["command", "bfloat16", "float32"], rows), ""]
 
 
 def pairs(result: Result, title: str) -> list[str]:
@@ -202,6 +206,15 @@ def transfer(result: Result, title: str) -> list[str]:
     table = [[name, *(str(row[figure]) for figure in ("models", "judged", "alarms"))] for name, row in rows.items()]
     rest = "The rest is *inconclusive*: too few models on data like theirs are left."
     return [f"**{title}**", "", *grid(["left out", "models", "judged", "alarms"], table), "", rest, ""]
+
+
+def extensions(result: Result, title: str) -> list[str]:
+    """Return the files touched by each toy method, and the result of its tests."""
+    rows = [
+        [name, ", ".join(f"`{file}`" for file in row["files"]), row["summary"]]
+        for name, row in result["methods"].items()
+    ]
+    return [f"**{title}**", "", *grid(["method", "files", "tests"], rows), ""]
 
 
 def same_verdicts_table(result: Result, title: str) -> list[str]:
@@ -297,6 +310,10 @@ TABLES = {
     "signs_scaling": (audits, "Signs with 10, 100 and 1,000 classes (whole audits, four variants)."),
     "mobilenet": (audits, "MobileNetV2 for ImageNet, 1,001 classes, 224 pixels, 20 images."),
     "int8_agreement": (agreement, "The fake-quantized module compared with the ONNX Runtime file, CIFAR-10 test."),
+    "extensions": (
+        extensions,
+        "Toy methods, added by the steps of CONTRIBUTING.",
+    ),
     "same_verdicts": (same_verdicts_table, "Twenty models before and after the restructuring of the code."),
     "precision": (same_verdicts_table, "Ten models in bfloat16 and in float32."),
 }
@@ -345,7 +362,7 @@ SECTIONS = {
         "driver_overhead",
         "leaderboard_speed",
     ),
-    "Same answers": ("same_verdicts", "precision"),
+    "Code": ("extensions", "same_verdicts", "precision"),
 }
 
 

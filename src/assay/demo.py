@@ -44,6 +44,8 @@ COMPRESSIONS: Mapping[str, Stage] = {"prune-50": PruneMagnitude(rate=0.5), "int8
 BADNETS = BadNets(target=3, patch=Patch(size=4, color="checker"), recipe=Recipe(epochs=5))
 AUDITS_BEGIN = 0.32  # completed fraction of the demo before the audits
 
+EXIT_SECONDS = 10  # for a process to end by itself after its audit
+
 
 @dataclass(frozen=True)
 class DemoConfig:
@@ -137,6 +139,8 @@ def _audits_in_processes(builds: Mapping[str, Build], config: DemoConfig, progre
         for connection, name in connections.items():
             _send(connection, (name, builds[name], config))
         audits = _receive_audits(connections, progress)
+        for process in processes:
+            process.join(EXIT_SECONDS)  # a terminated process would leave its semaphores behind
     finally:
         for process in processes:
             process.terminate()
