@@ -113,3 +113,10 @@ def test_load_missing_file_one_line_error(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(UnusableInput, match="cannot be read"):
             load(path)
+
+
+def test_load_list_names_the_type_found(tmp_path: Path) -> None:
+    path = tmp_path / "null.json"
+    path.write_text("[1, 2]")
+    with pytest.raises(UnusableInput, match="got another file: it holds a list. Fix: make it with `assay calibrate`."):
+        file.load(path)

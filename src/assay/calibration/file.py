@@ -57,6 +57,8 @@ def load(path: Path) -> NullDistribution:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, dict):
+            raise ValueError(f"it holds a {type(document).__name__}")
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']!r}")
         return _parse(document)
