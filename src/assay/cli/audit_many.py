@@ -171,4 +171,5 @@ def _publish(answers: list[AuditedModel], out: Path, artifacts: str | None, *, c
     for row in [row for row in rows if row.verdict == "failed"][:MAX_REASONS]:
         screen.write(f"{row.name}: {row.note}", style="yellow")
     counts = ", ".join(f"{count:,} {verdict}" for verdict, count in page.counts(answers).items() if count)
-    screen.write(f"{len(answers):,} {'model' if len(answers) == 1 else 'models'}: {counts}", f"The page: {shown(written)}")
+    noun = "model" if len(answers) == 1 else "models"
+    screen.write(f"{len(answers):,} {noun}: {counts}", f"The page: {shown(written)}")
