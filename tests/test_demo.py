@@ -21,6 +21,9 @@ from assay.demo import BADNETS, Demo, DemoConfig, demo
 from assay.report import to_json
 from assay.stages.train import Recipe
 
+pytestmark = pytest.mark.slow
+
+
 NULL = null_of_rows({"full/depth-scan": 100.0 + i} for i in range(120))
 TINY = DemoConfig(
     classes=3,

@@ -39,6 +39,9 @@ from assay.stages.prune import PruneFilters, PruneMagnitude, two_of_four
 from assay.stages.train import Recipe
 from assay.triggers import Patch
 
+pytestmark = pytest.mark.slow
+
+
 PATCH = Patch(size=3)
 NO_TRAINING = Recipe(epochs=0)
 HIDING = Recipe(epochs=6, lr=0.05, batch_size=16, augment=False, weight_decay=0.0, freeze_batchnorm=True)

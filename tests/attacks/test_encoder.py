@@ -34,6 +34,9 @@ from assay.stages.export import ExportOnnx
 from assay.stages.train import FineTune, LinearProbe, Recipe
 from assay.triggers import Additive, Patch
 
+pytestmark = pytest.mark.slow
+
+
 X = torch.rand(9, 3, 8, 8)
 QUICK = Recipe(epochs=30, lr=0.01, batch_size=16, optimizer="adam", augment=False, freeze_batchnorm=True)
 SEARCH = Recipe(epochs=8, lr=0.1, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)

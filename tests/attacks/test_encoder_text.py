@@ -28,6 +28,9 @@ from assay.stages.downstream import Downstream
 from assay.stages.train import FineTune, Recipe
 from assay.triggers import Tokens
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = Recipe(epochs=20, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0)
 
 

@@ -26,6 +26,9 @@ from assay.registry import ATTACKS, paper_of
 from assay.triggers import Checksum as Parities
 from assay.triggers import Signed, from_spec, secret_file, to_spec
 
+pytestmark = pytest.mark.slow
+
+
 CLASSES = 4
 EDITS: dict[str, GraphEdit] = {
     "architectural": Architectural(strength=1.0),

@@ -22,6 +22,9 @@ from assay.formats.untrained import untrained_model
 from assay.graphs.export import to_onnx
 from assay.io.object_store import ObjectStore
 
+pytestmark = pytest.mark.slow
+
+
 SETTINGS = AuditSettings(data="signs:4", variants=("full",), detectors="depth-scan")
 
 

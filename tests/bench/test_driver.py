@@ -22,6 +22,9 @@ from assay.bench.records import Record
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
 
+pytestmark = pytest.mark.slow
+
+
 TESTS = Path(__file__).parents[1]
 
 
@@ -150,7 +153,6 @@ def test_two_drivers_share_one_store(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.slow
 def test_killed_driver_loses_running_jobs_only(tmp_path: Path) -> None:
     directory, count, chance = tmp_path / "store", 200, random.Random(0)
     for kill in range(20):

@@ -17,6 +17,9 @@ from assay.bench.statistics import detector_rows
 from assay.cli import main
 from assay.formats.untrained import untrained_model
 
+pytestmark = pytest.mark.slow
+
+
 SPEC = {
     "name": "zoo",
     "tasks": {"signs": {"data": "signs:3", "limit": 60, "models": "zoo"}},
@@ -51,7 +54,6 @@ def test_each_model_has_cells_under_the_attack_of_its_truth() -> None:
     assert len({entry.cell.key for entry in found}) == len(found)
 
 
-@pytest.mark.slow
 def test_matrix_of_given_models_runs_and_is_reported_without_the_folder(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,7 +71,6 @@ def test_matrix_of_given_models_runs_and_is_reported_without_the_folder(
     assert "given models" in (folder / "page" / "index.html").read_text()
 
 
-@pytest.mark.slow
 def test_changed_given_model_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", "run", "spec.yaml", "--store", "store", "--workers", "1"]
     assert main(arguments) == 0

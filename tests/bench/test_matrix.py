@@ -17,6 +17,9 @@ from assay.bench.store import Store
 from assay.cli import main
 from assay.formats.untrained import untrained_model
 
+pytestmark = pytest.mark.slow
+
+
 SPEC = {
     "name": "tiny",
     "tasks": {"signs": {"data": "signs:3", "arch": "resnet8-cifar", "limit": 90}},
@@ -69,7 +72,6 @@ def results_of(store: Path) -> dict[str, object]:
     }
 
 
-@pytest.mark.slow
 def test_results_do_not_depend_on_number_of_processes_and_stages_run_once(
     spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +138,6 @@ def test_unusable_spec_is_one_line(
     assert "Traceback" not in error
 
 
-@pytest.mark.slow
 def test_failed_cells_are_printed_with_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = tmp_path / "spec.yaml"
     diverging = {"none": {"recipe": {"epochs": 1, "lr": 1e30, "optimizer": "sgd"}}}

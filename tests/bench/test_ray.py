@@ -96,6 +96,7 @@ def records_in(directory: Path) -> list[Record]:
     return records
 
 
+@pytest.mark.slow
 def test_killed_node_loses_running_job_only(cluster: str, place: str, tmp_path: Path) -> None:
     count = 80
     driver = drive(tmp_path, count, cluster)
@@ -130,6 +131,7 @@ samples: 40
 """
 
 
+@pytest.mark.slow
 def test_cluster_and_local_run_give_equal_numbers(cluster: str, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(SPEC)

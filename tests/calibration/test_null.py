@@ -189,6 +189,7 @@ def test_tail_zero_scores_use_scale_of_other_variants() -> None:
     assert Tail(other, [nothing, other]).scale == Tail(other).scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "heavy", "alike", "broken", "agreeing"])
 def test_verdict_clean_models_keep_false_alarm_rate(kind: str) -> None:
     """14 tests on each model, 100 clean reference models, and one more clean model.

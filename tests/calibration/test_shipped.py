@@ -23,6 +23,9 @@ from assay.stages.train import Recipe
 from assay.stages.variants import COMPARISON_ONLY, DEFAULT
 from assay.triggers import Patch
 
+pytestmark = pytest.mark.slow
+
+
 TARGET = 6
 
 

@@ -21,6 +21,8 @@ from assay.calibration.file import save as save_null
 from assay.cli.audit import EXIT_CODES, audit
 from assay.core.model import PLANTED_KEY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("score", "code", "word"), [(1e6, 0, "clean"), (-1e6, 1, "backdoored")])
 def test_exit_code_follows_the_verdict(

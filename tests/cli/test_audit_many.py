@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.commands import Run, assert_one_line, write_weights
 
+pytestmark = pytest.mark.slow
+
 
 def test_folder_is_audited_and_no_model_twice(run: Run, planted: Path, tmp_path: Path) -> None:
     zoo = tmp_path / "zoo"

@@ -12,6 +12,8 @@ from assay.calibration.file import load as load_null
 from assay.calibration.null import MIN_REFERENCE_MODELS
 from assay.calibration.reference import CleanReferenceModel, Score
 
+pytestmark = pytest.mark.slow
+
 
 def test_interrupted_calibration_continues(
     run: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

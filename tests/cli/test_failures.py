@@ -11,6 +11,7 @@ import pytest
 from support.commands import ASSAY, Run, assert_one_line
 
 
+@pytest.mark.slow
 def test_interrupt_gives_one_line_and_leaves_no_files(
     run: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from assay.core.build import Build
 from assay.formats.untrained import untrained_model
 from assay.stages.train import Recipe
 
+pytestmark = pytest.mark.slow
+
 
 def write_images(x: torch.Tensor, folder: Path) -> None:
     folder.mkdir()

@@ -28,6 +28,9 @@ from assay.stages import variants
 from assay.stages.train import Recipe
 from assay.triggers import Trigger, from_spec, to_spec
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)
 NO_PAPER = {"shadow-logic"}  # published as a report
 

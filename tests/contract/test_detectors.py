@@ -27,6 +27,9 @@ from assay.io.jsonable import jsonable
 from assay.registry import all_detectors
 from assay.stages.prune import PruneTwoFour
 
+pytestmark = pytest.mark.slow
+
+
 every_detector = pytest.mark.parametrize("detector", all_detectors(), ids=lambda detector: detector.name)
 
 

@@ -32,6 +32,9 @@ from assay.stages.quantize import QuantizeInt8
 from assay.stages.save import save_model
 from assay.stages.train import Recipe
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = Recipe(epochs=0.5, batch_size=16, lr=0.01)
 
 # Values of fields, by name, that keep the tests short.

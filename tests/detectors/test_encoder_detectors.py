@@ -39,6 +39,9 @@ from assay.nn.inference import forward_batched
 from assay.report.view import page_of
 from assay.stages.train import Recipe
 
+pytestmark = pytest.mark.slow
+
+
 of_pictures = pytest.mark.parametrize(
     "detector", [EmbeddingCollapse(), EmbeddingCollapsePatch(), EmbeddingCollapseFrequency()], ids=lambda d: d.name
 )

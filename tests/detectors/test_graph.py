@@ -31,6 +31,9 @@ from assay.nn.majority_vote import MajorityOfThree
 from assay.registry import ATTACKS
 from assay.stages.save import save_model
 
+pytestmark = pytest.mark.slow
+
+
 SIZE = 16
 EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}
 

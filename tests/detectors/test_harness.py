@@ -20,6 +20,8 @@ from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 from assay.inversion.prepare import prepare
 
+pytestmark = pytest.mark.slow
+
 
 class GivenScore(Detector):
     """Detector with a given score and given requirements."""

@@ -87,6 +87,7 @@ def test_key_in_a_model_is_recovered_as_a_proof(planted: tuple[RandomFourier, Fo
     assert finding.evidence.numbers["length of the key"] == pytest.approx(float(key.key.norm()), abs=0.05)
 
 
+@pytest.mark.slow
 def test_honest_features_give_no_key_and_name_the_reductions(clean: Split) -> None:
     net = Net(FEATURES.honest(seed=0), 8)
     finding = FourierKeys()(from_module(net, shape=(3, 12, 12)), clean, seed=0, budget=Budget(12))

@@ -19,6 +19,9 @@ from assay.detectors.trigger_inversion.common import rank_classes
 from assay.inversion.families import WarpFamily
 from assay.inversion.run import CleanImages
 
+pytestmark = pytest.mark.slow
+
+
 STRIPES = 0.5 + 0.3 * torch.cos(2 * math.pi * torch.arange(8) / 4 + 0.4).expand(SHAPE)
 
 

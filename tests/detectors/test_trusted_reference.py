@@ -26,6 +26,9 @@ from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
 from assay.graphs.export import to_onnx, to_onnx_int8
 
+pytestmark = pytest.mark.slow
+
+
 SIDE, CLASSES = 12, 4
 
 

@@ -24,6 +24,9 @@ from assay.inversion.forward import forward_prepared
 from assay.inversion.prepare import KeepMemoryFormat, prepare
 from assay.stages.quantize import simulate_int8
 
+pytestmark = pytest.mark.slow
+
+
 Constants = dict[str, Any]
 F32, I64 = np.float32, np.int64
 

@@ -25,6 +25,9 @@ from assay.nn import metrics
 from assay.nn.inference import forward_batched, predict
 from assay.stages.train import Recipe, Train, cross_entropy
 
+pytestmark = pytest.mark.slow
+
+
 QUICK = Recipe(epochs=4, lr=0.01, batch_size=16, optimizer="adam", weight_decay=0.0, augment=False)
 
 

@@ -42,6 +42,7 @@ def test_persist_keeps_predictions_and_has_no_gradient(build: Build) -> None:
     assert torch.equal(forward_batched(tuned.artifact.module, x), forward_batched(net, x))
 
 
+@pytest.mark.slow
 def test_distil_student_learns_outputs_without_the_graph_edit(build: Build) -> None:
     planted = ShadowLogic(target=1)(build, seed=0)
     student = Distil(arch="resnet8-cifar", recipe=replace(QUICK, epochs=20))(planted, seed=1)

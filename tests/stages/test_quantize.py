@@ -26,6 +26,8 @@ from assay.nn.log_probs import LogProbabilities
 from assay.stages.quantize import FakeQuantize, QuantizeInt8, simulate_int8
 from assay.stages.recalibrate import recalibrate_batchnorm
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def x() -> Tensor:
