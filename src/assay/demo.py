@@ -7,7 +7,7 @@ import os
 import pickle
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -42,6 +42,7 @@ ARCH = "resnet8-cifar"
 INDEX = "index.html"
 COMPRESSIONS: Mapping[str, Stage] = {"prune-50": PruneMagnitude(rate=0.5), "int8": QuantizeInt8()}  # by variant
 BADNETS = BadNets(target=3, patch=Patch(size=4, color="checker"), recipe=Recipe(epochs=5))
+AUDITED = ("clean", "backdoored")
 AUDITS_BEGIN = 0.32  # completed fraction of the demo before the audits
 
 EXIT_SECONDS = 10  # for a process to end by itself after its audit
@@ -86,6 +87,13 @@ def demo(directory: Path, config: DemoConfig, *, progress: Step = lambda name, f
     Raises:
         UnusableInput: The folder cannot be written to.
     """
+    processes = config.processes or _available_cores()
+    # The processes start first: their imports run on the second core during the training.
+    with _audit_processes(AUDITED if processes >= len(AUDITED) else ()) as connections:
+        return _demo(directory, config, connections, progress)
+
+
+def _demo(directory: Path, config: DemoConfig, connections: Mapping[Connection, str], progress: Step) -> Demo:
     seed = config.seed
     progress("drawing traffic signs", 0.0)
     task = data.load(f"signs:{config.classes}", inputs_of(ARCH), limit=config.samples, seed=seed)
@@ -97,7 +105,7 @@ def demo(directory: Path, config: DemoConfig, *, progress: Step = lambda name, f
     backdoored = config.attack(clean, seed=seed, progress=planting)
 
     progress("pruning and quantizing the copy", 0.28)
-    builds = {"clean": clean, "backdoored": backdoored}
+    builds = dict(zip(AUDITED, (clean, backdoored), strict=True))
     compressed = {f"backdoored, {name}": stage(backdoored, seed=seed) for name, stage in COMPRESSIONS.items()}
     secret = config.attack.secret()
     measured = {
@@ -105,9 +113,13 @@ def demo(directory: Path, config: DemoConfig, *, progress: Step = lambda name, f
         for name, build in (builds | compressed).items()
     }
 
-    processes = config.processes or _available_cores()
-    run_audits = _audits_in_sequence if processes < len(builds) else _audits_in_processes
-    audits = run_audits(builds, config, lambda name, done: progress(name, AUDITS_BEGIN + (1 - AUDITS_BEGIN) * done))
+    def audit_progress(name: str, done: float) -> None:
+        progress(name, AUDITS_BEGIN + (1 - AUDITS_BEGIN) * done)
+
+    if connections:
+        audits = _audits_in_processes(connections, builds, config, audit_progress)
+    else:
+        audits = _audits_in_sequence(builds, config, audit_progress)
     return Demo(measured, audits, _write(directory, measured, audits, builds))
 
 
@@ -122,29 +134,36 @@ def _audits_in_sequence(builds: Mapping[str, Build], config: DemoConfig, progres
     return {name: _audit(name, build, config, step_of(index)) for index, (name, build) in enumerate(builds.items())}
 
 
-def _audits_in_processes(builds: Mapping[str, Build], config: DemoConfig, progress: Step) -> dict[str, Audit]:
-    """Run one audit per process. The processes end with this function, also after an error or Ctrl-C."""
+@contextmanager
+def _audit_processes(names: Sequence[str]) -> Iterator[dict[Connection, str]]:
+    """Start one process per audit. The processes end with this block, also after an error or Ctrl-C."""
     context = multiprocessing.get_context("spawn")
     connections: dict[Connection, str] = {}
     processes = []
     try:
         with _blocked_interrupts():  # the processes inherit it: Ctrl-C reaches this process only, which ends them
-            for name in builds:
+            for name in names:
                 own_end, other_end = context.Pipe()
                 process = context.Process(target=_audit_process, args=(other_end,), daemon=True)
                 process.start()
                 processes.append(process)
                 other_end.close()  # so that the death of the process closes the pipe
                 connections[own_end] = name
-        for connection, name in connections.items():
-            _send(connection, (name, builds[name], config))
-        audits = _receive_audits(connections, progress)
+        yield connections
         for process in processes:
             process.join(EXIT_SECONDS)  # a terminated process would leave its semaphores behind
     finally:
         for process in processes:
             process.terminate()
             process.join()
+
+
+def _audits_in_processes(
+    connections: Mapping[Connection, str], builds: Mapping[str, Build], config: DemoConfig, progress: Step
+) -> dict[str, Audit]:
+    for connection, name in connections.items():
+        _send(connection, (name, builds[name], config))
+    audits = _receive_audits(connections, progress)
     return {name: audits[name] for name in builds}
 
 
