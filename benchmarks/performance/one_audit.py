@@ -1,6 +1,7 @@
 """Time of one audit of the third-party ResNet-20 on the command line, of ``assay demo`` and of ``assay --help``.
 
-    python benchmarks/run.py one_audit      # -> benchmarks/results/one_audit.json
+    python benchmarks/run.py one_audit                     # -> benchmarks/results/one_audit.json
+    python benchmarks/run.py one_audit --demo bfloat16     # only the demo in one format; the other figures stay
 
 The audit runs all default variants and tests. Audit and demo run in bfloat16 and in float32, as on other processors.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import commands
-from lib.paths import SHARED
+from lib.paths import RESULTS, SHARED
 from lib.results import save_result
 
 ASSAY = str(Path(sys.executable).parent / "assay")
@@ -64,7 +65,17 @@ def main() -> None:
     save_result("one_audit", result)
 
 
+def update_demo(precision: str) -> None:
+    """Measure the demo in one number format, and keep the other figures of the result file."""
+    result = json.loads((RESULTS / "one_audit.json").read_text())
+    result.pop("origin")
+    result["demo_seconds"][precision] = time_demo(precision)
+    save_result("one_audit", result)
+
+
 def cli() -> None:
     """Run the command line."""
-    commands.parser(__doc__).parse_args()
-    main()
+    command_line = commands.parser(__doc__)
+    command_line.add_argument("--demo", choices=("bfloat16", "float32"))
+    demo = command_line.parse_args().demo
+    main() if demo is None else update_demo(demo)
