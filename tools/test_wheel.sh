@@ -11,8 +11,8 @@ cd "$place"
 empty/bin/pip install -q torch==2.13.0
 empty/bin/pip install -q -c "$constraints" "$wheel"
 empty/bin/assay --version
-empty/bin/assay list > list.txt
-grep -q neural-cleanse list.txt
+empty/bin/assay list --json list.json
+grep -q neural-cleanse list.json
 # The package data must be in the wheel: reference scores, templates and the schema.
 empty/bin/python - <<'PY'
 from importlib.resources import files
