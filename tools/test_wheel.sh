@@ -16,6 +16,7 @@ grep -q neural-cleanse list.json
 # The package data must be in the wheel: reference scores, templates and the schema.
 empty/bin/python - <<'PY'
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 
@@ -25,7 +26,7 @@ from assay import report
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))
 images = torch.rand(64, 3, 4, 4)
 audit = assay.audit(model, (images, torch.arange(64) % 5), shape=(3, 4, 4), variant_names=("full",), budget=5)
-report.write(audit, "report")
+report.write(audit, Path("report"))
 assert audit.verdict == "inconclusive", audit.reason
 assert files("assay.report").joinpath("audit.schema.json").is_file()
 assert files("assay.bench.leaderboard").joinpath("templates", "page.js").is_file()
