@@ -24,7 +24,12 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'assay' has no attribute {name!r}")
     from assay.auditing.api import audit
     from assay.core.result import Audit
+
+    Audit._repr_html_ = _notebook_view  # type: ignore[attr-defined]  # the report that notebooks show inline
+    return {"audit": audit, "Audit": Audit}[name]
+
+
+def _notebook_view(audit: Audit) -> str:
     from assay.report.page import notebook
 
-    Audit._repr_html_ = notebook  # type: ignore[attr-defined]  # the report that notebooks show inline
-    return {"audit": audit, "Audit": Audit}[name]
+    return notebook(audit)

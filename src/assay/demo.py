@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -175,7 +176,7 @@ def _receive_audits(connections: Mapping[Connection, str], progress: Step) -> di
             assert isinstance(connection, Connection)
             name = connections[connection]
             try:
-                message = pickle.loads(connection.recv_bytes())
+                message = _receive(connection)
             except (EOFError, OSError) as error:
                 raise AssayError(
                     f"the process of the audit of the {name} model ended early (out of memory?)"
@@ -193,7 +194,7 @@ def _receive_audits(connections: Mapping[Connection, str], progress: Step) -> di
 def _audit_process(connection: Connection) -> None:
     """Receive a model, send the progress of its audit, and at last the audit or an exception."""
     torch.set_num_threads(1)
-    name, build, config = pickle.loads(connection.recv_bytes())
+    name, build, config = _receive(connection)
     try:
         _send(connection, _audit(name, build, config, lambda step, fraction: _send(connection, (step, fraction))))
     except BrokenPipeError:  # the main process ended
@@ -204,6 +205,11 @@ def _audit_process(connection: Connection) -> None:
         except Exception:
             error = RuntimeError(f"{type(error).__name__}: {error}")  # the exception itself cannot be sent
         _send(connection, error)
+
+
+def _receive(connection: Connection) -> Any:
+    # Only messages of the demo's own processes: no data of a model's author is unpickled.
+    return pickle.loads(connection.recv_bytes())
 
 
 def _send(connection: Connection, value: object) -> None:

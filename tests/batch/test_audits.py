@@ -165,7 +165,7 @@ def test_crash_of_one_audit_fails_it_alone(models: list[str], store: Store, monk
     def crash(*_: object, **__: object) -> None:
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("assay.auditing.api.audit", crash)
+    monkeypatch.setattr("assay.auditing.run.run_audit", crash)
     (answer,) = run(models[:1], SETTINGS, BatchStorage(store), InProcess())
     assert (answer.verdict, answer.reason) == ("failed", "ZeroDivisionError: first line")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.toys import SHAPE, artifact_of, toy
+from support.toys import SHAPE, HeadInTheMiddle, artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
@@ -142,21 +142,8 @@ def test_latent_shift_detects_the_class_with_an_easy_shift() -> None:
     assert min(found.evidence.per_class, key=found.evidence.per_class.__getitem__) == 1
 
 
-class GatedConv(nn.Module):
-    """Model with logits from a convolution; its linear layer has another role."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.classifier = nn.Conv2d(3, 5, 1)
-        self.gate = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.gate(x.mean(dim=(2, 3))).sigmoid()
-        return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))
-
-
 def test_latent_shift_without_a_linear_head_abstains() -> None:
-    finding = LatentShift()(artifact_of(GatedConv(), 5), Split(torch.rand(8, *SHAPE), None))
+    finding = LatentShift()(artifact_of(HeadInTheMiddle(), 5), Split(torch.rand(8, *SHAPE), None))
     assert finding.outcome is Outcome.ABSTAINED
     assert "linear layer" in finding.reason
 
@@ -176,6 +163,6 @@ def test_unreachable_class_is_no_outlier() -> None:
 def test_classes_are_ranked_by_latent_shift_or_rarity() -> None:
     net, x, y = toy(4, 2)
     assert int(rank_classes(net, CleanImages(x, y), 4)[0]) == 2
-    order = rank_classes(GatedConv(), CleanImages(x, torch.tensor([0, 0, 0, 1, 1, 4])), 5)
+    order = rank_classes(HeadInTheMiddle(), CleanImages(x, torch.tensor([0, 0, 0, 1, 1, 4])), 5)
     assert sorted(order.tolist()) == [0, 1, 2, 3, 4]
     assert order.tolist()[2:] == [4, 1, 0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
-from support.toys import toy
+from support.toys import HeadInTheMiddle, toy
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
@@ -108,19 +108,6 @@ def test_features_are_the_inputs_of_the_head() -> None:
         assert torch.allclose(head(features), model(x), atol=1e-5)
     assert not head._forward_pre_hooks
     assert not features.requires_grad
-
-
-class HeadInTheMiddle(nn.Module):
-    """Uses its last linear layer as a gate; a convolution gives the logits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.classifier = nn.Conv2d(3, 5, 1)
-        self.gate = nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        gate = self.gate(x.mean(dim=(2, 3))).sigmoid()
-        return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))
 
 
 class Tokens(nn.Module):

@@ -118,3 +118,16 @@ def artifact_of(module: nn.Module, classes: int, *, differentiable: bool = True)
         ImageSpec(SHAPE),
         differentiable=differentiable,
     )
+
+
+class HeadInTheMiddle(nn.Module):
+    """Uses its last linear layer as a gate; a convolution gives the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = nn.Conv2d(3, 5, 1)
+        self.gate = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.gate(x.mean(dim=(2, 3))).sigmoid()
+        return self.classifier(x * gate[:, :, None, None]).mean(dim=(2, 3))

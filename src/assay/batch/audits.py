@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -22,9 +23,13 @@ from assay.bench.records import Record, Records
 from assay.bench.store import Store
 from assay.calibration.file import digest_of_shipped
 from assay.core.errors import UnusableInput
+from assay.core.options import ModelOptions
 from assay.core.result import Audit
 from assay.io.object_store import ObjectStore
 from assay.report.bundle import report_files
+
+if TYPE_CHECKING:
+    from assay.auditing.config import AuditConfig
 
 NEEDS_ARCH = ".safetensors"  # the only format without a description of the architecture
 REPORTS = "reports"  # folder of a store for reports, if no other place is given
@@ -47,6 +52,39 @@ class AuditSettings:
     budget: float | None = None
     null: str | None = None
     seed: int = 0
+
+    @classmethod
+    def of(cls, data: str | None, options: ModelOptions, config: AuditConfig) -> AuditSettings:
+        """Return the settings of a batch.
+
+        Args:
+            data: Source of the clean samples.
+            options: Options of every model.
+            config: Settings of every audit: detectors as text, a null distribution as path, and no reference.
+        """
+        assert config.detectors is None or isinstance(config.detectors, str)
+        assert config.null is None or isinstance(config.null, str)
+        return cls(
+            data,
+            **options.as_keywords(),
+            labels=config.labels,
+            variants=config.variants,
+            detectors=config.detectors,
+            budget=config.budget if math.isfinite(config.budget) else None,
+            null=config.null,
+            seed=config.seed,
+        )
+
+    def model_options(self) -> ModelOptions:
+        """Return the options of every model."""
+        return ModelOptions(self.arch, self.shape, self.mean, self.std, self.features, self.pooling)
+
+    def audit_config(self) -> AuditConfig:
+        """Return the settings of every audit."""
+        from assay.auditing.config import AuditConfig
+
+        budget = math.inf if self.budget is None else self.budget
+        return AuditConfig(self.variants, self.detectors, self.labels, budget, null=self.null, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -226,25 +264,12 @@ def fetch_reports(audited: Sequence[AuditedModel], reports: ObjectStore, directo
 
 
 def _audit(job: AuditJob) -> Audit:
-    from assay.auditing import api  # imports every detector; the driver does without
+    from assay.auditing import run  # imports every detector; the driver does without
 
-    settings = job.settings
-    return api.audit(
-        job.model,
-        settings.data,
-        arch=settings.arch if job.model.lower().endswith(NEEDS_ARCH) else None,
-        shape=settings.shape,
-        mean=settings.mean,
-        std=settings.std,
-        features=settings.features,
-        pooling=settings.pooling,
-        labels=settings.labels,
-        variant_names=settings.variants,
-        detectors=settings.detectors,
-        budget=float("inf") if settings.budget is None else settings.budget,
-        null=settings.null,
-        seed=settings.seed,
-    )
+    options = job.settings.model_options()
+    if not job.model.lower().endswith(NEEDS_ARCH):
+        options = replace(options, arch=None)
+    return run.run_audit(job.model, job.settings.data, options, job.settings.audit_config())
 
 
 def _last_records(store: Records) -> dict[str, Record]:

@@ -67,13 +67,13 @@ def read_archive(path: Path) -> Archive:
     try:
         head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         complete = all({"cell", "what", "state", "result", "error", "seconds"} <= set(row) for row in rows)
-        if complete and isinstance(head["spec"], str):
-            return Archive(head["spec"], head.get("origin", {}), tuple(rows))
+        if not complete or not isinstance(head["spec"], str):
+            raise ValueError("a line lacks a field")
+        return Archive(head["spec"], head.get("origin", {}), tuple(rows))
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass
-    raise UnusableInput(f"{path}: expected a file of `assay bench export`: a line of JSON per cell")
+        raise UnusableInput(f"{path}: expected a file of `assay bench export`: a line of JSON per cell") from None
 
 
 def import_archive(path: Path, store: Store) -> int:

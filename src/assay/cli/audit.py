@@ -51,19 +51,13 @@ def audit(
         from assay.auditing import inputs
         from assay.auditing.run import run_audit
         from assay.cli.loading import load_model
-        from assay.stages import variants as known_variants
 
         model_options = options.model_options(arch, shape, mean, std, features, pooling)
-        config = configs.AuditConfig(
-            variants=known_variants.DEFAULT if variants is None else known_variants.parse(variants),
-            detectors=detectors,
-            labels=not no_labels,
-            budget=budget,
+        config = replace(
+            options.audit_config(variants, detectors, no_labels=no_labels, budget=budget, null=null, seed=seed),
             reference=reference,
             reference_arch=reference_arch,
             reference_pooling=reference_pooling,
-            null=null,
-            seed=seed,
         )
         keywords = configs.audit_keywords(model_options, config)
         command = configs.shell_command(["assay", "audit", model], {"data": data, **configs.shell_options(keywords)})

@@ -63,31 +63,16 @@ def audit_many(
         from assay.auditing import inputs
         from assay.batch import audits, collection
         from assay.bench.store import Store
-        from assay.stages import variants as known_variants
 
         inputs.detectors_of(detectors)  # a misspelled name is reported now, not once a model
         if null is not None:
             inputs.load_null(null)
         model_options = options.model_options(arch, shape, mean, std, features, pooling)
         null_path = _absolute(None if null is None else str(null))
-        config = configs.AuditConfig(
-            variants=known_variants.DEFAULT if variants is None else known_variants.parse(variants),
-            detectors=detectors,
-            labels=not no_labels,
-            budget=budget,
-            null=null_path,
-            seed=seed,
+        config = options.audit_config(
+            variants, detectors, no_labels=no_labels, budget=budget, null=null_path, seed=seed
         )
-        settings = audits.AuditSettings(
-            data=_absolute(data),
-            **model_options.as_keywords(),
-            labels=config.labels,
-            variants=config.variants,
-            detectors=detectors,
-            budget=budget if math.isfinite(budget) else None,
-            null=null_path,
-            seed=seed,
-        )
+        settings = audits.AuditSettings.of(_absolute(data), model_options, config)
         _check_data(data, not no_labels)
         found = collection.find_models(models or [], list_file)
         outputs.check_folder(out)

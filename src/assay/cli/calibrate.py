@@ -33,10 +33,8 @@ def calibrate(
         from assay.calibration import file
         from assay.calibration.null import MIN_REFERENCE_MODELS
         from assay.cli.loading import load_data, load_model, shown
-        from assay.stages import variants as known_variants
 
-        names = known_variants.DEFAULT if variants is None else known_variants.parse(variants)
-        settings = calibration.Calibration(names, seed=seed)
+        settings = calibration.Calibration(options.variant_names(variants), seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
         model_options = options.model_options(arch, shape, mean, std, features, pooling)
         task = load_data(

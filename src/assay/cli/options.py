@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from assay.core.errors import UnusableInput
 from assay.core.options import ModelOptions
+
+if TYPE_CHECKING:
+    from assay.auditing.config import AuditConfig
 
 Model = Annotated[
     str,
@@ -103,6 +106,40 @@ def model_options(
     return ModelOptions(
         arch, sizes(shape, "--shape"), numbers(mean, "--mean"), numbers(std, "--std"), features, pooling
     )
+
+
+def variant_names(text: str | None) -> tuple[str, ...]:
+    """Return the variants named by --variants; the default ones for None."""
+    from assay.stages import variants
+
+    return variants.DEFAULT if text is None else variants.parse(text)
+
+
+def audit_config(
+    variants: str | None,
+    detectors: str | None,
+    *,
+    no_labels: bool,
+    budget: float,
+    null: str | Path | None,
+    seed: int,
+) -> AuditConfig:
+    """Return the settings of an audit out of the values on the command line.
+
+    Args:
+        variants: Text of --variants.
+        detectors: Text of --detectors.
+        no_labels: Whether --no-labels is given.
+        budget: Seconds of --budget.
+        null: File of --null.
+        seed: Number of --seed.
+
+    Raises:
+        UnusableInput: A variant is unknown.
+    """
+    from assay.auditing.config import AuditConfig
+
+    return AuditConfig(variant_names(variants), detectors, labels=not no_labels, budget=budget, null=null, seed=seed)
 
 
 def check_budget(seconds: float) -> None:
