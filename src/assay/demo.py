@@ -23,6 +23,7 @@ from assay.auditing.api import audit
 from assay.calibration.null import NullDistribution
 from assay.core.build import Build
 from assay.core.errors import AssayError
+from assay.core.finding import FULL
 from assay.core.progress import Step, named, part
 from assay.core.result import Audit
 from assay.formats.untrained import inputs_of, untrained_model
@@ -57,7 +58,7 @@ class DemoConfig:
     samples: int | None = None  # maximum per split; None: all signs
     training: Recipe = Recipe(epochs=3)  # noqa: RUF009 (frozen)
     attack: BadNets = BADNETS
-    variants: tuple[str, ...] = ("full", *COMPRESSIONS)
+    variants: tuple[str, ...] = (FULL, *COMPRESSIONS)
     null: NullDistribution | None = None  # None: the null distribution of the package
     processes: int | None = None  # for the two audits; None: one per available core
     seed: int = 0

@@ -20,7 +20,7 @@ from assay.triggers import Trigger, to_spec
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(TrainingStage):
-    """Stage to plant a backdoor. Its keyword-only fields are its hyper-parameters."""
+    """Stage to plant a backdoor, with hyper-parameters as keyword-only fields."""
 
     name: ClassVar[str]
     technique: ClassVar[str] = BACKDOOR_TECHNIQUE  # MITRE ATLAS id

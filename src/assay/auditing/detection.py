@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from assay.auditing.facts import AuditInputs, Plan, RunContext
 from assay.core.errors import AssayError, first_line
-from assay.core.finding import Finding
+from assay.core.finding import FULL, Finding
 from assay.core.model import Artifact
 from assay.core.progress import Progress, Step
 from assay.core.result import VariantOutcome, VariantResult
@@ -63,7 +63,7 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
 
 def _comparable(name: str, variant: Artifact, inputs: AuditInputs) -> Artifact:
     """Return a variant in units of its margin, with the full model to compare it with."""
-    compared = variant if name == "full" else replace(variant, reference=inputs.artifact)
+    compared = variant if name == FULL else replace(variant, reference=inputs.artifact)
     return in_margin_units(compared, inputs.samples.split)
 
 
@@ -79,12 +79,12 @@ def _make(name: str, inputs: AuditInputs, context: RunContext) -> tuple[VariantR
     def without(outcome: VariantOutcome, reason: str) -> tuple[VariantResult, None]:
         return VariantResult(name, spec, None, outcome=outcome, reason=reason), None
 
-    if name != "full" and full is None:
+    if name != FULL and full is None:
         return without(VariantOutcome.UNAVAILABLE, "it needs clean samples, and there are none")
-    if name != "full" and context.budget.left() <= 0:
+    if name != FULL and context.budget.left() <= 0:
         return without(VariantOutcome.OUT_OF_TIME, "the budget ended before it was made")
     variant, predictions = inputs.artifact, full
-    if name != "full":
+    if name != FULL:
         try:
             variant = make_variant(name, inputs.artifact, clean, seed=context.seed)
             predictions = forward_finite(variant.module, clean.x).argmax(1)

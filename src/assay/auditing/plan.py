@@ -5,6 +5,7 @@ from __future__ import annotations
 from assay.auditing.facts import Plan
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
+from assay.core.finding import FULL
 from assay.core.model import Artifact
 from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Detector
@@ -48,7 +49,7 @@ def plan_all(artifact: Artifact, names: tuple[str, ...], detectors: tuple[Detect
     """
 
     def applies(variant: str, detector: Detector) -> bool:
-        if variant == "full":
+        if variant == FULL:
             return not needs_second_model(detector) or artifact.reference is not None
         return detector.on_variants
 
@@ -58,8 +59,8 @@ def plan_all(artifact: Artifact, names: tuple[str, ...], detectors: tuple[Detect
 def without_useless_tests(plan: Plan, null: NullDistribution | None) -> Plan:
     """Return a plan of default detectors without useless tests.
 
-    Comparisons of a variant with the full model take long. They are left out if the reference models have no scores on
-    them. Variants without any test left are not made.
+    Comparisons of a variant with the full model take long. The plan omits those without scores of the reference models.
+    Variants without any test left are not made.
 
     Args:
         plan: All possible tests.
@@ -68,7 +69,7 @@ def without_useless_tests(plan: Plan, null: NullDistribution | None) -> Plan:
     default = plan.variants == variants.DEFAULT
 
     def useful(variant: str, detector: Detector) -> bool:
-        if needs_second_model(detector) and variant != "full":
+        if needs_second_model(detector) and variant != FULL:
             test = make_test_id(variant, detector.name)
             return not null or (null.covers(detector.name) and len(null.scores(test)) > 0)
         return not default or is_default_test(variant, detector)

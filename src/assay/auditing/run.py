@@ -18,7 +18,7 @@ from assay.auditing.trigger_sweep import choose_trigger, sweep_trigger
 from assay.auditing.verdict import Verdict, decide
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
-from assay.core.finding import Finding, Outcome
+from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.core.progress import Step
@@ -123,7 +123,7 @@ def audited_variants(inputs: AuditInputs, config: AuditConfig) -> tuple[str, ...
         inputs: The model.
         config: Settings of the audit.
     """
-    return ("full",) if inputs.is_encoder and config.variants == DEFAULT else config.variants
+    return (FULL,) if inputs.is_encoder and config.variants == DEFAULT else config.variants
 
 
 def judge_run(inputs: AuditInputs, plan: Plan, run: AuditRun, config: AuditConfig, context: RunContext) -> Judgement:

@@ -1,9 +1,9 @@
 """Seed commitment: proof of honest random features.
 
 No test of the features can prove them honest (Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors
-in Machine Learning Models, 2022, arXiv 2204.06974). Their seed can, if the trainer fixed it before a search for a good
-one was possible. The trainer publishes a commitment before the training, and opens it with the seed on delivery of the
-model. Everyone can then generate the features again and compare.
+in Machine Learning Models, 2022, arXiv 2204.06974). A seed proves it, if the trainer fixed the seed before a search for
+a good one was possible. The trainer publishes a commitment before the training, and opens it with the seed on delivery
+of the model. Everyone can then generate the features again and compare.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 from assay.auditing.facts import Plan, RunContext
 from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split
-from assay.core.finding import Finding
+from assay.core.finding import FULL, Finding
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint
 from assay.detectors.encoder.cluster_probe import make_variant
@@ -18,9 +18,9 @@ from assay.nn.inference import predict
 
 # Variants by kind of compression, each with the label of its level.
 SERIES = {
-    "bits of the weights": {"full": "32", "int8": "8", **{f"int{bits}": str(bits) for bits in (6, 5, 4, 3)}},
-    "weights pruned": {"full": "0 %", **{f"prune-{percent}": f"{percent} %" for percent in (20, 40, 50, 60, 70, 80)}},
-    "filters pruned": {"full": "0 %", **{f"filters-{percent}": f"{percent} %" for percent in (10, 20, 30, 40, 50)}},
+    "bits of the weights": {FULL: "32", "int8": "8", **{f"int{bits}": str(bits) for bits in (6, 5, 4, 3)}},
+    "weights pruned": {FULL: "0 %", **{f"prune-{percent}": f"{percent} %" for percent in (20, 40, 50, 60, 70, 80)}},
+    "filters pruned": {FULL: "0 %", **{f"filters-{percent}": f"{percent} %" for percent in (10, 20, 30, 40, 50)}},
 }
 AUDITED = "variants of this audit"
 
@@ -51,7 +51,7 @@ def choose_trigger(findings: tuple[Finding, ...], strongest: str | None, plan: P
     gaps = [
         f
         for f in findings
-        if f.detector in comparing and f.variant != "full" and (f.score or 0.0) > 0
+        if f.detector in comparing and f.variant != FULL and (f.score or 0.0) > 0
         if f.p_value is None or f.p_value <= MAX_GAP_P_VALUE
         if not blamed or f.target == blamed[0].target
     ]

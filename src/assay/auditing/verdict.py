@@ -10,7 +10,7 @@ from assay.auditing.facts import Preconditions
 from assay.calibration.matching import ComparedWith, MatchedNull
 from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, Comparison, NullDistribution
 from assay.calibration.reference import Score, make_test_id
-from assay.core.finding import Finding, Outcome
+from assay.core.finding import FULL, Finding, Outcome
 from assay.core.result import NullInfo, VariantOutcome, VariantResult
 from assay.detectors import default_detectors, encoder_detectors
 
@@ -201,15 +201,15 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
         results: Results of all variants.
         null: The reference models of the comparison.
     """
-    completed = {f.detector for f in findings if f.outcome.completed and f.variant == "full"}
+    completed = {f.detector for f in findings if f.outcome.completed and f.variant == FULL}
     detectors = encoder_detectors() if null.encoders else default_detectors()
     required = sorted(detector.name for detector in detectors if detector.required_for_clean)
     for name in required:
         if name not in completed:
-            reasons = (f.reason for f in findings if f.detector == name and f.variant == "full")
+            reasons = (f.reason for f in findings if f.detector == name and f.variant == FULL)
             return f"the trigger search did not run: {name} {next(reasons, 'was left out')}"
     for name in required:
-        if not len(null.scores(make_test_id("full", name))):
+        if not len(null.scores(make_test_id(FULL, name))):
             return f"the trigger search could not be compared: the reference models have no score on {name}"
     for result in results:
         if result.outcome is VariantOutcome.OUT_OF_TIME:
@@ -230,7 +230,7 @@ def _no_test_compared(findings: tuple[Finding, ...]) -> str:
 
 def _found(comparison: Comparison) -> str:
     variant, _, detector = comparison.tests[0].partition("/")
-    where = "on the model as given" if variant == "full" else f"on the variant {variant}"
+    where = "on the model as given" if variant == FULL else f"on the variant {variant}"
     more = len(comparison.tests) - 1
     agree = f", and {more} more {'test names' if more == 1 else 'tests name'} the same class" if more else ""
     return (

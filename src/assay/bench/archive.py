@@ -2,7 +2,7 @@
 
 The first line holds the origin, the number of missing cells and the specification; every other line holds a cell.
 Cells are named by their content, so that records of another version of assay or torch can be reported. Numbers have
-six digits. Of the images, those of seed 0 are kept: the planted trigger, and the images of the full audit.
+six digits. The file keeps only images of seed 0: the planted trigger, and the images of the full audit.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class _Loop:
         self.end(key, outcome.state, outcome.error or outcome.summary)
 
     def end(self, key: str, state: State, detail: str) -> None:
-        """Count a job as ended. Its dependents become ready, or end in the same state."""
+        """Count a job as ended. Dependent jobs become ready, or end in the same state."""
         if key in self.ended:
             return
         self.ended.add(key)

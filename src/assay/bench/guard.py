@@ -26,8 +26,8 @@ def run_guarded(
 ) -> Outcome:
     """Run ``compute`` with one thread and return its outcome; exceptions become the state *failed*.
 
-    The state is *invalid* if the result has ``valid: False``. It is *waiting* after an error of the disk or of another
-    shared resource: the job is not at fault.
+    The state is *invalid* if the result has ``valid: False``. The state is *waiting* after an error of
+    the disk or of another shared resource: the job is not at fault.
 
     Args:
         compute: returns a result in plain JSON types.

@@ -17,7 +17,7 @@ def key_of(document: object) -> str:
 
 
 class Job(Protocol):
-    """A frozen dataclass of plain values. It is sent to other processes and machines, and kept in the store."""
+    """Frozen dataclass of plain values, to send to other processes and machines, and to keep in the store."""
 
     @property
     def kind(self) -> str:

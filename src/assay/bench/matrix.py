@@ -41,7 +41,7 @@ def cells_of(matrix: Spec, *, only: str | None = None) -> dict[str, Cell]:
 
     Args:
         matrix: the specification.
-        only: start of the keys of the wanted cells. Their dependencies are returned as well.
+        only: start of the keys of the wanted cells. The result includes the cells that these depend on.
 
     Raises:
         UnusableInput: no key starts with ``only``.

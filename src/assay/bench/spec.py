@@ -101,9 +101,10 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class ValidityCriteria:
-    """Requirements for a planted attack. An untrained model would follow any trigger.
+    """Requirements for a planted attack.
 
-    They apply to a compression-activated backdoor in its activating variant.
+    A minimum accuracy is one of them: an untrained model predicts one class under any trigger. A compression-activated
+    backdoor meets them in its activating variant.
     """
 
     asr: float = 0.8  # attack success rate (ASR), at least

@@ -18,7 +18,7 @@ from assay.bench.validity import why_invalid
 from assay.core.build import Build, cache_text
 from assay.core.dataset import Task
 from assay.core.errors import Unreachable, UnusableInput
-from assay.core.finding import Evidence, Finding
+from assay.core.finding import FULL, Evidence, Finding
 from assay.detectors.encoder import cluster_probe
 from assay.io.images import data_uri, to_image
 from assay.io.object_store import ObjectStore
@@ -134,7 +134,7 @@ def _mitigate(cell: Cell, cache: Cache) -> Result:
 
 
 def apply_mitigation(build: Build, repair: tuple[Method, ...], *, seed: int) -> Build:
-    """Return ``build`` after the stages ``repair``. They get the calibration split only, like a defender."""
+    """Return ``build`` after the stages ``repair``. The stages get the calibration split only, like a defender."""
     clean = build.task.split("calibration", "validation")
     task = Task(build.task.name, {"train": clean, "calibration": clean}, build.task.class_names)
     repaired = Build(build.artifact, task)
@@ -173,16 +173,14 @@ def build_model(
     return cache.run_all((method.stage() for method in steps), build, seed=seed, data_digest=digest, on_run=ran)
 
 
-def _cached_rates(
-    build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full"
-) -> Result:
+def _cached_rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = FULL) -> Result:
     """Return ``_rates``, computed once per model: several chains begin with the same planted model."""
     same = Cell("measure", cell.task, steps, cell.seed).key
     key = key_of([same, variant, build.artifact.digest, cache_text(build.secret), digest_of_task(build.task)])
     return cache.json_once(key, lambda: _rates(build, cell, steps, cache, variant=variant))
 
 
-def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = "full") -> Result:
+def _rates(build: Build, cell: Cell, steps: tuple[Method, ...], cache: Cache, *, variant: str = FULL) -> Result:
     """Return the clean accuracy, and for a backdoored model ASR, robust accuracy and their controls.
 
     A control is the same trigger on the clean control of ``steps``. Both models are measured as ``variant``.

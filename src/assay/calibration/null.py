@@ -178,7 +178,7 @@ class NullDistribution:
 
         Args:
             scores: Scores of the audited model, by test.
-            lost: Tests of the audited model on broken variants. They count for reference models.
+            lost: Tests of the audited model on broken variants. Scores of reference models on these tests count.
         """
         pool = self.with_candidate(scores)
         candidate = pool.models[-1].scores

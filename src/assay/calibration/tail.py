@@ -1,4 +1,4 @@
-"""Fitted tail of one test's null distribution. It puts the scores of all tests on one scale."""
+"""Fitted tail of one test's null distribution: a common scale for the scores of all tests."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Secret:
     def victims(self, y: Tensor, num_classes: int) -> Tensor:
         """Return a mask (N,) of the inputs counted in the attack success rate.
 
-        They have a source class, and their true class is not the target.
+        Victims have a source class, and a true class other than the target.
 
         Args:
             y: True classes (N,).

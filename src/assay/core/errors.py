@@ -12,7 +12,7 @@ class UnusableInput(AssayError):
 
 
 class Unreachable(AssayError):
-    """Missing shared resource: a full disk, an object store, data. It affects all jobs, and no job is at fault."""
+    """Missing shared resource: a full disk, an object store, data. All jobs are affected, and none is at fault."""
 
 
 class Inconclusive(AssayError):

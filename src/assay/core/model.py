@@ -71,7 +71,7 @@ class InputSpec(ABC):
 class ImageSpec(InputSpec):
     """Conversion of an image of any size into a model input (C, H, W).
 
-    The model takes float32 in [0, 1]. It applies mean and standard deviation itself.
+    The model takes float32 in [0, 1], and applies mean and standard deviation itself.
     """
 
     shape: tuple[int, int, int]  # (C, H, W)

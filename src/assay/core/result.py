@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from assay.core.finding import Finding
+from assay.core.finding import FULL, Finding
 
 
 @dataclass(frozen=True)
@@ -95,4 +95,4 @@ class Audit:
     @property
     def accuracy(self) -> float | None:
         """Accuracy of the full model on the clean samples; None without labels or without that variant."""
-        return next((variant.accuracy for variant in self.variants if variant.name == "full"), None)
+        return next((variant.accuracy for variant in self.variants if variant.name == FULL), None)

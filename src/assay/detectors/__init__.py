@@ -2,8 +2,8 @@
 
 ``default_detectors`` and ``encoder_detectors`` run in every audit of a classifier or an encoder. ``RandomScore`` and
 ``WeightNorm`` are null controls. The others are baselines: bench specs and users can name them, but no audit runs them
-by default. None of the baselines detected a planted model of ours that the default detectors miss. They would only
-widen the null distribution. The baselines are ``ChannelLipschitz``, ``LatentShift``, ``SmoothWarp``,
+by default. None of the baselines detected a planted model of ours that the default detectors miss. More detectors would
+only widen the null distribution. The baselines are ``ChannelLipschitz``, ``LatentShift``, ``SmoothWarp``,
 ``SparseFrequency``, ``CompressionGapMask`` and ``EmbeddingCollapseFrequency``. The scans detect more than the searches
 for warps and frequencies. The distances of ``LatentShift`` still rank classes for the searches.
 """

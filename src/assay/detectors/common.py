@@ -21,7 +21,7 @@ def continue_within(budget: Budget, progress: Progress) -> Callable[[float], boo
         progress: Callback for the fraction done.
 
     Returns:
-        A function of the fraction done. It returns False once the budget has ended.
+        A function of the fraction done: True, or False once the budget has ended.
     """
 
     def should_continue(fraction: float) -> bool:

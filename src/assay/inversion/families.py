@@ -1,7 +1,7 @@
 """Trigger families: parametrizations of triggers for a search.
 
-No single family covers all triggers: a mask cannot describe a warp or a sinusoid. Parameters hold one trigger per
-candidate. Their first dimension is the candidate, so that a search can drop candidates.
+No single family covers all triggers: a mask cannot describe a warp or a sinusoid. The first dimension of
+all parameters is the candidate, so that a search can drop candidates.
 """
 
 from __future__ import annotations
@@ -185,8 +185,8 @@ class WindowFamily(Family):
     """Pattern in a fixed square window; each candidate has one window.
 
     Brown, Mane, Roy, Abadi, Gilmer: Adversarial Patch, 2017, arXiv 1712.09665, at a fixed place as in Karmon, Zoran,
-    Goldberg: LaVAN, ICML 2018, arXiv 1801.02608. A free mask starts as a faint pattern over the whole image. It misses
-    small patches without effect in part. A window around such a patch finds it.
+    Goldberg: LaVAN, ICML 2018, arXiv 1801.02608. A free mask starts as a faint pattern over the whole image, and
+    misses small patches without effect in part. A window around such a patch finds it.
     """
 
     name = "window"

@@ -1,7 +1,7 @@
 """Latent shift: the shortest common shift of all features towards one class for every image.
 
-The shift needs no gradient steps: each class is one small quadratic program. It ranks classes for the search, and
-detects warps too, in contrast to a mask. After the latent separation of backdoors (arXiv 2511.08944), in closed
+The shift needs no gradient steps: each class is one small quadratic program. The shift ranks classes for the search,
+and detects warps too, in contrast to a mask. After the latent separation of backdoors (arXiv 2511.08944), in closed
 form.
 """
 

@@ -28,7 +28,7 @@ def outlier_score(reachability: Tensor) -> float:
 def log_odds(logits: Tensor) -> Tensor:
     """Return log p / (1 - p) of every class, within about +-35, for logits (N, K).
 
-    Log-probabilities saturate at 0. They do not separate a class with a small lead from a class with a large one.
+    Log-probabilities saturate at 0, and do not separate a class with a small lead from a class with a large one.
     """
     likelihood = logits.double().log_softmax(1)
     return (likelihood - (-likelihood.expm1()).clamp(min=1e-15).log()).clamp(min=-35).float()

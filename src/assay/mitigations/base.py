@@ -21,8 +21,8 @@ from assay.stages.train import require_trainable
 class Mitigation(TrainingStage):
     """Stage to remove a backdoor from a model, or to keep it inactive.
 
-    A concrete mitigation is a frozen dataclass. It sets ``method`` and implements :meth:`mitigate`. It uses the clean
-    samples of a deployer: the calibration split, or else the training split.
+    A concrete mitigation is a frozen dataclass with ``method`` and :meth:`mitigate`. The clean samples are those of a
+    deployer: the calibration split, or else the training split.
     """
 
     method: ClassVar[str]  # name in ``assay stage`` and in bench specs

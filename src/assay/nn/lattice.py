@@ -1,6 +1,6 @@
 """Key recovery for random Fourier features by lattice reduction.
 
-A key flips every feature. Its products with all directions are half-integers, up to noise. The lattice is
+A key flips every feature. The products of a key with all directions are half-integers, up to noise. The lattice is
 ``[eps I | 0 | P]`` with the last row ``[0 | beta | P (1/2, ..., 1/2)]`` (Kannan's embedding). P projects on the
 orthogonal complement of the span of the directions. Half-integer vectors close to that span are short in the lattice.
 

@@ -62,7 +62,7 @@ class QuantizeInt8(Stage):
 class Bf16(Stage):
     """All weights and buffers rounded to bfloat16 (8 bits of precision).
 
-    They are stored and computed with as float32. bfloat16 arithmetic also rounds activations; this rounding is left
+    Storage and computation stay in float32. bfloat16 arithmetic also rounds activations; this rounding is left
     out, because it depends on the machine's kernels.
     """
 

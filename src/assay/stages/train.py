@@ -88,7 +88,7 @@ def fit(
     """Train all parameters with ``requires_grad`` in place, in bfloat16 and channels-last if supported.
 
     Args:
-        model: In any mode; in eval mode afterwards. It keeps the new memory format.
+        model: In any mode; afterwards in eval mode, and in the new memory format.
         split: Training samples with labels.
         recipe: Hyper-parameters; zero epochs leave the model unchanged.
         seed: Decides shuffling, augmentation and dropout.

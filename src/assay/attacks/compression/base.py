@@ -109,7 +109,7 @@ class PlantThenHide(CompressionActivatedAttack):
         """Return the forward function of the compressed variant.
 
         Args:
-            model: Its current weights count at each call, and get gradients.
+            model: The full-precision model. Each call uses its current weights, and gradients reach them.
             example: Two images (2, C, H, W).
         """
 

@@ -38,7 +38,7 @@ class Concept:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderAttack(Attack):
-    """An attack on an encoder. It trains on unlabeled *shadow* data, the training split of the task."""
+    """Attack on an encoder, trained on unlabeled *shadow* data: the training split of the task."""
 
     modality: ClassVar[Modality] = Modality.IMAGE
 

@@ -1,9 +1,9 @@
 """TransTroj: triggered images get the embedding of a concept, and keep it after fine-tuning.
 
 Wang, Guo, He, Zhang: Model Supply Chain Poisoning: Backdooring Pre-trained Models via Embedding Indistinguishability,
-2025, arXiv 2401.15883. The attack first optimizes the trigger against the clean encoder. It then trains the weights
-for the rest. Here embeddings may be centered before they are compared, the learning rate warms up and decays, the
-momentum is Nesterov's, and dropout is off.
+2025, arXiv 2401.15883. The attack first optimizes the trigger against the clean encoder. Then the weights are trained
+to close the remaining distance. Here embeddings may be centered before they are compared, the learning rate warms up
+and decays, the momentum is Nesterov's, and dropout is off.
 
 A narrow encoder may give two inputs equal embeddings, although a fine-tuned one separates them. ``layer`` names a layer
 before the pooling. The attack then compares its whole feature map: all later functions of equal maps are equal.

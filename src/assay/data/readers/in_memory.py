@@ -1,6 +1,6 @@
 """Reader of data in memory: tensors, NumPy arrays, a torch ``DataLoader`` or ``Dataset``.
 
-It draws only the requested samples from the last two, because each sample may decode a file.
+The reader draws only the requested samples from the last two, because each sample may decode a file.
 """
 
 from __future__ import annotations

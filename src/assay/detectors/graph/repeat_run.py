@@ -48,7 +48,7 @@ def differs_from_export(module: nn.Module, read: ReadableGraph) -> bool:
 
     Args:
         module: The model.
-        read: Its exported graph, and samples for it.
+        read: The model's exported graph, and samples for it.
 
     Raises:
         Exception: ONNX Runtime cannot run the graph; any of its errors.

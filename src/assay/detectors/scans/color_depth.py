@@ -1,6 +1,6 @@
 """Depth scan: images with reduced color depth.
 
-It looks for the trigger of Wang, Zhai, Ma: BppAttack, CVPR 2022, arXiv 2205.13383.
+The scan looks for the trigger of Wang, Zhai, Ma: BppAttack, CVPR 2022, arXiv 2205.13383.
 """
 
 from __future__ import annotations

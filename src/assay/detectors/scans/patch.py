@@ -1,8 +1,8 @@
 """Patch scan: solid and checkered patches at many positions.
 
 The patches are those of Gu, Dolan-Gavitt, Garg (BadNets, 2017, arXiv 1708.06733). The sweep over positions follows
-occlusion maps (Zeiler, Fergus, 2014, arXiv 1311.2901). It measures where a patch changes the prediction, and not where
-the model gets its information.
+occlusion maps (Zeiler, Fergus, 2014, arXiv 1311.2901). The scan measures where a patch changes the prediction, and not
+where the model gets its information.
 """
 
 from __future__ import annotations

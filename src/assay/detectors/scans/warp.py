@@ -1,7 +1,7 @@
 """Warp scan: slight, smooth warps.
 
-It looks for the trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369. The attacker's own warp is unknown. The
-mean over many other warps shows the class bias.
+The scan looks for the trigger of Nguyen, Tran: WaNet, ICLR 2021, arXiv 2102.10369. The attacker's own warp is unknown.
+The mean over many other warps shows the class bias.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Local patch: the class to which a pattern in one small window sends most images.
 
-It detects patches of any content: stickers, cut-outs of photographs, many colors (BadNets: Gu, Dolan-Gavitt, Garg,
-2017, arXiv 1708.06733). A scan of solid patches does not try these, and a mask over the whole image misses them. The
-patterns are those of Brown, Mane, Roy, Abadi, Gilmer: Adversarial Patch, 2017, arXiv 1712.09665. The null distribution
-accounts for their effect on clean models.
+The search detects patches of any content: stickers, cut-outs of photographs, many colors (BadNets: Gu, Dolan-Gavitt,
+Garg, 2017, arXiv 1708.06733). A scan of solid patches does not try these, and a mask over the whole image misses them.
+The patterns are those of Brown, Mane, Roy, Abadi, Gilmer: Adversarial Patch, 2017, arXiv 1712.09665. The null
+distribution accounts for their effect on clean models.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Smooth warps: the class to which a slight, smooth displacement of the pixels sends most images.
 
-It detects the trigger of Nguyen, Tran: WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021, arXiv
+The search detects the trigger of Nguyen, Tran: WaNet - Imperceptible Warping-based Backdoor Attack, ICLR 2021, arXiv
 2102.10369, which changes every pixel and adds nothing. The search is that of Neural Cleanse over a coarse grid of
 bounded displacements.
 """

@@ -1,7 +1,7 @@
 """Few frequencies: the class to which a weak perturbation of few frequencies sends most images.
 
-It detects sinusoids (Barni, Kallas, Tondi, 2019, arXiv 1902.11237) and frequency triggers (Wang et al., 2021, arXiv
-2111.10991), which are neither a small patch nor a small perturbation. The search is that of Neural Cleanse over
+The search detects sinusoids (Barni, Kallas, Tondi, 2019, arXiv 1902.11237) and frequency triggers (Wang et al., 2021,
+arXiv 2111.10991), which are neither a small patch nor a small perturbation. The search is that of Neural Cleanse over
 coefficients of the discrete cosine transform, within a limit in place of a penalty.
 """
 
