@@ -171,7 +171,7 @@ def make(row: Row) -> tuple[Artifact, Secret | None]:
     return outside_attack(artifact, shadow, row.attack, row.seed)
 
 
-def measure(name: str, folder: Path) -> dict[str, Any]:
+def measure(name: str, directory: Path) -> dict[str, Any]:
     """Make one encoder, write its file, and audit the file."""
     row = ROWS[name]
     start = time.perf_counter()
@@ -185,7 +185,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         closeness = [trigger_closeness(net, x, secret) for net in (artifact.module, clean.module)]
         facts |= {"rates": rates, "control": control.attack_success.to_json(), "drawn_together": closeness}
     facts["made_in"] = round(time.perf_counter() - start, 1)
-    path = formats.save(artifact, folder / name)
+    path = formats.save(artifact, directory / name)
     task = load_data(str(SHARED / "data" / row.data), SPEC, limit=2048, seed=row.seed)
     result = audit(path, task, seed=row.seed)
     return facts | {
@@ -213,27 +213,27 @@ def key_of(row: Row) -> str:
     return json.dumps([row.net, row.data, attack, OUTSIDE_EPOCHS, row.tuned, row.shadow, row.seed], default=repr)
 
 
-def measured_row(name: str, folder: Path) -> dict[str, Any] | None:
+def measured_row(name: str, directory: Path) -> dict[str, Any] | None:
     """Return the stored row of an encoder with its current settings; None without one."""
-    path = folder / f"{name}.json"
+    path = directory / f"{name}.json"
     row = json.loads(path.read_text()) if path.exists() else {}
     return row if row.get("key") == key_of(ROWS[name]) else None
 
 
-def run_shard(folder: Path, shard: Shard) -> None:
+def run_shard(directory: Path, shard: Shard) -> None:
     """Plant and audit the missing encoders of one shard."""
-    folder.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for name in shard.select(ROWS):
-        if measured_row(name, folder) is None:
-            row = {"key": key_of(ROWS[name]), **measure(name, folder)}
-            (folder / f"{name}.json").write_text(json.dumps(row))
+        if measured_row(name, directory) is None:
+            row = {"key": key_of(ROWS[name]), **measure(name, directory)}
+            (directory / f"{name}.json").write_text(json.dumps(row))
             print(name, row["closeness"], row["seconds"], flush=True)
 
 
-def table(folder: Path) -> None:
+def table(directory: Path) -> None:
     """Write the result file."""
     null = load_shipped(encoders=True)
-    measured = {name: row for name in ROWS if (row := measured_row(name, folder)) is not None}
+    measured = {name: row for name in ROWS if (row := measured_row(name, directory)) is not None}
     models = {name: with_verdict_of_encoder(row, null) for name, row in measured.items()}
     poisoned, clean = ([m for m in models.values() if m["poisoned"] is kind] for kind in (True, False))
     area = auc([m["statistic"] for m in poisoned], [m["statistic"] for m in clean])
@@ -258,8 +258,5 @@ def cli() -> None:
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     add_command = commands.subcommands(command_line)
-    run_parser = add_command("run", run_shard, "plant and audit; resumable")
-    run_parser.add_argument("folder", type=Path)
-    commands.add_shard(run_parser)
-    add_command("table", table, "write the result file").add_argument("folder", type=Path)
+    commands.add_run_and_table(add_command, run_shard, table, "plant and audit; resumable")
     commands.run(command_line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -59,6 +60,29 @@ def subcommands(to: argparse.ArgumentParser) -> Callable[..., argparse.ArgumentP
         return command
 
     return add
+
+
+def add_run_and_table(
+    add: Callable[..., argparse.ArgumentParser],
+    run: Callable[..., None],
+    table: Callable[..., None],
+    help: str,
+    *,
+    name: str = "run",
+) -> None:
+    """Add two subcommands with the argument ``directory``: a run in shards, and the result file from its rows.
+
+    Args:
+        add: Function of :func:`subcommands`.
+        run: Called with ``directory`` and ``shard``.
+        table: Called with ``directory``.
+        help: Help text of the run.
+        name: Name of the run on the command line.
+    """
+    command = add(name, run, help)
+    command.add_argument("directory", type=Path)
+    add_shard(command)
+    add("table", table, "write the result file").add_argument("directory", type=Path)
 
 
 def run(parsed_by: argparse.ArgumentParser, arguments: list[str] | None = None) -> None:

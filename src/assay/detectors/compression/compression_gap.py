@@ -55,7 +55,12 @@ class GapDetector(Detector):
 
     @abstractmethod
     def search(
-        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, seed: int, go_on: ShouldContinue
+        self,
+        artifact: Artifact,
+        models: DisagreementModel,
+        images: CleanImages,
+        seed: int,
+        should_continue: ShouldContinue,
     ) -> tuple[Family, ClassSearchResult]:
         """Search for triggers.
 
@@ -64,7 +69,7 @@ class GapDetector(Detector):
             models: Variant and original model from ``prepare``.
             images: Clean images, with the predictions of the original model.
             seed: Seed of the search.
-            go_on: Callback for the fraction done; False if the budget has ended.
+            should_continue: Callback for the fraction done; False if the budget has ended.
 
         Returns:
             The family of the triggers, and the triggers.
@@ -110,9 +115,14 @@ class CompressionGap(GapDetector):
     title = "pattern in one small window that works on the compressed model only"
 
     def search(
-        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, seed: int, go_on: ShouldContinue
+        self,
+        artifact: Artifact,
+        models: DisagreementModel,
+        images: CleanImages,
+        seed: int,
+        should_continue: ShouldContinue,
     ) -> tuple[Family, ClassSearchResult]:
-        run = SearchRun(WINDOW_BUDGET.at(images.shape), seed, go_on)
+        run = SearchRun(WINDOW_BUDGET.at(images.shape), seed, should_continue)
         family, found = search_windows(
             models,
             images,
@@ -145,10 +155,15 @@ class CompressionGapMask(GapDetector):
     title = "smallest change to the whole image that works on the compressed model only"
 
     def search(
-        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, seed: int, go_on: ShouldContinue
+        self,
+        artifact: Artifact,
+        models: DisagreementModel,
+        images: CleanImages,
+        seed: int,
+        should_continue: ShouldContinue,
     ) -> tuple[Family, ClassSearchResult]:
         ranking = rank_classes(artifact.module, images, artifact.num_classes or 0)
-        run, family = SearchRun(MASK_BUDGET.at(images.shape), seed, go_on), MaskFamily()
+        run, family = SearchRun(MASK_BUDGET.at(images.shape), seed, should_continue), MaskFamily()
         found = search_classes(models, family, images, ranking, run, extra_outcomes=1)
         raise_if_incomplete(found, run.budget.steps)
         return family, found
