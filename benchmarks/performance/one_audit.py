@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from lib import commands
-from lib.paths import RESULTS, SHARED
-from lib.results import save_result
+from lib.paths import SHARED
+from lib.results import load_result, save_result
 
 ASSAY = str(Path(sys.executable).parent / "assay")
 MODEL = ("--arch", "resnet20-cifar", "--data", str(SHARED / "data/cifar10"))
@@ -67,8 +67,7 @@ def main() -> None:
 
 def update_demo(precision: str) -> None:
     """Measure the demo in one number format, and keep the other figures of the result file."""
-    result = json.loads((RESULTS / "one_audit.json").read_text())
-    result.pop("origin")
+    result = load_result("one_audit")
     result["demo_seconds"][precision] = time_demo(precision)
     save_result("one_audit", result)
 
