@@ -19,7 +19,7 @@ def in_margin_units(artifact: Artifact, clean: Split) -> Artifact:
 
     Args:
         artifact: The model under audit.
-        clean: Clean samples; the first ``SAMPLES`` of them set the unit.
+        clean: Clean samples; the first ``MARGIN_SAMPLES`` of them set the unit.
 
     Returns:
         A copy with a wrapped module, or ``artifact`` itself.

@@ -25,9 +25,8 @@ class Stage(ABC):
     replaces_head: ClassVar[bool] = False  # True: the result has the classes of the data, not those of the model
     loads_data: ClassVar[bool] = False  # True: has its own fields ``data`` and ``limit``
     starts_untrained: ClassVar[bool] = False  # True: accepts a model with initial weights
-    file_name: ClassVar[str | None] = (
-        None  # file that the stage writes into its field ``directory``; no stage can follow
-    )
+    # File that the stage writes into its field ``directory``. No stage can follow such a stage.
+    file_name: ClassVar[str | None] = None
 
     @property
     @abstractmethod
