@@ -90,15 +90,17 @@ def sweep_trigger(
     series = {AUDITED: {name: name for name in audited}, **SERIES}
     steps = [(kind, name, label) for kind, labels in series.items() for name, label in labels.items()]
     points = []
+    effects: dict[str, tuple[float, float]] = {}  # agreement and success by variant: several series share some
     for index, (kind, name, label) in enumerate(steps):
         context.progress("the trigger on other variants", index / len(steps))
         if context.budget.left() <= 0:
             break
         try:
-            variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
-            agreement = float((predict(variant.module, x) == before).float().mean())
-            success = float((predict(variant.module, triggered) == trigger.target).float().mean())
+            if name not in effects:
+                variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
+                agreement = float((predict(variant.module, x) == before).float().mean())
+                effects[name] = agreement, float((predict(variant.module, triggered) == trigger.target).float().mean())
         except Exception:  # an arbitrary model can fail in any way; the chart has one point less
             continue
-        points.append(SweepPoint(kind, label, agreement, success, trigger.target, trigger.test))
+        points.append(SweepPoint(kind, label, *effects[name], trigger.target, trigger.test))
     return tuple(points)
