@@ -1,0 +1,1 @@
+"""Kind of a model file or folder, from names and headers, without torch."""
