@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,17 @@ CHANNELS = (1, 3, 4)  # sizes of an axis that can be the channels
 
 
 class OnnxRuntimeModule(nn.Module):
-    """An ONNX Runtime session: (N, C, H, W) -> (N, K), no gradients. Copies share the session."""
+    """An ONNX Runtime session: (N, C, H, W) -> (N, K), no gradients. Copies share the session.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: The ONNX file.
+        optimized: False: ONNX Runtime leaves the graph as it stands in the file.
+    """
+
+    def __init__(self, path: Path, *, optimized: bool = True) -> None:
         super().__init__()
-        self.path = path
-        self.session = _start_session(path)
+        self.path, self.optimized = path, optimized
+        self.session = _start_session(path, optimized)
         self.input = _image_input(self.session, path)
         self.batch = self.input.shape[0] if isinstance(self.input.shape[0], int) else None
         self.channels_last = self.input.shape[3] in CHANNELS and self.input.shape[1] not in CHANNELS
@@ -71,16 +77,22 @@ class OnnxRuntimeModule(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxRuntimeModule:
         return self
 
-    def __reduce__(self) -> tuple[type[OnnxRuntimeModule], tuple[Path]]:
-        return OnnxRuntimeModule, (self.path,)
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return partial(OnnxRuntimeModule, optimized=self.optimized), (self.path,)
+
+    def with_optimization(self, optimized: bool) -> OnnxRuntimeModule:
+        """Return the same input and output in a session with or without optimizations of the graph."""
+        return OnnxRuntimeModule(self.path, optimized=optimized)
 
 
-def _start_session(path: Path) -> Any:
+def _start_session(path: Path, optimized: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4  # its warnings would go straight to standard error
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
