@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import re
+import stat
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,12 @@ from assay.core.errors import UnusableInput
 PICKLES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".keras", ".npy"}
 TORCH_FILES = {".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle"}
 MAX_JSON_BYTES = 16 * 2**20
+MAX_JSON_DEPTH = 100  # levels of lists and objects
+MAX_DIGITS = 40  # of a whole number; tokenizers write 10^30 for "no limit"
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escape of half a character
+HEAD_BYTES = 1024  # at the start of a file, to recognize placeholders
+LFS_STARTS = (b"version https://git-lfs", b"version http://git-media", b"version https://hawser")
+ANNEX = "/annex/objects/"
 
 TO_CONVERT = (
     "convert it on a machine that trusts it, with "
@@ -39,31 +50,103 @@ def sha256_of(paths: Iterable[Path]) -> str:
     return sha.hexdigest()
 
 
-def inside(folder: Path, name: str) -> Path:
-    """Return the path of a plain file inside a folder, all links followed.
+def check_plain_file(path: Path) -> None:
+    """Raise UnusableInput for a file without content of its own: a pointer, a web page, an empty or special file.
 
-    The hub's local cache keeps its files in a folder ``blobs``, a sibling of ``snapshots``. Links into it are allowed.
+    Git LFS, git-annex and Xet leave a short text in place of a file that was not downloaded. A failed download leaves a
+    web page, an error message or nothing.
+    """
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        link = os.readlink(path) if path.is_symlink() else ""
+        if ANNEX in link:
+            raise UnusableInput(
+                f"{path}: this is a git-annex link to a missing file. Fix: run `git annex get`."
+            ) from None
+        found = f"a link to the missing file {link}" if link else "none"
+        raise UnusableInput(f"{path}: expected a file, got {found}. Fix: download or save it again.") from None
+    if not stat.S_ISREG(kind):
+        raise UnusableInput(f"{path}: expected a plain file, got {_special_kind(kind)}. Fix: give a file.")
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+    problem = _placeholder(start)
+    if problem:
+        raise UnusableInput(f"{path}: this is {problem}.")
+
+
+def check_binary_file(path: Path) -> None:
+    """Raise UnusableInput as ``check_plain_file`` does, and for a file with a short text in place of binary data."""
+    check_plain_file(path)
+    with path.open("rb") as file:
+        start = file.read(HEAD_BYTES)
+    text = start.decode("utf-8", errors="replace").strip()
+    if len(start) < HEAD_BYTES and text and all(char.isprintable() or char.isspace() for char in text):
+        shown = " ".join(text.split())[:60]
+        raise UnusableInput(f"{path}: expected binary data, got the text {shown!r}. Fix: download it again.")
+
+
+def _placeholder(start: bytes) -> str:
+    """Return the kind of a file without content of its own, with a fix; empty for other files.
+
+    Args:
+        start: First bytes of the file.
+    """
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not start:
+        return "an empty file. Fix: download or save it again"
+    if text.startswith(LFS_STARTS):
+        return "a Git LFS pointer: run `git lfs pull`"
+    if text.startswith(b"# xet version"):
+        return "a Xet pointer: run `git xet checkout`, or download the file with `hf download`"
+    if start.startswith(ANNEX.encode()) or b".git/annex/objects/" in start[:64]:
+        return "a git-annex pointer: run `git annex get`"
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return "a web page (HTML), probably of a failed download. Fix: download the file itself"
+    if text.startswith(b"<?xml") and b"<error>" in text:
+        return "an error message of a file server, from a failed download. Fix: download the file again"
+    return ""
+
+
+def _special_kind(mode: int) -> str:
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a folder" if stat.S_ISDIR(mode) else "a special file")
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Return the path of a plain file inside a folder, all links followed, with content of its own.
+
+    The hub's local cache keeps its files in a folder ``blobs``, a sibling of ``snapshots``. Links into it are allowed,
+    from any depth below ``snapshots/REVISION/``.
 
     Args:
         folder: The folder.
         name: Name of the file, relative to the folder.
 
     Raises:
-        UnusableInput: The file is missing, or lies outside the folder.
+        UnusableInput: The file is missing, lies outside the folder, or is a pointer to a file elsewhere.
     """
     path = folder / name
     home = folder.resolve()
-    roots = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     try:
         target = path.resolve()
-        stays = any(target.is_relative_to(root) for root in roots)
+        stays = any(target.is_relative_to(root) for root in (home, *_hub_blobs(home)))
     except (OSError, RuntimeError, ValueError):  # loops of links, NUL in the name
         stays = False
     if not stays:
         raise UnusableInput(f"{folder}: {name!r} leads out of the model's folder. Fix: move all its files inside.")
-    if not path.is_file():
+    if not path.exists():
+        if path.is_symlink():
+            check_plain_file(path)
         raise UnusableInput(f"{folder}: expected the file {name!r}, which is missing")
+    check_plain_file(path)
     return path
+
+
+def _hub_blobs(home: Path) -> list[Path]:
+    """Return the folder ``blobs`` of the hub's cache around a folder of a snapshot; none outside of such a cache."""
+    revisions = [place for place in (home, *home.parents) if place.parent.name == "snapshots"]
+    return [place.parent.parent / "blobs" for place in revisions[:1]]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -79,12 +162,75 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def any_json(path: Path) -> Any:
-    """Return the JSON value, of any type, in a file of at most 16 MiB."""
+    """Return the JSON value, of any type, in a file of at most 16 MiB; see ``parse_json``."""
+    check_plain_file(path)
     refuse_long_json(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
         raise UnusableInput(f"{path}: is not valid JSON ({error})") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Return the value of a JSON text.
+
+    Readers of JSON differ on NaN, on a key given twice, on huge numbers and on half characters. All four are errors.
+
+    Args:
+        text: The text.
+        where: Name of the file in error messages.
+
+    Raises:
+        UnusableInput: The text is not valid JSON, or holds one of the above, or nests deeper than 100 levels.
+    """
+    try:
+        value = json.loads(
+            text, parse_constant=_number, parse_int=_integer, parse_float=_number, object_pairs_hook=_object
+        )
+        if _depth_exceeds(value, MAX_JSON_DEPTH):
+            raise ValueError(f"it nests deeper than {MAX_JSON_DEPTH} levels")
+        if SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UnusableInput(f"{where}: is not valid JSON (a text holds half of a character)") from None
+    except RecursionError:
+        raise UnusableInput(f"{where}: is not valid JSON (it nests deeper than {MAX_JSON_DEPTH} levels)") from None
+    except ValueError as error:
+        raise UnusableInput(f"{where}: is not valid JSON ({error})") from None
+    return value
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"expected finite numbers, got {text[:20]}")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"expected whole numbers of at most {MAX_DIGITS} digits, got one of {len(text)}")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {twice[:40]!r} is given twice")
+    return found
+
+
+def _depth_exceeds(value: Any, most: int) -> bool:
+    """Return whether lists and objects nest deeper than ``most`` levels."""
+    level = [value]
+    for _ in range(most + 1):
+        nested = [part for part in level if isinstance(part, dict | list)]
+        if not nested:
+            return False
+        level = [part for whole in nested for part in (whole.values() if isinstance(whole, dict) else whole)]
+    return True
 
 
 def refuse_long_json(path: Path) -> None:
