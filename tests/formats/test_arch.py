@@ -123,7 +123,7 @@ def test_size_comes_from_a_sidecar_file(any_size: Path, files: dict[str, object]
         (any_size.parent / name).write_text(json.dumps(content))
     artifact = formats.load(any_size, arch="own_nets:any_size")
     assert artifact.inputs.shape == shape
-    assert f"from {next(iter(files))} next to the file" in artifact.notes[0]
+    assert f"from {next(iter(files))} next to the model" in artifact.notes[0]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"lr": 0.1}', '{"image_size": "big"}', '{"input_size": [224]}'])

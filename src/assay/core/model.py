@@ -145,6 +145,14 @@ class TextSpec(InputSpec):
 
 
 @dataclass(frozen=True)
+class FileDigest:
+    """Identity of one file of a model."""
+
+    name: str  # relative to the model's folder
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A model as a user deploys it. Detectors see nothing else.
 
@@ -168,8 +176,10 @@ class Artifact:
     weights: Mapping[str, Any] | None = None  # raw weights by name (numpy), if ``module`` has no parameters (ONNX)
     quantization_scales: Mapping[str, Any] | None = None  # step size of quantized weights, by name; they broadcast
     notes: tuple[str, ...] = ()  # guesses and conversions on loading, in sentences for people
+    unexamined_outputs: tuple[str, ...] = ()  # names of the outputs of ``module``'s file that the audit leaves out
     normalization_unknown: bool = False  # no source states it; we assume that the model takes [0, 1]
     reference: Artifact | None = None  # the original model, or a trusted encoder, if at hand
+    files: tuple[FileDigest, ...] = ()  # all files that assay read for this model; empty for a module in memory
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -180,7 +190,7 @@ class Artifact:
 
     def with_module(self, module: nn.Module, **changes: Any) -> Artifact:
         """Return the same artifact around another module, with the digest of its weights."""
-        return replace(self, module=module, digest=digest_of_module(module), **changes)
+        return replace(self, module=module, digest=digest_of_module(module), files=(), **changes)
 
     def with_gradients(self) -> Artifact:
         """Return the artifact around its surrogate if the module has no gradients; unchanged without a surrogate."""

@@ -12,7 +12,8 @@ this order:
 * a guess, with a note: the channels of its first convolution, and the first accepted size of 32, 28, 64, 96, 128, 224
   pixels.
 
-Such a model takes [0, 1] unless the metadata or the given mean and std state another normalization.
+Sources of the normalization: the given mean and std, the metadata, the same files next to it, the architecture. Without
+any, the model takes [0, 1]. A note tells which one of the last three applies where they differ.
 
 Files written by assay contain all these facts in their metadata and need no architecture. The user's own factory is the
 exception: a file must not choose code to run, so its name has to be given again.
@@ -31,19 +32,21 @@ from assay.formats.adapt import select_logits
 from assay.formats.arch import factory_of, guess_shape, stated_shape
 from assay.formats.describe import describe
 from assay.formats.feature_extractor import rebuild_feature_extractor
+from assay.formats.file_digests import with_digests
 from assay.formats.huggingface import saved
 from assay.formats.metadata import ModelMetadata
 from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
-from assay.formats.options import LoadOptions
+from assay.formats.options import LoadOptions, refuse_output
+from assay.formats.outputs import unexamined_note
 from assay.formats.safetensors_check import Weights, read_weights
 from assay.formats.shape import Shape, format_shape, refuse_length
-from assay.formats.sidecar_config import read_sidecar_inputs
+from assay.formats.siblings import SiblingMetadata, sibling_metadata
 from assay.formats.state_dict import build_from_state_dict
 from assay.io.atomic import write_atomically
-from assay.io.files import sha256_of
 from assay.nn.architectures import ARCHITECTURES
 from assay.nn.encoders import HEAD_PREFIX, EncoderClassifier
 from assay.nn.gates.signature import rebuild_gate
+from assay.nn.normalized import Normalized
 from assay.nn.saving import SaveableWrapper
 
 FORMAT = "safetensors"
@@ -63,6 +66,15 @@ class _Body:
     normalization: Normalization | None = None  # of the architecture
     notes: tuple[str, ...] = ()  # guesses
     encoder: bool = False
+    unexamined: tuple[str, ...] = ()  # outputs besides the logits
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Facts from outside of the file."""
+
+    options: LoadOptions  # of the user
+    siblings: SiblingMetadata  # in the files next to it
 
 
 def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
@@ -83,28 +95,26 @@ def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
         refuse_length(options.length, where)
     arch = _arch(path, options.arch, stated.arch)
     build = _build_transformers if arch == saved.ARCH else _build_architecture
-    body = build(path, arch, weights, stated, options.shape)
+    siblings = SiblingMetadata() if stated.inputs is not None else sibling_metadata(path, options)
+    body = build(path, arch, weights, stated, _Sources(options, siblings))
     module, notes, unknown = body.module, body.notes, False
     if isinstance(body.inputs, ImageSpec):
-        channels = body.inputs.shape[0]
-        known = options.normalization or stated.normalization or body.normalization
-        unknown = known is None
-        module = (known or Normalization.identity(channels)).around(module, channels)
-        notes = (*notes, UNKNOWN_NORMALIZATION) if unknown else notes
+        module, more, unknown = _normalize(body, options.normalization or stated.normalization, siblings)
+        notes = (*notes, *siblings.notes, *more)
     head = _head(weights, where) if arch == saved.ARCH else None
     artifact = describe(
         (module if head is None else EncoderClassifier(module, head)).eval(),
         body.inputs,
-        class_names=stated.class_names,
+        class_names=stated.class_names or siblings.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == FILE_NAME else path.stem,
         encoder=body.encoder and head is None,
     )
     artifact = replace(
-        artifact,
-        digest=sha256_of([path]),
+        with_digests(artifact, path, [path]),
         arch=arch,
         planted=stated.planted,
+        unexamined_outputs=body.unexamined,
         notes=notes,
         normalization_unknown=unknown,
     )
@@ -168,9 +178,10 @@ def _given_inputs(path: Path, stated: ModelMetadata, shape: Shape | None) -> Inp
     return stated.inputs if shape is None else ImageSpec(shape)
 
 
-def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
+def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMetadata, sources: _Sources) -> _Body:
     """Return the transformers model in a file of assay."""
-    inputs = _given_inputs(path, stated, shape)
+    refuse_output(sources.options.output, str(path))
+    inputs = _given_inputs(path, stated, sources.options.shape)
     if inputs is None or saved.CONFIG_KEY not in weights.metadata:
         raise UnusableInput(
             f"{path}: expected a file written by assay for the architecture {arch}, got another. "
@@ -181,15 +192,17 @@ def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMe
     return _Body(module, inputs, encoder=encoder)
 
 
-def _build_architecture(path: Path, arch: str, weights: Weights, stated: ModelMetadata, shape: Shape | None) -> _Body:
+def _build_architecture(path: Path, arch: str, weights: Weights, stated: ModelMetadata, sources: _Sources) -> _Body:
     """Return the model of a named architecture with the file's weights."""
-    given = _given_inputs(path, stated, shape)
+    given = _given_inputs(path, stated, sources.options.shape)
     factory = factory_of(arch)
     module = build_from_state_dict(factory, weights.tensors, str(path))
     if given is not None and not isinstance(given, ImageSpec):
         raise UnusableInput(f"{path}: its metadata describes a {given.modality} model, and {arch} takes images")
-    inputs, notes = (given, ()) if given is not None else _find_inputs(path, module, factory.shape)
-    return _Body(select_logits(module, inputs.shape), inputs, factory.normalization, notes)
+    inputs, notes = (given, ()) if given is not None else _find_inputs(module, factory.shape, sources.siblings)
+    module, unused = select_logits(module, inputs.shape, sources.options.output)
+    notes = (*notes, *unexamined_note(unused))
+    return _Body(module, inputs, factory.normalization, notes, unexamined=unused)
 
 
 def _head(weights: Weights, where: str) -> nn.Linear | None:
@@ -204,14 +217,44 @@ def _head(weights: Weights, where: str) -> nn.Linear | None:
     return head
 
 
-def _find_inputs(path: Path, module: nn.Module, known: Shape | None) -> tuple[ImageSpec, tuple[str, ...]]:
+def _find_inputs(
+    module: nn.Module, known: Shape | None, siblings: SiblingMetadata
+) -> tuple[ImageSpec, tuple[str, ...]]:
     """Return the input specification if neither user nor file gives one, and a note on its source."""
-    stated = known or stated_shape(module)
+    stated, beside = known or stated_shape(module), siblings.inputs
+    if beside is not None and stated in (None, beside.shape):
+        return beside, (siblings.size_note(),)
     if stated is not None:
-        return ImageSpec(stated), ()
-    sidecar = read_sidecar_inputs(path)
-    if sidecar is not None:
-        inputs, source = sidecar
-        return inputs, (f"the input size is {format_shape(inputs.shape)}, from {source} next to the file",)
+        if beside is None:
+            return ImageSpec(stated), ()
+        note = f"the input size {format_shape(stated)} is the architecture's; {siblings.source} states another"
+        return ImageSpec(stated), (f"{note}: {format_shape(beside.shape)}. Fix: give the shape.",)
     shape, notes = guess_shape(module)
     return ImageSpec(shape), notes
+
+
+def _normalize(
+    body: _Body, given: Normalization | None, siblings: SiblingMetadata
+) -> tuple[nn.Module, tuple[str, ...], bool]:
+    """Return the model with its normalization in front, notes on its source, and whether it is unknown.
+
+    Args:
+        body: The model.
+        given: Normalization of the user or of the file.
+        siblings: Facts in the files next to the file.
+    """
+    assert isinstance(body.inputs, ImageSpec)
+    channels = body.inputs.shape[0]
+    if given is not None:
+        return given.around(body.module, channels), (), False
+    own, beside = isinstance(body.module, Normalized), siblings.normalization
+    if beside is not None and not own and not siblings.flip:
+        note = () if body.normalization == beside else (siblings.normalization_note(),)
+        return siblings.normalize(body.module, channels), note, False
+    known = body.normalization
+    unknown = known is None and not own
+    notes = (UNKNOWN_NORMALIZATION,) if unknown else ()
+    if beside is not None:
+        reason = "it is for BGR images. Fix: export the model to ONNX" if siblings.flip else "the model has its own"
+        notes = (f"the normalization in {siblings.source} next to the model is not used: {reason}", *notes)
+    return (known or Normalization.identity(channels)).around(body.module, channels), notes, unknown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
@@ -28,6 +29,7 @@ def build_from_state_dict(factory: Factory, tensors: Mapping[str, Tensor], where
     """
     trials = [factory(count) for count in TRIAL_CLASSES[: 1 + factory.takes_classes]]
     tensors = strip_prefixes(tensors, set(trials[0].state_dict()))
+    tensors = complete_shared(trials[0], tensors, where)
     model = trials[0]
     if factory.takes_classes:
         count = _num_classes(trials, tensors)
@@ -49,6 +51,34 @@ def strip_prefixes(tensors: Mapping[str, Tensor], expected: set[str]) -> Mapping
                 break
         else:
             return tensors
+
+
+def complete_shared(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> Mapping[str, Tensor]:
+    """Return a file's tensors with the names that share memory in the model. Files hold such a tensor once.
+
+    Args:
+        model: The architecture's model.
+        tensors: The file's tensors by name.
+        where: Name of the file in error messages.
+
+    Raises:
+        UnusableInput: The file holds different values for names that share memory.
+    """
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, tensor in model.state_dict().items():
+        if tensor.numel():
+            groups.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), []).append(name)
+    complete = dict(tensors)
+    for names in groups.values():
+        stored = [name for name in names if name in tensors]
+        other = [name for name in stored[1:] if not torch.equal(tensors[name], tensors[stored[0]])]
+        if other:
+            raise UnusableInput(
+                f"{where}: {stored[0]} and {other[0]} are one tensor in the architecture, and the file holds two "
+                "different ones. Fix: give the architecture of this file."
+            )
+        complete |= {name: tensors[stored[0]] for name in names if stored}
+    return complete
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
