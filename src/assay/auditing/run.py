@@ -190,10 +190,16 @@ def report(
             arch=artifact.arch,
             class_names=artifact.class_names or samples.class_names,
             shape=artifact.inputs.shape,
+            files=artifact.files,
         ),
         findings=judgement.findings,
         variants=run.variants,
-        limits=limits(judgement.findings, run.variants, labelled=samples.split.y is not None),
+        limits=limits(
+            judgement.findings,
+            run.variants,
+            labelled=samples.split.y is not None,
+            unexamined_outputs=artifact.unexamined_outputs,
+        ),
         data_name=samples.name,
         data_samples=len(samples.split),
         null=verdict.null,
@@ -203,4 +209,5 @@ def report(
         command=command,
         trigger_sweep=judgement.sweep,
         notes=(*artifact.notes, *samples.notes),
+        data_digest=samples.split.digest(),
     )

@@ -115,7 +115,9 @@ def _judge_scores(
     if comparison is None:
         return Verdict("inconclusive", unmet or _no_test_compared(findings))
     models = len(comparison.null_statistics)
-    info = NullInfo(matched.null.name, models, comparison.null_statistics, matched.null.description)
+    info = NullInfo(
+        matched.null.name, models, comparison.null_statistics, matched.null.description, matched.null.digest
+    )
     verdict = Verdict("inconclusive", "", comparison.p_value, statistic=comparison.statistic, null=info)
     if unmet := unmet or _too_few_models(models):
         return replace(verdict, reason=unmet)  # without a rate: it would be the rate of a verdict that is not given

@@ -13,8 +13,10 @@ from urllib.parse import quote
 
 from assay._version import __version__
 from assay.batch.audits import REPORTS, AuditedModel
+from assay.core.result import STATUSES
 from assay.io.atomic import publish
 from assay.io.csv import csv_text
+from assay.io.display import escape_controls
 from assay.io.templates import template_environment
 from assay.report import formatting
 from assay.report.page import TEMPLATES
@@ -29,6 +31,7 @@ COLUMNS = (
     "model",
     "digest",
     "verdict",
+    "status",
     "p_value",
     "target",
     "target_name",
@@ -77,7 +80,7 @@ def write(audited: Sequence[AuditedModel], directory: Path, *, command: str) -> 
         {
             "index.html": to_html(audited, command=command).encode("utf-8", "backslashreplace"),
             "audits.json": (json.dumps({**head, "models": documents}, indent=1) + "\n").encode(),
-            "audits.csv": csv_text(documents, COLUMNS),
+            "audits.csv": csv_text(map(_printable, documents), COLUMNS),
         },
     )
 
@@ -95,11 +98,17 @@ def document(entry: AuditedModel) -> dict[str, Any]:
         "model": entry.model,
         "digest": entry.digest,
         "verdict": entry.verdict,
+        "status": STATUSES.get(entry.verdict, "unknown"),  # a failed audit is no pass either
         "before": entry.before,
         "report": _link(entry) or None,
         "reason": entry.reason,
     }
     return {name: known.get(name) for name in COLUMNS}
+
+
+def _printable(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with control and reordering characters as escapes, for spreadsheets."""
+    return {name: escape_controls(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def rows(audited: Sequence[AuditedModel]) -> list[Row]:

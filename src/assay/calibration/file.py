@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -56,12 +57,13 @@ def load(path: Path) -> NullDistribution:
         UnusableInput: The file cannot be read, or is not a null distribution of this schema.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        document = json.loads(content.decode("utf-8"))
         if not isinstance(document, dict):
             raise ValueError(f"it holds a {type(document).__name__}")
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']!r}")
-        return _parse(document)
+        return replace(_parse(document), digest=hashlib.sha256(content).hexdigest())
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class NullDistribution:
     models: tuple[CleanReferenceModel, ...]
     fewest_classes: int = 2  # of any of the models; scores of models with fewer classes are not comparable
     encoders: bool = False  # True: the models are encoders; False: classifiers
+    digest: str | None = field(default=None, compare=False)  # sha256 of its file; None for one in memory
 
     def __len__(self) -> int:
         return len(self.models)

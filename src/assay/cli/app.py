@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from assay._version import __version__
+from assay.cli import options
 from assay.cli.audit import audit
 from assay.cli.audit_many import audit_many
 from assay.cli.bench import bench
@@ -20,6 +21,7 @@ from assay.cli.pair import pair
 from assay.cli.plant import plant
 from assay.cli.sign import sign
 from assay.cli.stage import stage
+from assay.cli.verify import verify
 
 app = typer.Typer(
     help="Audit machine-learning models for backdoors, in the form of their deployment.",
@@ -28,6 +30,7 @@ app = typer.Typer(
 )
 app.command()(audit)
 app.command("audit-many")(audit_many)
+app.command()(verify)
 app.command()(plant)
 app.command()(stage)
 app.command()(sign)
@@ -59,4 +62,21 @@ def _common(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Exceptions of the command pass through."""
     command = typer.main.get_command(app)
-    return int(command.main(args=list(arguments), prog_name="assay", standalone_mode=False) or 0)
+    _add_box_options(command)
+    return command.main(args=list(arguments), prog_name="assay", standalone_mode=False) or 0
+
+
+def _add_box_options(command: Any) -> None:
+    """Add the options of the box to a command and to all commands below it. The supervisor reads their values."""
+    box = typer.Typer(add_completion=False)
+    box.command()(_box)
+    parameters = typer.main.get_command(box).params
+    for parameter in parameters:
+        parameter.expose_value = False
+    command.params += parameters
+    for below in getattr(command, "commands", {}).values():
+        _add_box_options(below)
+
+
+def _box(limits: options.Limits = None, no_sandbox: options.NoSandbox = False) -> None:
+    pass

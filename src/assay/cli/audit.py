@@ -8,10 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli import options, outputs, screen
+from assay.cli import options, outputs, screen, signing
+from assay.cli.failures import Verdict
 from assay.core.options import ModelOptions
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from assay.core.result import Audit
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
@@ -28,15 +31,18 @@ def audit(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
     budget: options.Budget = math.inf,
     out: options.Out = Path("assay-report"),
     json: options.Json = None,
+    sign_report: options.SignReport = None,
     reference: options.Reference = None,
     reference_arch: options.ReferenceArch = None,
     reference_pooling: options.ReferencePooling = None,
+    reference_output: options.ReferenceOutput = None,
     null: options.Null = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -46,18 +52,20 @@ def audit(
     """
     options.check_budget(budget)
     outputs.check_folder(out)
+    key = None if sign_report is None else signing.read_key(sign_report)  # before the audit, which takes minutes
     with outputs.json_output(json) as write_json:
         from assay.auditing import config as configs
         from assay.auditing import inputs
         from assay.auditing.run import run_audit
         from assay.cli.loading import load_model
 
-        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         config = replace(
             options.audit_config(variants, detectors, no_labels=no_labels, budget=budget, null=null, seed=seed),
             reference=reference,
             reference_arch=reference_arch,
             reference_pooling=reference_pooling,
+            reference_output=reference_output,
         )
         keywords = configs.audit_keywords(model_options, config)
         command = configs.shell_command(["assay", "audit", model], {"data": data, **configs.shell_options(keywords)})
@@ -68,12 +76,17 @@ def audit(
         with screen.progress("reading the data") as step:
             config = replace(config, reference=original, null=null_models)
             result = run_audit(artifact, data, ModelOptions(), config, command=command, progress=step)
-        _publish(result, out, write_json, printed=artifact.notes)
-    return EXIT_CODES[result.verdict]
+        _publish(result, out, write_json, key=key, printed=artifact.notes)
+    return Verdict(EXIT_CODES[result.verdict])
 
 
 def _publish(
-    result: Audit, out: Path, write_json: Callable[[dict[str, Any]], None], *, printed: tuple[str, ...]
+    result: Audit,
+    out: Path,
+    write_json: Callable[[dict[str, Any]], None],
+    *,
+    key: Ed25519PrivateKey | None,
+    printed: tuple[str, ...],
 ) -> None:
     """Print the result, and write the report and the JSON.
 
@@ -81,13 +94,14 @@ def _publish(
         result: Result of the audit.
         out: Folder for the report.
         write_json: Writes the JSON document.
+        key: Signs the report; None: it stays unsigned.
         printed: Notes on the screen already.
     """
     from assay import report
     from assay.cli.loading import shown
 
     _show(result)  # first, so that a full disk cannot lose the result
-    page = report.write(result, out)["report.html"]
+    page = report.write(result, out, key)["report.html"]
     write_json(report.to_json(result))
     screen.write(*(f"Note: {note}" for note in result.notes if note not in printed), style="yellow")
     screen.write(f"The report: {shown(page)}")
@@ -105,4 +119,5 @@ def _show(result: Audit) -> None:
     screen.table("", COLUMNS, rows, right=("accuracy", "agreement", "p"))
     screen.write(f"Input: {page.input}")
     screen.write(f"{page.verdict}: {page.sentence}", style=STYLES[result.verdict])
+    screen.write(f"Status: {result.status}")
     screen.write(*filter(None, (page.reason, *page.meaning)))

@@ -38,6 +38,10 @@ Pooling = Annotated[
     str | None,
     typer.Option(help="Pooling of an encoder's states: pooler, cls or mean.", show_default="its own"),
 ]
+Output = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The output with the logits, if the model has several.", show_default="the only"),
+]
 
 # Options of the data.
 DATA_HELP = "A folder of parquet files or images, a .npz file, a hub id, signs, signs:100 or digits."
@@ -67,11 +71,29 @@ ReferenceArch = Annotated[str | None, typer.Option(help="--arch of the reference
 ReferencePooling = Annotated[
     str | None, typer.Option(metavar="HOW", help="--pooling of the reference, if it is not the model's.")
 ]
+ReferenceOutput = Annotated[str | None, typer.Option(metavar="NAME", help="--output of the reference.")]
 
 # Options of all commands.
 Json = Annotated[
     str | None,
     typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - for standard output."),
+]
+SignReport = Annotated[
+    Path | None,
+    typer.Option(metavar="KEY.pem", help="Sign the report with this Ed25519 key, for `assay verify`."),
+]
+Limits = Annotated[
+    str | None,
+    typer.Option(
+        "--limits",
+        metavar="time=S,memory=GIB",
+        help="Most seconds to read a file, and most GiB of memory.",
+        show_default="120 s; 4 GiB or 8 x the files",
+    ),
+]
+NoSandbox = Annotated[
+    bool,
+    typer.Option("--no-sandbox", help="Run in this process, without limits, for debugging.", show_default=False),
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder for the output.")]
 NeededOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the output.")]
@@ -89,6 +111,7 @@ def model_options(
     std: str | None = None,
     features: bool = False,
     pooling: str | None = None,
+    output: str | None = None,
 ) -> ModelOptions:
     """Return the options of a model out of the texts on the command line.
 
@@ -99,12 +122,13 @@ def model_options(
         std: Text of --std.
         features: Whether --features is given.
         pooling: Text of --pooling.
+        output: Text of --output.
 
     Raises:
         UnusableInput: A text is no list of numbers.
     """
     return ModelOptions(
-        arch, sizes(shape, "--shape"), numbers(mean, "--mean"), numbers(std, "--std"), features, pooling
+        arch, sizes(shape, "--shape"), numbers(mean, "--mean"), numbers(std, "--std"), features, pooling, output
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +26,16 @@ class Split:
     def modality(self) -> Modality:
         """Kind of the inputs."""
         return Modality.of(self.x)
+
+    def digest(self) -> str:
+        """Return the sha256 over types, shapes and bytes of the samples and their labels."""
+        sha = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            if tensor is not None:
+                array = tensor.detach().cpu().contiguous().numpy()
+                sha.update(f"{array.dtype} {array.shape}".encode())
+                sha.update(array.tobytes())
+        return sha.hexdigest()
 
     def take(self, index: Tensor) -> Split:
         """Return the samples at ``index`` (M,) int64."""
@@ -48,6 +59,27 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Numbering:
+    """Another possible numbering of a data set's classes."""
+
+    name: str  # in words: "in alphabetical order"
+    labels: Tensor  # (K,) int64: the label in this numbering for each label of the task; -1: none
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Choices and counts on reading a data set, in words for the input check."""
+
+    kind: str = ""  # "folder of images", ...
+    totals: Mapping[str, int] = field(default_factory=dict)  # samples of each split in the source, before any limit
+    drawn_from: str = ""  # split of the source that holds the calibration samples
+    labels: str = ""  # source of the labels: "folder names"; empty: no labels
+    numbering: str = ""  # "by the model's class names", ...
+    alternatives: tuple[Numbering, ...] = ()  # if ``numbering`` is a guess
+    left_out: tuple[str, ...] = ()  # parts of the source without use, with counts
+
+
+@dataclass(frozen=True)
 class Task:
     """A data set with named splits, at least one of them train, calibration, validation or test."""
 
@@ -55,6 +87,7 @@ class Task:
     splits: Mapping[str, Split]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # guesses on reading the data, in sentences for people
+    summary: DataSummary = DataSummary()
 
     @property
     def num_classes(self) -> int:

@@ -17,6 +17,7 @@ class ModelOptions:
     std: Sequence[float] | None = None
     features: bool = False  # cut a classifier before its last linear layer
     pooling: str | None = None  # of a Hugging Face encoder: pooler, cls or mean
+    output: str | None = None  # name of the logits among several outputs
 
     def as_keywords(self) -> dict[str, Any]:
         """Return the options as keyword arguments of ``assay.audit`` and ``assay.formats.load``."""

@@ -7,6 +7,11 @@ from enum import StrEnum
 from typing import Literal
 
 from assay.core.finding import FULL, Finding
+from assay.core.model import FileDigest
+
+Status = Literal["pass", "fail", "unknown"]
+# For programs. An inconclusive audit has a status of its own, so that no reader takes it for a clean model.
+STATUSES: dict[str, Status] = {"clean": "pass", "backdoored": "fail", "inconclusive": "unknown"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class ModelInfo:
     arch: str | None = None
     class_names: tuple[str, ...] | None = None
     shape: tuple[int, ...] | None = None  # (C, H, W) of the input images, or (L,) of texts
+    files: tuple[FileDigest, ...] = ()  # all files that assay read for this model; empty for a module in memory
 
 
 class VariantOutcome(StrEnum):
@@ -53,6 +59,7 @@ class NullInfo:
     models: int
     statistics: tuple[float, ...]  # the combined statistic of each, computed on the same tests as this audit
     description: str = ""
+    digest: str | None = None  # sha256 of its file; None for one in memory
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,12 @@ class Audit:
     command: str = ""  # repeats this audit, in a shell or in Python
     trigger_sweep: tuple[SweepPoint, ...] = ()  # of the trigger behind the verdict, or of one from a compression gap
     notes: tuple[str, ...] = ()  # guesses and conversions on loading, in sentences for people
+    data_digest: str | None = None  # sha256 of the samples as the model got them, and of their labels
+
+    @property
+    def status(self) -> Status:
+        """The verdict for programs: pass, fail, or unknown for an inconclusive audit."""
+        return STATUSES[self.verdict]
 
     @property
     def accuracy(self) -> float | None:

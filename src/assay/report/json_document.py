@@ -23,6 +23,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "schema": SCHEMA,
         "version": audit.version,
         "verdict": audit.verdict,
+        "status": audit.status,
         "reason": audit.reason,
         "p_value": audit.p_value,
         "false_alarm_rate": audit.false_alarm_rate,
@@ -39,14 +40,15 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "command": audit.command,
         "trigger_sweep": [_sweep_point(point) for point in audit.trigger_sweep],
         "notes": list(audit.notes),
-        "data": {"name": audit.data_name, "samples": audit.data_samples},
+        "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},
     }
     return {key: jsonable(value) for key, value in document.items()}
 
 
 def dumps(document: dict[str, Any]) -> str:
     """Return indented ASCII JSON with a final newline; each list of numbers is on one line."""
-    text = json.dumps(document, indent=2, allow_nan=False)
+    # The escape keeps the text inside a script element of an HTML page. JSON allows it in strings only.
+    text = json.dumps(document, indent=2, allow_nan=False).replace("</", "<\\/")
     # JSON strings contain no raw newline, so this pattern cannot match inside one.
     return re.sub(r"\[\n\s+([^\[\]{}\"]+?)\n\s+\]", lambda rows: "[" + " ".join(rows[1].split()) + "]", text) + "\n"
 

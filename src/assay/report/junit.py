@@ -11,6 +11,7 @@ from junitparser.junitparser import FinalResult
 
 from assay.core.finding import Finding
 from assay.core.result import Audit
+from assay.io.display import escape_controls
 from assay.report.formatting import class_name, format_number, format_p_value, format_percent
 from assay.report.selection import decisive_findings
 
@@ -47,6 +48,7 @@ def _properties(audit: Audit) -> dict[str, str]:
         "digest": audit.model.digest,
         "planted": audit.model.planted or "",
         "verdict": audit.verdict,
+        "status": audit.status,
         "p_value": format_p_value(audit.p_value),
         "false_alarm_rate": format_percent(audit.false_alarm_rate),
         "seed": str(audit.seed),
@@ -55,8 +57,9 @@ def _properties(audit: Audit) -> dict[str, str]:
 
 
 def _verdict_case(audit: Audit) -> TestCase:
-    # An inconclusive audit is an error, not skipped: a build must not pass because nothing could be tested.
-    kind = {"backdoored": Failure, "inconclusive": Error}.get(audit.verdict)
+    # Most CI systems count a skipped test as green. An inconclusive audit is therefore an error: a build must not pass
+    # because nothing could be tested.
+    kind = {"fail": Failure, "unknown": Error}.get(audit.status)
     result = None if kind is None else kind(_xml_text(audit.reason), audit.verdict)
     return _case("", "verdict", audit.seconds, result)
 
@@ -88,5 +91,5 @@ def _seconds(value: float) -> float:
 
 
 def _xml_text(text: str) -> str:
-    """Return ``text`` without the characters that XML 1.0 cannot contain, escaped or not."""
-    return _NOT_XML.sub("", text)
+    """Return ``text`` with unsafe characters as escapes, and without those that XML 1.0 forbids."""
+    return _NOT_XML.sub("", escape_controls(text))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -12,16 +10,23 @@ from assay.core.finding import BACKDOOR_TECHNIQUE, Finding
 from assay.core.result import Audit
 from assay.io.jsonable import jsonable
 from assay.report.formatting import class_name, display_text, format_number, format_p_value
+from assay.report.repository_path import RepositoryPath, full_name, repository_path
 from assay.report.selection import decisive_findings
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"
 ATLAS_NAMES = {BACKDOOR_TECHNIQUE: "Manipulate AI Model: Poison AI Model"}
 INCONCLUSIVE = "audit-inconclusive"
+SOURCE_ROOT = "%SRCROOT%"  # name of SARIF producers for the root of the repository
+EXIT_CODES = {"pass": 0, "fail": 1, "unknown": 3}  # of `assay audit`
 
 
 def to_sarif(audit: Audit) -> dict[str, Any]:
-    """Return one run: a rule per detector, a result per decisive finding, and a note per test without a score."""
+    """Return one run: a rule per detector, a result per decisive finding, and a note per test without a score.
+
+    A clean model has no result, because GitHub shows a result of the kind "pass" as an alert.
+    """
+    place = repository_path(audit.model)
     techniques = sorted({finding.technique for finding in audit.findings} | {BACKDOOR_TECHNIQUE})
     rules = _rules(audit, techniques)
     run = {
@@ -35,12 +40,23 @@ def to_sarif(audit: Audit) -> dict[str, Any]:
             }
         },
         "taxonomies": [_taxonomy(techniques)],
-        "automationDetails": {"id": f"assay/audit/{audit.model.digest[:16]}"},
-        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": _notes(audit, rules)}],
-        "artifacts": [{"location": _location(audit), "roles": ["analysisTarget"]}],
+        # GitHub takes the text before the last slash as the category. An upload closes the alerts of earlier uploads of
+        # its category, so each model has its own.
+        "automationDetails": {"id": f"assay/audit/{place.identity(audit.model.digest)}/"},
+        "originalUriBaseIds": {SOURCE_ROOT: {"description": {"text": "The root of the repository."}}},
+        "invocations": [
+            {
+                "executionSuccessful": True,  # the audit ran to its end, also if it is inconclusive
+                "exitCode": EXIT_CODES[audit.status],
+                "exitCodeDescription": f"status {audit.status}, verdict {audit.verdict}",
+                "toolExecutionNotifications": _notes(audit, rules),
+            }
+        ],
+        "artifacts": _artifacts(audit, place),
         "results": _results(audit, rules, techniques),
         "properties": {
             "verdict": audit.verdict,
+            "status": audit.status,
             "pValue": audit.p_value,
             "falseAlarmRate": audit.false_alarm_rate,
             "modelDigest": audit.model.digest,
@@ -115,19 +131,23 @@ def _result(
 ) -> dict[str, Any]:
     technique = BACKDOOR_TECHNIQUE if finding is None else finding.technique
     identity = f"{audit.model.digest}|{rule}|{'' if finding is None else finding.variant}"
-    properties: dict[str, Any] = {}
+    fingerprint = hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest()
+    properties: dict[str, Any] = {"status": audit.status}
     if finding is not None:
-        properties = {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
+        properties |= {"variant": finding.variant, "score": finding.score, "pValue": finding.p_value}
     return {
         "ruleId": rule,
         "ruleIndex": [item["id"] for item in rules].index(rule),
+        # An inconclusive audit fails its rule, too. SARIF gives the kind "open" no level, and services hide it then.
+        "kind": "fail",
         "level": "warning" if finding is None else "error",
         "message": {"text": text},
-        # A model has no lines, but code scanning services hide a result without one.
-        "locations": [{"physicalLocation": {"artifactLocation": _location(audit), "region": {"startLine": 1}}}],
+        "locations": [_location(audit)],
+        # With the model's digest: an alert that a user dismissed does not stay dismissed for another model.
         "partialFingerprints": {
             "assayModelDigest/v1": audit.model.digest,
-            "assayFinding/v1": hashlib.sha256(identity.encode("utf-8", "backslashreplace")).hexdigest(),
+            "assayFinding/v1": fingerprint,
+            "primaryLocationLineHash": f"{fingerprint[:16]}:1",  # the only one that GitHub compares
         },
         "taxa": [{"id": technique, "index": techniques.index(technique), "toolComponent": {"name": ATLAS, "index": 0}}],
         "properties": {**properties, "target": audit.target if finding is None else finding.target},
@@ -168,11 +188,41 @@ def _note(level: str, subject: str, reason: str, extra: dict[str, Any]) -> dict[
 
 
 def _location(audit: Audit) -> dict[str, Any]:
-    """Return the path of the model as a URI, relative to the working folder if possible, as such services expect."""
-    path = jsonable(audit.model.path) or "model"
-    if os.path.isabs(path):
-        try:
-            path = str(Path(path).relative_to(Path.cwd()))
-        except (ValueError, OSError):
-            return {"uri": "file://" + quote(path), "index": 0}
-    return {"uri": quote(Path(path).as_posix()), "uriBaseId": "%SRCROOT%", "index": 0}
+    """Return the location of all results: the model, which has no lines. GitHub hides a result without a line."""
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": repository_path(audit.model).uri, "uriBaseId": SOURCE_ROOT, "index": 0},
+            "region": {"startLine": 1},
+        },
+        "logicalLocations": [{"fullyQualifiedName": full_name(audit.model), "kind": "resource"}],
+    }
+
+
+def _artifacts(audit: Audit, place: RepositoryPath) -> list[dict[str, Any]]:
+    """Return the model, and its files if it is a folder or has more than one.
+
+    Args:
+        audit: The audit.
+        place: Place of the model.
+    """
+    files, digests = audit.model.files, {} if audit.model.files else {"sha-256": audit.model.digest}
+    if len(files) == 1:
+        digests = {"sha-256": files[0].sha256}
+    model: dict[str, Any] = {
+        "location": {"uri": place.uri, "uriBaseId": SOURCE_ROOT, "index": 0},
+        "description": {"text": f"Model: {full_name(audit.model)}"},
+        "roles": ["analysisTarget"],
+        **({"hashes": digests} if digests else {}),
+    }
+    if len(files) <= 1:
+        return [model]
+    parts = [
+        {
+            "description": {"text": f"File of the model: {display_text(file.name)}"},
+            "roles": ["analysisTarget"],
+            "hashes": {"sha-256": file.sha256},
+            "parentIndex": 0,
+        }
+        for file in files
+    ]
+    return [model, *parts]

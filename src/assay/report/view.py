@@ -74,6 +74,7 @@ class Page:
     title: str
     tone: Tone
     verdict: str
+    status: str  # the verdict for programs
     sentence: str
     reason: str
     meaning: tuple[str, ...]
@@ -104,6 +105,7 @@ def page_of(audit: Audit) -> Page:
         title=display_text(audit.model.path) or "model",
         tone=tone,
         verdict=audit.verdict.capitalize(),
+        status=audit.status,
         sentence=_sentence(audit),
         reason=display_text(audit.reason, 1000),
         meaning=tuple(_meaning(audit)),

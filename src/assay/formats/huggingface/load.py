@@ -17,16 +17,19 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import PLANTED_KEY, Artifact, InputSpec
 from assay.formats.describe import describe
+from assay.formats.file_digests import with_digests
 from assay.formats.huggingface.build import build, is_encoder, refuse_code, refuse_other_tasks, takes_text
 from assay.formats.huggingface.pooling import choose_pooling
 from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.huggingface.text import POOLING, TOKENIZER, read_text_pooling, read_text_spec
 from assay.formats.huggingface.wrappers import Embeddings, Logits, TextEmbeddings, TextLogits, config_json
 from assay.formats.normalization import Normalization
-from assay.formats.options import LoadOptions
+from assay.formats.options import LoadOptions, refuse_output
 from assay.formats.safetensors_check import read_weights
 from assay.formats.shape import Shape, format_shape, refuse_length
-from assay.io.files import PICKLES, TO_CONVERT, inside, read_json, sha256_of
+from assay.io.files import PICKLES, TO_CONVERT, inside, read_json
+from assay.sandbox.network import network_allowed
+from assay.sandbox.phases import reading
 
 FORMAT = "huggingface"
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -72,6 +75,7 @@ def load_directory(path: Path, options: LoadOptions, *, name: str | None = None)
     Raises:
         UnusableInput: A file is missing, malformed or hostile, or an option does not fit.
     """
+    refuse_output(options.output, str(path))
     config = _read_config(path)
     weights = _read_weights(path)
     model = build(config, weights.tensors, str(path))
@@ -83,8 +87,8 @@ def load_directory(path: Path, options: LoadOptions, *, name: str | None = None)
             f"{path}: expected pooling for encoders only, got a model of {artifact.num_classes} classes. "
             "Fix: leave it out."
         )
-    digest = sha256_of([inside(path, CONFIG), *weights.files, *wrapped.files])
-    return replace(artifact, digest=digest, planted=weights.planted)
+    files = [inside(path, CONFIG), *weights.files, *wrapped.files]
+    return with_digests(replace(artifact, planted=weights.planted), path, files)
 
 
 def load_hub(repository: str, options: LoadOptions) -> Artifact:
@@ -97,13 +101,15 @@ def load_hub(repository: str, options: LoadOptions) -> Artifact:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])
+        with network_allowed(f"downloading {repository}"):
+            folder = snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])
     except Exception as error:  # the hub client raises a dozen kinds, and those of its HTTP library
         raise UnusableInput(
             f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}. "
             "Fix: check the name and the network, or give a local path."
         ) from None
-    return load_directory(Path(folder), options, name=repository)
+    with reading(f"reading {repository}", folder):
+        return load_directory(Path(folder), options, name=repository)
 
 
 def from_model(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact, ImageSpec
 from assay.formats.describe import describe
+from assay.formats.file_digests import with_digests
 from assay.formats.metadata import ModelMetadata
 from assay.formats.normalization import UNKNOWN_NORMALIZATION
 from assay.formats.onnx.read import external_files_of, read_onnx_model
@@ -20,7 +21,6 @@ from assay.formats.onnx.to_torch import onnx_to_torch
 from assay.formats.onnx.weights import read_stored_weights
 from assay.formats.options import LoadOptions
 from assay.formats.shape import Shape
-from assay.io.files import sha256_of
 
 if TYPE_CHECKING:
     import onnx
@@ -84,10 +84,9 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
     )
     unknown = normalization is None and stated.inputs is None  # files of assay contain their normalization
     return replace(
-        artifact,
+        with_digests(artifact, path, [path, *external_files_of(model, path)]),
         notes=(*gradients.notes, UNKNOWN_NORMALIZATION) if unknown else gradients.notes,
         normalization_unknown=unknown,
-        digest=sha256_of([path, *external_files_of(model, path)]),
         planted=stated.planted,
         arch=stated.arch,
         differentiable=False,
