@@ -38,11 +38,13 @@ class Output:
 
 
 CLEAR = {
-    "dict": lambda y, x: {"loss": None, "logits": y, "hidden": x.flatten(1)},
+    "dict": lambda y, x: {"loss": None, "logits": y, "hidden": x},
     "dict of one": lambda y, x: {"out": y},
     "tuple": lambda y, x: (y, x),
     "list": lambda y, x: [y],
-    "named tuple": lambda y, x: Outputs(y, 2 * y),
+    "named tuple": lambda y, x: Outputs(y, y.argmax(1)),
+    "one column": lambda y, x: (y[:, :1], y),
+    "single position": lambda y, x: {"out": y[:, :, None, None], "labels": y.argmax(1)},
     "object": lambda y, x: Output(y),
     "features before": lambda y, x: (x, y),
 }
@@ -57,8 +59,10 @@ def test_logits_are_selected_from_several_outputs(output: Any) -> None:
 
 
 UNCLEAR = {
-    "two": (lambda y, x: (y, 2 * y), r"tuple of 0: \(2, 5\), 1: \(2, 5\)"),
-    "none": (lambda y, x: (x,), "logits only"),
+    "two": (lambda y, x: (y, 2 * y), r"got 2: '0' \(float32 \[2, 5\]\), '1' .* Fix: .* option output: '0', '1'\.$"),
+    "named by the model": (lambda y, x: {"logits": y, "aux": -y}, "option output: 'logits', 'aux'"),
+    "features": (lambda y, x: (x.flatten(1), y), r"got 2: '0' \(float32 \[2, 192\]\)"),
+    "none": (lambda y, x: (x,), r"got '0' \(float32 \[2, 3, 8, 8\]\)"),
     "nothing": (lambda y, x: None, "NoneType"),
     "empty": (lambda y, x: {}, "dict"),
 }
@@ -69,6 +73,25 @@ def test_ambiguous_outputs_are_refused_in_one_line(output: Any, message: str) ->
     with pytest.raises(UnusableInput, match=message) as error:
         from_module(Returns(output), shape=SHAPE)
     assert "\n" not in str(error.value)
+
+
+def test_given_output_is_taken_and_the_others_are_reported() -> None:
+    model, x = Returns(lambda y, x: Outputs(y, -y)), torch.rand(4, *SHAPE)
+    artifact = from_module(model, shape=SHAPE, output="aux")
+    assert torch.equal(artifact.module(x), -model.net(x))
+    assert artifact.unexamined_outputs == ("logits",)
+    assert "of the model's outputs, logits was not examined" in artifact.notes
+    with pytest.raises(UnusableInput, match=r"got 'head'; it has 'logits' \(float32 \[2, 5\]\), 'aux'"):
+        from_module(model, shape=SHAPE, output="head")
+    with pytest.raises(UnusableInput, match="as the output '1', got "):
+        from_module(Returns(lambda y, x: (y, x)), shape=SHAPE, output="1")
+
+
+def test_logits_that_the_class_of_transformers_names_are_taken() -> None:
+    from transformers.modeling_outputs import ImageClassifierOutput
+
+    model, x = Returns(lambda y, x: ImageClassifierOutput(logits=y, hidden_states=2 * y)), torch.rand(4, *SHAPE)
+    assert torch.equal(from_module(model, shape=SHAPE).module(x), model.net(x))
 
 
 def test_saved_file_omits_the_selection_of_logits(tmp_path: Any) -> None:

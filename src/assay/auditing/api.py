@@ -26,6 +26,7 @@ def audit(
     std: Sequence[float] | None = None,
     features: bool = False,
     pooling: str | None = None,
+    output: str | None = None,
     labels: bool = True,
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector | str] | str | None = None,
@@ -33,6 +34,7 @@ def audit(
     reference: ModelSource | None = None,
     reference_arch: str | None = None,
     reference_pooling: str | None = None,
+    reference_output: str | None = None,
     null: NullDistribution | str | Path | None = None,
     seed: int = 0,
     progress: Step = lambda step, fraction: None,
@@ -49,6 +51,7 @@ def audit(
         std: Normalization, one value a channel.
         features: Cut a classifier before its last linear layer, and audit the resulting encoder.
         pooling: Pooling of a Hugging Face encoder: pooler, cls or mean (see ``formats.load``).
+        output: Name of the logits among several outputs of the model; of a tuple, the position.
         labels: False: the data have no labels, even if something looks like labels.
         variant_names: Names of ``assay list``, or one text with commas.
         detectors: Names of ``assay list``, one text with commas, or detector objects; None: the default detectors.
@@ -56,6 +59,7 @@ def audit(
         reference: The original model of a compressed one, or a trusted encoder; as ``model``.
         reference_arch: ``arch`` of the reference.
         reference_pooling: ``pooling`` of the reference; None: as the model's.
+        reference_output: ``output`` of the reference.
         null: Clean reference models, or their file; None: those of the package.
         seed: The same seed gives the same result.
         progress: Callback for the current step, and the fraction done.
@@ -67,6 +71,6 @@ def audit(
         UnusableInput: The model or the data cannot be used.
     """
     names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
-    options = ModelOptions(arch, shape, mean, std, features, pooling)
+    options = ModelOptions(arch, shape, mean, std, features, pooling, output)
     config = AuditConfig(names, detectors, labels, budget, reference, reference_arch, reference_pooling, null, seed)
     return run_audit(model, data, options, config, progress=progress)

@@ -42,12 +42,18 @@ class AuditConfig:
     reference: ModelSource | None = None  # the original model of a compressed one, or a trusted encoder
     reference_arch: str | None = None
     reference_pooling: str | None = None  # None: as the model's
+    reference_output: str | None = None
     null: NullDistribution | str | Path | None = None  # None: the null distribution of the package
     seed: int = 0
 
     def reference_options(self, options: ModelOptions) -> ModelOptions:
         """Return the options for loading the reference, out of those of the model."""
-        return replace(options, arch=self.reference_arch, pooling=self.reference_pooling or options.pooling)
+        return replace(
+            options,
+            arch=self.reference_arch,
+            pooling=self.reference_pooling or options.pooling,
+            output=self.reference_output,
+        )
 
 
 def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, object]:
@@ -65,6 +71,7 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
         **{name: None if value is None else tuple(map(float, value)) for name, value in numbers.items()},
         "features": options.features or None,
         "pooling": options.pooling,
+        "output": options.output,
         "labels": None if config.labels else False,
         "variant_names": config.variants,
         "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
@@ -72,6 +79,7 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
         "reference": config.reference,
         "reference_arch": config.reference_arch,
         "reference_pooling": config.reference_pooling,
+        "reference_output": config.reference_output,
         "null": config.null,
         "seed": config.seed,
     }

@@ -9,7 +9,11 @@ from assay.detectors import default_detectors
 
 
 def limits(
-    findings: tuple[Finding, ...], results: tuple[VariantResult, ...], *, labelled: bool = True
+    findings: tuple[Finding, ...],
+    results: tuple[VariantResult, ...],
+    *,
+    labelled: bool = True,
+    unexamined_outputs: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
     """Return the limits of an audit: backdoors outside of its reach, and tests without a result.
 
@@ -17,6 +21,7 @@ def limits(
         findings: Findings of all detectors on all variants, with p-values.
         results: Results of all variants.
         labelled: Whether the clean samples have labels.
+        unexamined_outputs: Names of the model's outputs besides the audited one.
     """
     sentences = [
         "The search finds triggers that send all images to one class. It may miss a trigger that works only on images "
@@ -27,6 +32,8 @@ def limits(
         "that out, with a seed that was fixed before (Goldwasser et al., arXiv 2204.06974).",
         "A backdoor that is inactive in all audited variants may be active in another variant.",
     ]
+    for name in unexamined_outputs:
+        sentences.append(f"The output {name[:100]} was not examined. The verdict does not cover a use of that output.")
     if not labelled:
         sentences.append(
             "The samples have no labels, so the accuracy was not checked. A model with low accuracy, for instance from "

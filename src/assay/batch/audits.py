@@ -46,6 +46,7 @@ class AuditSettings:
     std: tuple[float, ...] | None = None
     features: bool = False
     pooling: str | None = None
+    output: str | None = None
     labels: bool = True
     variants: tuple[str, ...] = ()
     detectors: str | None = None
@@ -77,7 +78,7 @@ class AuditSettings:
 
     def model_options(self) -> ModelOptions:
         """Return the options of every model."""
-        return ModelOptions(self.arch, self.shape, self.mean, self.std, self.features, self.pooling)
+        return ModelOptions(self.arch, self.shape, self.mean, self.std, self.features, self.pooling, self.output)
 
     def audit_config(self) -> AuditConfig:
         """Return the settings of every audit."""

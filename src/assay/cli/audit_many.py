@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from assay.cli import options, outputs, screen
+from assay.cli.failures import Verdict
 from assay.cli.workers import Artifacts, Ray, Workers, executor_of
 from assay.core.errors import UnusableInput
 
@@ -38,6 +39,7 @@ def audit_many(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
@@ -67,7 +69,7 @@ def audit_many(
         inputs.detectors_of(detectors)  # a misspelled name is reported now, not once a model
         if null is not None:
             inputs.load_null(null)
-        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         null_path = _absolute(None if null is None else str(null))
         config = options.audit_config(
             variants, detectors, no_labels=no_labels, budget=budget, null=null_path, seed=seed
@@ -91,7 +93,7 @@ def audit_many(
         places = {"out": out, "since": since, "workers": workers, "ray": ray, "artifacts": artifacts}
         words = ["assay", "audit-many", *_shortened(models or [], list_file)]
         _publish(answers, out, artifacts, command=configs.shell_command(words, {**named, **places}))
-    return exit_code(answers)
+    return Verdict(exit_code(answers))
 
 
 def exit_code(answers: list[AuditedModel]) -> int:

@@ -21,6 +21,7 @@ def calibrate(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     no_labels: options.NoLabels = False,
     variants: options.Variants = None,
     seed: options.Seed = 0,
@@ -36,7 +37,7 @@ def calibrate(
 
         settings = calibration.Calibration(options.variant_names(variants), seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
-        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         task = load_data(
             data, load_model(models[0], model_options), limit=4 * MAX_SAMPLES, seed=seed, labels=not no_labels
         )

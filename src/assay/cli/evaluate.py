@@ -30,6 +30,7 @@ def evaluate(
     clean_arch: Annotated[str | None, typer.Option(help="--arch of the clean model.")] = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     limit: options.Limit = None,
     json: options.Json = None,
     seed: options.Seed = 0,
@@ -44,10 +45,10 @@ def evaluate(
         file = secret_file.read(secret)
         if (warning := secret_file.plaintext_key_warning(secret, file.secret)) is not None:
             screen.write(warning, style="yellow")
-        artifact = load_model(model, options.model_options(arch, shape, mean, std, features, pooling))
+        artifact = load_model(model, options.model_options(arch, shape, mean, std, features, pooling, output))
         if clean is None and artifact.num_classes is None:
             raise UnusableInput("expected a clean encoder to compare the embeddings with, got none. Fix: add --clean.")
-        control_options = options.model_options(clean_arch, shape, mean, std, features, pooling)
+        control_options = options.model_options(clean_arch, shape, mean, std, features, pooling, output)
         control = None if clean is None else load_model(clean, control_options)
         task = load_data(data, artifact, limit=limit, seed=seed)
         with screen.progress("measuring") as step:

@@ -86,6 +86,8 @@ def begin(
 
     if options.features or options.pooling is not None:
         raise UnusableInput(f"--features and --pooling are not for an untrained model: train {model} first")
+    if options.output is not None:
+        raise UnusableInput(f"--output is not for an untrained model: {model} has one output")
     if options.arch is not None:
         raise UnusableInput(f"--arch is not for an untrained model: {model} names its architecture")
     name = model.removeprefix(NEW)

@@ -55,6 +55,7 @@ def pair(
     mean: options.Mean = None,
     std: options.Std = None,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     trusted_arch: Annotated[str | None, typer.Option("--with-arch", help="--arch of the trusted model.")] = None,
     trusted_shape: Annotated[str | None, typer.Option("--with-shape", help="--shape of the trusted model.")] = None,
     trusted_mean: Annotated[str | None, typer.Option("--with-mean", help="--mean of the trusted model.")] = None,
@@ -76,7 +77,8 @@ def pair(
         from assay.data.single_inputs import find_inputs
         from assay.formats.feature_extractor import to_feature_extractor
 
-        probe = to_feature_extractor(load_model(model, options.model_options(arch, shape, mean, std, pooling=pooling)))
+        own_options = options.model_options(arch, shape, mean, std, pooling=pooling, output=output)
+        probe = to_feature_extractor(load_model(model, own_options))
         trusted_options = options.model_options(
             trusted_arch, trusted_shape, trusted_mean, trusted_std, pooling=trusted_pooling
         )

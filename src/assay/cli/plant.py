@@ -27,6 +27,7 @@ def plant(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Number of classes of a new model.")] = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
@@ -44,7 +45,7 @@ def plant(
         method = _with_entropy(configure(lookup(attack, ATTACKS, "attack"), setting or []))
         artifact, task = begin(
             model,
-            options.model_options(arch, shape, mean, std, features, pooling),
+            options.model_options(arch, shape, mean, std, features, pooling, output),
             data,
             classes=classes,
             limit=limit,

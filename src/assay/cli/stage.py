@@ -34,6 +34,7 @@ def stage(
     std: options.Std = None,
     features: options.Features = False,
     pooling: options.Pooling = None,
+    output: options.Output = None,
     setting: options.Settings = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -51,7 +52,7 @@ def stage(
         settings, data = _settings(kind, setting or [], data, limit)
         fixed = {} if kind.file_name is None else {"directory": str(out)}
         step = configure(kind, settings, fixed=fixed)
-        model_options = options.model_options(arch, shape, mean, std, features, pooling)
+        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         build = _load(kind, stage, model, model_options, data, limit, seed)
         result = _run(stage, step, build, seed)
         path = save_model(result, out) if kind.file_name is None else out / kind.file_name

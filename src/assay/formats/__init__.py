@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.core.errors import UnusableInput
+from assay.core.errors import UnusableInput, foreign_errors
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.formats.feature_extractor import to_feature_extractor
@@ -18,6 +18,7 @@ from assay.formats.shape import refuse_length
 from assay.formats.torch_module import from_module
 from assay.io.files import PICKLES, refuse_pickle
 from assay.io.hub_ids import hub_id
+from assay.sandbox.phases import reading
 
 __all__ = ["from_module", "load", "save"]
 
@@ -33,6 +34,7 @@ def load(
     std: Sequence[float] | None = None,
     features: bool = False,
     pooling: str | None = None,
+    output: str | None = None,
 ) -> Artifact:
     """Load a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
 
@@ -47,13 +49,15 @@ def load(
         std: As many standard deviations.
         features: Cut a classifier before its last linear layer. The outputs are features.
         pooling: Embedding of a Hugging Face encoder without its own: pooler, cls or mean.
+        output: Name of the logits among several outputs; of a tuple, the position.
 
     Raises:
         UnusableInput: The model cannot be loaded safely and completely.
     """
-    options = LoadOptions.parse(ModelOptions(arch, shape, mean, std, features, pooling))
+    options = LoadOptions.parse(ModelOptions(arch, shape, mean, std, features, pooling, output))
     try:
-        artifact = _load(str(path), options)
+        with foreign_errors(str(path)):
+            artifact = _load(str(path), options)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
     return to_feature_extractor(artifact) if features else artifact
@@ -88,7 +92,8 @@ def _load(text: str, options: LoadOptions) -> Artifact:
         raise UnusableInput(
             f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
         )
-    return _load_directory(path, options) if path.is_dir() else _load_file(path, options)
+    with reading(f"reading {text}", path):
+        return _load_directory(path, options) if path.is_dir() else _load_file(path, options)
 
 
 def _load_file(path: Path, options: LoadOptions) -> Artifact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import sys
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Modality
+from assay.formats.outputs import choose_logits, describe_output, flatten_logits, named_parts
 from assay.formats.shape import Shape
 from assay.nn.saving import SavedWrapper
 
@@ -20,16 +21,16 @@ LOGITS = "logits"
 class LogitsOnly(nn.Module):
     """A model with several outputs, reduced to its logits (N, K)."""
 
-    def __init__(self, net: nn.Module, key: str | int) -> None:
+    def __init__(self, net: nn.Module, key: str) -> None:
         super().__init__()
         self.net = net
-        self.key = key
+        self.key = key  # as in ``named_parts``
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, K) of a batch."""
-        output = self.net(x)
-        by_name = isinstance(self.key, str) and not isinstance(output, Mapping)
-        return getattr(output, str(self.key)) if by_name else output[self.key]
+        logits = named_parts(self.net(x))[self.key]
+        assert isinstance(logits, Tensor)
+        return flatten_logits(logits)
 
     def to_saved(self, num_classes: int | None) -> SavedWrapper:
         """Return the model alone: the next loading selects the logits again."""
@@ -60,15 +61,27 @@ def to_cpu(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     return copied, (f"a copy of the model in float32 on the CPU is audited; its weights are {found} on {place}",)
 
 
-def select_logits(module: nn.Module, shape: Shape) -> nn.Module:
-    """Return a module with a tensor of logits as output, the given one if possible.
+def select_logits(module: nn.Module, shape: Shape, wanted: str | None = None) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return a module with a tensor of logits as output, the given one if possible, and the unused outputs.
 
     Args:
         module: The model.
         shape: (C, H, W) of its images.
+        wanted: Name of the output with the logits, or its position in a tuple; None: the only one of shape (N, K).
+
+    Raises:
+        UnusableInput: No output can be the logits, or several can. The message lists all outputs.
     """
-    key = _logits_key(output_of(module, torch.zeros(2, *shape)))
-    return module if key is None else LogitsOnly(module, key)
+    output = output_of(module, torch.zeros(2, *shape))
+    if isinstance(output, Tensor) and wanted is None:
+        return module, ()  # ``describe`` checks its shape
+    parts = named_parts(output)
+    if wanted is None and _is_model_output(output) and isinstance(parts.get(LOGITS), Tensor):
+        wanted = LOGITS
+    chosen = choose_logits([describe_output(name, part, 2) for name, part in parts.items()], wanted)
+    if isinstance(output, Tensor):
+        return module, ()
+    return LogitsOnly(module, chosen.name), tuple(name for name in parts if name != chosen.name)
 
 
 def output_of(module: nn.Module, x: Tensor) -> Any:
@@ -95,23 +108,7 @@ def output_of(module: nn.Module, x: Tensor) -> Any:
             part.training = training
 
 
-def _logits_key(output: object) -> str | int | None:
-    """Return the key of the logits in the output for two images; None if the output is a tensor itself."""
-    if isinstance(output, Tensor):
-        return None
-    parts: Mapping[Any, object] = {}
-    if isinstance(output, Mapping):
-        parts = output
-    elif isinstance(output, tuple | list):
-        parts = dict(enumerate(output))
-    if isinstance(parts.get(LOGITS, getattr(output, LOGITS, None)), Tensor):
-        return LOGITS
-    fitting = [key for key, part in parts.items() if isinstance(part, Tensor) and part.ndim == 2 and len(part) == 2]
-    if len(fitting) == 1:
-        return fitting[0]  # type: ignore[no-any-return]
-    kinds = {key: tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__ for key, part in parts.items()}
-    found = ", ".join(f"{key}: {kind}" for key, kind in kinds.items())
-    raise UnusableInput(
-        f"expected logits of shape (N, classes), alone or by the name logits; the model outputs a "
-        f"{type(output).__name__}{f' of {found}' if found else ''}. Fix: give a model that returns its logits only."
-    )
+def _is_model_output(output: object) -> bool:
+    """Return whether an output is transformers' ``ModelOutput``, whose class documents its field ``logits``."""
+    transformers = sys.modules.get("transformers.utils")  # such an output cannot exist before this import
+    return transformers is not None and isinstance(output, transformers.ModelOutput)

@@ -21,6 +21,7 @@ class LoadOptions:
     length: int | None = None  # of texts, in tokens
     normalization: Normalization | None = None
     pooling: Pooling | None = None
+    output: str | None = None  # name of the logits among several outputs
 
     @classmethod
     def parse(cls, options: ModelOptions) -> LoadOptions:
@@ -33,6 +34,7 @@ class LoadOptions:
             length=length,
             normalization=Normalization.of(options.mean, options.std),
             pooling=parse_pooling(options.pooling),
+            output=options.output,
         )
 
     def refuse_arch(self, what: str) -> None:
@@ -41,3 +43,16 @@ class LoadOptions:
             raise UnusableInput(
                 f"{what}: expected no architecture, the format brings its own; got {self.arch}. Fix: leave it out."
             )
+
+
+def refuse_output(output: str | None, what: str) -> None:
+    """Raise UnusableInput if an output is given for a model whose class names its logits.
+
+    Args:
+        output: Name of the output.
+        what: Name of the model.
+    """
+    if output is not None:
+        raise UnusableInput(
+            f"{what}: expected no name of an output, its class defines the output; got {output!r}. Fix: leave it out."
+        )

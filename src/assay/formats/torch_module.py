@@ -13,6 +13,8 @@ from assay.core.model import Artifact, ImageSpec
 from assay.formats.adapt import select_logits, to_cpu
 from assay.formats.describe import describe
 from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
+from assay.formats.options import refuse_output
+from assay.formats.outputs import unexamined_note
 from assay.formats.shape import as_shape
 from assay.nn.normalized import Normalized
 
@@ -27,11 +29,12 @@ def from_module(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     class_names: Sequence[str] | None = None,
+    output: str | None = None,
     name: str = "model",
 ) -> Artifact:
     """Wrap a model in memory. The weights stay unchanged; a copy is made unless they are float32 on the CPU.
 
-    A model with several outputs is reduced to the one named ``logits``, else to the only one of shape (N, K).
+    A model with several outputs is reduced to the given one, else to the only one of shape (N, K).
 
     Args:
         module: The model.
@@ -41,6 +44,7 @@ def from_module(
             model the image processor's file applies, if it lies in its folder or in the hub's local cache.
         std: Standard deviation per channel.
         class_names: Names of the classes.
+        output: Name of the output with the logits, or its position in a tuple.
         name: Name of the model in reports.
 
     Raises:
@@ -52,11 +56,13 @@ def from_module(
     if _is_transformers(module):
         from assay.formats.huggingface.load import from_model
 
+        refuse_output(output, name)
         artifact = from_model(module, shape=size, normalization=normalization, class_names=class_names, name=name)
         return replace(artifact, notes=(*notes, *artifact.notes))
     if size is None:
         raise UnusableInput("shape=(C, H, W) is needed for a model in memory, for instance shape=(3, 32, 32)")
-    module = select_logits(module, size)
+    module, unused = select_logits(module, size, output)
+    notes += unexamined_note(unused)
     wrapped = module if normalization is None else normalization.around(module, size[0])
     artifact = describe(wrapped, ImageSpec(size), class_names=class_names, format=FORMAT, name=name)
     if num_classes not in (None, artifact.num_classes):
@@ -65,7 +71,12 @@ def from_module(
             "Fix: correct num_classes."
         )
     unknown = normalization is None and not isinstance(module, Normalized)
-    return replace(artifact, notes=(*notes, UNKNOWN_NORMALIZATION) if unknown else notes, normalization_unknown=unknown)
+    return replace(
+        artifact,
+        notes=(*notes, UNKNOWN_NORMALIZATION) if unknown else notes,
+        normalization_unknown=unknown,
+        unexamined_outputs=unused,
+    )
 
 
 def _is_transformers(module: nn.Module) -> bool:
