@@ -72,5 +72,16 @@ def audit(
     """
     names = variants.parse(variant_names if isinstance(variant_names, str) else tuple(variant_names))
     options = ModelOptions(arch, shape, mean, std, features, pooling, output)
-    config = AuditConfig(names, detectors, labels, budget, reference, reference_arch, reference_pooling, null, seed)
+    config = AuditConfig(
+        names,
+        detectors,
+        labels,
+        budget,
+        reference,
+        reference_arch=reference_arch,
+        reference_pooling=reference_pooling,
+        reference_output=reference_output,
+        null=null,
+        seed=seed,
+    )
     return run_audit(model, data, options, config, progress=progress)
