@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from assay._version import __version__
 from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_keywords, python_call
 from assay.auditing.describe import describe
@@ -25,7 +27,11 @@ from assay.core.progress import Step
 from assay.core.result import Audit, ModelInfo, SweepPoint
 from assay.detectors.budget import Budget
 from assay.nn.modes import eval_mode
+from assay.sandbox import phases
 from assay.stages.variants import DEFAULT
+
+# Not part of the budget: reading of the data, and checks before the tests.
+PREPARATION_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,13 @@ def run_audit(
     start = time.perf_counter()
     artifact = load(model, options, config)
     with eval_mode(artifact.module):
-        inputs = prepare(artifact, data, config)
+        with phases.running(config.budget + PREPARATION_SECONDS):
+            inputs = prepare(artifact, data, config)
         plan = plan_tests(inputs, config)
-        context = RunContext(config.seed, Budget(config.budget), progress)
-        run = run_tests(inputs, plan, context)
-        judgement = judge_run(inputs, plan, run, config, context)
+        with phases.running(config.budget):
+            context = RunContext(config.seed, Budget(config.budget), progress)
+            run = run_tests(inputs, plan, context)
+            judgement = judge_run(inputs, plan, run, config, context)
     if command is None:
         command = python_call(model, data, audit_keywords(options, config))
     return report(inputs, run, judgement, config, command=command, seconds=time.perf_counter() - start)
@@ -98,6 +106,8 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
         UnusableInput: The data do not fit the model, the null is of another kind of model, or an output is not finite.
     """
     samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels)
+    with phases.reading(f"the first run of {artifact.name}"), torch.no_grad():
+        artifact.module(samples.split.x[:1])
     null = null_of(config.null, encoders=artifact.num_classes is None)
     return describe(artifact, samples, null, seed=config.seed)
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from assay.cli import options, outputs, screen
+from assay.cli.failures import Verdict
 
 Salt = Annotated[str, typer.Option(metavar="TEXT", help="At least 16 random characters; secret until delivery.")]
 Seed = Annotated[int, typer.Option(min=0, help="The seed of the features; secret until delivery.")]
@@ -48,6 +49,6 @@ def check(
     wrong = seed_commitment.count_differing(artifact, published, seed, salt)
     if wrong:
         screen.write(f"{wrong} of {published.count} features are not those of the seed: they were chosen.", style="red")
-        return 1
+        return Verdict(1)
     screen.write(f"All {published.count} features are those of the seed: they were not chosen.")
     return 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from assay.core.progress import Step
 from assay.io.display import escape_unprintable
+from assay.sandbox import phases
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,6 +97,7 @@ def progress(start: str) -> Iterator[Step]:
         bar = bars.add_task(start, total=1.0)
 
         def step(name: str, fraction: float) -> None:
+            phases.alive()
             bars.update(bar, description=escape_unprintable(name, keep=KEPT), completed=fraction)
 
         yield step
@@ -107,6 +109,7 @@ def _log_lines() -> Step:
 
     def step(name: str, fraction: float) -> None:
         nonlocal last
+        phases.alive()
         now = time.monotonic()
         if now - last >= LOG_INTERVAL:
             last = now

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AssayError(Exception):
     """Base of all deliberate errors. The message gives the expected value, the value found, and a fix."""
@@ -27,3 +30,28 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def foreign_errors(where: str) -> Iterator[None]:
+    """Turn every error of a reader of foreign files into UnusableInput with the name of the file.
+
+    Readers raise any type. Panics of Rust libraries and exits are no ``Exception``. Errors of the system with a file
+    name pass through.
+
+    Args:
+        where: Name of the file.
+    """
+    try:
+        yield
+    except (AssayError, OSError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except MemoryError as error:
+        raise UnusableInput(
+            f"{where}: expected a file that fits in memory, got a request for more. Fix: do not use this file."
+        ) from error
+    except BaseException as error:
+        raise UnusableInput(
+            f"{where}: expected readable content, got {type(error).__name__}: {first_line(error)[:300]}. "
+            "Fix: save it again; if other programs read it, please report this (ASSAY_DEBUG=1 shows the traceback)."
+        ) from error

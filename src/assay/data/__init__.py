@@ -13,20 +13,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.core.dataset import Task
-from assay.core.errors import UnusableInput
+from assay.core.dataset import DataSummary, Task
+from assay.core.errors import UnusableInput, foreign_errors
 from assay.core.model import InputSpec
 from assay.data.codecs import CODECS
+from assay.data.image_files import SUFFIXES
 from assay.data.labels import align, drop_labels
 from assay.data.readers.generated import is_synthetic, read_synthetic
 from assay.data.readers.hf_hub import data_hub_id, read_hub
 from assay.data.readers.image_folder import read_folder
 from assay.data.readers.npz import read_npz
 from assay.data.readers.parquet import parquet_files, read_parquet
-from assay.data.request import Request, Source
+from assay.data.request import Request, Source, carved_from
 from assay.data.splits import carve_calibration, drop_empty
+from assay.io.files import check_plain_file
+from assay.sandbox.network import network_allowed
+from assay.sandbox.phases import reading
 
 __all__ = ["load"]
+
+# Advice on files of other kinds.
+FIXES = {
+    ".npy": ". Fix: save images and labels as x and y with numpy.savez.",
+    ".csv": ". Fix: save images and labels as a parquet file, or one folder of images for each class.",
+    **dict.fromkeys(sorted(SUFFIXES), ". Fix: give its folder."),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), ". Fix: unpack it."),
+}
 
 
 def load(
@@ -38,6 +50,7 @@ def load(
     limit: int | None = None,
     seed: int = 0,
     labels: bool = True,
+    label_column: str | None = None,
     fewest_classes: int = 2,
 ) -> Task:
     """Load data as inputs of a model: images (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64.
@@ -47,7 +60,7 @@ def load(
     * a folder of parquet files in the hub's layout, or one such file; texts come from these alone;
     * a folder of images: one folder for each class, also below train, test, ..., or flat, with ``_<label>`` at the
       end of the names;
-    * a ``.npz`` file;
+    * a ``.npz`` file with images and labels;
     * a hub id: ``hf:owner/name``, or ``owner/name`` if there is no such path;
     * generated data: ``signs``, ``signs:<classes>``, ``digits``; None for signs without labels.
 
@@ -59,6 +72,7 @@ def load(
         limit: Largest number of samples of each split.
         seed: Seed of the draw.
         labels: False to ignore labels, names and subfolders.
+        label_column: Column of the labels in a table, or name of their array in a .npz file; None: a usual name.
         fewest_classes: Smallest number of classes among the labels.
 
     Returns:
@@ -69,16 +83,32 @@ def load(
     """
     if limit is not None and limit < 1:
         raise UnusableInput(f"limit: expected at least 1 sample a split, got {limit}")
-    request = Request(spec, limit, seed, num_classes, labels)
+    if label_column is not None and not labels:
+        raise UnusableInput(
+            f"expected either labels or none, got the label column {label_column!r} for data without labels. "
+            "Fix: give one of the two options."
+        )
+    request = Request(spec, limit, seed, num_classes, labels, label_column)
     try:
-        found = _read(source, request)
+        with foreign_errors(str(source)), reading(f"reading {source}", *([] if source is None else [source])):
+            found = _read(source, request)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
     splits = drop_empty(found.splits, found.name)
     if not labels:
         splits = drop_labels(splits)
-    aligned, names, notes = align(splits, found, num_classes, class_names, fewest=fewest_classes)
-    return Task(found.name, carve_calibration(aligned, limit=limit, seed=seed), names, (*found.notes, *notes))
+    aligned = align(splits, found, num_classes, class_names, fewest=fewest_classes)
+    summary = DataSummary(
+        kind=found.kind,
+        totals=found.totals,
+        drawn_from=carved_from(list(splits)) or "calibration",
+        labels=found.labels_from if aligned.numbering else "",
+        numbering=aligned.numbering,
+        alternatives=aligned.alternatives,
+        left_out=tuple(f"{count:,} {kind}" for kind, count in found.left_out.items()),
+    )
+    parts = carve_calibration(aligned.splits, limit=limit, seed=seed)
+    return Task(found.name, parts, aligned.class_names, (*found.notes, *aligned.notes), summary)
 
 
 def _read(source: str | Path | None, request: Request) -> Source:
@@ -90,20 +120,30 @@ def _read(source: str | Path | None, request: Request) -> Source:
         return read_synthetic(text, request)
     repository = data_hub_id(text)
     if repository is not None:
-        return read_hub(repository, request)
+        with network_allowed(f"downloading {repository}"):
+            return read_hub(repository, request)
     if not path.exists():
         raise UnusableInput(
             f"no such data: {text} (expected a folder, a .parquet or .npz file, a hub id, signs, signs:100 or digits)"
         )
-    if path.is_file() and path.suffix.lower() == ".npz":
-        return read_npz(path, request)
-    if parquet_files(path):
-        return read_parquet(path, request)
+    if request.label_column is not None and path.is_dir() and not parquet_files(path):
+        raise UnusableInput(
+            f"{path}: expected a table for the label column {request.label_column!r}, got a folder without parquet "
+            "files. Fix: leave label_column out."
+        )
     if path.is_dir():
-        return read_folder(path, request)
+        return read_parquet(path, request) if parquet_files(path) else read_folder(path, request)
+    suffix = path.suffix.lower()
+    if suffix in (".npz", ".parquet"):
+        check_plain_file(path)
+        return read_npz(path, request) if suffix == ".npz" else read_parquet(path, request)
     raise UnusableInput(
-        f"{path}: expected a folder, a .parquet or an .npz file, got a {path.suffix or 'nameless'} file"
+        f"{path}: expected a folder, a .parquet or an .npz file, got {_kind_of(path)}{FIXES.get(suffix, '')}"
     )
+
+
+def _kind_of(path: Path) -> str:
+    return f"a {path.suffix or 'nameless'} file" if path.is_file() else "a pipe or device"
 
 
 def _read_tables(text: str, request: Request) -> Source:

@@ -14,6 +14,7 @@ from typing import Any
 
 from assay.core.errors import AssayError, Unreachable, UnusableInput, first_line
 from assay.io.atomic import write_atomically
+from assay.sandbox.network import network_allowed
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class ObjectStore:
         if self.is_folder:
             return Path(self.url) / name
         path = self._downloads / name
-        system, root = self._remote
-        with self._translate_errors("read", name):
+        with self._translate_errors("read", name), network_allowed(f"reading {self.url}"):
+            system, root = self._remote
             if not path.exists() and system.exists(f"{root}/{name}"):
                 write_atomically(path, system.cat_file(f"{root}/{name}"), parents=True)
         return path
@@ -68,6 +69,7 @@ class ObjectStore:
             if self.is_folder:
                 write_atomically(Path(self.url) / name, content, parents=True)
                 return
+        with self._translate_errors("write", name), network_allowed(f"writing to {self.url}"):
             system, root = self._remote
             (self._downloads / name).unlink(missing_ok=True)
             system.makedirs(root, exist_ok=True)
