@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
+from assay.formats.huggingface.bounds import refuse_large_numbers
 from assay.formats.huggingface.quiet import quiet
 
 TEXT_INPUT = "input_ids"  # transformers' name for the main input of a text model
@@ -37,6 +38,7 @@ def refuse_code(settings: object, where: str) -> None:
                 "yourself and pass the module, or use an architecture of transformers."
             )
         remote = key.endswith("_implementation") and isinstance(value, str) and "/" in value
+        remote = remote or (key == "backbone" and isinstance(value, str))  # transformers asks the hub for its config
         if remote or (key in {"use_pretrained_backbone", "use_timm_backbone"} and value):
             raise UnusableInput(f"{where}: asks for files from elsewhere ({key}: {value}). Fix: remove that setting.")
         if key == "quantization_config" and value:
@@ -86,6 +88,7 @@ def build(settings: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str
         UnusableInput: The config is unknown or hostile, or does not fit the weights.
     """
     refuse_other_tasks(settings, where)
+    refuse_large_numbers(settings, tensors, where)
     try:
         config, model_class = _classes(settings)
         main_input, options = model_class.main_input_name, _pooling_option(model_class, tensors)
