@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput, first_line
 from assay.formats.huggingface.bounds import refuse_large_numbers
 from assay.formats.huggingface.quiet import quiet
+from assay.formats.huggingface.remote_settings import refuse_remote
 
 TEXT_INPUT = "input_ids"  # transformers' name for the main input of a text model
 IMAGE_INPUT = "pixel_values"
@@ -37,10 +38,7 @@ def refuse_code(settings: object, where: str) -> None:
                 f"{where}: asks for code from the model's repository ({key}), which is never run. Fix: load the model "
                 "yourself and pass the module, or use an architecture of transformers."
             )
-        remote = key.endswith("_implementation") and isinstance(value, str) and "/" in value
-        remote = remote or (key == "backbone" and isinstance(value, str))  # transformers asks the hub for its config
-        if remote or (key in {"use_pretrained_backbone", "use_timm_backbone"} and value):
-            raise UnusableInput(f"{where}: asks for files from elsewhere ({key}: {value}). Fix: remove that setting.")
+        refuse_remote(key, value, where)
         if key == "quantization_config" and value:
             raise UnusableInput(
                 f"{where}: expected float weights, got a quantized model ({key}). Fix: export it as ONNX."

@@ -23,6 +23,6 @@ def refuse_remote(key: str, value: object, where: str) -> None:
     implementation = key.endswith("_implementation") and "/" in text  # of attention and experts: a kernel of the hub
     if repository or implementation or (key in PRETRAINED_KEYS and value) or text.lower().startswith(REMOTE_STARTS):
         raise UnusableInput(
-            f"{where}: expected a model with all its parts, got a setting for files from elsewhere "
+            f"{where}: expected a model with all its parts, got one that asks for files from elsewhere "
             f"({key}: {str(value)[:100]}). Fix: remove that setting."
         )
