@@ -6,6 +6,7 @@ A new modality needs an ``InputSpec`` (``assay.core.model``), a codec, and an en
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec, InputSpec, Modality, TextSpec
+from assay.data.columns import LABEL_COLUMNS
 from assay.data.image_files import SUFFIXES, images_below
 from assay.data.images import augment_images, decode_images
 from assay.data.tokenize import encode_texts, truncation_notes
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-# Usual names of the label column in tables.
-LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "target", "coarse_label")
+# Remark on a text longer than an input.
+CUT = "texts cut"
 
 
 class Codec(ABC):
@@ -44,7 +46,7 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, int]:
+    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, Counter[str]]:
         """Convert samples into inputs.
 
         Args:
@@ -53,15 +55,15 @@ class Codec(ABC):
             spec: The model's input specification, of this modality.
 
         Returns:
-            Inputs (N, ...), and the number of samples cut because of their length.
+            Inputs (N, ...), and remarks on the conversion with the number of their samples.
         """
 
     @abstractmethod
-    def notes(self, cut: int, spec: InputSpec) -> tuple[str, ...]:
-        """Return a note if ``decode`` cut samples.
+    def notes(self, remarks: Counter[str], spec: InputSpec) -> tuple[str, ...]:
+        """Return the remarks of ``decode`` in sentences.
 
         Args:
-            cut: Number of cut samples.
+            remarks: Number of samples by remark.
             spec: The model's input specification, of this modality.
         """
 
@@ -109,14 +111,16 @@ class ImageCodec(Codec):
             with_bytes = types.is_binary(field.type) or types.is_large_binary(field.type)
         return with_bytes or kind == "Image"
 
-    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, int]:
+    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, Counter[str]]:
         """Decode, resize and crop images."""
         assert isinstance(spec, ImageSpec)
-        return decode_images(((name, _file_content(name, value)) for name, value in samples), count, spec), 0
+        remarks = Counter[str]()
+        images = ((name, _file_content(name, value)) for name, value in samples)
+        return decode_images(images, count, spec, remarks), remarks
 
-    def notes(self, cut: int, spec: InputSpec) -> tuple[str, ...]:
-        """Return no notes: images are not cut."""
-        return ()
+    def notes(self, remarks: Counter[str], spec: InputSpec) -> tuple[str, ...]:
+        """Return a note on each kind of unusual image."""
+        return tuple(f"{count:,} {remark}" for remark, count in remarks.items())
 
     def find(self, path: Path) -> Iterator[tuple[str, Path | str]]:
         """Yield the image files in a folder and below it, or the one file."""
@@ -140,9 +144,9 @@ class TextCodec(Codec):
         import pyarrow.types as types
 
         is_text = types.is_string(field.type) or types.is_large_string(field.type)
-        return is_text and field.name not in LABEL_COLUMNS
+        return is_text and field.name.casefold() not in LABEL_COLUMNS
 
-    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, int]:
+    def decode(self, samples: Iterable[tuple[str, Any]], count: int, spec: InputSpec) -> tuple[Tensor, Counter[str]]:
         """Convert texts into token numbers."""
         assert isinstance(spec, TextSpec)
         texts = []
@@ -150,12 +154,13 @@ class TextCodec(Codec):
             if not isinstance(value, str):
                 raise UnusableInput(f"{name} holds no text")
             texts.append(value)
-        return encode_texts(texts, spec)
+        x, cut = encode_texts(texts, spec)
+        return x, Counter({CUT: cut} if cut else {})
 
-    def notes(self, cut: int, spec: InputSpec) -> tuple[str, ...]:
+    def notes(self, remarks: Counter[str], spec: InputSpec) -> tuple[str, ...]:
         """Return a note on texts longer than an input."""
         assert isinstance(spec, TextSpec)
-        return truncation_notes(cut, spec)
+        return truncation_notes(remarks[CUT], spec)
 
     def convert_raw(self, data: object, spec: InputSpec) -> tuple[object, tuple[str, ...]]:
         """Convert a list of texts."""

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
+from assay.data.foreign import one_line_errors
+from assay.io.files import check_plain_file
 
 # Largest decoded size of one image, in pixels.
 MAX_PIXELS = 64_000_000
@@ -28,59 +32,119 @@ RESAMPLING = {
 }
 MODES = {1: "L", 3: "RGB"}
 
+# Rotation of an image by the orientation in its EXIF data.
+ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-def decode_images(images: Iterable[tuple[str, Path | bytes]], count: int, spec: ImageSpec) -> Tensor:
+# Formats with 16 bits a pixel where pillow gives 32 bits.
+SIXTEEN_BITS = ("PNG", "PPM")
+
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+ALPHA = "images have an alpha channel: transparency is ignored"
+ANIMATED = "images have several frames: the first one is used"
+
+
+def decode_images(
+    images: Iterable[tuple[str, Path | bytes]], count: int, spec: ImageSpec, remarks: Counter[str] | None = None
+) -> Tensor:
     """Decode images into inputs (N, C, H, W) float32 in [0, 1].
 
     Args:
         images: Names for error messages, with a file or its bytes.
         count: Number N of the images.
         spec: The model's input specification.
+        remarks: Counter of unusual images; increased.
     """
     x = torch.empty(count, *spec.shape)
     for index, (name, content) in enumerate(images):
-        x[index] = decode_image(content, spec, name)
+        x[index] = decode_image(content, spec, name, remarks)
     return x
 
 
-def decode_image(content: Path | bytes, spec: ImageSpec, name: str) -> Tensor:
+def decode_image(
+    content: Path | bytes | Image.Image, spec: ImageSpec, name: str, remarks: Counter[str] | None = None
+) -> Tensor:
     """Decode one image into an input (C, H, W) float32 in [0, 1].
 
+    The orientation in the EXIF data rotates the image. All other metadata are ignored.
+
     Args:
-        content: A file or its bytes.
+        content: A file, its bytes, or an open image.
         spec: The model's input specification.
         name: Name for error messages.
+        remarks: Counter of unusual images; increased.
 
     Raises:
-        UnusableInput: The image is broken or larger than ``MAX_PIXELS``.
+        UnusableInput: The image is broken, larger than ``MAX_PIXELS``, or not in a known range.
     """
     channels = spec.shape[0]
     if channels not in MODES:
         raise UnusableInput(
             f"expected a model of 1 or 3 channels for image files, got {channels}. Fix: give the data as .npz."
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS) as file:
-                if file.width * file.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError(f"{file.width} x {file.height} pixels")
-                image = ImageOps.exif_transpose(_to_eight_bits(file)).convert(MODES[channels])
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnusableInput(f"{name}: expected an image of at most {MAX_PIXELS} pixels, got more ({error})") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UnusableInput(f"{name}: is not a readable image ({error})") from None
+    remarks = Counter() if remarks is None else remarks
+    if isinstance(content, Image.Image):
+        with one_line_errors(name, "a readable image"):
+            image = _upright(content, channels, name, remarks)
+    else:
+        with _opened(content, name) as file:
+            image = _upright(file, channels, name, remarks)
     array = np.asarray(_resize_and_crop(image, spec), dtype=np.float32) / 255
     return torch.from_numpy(array.reshape(*array.shape[:2], channels)).permute(2, 0, 1)
 
 
+@contextmanager
+def _opened(content: Path | bytes, name: str) -> Iterator[Image.Image]:
+    """Open an image of at most ``MAX_PIXELS``, with one line for any error inside."""
+    where = content if isinstance(content, Path) and str(content) == name else name
+    with one_line_errors(where, "a readable image"):
+        if isinstance(content, Path) and not content.is_file():
+            check_plain_file(content)  # a pipe would wait without end
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                stream = io.BytesIO(content) if isinstance(content, bytes) else content
+                with Image.open(stream, formats=FORMATS) as file:
+                    if file.width * file.height > MAX_PIXELS:
+                        raise Image.DecompressionBombError(f"{file.width} x {file.height} pixels")
+                    yield file
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise UnusableInput(
+                f"{name}: expected an image of at most {MAX_PIXELS} pixels, got more ({error})"
+            ) from None
+
+
+def _upright(file: Image.Image, channels: int, name: str, remarks: Counter[str]) -> Image.Image:
+    """Return an image with 8 bits a channel, rotated by its orientation."""
+    if getattr(file, "n_frames", 1) > 1:
+        remarks[ANIMATED] += 1
+    if file.mode in ALPHA_MODES or "transparency" in file.info:
+        remarks[ALPHA] += 1
+    orientation = _orientation(file)
+    image = _to_eight_bits(file, name).convert(MODES[channels])
+    return image.transpose(ORIENTATIONS[orientation]) if orientation in ORIENTATIONS else image
+
+
+def _orientation(file: Image.Image) -> object:
+    """Return the orientation in the EXIF data; None without one, or if the data are damaged."""
+    try:
+        return file.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return None
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return the size (H, W) of an image file without decoding it; raise UnusableInput for other files."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.height, image.width
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
-        raise UnusableInput(f"{path}: is not a readable image ({error})") from None
+    with _opened(path, str(path)) as image:
+        return image.height, image.width
 
 
 def resize_images(x: Tensor, spec: ImageSpec) -> Tensor:
@@ -157,9 +221,28 @@ def _resize_and_crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
     return image
 
 
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grays to 8 bits; pillow itself would clip them."""
-    if not image.mode.startswith("I"):
+def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:
+    """Scale 16-bit grays and floats in [0, 1] to 8 bits; pillow itself would clip them.
+
+    Args:
+        image: The image.
+        name: Name for error messages.
+
+    Raises:
+        UnusableInput: The range of the pixels is unknown.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
         return image
-    gray = np.asarray(image).astype(np.float64) / 257
-    return Image.fromarray(gray.clip(0, 255).round().astype(np.uint8))
+    gray = np.asarray(image).astype(np.float64)
+    low, high = (float(gray.min()), float(gray.max())) if gray.size else (0.0, 0.0)
+    if image.mode == "F":
+        if not (low >= 0 and high <= 1):  # also true for NaN
+            raise UnusableInput(
+                f"{name}: expected float pixels in [0, 1], got {low:g} to {high:g}. Fix: scale them, or save 8 bits."
+            )
+        return Image.fromarray((gray * 255).round().astype(np.uint8))
+    if image.mode == "I" and image.format not in SIXTEEN_BITS:
+        raise UnusableInput(
+            f"{name}: expected pixels of 8 or 16 bits, got 32 bits from {low:g} to {high:g}. Fix: save 8 bits."
+        )
+    return Image.fromarray((gray / 257).clip(0, 255).round().astype(np.uint8))

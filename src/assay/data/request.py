@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import torch
 from torch import Tensor
@@ -18,7 +20,16 @@ MAX_SPLIT_BYTES = 2**32
 KNOWN_SPLITS = ("train", "calibration", "validation", "test")
 
 # Usual names of splits by their synonyms.
-SPLIT_SYNONYMS = {"valid": "validation", "val": "validation", "dev": "validation", "eval": "validation"}
+SPLIT_SYNONYMS = {
+    "valid": "validation", "val": "validation", "dev": "validation", "eval": "validation",
+    "training": "train", "testing": "test",
+}  # fmt: skip
+
+# Largest number of classes. Larger labels are numbers of something else.
+MAX_CLASSES = 1_000_000
+
+# Label of a sample without one. ``Request.choose`` leaves such samples out.
+MISSING = -(2**63)
 
 # Fix for data with names or folders that are not labels.
 NO_LABELS = "load the data without labels (labels=False)"
@@ -33,6 +44,7 @@ class Request:
     seed: int
     num_classes: int | None = None  # of the model
     labels: bool = True  # False: names and folders are not labels
+    label_column: str | None = None  # of a table, or the array of an .npz file; None: a usual name
 
     @property
     def image_spec(self) -> ImageSpec:
@@ -57,7 +69,7 @@ class Request:
 
         Args:
             count: Number of samples in the split.
-            labels: Their labels (N,), or None.
+            labels: Their labels (N,), or None; samples with the label ``MISSING`` are left out.
 
         Returns:
             Ascending indices (M,) int64.
@@ -65,14 +77,24 @@ class Request:
         Raises:
             UnusableInput: The samples need more than ``MAX_SPLIT_BYTES``.
         """
-        wanted = count if self.limit is None else min(count, self.limit)
+        index = torch.arange(count) if labels is None else (labels != MISSING).nonzero().squeeze(1)
+        wanted = len(index) if self.limit is None else min(len(index), self.limit)
         if self.spec.bytes_per_sample * wanted > MAX_SPLIT_BYTES:
             size = "x".join(map(str, self.spec.shape))
             raise UnusableInput(
                 f"expected at most {MAX_SPLIT_BYTES >> 30} GiB of data, got {wanted} {self.spec.modality}s of {size}. "
                 "Fix: set a limit of samples."
             )
-        return Split(torch.arange(count), labels).sample(wanted, seed=self.seed).x.sort().values
+        split = Split(index, None if labels is None else labels[index])
+        return split.sample(wanted, seed=self.seed).x.sort().values
+
+
+class NamesFrom(StrEnum):
+    """Origin of the class names of a data set. It decides the meaning of their order."""
+
+    DATA = "data"  # a list in the data set: a name's position is its label
+    FOLDERS = "folders"  # alphabetical order
+    WORDS = "words"  # labels are words, in alphabetical order
 
 
 @dataclass(frozen=True)
@@ -81,9 +103,13 @@ class Source:
 
     name: str
     splits: Mapping[str, Split]
-    class_names: tuple[str, ...] | None = None  # None: unknown
-    named_by_folder: bool = False  # labels number the existing folders; the model's numbers may differ
+    class_names: tuple[str, ...] | None = None  # by label; None: unknown
+    names_from: NamesFrom = NamesFrom.DATA
     notes: tuple[str, ...] = ()  # guesses of the reader, in sentences for people
+    kind: str = "data"  # in words: "folder of images"
+    labels_from: str = ""  # in words: "folder names"; empty: no labels
+    totals: Mapping[str, int] = field(default_factory=dict)  # samples of each split before the limit
+    left_out: Counter[str] = field(default_factory=Counter)  # parts of the source without use, and their counts
 
 
 def carved_from(names: Sequence[str]) -> str | None:

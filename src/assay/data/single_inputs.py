@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 from assay.core.model import InputSpec, Modality
-from assay.data.codecs import CODECS
+from assay.data.codecs import CODECS, CUT
 
 # Largest number of inputs at a time.
 MAX_INPUTS = 100_000
@@ -54,4 +54,5 @@ def read_inputs(inputs: Sequence[Input], spec: InputSpec) -> tuple[Tensor, int]:
     Returns:
         The batch (N, ...), and the number of inputs cut because of their length.
     """
-    return CODECS[spec.modality].decode([(each.name, each.content) for each in inputs], len(inputs), spec)
+    x, remarks = CODECS[spec.modality].decode([(each.name, each.content) for each in inputs], len(inputs), spec)
+    return x, remarks[CUT]

@@ -39,7 +39,14 @@ def read_synthetic(text: str, request: Request) -> Source:
         part = split if request.limit is None else split.sample(request.limit, seed=request.seed)
         splits[name] = Split(resize_images(part.x, request.image_spec), part.y if text else None)
     name = task.name if text else "signs without labels (no data given)"
-    return Source(name, splits, task.class_names if text else None)
+    return Source(
+        name,
+        splits,
+        task.class_names if text else None,
+        kind="generated data",
+        labels_from="the generator" if text else "",
+        totals={split: len(part) for split, part in task.splits.items()},
+    )
 
 
 def _class_count(text: str, default: int) -> int:

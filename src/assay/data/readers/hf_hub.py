@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
-
-import torch
 
 from assay.core.dataset import Split
 from assay.core.errors import AssayError, UnusableInput, first_line
 from assay.core.model import Modality
-from assay.data.codecs import CODECS, LABEL_COLUMNS
+from assay.data.codecs import CODECS
+from assay.data.columns import Columns, Table, choose_columns
+from assay.data.label_values import RawLabels, number_labels, parse_labels
 from assay.data.request import Request, Source, split_name
 from assay.io.hub_ids import hub_id
 
@@ -39,11 +41,10 @@ def read_hub(text: str, request: Request) -> Source:
     name, _, configuration = text.partition(":")
     try:
         streams = datasets.load_dataset(name, configuration or None, streaming=True)
-        splits, names = {}, None
-        for split, rows in streams.items():
-            part = request.of_split(str(split), list(streams))
-            splits[split_name(str(split))], split_names = read_stream(rows, part, f"{name} {split}")
-            names = names or split_names
+        rows, columns = {}, None
+        for split, stream in streams.items():
+            columns = columns or _find_columns(stream, request, f"{name} {split}")
+            rows[split_name(str(split))] = _read_stream(stream, columns, request.of_split(str(split), list(streams)))
     except AssayError:
         raise
     except Exception as error:  # datasets, the hub client and the HTTP library raise kinds of their own
@@ -51,38 +52,83 @@ def read_hub(text: str, request: Request) -> Source:
             f"cannot read the data set {name} from the Hugging Face hub: {first_line(error)}. "
             "Fix: check the name and the network, or give a local path."
         ) from None
-    return Source(name, splits, names)
+    if columns is None:
+        raise UnusableInput(f"{name}: expected splits of samples, got none")
+    return _to_source(name, rows, columns, request)
 
 
-def read_stream(rows: Any, request: Request, where: str) -> tuple[Split, tuple[str, ...] | None]:
-    """Read one split.
+@dataclass(frozen=True)
+class _Rows:
+    """Streamed rows of one split."""
+
+    rows: Sequence[Mapping[str, Any]]
+    class_names: tuple[str, ...] | None
+
+
+def _to_source(name: str, found: Mapping[str, _Rows], columns: Columns, request: Request) -> Source:
+    """Return the inputs and labels of the rows, with one numbering over all splits."""
+    raw: dict[str, RawLabels | None] = {}
+    for split, part in found.items():
+        values = [] if columns.label is None else [row[columns.label] for row in part.rows]
+        raw[split] = parse_labels(values, f"{name} {split}: column {columns.label!r}") if values else None
+    numbered = number_labels(raw, {split: part.class_names for split, part in found.items()})
+    splits, remarks = {}, Counter[str]()
+    for split, part in found.items():
+        y = numbered.labels[split]
+        index = replace(request, limit=None).choose(len(part.rows), y)
+        cells = ((f"{name} {split}: row {row}", part.rows[row][columns.samples]) for row in index.tolist())
+        x, more = CODECS[Modality.IMAGE].decode(cells, len(index), request.image_spec)
+        remarks += more
+        splits[split] = Split(x, None if y is None else y[index])
+    return Source(
+        name,
+        splits,
+        numbered.class_names,
+        numbered.names_from,
+        notes=(*columns.notes, *CODECS[Modality.IMAGE].notes(remarks, request.spec)),
+        kind="data set of the hub",
+        labels_from="" if not any(raw.values()) else f"column {columns.label!r}",
+        left_out=+Counter({"samples without a label": sum(each.missing for each in raw.values() if each is not None)}),
+    )
+
+
+def _find_columns(rows: Any, request: Request, where: str) -> Columns:
+    """Return the columns of images and labels.
 
     Args:
-        rows: A ``datasets.IterableDataset`` with a column of images.
+        rows: A ``datasets.IterableDataset``.
         request: The requested samples.
         where: Name of the split for error messages.
-
-    Returns:
-        The split and its class names.
     """
     import datasets
 
     features: Mapping[str, Any] = rows.features or {}
-    images = [column for column, feature in features.items() if isinstance(feature, datasets.Image)]
-    if not images:
-        raise UnusableInput(
-            f"{where}: expected a column of images, the only kind of hub data; got {', '.join(features)}"
-        )
-    labels = [column for column in LABEL_COLUMNS if column in features]
-    labels += [column for column, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    rows = rows.select_columns([images[0], *labels[:1]]).cast_column(images[0], datasets.Image(decode=False))
+    table = Table(
+        where,
+        list(features),
+        [column for column, feature in features.items() if isinstance(feature, datasets.Image)],
+        [column for column, feature in features.items() if isinstance(feature, datasets.Value)],
+        {column: tuple(f.names or ()) for column, f in features.items() if isinstance(f, datasets.ClassLabel)},
+        lambda column: 0,  # a count would read the whole stream
+    )
+    return choose_columns(table, request, "images, the only kind of hub data")
+
+
+def _read_stream(rows: Any, columns: Columns, request: Request) -> _Rows:
+    """Read the requested rows of one split.
+
+    Args:
+        rows: A ``datasets.IterableDataset``.
+        columns: The columns to read.
+        request: The requested samples.
+    """
+    import datasets
+
+    names = getattr((rows.features or {}).get(columns.label), "names", None)
+    kept = [column for column in (columns.samples, columns.label) if column is not None]
+    rows = rows.select_columns(kept).cast_column(columns.samples, datasets.Image(decode=False))
     if request.limit is not None:
         rows = rows.shuffle(seed=request.seed, buffer_size=SHUFFLE_BUFFER)
     taken = list(islice(rows, request.limit))
     request.choose(len(taken), None)  # raises if they do not fit in memory
-    cells = ((f"{where}: row {index}", row[images[0]]) for index, row in enumerate(taken))
-    x, _ = CODECS[Modality.IMAGE].decode(cells, len(taken), request.image_spec)
-    if not labels or any(row[labels[0]] in (None, -1) for row in taken):
-        return Split(x, None), None
-    names = getattr(features[labels[0]], "names", None)
-    return Split(x, torch.tensor([int(row[labels[0]]) for row in taken])), tuple(names) if names else None
+    return _Rows(taken, tuple(names) if names else None)
