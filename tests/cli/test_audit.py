@@ -55,7 +55,7 @@ def test_command_in_the_report_repeats_the_audit(run: Run, planted: Path, tmp_pa
         "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
     }  # fmt: skip
     of_encoders = {"features", "pooling", "reference_pooling"}
-    known = {"model", "out", "json", *given, *of_encoders}
+    known = {"model", "out", "json", "sign_report", *given, *of_encoders}
     assert known == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
     options = [text for pair in named for text in pair if text]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from assay.report import write
 
-REPORTS = {"report.html", "audit.json", "audit.sarif", "junit.xml"}
+REPORTS = {"report.html", "audit.json", "audit.sarif", "junit.xml", "statement.json"}
 
 
 def names(folder: Path) -> set[str]:

@@ -25,12 +25,14 @@ def test_document_is_valid(audit, validator):
     validator.validate(document)
     assert document["schema"] == "assay.audit/2"
     assert document["verdict"] == audit.verdict
+    assert document["status"] == {"clean": "pass", "backdoored": "fail", "inconclusive": "unknown"}[audit.verdict]
     assert len(document["findings"]) == len(audit.findings)
 
 
 def test_document_with_hostile_content_is_valid_and_strict_json(hostile, validator):
     text = dumps(to_json(hostile))
     text.encode("ascii")
+    assert "</" not in text, "the text may be part of an HTML page"
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")

@@ -30,6 +30,11 @@ def test_verdict_case_has_the_outcome_of_the_verdict(make_audit, verdict, outcom
     assert [child.tag for child in case] == ([outcome] if outcome else [])
 
 
+def test_properties_have_the_status(audit):
+    properties = {item.get("name"): item.get("value") for item in suite_of(audit).iter("property")}
+    assert properties["status"] == audit.status
+
+
 def test_decisive_findings_fail(make_audit):
     suite = suite_of(make_audit("backdoored"))
     failed = [(case.get("classname"), case.get("name")) for case in suite if case.find("failure") is not None]
@@ -49,5 +54,5 @@ def test_abstained_finding_is_skipped_with_its_reason(make_audit):
 
 
 def test_hostile_text_gives_valid_xml(hostile):
-    assert "\x00" not in to_junit(hostile)
+    assert not {"\x00", "\x1b", "\u202e"} & set(to_junit(hostile))
     suite_of(hostile)

@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from assay.core.model import FileDigest
 from assay.report import to_sarif
 
 LEVELS = {"none", "note", "warning", "error"}
@@ -80,14 +81,64 @@ def test_location_is_a_relative_uri(make_audit, path):
     base = make_audit("backdoored")
     run = checked_run(to_sarif(replace(base, model=replace(base.model, path=path))))
     location = run["artifacts"][0]["location"]
-    assert unquote(location["uri"]) == path
+    assert unquote(location["uri"]).endswith(path)
     assert ":" not in location["uri"]
 
 
-def test_location_inside_the_working_folder(make_audit, tmp_path, monkeypatch):
+def test_location_never_leads_out_of_the_repository(make_audit, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = make_audit("backdoored")
-    inside = replace(base, model=replace(base.model, path=str(tmp_path / "m.onnx")))
-    assert to_sarif(inside)["runs"][0]["artifacts"][0]["location"]["uri"] == "m.onnx"
-    outside = replace(base, model=replace(base.model, path="/elsewhere/m.onnx"))
-    assert to_sarif(outside)["runs"][0]["artifacts"][0]["location"]["uri"] == "file:///elsewhere/m.onnx"
+    for path, uri in (
+        (tmp_path / "m.onnx", "m.onnx"),
+        ("/elsewhere/m.onnx", "models-outside-of-the-repository/m.onnx"),
+        ("../m.onnx", "models-outside-of-the-repository/m.onnx"),
+    ):
+        run = checked_run(to_sarif(replace(base, model=replace(base.model, path=str(path)))))
+        location = run["results"][0]["locations"][0]
+        assert location["physicalLocation"]["artifactLocation"]["uri"] == uri
+        assert location["logicalLocations"][0]["fullyQualifiedName"] == str(path)
+        assert run["artifacts"][0]["location"]["uri"] == uri
+
+
+def category(document: dict) -> str:
+    """Return the category of GitHub: the text before the last slash of the id."""
+    return document["runs"][0]["automationDetails"]["id"].rpartition("/")[0]
+
+
+def test_each_model_has_its_own_category(make_audit):
+    base = make_audit("backdoored")
+
+    def of(**changes):
+        return category(to_sarif(replace(base, model=replace(base.model, **changes))))
+
+    assert of(path="a/m.onnx") != of(path="b/m.onnx")
+    assert of(path="a/m.onnx") == of(path="a/m.onnx", digest="0" * 64), "a new version replaces the old alerts"
+    assert of(path="/else/m.onnx") != of(path="/else/m.onnx", digest="0" * 64)
+    assert of(path="a/m.onnx").startswith("assay/audit/")
+
+
+def test_status_stands_in_properties_and_invocation(audit):
+    run = checked_run(to_sarif(audit))
+    assert run["properties"]["status"] == audit.status
+    invocation = run["invocations"][0]
+    assert invocation["exitCode"] == {"pass": 0, "fail": 1, "unknown": 3}[audit.status]
+    assert audit.status in invocation["exitCodeDescription"]
+    assert {result["kind"] for result in run["results"]} <= {"fail"}
+    assert bool(run["results"]) == (audit.status != "pass"), "an inconclusive audit has an alert, too"
+
+
+def test_dismissed_alert_does_not_cover_another_model(make_audit):
+    base = make_audit("backdoored")
+    other = replace(base, model=replace(base.model, digest="0" * 64))
+    prints = [to_sarif(item)["runs"][0]["results"][0]["partialFingerprints"] for item in (base, base, other)]
+    assert prints[0] == prints[1]
+    assert prints[0]["primaryLocationLineHash"] != prints[2]["primaryLocationLineHash"]
+
+
+def test_each_file_of_a_model_is_an_artifact_with_its_digest(make_audit):
+    base = make_audit("backdoored")
+    files = (FileDigest("model.onnx", "1" * 64), FileDigest("model.onnx_data", "2" * 64))
+    run = checked_run(to_sarif(replace(base, model=replace(base.model, files=files))))
+    assert [item["hashes"]["sha-256"] for item in run["artifacts"][1:]] == ["1" * 64, "2" * 64]
+    run = checked_run(to_sarif(replace(base, model=replace(base.model, files=files[:1]))))
+    assert [item["hashes"]["sha-256"] for item in run["artifacts"]] == ["1" * 64]

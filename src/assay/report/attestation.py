@@ -48,8 +48,8 @@ def read_attestation(path: Path, key: Ed25519PublicKey) -> Attestation:
     payload = open_envelope(_read(file), key, str(file))
     found = parse_statement(payload, str(file))
     for name, digest in found.reports.items():
-        report = file.parent / name
-        if path.is_dir() and report.exists() and sha256_of([inside(file.parent, name)]) != digest:
+        report = _report_in(file.parent, name)
+        if path.is_dir() and report.is_file() and sha256_of([report]) != digest:
             raise UnusableInput(f"{report}: expected the report of the signed statement, got another file")
     return found
 
@@ -126,6 +126,16 @@ def _compare(path: Path, digest: str) -> None:
 
 def _is_model(path: Path) -> bool:
     return path.suffix.lower() in MODEL_SUFFIXES and path.is_file()
+
+
+def _report_in(folder: Path, name: str) -> Path:
+    try:
+        report = (folder / name).resolve()
+    except (OSError, RuntimeError, ValueError):  # loops of links, NUL in the name
+        report = Path("/")
+    if not report.is_relative_to(folder.resolve()):
+        raise UnusableInput(f"{folder}: the report {name!r} of the statement leads out of the folder")
+    return report
 
 
 def _envelope_in(folder: Path) -> Path:
