@@ -16,13 +16,13 @@ import torch
 from assay._version import __version__
 from assay.batch.collection import model_digest
 from assay.bench import driver
-from assay.bench.executors import Executor
+from assay.bench.executors import Executor, Work
 from assay.bench.guard import run_guarded
 from assay.bench.job import Outcome, key_of
 from assay.bench.records import Record, Records
 from assay.bench.store import Store
 from assay.calibration.file import digest_of_shipped
-from assay.core.errors import UnusableInput
+from assay.core.errors import UnusableInput, foreign_errors
 from assay.core.options import ModelOptions
 from assay.core.result import Audit
 from assay.io.object_store import ObjectStore
@@ -48,6 +48,7 @@ class AuditSettings:
     pooling: str | None = None
     output: str | None = None
     labels: bool = True
+    label_column: str | None = None
     variants: tuple[str, ...] = ()
     detectors: str | None = None
     budget: float | None = None
@@ -69,6 +70,7 @@ class AuditSettings:
             data,
             **options.as_keywords(),
             labels=config.labels,
+            label_column=config.label_column,
             variants=config.variants,
             detectors=config.detectors,
             budget=config.budget if math.isfinite(config.budget) else None,
@@ -85,7 +87,15 @@ class AuditSettings:
         from assay.auditing.config import AuditConfig
 
         budget = math.inf if self.budget is None else self.budget
-        return AuditConfig(self.variants, self.detectors, self.labels, budget, null=self.null, seed=self.seed)
+        return AuditConfig(
+            self.variants,
+            self.detectors,
+            self.labels,
+            budget,
+            null=self.null,
+            seed=self.seed,
+            label_column=self.label_column,
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +167,7 @@ def run(
     storage: BatchStorage,
     executor: Executor,
     *,
+    work: Work | None = None,
     progress: Callable[[driver.RunProgress], None] = lambda now: None,
 ) -> list[AuditedModel]:
     """Audit every model that has no result for these settings yet.
@@ -168,6 +179,7 @@ def run(
         settings: settings of all audits.
         storage: the records. Models in ``storage.earlier`` are skipped, even if their settings were different.
         executor: runs the audits.
+        work: computes one audit; None: in the worker itself.
         progress: called after each model.
 
     Returns:
@@ -181,7 +193,7 @@ def run(
     store = storage.store
     store.requeue_failed(jobs)  # the cause may be gone
     place = storage.reports or str((store.directory / REPORTS).absolute())
-    driver.run(jobs, store, executor, blobs=place, work=run_job, progress=progress)
+    driver.run(jobs, store, executor, blobs=place, work=work or run_job, progress=progress)
     audited = []
     for model in models:
         if model in unreadable:
@@ -203,7 +215,8 @@ def _digests(
         futures = {model: pool.submit(model_digest, model) for model in models}
         for number, (model, future) in enumerate(futures.items(), start=1):
             try:
-                digests[model] = future.result()
+                with foreign_errors(model):
+                    digests[model] = future.result()
             except UnusableInput as error:
                 unreadable[model] = str(error)
             progress(driver.RunProgress(0, len(models), f"{number} of them read", {}))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from assay.core.errors import UnusableInput, first_line
-from assay.io.files import PICKLES, sha256_of
+from assay.io.files import PICKLES, check_plain_file, read_text, sha256_of
 from assay.io.hub_ids import hub_id
 
 SUFFIXES = frozenset({".safetensors", ".onnx"})
@@ -59,6 +59,8 @@ def model_digest(model: str) -> str:
     path = Path(model)
     if not path.exists() and (repository := hub_id(model, local_suffixes=SUFFIXES)) is not None:
         return f"hub:{repository}"
+    if path.exists() and not path.is_dir():
+        check_plain_file(path)
     root = path if path.is_dir() else path.parent
     sha = hashlib.sha256()
     try:
@@ -67,6 +69,8 @@ def model_digest(model: str) -> str:
             sha.update(repr((name, part.stat().st_size, sha256_of([part]))).encode())
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or model}: {error.strerror or error}") from None
+    except ValueError as error:  # NUL in the name
+        raise UnusableInput(f"cannot read {model!r}: {error}") from None
     return sha.hexdigest()
 
 
@@ -83,14 +87,7 @@ def _files_of_model(path: Path) -> Iterator[Path]:
 
 
 def _read_list(path: Path) -> list[str]:
-    try:
-        if path.stat().st_size > MAX_LIST_BYTES:
-            raise UnusableInput(f"{path}: expected a list of models of at most {MAX_LIST_BYTES:,} bytes")
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except OSError as error:
-        raise UnusableInput(f"the list {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UnusableInput(f"{path}: expected a list of models as text in UTF-8, one per line") from None
+    lines = [line.strip() for line in read_text(path, most=MAX_LIST_BYTES).splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -106,7 +103,7 @@ def _expand(text: str) -> list[str]:
             return [text]
         matches = map(Path, sorted(glob.glob(text, recursive=True)))
         return [model for match in matches if match.exists() for model in _models_at(match)]
-    except (OSError, RuntimeError) as error:  # RuntimeError: circular links
+    except (OSError, RuntimeError, ValueError) as error:  # circular links; NUL in the name
         raise UnusableInput(f"{text[:200]}: cannot be read: {first_line(error)}") from None
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, final
 
 from assay.bench.job import Job, Outcome
 from assay.core.errors import UnusableInput, first_line
+from assay.sandbox.network import allow_network
 
 Work = Callable[[Any, str], Outcome]  # (job, place of the models)
 
@@ -122,6 +123,7 @@ class RayExecutor:
         Raises:
             UnusableInput: Ray is not installed, or the cluster does not answer.
         """
+        allow_network()  # until the end of this process, which reads no foreign file itself
         if not _is_listening(address):
             raise UnusableInput(f"Ray at {address}: nothing answers there. Fix: start a node with `ray start --head`")
         try:

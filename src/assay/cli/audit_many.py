@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,7 @@ def audit_many(
     pooling: options.Pooling = None,
     output: options.Output = None,
     no_labels: options.NoLabels = False,
+    label_column: options.LabelColumn = None,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
     budget: options.Budget = math.inf,
@@ -64,7 +66,9 @@ def audit_many(
         from assay.auditing import config as configs
         from assay.auditing import inputs
         from assay.batch import audits, collection
+        from assay.batch.boxed import BoxedAudit
         from assay.bench.store import Store
+        from assay.sandbox.phases import LINK, batch
 
         inputs.detectors_of(detectors)  # a misspelled name is reported now, not once a model
         if null is not None:
@@ -74,8 +78,9 @@ def audit_many(
         config = options.audit_config(
             variants, detectors, no_labels=no_labels, budget=budget, null=null_path, seed=seed
         )
+        config = replace(config, label_column=label_column)
         settings = audits.AuditSettings.of(_absolute(data), model_options, config)
-        _check_data(data, not no_labels)
+        _check_data(data, not no_labels, label_column)
         found = collection.find_models(models or [], list_file)
         outputs.check_folder(out)
         earlier = None if since is None else stack.enter_context(closing(_earlier(since, out)))
@@ -87,7 +92,9 @@ def audit_many(
                 step(f"{now.done} of {now.total} models; {now.last}"[:100], now.done / max(1, now.total))
 
             storage = audits.BatchStorage(store, artifacts, earlier)
-            answers = audits.run(found, settings, storage, executor, progress=show)
+            work = BoxedAudit(replace(LINK.limits, workers=executor.slots)) if LINK.pipe is not None else None
+            with batch():
+                answers = audits.run(found, settings, storage, executor, work=work, progress=show)
         keywords = configs.audit_keywords(model_options, config)
         named = {"list": list_file, "data": settings.data, **configs.shell_options(keywords)}
         places = {"out": out, "since": since, "workers": workers, "ray": ray, "artifacts": artifacts}
@@ -102,7 +109,7 @@ def exit_code(answers: list[AuditedModel]) -> int:
     return next((code for verdict, code in EXIT_CODES.items() if verdict in verdicts), 0)
 
 
-def _check_data(data: str | None, labels: bool) -> None:
+def _check_data(data: str | None, labels: bool, label_column: str | None) -> None:
     """Raise UnusableInput for unusable data now, and not once a model."""
     if data is not None:
         from assay import data as loaders
@@ -110,7 +117,7 @@ def _check_data(data: str | None, labels: bool) -> None:
         from assay.data.readers.parquet import only_texts
 
         if not only_texts(Path(data)):  # those are read with a model's tokenizer
-            loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels)
+            loaders.load(data, ImageSpec((3, 32, 32)), limit=1, labels=labels, label_column=label_column)
 
 
 def _earlier(since: Path, out: Path) -> Records:

@@ -66,6 +66,12 @@ def network_allowed(name: str = "downloading") -> Iterator[None]:
             _GATE.open -= 1
 
 
+def allow_network() -> None:
+    """Allow the network for the rest of this process, for the driver of a cluster."""
+    with _GATE.lock:
+        _GATE.open += 1
+
+
 def is_local(address: Any) -> bool:
     """Return whether an address of a socket, or a host name, is on this machine."""
     host = address[0] if isinstance(address, tuple) and address else address
