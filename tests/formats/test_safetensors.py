@@ -226,10 +226,10 @@ def test_unreadable_file_is_refused() -> None:
 
 
 def test_other_files_and_empty_folders_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.txt").write_text("")
-    with pytest.raises(UnusableInput, match=r"got a \.txt file"):
+    (tmp_path / "model.txt").write_text("a")
+    with pytest.raises(UnusableInput, match=r"got a file of another kind \(\.txt\)"):
         formats.load(tmp_path / "model.txt")
-    with pytest.raises(UnusableInput, match=r"expected a config\.json or exactly one"):
+    with pytest.raises(UnusableInput, match=r"got a folder without a model \(model\.txt\)"):
         formats.load(tmp_path)
 
 

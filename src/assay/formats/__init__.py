@@ -7,6 +7,7 @@ only. An architecture ``package.module:function`` is the one way to run code, an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from assay.core.errors import UnusableInput, foreign_errors
@@ -18,6 +19,8 @@ from assay.formats.shape import refuse_length
 from assay.formats.torch_module import from_module
 from assay.io.files import PICKLES, refuse_pickle
 from assay.io.hub_ids import hub_id
+from assay.kinds import Seen, look
+from assay.kinds.table import ADAPTER, HUGGINGFACE, ONNX
 from assay.sandbox.phases import reading
 
 __all__ = ["from_module", "load", "save"]
@@ -35,8 +38,11 @@ def load(
     features: bool = False,
     pooling: str | None = None,
     output: str | None = None,
+    base: str | Path | None = None,
 ) -> Artifact:
-    """Load a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file.
+    """Load a model: a Hugging Face directory or hub id, a ``.safetensors`` file, an ``.onnx`` file, a LoRA adapter.
+
+    ``assay.kinds.look`` names the kind of the model first. A kind without a reader is refused before any import.
 
     The artifact's ``notes`` list every guess. Only a hub id uses the network: ``hf:owner/name``, or ``owner/name``
     if neither that path nor the folder ``owner`` exists.
@@ -50,6 +56,7 @@ def load(
         features: Cut a classifier before its last linear layer. The outputs are features.
         pooling: Embedding of a Hugging Face encoder without its own: pooler, cls or mean.
         output: Name of the logits among several outputs; of a tuple, the position.
+        base: Folder or hub id of a LoRA adapter's base model. Both are merged in memory.
 
     Raises:
         UnusableInput: The model cannot be loaded safely and completely.
@@ -57,9 +64,11 @@ def load(
     options = LoadOptions.parse(ModelOptions(arch, shape, mean, std, features, pooling, output))
     try:
         with foreign_errors(str(path)):
-            artifact = _load(str(path), options)
+            artifact = _load(str(path), options, features=features, base=None if base is None else str(base))
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+    if options.normalization is not None:
+        artifact = replace(artifact, normalization_from="as given")
     return to_feature_extractor(artifact) if features else artifact
 
 
@@ -79,50 +88,49 @@ def save(artifact: Artifact, directory: Path, *, planted: str | None = None) -> 
     return save_safetensors(artifact, directory, planted=planted)
 
 
-def _load(text: str, options: LoadOptions) -> Artifact:
+def _load(text: str, options: LoadOptions, *, features: bool, base: str | None) -> Artifact:
     repository = hub_id(text, local_suffixes=LOCAL_SUFFIXES)
     if repository is not None:
         from assay.formats.huggingface.load import load_hub
 
         options.refuse_arch(text)
-        return load_hub(repository, options)
+        return load_hub(repository, options, features=features)
     path = Path(text)
     refuse_pickle(path)
-    if not path.exists():
+    seen = look(path)
+    if seen is None:
         raise UnusableInput(
             f"no such model: {text} (expected a .safetensors or .onnx file, a Hugging Face directory or a hub id)"
         )
+    seen.refuse(features=features, arch=options.arch is not None, base=base is not None)
+    if base is not None and seen.kind.reader != ADAPTER:
+        raise UnusableInput(f"{path}: expected no base model, got {base} for {seen.kind.label}. Fix: leave it out.")
     with reading(f"reading {text}", path):
-        return _load_directory(path, options) if path.is_dir() else _load_file(path, options)
+        artifact = _read(seen, options, base)
+    return replace(artifact, notes=(*artifact.notes, *seen.notes)) if seen.notes else artifact
 
 
-def _load_file(path: Path, options: LoadOptions) -> Artifact:
-    suffix = path.suffix.lower()
+def _read(seen: Seen, options: LoadOptions, base: str | None) -> Artifact:
+    """Load a model with the reader of its kind."""
+    reader, path = seen.kind.reader, seen.model or seen.path
+    if reader == ADAPTER:
+        from assay.formats.lora import load_adapter
+
+        assert base is not None  # refused without
+        return load_adapter(seen.path, base, options)
+    if reader == HUGGINGFACE:
+        from assay.formats.huggingface.load import load_directory
+
+        options.refuse_arch(str(path))
+        return load_directory(path, options)
     if options.pooling is not None:
         raise UnusableInput(f"{path}: expected pooling for a Hugging Face encoder only. Fix: leave it out.")
-    if suffix == ".safetensors":
-        from assay.formats.safetensors import load_safetensors
-
-        return load_safetensors(path, options)
-    if suffix == ".onnx":
+    if reader == ONNX:
         from assay.formats.onnx.load import load_onnx
 
         options.refuse_arch(str(path))
         refuse_length(options.length, str(path))
         return load_onnx(path, options)
-    raise UnusableInput(
-        f"{path}: expected a .safetensors or .onnx file or a Hugging Face directory, got a {suffix or 'nameless'} file"
-    )
+    from assay.formats.safetensors import load_safetensors
 
-
-def _load_directory(path: Path, options: LoadOptions) -> Artifact:
-    if (path / "config.json").exists():
-        from assay.formats.huggingface.load import load_directory
-
-        options.refuse_arch(str(path))
-        return load_directory(path, options)
-    models = sorted(file for file in path.iterdir() if file.suffix.lower() in {".safetensors", ".onnx"})
-    if len(models) == 1:  # as `assay plant` writes it
-        return _load_file(models[0], options)
-    found = ", ".join(file.name for file in models[:5]) or "neither"
-    raise UnusableInput(f"{path}: expected a config.json or exactly one .safetensors or .onnx file, got {found}")
+    return load_safetensors(path, options)

@@ -23,6 +23,7 @@ MAX_DIGITS = 40  # of a whole number; tokenizers write 10^30 for "no limit"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # escape of half a character
 HEAD_BYTES = 1024  # at the start of a file, to recognize placeholders
 LFS_STARTS = (b"version https://git-lfs", b"version http://git-media", b"version https://hawser")
+LINK_TEXT = re.compile(rb"(\.\./)+[\w./-]{1,255}")
 ANNEX = "/annex/objects/"
 
 TO_CONVERT = (
@@ -41,9 +42,13 @@ def refuse_pickle(path: Path) -> None:
 
 
 def sha256_of(paths: Iterable[Path]) -> str:
-    """Return the sha256 over the bytes of the files, one after the other."""
+    """Return the sha256 over the bytes of the files, one after the other; raise UnusableInput for a special file."""
     sha = hashlib.sha256()
     for path in paths:
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe or a device would never end
+            raise UnusableInput(
+                f"{path}: expected a plain file, got {_special_kind(path.stat().st_mode)}. Fix: give a file."
+            )
         with path.open("rb") as file:
             while chunk := file.read(2**20):
                 sha.update(chunk)
@@ -101,6 +106,8 @@ def _placeholder(start: bytes) -> str:
         return "a Xet pointer: run `git xet checkout`, or download the file with `hf download`"
     if start.startswith(ANNEX.encode()) or b".git/annex/objects/" in start[:64]:
         return "a git-annex pointer: run `git annex get`"
+    if LINK_TEXT.fullmatch(start):
+        return "a link stored as text, from a copy without links. Fix: copy it again with its links, or download it"
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "a web page (HTML), probably of a failed download. Fix: download the file itself"
     if text.startswith(b"<?xml") and b"<error>" in text:
@@ -147,6 +154,30 @@ def _hub_blobs(home: Path) -> list[Path]:
     """Return the folder ``blobs`` of the hub's cache around a folder of a snapshot; none outside of such a cache."""
     revisions = [place for place in (home, *home.parents) if place.parent.name == "snapshots"]
     return [place.parent.parent / "blobs" for place in revisions[:1]]
+
+
+def read_text(path: Path, *, most: int) -> str:
+    """Return the text of a plain file.
+
+    Args:
+        path: The file, in UTF-8, with or without a byte order mark.
+        most: Largest number of bytes.
+
+    Raises:
+        UnusableInput: The file cannot be read, is larger, is no plain file, or is no text in UTF-8.
+    """
+    try:
+        check_plain_file(path)
+        size = path.stat().st_size
+        if size > most:
+            raise UnusableInput(f"{path}: expected at most {most} bytes, got {size}. Fix: give a smaller file.")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnusableInput(f"{path}: expected text in UTF-8, got other bytes: {error.reason}") from None
+    except OSError as error:
+        raise UnusableInput(f"{path}: cannot be read: {error.strerror or error}") from None
+    except ValueError as error:  # NUL in the name
+        raise UnusableInput(f"{path!r}: cannot be read: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -16,18 +16,24 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import PLANTED_KEY, Artifact, InputSpec
+from assay.formats.class_names import read_class_names
 from assay.formats.describe import describe
 from assay.formats.file_digests import with_digests
 from assay.formats.huggingface.build import build, is_encoder, refuse_code, refuse_other_tasks, takes_text
 from assay.formats.huggingface.pooling import choose_pooling
 from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.huggingface.text import POOLING, TOKENIZER, read_text_pooling, read_text_spec
+from assay.formats.huggingface.towers import select_tower
 from assay.formats.huggingface.wrappers import Embeddings, Logits, TextEmbeddings, TextLogits, config_json
 from assay.formats.normalization import Normalization
 from assay.formats.options import LoadOptions, refuse_output
 from assay.formats.safetensors_check import read_weights
 from assay.formats.shape import Shape, format_shape, refuse_length
 from assay.io.files import PICKLES, TO_CONVERT, inside, read_json
+from assay.io.hub_ids import hub_id
+from assay.kinds import Seen
+from assay.kinds.config import kind_of_config
+from assay.kinds.table import KINDS
 from assay.sandbox.network import network_allowed
 from assay.sandbox.phases import reading
 
@@ -37,7 +43,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class _Weights:
+class FolderWeights:
     """The weights of a directory."""
 
     tensors: Mapping[str, Tensor]
@@ -76,40 +82,93 @@ def load_directory(path: Path, options: LoadOptions, *, name: str | None = None)
         UnusableInput: A file is missing, malformed or hostile, or an option does not fit.
     """
     refuse_output(options.output, str(path))
-    config = _read_config(path)
-    weights = _read_weights(path)
-    model = build(config, weights.tensors, str(path))
+    config = read_config(path)
+    weights = read_folder_weights(path)
+    return load_parts(path, config, weights, options, name=name)
+
+
+def load_parts(
+    path: Path, config: dict[str, Any], weights: FolderWeights, options: LoadOptions, *, name: str | None = None
+) -> Artifact:
+    """Load a model from its config and weights.
+
+    Args:
+        path: The directory with the preprocessor's or the tokenizer's files.
+        config: Content of ``config.json``.
+        weights: The weights.
+        options: Options of the user.
+        name: Name of the model. None: the name of the directory.
+
+    Raises:
+        UnusableInput: The parts do not fit each other or the options.
+    """
+    config, tensors, more = select_tower(config, weights.tensors, str(path))
+    model = build(config, tensors, str(path))
     wrap = _wrap_text if takes_text(model) else _wrap_image
     wrapped = wrap(model, path, config, options)
-    artifact = wrapped.describe(_class_names(model), format=FORMAT, name=name or path.resolve().name)
+    names = _class_names(config, model, str(path / CONFIG))
+    artifact = wrapped.describe(names, format=FORMAT, name=name or path.resolve().name)
     if options.pooling is not None and artifact.num_classes is not None:
         raise UnusableInput(
             f"{path}: expected pooling for encoders only, got a model of {artifact.num_classes} classes. "
             "Fix: leave it out."
         )
     files = [inside(path, CONFIG), *weights.files, *wrapped.files]
-    return with_digests(replace(artifact, planted=weights.planted), path, files)
+    notes = (*more, *artifact.notes)
+    return with_digests(replace(artifact, planted=weights.planted, notes=notes), path, files)
 
 
-def load_hub(repository: str, options: LoadOptions) -> Artifact:
+def load_hub(repository: str, options: LoadOptions, *, features: bool = False) -> Artifact:
     """Fetch the JSON and safetensors files of a hub repository, no others, and load them.
+
+    Its config comes first, so that a model without a reader costs no download of weights.
 
     Args:
         repository: ``owner/name``.
         options: Options of the user.
+        features: The user cuts the model before its last layer.
     """
+    folder = _fetch(repository, features=features)
+    with reading(f"reading {repository}", folder):
+        return load_directory(folder, options, name=repository)
+
+
+def fetch_directory(model: str) -> Path:
+    """Return the directory of a transformers model on this machine; a hub id is fetched.
+
+    Args:
+        model: Path or hub id.
+    """
+    repository = hub_id(model, local_suffixes=())
+    if repository is not None:
+        return _fetch(repository, features=False)
+    if not (Path(model) / CONFIG).exists():
+        raise UnusableInput(f"{model}: expected the folder of a transformers model with {CONFIG}, got none there")
+    return Path(model)
+
+
+def _fetch(repository: str, *, features: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
         with network_allowed(f"downloading {repository}"):
+            _refuse_kind(Path(snapshot_download(repository, allow_patterns=[CONFIG])), repository, features=features)
             folder = snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])
+    except UnusableInput:
+        raise
     except Exception as error:  # the hub client raises a dozen kinds, and those of its HTTP library
         raise UnusableInput(
             f"cannot fetch {repository} from the Hugging Face hub: {first_line(error)}. "
             "Fix: check the name and the network, or give a local path."
         ) from None
-    with reading(f"reading {repository}", folder):
-        return load_directory(Path(folder), options, name=repository)
+    return Path(folder)
+
+
+def _refuse_kind(folder: Path, repository: str, *, features: bool) -> None:
+    """Raise UnusableInput if the config of a repository is of a kind without a reader."""
+    if (folder / CONFIG).exists():
+        key, detail = kind_of_config(read_json(inside(folder, CONFIG)))
+        Seen(Path(repository), KINDS[key], detail).refuse(features=features)
 
 
 def from_model(
@@ -132,26 +191,36 @@ def from_model(
     found = read_preprocessing(processor, config, normalization, name, shape=shape)
     module = found.normalization.around(Logits(model, flip=found.flip), found.inputs.shape[0])
     wrapped = _Wrapped(module, found.inputs, False, _size_note(found.guessed, found.inputs.shape))
-    return wrapped.describe(class_names or _class_names(model), format="module", name=name)
+    return wrapped.describe(class_names or _class_names(config, model, name), format="module", name=name)
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the config of a directory; raise UnusableInput if it is malformed or asks for code."""
     file = inside(path, CONFIG)
     config = read_json(file)
     refuse_code(config, str(file))
     return config
 
 
-def _read_weights(path: Path) -> _Weights:
+def read_folder_weights(path: Path) -> FolderWeights:
+    """Return the weights of a directory; raise UnusableInput if they are missing, malformed or ambiguous."""
     files = _weight_files(path)
     parts = [read_weights(file) for file in files]
-    tensors = {key: tensor for part in parts for key, tensor in part.tensors.items()}
+    tensors: dict[str, Tensor] = {}
+    for part in parts:
+        if twice := sorted(tensors.keys() & part.tensors.keys()):
+            raise UnusableInput(f"{path}: expected each tensor in one file, got {twice[0]} in two. Fix: save it again.")
+        tensors |= part.tensors
     marks = [part.metadata[PLANTED_KEY] for part in parts if PLANTED_KEY in part.metadata]
-    return _Weights(tensors, tuple(files), "; ".join(dict.fromkeys(marks)) or None)
+    return FolderWeights(tensors, tuple(files), "; ".join(dict.fromkeys(marks)) or None)
 
 
 def _weight_files(path: Path) -> list[Path]:
     """Return the safetensors files of a directory, all of them inside it."""
+    if (path / INDEX).exists() and (path / WEIGHTS).exists():  # transformers would read the single file
+        raise UnusableInput(
+            f"{path}: expected one set of weights, got {WEIGHTS} and {INDEX}. Fix: remove the one that is not in use."
+        )
     if (path / INDEX).exists():
         mapping = read_json(inside(path, INDEX)).get("weight_map")
         if not isinstance(mapping, dict) or not mapping or not all(isinstance(v, str) for v in mapping.values()):
@@ -203,9 +272,10 @@ def _wrap_image(model: nn.Module, path: Path, config: dict[str, Any], options: L
     return _Wrapped(module, found.inputs, encoder, _size_note(found.guessed, shape))
 
 
-def _class_names(model: nn.Module) -> list[str]:
+def _class_names(config: Mapping[str, Any], model: nn.Module, where: str) -> Sequence[str]:
+    """Return the class names of the config, else the defaults of transformers."""
     labels: Mapping[int, str] = model.config.id2label or {}  # type: ignore[union-attr,assignment]
-    return [str(labels[index]) for index in sorted(labels)]
+    return read_class_names(config, where) or [str(labels[index]) for index in sorted(labels)]
 
 
 def _size_note(guessed: bool, shape: Shape) -> tuple[str, ...]:
