@@ -112,7 +112,8 @@ def _silence_native_code() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)
-    sys.stderr = sys.__stderr__ = stream
+    sys.stderr = stream
+    sys.__stderr__ = stream  # type: ignore[misc]  # rich asks it for the size of the terminal
 
 
 @dataclass
