@@ -28,6 +28,7 @@ def audit(
     pooling: str | None = None,
     output: str | None = None,
     labels: bool = True,
+    label_column: str | None = None,
     variant_names: Sequence[str] = variants.DEFAULT,
     detectors: Sequence[Detector | str] | str | None = None,
     budget: float = math.inf,
@@ -53,6 +54,7 @@ def audit(
         pooling: Pooling of a Hugging Face encoder: pooler, cls or mean (see ``formats.load``).
         output: Name of the logits among several outputs of the model; of a tuple, the position.
         labels: False: the data have no labels, even if something looks like labels.
+        label_column: Column of the labels in a table, or name of their array in a .npz file; None: a usual name.
         variant_names: Names of ``assay list``, or one text with commas.
         detectors: Names of ``assay list``, one text with commas, or detector objects; None: the default detectors.
         budget: Time limit of the search in seconds.
@@ -83,5 +85,6 @@ def audit(
         reference_output=reference_output,
         null=null,
         seed=seed,
+        label_column=label_column,
     )
     return run_audit(model, data, options, config, progress=progress)

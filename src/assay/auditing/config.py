@@ -45,6 +45,7 @@ class AuditConfig:
     reference_output: str | None = None
     null: NullDistribution | str | Path | None = None  # None: the null distribution of the package
     seed: int = 0
+    label_column: str | None = None  # of a table; None: a usual name
 
     def reference_options(self, options: ModelOptions) -> ModelOptions:
         """Return the options for loading the reference, out of those of the model."""
@@ -73,6 +74,7 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
         "pooling": options.pooling,
         "output": options.output,
         "labels": None if config.labels else False,
+        "label_column": config.label_column,
         "variant_names": config.variants,
         "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
         "budget": config.budget if math.isfinite(config.budget) else None,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from assay.auditing.facts import AuditInputs, CleanSamples, Preconditions
+from assay.auditing.input_check import choose_numbering
 from assay.calibration.data_profile import data_profile
 from assay.calibration.matching import match
 from assay.calibration.null import NullDistribution
@@ -35,6 +36,8 @@ def describe(artifact: Artifact, samples: CleanSamples, null: NullDistribution |
     if len(clean):
         outputs = forward_finite(artifact.module, clean.x)
         predictions, artifact = outputs.argmax(1), _with_logits(artifact, outputs)
+        samples = choose_numbering(samples, predictions)
+        clean = samples.split
     accuracy = None if predictions is None or clean.y is None else float((predictions == clean.y).float().mean())
     preconditions = Preconditions(
         samples=len(clean),

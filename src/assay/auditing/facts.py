@@ -9,7 +9,7 @@ from torch import Tensor
 
 from assay.calibration.data_profile import DataProfile
 from assay.calibration.matching import ComparedWith
-from assay.core.dataset import Split
+from assay.core.dataset import DataSummary, Split
 from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.detectors.budget import Budget
@@ -29,6 +29,8 @@ class CleanSamples:
     split: Split
     class_names: tuple[str, ...] | None = None  # names of the model's classes in the data
     notes: tuple[str, ...] = ()  # guesses on reading the data
+    summary: DataSummary = field(default_factory=DataSummary)  # choices and counts on reading the data
+    used: str = ""  # split of the samples
 
 
 @dataclass(frozen=True)

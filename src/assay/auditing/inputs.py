@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from assay.auditing.config import DataSource, ModelSource
 from assay.auditing.facts import MAX_SAMPLES, CleanSamples
+from assay.auditing.input_check import content_notes
 from assay.calibration import file
 from assay.calibration.null import NullDistribution
-from assay.core.dataset import Split, Task
+from assay.core.dataset import DataSummary, Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 from assay.core.model import Artifact
@@ -29,15 +30,17 @@ from assay.detectors import default_detectors
 from assay.detectors.base import Detector
 from assay.formats.shape import format_shape
 
+USED_SPLITS = ("calibration", "validation", "train", "test")
 KINDS = {False: "a classifier", True: "an encoder"}
 
 
-def load_model(model: ModelSource, options: ModelOptions) -> Artifact:
+def load_model(model: ModelSource, options: ModelOptions, *, base: str | Path | None = None) -> Artifact:
     """Load a model.
 
     Args:
         model: A path or hub id, a module in memory, or a loaded model.
         options: Loading options of the model.
+        base: Base model of an adapter.
 
     Raises:
         UnusableInput: The model cannot be loaded, or its classifier cannot be cut.
@@ -47,7 +50,7 @@ def load_model(model: ModelSource, options: ModelOptions) -> Artifact:
     from assay.formats.torch_module import from_module
 
     if isinstance(model, str | Path):
-        return formats.load(model, **options.as_keywords())
+        return formats.load(model, **options.as_keywords(), base=base)
     if isinstance(model, Artifact):
         artifact = model
     elif isinstance(model, nn.Module):
@@ -112,7 +115,9 @@ def _weight_sizes(artifact: Artifact) -> list[int]:
     return sorted(math.prod(shape) for shape in layers)
 
 
-def clean_samples(data: DataSource, artifact: Artifact, *, seed: int, labels: bool = True) -> CleanSamples:
+def clean_samples(
+    data: DataSource, artifact: Artifact, *, seed: int, labels: bool = True, label_column: str | None = None
+) -> CleanSamples:
     """Return the clean samples of an audit.
 
     Args:
@@ -120,15 +125,17 @@ def clean_samples(data: DataSource, artifact: Artifact, *, seed: int, labels: bo
         artifact: The model.
         seed: Seed of the random choice, if there are more than ``MAX_SAMPLES``.
         labels: False: leave out all labels.
+        label_column: Column of the labels in a table, or key of a Dataset of dicts; None: a usual name.
 
     Raises:
         UnusableInput: The samples or labels do not fit the model.
     """
     from assay import data as loaders
-    from assay.data.readers.in_memory import read_in_memory
+    from assay.data.readers.in_memory import read_samples
 
-    name, class_names = "data in memory", None
+    name, class_names, used = "data in memory", None, ""
     notes: tuple[str, ...] = ()
+    summary = DataSummary()
     if data is None:
         return CleanSamples("none", Split(artifact.inputs.blank(0), None))
     if isinstance(data, str | Path):
@@ -140,19 +147,23 @@ def clean_samples(data: DataSource, artifact: Artifact, *, seed: int, labels: bo
             limit=4 * MAX_SAMPLES,
             seed=seed,
             labels=labels,
+            label_column=label_column,
         )
+        label_column = None
     if isinstance(data, Task):
-        name, notes = data.name, data.notes
+        name, notes, summary = data.name, data.notes, data.summary
         class_names = data.class_names if data.num_classes == artifact.num_classes else None
-        data = data.split("calibration", "validation", "train", "test")
+        used = next((split for split in USED_SPLITS if split in data.splits), next(iter(data.splits)))
+        data = data.splits[used]
     raw, more = CODECS[artifact.modality].convert_raw(data, artifact.inputs)
-    split = read_in_memory(raw, limit=MAX_SAMPLES, seed=seed)
+    split, conversions = read_samples(raw, artifact.inputs, limit=MAX_SAMPLES, seed=seed, label_column=label_column)
     if not labels:
         split = Split(split.x, None)
     artifact.inputs.validate(split.x)
     if split.y is not None:
         _check_labels(split.y, len(split), artifact.num_classes)
-    return CleanSamples(name, split.sample(MAX_SAMPLES, seed=seed), class_names, (*notes, *more))
+    notes = (*notes, *more, *conversions, *content_notes(split.x))
+    return CleanSamples(name, split.sample(MAX_SAMPLES, seed=seed), class_names, notes, summary, used)
 
 
 def _check_labels(y: Tensor, count: int, classes: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_ke
 from assay.auditing.describe import describe
 from assay.auditing.detection import AuditRun, run_tests
 from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.input_check import check_inputs
 from assay.auditing.inputs import attach_reference, clean_samples, detectors_of, load_model, null_of
 from assay.auditing.limits import limits
 from assay.auditing.plan import plan_audit
@@ -24,8 +26,10 @@ from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.core.progress import Step
-from assay.core.result import Audit, ModelInfo, SweepPoint
+from assay.core.result import Audit, InputCheck, ModelInfo, SweepPoint
 from assay.detectors.budget import Budget
+from assay.kinds import first_look
+from assay.kinds.table import ADAPTER
 from assay.nn.modes import eval_mode
 from assay.sandbox import phases
 from assay.stages.variants import DEFAULT
@@ -51,6 +55,7 @@ def run_audit(
     *,
     command: str | None = None,
     progress: Step = lambda step, fraction: None,
+    on_inputs: Callable[[InputCheck], None] = lambda check: None,
 ) -> Audit:
     """Audit a model.
 
@@ -61,6 +66,7 @@ def run_audit(
         config: Settings of the audit.
         command: Repeats this audit, for the report; None: the call in Python.
         progress: Callback for the current step, and the fraction done.
+        on_inputs: Callback for the input check, before the first test.
 
     Raises:
         UnusableInput: The model or the data cannot be used.
@@ -70,6 +76,7 @@ def run_audit(
     with eval_mode(artifact.module):
         with phases.running(config.budget + PREPARATION_SECONDS):
             inputs = prepare(artifact, data, config)
+        on_inputs(check_inputs(inputs.artifact, inputs.samples))
         plan = plan_tests(inputs, config)
         with phases.running(config.budget):
             context = RunContext(config.seed, Budget(config.budget), progress)
@@ -88,8 +95,14 @@ def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Arti
         options: Loading options of the model.
         config: Settings of the audit.
     """
-    artifact = load_model(model, options)
-    if config.reference is not None:
+    base: str | Path | None = None
+    if isinstance(model, str | Path):
+        decided = config.null is not None or config.detectors is not None
+        given = config.reference if isinstance(config.reference, str | Path) else None
+        seen = first_look(model, options, base=given is not None, decided=decided)
+        base = given if seen is not None and seen.kind.reader == ADAPTER else None
+    artifact = load_model(model, options, base=base)
+    if config.reference is not None and base is None:
         artifact = attach_reference(artifact, load_model(config.reference, config.reference_options(options)))
     return replace(artifact, name=str(model)) if isinstance(model, str | Path) else artifact
 
@@ -105,7 +118,7 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
     Raises:
         UnusableInput: The data do not fit the model, the null is of another kind of model, or an output is not finite.
     """
-    samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels)
+    samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels, label_column=config.label_column)
     with phases.reading(f"the first run of {artifact.name}"), torch.no_grad():
         artifact.module(samples.split.x[:1])
     null = null_of(config.null, encoders=artifact.num_classes is None)
@@ -219,5 +232,6 @@ def report(
         command=command,
         trigger_sweep=judgement.sweep,
         notes=(*artifact.notes, *samples.notes),
+        input_check=check_inputs(artifact, samples),
         data_digest=samples.split.digest(),
     )

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli import options, outputs, screen, signing
 from assay.cli.failures import Verdict
 from assay.core.options import ModelOptions
+from assay.kinds import first_look
+from assay.kinds.table import ADAPTER
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from assay.core.result import Audit
+    from assay.core.result import Audit, InputCheck
 
 EXIT_CODES = {"clean": 0, "backdoored": 1, "inconclusive": 3}
 STYLES = {"clean": "bold green", "backdoored": "bold red", "inconclusive": "bold yellow"}
@@ -33,6 +35,7 @@ def audit(
     pooling: options.Pooling = None,
     output: options.Output = None,
     no_labels: options.NoLabels = False,
+    label_column: options.LabelColumn = None,
     variants: options.Variants = None,
     detectors: options.Detectors = None,
     budget: options.Budget = math.inf,
@@ -54,14 +57,20 @@ def audit(
     outputs.check_folder(out)
     key = None if sign_report is None else signing.read_key(sign_report)  # before the audit, which takes minutes
     with outputs.json_output(json) as write_json:
+        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
+        seen = first_look(
+            model, model_options, base=reference is not None, decided=null is not None or detectors is not None
+        )
+        base = reference if seen is not None and seen.kind.reader == ADAPTER else None
+
         from assay.auditing import config as configs
         from assay.auditing import inputs
         from assay.auditing.run import run_audit
         from assay.cli.loading import load_model
 
-        model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         config = replace(
             options.audit_config(variants, detectors, no_labels=no_labels, budget=budget, null=null, seed=seed),
+            label_column=label_column,
             reference=reference,
             reference_arch=reference_arch,
             reference_pooling=reference_pooling,
@@ -71,11 +80,14 @@ def audit(
         command = configs.shell_command(["assay", "audit", model], {"data": data, **configs.shell_options(keywords)})
         inputs.detectors_of(detectors)  # a misspelled name is reported before anything is loaded
         null_models = None if null is None else inputs.load_null(null)
-        artifact = load_model(model, model_options)
-        original = None if reference is None else load_model(reference, config.reference_options(model_options))
+        artifact = load_model(model, model_options, base=base)
+        compared = reference is not None and base is None  # the base of an adapter is no model to compare with
+        original = load_model(str(reference), config.reference_options(model_options)) if compared else None
         with screen.progress("reading the data") as step:
             config = replace(config, reference=original, null=null_models)
-            result = run_audit(artifact, data, ModelOptions(), config, command=command, progress=step)
+            result = run_audit(
+                artifact, data, ModelOptions(), config, command=command, progress=step, on_inputs=_show_check
+            )
         _publish(result, out, write_json, key=key, printed=artifact.notes)
     return Verdict(EXIT_CODES[result.verdict])
 
@@ -105,6 +117,14 @@ def _publish(
     write_json(report.to_json(result))
     screen.write(*(f"Note: {note}" for note in result.notes if note not in printed), style="yellow")
     screen.write(f"The report: {shown(page)}")
+
+
+def _show_check(check: InputCheck) -> None:
+    """Print the input check."""
+    from assay.report.formatting import display_text
+
+    for name, line in asdict(check).items():
+        screen.write(f"{name.capitalize()}: {display_text(line, 1000)}")
 
 
 def _show(result: Audit) -> None:

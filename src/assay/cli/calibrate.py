@@ -23,6 +23,7 @@ def calibrate(
     pooling: options.Pooling = None,
     output: options.Output = None,
     no_labels: options.NoLabels = False,
+    label_column: options.LabelColumn = None,
     variants: options.Variants = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -38,9 +39,8 @@ def calibrate(
         settings = calibration.Calibration(options.variant_names(variants), seed=seed)
         partial_file = out.with_name(f"{out.name}.partial")
         model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
-        task = load_data(
-            data, load_model(models[0], model_options), limit=4 * MAX_SAMPLES, seed=seed, labels=not no_labels
-        )
+        first = load_model(models[0], model_options)
+        task = load_data(data, first, limit=4 * MAX_SAMPLES, seed=seed, labels=not no_labels, label_column=label_column)
         with screen.progress("calibrating") as step:
             null = calibration.calibrate(
                 [partial(load_model, model, model_options, notes=False) for model in models],

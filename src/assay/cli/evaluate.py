@@ -31,6 +31,7 @@ def evaluate(
     features: options.Features = False,
     pooling: options.Pooling = None,
     output: options.Output = None,
+    label_column: options.LabelColumn = None,
     limit: options.Limit = None,
     json: options.Json = None,
     seed: options.Seed = 0,
@@ -50,7 +51,7 @@ def evaluate(
             raise UnusableInput("expected a clean encoder to compare the embeddings with, got none. Fix: add --clean.")
         control_options = options.model_options(clean_arch, shape, mean, std, features, pooling, output)
         control = None if clean is None else load_model(clean, control_options)
-        task = load_data(data, artifact, limit=limit, seed=seed)
+        task = load_data(data, artifact, limit=limit, seed=seed, label_column=label_column)
         with screen.progress("measuring") as step:
             result = plant.evaluate(file.secret, artifact, task, clean=control, progress=named(step, "measuring"))
         same_file = file.model_digest == artifact.digest

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from assay.cli.screen import write
 from assay.core.errors import UnusableInput
 from assay.core.options import ModelOptions
+from assay.kinds import first_look
 
 if TYPE_CHECKING:
     from assay.core.dataset import Task
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
 NEW = "new:"  # prefix of an architecture in place of a model: an untrained model
 
 
-def load_model(model: str, options: ModelOptions, *, notes: bool = True) -> Artifact:
+def load_model(model: str, options: ModelOptions, *, notes: bool = True, base: str | None = None) -> Artifact:
     """Load a model, with its path as its name.
 
     Args:
         model: A path or hub id.
         options: Loading options of the model.
         notes: Print the guesses.
+        base: Base model of an adapter.
     """
+    first_look(model, options, base=base is not None)  # a refusal costs no import of torch
+
     from assay import formats
 
-    artifact = formats.load(model, **options.as_keywords())
+    artifact = formats.load(model, **options.as_keywords(), base=base)
     if artifact.planted is not None:
         write(f"{model} has assay's mark of a planted backdoor: {artifact.planted}", style="yellow")
     if notes:
@@ -35,7 +39,15 @@ def load_model(model: str, options: ModelOptions, *, notes: bool = True) -> Arti
     return replace(artifact, name=model)
 
 
-def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, labels: bool = True) -> Task:
+def load_data(
+    source: str,
+    artifact: Artifact,
+    *,
+    limit: int | None,
+    seed: int,
+    labels: bool = True,
+    label_column: str | None = None,
+) -> Task:
     """Load data in the model's input shape and with the model's class numbers.
 
     Args:
@@ -44,6 +56,7 @@ def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, 
         limit: Most samples of a split; None: all.
         seed: Seed of the random choice.
         labels: False: the data have no labels.
+        label_column: Column of the labels; None: a usual name.
     """
     from assay import data
 
@@ -55,13 +68,21 @@ def load_data(source: str, artifact: Artifact, *, limit: int | None, seed: int, 
         limit=limit,
         seed=seed,
         labels=labels,
+        label_column=label_column,
     )
     tell(source, task.notes)
     return task
 
 
 def begin(
-    model: str, options: ModelOptions, data: str, *, classes: int | None = None, limit: int | None, seed: int
+    model: str,
+    options: ModelOptions,
+    data: str,
+    *,
+    classes: int | None = None,
+    limit: int | None,
+    seed: int,
+    label_column: str | None = None,
 ) -> tuple[Artifact, Task]:
     """Load a model to train and its data.
 
@@ -72,6 +93,7 @@ def begin(
         classes: Classes of an untrained model; None: as many as the data have.
         limit: Most samples of a split; None: all.
         seed: Seed of the random choice and of the untrained weights.
+        label_column: Column of the labels; None: a usual name.
 
     Raises:
         UnusableInput: An option does not apply to this model.
@@ -80,7 +102,7 @@ def begin(
         if classes is not None:
             raise UnusableInput(f"--classes is only for an untrained model ({NEW}ARCH): the model has its classes")
         artifact = load_model(model, options)
-        return artifact, load_data(data, artifact, limit=limit, seed=seed)
+        return artifact, load_data(data, artifact, limit=limit, seed=seed, label_column=label_column)
     from assay.data import load
     from assay.formats.untrained import inputs_of, untrained_model
 
@@ -91,7 +113,8 @@ def begin(
     if options.arch is not None:
         raise UnusableInput(f"--arch is not for an untrained model: {model} names its architecture")
     name = model.removeprefix(NEW)
-    task = load(data, inputs_of(name, shape=options.shape), num_classes=classes, limit=limit, seed=seed)
+    inputs = inputs_of(name, shape=options.shape)
+    task = load(data, inputs, num_classes=classes, limit=limit, seed=seed, label_column=label_column)
     artifact = untrained_model(
         name,
         task.num_classes,

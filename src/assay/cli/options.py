@@ -51,6 +51,10 @@ NoLabels = Annotated[
     bool,
     typer.Option("--no-labels", help="The data has no labels: names of files and folders are no classes."),
 ]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column of the labels in a table.", show_default="a usual name"),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Read at most so many samples a split.")]
 
 # Options of an audit.

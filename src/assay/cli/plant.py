@@ -30,6 +30,7 @@ def plant(
     output: options.Output = None,
     classes: Annotated[int | None, typer.Option(min=2, help="Number of classes of a new model.")] = None,
     setting: options.Settings = None,
+    label_column: options.LabelColumn = None,
     limit: options.Limit = None,
     json: options.Json = None,
     seed: options.Seed = 0,
@@ -50,6 +51,7 @@ def plant(
             classes=classes,
             limit=limit,
             seed=seed,
+            label_column=label_column,
         )
         untrained = model.startswith(NEW)
         with screen.progress("planting") as step:

@@ -36,6 +36,7 @@ def stage(
     pooling: options.Pooling = None,
     output: options.Output = None,
     setting: options.Settings = None,
+    label_column: options.LabelColumn = None,
     limit: options.Limit = None,
     seed: options.Seed = 0,
 ) -> int:
@@ -49,11 +50,13 @@ def stage(
         from assay.stages.save import save_model
 
         kind = lookup(stage, STAGES, "stage")
+        if label_column is not None and (kind.loads_data or data is None):
+            raise UnusableInput(f"--label-column is for stages that take labelled data with --data; {stage} does not")
         settings, data = _settings(kind, setting or [], data, limit)
         fixed = {} if kind.file_name is None else {"directory": str(out)}
         step = configure(kind, settings, fixed=fixed)
         model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
-        build = _load(kind, stage, model, model_options, data, limit, seed)
+        build = _load(kind, stage, model, model_options, (data, label_column), limit, seed)
         result = _run(stage, step, build, seed)
         path = save_model(result, out) if kind.file_name is None else out / kind.file_name
         if data is not None:
@@ -81,23 +84,35 @@ def _load(
     name: str,
     model: str,
     model_options: ModelOptions,
-    data: str | None,
+    source: tuple[str | None, str | None],
     limit: int | None,
     seed: int,
 ) -> Build:
-    """Return the model and its data, with a new last layer if the stage needs one."""
+    """Return the model and its data, with a new last layer if the stage needs one.
+
+    Args:
+        kind: The stage.
+        name: Its name.
+        model: Path or hub id of the model.
+        model_options: Loading options of the model.
+        source: The data, and the column of its labels.
+        limit: Most samples of a split.
+        seed: Seed of the random choice.
+    """
     from assay.cli.loading import NEW, begin, load_model
     from assay.core.build import Build
+
+    data, label_column = source
 
     if model.startswith(NEW):
         if not kind.starts_untrained or data is None:
             raise UnusableInput(
                 f"{model}: expected a trained model, got an untrained one. Fix: use `assay stage train` and --data."
             )
-        artifact, task = begin(model, model_options, data, limit=limit, seed=seed)
+        artifact, task = begin(model, model_options, data, limit=limit, seed=seed, label_column=label_column)
     else:
         artifact = load_model(model, model_options)
-        task = _task(name, kind, data, artifact, limit, seed)
+        task = _task(name, kind, source, artifact, limit, seed)
     if not artifact.differentiable:
         raise UnusableInput(
             f"{model}: expected a model with weights in torch, got one in {artifact.format} format. "
@@ -108,15 +123,24 @@ def _load(
     return Build(artifact, task)
 
 
-def _task(name: str, kind: type[Stage], data: str | None, artifact: Artifact, limit: int | None, seed: int) -> Task:
+def _task(
+    name: str,
+    kind: type[Stage],
+    source: tuple[str | None, str | None],
+    artifact: Artifact,
+    limit: int | None,
+    seed: int,
+) -> Task:
     """Return the data, or an empty task for a stage without data."""
     from assay.cli.loading import load_data
     from assay.core.dataset import Task
 
+    data, label_column = source
+
     if data is not None:
         # A new head has the classes of the data. All other stages keep those of the model.
         accepting = replace(artifact, num_classes=None, class_names=None) if kind.replaces_head else artifact
-        return load_data(data, accepting, limit=limit, seed=seed)
+        return load_data(data, accepting, limit=limit, seed=seed, label_column=label_column)
     if kind.needs_data:
         raise UnusableInput(f"{name}: expected samples, got none. Fix: give some with --data.")
     return Task("none", {}, artifact.class_names or tuple(map(str, range(artifact.num_classes or 0))))

@@ -87,7 +87,7 @@ class Task:
     splits: Mapping[str, Split]
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # guesses on reading the data, in sentences for people
-    summary: DataSummary = DataSummary()
+    summary: DataSummary = field(default_factory=DataSummary)
 
     @property
     def num_classes(self) -> int:

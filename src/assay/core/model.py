@@ -78,6 +78,9 @@ class ImageSpec(InputSpec):
     resize: int | tuple[int, int] | None = None  # shortest edge, or (H, W); None: straight to (H, W)
     crop: bool = False  # crop the center (H, W) after resizing
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    first_crop: tuple[float, float] | None = (
+        None  # center crop before resizing: (H, W) as fractions of the shorter side
+    )
 
     modality: ClassVar[Modality] = Modality.IMAGE
     dtype: ClassVar[torch.dtype] = torch.float32
@@ -177,6 +180,7 @@ class Artifact:
     quantization_scales: Mapping[str, Any] | None = None  # step size of quantized weights, by name; they broadcast
     notes: tuple[str, ...] = ()  # guesses and conversions on loading, in sentences for people
     unexamined_outputs: tuple[str, ...] = ()  # names of the outputs of ``module``'s file that the audit leaves out
+    normalization_from: str = ""  # "as given", ...; empty: from the model's file
     normalization_unknown: bool = False  # no source states it; we assume that the model takes [0, 1]
     reference: Artifact | None = None  # the original model, or a trusted encoder, if at hand
     files: tuple[FileDigest, ...] = ()  # all files that assay read for this model; empty for a module in memory

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -75,6 +76,50 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
+class DeploymentDifference:
+    """Difference between two ways of asking a model the same inputs."""
+
+    way: str  # as in ``DeploymentWay.name``
+    kind: str  # "answers", "inside", "random", "state", "not compared" or "failed"
+    sentence: str  # for people, without its first capital and its full stop
+    numbers: Mapping[str, float | int | str] = field(default_factory=dict)
+    inputs: int = 0  # number of compared inputs
+
+
+@dataclass(frozen=True)
+class DeploymentWay:
+    """One way of asking the model."""
+
+    name: str  # "one by one and in batches", ...
+    inputs: int  # number of compared inputs
+    agrees: bool
+    reason: str = ""  # of a way that was left out
+
+
+@dataclass(frozen=True)
+class DeploymentCheck:
+    """Result of asking the model the same inputs in the ways of its deployment."""
+
+    ways: tuple[DeploymentWay, ...]
+    differences: tuple[DeploymentDifference, ...]
+    seconds: float = 0.0
+
+    @property
+    def doubt(self) -> str:
+        """The first difference as a sentence; empty if there is none."""
+        return self.differences[0].sentence if self.differences else ""
+
+
+@dataclass(frozen=True)
+class InputCheck:
+    """Use of the model, the data and the labels, one line each, with counts of the parts without use."""
+
+    model: str
+    data: str
+    labels: str
+
+
+@dataclass(frozen=True)
 class Audit:
     """Complete result of an audit."""
 
@@ -98,6 +143,8 @@ class Audit:
     command: str = ""  # repeats this audit, in a shell or in Python
     trigger_sweep: tuple[SweepPoint, ...] = ()  # of the trigger behind the verdict, or of one from a compression gap
     notes: tuple[str, ...] = ()  # guesses and conversions on loading, in sentences for people
+    input_check: InputCheck | None = None
+    deployment: DeploymentCheck | None = None  # None: not asked
     data_digest: str | None = None  # sha256 of the samples as the model got them, and of their labels
 
     @property

@@ -105,7 +105,7 @@ def load(
         labels=found.labels_from if aligned.numbering else "",
         numbering=aligned.numbering,
         alternatives=aligned.alternatives,
-        left_out=tuple(f"{count:,} {kind}" for kind, count in found.left_out.items()),
+        left_out=tuple(f"{kind}: {count:,}" for kind, count in found.left_out.items() if count),
     )
     parts = carve_calibration(aligned.splits, limit=limit, seed=seed)
     return Task(found.name, parts, aligned.class_names, (*found.notes, *aligned.notes), summary)

@@ -165,12 +165,13 @@ def resize_images(x: Tensor, spec: ImageSpec) -> Tensor:
         x = x.expand(-1, 3, -1, -1) if channels == 3 else (x * luma).sum(1, keepdim=True)
     if x.shape[2:] == (height, width):
         return x
+    if (first := _first_crop((x.shape[2], x.shape[3]), spec)) is not None:
+        x = _crop_tensor(x, first)
     size = _size_before_crop((x.shape[2], x.shape[3]), spec)
     mode = {"lanczos": "bicubic", "nearest": "nearest-exact"}.get(spec.resample, spec.resample)
     smooth = spec.resample != "nearest"
     x = F.interpolate(x, size, mode=mode, align_corners=False if smooth else None, antialias=smooth).clamp(0, 1)
-    top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return F.pad(x, (-left, width - size[1] + left, -top, height - size[0] + top))  # negative padding crops
+    return _crop_tensor(x, (height, width))
 
 
 def augment_images(x: Tensor, *, mirror: bool, generator: torch.Generator) -> Tensor:
@@ -195,6 +196,29 @@ def augment_images(x: Tensor, *, mirror: bool, generator: torch.Generator) -> Te
     return padded[samples, channels, rows, columns]
 
 
+def _first_crop(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int] | None:
+    """Return (H, W) of the crop before resizing, for an image of ``size`` (H, W); None without such a crop."""
+    if spec.first_crop is None:
+        return None
+    height, width = (max(1, int(fraction * min(size))) for fraction in spec.first_crop)
+    if height * width > MAX_PIXELS:
+        raise UnusableInput(f"an image of {size[1]} x {size[0]} pixels is too large to crop to {width} x {height}")
+    return height, width
+
+
+def _crop_tensor(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the center (N, C, H, W) of images; black outside of smaller ones."""
+    top, left = (x.shape[2] - size[0]) // 2, (x.shape[3] - size[1]) // 2
+    right, bottom = size[1] - x.shape[3] + left, size[0] - x.shape[2] + top
+    return F.pad(x, (-left, right, -top, bottom))  # negative padding crops
+
+
+def _crop_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the center (H, W) of an image; black outside of a smaller one."""
+    left, top = (image.width - size[1]) // 2, (image.height - size[0]) // 2
+    return image.crop((left, top, left + size[1], top + size[0]))
+
+
 def _size_before_crop(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]:
     """Return (H, W) after resizing and before cropping, for an image of ``size`` (H, W)."""
     if not spec.crop:
@@ -210,15 +234,14 @@ def _size_before_crop(size: tuple[int, int], spec: ImageSpec) -> tuple[int, int]
 
 def _resize_and_crop(image: Image.Image, spec: ImageSpec) -> Image.Image:
     _, height, width = spec.shape
+    if (first := _first_crop((image.height, image.width), spec)) is not None:
+        image = _crop_image(image, first)
     new = _size_before_crop((image.height, image.width), spec)
     if new[0] * new[1] > MAX_PIXELS:
         raise UnusableInput(f"an image of {image.width} x {image.height} pixels is too narrow to resize")
     if (image.height, image.width) != new:
         image = image.resize((new[1], new[0]), RESAMPLING[spec.resample])
-    if new != (height, width):
-        left, top = (new[1] - width) // 2, (new[0] - height) // 2
-        image = image.crop((left, top, left + width, top + height))  # black outside of a smaller image
-    return image
+    return image if new == (height, width) else _crop_image(image, (height, width))
 
 
 def _to_eight_bits(image: Image.Image, name: str) -> Image.Image:

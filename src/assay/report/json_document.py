@@ -40,6 +40,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "command": audit.command,
         "trigger_sweep": [_sweep_point(point) for point in audit.trigger_sweep],
         "notes": list(audit.notes),
+        "input_check": None if audit.input_check is None else asdict(audit.input_check),
         "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},
     }
     return {key: jsonable(value) for key, value in document.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from markupsafe import Markup
@@ -89,6 +89,7 @@ class Page:
     limits: tuple[str, ...]
     command: str
     input: str
+    input_check: tuple[tuple[str, str], ...]  # name and line
     facts: tuple[tuple[str, str], ...]
 
 
@@ -120,6 +121,7 @@ def page_of(audit: Audit) -> Page:
         limits=tuple(display_text(limit, 1000) for limit in audit.limits),
         command=display_text(audit.command, 1000),
         input=_input(audit),
+        input_check=_input_check(audit),
         facts=tuple(_facts(audit)),
     )
 
@@ -276,6 +278,11 @@ def _input(audit: Audit) -> str:
     if len(shape) == 1:
         return f"{shape[0]} tokens"
     return f"{' × '.join(map(str, shape))} (channels × height × width)"
+
+
+def _input_check(audit: Audit) -> tuple[tuple[str, str], ...]:
+    lines = {} if audit.input_check is None else asdict(audit.input_check)
+    return tuple((name.capitalize(), display_text(line, 1000)) for name, line in lines.items())
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:
