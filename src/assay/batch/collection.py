@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from assay.core.errors import UnusableInput, first_line
-from assay.io.files import PICKLES, check_plain_file, read_text, sha256_of
+from assay.formats.siblings import sibling_files
+from assay.io.files import PICKLES, check_plain_file, is_inside, read_text, sha256_of
 from assay.io.hub_ids import hub_id
+from assay.kinds import look
 
 SUFFIXES = frozenset({".safetensors", ".onnx"})
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"  # in a Hugging Face folder
+CONFIGS = ("config.json", "adapter_config.json", "model_index.json")  # one of them makes a folder one model
+COLLECTIONS = ("several-models", "no-weights", "unknown-config")  # kinds of folders whose files are looked at
 REFUSED = PICKLES - {".npy"}  # pickled models; an array next to a model is data
 MAX_MODELS = 100_000  # in one run
 MAX_LIST_BYTES = 2**24  # of a list file
@@ -22,8 +25,9 @@ MAX_LIST_BYTES = 2**24  # of a list file
 def find_models(given: Sequence[str], list_file: Path | None = None) -> list[str]:
     """Return paths and hub ids of models, each once, in the order given.
 
-    A folder stands for every Hugging Face folder and every other .safetensors and .onnx file below it. Pickles count
-    too: they are refused by name later. Links to places outside of the folder and hidden folders are left out.
+    A folder stands for every model folder (Hugging Face, optimum, adapter) and every other .safetensors and .onnx file
+    below it. Pickles count too: they are refused by name later. Links to places outside of the folder and hidden
+    folders are left out; links into the hub's cache count.
 
     Args:
         given: models, folders of models, and glob patterns.
@@ -65,7 +69,7 @@ def model_digest(model: str) -> str:
     sha = hashlib.sha256()
     try:
         for part in sorted(_files_of_model(path)):
-            name = path.suffix.lower() if part == path else str(part.relative_to(root))
+            name = path.suffix.lower() if part == path else os.path.relpath(part, root)
             sha.update(repr((name, part.stat().st_size, sha256_of([part]))).encode())
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or model}: {error.strerror or error}") from None
@@ -79,7 +83,7 @@ def _files_of_model(path: Path) -> Iterator[Path]:
         yield from (part for part in path.rglob("*") if part.is_file())
         return
     yield path
-    yield from (part for name in (CONFIG, PREPROCESSOR) if (part := path.with_name(name)).is_file())
+    yield from sibling_files(path)
     if path.suffix.lower() == ".onnx":
         from assay.formats.onnx.read import external_files
 
@@ -115,14 +119,31 @@ def _models_below(folder: Path) -> Iterator[Path]:
     def stop(error: OSError) -> None:
         raise error
 
-    root = folder.resolve()
     for directory, folders, files in os.walk(folder, onerror=stop):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if CONFIG in files:
+        if _is_model(Path(directory), files):
             folders.clear()
             yield Path(directory)
             continue
         for name in sorted(files):
             path = Path(directory) / name
-            if path.suffix.lower() in {*SUFFIXES, *REFUSED} and path.resolve().is_relative_to(root):
+            if path.suffix.lower() not in {*SUFFIXES, *REFUSED}:
+                continue
+            if is_inside(folder, path) or is_inside(Path(directory), path):  # the latter: links of the hub's cache
                 yield path
+
+
+def _is_model(directory: Path, files: Sequence[str]) -> bool:
+    """Return whether a folder is one model: it has a config, and is not a collection of models.
+
+    Args:
+        directory: The folder.
+        files: Names of its files.
+    """
+    if not any(name in files for name in CONFIGS):
+        return False
+    try:
+        seen = look(directory)
+    except UnusableInput:  # the audit reports the reason
+        return True
+    return seen is None or seen.kind.key not in COLLECTIONS

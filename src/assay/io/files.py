@@ -70,7 +70,7 @@ def check_plain_file(path: Path) -> None:
                 f"{path}: this is a git-annex link to a missing file. Fix: run `git annex get`."
             ) from None
         found = f"a link to the missing file {link}" if link else "none"
-        raise UnusableInput(f"{path}: expected a file, got {found}. Fix: download or save it again.") from None
+        raise UnusableInput(f"{path}: cannot be read: expected a file, got {found}. Fix: download or save it again.") from None
     if not stat.S_ISREG(kind):
         raise UnusableInput(f"{path}: expected a plain file, got {_special_kind(kind)}. Fix: give a file.")
     with path.open("rb") as file:
@@ -134,13 +134,7 @@ def inside(folder: Path, name: str) -> Path:
         UnusableInput: The file is missing, lies outside the folder, or is a pointer to a file elsewhere.
     """
     path = folder / name
-    home = folder.resolve()
-    try:
-        target = path.resolve()
-        stays = any(target.is_relative_to(root) for root in (home, *_hub_blobs(home)))
-    except (OSError, RuntimeError, ValueError):  # loops of links, NUL in the name
-        stays = False
-    if not stays:
+    if not is_inside(folder, path):
         raise UnusableInput(f"{folder}: {name!r} leads out of the model's folder. Fix: move all its files inside.")
     if not path.exists():
         if path.is_symlink():
@@ -148,6 +142,20 @@ def inside(folder: Path, name: str) -> Path:
         raise UnusableInput(f"{folder}: expected the file {name!r}, which is missing")
     check_plain_file(path)
     return path
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether a path lies in a folder, all links followed, or in the hub's cache behind it.
+
+    Args:
+        folder: The folder.
+        path: The path.
+    """
+    try:
+        home, target = folder.resolve(), path.resolve()
+    except (OSError, RuntimeError, ValueError):  # loops of links, NUL in the name
+        return False
+    return any(target.is_relative_to(root) for root in (home, *_hub_blobs(home)))
 
 
 def _hub_blobs(home: Path) -> list[Path]:

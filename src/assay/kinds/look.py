@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from assay.core.errors import Inconclusive, UnusableInput
+from assay.core.options import ModelOptions
 from assay.io.files import check_plain_file, inside, read_json, refuse_pickle
 from assay.kinds.config import kind_of_config
 from assay.kinds.files import kind_of_file
@@ -62,20 +63,43 @@ class Seen:
             f"Fix: {self.kind.fix}."
         )
 
-    def refuse_undecided(self, *, null: bool, detectors: bool, features: bool = False) -> None:
+    def refuse_undecided(self, *, decided: bool, features: bool = False) -> None:
         """Raise Inconclusive if no verdict is possible for this kind, before any work.
 
         Args:
-            null: The user gives reference models.
-            detectors: The user names the tests to run.
+            decided: The user gives reference models, or names the tests to run.
             features: The model is cut before its last layer.
         """
-        if self.kind.key == "text-classifier" and not (null or detectors or features):
+        if self.kind.key == "text-classifier" and not (decided or features):
             raise Inconclusive(
                 f"{self.path}: expected reference models for {self.kind.label} ({self.detail}), got none: assay has "
                 "none for texts, so no score of its tests can decide. Fix: calibrate with clean models of the same "
                 "task (assay calibrate) and give them as the null, or name the detectors to see their scores alone."
             )
+
+
+def first_look(model: str | Path, options: ModelOptions, *, base: bool = False, decided: bool = True) -> Seen | None:
+    """Return the kind of a model, and refuse a kind that no audit can use, in a second and without imports.
+
+    Args:
+        model: Path or hub id.
+        options: Loading options of the user.
+        base: The user gives a model that can be the base of an adapter.
+        decided: The user gives reference models, or names the tests to run.
+
+    Returns:
+        None for a hub id.
+
+    Raises:
+        UnusableInput: assay has no reader for this kind with these options.
+        Inconclusive: No verdict is possible for this kind.
+    """
+    refuse_pickle(Path(model))
+    seen = look(model)
+    if seen is not None:
+        seen.refuse(features=options.features, arch=options.arch is not None, base=base)
+        seen.refuse_undecided(decided=decided, features=options.features)
+    return seen
 
 
 def look(path: str | Path) -> Seen | None:
