@@ -47,12 +47,13 @@ a_number = 3
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a weights file of 6 classes, next to the user's module ``own_nets`` in the current folder."""
+    """Return a weights file of 6 classes, below the current folder with the user's module ``own_nets``."""
     (tmp_path / "own_nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 26 * 26, 6))
-    save_file(model.state_dict(), tmp_path / "m.safetensors")
-    yield tmp_path / "m.safetensors"
+    (tmp_path / "models").mkdir()
+    save_file(model.state_dict(), tmp_path / "models/m.safetensors")
+    yield tmp_path / "models/m.safetensors"
     sys.modules.pop("own_nets", None)
 
 
@@ -64,6 +65,27 @@ def test_factory_gets_the_number_of_classes_of_the_file(own: Path, function: str
     assert artifact.module.mean.flatten().tolist() == [0]
     assert torch.equal(torch.random.get_rng_state(), state)
     assert str(own.parent) not in sys.path
+
+
+def test_code_in_the_folder_of_the_model_is_refused(own: Path) -> None:
+    beside = own.rename(own.parent.parent / "m.safetensors")
+    with pytest.raises(
+        UnusableInput, match="expected code of your own, got code in the model's folder"
+    ):
+        formats.load(beside, arch="own_nets:named")
+    assert "own_nets" not in sys.modules
+
+
+def test_code_in_the_folder_of_the_model_is_used_from_the_path(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = own.rename(own.parent.parent / "m.safetensors")
+    monkeypatch.syspath_prepend(str(beside.parent))
+    assert formats.load(beside, arch="own_nets:named").num_classes == 6
+
+
+def test_installed_packages_come_before_the_current_folder(own: Path) -> None:
+    Path("scipy.py").write_text("raise SystemExit('run')")
+    with pytest.raises(UnusableInput, match="scipy:f cannot be imported: AttributeError"):
+        formats.load(own, arch="scipy:f")
 
 
 def test_shape_comes_from_the_attribute_of_the_factory(own: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import nn
 
-from assay.core.errors import UnusableInput, first_line
+from assay.core.errors import AssayError, UnusableInput, first_line
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, as_shape, format_shape
 from assay.nn.architectures import ARCHITECTURES
@@ -48,8 +51,16 @@ class Factory:
         return model
 
 
-def factory_of(name: str) -> Factory:
-    """Return the factory of an architecture; raise UnusableInput for an unknown name."""
+def factory_of(name: str, model: Path | None = None) -> Factory:
+    """Return the factory of an architecture.
+
+    Args:
+        name: Name of an architecture, or ``package.module:function``.
+        model: File of the model. Code beside it may be the work of the model's author.
+
+    Raises:
+        UnusableInput: The name is unknown, or its code lies in the model's folder.
+    """
     if name in ARCHITECTURES:
         known = ARCHITECTURES[name]
         return Factory(name, known.build, True, known.shape, Normalization(known.mean, known.std))
@@ -58,7 +69,7 @@ def factory_of(name: str) -> Factory:
         raise UnusableInput(
             f"unknown architecture {name}; known: {', '.join(ARCHITECTURES)}, or your own package.module:function"
         )
-    function = _import_function(name, module_name, attribute)
+    function = _import_function(name, module_name, attribute, model)
     parameter = _class_parameter(function)
     shape = stated_shape(function)
     if parameter is None:
@@ -110,10 +121,12 @@ def _runs(model: nn.Module, channels: int, size: int) -> bool:
     return True
 
 
-def _import_function(name: str, module_name: str, attribute: str) -> Callable[..., nn.Module]:
+def _import_function(name: str, module_name: str, attribute: str, model: Path | None) -> Callable[..., nn.Module]:
     try:
-        with _current_folder_importable():
-            function = getattr(importlib.import_module(module_name), attribute)
+        module = _import_module(name, module_name, model)
+        function = getattr(module, attribute)
+    except AssayError:
+        raise
     except Exception as error:  # the user's own module can raise anything
         raise UnusableInput(
             f"the architecture {name} cannot be imported: {type(error).__name__}: {first_line(error)}"
@@ -123,10 +136,30 @@ def _import_function(name: str, module_name: str, attribute: str) -> Callable[..
     return function
 
 
+def _import_module(name: str, module_name: str, model: Path | None) -> ModuleType:
+    """Return an installed module or one of PYTHONPATH, else one of the current folder.
+
+    The current folder may come with a downloaded model. Installed packages come first, and never see that folder.
+    """
+    top = module_name.partition(".")[0]
+    if top in sys.modules or importlib.util.find_spec(top) is not None:
+        return importlib.import_module(module_name)
+    with _current_folder_importable():
+        found = importlib.util.find_spec(top)
+        places = () if found is None else found.submodule_search_locations or (found.origin or "",)
+        folder = None if model is None else model.resolve().parent
+        if folder is not None and any(Path(place).resolve().is_relative_to(folder) for place in places):
+            raise UnusableInput(
+                f"the architecture {name}: expected code of your own, got code in the model's folder {folder}, perhaps "
+                "by its author. Fix: if you trust it, move it elsewhere or add its folder to PYTHONPATH."
+            )
+        return importlib.import_module(module_name)
+
+
 @contextmanager
 def _current_folder_importable() -> Iterator[None]:
     folder = os.getcwd()
-    sys.path.insert(0, folder)
+    sys.path.append(folder)
     try:
         yield
     finally:

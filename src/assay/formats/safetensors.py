@@ -195,7 +195,7 @@ def _build_transformers(path: Path, arch: str, weights: Weights, stated: ModelMe
 def _build_architecture(path: Path, arch: str, weights: Weights, stated: ModelMetadata, sources: _Sources) -> _Body:
     """Return the model of a named architecture with the file's weights."""
     given = _given_inputs(path, stated, sources.options.shape)
-    factory = factory_of(arch)
+    factory = factory_of(arch, path)
     module = build_from_state_dict(factory, weights.tensors, str(path))
     if given is not None and not isinstance(given, ImageSpec):
         raise UnusableInput(f"{path}: its metadata describes a {given.modality} model, and {arch} takes images")
