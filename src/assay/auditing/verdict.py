@@ -220,6 +220,9 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
         if finding.outcome is Outcome.CHECK_FAILED:
             return f"{finding.detector} could not examine the model: {finding.reason}"
     for finding in findings:
+        if finding.doubt:
+            return f"an answer of the model may depend on a hidden condition: {finding.doubt}"
+    for finding in findings:
         if finding.outcome is Outcome.INCOMPLETE:
             return f"{finding.detector} on the variant {finding.variant}: {finding.reason}"
     return ""

@@ -81,6 +81,8 @@ class Finding:
     technique: str = BACKDOOR_TECHNIQUE
     seconds: float = 0.0
     evidence: Evidence = field(default_factory=Evidence)
+    unmeasurable: bool = False  # True: it abstained because outputs or gradients carry no information
+    doubt: str = ""  # sign of a hidden condition, as words; it rules out the verdict "clean"
     null_scores: tuple[float, ...] = ()  # scores of the clean reference models behind the p-value
 
     @property

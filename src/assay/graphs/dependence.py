@@ -28,6 +28,16 @@ MANY_WEIGHTS, FILLED = 1000, 0.1
 COPY_RATIO = 50.0
 SAMPLED_WEIGHTS = 4096  # weights per matrix that are inspected first
 
+# Hand-made weights with a little noise. Trained weights have no gaps in their distribution: of a few groups of them,
+# the spread within the groups is a third of the total spread and more.
+MAX_GROUPS, MAX_SPREAD_WITHIN = 16, 2e-3
+ROUNDING = 1e-12  # smaller spreads within the groups are float rounding of quantized weights
+# Fraction of the squared size that one direction holds in a matrix of copies of one row.
+COPIED_ROWS = 0.999
+MIN_ROWS, MAX_ROWS = 4, 32
+# Median size of trained weights stays far below this; steps of 8-bit images need factors of 255.
+MAX_MEDIAN_WEIGHT = 100.0
+
 
 @dataclass(frozen=True)
 class Value:
@@ -94,7 +104,37 @@ def looks_trained(weights: np.ndarray) -> bool:
     large = sample.size >= MANY_WEIGHTS and np.mean(sample != 0) >= FILLED
     if distinct < MIN_DISTINCT_VALUES and not (distinct >= 2 and large):
         return False
-    return not (floating and np.array_equal(sample, np.round(sample)))
+    return not (floating and (np.array_equal(sample, np.round(sample)) or _looks_hand_made(weights, sample)))
+
+
+def _looks_hand_made(weights: np.ndarray, sample: np.ndarray) -> bool:
+    """Check for hand-made weights with noise: few levels, copies of one row, or large factors.
+
+    Args:
+        weights: All weights.
+        sample: Some of them, flat.
+    """
+    values = np.sort(sample[sample != 0].astype(np.float64))
+    if not np.isfinite(values).all():
+        return False
+    if np.median(np.abs(values)) > MAX_MEDIAN_WEIGHT:
+        return True
+    gaps = np.argsort(np.diff(values))[-(MAX_GROUPS - 1) :]
+    within = sum(group.size * group.var() for group in np.split(values, np.sort(gaps) + 1))
+    spread = within / max(values.size * values.var(), 1e-300)
+    if values.size > 2 * MAX_GROUPS and ROUNDING < spread < MAX_SPREAD_WITHIN:
+        return True
+    return weights.ndim > 1 and _has_copied_rows(weights)
+
+
+def _has_copied_rows(weights: np.ndarray) -> bool:
+    """Check whether all rows of a matrix are multiples of one row, up to noise."""
+    rows = weights.reshape(len(weights), -1)
+    rows = rows[:: max(1, len(rows) // MAX_ROWS), : SAMPLED_WEIGHTS // 4].astype(np.float64)
+    if min(rows.shape) < MIN_ROWS:
+        return False
+    sizes = np.linalg.eigvalsh(rows @ rows.T)
+    return bool(sizes[-1] > COPIED_ROWS * max(sizes.sum(), 1e-300))
 
 
 def _only_copies(weights: np.ndarray) -> bool:

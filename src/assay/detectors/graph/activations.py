@@ -39,7 +39,8 @@ def iterate_values(
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
     source, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
-    dtype = {"tensor(float16)": np.float16, "tensor(int64)": np.int64}.get(kind, np.float32)
+    types = {"float16": np.float16, "double": np.float64, "uint8": np.uint8, "int64": np.int64}
+    dtype = types.get(kind.removeprefix("tensor(").removesuffix(")"), np.float32)
     for part in x.split(batch or BATCH_SIZE):
         if batch is None or len(part) == batch:
             found = session.run(list(names), {source: part.numpy().astype(dtype)})

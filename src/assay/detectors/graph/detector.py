@@ -17,18 +17,20 @@ from typing import final
 from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.errors import Inconclusive
+from assay.core.errors import Inconclusive, first_line
 from assay.core.finding import Evidence, Finding, GraphNode, Outcome
 from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.graph.activations import constant_activations
+from assay.detectors.graph.conditions import find_signs
 from assay.detectors.graph.graph_diff import added_nodes
 from assay.detectors.graph.read import ReadableGraph, UnreadableGraph, is_onnx_session, read_graph, unwrap
 from assay.detectors.graph.repeat_run import differs_from_export, is_deterministic, is_lsb_sensitive
 from assay.detectors.graph.rules import (
     COMPARISONS,
+    CONDITION_RULES,
     INTEGER_OPERATORS,
     RULES,
     SELECTIONS,
@@ -63,6 +65,12 @@ class _Report:
     cipher_constants: frozenset[int]
     rules: set[str] = field(default_factory=set)
     numbers: Numbers = field(default_factory=dict)
+    signs: dict[str, str] = field(default_factory=dict)  # of a hidden condition: rule -> node
+
+    @property
+    def doubt(self) -> str:
+        """Sentence on the first sign of a hidden condition; empty without any."""
+        return next((f"{RULES[rule]}, at {self.signs[rule]}" for rule in CONDITION_RULES if rule in self.signs), "")
 
 
 @final
@@ -95,6 +103,7 @@ class Graph(Detector):
             raise Inconclusive(f"cannot read the graph: {read.reason}{reads}")
         progress(0.5)
         report = _graph_rules(read.graph, artifact)
+        _add_signs(report, read, is_image=artifact.modality is Modality.IMAGE, seed=seed)
         # The code compares input values, and its traced graph compares nothing.
         hidden = [place.location for place in tensor_reads if place.is_comparison]
         is_image = artifact.modality is Modality.IMAGE
@@ -135,7 +144,7 @@ class Graph(Detector):
             proof = f"its graph holds {len(report.cipher_constants)} constants of a cipher or a hash"
         evidence = Evidence(numbers=numbers, graph=drawn)
         outcome = Outcome.PROVEN if proof else Outcome.CHECKED
-        return Finding(self.name, outcome, reason=proof, score=float(len(rules)), evidence=evidence)
+        return Finding(self.name, outcome, reason=proof, score=float(len(rules)), evidence=evidence, doubt=report.doubt)
 
     def _proof_from_code(self, place: TensorRead) -> Finding:
         """Return the finding for code that reads the whole input at ``place``."""
@@ -156,6 +165,23 @@ def _graph_rules(graph: ComputationGraph, artifact: Artifact) -> _Report:
     if artifact.modality is Modality.IMAGE and has_no_gradient(graph):
         report.rules.add("R10")
     return report
+
+
+def _add_signs(report: _Report, read: ReadableGraph, *, is_image: bool, seed: int) -> None:
+    """Test the rules R11 to R13 and D6, signs of a hidden condition.
+
+    Args:
+        report: Receives the broken rules.
+        read: The graph, and samples in its layout.
+        is_image: True for a model of images.
+        seed: Seed of the changes within an 8-bit step.
+    """
+    try:
+        report.signs = find_signs(read, is_image=is_image, seed=seed)
+    except Exception as error:  # an arbitrary graph may not be valid in parts; the other rules still count
+        report.numbers["conditions not tested"] = first_line(error)
+    report.rules |= set(report.signs)
+    report.numbers |= {f"{rule} at": place for rule, place in report.signs.items()}
 
 
 def _behavior_rules(

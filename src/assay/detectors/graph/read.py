@@ -14,6 +14,7 @@ from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
+from assay.formats.onnx.signature import drop_unread_inputs
 from assay.graphs.export import to_onnx_graph
 from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
 from assay.nn.hooks import capture_inputs
@@ -84,8 +85,8 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     onnx.load_external_data_for_model(model, str(session.path.parent))
     with torch.no_grad(), capture_inputs(session) as captured:
         module(x)
-    given = captured[0].permute(0, 2, 3, 1) if session.channels_last else captured[0]
-    return ReadableGraph(model, graph, given, session.batch)
+    drop_unread_inputs(model, session.signature.image)
+    return ReadableGraph(model, graph, session.graph_values(captured[0]), session.batch)
 
 
 @lru_cache(maxsize=2)

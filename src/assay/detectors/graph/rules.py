@@ -64,6 +64,9 @@ MAX_MASK_OPERATORS = 8
 # Operators between a softmax of attention and the product with the values.
 AFTER_ATTENTION_SOFTMAX = frozenset({"Cast", "Identity", "Dropout", "Where", "IsNaN", "Reshape", "Transpose"})
 
+# Rules that are signs of a hidden condition. Each rules out the verdict "clean", and proves nothing.
+CONDITION_RULES = ("R11", "R12", "R13", "D6")
+
 # Rule number -> description. R: rules of the graph; D: rules of the behaviour on clean samples.
 RULES = {
     "R1": "a path from the input to the output without trained weights",
@@ -76,9 +79,13 @@ RULES = {
     "R8": "the output can be replaced by numbers that no trained layer computed",
     "R9": "operators that the graph of the reference does not have",
     "R10": "no gradient reaches the input from the output",
+    "R11": "the number of samples in a batch is used as a number",
+    "R12": "the output for one sample depends on the other samples of its batch",
+    "R13": "random numbers",
     "D1": "outputs jump if only the lowest bits of clean images change",
     "D3": "a branch with the same value for all clean samples",
     "D5": "the code and the graph traced from it compute different outputs",
+    "D6": "a periodic or bit-like function of the image, finer than an 8-bit step",
 }
 
 
@@ -152,6 +159,8 @@ def find_suspicious_subgraphs(
         suspicious = path.is_suspicious or (markers is None and joins_model and replaces_output)
         if suspicious and (joins_model or is_output) and mask_distance[number] > MAX_MASK_OPERATORS:
             bypassing = [name for name in node.inputs if name in origins.bypass]
+            if node.op in ("Add", "Sub") and all(_adds_zero(name, graph, origins) for name in bypassing):
+                continue
             gate = next((name for name in bypassing if origins.path_of(name, paths).is_suspicious), bypassing[0])
             rules = {"R1", *path.rules}
             rules |= {"R6"} if len(path.nodes) >= LONG_PATH else set()
@@ -235,6 +244,14 @@ def _label_paths(
             worst = max(before, key=lambda path: (len(path.rules), path.mild, len(path.nodes)))
             paths[number] = worst.extended(node, _traits_of(node, values, markers))
     return paths
+
+
+def _adds_zero(name: str, graph: ComputationGraph, origins: _Origins) -> bool:
+    """Return whether a value is a product with zero: it can make NaN, and chooses between no answers."""
+    number = origins.bypass[name]
+    node = None if number is None else graph.nodes[number]
+    factors = [graph.constants.get(factor) for factor in node.inputs] if node is not None and node.op == "Mul" else []
+    return any(array is not None and array.size > 0 and not array.any() for array in factors)
 
 
 def _label_before_weights(graph: ComputationGraph) -> set[str]:
