@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from assay.calibration.matching import ComparedWith
 from assay.core.dataset import DataSummary, Split
 from assay.core.model import Artifact
 from assay.core.progress import Step
+from assay.core.result import DeploymentCheck, DeploymentDifference
 from assay.detectors.budget import Budget
 from assay.nn.encoders import find_cluster_probe
 
@@ -42,6 +43,8 @@ class Preconditions:
     predicted: int | None = None  # number of different classes predicted on the samples
     accuracy: float | None = None  # of the full model on the samples; None without labels
     normalized: bool = True  # False: the model's normalization is a guess
+    deployment: str = ""  # the first difference between two ways of asking the model; empty if there is none
+    trigger: str = ""  # the first difference between two ways of measuring a found trigger
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,20 @@ class AuditInputs:
     preconditions: Preconditions
     profile: DataProfile | None  # of the samples
     compared_with: ComparedWith | None  # None: there are no reference models
+    deployment: DeploymentCheck | None = None  # None: not asked
 
     @property
     def is_encoder(self) -> bool:
         """True for an encoder, False for a classifier."""
         return find_cluster_probe(self.artifact.module) is not None
+
+    def with_differences(self, differences: tuple[DeploymentDifference, ...]) -> AuditInputs:
+        """Return the inputs with more differences of the deployment check: those of found triggers."""
+        if self.deployment is None or not differences:
+            return self
+        deployment = replace(self.deployment, differences=(*self.deployment.differences, *differences))
+        preconditions = replace(self.preconditions, trigger=differences[0].sentence)
+        return replace(self, deployment=deployment, preconditions=preconditions)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ import torch
 
 from assay._version import __version__
 from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_keywords, python_call
+from assay.auditing.deployment import check_deployment
 from assay.auditing.describe import describe
 from assay.auditing.detection import AuditRun, run_tests
 from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.found_triggers import measure_found_triggers
 from assay.auditing.input_check import check_inputs
 from assay.auditing.inputs import attach_reference, clean_samples, detectors_of, load_model, null_of
 from assay.auditing.limits import limits
@@ -81,6 +83,8 @@ def run_audit(
         with phases.running(config.budget):
             context = RunContext(config.seed, Budget(config.budget), progress)
             run = run_tests(inputs, plan, context)
+            run, differences = measure_found_triggers(inputs, run, context)
+            inputs = inputs.with_differences(differences)
             judgement = judge_run(inputs, plan, run, config, context)
     if command is None:
         command = python_call(model, data, audit_keywords(options, config))
@@ -121,8 +125,11 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
     samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels, label_column=config.label_column)
     with phases.reading(f"the first run of {artifact.name}"), torch.no_grad():
         artifact.module(samples.split.x[:1])
+    deployment = check_deployment(artifact, samples.split, seed=config.seed)
     null = null_of(config.null, encoders=artifact.num_classes is None)
-    return describe(artifact, samples, null, seed=config.seed)
+    inputs = describe(artifact, samples, null, seed=config.seed)
+    preconditions = replace(inputs.preconditions, deployment=deployment.doubt)
+    return replace(inputs, deployment=deployment, preconditions=preconditions)
 
 
 def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:
@@ -232,6 +239,7 @@ def report(
         command=command,
         trigger_sweep=judgement.sweep,
         notes=(*artifact.notes, *samples.notes),
+        deployment=inputs.deployment,
         input_check=check_inputs(artifact, samples),
         data_digest=samples.split.digest(),
     )

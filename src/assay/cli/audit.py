@@ -138,6 +138,8 @@ def _show(result: Audit) -> None:
     ]
     screen.table("", COLUMNS, rows, right=("accuracy", "agreement", "p"))
     screen.write(f"Input: {page.input}")
+    screen.write(*filter(None, (page.deployment_line,)))
+    screen.write(*(f"Asked as deployed: {line}" for line in page.differences), style="yellow")
     screen.write(f"{page.verdict}: {page.sentence}", style=STYLES[result.verdict])
     screen.write(f"Status: {result.status}")
     screen.write(*filter(None, (page.reason, *page.meaning)))

@@ -39,6 +39,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "seed": audit.seed,
         "command": audit.command,
         "trigger_sweep": [_sweep_point(point) for point in audit.trigger_sweep],
+        "deployment": None if audit.deployment is None else asdict(audit.deployment),
         "notes": list(audit.notes),
         "input_check": None if audit.input_check is None else asdict(audit.input_check),
         "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},

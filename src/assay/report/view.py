@@ -90,6 +90,9 @@ class Page:
     command: str
     input: str
     input_check: tuple[tuple[str, str], ...]  # name and line
+    deployment: tuple[tuple[str, str], ...]  # way of asking and its result
+    deployment_line: str  # for the terminal
+    differences: tuple[str, ...]  # between two ways of asking
     facts: tuple[tuple[str, str], ...]
 
 
@@ -122,6 +125,9 @@ def page_of(audit: Audit) -> Page:
         command=display_text(audit.command, 1000),
         input=_input(audit),
         input_check=_input_check(audit),
+        deployment=_deployment(audit),
+        deployment_line=_deployment_line(audit),
+        differences=_differences(audit),
         facts=tuple(_facts(audit)),
     )
 
@@ -278,6 +284,29 @@ def _input(audit: Audit) -> str:
     if len(shape) == 1:
         return f"{shape[0]} tokens"
     return f"{' × '.join(map(str, shape))} (channels × height × width)"
+
+
+def _deployment(audit: Audit) -> tuple[tuple[str, str], ...]:
+    """Return each way of asking the model, with its result."""
+    if audit.deployment is None:
+        return ()
+    return tuple(
+        (way.name, f"not asked: {way.reason}" if way.reason else "agrees" if way.agrees else "differs")
+        for way in audit.deployment.ways
+    )
+
+
+def _deployment_line(audit: Audit) -> str:
+    """Return the deployment check in one line; empty if there are differences."""
+    if audit.deployment is None or audit.deployment.differences:
+        return ""
+    asked = [way.name for way in audit.deployment.ways if way.agrees]
+    return f"Asked {', '.join(asked)}: same answers." if asked else ""
+
+
+def _differences(audit: Audit) -> tuple[str, ...]:
+    found = () if audit.deployment is None else audit.deployment.differences
+    return tuple(display_text(f"{part.sentence[:1].upper()}{part.sentence[1:]}.", 600) for part in found)
 
 
 def _input_check(audit: Audit) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,405 @@
+"""Deployment check: the same inputs, asked in the ways in which a deployed model is asked.
+
+A backdoor can hide behind a condition that an audit does not meet: a batch of one image, images on whole 8-bit steps, a
+range of values, the n-th call, several triggered images in one batch. On clean images such a model may answer
+the same in all ways. Therefore the check compares the intermediate values too.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from assay.auditing.trace_comparison import (
+    MAX_CHANGE,
+    NO_CHANGE,
+    answers_differ,
+    largest_change,
+    largest_switch,
+    nan_differs,
+    span_of,
+)
+from assay.core.dataset import Split
+from assay.core.errors import first_line
+from assay.core.model import Artifact, Modality
+from assay.core.result import DeploymentCheck, DeploymentDifference, DeploymentWay
+from assay.formats.onnx.runtime import OnnxRuntimeModule
+from assay.graphs.execution_trace import ExecutionTrace, Tracer, join_traces
+from assay.nn.module_state import changed_names, state_of
+
+STEPS = 255  # of an 8-bit image
+MIN_INPUTS = 6  # fewer inputs show no difference between samples
+ROWS, SLOW_ROWS = 8, 6  # inputs of a traced batch: half clean, half with a patch; fewer of a slow model
+SLOW_SECONDS = 0.02  # for one input
+TOO_SLOW_SECONDS = 5.0  # for one input; the images between steps and in a smaller range are left out
+ANSWERS, MIN_ANSWERS = 64, 8  # inputs asked one by one; fewer of a slow model
+ANSWER_SECONDS = 0.2  # for all inputs asked one by one
+MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
+
+# Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently.
+MAX_OTHER_CLASSES = 0.1
+# A jump of the answers: a fraction of the span of the logits, and a multiple of the change by a larger step.
+MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2
+
+BATCHES = "one by one and in batches"
+GRID = "on 8-bit steps and between them"
+RANGE = "in the full and in a smaller range of values"
+CALLS = "repeatedly"
+RUNTIME = "with gradients and as a copy"
+OPTIMIZED = "with and without optimizations of ONNX Runtime"
+
+Edit = Callable[[Tensor], Tensor]
+
+
+class Found(NamedTuple):
+    """A difference, before the name of its way is known."""
+
+    kind: str
+    sentence: str
+    numbers: Mapping[str, float | int | str] = {}
+    inputs: int = 0
+
+
+def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> DeploymentCheck:
+    """Ask a model the same inputs in several ways.
+
+    Args:
+        artifact: The model, in evaluation mode.
+        clean: Clean samples.
+        seed: Seed of the patches.
+
+    Returns:
+        The ways, and all differences. A failed check is a difference too.
+    """
+    start = time.perf_counter()
+    if len(clean) < MIN_INPUTS:
+        reason = f"there are {len(clean)} clean samples, and {MIN_INPUTS} are needed"
+        return DeploymentCheck((DeploymentWay(BATCHES, 0, False, reason),), (), time.perf_counter() - start)
+    ways: list[DeploymentWay] = []
+    differences: list[DeploymentDifference] = []
+    random_state = torch.get_rng_state()
+    try:
+        asked = _Asked(artifact, clean, seed)
+        for name, inputs, test in asked.tests():
+            try:
+                found = [DeploymentDifference(name, *part) for part in test()]
+            except Exception as error:  # an arbitrary model can fail in any way
+                found = [_failed(name, error)]
+            differences += found
+            ways.append(DeploymentWay(name, inputs, not found))
+        ways += [DeploymentWay(name, 0, False, reason) for name, reason in asked.skipped.items()]
+    except Exception as error:  # as above
+        differences.append(_failed(BATCHES, error))
+        ways.append(DeploymentWay(BATCHES, 0, False))
+    finally:
+        torch.set_rng_state(random_state)
+    return DeploymentCheck(tuple(ways), tuple(differences), time.perf_counter() - start)
+
+
+def _failed(way: str, error: Exception) -> DeploymentDifference:
+    return DeploymentDifference(way, "failed", f"the model cannot be asked {way}: {first_line(error)}")
+
+
+class _Asked:
+    """One model with its inputs and traces."""
+
+    def __init__(self, artifact: Artifact, clean: Split, seed: int) -> None:
+        self.module, self.seed = artifact.module, seed
+        self.output = "class" if artifact.num_classes is not None else "embedding"
+        self.is_image = artifact.modality is Modality.IMAGE
+        self.skipped: dict[str, str] = {}  # reason by way
+        clean_x = clean.x[: 2 * ANSWERS]
+        clean_x = _on_grid(clean_x) if self.is_image else _of_one_length(clean_x, artifact)
+        self.tracer = Tracer(self.module, clean_x)
+        began = time.perf_counter()
+        self.answer(clean_x[:1])
+        seconds = time.perf_counter() - began
+        self.is_too_slow = seconds > TOO_SLOW_SECONDS
+        half = (ROWS if seconds < SLOW_SECONDS else SLOW_ROWS) // 2
+        patched = _with_patches(clean_x[:half], seed) if self.is_image else clean_x[half : 2 * half]
+        self.rows = torch.cat([clean_x[:half], patched])
+        self.half = half
+        # The clean images, and the images with the same patch.
+        self.groups = [range(half), range(half, half + 3)]
+        count = max(MIN_ANSWERS, min(ANSWERS, int(ANSWER_SECONDS / max(seconds, 1e-6))))
+        self.x = torch.cat([self.rows, clean_x[half:]])[:count]
+        self.first_answers = self.answer(self.rows)
+        self.base = self.tracer.run(self.rows)
+        self.alone = self.single_traces(self.rows)
+
+    def answer(self, x: Tensor) -> Tensor:
+        """Return the outputs (N, K) for one batch."""
+        with torch.no_grad():
+            return self.module(x).detach().float()
+
+    def single_traces(self, x: Tensor) -> ExecutionTrace:
+        """Return the traces of two clean inputs, each asked alone."""
+        return join_traces([self.tracer.run(x[row : row + 1]) for row in (0, 1)])
+
+    def tests(self) -> Iterator[tuple[str, int, Callable[[], Iterable[Found]]]]:
+        """Yield each way with its number of inputs and its test."""
+        if self.tracer.is_batch_fixed:
+            self.skipped[BATCHES] = "its graph has a fixed batch size"
+        else:
+            yield BATCHES, len(self.x), self.ask_batches
+        if self.is_image and not self.is_too_slow:
+            yield GRID, len(self.rows), self.ask_between_steps
+            yield RANGE, len(self.rows), self.ask_smaller_range
+        elif self.is_image:
+            self.skipped |= dict.fromkeys((GRID, RANGE), f"the model takes over {TOO_SLOW_SECONDS:g} s for one image")
+        yield CALLS, len(self.rows), self.ask_again
+        if any(isinstance(part, OnnxRuntimeModule) for part in self.module.modules()):
+            yield OPTIMIZED, len(self.x), self.ask_without_optimizations
+        else:
+            yield RUNTIME, 2, self.ask_with_gradients
+
+    def ask_batches(self) -> Iterator[Found]:
+        """Compare one by one with batches, and batches with the same first input."""
+        single = torch.cat([self.answer(part) for part in self.x.split(1)])
+        yield from self._compare(single, self.answer(self.x), "one by one", "in one batch")
+        if len(self.x) > ROWS // 2:
+            twos, eights = (torch.cat([self.answer(part) for part in self.x.split(size)]) for size in (2, 8))
+            yield from self._compare(twos, eights, "in batches of 2", "in batches of 8")
+        rows, patched = self.rows, self.half
+        together = {
+            "clean": (self.tracer.run(rows[[0, 1]]), self.tracer.run(rows[[0, patched]])),
+            "patched": (self.tracer.run(rows[[patched, patched + 1]]), self.tracer.run(rows[[patched, 1]])),
+        }
+        last, alone = self.tracer.run(rows[[1, 0]]), self.tracer.run(rows[patched : patched + 1])
+        if any(left.steps != right.steps for left, right in together.values()):
+            sentence = "the model runs other operators for other inputs, so that its inner values cannot be compared"
+            yield Found("not compared", sentence, {}, len(rows))
+            return
+        if {trace.steps for trace in (self.alone, alone)} != {self.base.steps, last.steps}:
+            numbers = {"operators alone": len(self.alone.steps), "operators in a batch": len(self.base.steps)}
+            sentence = "the model runs other operators for a single input than for a batch"
+            yield Found("inside", sentence, numbers, len(rows))
+        sizes_of_batch = [
+            largest_change(self.alone, 0, self.base, 0),
+            largest_change(self.alone, 0, last, 1),
+            largest_change(alone, 0, self.base, patched),
+            largest_change(alone, 0, together["patched"][0], 0),
+        ]
+        yield from self._inside(max(sizes_of_batch), "an inner value of one input is another one alone than in a batch")
+        mixed = max(largest_change(left, 0, right, 0) for left, right in together.values())
+        yield from self._inside(mixed, "an inner value of one input depends on the other inputs of its batch")
+
+    def ask_between_steps(self) -> Iterator[Found]:
+        """Compare images on whole 8-bit steps with images between them."""
+        small: dict[str, Edit] = {
+            "a quarter of a step": lambda x: _shifted(x, 0.25),
+            "half a step": lambda x: _shifted(x, 0.5),
+            "random fractions of a step": lambda x: _shifted(x, _fractions(x, self.seed)),
+        }
+        yield from self._switches(small, lambda x: _shifted(x, 6.0), "between 8-bit steps")
+
+    def ask_smaller_range(self) -> Iterator[Found]:
+        """Compare images in the full range with images whose values stay away from its ends."""
+        small: dict[str, Edit] = {"2 % at both ends": lambda x: _shrunk(x, 0.02)}
+        yield from self._switches(small, lambda x: _shrunk(x, 0.2), "in a smaller range of values")
+
+    def ask_again(self) -> Iterator[Found]:
+        """Compare the first call with later ones, and look for random numbers and changes of state."""
+        states = _random_states()
+        before = state_of(self.module)
+        again = self.tracer.run(self.rows)
+        drawn = [*again.random, *(name for name, state in _random_states().items() if state != states[name])]
+        if drawn:
+            sentence = f"the model draws random numbers in evaluation mode ({', '.join(drawn[:3])})"
+            yield Found("random", sentence, {"operators": ", ".join(drawn)}, len(self.rows))
+        if changed := changed_names(before, state_of(self.module)):
+            sentence = f"a call changes the state of the model ({', '.join(changed[:3])})"
+            yield Found("state", sentence, {"changed": ", ".join(changed[:20])}, len(self.rows))
+        if training := [name or "the model" for name, module in self.module.named_modules() if module.training]:
+            sentence = f"parts of the model are in training mode after a call ({', '.join(training[:3])})"
+            yield Found("state", sentence, {"parts": ", ".join(training[:20])}, len(self.rows))
+        if again.steps != self.base.steps:
+            yield Found("inside", "the model runs other operators in a later call with the same inputs")
+            return
+        if not drawn:
+            change = max((largest_change(self.base, row, again, row) for row in (0, self.half)), default=NO_CHANGE)
+            yield from self._inside(change, "an inner value is another one in a later call with the same inputs")
+        for later in (self.base.output.float(), self.answer(self.rows)):
+            found = list(self._compare(self.first_answers, later, "in the first call", "in a later one"))
+            yield from found
+            if found:
+                return
+
+    def ask_with_gradients(self) -> Iterator[Found]:
+        """Compare a call without gradients with a call with gradients, in inference mode, and of a copy."""
+        two = self.rows[:2]
+        expected = self.answer(two)
+        with torch.enable_grad():
+            answers = self.module(two.clone().requires_grad_() if self.is_image else two).detach().float()
+        yield from self._compare(expected, answers, "without gradients", "with gradients")
+        with torch.inference_mode():
+            answers = self.module(two.clone()).float().clone()
+        yield from self._compare(expected, answers, "without gradients", "in inference mode")
+        if sum(parameter.numel() for parameter in self.module.parameters()) <= MAX_COPIED:
+            with suppress(Exception), torch.no_grad():  # some modules cannot be copied
+                answers = copy.deepcopy(self.module)(two).float()
+            yield from self._compare(expected, answers, "as given", "as a copy")
+
+    def ask_without_optimizations(self) -> Iterator[Found]:
+        """Compare ONNX Runtime with and without optimizations of the graph."""
+        expected = self.answer(self.x)
+        with _without_optimizations(self.module):
+            answers = self.answer(self.x)
+        classes = int((expected.argmax(1) != answers.argmax(1)).sum())
+        if classes > max(1.0, MAX_OTHER_CLASSES * len(self.x)) or bool(nan_differs(expected, answers).any()):
+            sentence = (
+                "without the optimizations of ONNX Runtime the model outputs other answers for "
+                f"{classes} of {len(self.x)} images"
+            )
+            yield Found("answers", sentence, {"other classes": classes}, len(self.x))
+
+    def _compare(self, left: Tensor, right: Tensor, one: str, other: str) -> Iterator[Found]:
+        """Yield the difference between two outputs for the same inputs, if there is any.
+
+        Args:
+            left: (N, K) outputs.
+            right: (N, K) outputs.
+            one: Way of asking for ``left``, for people.
+            other: Way of asking for ``right``.
+        """
+        differ = answers_differ(left, right)
+        if not differ.any():
+            return
+        classes = int((left.argmax(1) != right.argmax(1)).sum())
+        count, outputs = int(differ.sum()), "other numbers"
+        if bool(nan_differs(left, right).any()):
+            count, outputs = int(nan_differs(left, right).sum()), "NaN or infinity in one way only"
+        elif classes and self.output == "class":
+            count, outputs = classes, "another class"
+        sentence = f"the model outputs {outputs} for {count} of {len(left)} inputs if asked {one} and {other}"
+        yield Found("answers", sentence, {"other classes": classes, "other outputs": int(differ.sum())}, len(left))
+
+    def _inside(self, change: tuple[float, str], sentence: str) -> Iterator[Found]:
+        """Yield a change of an intermediate value, if it is larger than ``MAX_CHANGE``."""
+        size, name = change
+        if size > MAX_CHANGE:
+            yield Found("inside", f"{sentence} ({name})", {"value": name, "relative change": size}, len(self.rows))
+
+    def _switches(self, small: Mapping[str, Edit], large: Edit, where: str) -> Iterator[Found]:
+        """Compare small changes of the images with a larger one of the same kind, in a batch and alone.
+
+        Args:
+            small: Small changes by name. The first is tried on single images too.
+            large: The larger change.
+            where: Place of the changed images, for people.
+        """
+        far = self.tracer.run(large(self.rows))
+        for number, (name, edit) in enumerate(small.items()):
+            calls = [(self.base, self.tracer.run(edit(self.rows)), far, self.groups)]
+            if number == 0:
+                single = self.single_traces(edit(self.rows)), self.single_traces(large(self.rows))
+                calls.append((self.alone, *single, [range(2)]))
+            for base, near, last, groups in calls:
+                found = next(
+                    iter(self._jumps(base.output.float(), near.output.float(), last.output.float(), where)), None
+                )
+                if found is None and near.steps != base.steps:
+                    kind = "inside" if last.steps == base.steps else "not compared"
+                    found = Found(kind, f"the model runs other operators for images {where}")
+                elif found is None:
+                    size, value = largest_switch((base, near, last), self.base, groups)
+                    if size > 1:
+                        numbers: dict[str, float | int | str] = {"value": value, "ratio": size}
+                        found = Found("inside", f"an inner value jumps for images {where} ({value})", numbers)
+                if found is not None:
+                    yield found._replace(numbers={**found.numbers, "changed by": name}, inputs=len(near.output))
+                    return
+
+    @staticmethod
+    def _jumps(base: Tensor, near: Tensor, far: Tensor, where: str) -> Iterator[Found]:
+        """Yield a jump of the answers (N, K) after a small change, compared with a larger one."""
+        if count := int(nan_differs(base, near).sum()):
+            yield Found("answers", f"the model outputs NaN or infinity for {count} of {len(base)} images {where}")
+        small, large = ((part - base).abs().nan_to_num(nan=0.0).amax(1) for part in (near, far))
+        jumps = small > torch.maximum(JUMP_RATIO * large, MIN_JUMP * span_of(base))
+        if int(jumps.sum()) >= MIN_JUMPS:
+            classes = int((jumps & (near.argmax(1) != base.argmax(1))).sum())
+            sentence = f"the answers jump for {int(jumps.sum())} of {len(base)} images {where}"
+            yield Found("answers", sentence, {"other classes": classes})
+
+
+def _on_grid(x: Tensor) -> Tensor:
+    return (x * STEPS).round().clamp(0, STEPS) / STEPS
+
+
+def _shifted(x: Tensor, steps: float | Tensor) -> Tensor:
+    """Move all values by a number of 8-bit steps towards the middle of the range.
+
+    Args:
+        x: Images on 8-bit steps.
+        steps: Number of steps, for all values or for each.
+    """
+    return (x * STEPS + torch.where(x < 0.5, steps, -steps)) / STEPS
+
+
+def _fractions(x: Tensor, seed: int) -> Tensor:
+    return 0.1 + 0.8 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _shrunk(x: Tensor, fraction: float) -> Tensor:
+    """Return images on 8-bit steps whose range is smaller by ``fraction`` at both ends."""
+    return _on_grid(fraction + (1 - 2 * fraction) * x)
+
+
+def _with_patches(x: Tensor, seed: int) -> Tensor:
+    """Return the images with a patch in a corner: the same random one on three images, then a checkerboard.
+
+    Args:
+        x: Images (N, C, H, W).
+        seed: Seed of the random patch.
+    """
+    side = max(2, min(x.shape[2:]) // 8)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randint(0, STEPS + 1, (x.shape[1], side, side), generator=generator) / STEPS
+    checkerboard = ((torch.arange(side)[:, None] + torch.arange(side)) % 2).expand_as(noise).float()
+    patched = x.clone()
+    for image, patch in zip(patched, (noise, noise, noise, checkerboard), strict=False):
+        image[:, -side:, -side:] = patch
+    return patched
+
+
+def _of_one_length(x: Tensor, artifact: Artifact) -> Tensor:
+    """Return the texts with padding, or those without if there are more: a model may leave out a mask without padding.
+
+    Args:
+        x: Token numbers (N, L).
+        artifact: The model, for its padding.
+    """
+    pad = getattr(artifact.inputs, "pad", None)
+    has_padding = torch.zeros(len(x), dtype=torch.bool) if pad is None else (x == pad).any(1)
+    return max(x[has_padding], x[~has_padding], key=len)
+
+
+def _random_states() -> dict[str, object]:
+    return {
+        "random numbers of Python": random.getstate(),
+        "random numbers of NumPy": str(np.random.get_state()),
+        "random numbers of torch": bytes(torch.get_rng_state().numpy()),
+    }
+
+
+@contextmanager
+def _without_optimizations(model: nn.Module) -> Iterator[None]:
+    """Run the ONNX files inside a model without optimizations while the context is open."""
+    parts = [part for part in model.modules() if isinstance(part, OnnxRuntimeModule)]
+    sessions = [part.session for part in parts]
+    for part in parts:
+        part.session = part.with_optimization(False).session
+    try:
+        yield
+    finally:
+        for part, session in zip(parts, sessions, strict=True):
+            part.session = session

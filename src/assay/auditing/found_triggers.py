@@ -1,0 +1,94 @@
+"""Found triggers, rounded to 8 bits and measured one by one, as a deployed model meets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from assay.auditing.detection import AuditRun
+from assay.auditing.facts import AuditInputs, RunContext
+from assay.core.finding import Evidence, Finding
+from assay.core.model import Artifact, Modality
+from assay.core.result import DeploymentDifference
+from assay.nn.inference import predict
+
+IMAGES = 64  # images for the success rate of one trigger
+MAX_TRIGGERS = 4  # findings with the highest success rate that are measured one by one
+# Difference of two success rates. Rounding and 64 images change the rate of a clean model's trigger by less.
+MAX_DIFFERENCE = 0.3
+WAY = "triggers in 8 bits, one by one"
+IN_BATCHES, ONE_BY_ONE = "success in batches", "success in 8 bits, one by one"
+
+
+def measure_found_triggers(
+    inputs: AuditInputs, run: AuditRun, context: RunContext
+) -> tuple[AuditRun, tuple[DeploymentDifference, ...]]:
+    """Measure the triggers of all findings as an image file holds them, and one by one.
+
+    Args:
+        inputs: The model and the samples.
+        run: Findings and variants.
+        context: Budget and progress.
+
+    Returns:
+        The findings with both success rates among the numbers of their evidence, and the differences between the two.
+    """
+    if inputs.artifact.modality is not Modality.IMAGE or inputs.predictions is None:
+        return run, ()
+    context.progress("found triggers, one by one", 1.0)
+    findings, rates = list(run.findings), dict[int, tuple[float, Tensor]]()
+    for number, finding in enumerate(findings):
+        variant = run.made.get(finding.variant)
+        if variant is not None and context.budget.left() > 0:
+            triggered = _triggered(inputs, finding)
+            if triggered is not None:
+                rates[number] = (_success(variant.module, triggered, finding), triggered)
+    differences = []
+    for number in sorted(rates, key=lambda number: -rates[number][0])[:MAX_TRIGGERS]:
+        finding, (rate, triggered) = findings[number], rates[number]
+        variant = run.made[finding.variant]
+        if context.budget.left() <= 0:
+            break
+        single = _success_one_by_one(variant, triggered, finding)
+        numbers = {**finding.evidence.numbers, IN_BATCHES: rate, ONE_BY_ONE: single}
+        findings[number] = replace(finding, evidence=replace(finding.evidence, numbers=numbers))
+        if abs(single - rate) > MAX_DIFFERENCE:
+            sentence = (
+                f"the trigger of {finding.detector} on the variant {finding.variant} succeeds on {rate:.0%} of the "
+                f"images in batches, and on {single:.0%} in 8 bits, one by one"
+            )
+            differences.append(DeploymentDifference(WAY, "trigger", sentence, numbers, len(triggered)))
+    return replace(run, findings=tuple(findings)), tuple(differences)
+
+
+def _triggered(inputs: AuditInputs, finding: Finding) -> Tensor | None:
+    """Return images of other classes with the trigger of a finding; None without a trigger or such images."""
+    evidence: Evidence = finding.evidence
+    if evidence.apply is None or finding.target is None or inputs.predictions is None:
+        return None
+    others = inputs.samples.split.x[inputs.predictions != finding.target][:IMAGES]
+    if not len(others):
+        return None
+    try:
+        with torch.no_grad():
+            return evidence.apply(others).detach()
+    except Exception:  # the trigger of a text or of a variant that is gone
+        return None
+
+
+def _success(module: nn.Module, triggered: Tensor, finding: Finding) -> float:
+    return _fraction(predict(module, triggered), finding)
+
+
+def _success_one_by_one(variant: Artifact, triggered: Tensor, finding: Finding) -> float:
+    rounded = (triggered * 255).round().clamp(0, 255) / 255
+    with torch.no_grad():
+        answers: Sequence[Tensor] = [variant.module(image).argmax(1) for image in rounded.split(1)]
+    return _fraction(torch.cat(list(answers)), finding)
+
+
+def _fraction(predictions: Tensor, finding: Finding) -> float:
+    return float((predictions == torch.tensor(finding.target)).float().mean())

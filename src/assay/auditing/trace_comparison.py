@@ -1,0 +1,128 @@
+"""Comparison of the intermediate values and of the answers of two calls of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from assay.graphs.execution_trace import ExecutionTrace, TracedValue
+
+# Change of an intermediate value of one sample, as a fraction of its channel's largest number, if only the rest of the
+# batch or the number of the call changes. Clean models (ResNet-20, MobileNetV2, QDQ int8 files, transformers) stay
+# below 0.001; a gate changes by 1.
+MAX_CHANGE = 0.05
+# Noise of a channel, as a fraction of the value's largest number. Sums in another order differ by less.
+NOISE = 1e-3
+# A small change of the images counts as a switch if it changes the mean of a channel by more than this fraction of
+# the change by a larger one, of the spread over the samples, and of the value itself.
+SWITCH_RATIO, SPREADS, SWITCH_SIZE = 0.5, 1.0, 0.2
+SWITCH_NOISE = 0.01  # as ``NOISE``, for switches
+# Change of an answer, as a fraction of the span of all logits.
+MAX_ANSWER_CHANGE = 5e-3
+
+
+class Change(NamedTuple):
+    """Largest change of an intermediate value."""
+
+    size: float  # relative
+    name: str  # of the value
+
+
+NO_CHANGE = Change(0.0, "")
+
+
+def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other: int) -> Change:
+    """Return the largest change of the intermediate values of one sample between two calls.
+
+    Args:
+        left: Trace of one call.
+        row: Position of the sample in its batch.
+        right: Trace of the other call.
+        other: Position of the sample in that batch.
+
+    Returns:
+        The change, relative to the largest number of the channel.
+    """
+    changes = [NO_CHANGE]
+    for name, value in left.values.items():
+        partner = right.values.get(name)
+        if partner is not None:
+            sizes = [_relative_change(a, row, b, other) for a, b in _pairs(value, partner)]
+            changes.append(Change(min(sizes, default=0.0), name))
+    return max(changes)
+
+
+def _pairs(left: TracedValue, right: TracedValue) -> Iterator[tuple[Tensor, Tensor]]:
+    for a, b in ((left.rows, right.rows), (left.other_rows, right.other_rows)):
+        if a is not None and b is not None and a.shape[1:] == b.shape[1:]:
+            yield a, b
+
+
+def _relative_change(left: Tensor, row: int, right: Tensor, other: int) -> float:
+    a, b = left[row if len(left) > 1 else 0], right[other if len(right) > 1 else 0]
+    size = torch.maximum(a.abs(), b.abs()).amax(1)
+    noise = NOISE * torch.maximum(left.abs().amax(), right.abs().amax())
+    change = (a - b).abs().amax(1)
+    return float((change / (size + noise + 1e-30)).amax())
+
+
+def largest_switch(
+    calls: Sequence[ExecutionTrace], spread_from: ExecutionTrace, groups: Sequence[Sequence[int]]
+) -> Change:
+    """Return the value that a small change of the images moves most, compared with a larger change.
+
+    Args:
+        calls: Traces of the images, of the images after a small change, and after a larger change.
+        spread_from: Trace of several images, for the spread of each value over them.
+        groups: Rows of similar images; a switch acts on all images of a group.
+
+    Returns:
+        The change, above 1 for a switch.
+    """
+    switches = [NO_CHANGE]
+    for name, reference in spread_from.values.items():
+        found = [trace.values[name].rows for trace in calls if name in trace.values]
+        rows = [part[:, :, 0] for part in found if part is not None]
+        same = len(rows) == len(calls) and len({part.shape for part in rows}) == 1
+        if same and reference.rows is not None and reference.rows.shape[1] == rows[0].shape[1]:
+            spread = reference.rows[:, :, 0].std(0, unbiased=False)
+            switches.append(Change(_switch_size(rows, spread, groups), name))
+    return max(switches)
+
+
+def _switch_size(rows: Sequence[Tensor], spread: Tensor, groups: Sequence[Sequence[int]]) -> float:
+    base, near, far = rows  # each (R, C)
+    small, large = (near - base).abs(), (far - base).abs()
+    size = torch.stack(list(rows)).abs().amax((0, 1))
+    bound = torch.maximum(SWITCH_RATIO * large, SWITCH_SIZE * size).maximum(SPREADS * spread)
+    ratio = small / bound.clamp_min(SWITCH_NOISE * float(size.amax()) + 1e-30)
+    return max(float(ratio[list(group) if len(base) > 1 else [0]].amin(0).amax()) for group in groups)
+
+
+def answers_differ(left: Tensor, right: Tensor) -> Tensor:
+    """Return for each input whether two outputs of a model differ by more than numerical noise.
+
+    Args:
+        left: (N, K) outputs.
+        right: (N, K) outputs for the same inputs.
+
+    Returns:
+        (N,) bool.
+    """
+    change = (left - right).abs().nan_to_num(nan=0.0, posinf=0.0).amax(1)
+    return (change > MAX_ANSWER_CHANGE * span_of(torch.cat([left, right]))) | nan_differs(left, right)
+
+
+def nan_differs(left: Tensor, right: Tensor) -> Tensor:
+    """Return for each input whether only one of two outputs (N, K) is finite."""
+    return (left.isfinite() != right.isfinite()).any(1)
+
+
+def span_of(outputs: Tensor) -> Tensor:
+    """Return the median over the inputs of the span of the finite outputs (N, K)."""
+    finite = outputs[outputs.isfinite().all(1)]
+    span = (finite.amax(1) - finite.amin(1)).median() if len(finite) else torch.tensor(0.0)
+    return span.clamp_min(1e-12)

@@ -1,0 +1,398 @@
+"""Execution trace: statistics of every intermediate value of a model on given inputs.
+
+Operators of torch come from a dispatch mode, the inner values of an ONNX file from ONNX Runtime without optimizations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from assay.formats.onnx.read import read_onnx_model
+from assay.formats.onnx.runtime import OnnxRuntimeModule
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_STEPS = 20_000  # operators of one call; a loop over single pixels makes more
+MAX_ROW_ELEMENTS = 8192  # elements of one sample for the statistics of one value; of larger values, every n-th
+MAX_BATCH = 16  # samples of one call
+MAX_BYTES = 2**28  # inner values that one call of ONNX Runtime returns together
+# Operators that move numbers without changing them: their presence depends on the memory layout.
+SKIPPED = frozenset(
+    {
+        *("clone", "copy", "copy_", "_unsafe_view", "_reshape_copy", "_reshape_alias", "lift_fresh_copy"),
+        *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
+    }
+)
+ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
+ONNX_RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
+# Stands for NaN in the statistics, so that NaN equals NaN and differs from every number.
+NAN_MARK = -12_345.678
+LARGEST = 1e25  # larger numbers count as this one, so that sums of squares stay finite
+
+
+@dataclass(frozen=True)
+class TracedValue:
+    """Statistics of one intermediate value."""
+
+    name: str  # position and operator, or the value's name in an ONNX file
+    shape: tuple[int, ...]
+    rows: Tensor | None  # (R, C, 3) float32: mean, minimum, maximum by sample and channel; R = 1: no batch axis
+    other_rows: Tensor | None = None  # the same for a batch axis that is the inner part of its axis
+
+
+@dataclass(frozen=True)
+class ExecutionTrace:
+    """One call of a model."""
+
+    steps: tuple[str, ...]  # operators in order of execution, without operators that only move numbers
+    values: Mapping[str, TracedValue]  # by name
+    output: Tensor  # of the model
+    random: tuple[str, ...]  # operators that draw random numbers
+    is_complete: bool = True  # False: there were more than ``MAX_STEPS`` operators
+
+
+class BatchAxis(NamedTuple):
+    """Place of the samples in a value: an axis of N times ``inner`` elements."""
+
+    axis: int
+    inner: int
+
+
+class Tracer:
+    """Recorder of execution traces of one model.
+
+    The constructor runs the model twice, on one and on three samples: an axis of three times the size holds samples.
+
+    Args:
+        model: The model in evaluation mode.
+        x: At least three samples (N, ...).
+
+    Raises:
+        Exception: The model fails; any of its errors.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model = model
+        self.axes: dict[str, BatchAxis | Literal["none", "other"]] = {}
+        self.graphs = {part: _WatchedGraph(part) for part in model.modules() if isinstance(part, OnnxRuntimeModule)}
+        self.is_batch_fixed = any(part.batch is not None for part in self.graphs)
+        one, three = (self._call(x[:count], with_rows=False) for count in (1, 3))
+        self.same_steps = one.steps == three.steps  # False: the operators depend on the batch
+        for name, value in one.values.items():
+            if name in three.values:
+                self.axes[name] = _find_axis(value.shape, three.values[name].shape)
+        for batch in {
+            part.batch for part in self.graphs if part.batch not in (None, 1)
+        }:  # a fixed size: the first axis, if it fits
+            for name, value in one.values.items():
+                if batch and value.shape and not value.shape[0] % batch:
+                    self.axes[name] = BatchAxis(0, value.shape[0] // batch)
+
+    def run(self, x: Tensor) -> ExecutionTrace:
+        """Return the trace of the model on samples ``x`` (N, ...)."""
+        return self._call(x, with_rows=True)
+
+    def _call(self, x: Tensor, *, with_rows: bool) -> ExecutionTrace:
+        recorder = _Recorder(self.axes if with_rows else None, len(x))
+        with torch.no_grad(), ExitStack() as stack:
+            for session, graph in self.graphs.items():
+                stack.enter_context(graph.watch(session, recorder))
+            stack.enter_context(recorder)
+            output = self.model(x)
+        complete = len(recorder.steps) < MAX_STEPS
+        random = tuple(dict.fromkeys(recorder.random))
+        return ExecutionTrace(tuple(recorder.steps), recorder.values, output, random, complete)
+
+
+def _find_axis(one: tuple[int, ...], three: tuple[int, ...]) -> BatchAxis | Literal["none", "other"]:
+    """Return the axis that is three times as long for three samples as for one."""
+    if one == three:
+        return "none"
+    if len(one) == len(three):
+        longer = [axis for axis, sizes in enumerate(zip(one, three, strict=True)) if sizes[0] != sizes[1]]
+        if len(longer) == 1 and three[longer[0]] == 3 * one[longer[0]]:
+            return BatchAxis(longer[0], one[longer[0]])
+    return "other"
+
+
+class _Recorder(TorchDispatchMode):
+    """Dispatch mode that records the operators and their values.
+
+    Args:
+        axes: Batch axis of each value; None: record shapes only.
+        count: Number of samples.
+    """
+
+    def __init__(self, axes: Mapping[str, BatchAxis | Literal["none", "other"]] | None, count: int) -> None:
+        super().__init__()
+        self.axes, self.count = axes, count
+        self.steps: list[str] = []
+        self.values: dict[str, TracedValue] = {}
+        self.random: list[str] = []
+        self._is_paused = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if not self._is_paused and len(self.steps) < MAX_STEPS:
+            name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
+            if name not in SKIPPED and not getattr(func, "is_view", False):
+                self._record_operator(func, name, args, kwargs, result)
+        return result
+
+    def _record_operator(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
+        step = f"{len(self.steps) + 1} {name}"
+        self.steps.append(name)
+        if _draws_random(func, args, kwargs):
+            self.random.append(name)
+        numbers = _numbers_of(func, args, kwargs)
+        if numbers:
+            self.record(f"{step} constants", torch.tensor(numbers, dtype=torch.float64))
+        if name == "_local_scalar_dense" and isinstance(result, float | bool):  # the call ``item()``
+            self.record(step, torch.tensor([float(result)]))
+        results = result if isinstance(result, tuple | list) else (result,)
+        for number, part in enumerate(results):
+            if isinstance(part, Tensor):
+                self.record(step if number == 0 else f"{step} output {number}", part)
+
+    def record(self, name: str, value: Tensor) -> None:
+        """Record one value, unless it holds whole numbers."""
+        if not (value.is_floating_point() or value.dtype == torch.bool) or value.layout != torch.strided:
+            return
+        if value.is_nested or not value.numel():
+            return
+        axis = None if self.axes is None else self.axes.get(name)
+        rows, other = (None, None) if axis in (None, "other") else self._rows(value.detach(), axis)
+        before = self.values.get(name)
+        if before is not None and before.rows is not None and rows is not None:  # pieces of a fixed batch size
+            rows = torch.cat([before.rows, rows])
+        self.values[name] = TracedValue(name, tuple(value.shape), rows, other)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Record no operators of torch while the context is open."""
+        self._is_paused = True
+        try:
+            yield
+        finally:
+            self._is_paused = False
+
+    def _rows(self, value: Tensor, axis: BatchAxis | Literal["none", "other"]) -> tuple[Tensor | None, Tensor | None]:
+        if not isinstance(axis, BatchAxis):
+            return statistics(value.unsqueeze(0)), None
+        moved = value.movedim(axis.axis, 0)
+        if len(moved) != self.count * axis.inner:
+            return None, None
+        if axis.inner == 1:
+            return statistics(moved), None
+        outer = moved.reshape(self.count, axis.inner, *moved.shape[1:])
+        inner = moved.reshape(axis.inner, self.count, *moved.shape[1:]).movedim(1, 0)
+        return statistics(outer), statistics(inner)
+
+
+def statistics(rows: Tensor) -> Tensor:
+    """Return mean, minimum and maximum of each sample and channel.
+
+    The first and the last axis of a sample both count as channels, since layers differ in their layout.
+
+    Args:
+        rows: (R, ...) numbers or truth values.
+
+    Returns:
+        (R, C, 3) float32.
+    """
+    if rows.ndim <= 2:
+        single = rows.reshape(len(rows), -1)
+        single = single[:, :: _stride(single.shape[1])].float()
+        return _finite(torch.stack([single] * 3, dim=2))
+    first = rows.flatten(2)  # (R, C, P)
+    last = rows.flatten(1, -2).transpose(1, 2)  # (R, C, P)
+    parts = [first, last]
+    if rows.ndim == 4 and rows.shape[2] == rows.shape[3]:
+        parts = [first]  # images (C, H, W)
+    elif rows.ndim == 4 and rows.shape[1] == rows.shape[2]:
+        parts = [last]  # images (H, W, C)
+    parts = [part[:, :, :: _stride(part[0].numel())].float() for part in parts]
+    stats = [torch.stack([part.mean(2), *part.aminmax(dim=2)], dim=2) for part in parts]
+    return _finite(torch.cat(stats, dim=1))
+
+
+def _stride(elements: int) -> int:
+    """Return the distance between the elements to keep: odd, since sizes of layers are even."""
+    stride = -(-elements // MAX_ROW_ELEMENTS)
+    return stride if stride % 2 else stride + 1
+
+
+def _finite(stats: Tensor) -> Tensor:
+    return stats.nan_to_num(nan=NAN_MARK, posinf=LARGEST, neginf=-LARGEST).clamp(-LARGEST, LARGEST)
+
+
+def _draws_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return whether an operator draws random numbers. Attention without dropout has the same tag."""
+    if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
+        return False
+    given = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)
+    for argument in func._schema.arguments:
+        value = given.get(argument.name, argument.default_value)
+        if argument.name in ("dropout_p", "dropout") and not value:
+            return False
+        if argument.name in ("train", "training") and value is False:
+            return False
+    return True
+
+
+def _numbers_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[float]:
+    """Return the plain numbers among the arguments that enter the computation; sizes and axes do not count."""
+    if not hasattr(func, "_schema"):
+        return []
+    arguments = func._schema.arguments
+    given = [*zip(arguments, args, strict=False)]
+    given += [(argument, kwargs[argument.name]) for argument in arguments if argument.name in kwargs]
+    numbers = []
+    for argument, value in given:
+        kind = str(argument.type)
+        if isinstance(value, bool | int | float) and ("Tensor" in kind or "number" in kind or "float" in kind.lower()):
+            numbers.append(float(value))
+    return numbers
+
+
+class _WatchedGraph:
+    """ONNX file whose inner values are outputs as well."""
+
+    def __init__(self, session: OnnxRuntimeModule) -> None:
+        import onnx
+
+        self.model = read_onnx_model(session.path)
+        onnx.load_external_data_for_model(self.model, str(session.path.parent))
+        self.random = [node.op_type for node in self.model.graph.node if node.op_type in ONNX_RANDOM]
+        self.random += ["Dropout" for node in self.model.graph.node if _is_training_dropout(node, self.model)]
+        inner = [
+            (name, node.op_type)
+            for node in self.model.graph.node
+            if node.op_type not in ONNX_LAYOUT
+            for name in node.output
+            if name
+        ]
+        self.operators = dict(inner[:MAX_STEPS])  # by name of the value
+        self.groups: list[tuple[list[str], Any]] = []  # names, and the session that returns them
+
+    @contextmanager
+    def watch(self, module: OnnxRuntimeModule, recorder: _Recorder) -> Iterator[None]:
+        """Replace the session of ``module`` by one that records all inner values while the context is open."""
+        session = module.session
+        module.session = _WatchedSession(self, session, recorder)
+        try:
+            yield
+        finally:
+            module.session = session
+
+    def run(self, feed: Mapping[str, np.ndarray], recorder: _Recorder, asked: Sequence[str]) -> list[np.ndarray]:
+        """Run the graph, and record its inner values.
+
+        Args:
+            feed: Inputs by name.
+            recorder: Receives the values.
+            asked: Names of the outputs to return.
+        """
+        if not self.groups:
+            self._start(feed)
+        found: dict[str, np.ndarray] = {}
+        recorder.random += self.random
+        recorder.count = len(next(iter(feed.values())))
+        for names, session in self.groups:
+            for name, result in zip(names, session.run(names, dict(feed)), strict=True):
+                if name in asked:
+                    found[name] = np.asarray(result)
+                if name in self.operators and isinstance(result, np.ndarray) and result.dtype.kind in "fb":
+                    step = f"{self.operators[name]} {name}"
+                    if step not in recorder.values:
+                        recorder.steps.append(self.operators[name])
+                    recorder.record(step, torch.from_numpy(np.ascontiguousarray(result)))
+        return [found[name] for name in asked]
+
+    def _start(self, feed: Mapping[str, np.ndarray]) -> None:
+        """Start the sessions. Each returns a part of the values, so that their memory stays bounded."""
+        outputs = [value.name for value in self.model.graph.output]
+        names = [*self.operators, *(name for name in outputs if name not in self.operators)]
+        probe = self._session(names)
+        group: list[str] = []
+        total = 0
+        for name, result in zip(names, probe.run(names, dict(feed)), strict=True):
+            # Later batches hold up to ``MAX_BATCH`` samples.
+            size = MAX_BATCH * getattr(result, "nbytes", 0) // len(next(iter(feed.values())))
+            if group and total + size > MAX_BYTES:
+                self.groups.append((group, self._session(group)))
+                group, total = [], 0
+            group.append(name)
+            total += size
+        self.groups.append((group, self._session(group) if self.groups else probe))
+
+    def _session(self, names: Sequence[str]) -> Any:
+        import onnx
+        import onnxruntime
+
+        watched = onnx.ModelProto()
+        watched.CopyFrom(self.model)
+        known = {value.name for value in watched.graph.output}
+        added = [onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known]
+        watched.graph.output.extend(added)
+        options = onnxruntime.SessionOptions()
+        # An optimization would fuse values away.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class _WatchedSession:
+    """Stand-in for the session of an ``OnnxRuntimeModule``."""
+
+    def __init__(self, graph: _WatchedGraph, session: Any, recorder: _Recorder) -> None:
+        self.graph, self.session, self.recorder = graph, session, recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.session, name)
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, np.ndarray], *_: Any) -> list[np.ndarray]:
+        """Return the outputs ``names`` for the inputs ``feed``; None: all outputs."""
+        asked = names or [value.name for value in self.session.get_outputs()]
+        with self.recorder.pause():
+            return self.graph.run(feed, self.recorder, asked)
+
+
+def _is_training_dropout(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    """Return whether a node is a dropout that is active, or may become so by the input."""
+    import onnx
+
+    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
+        return False
+    constants = {value.name: value for value in model.graph.initializer}
+    for other in model.graph.node:
+        if other.op_type == "Constant" and node.input[2] in other.output and other.attribute:
+            constants[node.input[2]] = other.attribute[0].t
+    mode = constants.get(node.input[2])
+    return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
+
+
+def join_traces(traces: Sequence[ExecutionTrace]) -> ExecutionTrace:
+    """Return calls with single samples as one trace; without a value that is missing in one of them."""
+    first = traces[0]
+    values = {}
+    for name, value in first.values.items():
+        parts = [trace.values[name].rows for trace in traces if name in trace.values]
+        rows = [part for part in parts if part is not None]
+        if len(rows) == len(traces) and len({part.shape for part in rows}) == 1:
+            values[name] = replace(value, rows=torch.cat(rows), other_rows=None)
+    output = torch.cat([trace.output for trace in traces])
+    return replace(first, values=values, output=output)
