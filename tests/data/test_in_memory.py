@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
-from assay.data.readers.in_memory import read_in_memory
+from assay.core.model import ImageSpec
+from assay.data.readers.in_memory import read_in_memory, read_samples
 
 X, Y = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) % 4
 
@@ -46,6 +48,8 @@ SAME: dict[str, tuple[Any, bool]] = {
     "needing gradients": ((X.clone().requires_grad_(), Y), True),
     "loader": (DataLoader(TensorDataset(X, Y), batch_size=6), True),
     "loader of images": (DataLoader(list(X), batch_size=6), False),
+    "loader of dicts": (DataLoader([{"image": x, "label": y} for x, y in zip(X, Y, strict=True)], batch_size=6), True),
+    "dict of arrays": ({"x": X.numpy(), "y": Y.numpy()}, True),
 }
 
 
@@ -129,7 +133,8 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "text labels": ((X, ["ant"] * 20), "labels as a list of whole numbers"),
     "object array": (np.array([None, "a"], dtype=object), "array of object"),
     "labels by name": ((X, {"y": Y}), "got a dict"),
-    "images by name": (Odd({"image": X[0]}), "got a dict"),
+    "other keys": (Odd({"pixels": X[0]}), "with the keys pixels"),
+    "words as labels": (Odd({"image": X[0], "label": "cat"}), "whole numbers, got the text 'cat'"),
     "no tensors": (Odd(("an image", 1)), "a Dataset by its transform"),
     "no samples": (Counting(0), "without samples"),
     "failing": (Failing(), "OSError: disk on fire"),
@@ -143,3 +148,54 @@ def test_unusable_data_is_one_line(data: Any, message: str) -> None:
         read_in_memory(data, limit=32, seed=0)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+SPEC = ImageSpec((3, 4, 4))
+LEVELS = (X * 255).round().byte()
+PILLOW = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in LEVELS]
+
+
+class Table:
+    """Map-style data set of another library."""
+
+    def __len__(self) -> int:
+        return len(PILLOW)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": PILLOW[index], "fine": int(Y[index]), "other": 7}
+
+
+CONVERTED: dict[str, tuple[Any, str | None]] = {
+    "uint8": ((LEVELS, Y), None),
+    "uint8 array of channels last": ((LEVELS.permute(0, 2, 3, 1).numpy(), Y), None),
+    "list of dicts": ([{"image": x, "label": int(y)} for x, y in zip(PILLOW, Y, strict=True)], None),
+    "list of pairs": ([(x, int(y)) for x, y in zip(PILLOW, Y, strict=True)], None),
+    "list of pillow images": (PILLOW, None),
+    "other library": (Table(), "fine"),
+}
+
+
+@pytest.mark.parametrize(("data", "column"), CONVERTED.values(), ids=CONVERTED)
+def test_stored_forms_of_images_become_inputs(data: Any, column: str | None) -> None:
+    split, _ = read_samples(data, SPEC, limit=100, seed=0, label_column=column)
+    SPEC.validate(split.x)
+    order = range(20)
+    if not isinstance(data, tuple):  # a draw
+        order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).tolist()
+    assert torch.equal(split.x, LEVELS[list(order)].float() / 255)
+    assert split.y is None or torch.equal(split.y, Y[list(order)])
+    assert (split.y is None) == (data is PILLOW)
+
+
+def test_pillow_images_are_resized_and_conversions_noted() -> None:
+    large = [Image.new("RGBA", (40, 20), (200, 0, 0, 9)), Image.new("RGBA", (20, 40), (200, 0, 0, 9))]
+    split, notes = read_samples(large, SPEC, limit=9, seed=0)
+    assert split.x.shape == (2, 3, 4, 4)
+    assert notes == ("2 images have an alpha channel: transparency is ignored",)
+    _, notes = read_samples(LEVELS.permute(0, 2, 3, 1), SPEC, limit=9, seed=0)
+    assert [note.split()[0] for note in notes] == ["uint8", "images"]
+
+
+def test_missing_label_key_names_the_keys() -> None:
+    with pytest.raises(UnusableInput, match="under the key 'coarse', got the keys image, fine, other"):
+        read_samples(Table(), SPEC, limit=9, seed=0, label_column="coarse")

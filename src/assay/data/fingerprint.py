@@ -16,7 +16,7 @@ SOURCES = ("data", "references")
 def digest_of_source(source: str) -> str | None:
     """Return the sha256 over the files of a data set; None for generated data, hub ids and missing paths."""
     path = Path(source)
-    if is_synthetic(source) or not path.exists():
+    if is_synthetic(source) or not (path.is_file() or path.is_dir()):  # a pipe would wait without end
         return None
     return sha256_of(sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path])
 

@@ -79,7 +79,8 @@ def align(
         return _drop_only_class(splits, found, num_classes, model_names, seen)
     _check_range(found, seen)
     if num_classes is None:
-        return Alignment(splits, found.class_names or tuple(map(str, range(int(seen[-1]) + 1))), (), OWN_NUMBERS)
+        names = found.class_names or tuple(map(str, range(int(seen[-1]) + 1)))
+        return Alignment(splits, names, (), OWN_NUMBERS if found.names_from is NamesFrom.DATA else ALPHABETICAL)
     candidates = _candidates(found, seen, num_classes, model_names)
     if not candidates:
         raise _count_error(found, num_classes, int(seen[-1]))

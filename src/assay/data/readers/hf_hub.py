@@ -49,12 +49,18 @@ def read_hub(text: str, request: Request) -> Source:
         raise
     except Exception as error:  # datasets, the hub client and the HTTP library raise kinds of their own
         raise UnusableInput(
-            f"cannot read the data set {name} from the Hugging Face hub: {first_line(error)}. "
+            f"cannot read the data set {name} from the Hugging Face hub: {_reason(error)}. "
             "Fix: check the name and the network, or give a local path."
         ) from None
     if columns is None:
         raise UnusableInput(f"{name}: expected splits of samples, got none")
     return _to_source(name, rows, columns, request)
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error; all of it if it lists the configurations to choose from."""
+    text = " ".join(str(error).split())
+    return text[:400].rstrip(".") if "onfig name" in text else first_line(error)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,15 @@ from assay.data.codecs import CODECS
 from assay.data.image_files import SUFFIXES, count_unused, folders_in, images_below, images_in
 from assay.data.images import decode_images
 from assay.data.request import KNOWN_SPLITS, NO_LABELS, SPLIT_SYNONYMS, NamesFrom, Request, Source, split_name
+from assay.io.files import check_plain_file
 
 LABELLED_NAME = re.compile(r".*_(\d{1,6})")
 
 # Distinct numbers count the images if their range is at most this many times their number.
 DENSE_RANGE = 2
+
+# Files next to images that often hold labels.
+TABLES = {".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml"}
 
 Roots = Mapping[str, Path]
 Files = Mapping[str, Sequence[Path]]
@@ -98,7 +102,7 @@ def _find_flat(name: str, roots: Roots, request: Request) -> tuple[Files, Source
     endings = {split: _number_endings(images) for split, images in files.items()}
     numbers = {split: texts for split, texts in endings.items() if texts}
     if not numbers:
-        return files, unlabelled
+        return files, replace(unlabelled, notes=_unread_tables(roots))
     example = next(files[split][0] for split in numbers).name
     reason = _reason_against_labels(list(numbers.values()), request.num_classes)
     if reason:
@@ -138,6 +142,15 @@ def _require_all(files: Files, roots: Roots) -> None:
         _require_images(images, roots[split])
 
 
+def _unread_tables(roots: Roots) -> tuple[str, ...]:
+    """Return a note on files next to unlabelled images that may hold labels."""
+    tables = [file for root in roots.values() for file in sorted(root.iterdir()) if file.suffix.lower() in TABLES]
+    if not tables:
+        return ()
+    shown = ", ".join(file.name for file in tables[:3])
+    return (f"no labels: {shown} is not read. Fix: give one folder of images for each class, or a parquet file",)
+
+
 def _number_endings(files: list[Path]) -> list[str]:
     """Return the number at the end of each file's name; empty if a file has none."""
     matches = [LABELLED_NAME.fullmatch(file.stem) for file in files]
@@ -165,6 +178,11 @@ def _reason_against_labels(numbers: Sequence[Sequence[str]], num_classes: int | 
 
 def _require_images(files: Sequence[Path], root: Path) -> None:
     if not files:
+        for entry in sorted(root.rglob("*")):
+            if entry.suffix.lower() in SUFFIXES and not entry.exists():
+                check_plain_file(entry)  # names a link to a missing file
+        others = ", ".join(f"{kind}: {count:,}" for kind, count in count_unused(root, ()).items())
+        got = f", got {others}" if others else ", none found"
         raise UnusableInput(
-            f"{root}: expected images ({', '.join(sorted(SUFFIXES))}) or one folder for each class, none found"
+            f"{root}: expected images ({', '.join(sorted(SUFFIXES))}) or one folder for each class{got}"
         )

@@ -98,8 +98,10 @@ def only_texts(path: Path) -> bool:
     if not files:
         return False
     try:
-        with one_line_errors(path, READABLE):
-            schema = pq.read_schema(next(iter(files.values()))[0])
+        first = next(iter(files.values()))[0]
+        check_plain_file(first)
+        with one_line_errors(first, READABLE):
+            schema = pq.read_schema(first)
     except UnusableInput:  # the reader reports the error
         return False
     texts, images = CODECS[Modality.TEXT], CODECS[Modality.IMAGE]
