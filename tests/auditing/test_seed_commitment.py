@@ -95,3 +95,11 @@ def test_commit_and_check_commands(
     Path("other.json").write_text("{}")
     assert main(["check", "honest.onnx", "--commitment", "other.json", *secret]) == 2
     assert "expected a commitment as `assay commit` writes it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [True, "8", 8.0, None])
+def test_commitment_with_other_sizes_is_refused(size: object, tmp_path: Path) -> None:
+    document = seed_commitment.commit(8, 4, 0, "a salt of many characters").to_json() | {"width": size}
+    (tmp_path / "c.json").write_text(json.dumps(document))
+    with pytest.raises(UnusableInput, match="expected a commitment"):
+        seed_commitment.read_commitment(tmp_path / "c.json")

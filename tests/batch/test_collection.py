@@ -68,7 +68,7 @@ def test_no_arguments_are_refused() -> None:
 
 
 def test_unusable_list_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnusableInput, match="cannot be read"):
+    with pytest.raises(UnusableInput, match="expected a file, got none"):
         find_models([], tmp_path / "none.txt")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UnusableInput, match="text in UTF-8"):
@@ -149,3 +149,20 @@ def test_unreadable_file_is_refused(zoo: Path) -> None:
     (zoo / "a.safetensors").chmod(0)
     with pytest.raises(UnusableInput, match="cannot read"):
         model_digest("zoo/a.safetensors")
+
+
+@pytest.mark.timeout(20)
+def test_pipe_in_place_of_list_or_model_is_refused(tmp_path: Path) -> None:
+    for name in ("models.txt", "model.onnx"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(UnusableInput, match="expected a plain file, got a pipe"):
+        find_models([], tmp_path / "models.txt")
+    with pytest.raises(UnusableInput, match="expected a plain file, got a pipe"):
+        model_digest(str(tmp_path / "model.onnx"))
+
+
+def test_nul_in_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "models.txt").write_bytes(b"a\0b\n")
+    assert find_models([], tmp_path / "models.txt") == ["a\0b"]  # a failed row of the page
+    with pytest.raises(UnusableInput, match="cannot read"):
+        model_digest("a\0b")

@@ -195,7 +195,7 @@ def test_truth_file_and_seeds_are_written_into_text_of_spec(tmp_path: Path, monk
     assert spec.seeds == (4, 5)
     assert parse_text(spec.text) == replace(parse(GIVEN), seeds=(4, 5))
     (tmp_path / "zoo" / "truth.json").write_text("{")
-    with pytest.raises(UnusableInput, match=r"tasks.zoo.models: expected JSON in zoo.truth.json"):
+    with pytest.raises(UnusableInput, match=r"tasks.zoo.models: zoo.truth.json: is not valid JSON"):
         read_spec(tmp_path / "spec.yaml")
 
 

@@ -115,3 +115,12 @@ def test_mean_seconds_of_finished_cells(opened: tuple[Store, Store]) -> None:
             store.claim(name)
             store.finish(name, Outcome("done", seconds=seconds))
     assert store.mean_seconds() == {("detect", "scan"): 2.0}
+
+
+def test_record_without_fields_is_refused(tmp_path: Path) -> None:
+    with closing(Store(tmp_path)) as store:
+        store.add([("a", "cell", {"method": "badnets"})])
+        store._db.execute("PRAGMA ignore_check_constraints=1")
+        store._db.execute("UPDATE cells SET about=3")
+    with closing(open_existing(tmp_path)) as records, pytest.raises(UnusableInput, match="the record a is damaged"):
+        list(records.records())

@@ -69,10 +69,9 @@ def read_commitment(path: Path) -> Commitment:
     except OSError as error:
         raise UnusableInput(f"cannot read {path}: {error.strerror or error}") from None
     width, count, digest = (document.get(name) for name in ("width", "count", "digest"))
-    sound = isinstance(width, int) and isinstance(count, int) and isinstance(digest, str)
-    if document.get("schema") != SCHEMA or not sound:
+    if document.get("schema") != SCHEMA or type(width) is not int or type(count) is not int or type(digest) is not str:
         raise UnusableInput(f"{path}: expected a commitment as `assay commit` writes it ({SCHEMA}), got another file")
-    return Commitment(int(str(width)), int(str(count)), str(digest))
+    return Commitment(width, count, digest)
 
 
 def count_differing(artifact: Artifact, commitment: Commitment, seed: int, salt: str) -> int:

@@ -25,8 +25,11 @@ from assay.bench.store import Store
 from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 from assay.io.atomic import write_atomically
+from assay.io.files import parse_json, read_text
 
 DIGITS = 6  # significant digits of every number
+
+MAX_ARCHIVE_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,13 @@ def write_archive(records: Records, name: str, path: Path, *, origin: Mapping[st
 def read_archive(path: Path) -> Archive:
     """Return the content of a file of records. Raises UnusableInput if it cannot be read or is no such file."""
     try:
-        head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        head, *rows = [parse_json(line, str(path)) for line in read_text(path, most=MAX_ARCHIVE_BYTES).splitlines()]
         complete = all({"cell", "what", "state", "result", "error", "seconds"} <= set(row) for row in rows)
         if not complete or not isinstance(head["spec"], str):
             raise ValueError("a line lacks a field")
         return Archive(head["spec"], head.get("origin", {}), tuple(rows))
-    except OSError as error:
-        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
+    except UnusableInput as error:
+        raise UnusableInput(f"{error} (expected a file of `assay bench export`)") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UnusableInput(f"{path}: expected a file of `assay bench export`: a line of JSON per cell") from None
 

@@ -66,15 +66,17 @@ class Records:
         try:
             for row in self._db.execute(_SELECT + " ORDER BY rowid"):
                 yield self._record(row)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise UnusableInput(f"{self.directory}: the records cannot be read: {error}") from None
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         key, kind, about, state, result, error, seconds, place, tries = row
         try:
-            parsed = None if result is None else json.loads(result)
-            return Record(key, kind, json.loads(about), state, parsed, error, seconds, place, tries)
-        except ValueError:
+            fields, parsed = json.loads(about), None if result is None else json.loads(result)
+            if not isinstance(fields, dict) or not isinstance(parsed, dict | None):
+                raise TypeError("expected JSON objects")
+            return Record(key, kind, fields, state, parsed, error, seconds, place, tries)
+        except (ValueError, TypeError, RecursionError):  # no JSON, or no text
             raise UnusableInput(f"{self.directory}: the record {key} is damaged. Fix: take another store") from None
 
     def mean_seconds(self) -> dict[tuple[str, str], float]:
@@ -121,7 +123,7 @@ def open_existing(directory: Path) -> Records:
             raise UnusableInput(f"{directory}: {RECORDS} there is empty. Fix: run a matrix into it first")
     except OSError as error:
         raise UnusableInput(f"{directory}: the store cannot be read: {error.strerror or error}") from None
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite quotes damaged names
         raise UnusableInput(f"{directory}: the store cannot be used: {error}") from None
     return records
 

@@ -5,7 +5,6 @@ Error messages begin with the place in the specification, as in ``tasks.signs.li
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields as dataclass_fields
@@ -39,6 +38,7 @@ from assay.bench.spec_values import (
 from assay.core.errors import UnusableInput
 from assay.core.lookup import lookup
 from assay.formats.arch import factory_of
+from assay.io.files import any_json, read_text
 from assay.io.strict_yaml import MAX_YAML_BYTES, read_yaml
 from assay.registry import ATTACKS, STAGES, all_detectors
 
@@ -58,14 +58,7 @@ def read_spec(path: Path, *, seeds: Sequence[int] | None = None) -> Spec:
     Raises:
         UnusableInput: the file cannot be read, or is no valid specification.
     """
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise UnusableInput(f"{path}: expected a spec of at most {MAX_YAML_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UnusableInput(f"{path}: is not text in UTF-8: {error.reason}") from None
+    text = read_text(path, most=MAX_YAML_BYTES)
     try:
         document = _with_truth(read_yaml(text))
         if seeds is not None and isinstance(document, Mapping):
@@ -222,11 +215,9 @@ def _with_truth(document: Any) -> Any:
         if isinstance(task, Mapping) and isinstance(task.get("models"), str) and "truth" not in task:
             path = Path(task["models"]) / TRUTH_FILE
             try:
-                complete[name] = {**task, "truth": json.loads(path.read_text(encoding="utf-8"))}
-            except OSError as error:
-                raise UnusableInput(f"tasks.{name}.models: {path} cannot be read: {error.strerror}") from None
-            except (ValueError, RecursionError):
-                raise UnusableInput(f"tasks.{name}.models: expected JSON in {path}") from None
+                complete[name] = {**task, "truth": any_json(path)}
+            except UnusableInput as error:
+                raise UnusableInput(f"tasks.{name}.models: {error}") from None
     return {**document, "tasks": complete}
 
 

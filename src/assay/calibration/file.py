@@ -17,6 +17,7 @@ from assay.calibration.null import NullDistribution
 from assay.calibration.reference import CleanReferenceModel, Score
 from assay.core.errors import UnusableInput
 from assay.io.atomic import write_atomically
+from assay.io.files import check_plain_file
 
 SCHEMA = "assay.null/3"
 CLASSIFIERS, ENCODERS = "images.json", "encoders.json"  # names of the package's files
@@ -57,6 +58,7 @@ def load(path: Path) -> NullDistribution:
         UnusableInput: The file cannot be read, or is not a null distribution of this schema.
     """
     try:
+        check_plain_file(path)
         content = path.read_bytes()
         document = json.loads(content.decode("utf-8"))
         if not isinstance(document, dict):
@@ -64,6 +66,8 @@ def load(path: Path) -> NullDistribution:
         if document["schema"] != SCHEMA:
             raise ValueError(f"its schema is {document['schema']!r}")
         return replace(_parse(document), digest=hashlib.sha256(content).hexdigest())
+    except UnusableInput as error:
+        raise UnusableInput(f"{error} (expected a null distribution, a file of `assay calibrate`)") from None
     except OSError as error:
         raise UnusableInput(f"{path}: cannot be read: {error.strerror}") from None
     except KeyError as error:
