@@ -22,7 +22,7 @@ def match_names(names: Sequence[str], model_names: Sequence[str]) -> list[int | 
         names: Names in the data, each once.
         model_names: Names of the model's classes, by label.
     """
-    if [normalize(name) for name in names] == [normalize(name) for name in model_names]:
+    if [name.strip().casefold() for name in names] == [name.strip().casefold() for name in model_names]:
         return list(range(len(names)))
     found: list[int | None] = [None] * len(names)
     for forms in (_exact_forms, _normalized_forms, _synonyms):
