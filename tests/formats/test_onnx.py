@@ -168,7 +168,7 @@ def test_infinite_weights_are_refused(tmp_path: Path) -> None:
 
 def test_input_other_than_images_is_refused(tmp_path: Path) -> None:
     linear_model(tmp_path / "m.onnx", shape=("N", 12))
-    with pytest.raises(UnusableInput, match="expected one float input"):
+    with pytest.raises(UnusableInput, match="expected one input of images"):
         formats.load(tmp_path / "m.onnx")
 
 

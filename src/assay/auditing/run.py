@@ -30,6 +30,7 @@ from assay.core.options import ModelOptions
 from assay.core.progress import Step
 from assay.core.result import Audit, InputCheck, ModelInfo, SweepPoint
 from assay.detectors.budget import Budget
+from assay.formats.onnx.agreement import repeat_comparison
 from assay.kinds import first_look
 from assay.kinds.table import ADAPTER
 from assay.nn.modes import eval_mode
@@ -125,6 +126,7 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
     samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels, label_column=config.label_column)
     with phases.reading(f"the first run of {artifact.name}"), torch.no_grad():
         artifact.module(samples.split.x[:1])
+    artifact = repeat_comparison(artifact, samples.split.x)
     deployment = check_deployment(artifact, samples.split, seed=config.seed)
     null = null_of(config.null, encoders=artifact.num_classes is None)
     inputs = describe(artifact, samples, null, seed=config.seed)

@@ -1,132 +1,151 @@
-"""``.onnx`` files, float32 or quantized (QDQ): logits from ONNX Runtime, gradients from a conversion to torch."""
+"""``.onnx`` files, float32 or quantized: logits from ONNX Runtime, gradients from a conversion to torch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from assay.core.errors import UnusableInput, first_line
+from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec
 from assay.formats.describe import describe
 from assay.formats.file_digests import with_digests
 from assay.formats.metadata import ModelMetadata
-from assay.formats.normalization import UNKNOWN_NORMALIZATION
-from assay.formats.onnx.read import external_files_of, read_onnx_model
+from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
+from assay.formats.onnx.agreement import compared_images, convert, synthetic_images
+from assay.formats.onnx.external_data import external_files_of
+from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
-from assay.formats.onnx.to_torch import onnx_to_torch
+from assay.formats.onnx.saturation import saturation_notes
+from assay.formats.onnx.session import start_session
+from assay.formats.onnx.signature import GraphSignature, ImageInput, find_image_input, find_signature
 from assay.formats.onnx.weights import read_stored_weights
 from assay.formats.options import LoadOptions
-from assay.formats.shape import Shape
+from assay.formats.shape import format_shape
+from assay.formats.siblings import SiblingMetadata, sibling_metadata
 
 if TYPE_CHECKING:
     import onnx
 
 FORMAT = "onnx"
-COMPARED_IMAGES = 64  # images for the comparison of the surrogate with ONNX Runtime
-LARGE_IMAGE = 64 * 64  # pixels; of larger images an eighth as many are compared
-MIN_AGREEMENT = 0.9  # fraction of equal classes; below, the surrogate is another model
-
-
-class OnnxSurrogate(nn.Module):
-    """The function of an ONNX Runtime module in torch, with gradients."""
-
-    def __init__(self, net: OnnxRuntimeModule, graph: nn.Module) -> None:
-        super().__init__()
-        self.net, self.program = net, graph  # torch.fx reserves the name `graph`
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (N, K) of a batch."""
-        return self.net.run_in_graph_layout(self.program, x)
 
 
 @dataclass(frozen=True)
-class _Gradients:
-    """The surrogate with a note on its agreement, or the reason for its absence."""
+class _Preprocessing:
+    """Conversion of images for a file, and notes on its sources."""
 
-    surrogate: nn.Module | None = None
-    notes: tuple[str, ...] = ()
-    reason: str = ""
+    inputs: ImageSpec
+    wrap: Callable[[nn.Module], nn.Module]  # puts the normalization in front
+    unknown: bool  # no source states the normalization
+    notes: tuple[str, ...]
 
 
 def load_onnx(path: Path, options: LoadOptions) -> Artifact:
-    """Load an ONNX file with one float input (N, C, H, W) or (N, H, W, C) and logits (N, K) as its output.
+    """Load an ONNX file with one input of images and logits (N, K) among its outputs.
 
-    The graph takes [0, 1] unless its metadata (``assay.mean``, ``assay.std``) or the options state otherwise.
+    The input is (N, C, H, W) or (N, H, W, C), floats or uint8. Sources of size and normalization, in this order: the
+    options, the file's metadata (``assay.shape``, ``assay.mean``, ``assay.std``), the files next to it, the graph.
 
     Args:
         path: The file.
-        options: Options of the user. The shape is needed only if the graph leaves it open.
+        options: Options of the user. The shape is needed only if no source states it.
 
     Raises:
-        UnusableInput: The file is malformed, or ONNX Runtime cannot run it on images.
+        UnusableInput: The file is malformed, or ONNX Runtime cannot run it on images, or its use is unclear.
     """
     model = read_onnx_model(path)
     stated = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
-    session, weights = OnnxRuntimeModule(path), read_stored_weights(model, path)
-    known = stated.inputs if isinstance(stated.inputs, ImageSpec) else None
-    inputs = ImageSpec(options.shape) if options.shape else known or ImageSpec(session.shape())
-    normalization = options.normalization or stated.normalization
-
-    def normalized(module: nn.Module) -> nn.Module:
-        return (module if normalization is None else normalization.around(module, inputs.shape[0])).eval()
-
-    gradients = _convert(model, session, path, inputs.shape)
+    siblings = SiblingMetadata() if stated.inputs is not None else sibling_metadata(path, options)
+    weights = read_stored_weights(model, path)
+    try:
+        signature, prepared = _examine(model, path, options, stated, siblings)
+    except UnusableInput as error:
+        text = str(error)
+        raise (error if text.startswith(str(path)) else UnusableInput(f"{path}: {text}")) from None
+    module = prepared.wrap(OnnxRuntimeModule(path, signature)).eval()
+    gradients = convert(model, module, synthetic_images(compared_images(prepared.inputs.shape), prepared.inputs.shape))
     artifact = describe(
-        normalized(session),
-        inputs,
-        class_names=stated.class_names,
+        module,
+        prepared.inputs,
+        class_names=stated.class_names or siblings.class_names,
         format=FORMAT,
         name=path.resolve().parent.name if path.name == "model.onnx" else path.stem,
     )
-    unknown = normalization is None and stated.inputs is None  # files of assay contain their normalization
     return replace(
         with_digests(artifact, path, [path, *external_files_of(model, path)]),
-        notes=(*gradients.notes, UNKNOWN_NORMALIZATION) if unknown else gradients.notes,
-        normalization_unknown=unknown,
+        notes=(*signature.notes, *gradients.notes, *saturation_notes(model, weights), *prepared.notes),
+        normalization_unknown=prepared.unknown,
+        unexamined_outputs=signature.unexamined,
         planted=stated.planted,
         arch=stated.arch,
         differentiable=False,
-        surrogate=None if gradients.surrogate is None else normalized(gradients.surrogate),
+        surrogate=gradients.surrogate,
         no_gradient_reason=gradients.reason,
         weights=weights.values,
         quantization_scales=weights.scales,
     )
 
 
-def _convert(model: onnx.ModelProto, session: OnnxRuntimeModule, path: Path, shape: Shape) -> _Gradients:
-    """Convert the graph to torch, and compare the classes of both on synthetic images."""
-    count = COMPARED_IMAGES if shape[1] * shape[2] <= LARGE_IMAGE else COMPARED_IMAGES // 8
-    x = synthetic_images(count, shape)
-    try:
-        graph = onnx_to_torch(model, path.parent, source=session.input.name, result=session.output)
-        surrogate = OnnxSurrogate(session, graph).eval()
-        with torch.no_grad():
-            same = int((surrogate(x).argmax(1) == session(x).argmax(1)).sum())
-    except UnusableInput as error:
-        return _Gradients(reason=str(error))
-    except Exception as error:  # the operators in torch can fail on a graph in any way
-        return _Gradients(reason=f"the graph does not run in torch: {first_line(error)}")
-    if same < MIN_AGREEMENT * count:
-        return _Gradients(
-            reason=f"in torch it predicts another class than ONNX Runtime on {count - same} of {count} images"
+def _examine(
+    model: onnx.ModelProto, path: Path, options: LoadOptions, stated: ModelMetadata, siblings: SiblingMetadata
+) -> tuple[GraphSignature, _Preprocessing]:
+    """Return the use of a file's input and output, and the conversion of images for it."""
+    session = start_session(path)
+    image = find_image_input(session, model)
+    inputs, notes = _image_spec(image, options, stated, siblings)
+    signature = find_signature(session, image, inputs.shape, options.output, path)
+    normalization = options.normalization or stated.normalization
+    if image.dtype == "uint8":
+        return signature, _eight_bit(inputs, normalization, siblings, notes)
+    if normalization is not None:
+        given = normalization
+        return signature, _Preprocessing(inputs, lambda m: given.around(m, inputs.shape[0]), False, notes)
+    if siblings.normalization is not None:
+        notes = (*notes, siblings.normalization_note(), *siblings.notes)
+        wrap = _Preprocessing(inputs, lambda m: siblings.normalize(m, inputs.shape[0]), False, notes)
+        return signature, wrap
+    unknown = stated.inputs is None  # files of assay contain their normalization
+    notes = (*notes, *siblings.notes, *((UNKNOWN_NORMALIZATION,) if unknown else ()))
+    return signature, _Preprocessing(inputs, lambda m: m, unknown, notes)
+
+
+def _eight_bit(
+    inputs: ImageSpec, normalization: Normalization | None, siblings: SiblingMetadata, notes: tuple[str, ...]
+) -> _Preprocessing:
+    """Return the conversion for a file that takes whole numbers from 0 to 255, and so normalizes them itself."""
+    if normalization is not None:
+        raise UnusableInput(
+            "expected no mean and std for a file with an 8-bit input (uint8), which normalizes the images itself. "
+            "Fix: leave them out."
         )
-    note = f"for gradients it runs in torch: the class of ONNX Runtime on {same} of {count} images"
-    return _Gradients(surrogate, (note,))
+    if siblings.normalization is not None:
+        notes = (*notes, f"the normalization in {siblings.source} is not used, because the input is 8-bit")
+    wrap = siblings.normalize if siblings.flip and siblings.normalization is None else None
+    return _Preprocessing(inputs, (lambda m: wrap(m, inputs.shape[0])) if wrap else (lambda m: m), False, notes)
 
 
-def synthetic_images(count: int, shape: Shape) -> Tensor:
-    """Return images (N, C, H, W) in [0, 1] of coarse and fine noise, the same in every call.
-
-    Args:
-        count: Number N of images.
-        shape: (C, H, W).
-    """
-    channels, height, width = shape
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(count, channels, 4, 4, generator=generator)
-    fine = torch.rand(count, channels, height, width, generator=generator)
-    return 0.7 * nn.functional.interpolate(coarse, (height, width), mode="bilinear") + 0.3 * fine
+def _image_spec(
+    image: ImageInput, options: LoadOptions, stated: ModelMetadata, siblings: SiblingMetadata
+) -> tuple[ImageSpec, tuple[str, ...]]:
+    """Return the input specification and notes on its source."""
+    fixed = image.fixed_shape()
+    known = stated.inputs if isinstance(stated.inputs, ImageSpec) else None
+    if options.shape is not None:
+        beside = siblings.inputs
+        return (beside if beside is not None and beside.shape == options.shape else ImageSpec(options.shape)), ()
+    if known is not None:
+        return known, ()
+    if siblings.inputs is not None and fixed in (None, siblings.inputs.shape):
+        return siblings.inputs, (siblings.size_note(),)
+    if fixed is not None:
+        if siblings.inputs is None:
+            return ImageSpec(fixed), ()
+        other = format_shape(siblings.inputs.shape)
+        return ImageSpec(fixed), (f"the input size {format_shape(fixed)} is the file's; {siblings.source} has {other}",)
+    raise UnusableInput(
+        f"expected an input of fixed channels, height and width, got {list(image.sides)}. "
+        "Fix: give the shape (C, H, W), or set its metadata assay.shape to [channels, height, width]."
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from assay.core.errors import UnusableInput, first_line
-from assay.formats.shape import MAX_SIDE, Shape
+from assay.formats.onnx.session import start_session
+from assay.formats.onnx.signature import GraphSignature
+from assay.formats.outputs import flatten_logits
+from assay.nn.fake_quant import straight_through_round
 
-INPUT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16"}
-CHANNELS = (1, 3, 4)  # sizes of an axis that can be the channels
+LARGEST_BYTE = 255
 
 
 class OnnxRuntimeModule(nn.Module):
@@ -23,21 +23,50 @@ class OnnxRuntimeModule(nn.Module):
 
     Args:
         path: The ONNX file.
+        signature: Its input and output.
         optimized: False: ONNX Runtime leaves the graph as it stands in the file.
     """
 
-    def __init__(self, path: Path, *, optimized: bool = True) -> None:
+    def __init__(self, path: Path, signature: GraphSignature, *, optimized: bool = True) -> None:
         super().__init__()
-        self.path, self.optimized = path, optimized
-        self.session = _start_session(path, optimized)
-        self.input = _image_input(self.session, path)
-        self.batch = self.input.shape[0] if isinstance(self.input.shape[0], int) else None
-        self.channels_last = self.input.shape[3] in CHANNELS and self.input.shape[1] not in CHANNELS
-        self.output = _logits_output(self.session, path)
+        self.path, self.signature, self.optimized = path, signature, optimized
+        self.session = start_session(path, optimized=optimized)
+
+    @property
+    def input(self) -> str:
+        """Name of the input of images."""
+        return self.signature.image.name
+
+    @property
+    def output(self) -> str:
+        """Name of the output of logits."""
+        return self.signature.output
+
+    @property
+    def batch(self) -> int | None:
+        """Number of images of each run; None: any."""
+        return self.signature.batch
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the graph takes (N, H, W, C)."""
+        return self.signature.channels_last
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, K) of a batch."""
         return self.run_in_graph_layout(self._run, x.detach().to("cpu"))
+
+    def graph_values(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) in the layout and range of the graph's input, with gradients.
+
+        A graph for 8-bit images gets whole numbers from 0 to 255, as floats.
+        """
+        if self.channels_last:
+            x = x.permute(0, 2, 3, 1)
+        dtype = self.signature.image.dtype
+        if dtype == "uint8":
+            return straight_through_round(x * LARGEST_BYTE, 1.0, 0, LARGEST_BYTE)
+        return x.double() if dtype == "float64" else x
 
     def run_in_graph_layout(self, run: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Call a function with a batch in the layout and the fixed batch size of the graph.
@@ -49,75 +78,30 @@ class OnnxRuntimeModule(nn.Module):
         Returns:
             The function's output (N, K).
         """
-        if self.channels_last:
-            x = x.permute(0, 2, 3, 1)
+        x = self.graph_values(x)
         if self.batch is None:
-            return run(x)
+            return flatten_logits(run(x)).float()
         # Pieces of the fixed batch size, the last one padded with its own last image.
         pieces = []
         for piece in x.split(self.batch):
             padding = piece[-1:].expand(self.batch - len(piece), *piece.shape[1:])
-            pieces.append(run(torch.cat([piece, padding]))[: len(piece)])
-        return torch.cat(pieces)
+            pieces.append(flatten_logits(run(torch.cat([piece, padding])))[: len(piece)])
+        return torch.cat(pieces).float()
 
-    def shape(self) -> Shape:
-        """Return (C, H, W) of the input; raise UnusableInput if the graph leaves it open."""
-        sides = self.input.shape[1:]
-        if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides):
-            raise UnusableInput(
-                f"{self.path}: expected an input of fixed channels, height and width, got {self.input.shape}. "
-                "Fix: give the shape (C, H, W), or set its metadata assay.shape to [channels, height, width]."
-            )
-        return (sides[2], sides[0], sides[1]) if self.channels_last else (sides[0], sides[1], sides[2])
+    def feeds(self, values: Tensor) -> dict[str, Any]:
+        """Return the inputs of a session for values of ``graph_values``."""
+        array = values.detach().contiguous().numpy().astype(self.signature.image.dtype)
+        return {self.input: array} | {unread.name: unread.zeros(len(array)) for unread in self.signature.image.unread}
 
-    def _run(self, x: Tensor) -> Tensor:
-        array = x.contiguous().numpy().astype(INPUT_TYPES[self.input.type])
-        return torch.from_numpy(self.session.run([self.output], {self.input.name: array})[0]).float()
+    def with_optimization(self, optimized: bool) -> OnnxRuntimeModule:
+        """Return the same input and output in a session with or without optimizations of the graph."""
+        return OnnxRuntimeModule(self.path, self.signature, optimized=optimized)
+
+    def _run(self, values: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run([self.output], self.feeds(values))[0])
 
     def __deepcopy__(self, memo: dict[int, Any]) -> OnnxRuntimeModule:
         return self
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return partial(OnnxRuntimeModule, optimized=self.optimized), (self.path,)
-
-    def with_optimization(self, optimized: bool) -> OnnxRuntimeModule:
-        """Return the same input and output in a session with or without optimizations of the graph."""
-        return OnnxRuntimeModule(self.path, optimized=optimized)
-
-
-def _start_session(path: Path, optimized: bool) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4  # its warnings would go straight to standard error
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's errors share no public base class
-        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {_short_message(error)}") from None
-
-
-def _short_message(error: Exception) -> str:
-    """Return ONNX Runtime's message without the positions in its own source and without the path."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (Load model from .*? failed: ?)?", "", first_line(error))
-    return re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)
-
-
-def _image_input(session: Any, path: Path) -> Any:
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in INPUT_TYPES or len(inputs[0].shape) != 4:
-        found = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in inputs)
-        raise UnusableInput(f"{path}: expected one float input (N, channels, height, width), got {found or 'none'}")
-    return inputs[0]
-
-
-def _logits_output(session: Any, path: Path) -> str:
-    outputs = [value for value in session.get_outputs() if len(value.shape) == 2]
-    named = [value for value in outputs if value.name == "logits"] or outputs
-    if not named:
-        found = ", ".join(f"{value.name}: {value.type} {value.shape}" for value in session.get_outputs())
-        raise UnusableInput(f"{path}: expected an output of logits (N, classes), got {found}")
-    return named[0].name
+        return partial(OnnxRuntimeModule, optimized=self.optimized), (self.path, self.signature)

@@ -22,6 +22,7 @@ class StoredWeights:
 
     values: Mapping[str, np.ndarray]
     scales: Mapping[str, np.ndarray]  # step size of quantized weights; they broadcast
+    integers: Mapping[str, np.ndarray]  # signed 8-bit weights by the name in the file
 
 
 def read_stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
@@ -53,7 +54,7 @@ def read_stored_weights(model: onnx.ModelProto, path: Path) -> StoredWeights:
                 with _readable(node.input[0], path):
                     scales[name] = _broadcastable(scale, axis, q.ndim)
                     values[name] = (q.astype(np.float32) - _broadcastable(zero, axis, q.ndim)) * scales[name]
-    return StoredWeights(values, scales)
+    return StoredWeights(values, scales, {name: array for name, array in raw.items() if array.dtype == np.int8})
 
 
 def _read_initializers(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:

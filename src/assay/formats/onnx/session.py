@@ -1,0 +1,41 @@
+"""ONNX Runtime sessions on the CPU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from assay.core.errors import UnusableInput, first_line
+
+
+def start_session(path: Path, *, optimized: bool = True) -> Any:
+    """Return a session of ONNX Runtime for a file.
+
+    Args:
+        path: The ONNX file.
+        optimized: False: ONNX Runtime leaves the graph as it stands in the file.
+
+    Raises:
+        UnusableInput: ONNX Runtime cannot load the file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4  # its warnings would go straight to standard error
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no public base class
+        raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {short_message(error)}") from None
+
+
+def short_message(error: Exception) -> str:
+    """Return ONNX Runtime's message without the positions in its own source and without the path."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (Load model from .*? failed: ?)?", "", first_line(error))
+    return re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)
