@@ -100,6 +100,8 @@ def test_mobilevit_flips_channels() -> None:
             "crop_pct": 1e-5,
         },
         {"image_processor_type": "ViTImageProcessor", "do_pad": True, "pad_size": {"height": 10**6, "width": 10**6}},
+        {"image_processor_type": "PerceiverImageProcessor", "size": [4000, 4000], "crop_size": [10, 10]},
+        {"image_processor_type": "ViTImageProcessor", "resample": 4},
         {"image_std": [0.0, 1.0, 1.0]},
         {"image_mean": "x"},
         {"rescale_factor": "x"},
@@ -132,6 +134,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIPImageProcessor": {"size": 224, "crop_size": 224},
     "EfficientNetImageProcessor": {"size": {"height": 120, "width": 100}, "do_normalize": False},
     "MobileViTImageProcessor": {"size": 100, "crop_size": 90},
+    "PerceiverImageProcessor": {"size": {"height": 100, "width": 90}, "crop_size": {"height": 120, "width": 80}},
 }  # fmt: skip
 
 
@@ -154,6 +157,19 @@ def test_images_become_the_inputs_that_transformers_makes(tmp_path: Path, kind: 
     assert torch.allclose(own.flip(0) if found.flip else own, expected.float(), atol=1e-4)
 
 
+def test_inputs_of_varying_shape_give_a_note() -> None:
+    settings = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": False}
+    found = read_preprocessing(settings, {}, None, "x")
+    assert found.inputs == ImageSpec((3, 40, 40), resample="bicubic")
+    assert "a shape that depends on the image" in found.notes[0]
+    assert read_preprocessing({**settings, "do_center_crop": True, "crop_size": 40}, {}, None, "x").notes == ()
+
+
+def test_processor_that_transformers_does_not_have_gives_a_note() -> None:
+    found = read_preprocessing({**HALF, "image_processor_type": "FrobImageProcessor", "size": 32}, {}, None, "x")
+    assert "does not have its image processor 'FrobImageProcessor'" in found.notes[0]
+
+
 def test_omitted_mean_of_a_known_processor_is_its_default() -> None:
     found = read_preprocessing({"feature_extractor_type": "ViTFeatureExtractor", "size": 32}, {}, None, "x")
     assert (found.normalization.mean, found.normalization.std) == (pytest.approx((0.5,) * 3), pytest.approx((0.5,) * 3))
@@ -168,7 +184,7 @@ def test_omitted_mean_of_an_unknown_processor_is_refused() -> None:
         assert read_preprocessing(settings, {}, Normalization((0.5,), (0.5,)), "x").inputs == ImageSpec((3, 32, 32))
 
 
-@pytest.mark.parametrize("kind", ["PerceiverImageProcessor", "Siglip2ImageProcessor", "DonutImageProcessor"])
+@pytest.mark.parametrize("kind", ["Siglip2ImageProcessor", "DonutImageProcessor"])
 def test_other_preprocessing_than_resize_and_crop_is_refused(kind: str) -> None:
     settings = {"image_processor_type": kind}
     with pytest.raises(UnusableInput, match=rf"got another kind \({kind}\). Fix: give shape, mean and std"):

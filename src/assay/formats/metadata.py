@@ -43,6 +43,8 @@ class ModelMetadata:
             text[TOKENIZER_KEY] = self.inputs.tokenizer
         elif isinstance(self.inputs, ImageSpec):
             images = {key: getattr(self.inputs, key) for key in ("resize", "crop", "resample")}
+            if self.inputs.first_crop is not None:
+                images["first_crop"] = self.inputs.first_crop
             text |= {SHAPE_KEY: json.dumps(self.inputs.shape), IMAGES_KEY: json.dumps(images)}
         if self.normalization is not None:
             text |= {MEAN_KEY: json.dumps(self.normalization.mean), STD_KEY: json.dumps(self.normalization.std)}
@@ -85,6 +87,10 @@ def _read_inputs(text: Mapping[str, str], where: str) -> InputSpec | None:
     sides = resize if isinstance(resize, list) else [resize]
     resample = RESAMPLES.get(str(images.get("resample", "bilinear"))) if isinstance(images, dict) else None
     well_formed = resize is None or (len(sides) == (2 if sides is resize else 1) and all(map(side_is_sane, sides)))
+    first = images.get("first_crop") if isinstance(images, dict) else None
+    well_formed &= first is None or (
+        isinstance(first, list) and len(first) == 2 and all(isinstance(f, float | int) and 0 < f <= 4 for f in first)
+    )
     if not well_formed or resample is None:
         raise UnusableInput(f"{where}: metadata {IMAGES_KEY} is malformed: {images}")
     return ImageSpec(
@@ -92,6 +98,7 @@ def _read_inputs(text: Mapping[str, str], where: str) -> InputSpec | None:
         resize=(resize[0], resize[1]) if isinstance(resize, list) else resize,
         crop=bool(images.get("crop", False)),
         resample=resample,
+        first_crop=None if first is None else (float(first[0]), float(first[1])),
     )
 
 

@@ -149,7 +149,7 @@ def _read_processor(
     except UnusableInput as error:
         found = read_preprocessing(processor, config, Normalization.identity(1), PREPROCESSOR, shape=options.shape)
         normalization, notes = None, (*notes, f"the normalization next to the model is not used: {error}")
-    inputs = None if found.guessed else found.inputs
+    inputs, notes = None if found.guessed else found.inputs, (*notes, *found.notes)
     return replace(known, inputs=inputs, normalization=normalization, flip=found.flip, source=PREPROCESSOR, notes=notes)
 
 

@@ -21,7 +21,7 @@ from assay.formats.describe import describe
 from assay.formats.file_digests import with_digests
 from assay.formats.huggingface.build import build, is_encoder, refuse_code, refuse_other_tasks, takes_text
 from assay.formats.huggingface.pooling import choose_pooling
-from assay.formats.huggingface.preprocessing import read_preprocessing
+from assay.formats.huggingface.preprocessing import Preprocessing, read_preprocessing
 from assay.formats.huggingface.text import POOLING, TOKENIZER, read_text_pooling, read_text_spec
 from assay.formats.huggingface.towers import select_tower
 from assay.formats.huggingface.wrappers import Embeddings, Logits, TextEmbeddings, TextLogits, config_json
@@ -190,7 +190,7 @@ def from_model(
     processor = _find_processor(str(config.get("_name_or_path") or getattr(model, "name_or_path", "")))
     found = read_preprocessing(processor, config, normalization, name, shape=shape)
     module = found.normalization.around(Logits(model, flip=found.flip), found.inputs.shape[0])
-    wrapped = _Wrapped(module, found.inputs, False, _size_note(found.guessed, found.inputs.shape))
+    wrapped = _Wrapped(module, found.inputs, False, _notes(found))
     return wrapped.describe(class_names or _class_names(config, model, name), format="module", name=name)
 
 
@@ -269,7 +269,7 @@ def _wrap_image(model: nn.Module, path: Path, config: dict[str, Any], options: L
     else:
         module = Logits(model, flip=found.flip)
     module = found.normalization.around(module, shape[0])
-    return _Wrapped(module, found.inputs, encoder, _size_note(found.guessed, shape))
+    return _Wrapped(module, found.inputs, encoder, _notes(found))
 
 
 def _class_names(config: Mapping[str, Any], model: nn.Module, where: str) -> Sequence[str]:
@@ -278,10 +278,13 @@ def _class_names(config: Mapping[str, Any], model: nn.Module, where: str) -> Seq
     return read_class_names(config, where) or [str(labels[index]) for index in sorted(labels)]
 
 
-def _size_note(guessed: bool, shape: Shape) -> tuple[str, ...]:
-    if not guessed:
-        return ()
-    return (f"the input size is a guess, because no file states it: {format_shape(shape)}. Fix: give the shape.",)
+def _notes(found: Preprocessing) -> tuple[str, ...]:
+    """Return the notes on the preprocessing of images."""
+    if not found.guessed:
+        return found.notes
+    shape = format_shape(found.inputs.shape)
+    guess = f"the input size is a guess, because no file states it: {shape}. Fix: give the shape."
+    return (guess, *found.notes)
 
 
 def _find_processor(name_or_path: str) -> Mapping[str, Any] | None:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
 from assay.data.images import decode_image
-from assay.formats.huggingface.image_processor import complete_settings, load_image_processor, process_image
+from assay.formats.huggingface.image_processor import TYPE_KEYS, complete_settings, load_image_processor, process_image
 from assay.formats.metadata import Resample
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, side_is_sane
@@ -28,10 +27,18 @@ DEFAULT_SIDE = 224  # pixels
 SIZES = ("size", "crop_size", "pad_size")
 CONVNEXT_CROP_FRACTION = 224 / 256  # default of transformers
 CONVNEXT_SQUEEZED_FROM = 384  # pixels; ConvNeXt crops smaller images and squeezes others into the square
+MAX_FIRST_CROP = 4.0  # of the shorter side; larger crops are black
 LEVIT_SCALE = 256 / 224  # fixed in LevitImageProcessor, no setting
-TEST_IMAGE = (260, 300)  # (H, W) of the image for the comparison with transformers
+TEST_IMAGES = ((261, 300), (150, 97))  # (H, W) of the images for the comparison with transformers
 MAX_TEST_PIXELS = 5_000_000  # larger inputs are not compared, because a hostile file could ask for gigabytes
-MAX_DIFFERENCE = 0.02  # mean absolute difference from transformers, relative to the standard deviation of its output
+MAX_DIFFERENCE = 1.5 / 255  # of any pixel in [0, 1]; both round to 8 bits
+UNCHECKED = (
+    "transformers does not have its image processor {!r} here: the settings are read as resizing, cropping and "
+    "normalization, and nothing compares the result"
+)
+OTHER_SHAPES = (
+    "its image processor makes inputs of a shape that depends on the image; here every image is resized to {} x {}"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class Preprocessing:
     normalization: Normalization  # for pixels in [0, 1]
     flip: bool = False  # RGB -> BGR
     guessed: bool = False  # no file states the size
+    notes: tuple[str, ...] = ()  # differences from the image processor that assay cannot rule out
 
 
 def read_preprocessing(
@@ -79,21 +87,25 @@ def read_preprocessing(
         _refuse_large_sides(stated.get(key), where)
     reference = load_image_processor(stated, config.get("model_type")) if processor is not None else None
     settings = stated if reference is None else complete_settings(reference)
+    unchecked = ()
+    if processor is not None and reference is None and any(key in stated for key in TYPE_KEYS):
+        unchecked = (UNCHECKED.format(next(stated[key] for key in TYPE_KEYS if key in stated)),)
     found = Preprocessing(
         inputs=ImageSpec(shape) if shape else _inputs(settings, config.get("image_size"), channels, where),
         normalization=_normalization(settings, channels, where),
         flip=bool(settings.get("do_flip_channel_order")),
         guessed=not shape and config.get("image_size") is None and not any(key in settings for key in SIZES),
+        notes=unchecked,
     )
-    if reference is not None and shape is None and channels == 3 and _has_fixed_shape(settings):
-        _compare_with_transformers(found, reference, where)
-    return found if normalization is None else Preprocessing(found.inputs, normalization, found.flip, found.guessed)
+    if reference is not None and shape is None and channels == 3:
+        found = replace(found, notes=_compare_with_transformers(found, reference, where))
+    return found if normalization is None else replace(found, normalization=normalization)
 
 
 def _inputs(settings: Mapping[str, Any], image_size: object, channels: int, where: str) -> ImageSpec:
     """Return the size, resizing and cropping of images."""
     kind = str(settings.get("image_processor_type") or "").removesuffix("Fast")
-    resample = PILLOW_RESAMPLES.get(str(settings.get("resample", 2)), "bilinear")
+    resample = _resample(settings.get("resample", 2), where)
     fallback = _pair(image_size, where) or (DEFAULT_SIDE, DEFAULT_SIDE)
     edge = _shortest_edge(settings.get("size"), where)
     whole = _pair(settings.get("size"), where) if edge is None else None
@@ -103,6 +115,12 @@ def _inputs(settings: Mapping[str, Any], image_size: object, channels: int, wher
     if kind == "ConvNextImageProcessor" and edge is not None:
         crop, cropped = edge < CONVNEXT_SQUEEZED_FROM, (edge, edge)
         resize = int(edge / _positive(settings.get("crop_pct") or CONVNEXT_CROP_FRACTION, where))
+    elif kind == "PerceiverImageProcessor" and crop and whole is not None and cropped is not None:
+        # transformers crops first, to a part of the shorter side, and resizes the rest to the size.
+        first = (whole[0] / cropped[0], whole[1] / cropped[1])
+        if max(first) > MAX_FIRST_CROP:
+            raise UnusableInput(f"{where}: expected a crop_size near the size {whole}, got {cropped}")
+        return ImageSpec((channels, *whole), resample=resample, first_crop=first)
     elif kind == "LevitImageProcessor" and edge is not None:
         resize = int(LEVIT_SCALE * edge)
     elif kind == "PoolFormerImageProcessor" and settings.get("crop_pct") is not None:
@@ -117,19 +135,19 @@ def _inputs(settings: Mapping[str, Any], image_size: object, channels: int, wher
     return ImageSpec((channels, height, width), resize=resize, crop=True, resample=resample)
 
 
+def _resample(value: object, where: str) -> Resample:
+    found = PILLOW_RESAMPLES.get(str(value))
+    if found is None:
+        raise UnusableInput(f"{where}: expected resample {', '.join(PILLOW_RESAMPLES)} of pillow, got {value!r}")
+    return found
+
+
 def _enlarged(size: int | tuple[int, int], fraction: float) -> int | tuple[int, int]:
     """Return a size before a crop to ``fraction`` of it, as PoolFormer computes it."""
     if isinstance(size, int):
         return int(size / fraction)
     height, width = (int(side / fraction) for side in size)
     return height if height == width else (height, width)
-
-
-def _has_fixed_shape(settings: Mapping[str, Any]) -> bool:
-    """Return whether transformers makes inputs of one shape with these settings, the defaults included."""
-    if settings["do_center_crop"] or settings.get("image_processor_type") == "ConvNextImageProcessor":
-        return True
-    return settings["do_resize"] and "shortest_edge" not in (settings.get("size") or {})
 
 
 def _normalization(settings: Mapping[str, Any], channels: int, where: str) -> Normalization:
@@ -160,34 +178,67 @@ def _stated_normalization(settings: Mapping[str, Any], where: str) -> Normalizat
     return found
 
 
-def _compare_with_transformers(found: Preprocessing, processor: Any, where: str) -> None:
-    """Raise UnusableInput if transformers makes another input of an image."""
-    from PIL import Image
+def _compare_with_transformers(found: Preprocessing, processor: Any, where: str) -> tuple[str, ...]:
+    """Compare the inputs of some images with those of transformers.
 
+    Args:
+        found: The preprocessing.
+        processor: The processor of transformers with the same settings.
+        where: Name of the model in error messages.
+
+    Returns:
+        A note if transformers makes inputs of other shapes. Inputs larger than ``MAX_TEST_PIXELS`` are not compared.
+
+    Raises:
+        UnusableInput: transformers makes another input of an image.
+    """
     _, height, width = found.inputs.shape
     resize = found.inputs.resize or 0
     resized = resize[0] * resize[1] if isinstance(resize, tuple) else resize**2
     if max(height * width, resized) > MAX_TEST_PIXELS:
-        return
-    rows, columns = (np.linspace(0, 1, side) for side in TEST_IMAGE)
-    waves = [np.sin(9 * rows[:, None] + k * columns) * np.cos(k * rows[:, None] - 5 * columns) for k in (3, 7, 11)]
-    image = (127.5 + 127.5 * np.stack(waves, axis=2)).astype(np.uint8)
+        return ("the preprocessing was not compared with transformers, because the inputs are too large",)
+    images = [_test_image(size) for size in TEST_IMAGES]
+    expected = [process_image(processor, image) for image in images]
+    if all(output is not None and output.shape == found.inputs.shape for output in expected):
+        if all(_same(found, image, output) for image, output in zip(images, expected, strict=True)):
+            return ()
+    elif all(output is not None and len(output) == 3 for output in expected):
+        # The shape depends on the image. assay needs one shape: the one that an image of this size has.
+        image = _test_image((height, width))
+        if _same(found, image, process_image(processor, image)):
+            return (OTHER_SHAPES.format(height, width),)
+    raise UnusableInput(
+        f"{where}: expected preprocessing by resizing, cropping and normalization, got another kind "
+        f"({type(processor).__name__.removesuffix('Pil')}). Fix: give shape, mean and std."
+    )
+
+
+def _same(found: Preprocessing, image: np.ndarray, expected: np.ndarray | None) -> bool:
+    """Return whether assay makes the expected input of an image, up to ``MAX_DIFFERENCE``.
+
+    Args:
+        found: The preprocessing.
+        image: Image (H, W, 3) of 8 bits per channel.
+        expected: Output (C, H, W) of transformers; None: it failed.
+    """
+    from PIL import Image
+
+    if expected is None or expected.shape != found.inputs.shape:
+        return False
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="PNG")
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
-    own = ((decode_image(file.getvalue(), found.inputs, where) - mean) / std).numpy()
-    expected = process_image(processor, image)
-    if found.flip:
-        own = own[::-1]
-    if expected is None or expected.shape != own.shape:
-        same = False
-    else:
-        same = float(np.abs(own - expected).mean()) <= MAX_DIFFERENCE * float(expected.std())
-    if not same:
-        raise UnusableInput(
-            f"{where}: expected preprocessing by resizing, cropping and normalization, got another kind "
-            f"({type(processor).__name__.removesuffix('Pil')}). Fix: give shape, mean and std."
-        )
+    mean, std = (np.array(values).reshape(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
+    pixels = decode_image(file.getvalue(), found.inputs, "the test image").numpy()
+    own = (pixels - mean) / std
+    return float((np.abs((own[::-1] if found.flip else own) - expected) * std).max()) <= MAX_DIFFERENCE
+
+
+def _test_image(size: tuple[int, int]) -> np.ndarray:
+    """Return an image (H, W, 3) of 8 bits per channel, with fine and coarse parts in each channel."""
+    rows, columns = (np.linspace(0, 1, side) for side in size)
+    waves = [np.sin(9 * rows[:, None] + k * columns) * np.cos(k * rows[:, None] - 5 * columns) for k in (3, 7, 11)]
+    noise = np.random.default_rng(0).uniform(-1, 1, (*size, 3))
+    return np.clip(127.5 + 90 * np.stack(waves, axis=2) + 35 * noise, 0, 255).astype(np.uint8)
 
 
 def _shortest_edge(size: object, where: str) -> int | None:
