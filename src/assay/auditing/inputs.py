@@ -55,6 +55,8 @@ def load_model(model: ModelSource, options: ModelOptions, *, base: str | Path | 
         artifact = model
     elif isinstance(model, nn.Module):
         artifact = from_module(model, shape=options.shape, mean=options.mean, std=options.std, output=options.output)
+        if options.mean is not None:
+            artifact = replace(artifact, normalization_from="as given")
     else:
         raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module, got a {type(model).__name__}")
     return to_feature_extractor(artifact) if options.features else artifact

@@ -140,8 +140,9 @@ def _text(value: bytes, row: int, where: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    kinds = {list: "a list", dict: "a struct", tuple: "a list"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
+    kinds = {"list": "a list", "dict": "a struct", "tuple": "a list"}
+    name = type(value).__name__
+    return kinds.get(name, f"a {name}")
 
 
 def _as_words(found: RawLabels, names: Sequence[str], split: str) -> RawLabels:

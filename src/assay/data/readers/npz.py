@@ -160,7 +160,7 @@ def _read_rows(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, header: _Array,
             whole = np.frombuffer(stream.read(), header.dtype).reshape(header.shape, order="F")
             return whole[index]
         content = np.empty(len(index) * header.row_bytes, np.uint8)
-        view, position = memoryview(content), 0
+        view, position = memoryview(content.data), 0
         for place, row in enumerate(index.tolist()):
             stream.seek((row - position) * header.row_bytes, 1)
             target = view[place * header.row_bytes : (place + 1) * header.row_bytes]
