@@ -54,12 +54,23 @@ def load_model(model: ModelSource, options: ModelOptions, *, base: str | Path | 
     if isinstance(model, Artifact):
         artifact = model
     elif isinstance(model, nn.Module):
+        _refuse_multi_label(model, options)
         artifact = from_module(model, shape=options.shape, mean=options.mean, std=options.std, output=options.output)
         if options.mean is not None:
             artifact = replace(artifact, normalization_from="as given")
     else:
         raise UnusableInput(f"expected a model as a path, a hub id or an nn.Module, got a {type(model).__name__}")
     return to_feature_extractor(artifact) if options.features else artifact
+
+
+def _refuse_multi_label(model: nn.Module, options: ModelOptions) -> None:
+    """Raise UnusableInput for a transformers model whose answer is a set of labels, unless its encoder is audited."""
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem == "multi_label_classification" and not options.features:
+        raise UnusableInput(
+            "expected a model with one class as its answer, got a multi-label classifier (problem_type). "
+            "Fix: audit the encoder below its last layer (features)."
+        )
 
 
 def attach_reference(artifact: Artifact, reference: Artifact) -> Artifact:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import TextSpec
+from assay.data.tokenizer_bounds import refuse_unbounded_tokenizer
 
 
 def encode_texts(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
@@ -70,6 +71,7 @@ def load_tokenizer(content: str) -> Any:
     """Return the tokenizer of a ``tokenizer.json``; raise UnusableInput for other content."""
     from tokenizers import Tokenizer
 
+    refuse_unbounded_tokenizer(content)
     try:
         return Tokenizer.from_str(content)
     except Exception as error:  # the library raises plain exceptions

@@ -28,7 +28,7 @@ def describe(
         inputs: Specification of its inputs.
         format: Format of the model, as in ``Artifact``.
         name: Name of the model.
-        class_names: Names of the classes. A list of another length than the classes is ignored.
+        class_names: Names of the classes. A list of another length than the classes is not used, with a note.
         encoder: The module outputs embeddings and has no classes.
 
     Raises:
@@ -38,6 +38,8 @@ def describe(
     num_classes = None if encoder else width
     # Names that do not fit the classes are no reason to refuse the model.
     fitting = tuple(class_names) if class_names is not None and len(class_names) == num_classes else None
+    unused = class_names is not None and fitting is None and not encoder
+    note = f"the {len(class_names or ())} class names in its files are not used: the model has {num_classes} classes"
     return Artifact(
         module=module,
         modality=inputs.modality,
@@ -47,6 +49,7 @@ def describe(
         inputs=inputs,
         name=name,
         class_names=fitting,
+        notes=(note,) if unused else (),
     )
 
 

@@ -115,7 +115,7 @@ def load_safetensors(path: Path, options: LoadOptions) -> Artifact:
         arch=arch,
         planted=stated.planted,
         unexamined_outputs=body.unexamined,
-        notes=notes,
+        notes=(*artifact.notes, *notes),
         normalization_unknown=unknown,
     )
     for rebuild in REBUILDERS:

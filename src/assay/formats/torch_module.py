@@ -73,7 +73,7 @@ def from_module(
     unknown = normalization is None and not isinstance(module, Normalized)
     return replace(
         artifact,
-        notes=(*notes, UNKNOWN_NORMALIZATION) if unknown else notes,
+        notes=(*artifact.notes, *notes, *((UNKNOWN_NORMALIZATION,) if unknown else ())),
         normalization_unknown=unknown,
         unexamined_outputs=unused,
     )

@@ -67,7 +67,7 @@ class _Wrapped:
         found = describe(
             self.module.eval(), self.inputs, format=format, name=name, class_names=names, encoder=self.encoder
         )
-        return replace(found, notes=self.notes)
+        return replace(found, notes=(*found.notes, *self.notes))
 
 
 def load_directory(path: Path, options: LoadOptions, *, name: str | None = None) -> Artifact:

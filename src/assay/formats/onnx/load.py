@@ -76,7 +76,7 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
     )
     return replace(
         with_digests(artifact, path, [path, *external_files_of(model, path)]),
-        notes=(*signature.notes, *gradients.notes, *saturation_notes(model, weights), *prepared.notes),
+        notes=(*artifact.notes, *signature.notes, *gradients.notes, *saturation_notes(model, weights), *prepared.notes),
         normalization_unknown=prepared.unknown,
         unexamined_outputs=signature.unexamined,
         planted=stated.planted,
