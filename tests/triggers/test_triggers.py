@@ -138,3 +138,21 @@ def test_blend_without_cells_raises(cells: int) -> None:
 def test_patch_outside_the_image_raises(patch: Patch) -> None:
     with pytest.raises(UnusableInput, match=r"patch that fits|corner"):
         patch(torch.zeros(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "patch", "place": 1e308},
+        {"kind": "patch", "margin": "os:system"},
+        {"kind": "patch", "size": True},
+        {"kind": "patch", "place": [1, 2, 3]},
+        {"kind": "patch", "seed": 10**40},
+        {"kind": "blend", "seed": "[PAD]"},
+        {"kind": "blend", "cells": 10**9},
+    ],
+    ids=str,
+)
+def test_setting_of_other_type_or_size_is_refused(spec: dict[str, object]) -> None:
+    with pytest.raises(UnusableInput, match=r"expected .*got"):
+        from_spec(spec)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from assay.core.errors import UnusableInput
+from assay.core.errors import UnusableInput, first_line
 
 VERSION = 1  # of the tables
 RECORDS = "records.sqlite"  # file name in a store
@@ -67,7 +67,7 @@ class Records:
             for row in self._db.execute(_SELECT + " ORDER BY rowid"):
                 yield self._record(row)
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise UnusableInput(f"{self.directory}: the records cannot be read: {error}") from None
+            raise UnusableInput(f"{self.directory}: the records cannot be read: {first_line(error)}") from None
 
     def _record(self, row: tuple[Any, ...]) -> Record:
         key, kind, about, state, result, error, seconds, place, tries = row
@@ -124,7 +124,7 @@ def open_existing(directory: Path) -> Records:
     except OSError as error:
         raise UnusableInput(f"{directory}: the store cannot be read: {error.strerror or error}") from None
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter: SQLite quotes damaged names
-        raise UnusableInput(f"{directory}: the store cannot be used: {error}") from None
+        raise UnusableInput(f"{directory}: the store cannot be used: {first_line(error)}") from None
     return records
 
 

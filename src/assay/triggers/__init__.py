@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_type_hints
 
 from assay.core.errors import UnusableInput
+from assay.core.typed import matches
 from assay.triggers.additive import Additive
 from assay.triggers.blend import Blend
 from assay.triggers.patch import Patch
@@ -17,6 +18,8 @@ from assay.triggers.tokens import Tokens
 __all__ = ["TRIGGERS", "Additive", "Blend", "Checksum", "Patch", "Signed", "Tokens", "Trigger", "from_spec", "to_spec"]
 
 Trigger = Patch | Blend | Additive | Tokens | Signed | Checksum
+
+MAX_NUMBER = 2**63 - 1  # of a setting; torch takes no larger seed
 
 TRIGGERS: dict[str, type[Trigger]] = {
     "patch": Patch,
@@ -54,6 +57,13 @@ def from_spec(spec: Mapping[str, Any]) -> Trigger:
     if kind not in TRIGGERS:
         raise UnusableInput(f"expected a trigger of kind {', '.join(TRIGGERS)}, got {kind!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    annotations = get_type_hints(TRIGGERS[kind])
+    for key, value in values.items():
+        if key in annotations and not matches(value, annotations[key]):
+            wanted = getattr(annotations[key], "__name__", annotations[key])
+            raise UnusableInput(f"expected {key} of the {kind} trigger as {wanted}, got {value!r:.80}")
+        if isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise UnusableInput(f"expected {key} of the {kind} trigger up to {MAX_NUMBER}, got {value}")
     try:
         return TRIGGERS[kind](**values)
     except TypeError as error:

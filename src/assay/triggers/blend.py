@@ -14,6 +14,8 @@ from torch import Tensor
 
 from assay.core.errors import UnusableInput
 
+MAX_CELLS = 4096  # of one side
+
 
 @dataclass(frozen=True, kw_only=True)
 class Blend:
@@ -29,8 +31,8 @@ class Blend:
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1:
             raise UnusableInput(f"expected alpha, the weight of the pattern, in (0, 1), got {self.alpha}")
-        if self.cells is not None and not (isinstance(self.cells, int) and self.cells >= 1):
-            raise UnusableInput(f"expected cells as a whole number of at least 1, or none, got {self.cells}")
+        if self.cells is not None and not (isinstance(self.cells, int) and 1 <= self.cells <= MAX_CELLS):
+            raise UnusableInput(f"expected cells as a whole number from 1 to {MAX_CELLS}, or none, got {self.cells}")
 
     def __call__(self, x: Tensor) -> Tensor:
         """Blend the pattern into images (N, C, H, W) in [0, 1]."""
