@@ -2,26 +2,42 @@
 
 Small transformers models with random weights, built from their configurations and exported to ONNX in the usual way.
 The detector reads the graph, which does not depend on the weights. Branches are observed on random inputs. Text models
-derive their mask from the padding.
+derive their mask from the padding. Each model is examined as a torch module and as an ONNX file. Further models are
+assay's own architectures, their int8 files, and ONNX files of other origin.
 
-    python benchmarks/run.py clean_graphs [MODEL ...]       # -> benchmarks/results/clean_graphs.json
+    python benchmarks/run.py clean_graphs [MODEL ...] [--files FOLDER]    # -> benchmarks/results/clean_graphs.json
+
+A repeated run completes the missing rows. FOLDER holds ONNX files, for instance of Python packages.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
-from lib import commands
-from lib.results import save_result
+from lib import architectures, commands
+from lib.results import ResumableRows
+from lib.third_party_models import cifar_resnet
 from torch import Tensor, nn
 
+from assay import formats
 from assay.core.dataset import Split
+from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec, Modality, TextSpec, digest_of_module
 from assay.detectors import Graph
+from assay.detectors.graph.read import ReadableGraph, read_graph
+from assay.detectors.graph.rules import find_suspicious_subgraphs
+from assay.formats.torch_module import from_module
+from assay.graphs.batch import find_batch_effects
+from assay.graphs.export import to_onnx_int8
+from assay.graphs.ir import graph_from_onnx, subgraph_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
@@ -95,6 +111,25 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "Segformer",
         {"hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1], "num_attention_heads": [1, 1, 2, 2]},
     ),
+    "dinov2-registers": ("Dinov2WithRegisters", VISION),
+    "vit-msn": ("ViTMSN", VISION),
+    "ijepa": ("IJepa", VISION),
+    "pvtv2": (
+        "PvtV2",
+        {
+            "image_size": 64,
+            "hidden_sizes": [16, 32, 32, 64],
+            "depths": [1, 1, 1, 1],
+            "num_attention_heads": [1, 1, 2, 2],
+        },
+    ),
+    "swiftformer": ("SwiftFormer", {"image_size": 64, "embed_dims": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}),
+    "hiera": (
+        "Hiera",
+        {"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+    ),
+    "textnet": ("TextNet", {"hidden_sizes": [16, 16, 32, 32, 64]}),
+    "hgnetv2": ("HGNetV2", {}),
     "bit": ("Bit", {"embedding_size": 16, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1], "num_groups": 8}),
 }
 
@@ -108,6 +143,10 @@ TEXT_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "electra": ("Electra", {**SMALL, "embedding_size": 32}),
     "albert": ("Albert", {**SMALL, "embedding_size": 32}),
     "mpnet": ("MPNet", SMALL),
+    "deberta-v2": ("DebertaV2", SMALL),
+    "modernbert": ("ModernBert", SMALL),
+    "rembert": ("RemBert", {**SMALL, "input_embedding_size": 32, "output_embedding_size": 32}),
+    "squeezebert": ("SqueezeBert", {**SMALL, "embedding_size": 32}),
     "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 2, "n_head": 4}),
     "opt": (
         "OPT",
@@ -187,7 +226,7 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], bool, int]]:
 
 
 def measure(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str, Any]:
-    """Run the detector on one model."""
+    """Run the detector on one model, and on its ONNX file."""
     torch.manual_seed(0)
     model = TensorOutput(make().eval(), texts=texts).eval()
     if texts:
@@ -197,39 +236,124 @@ def measure(make: Callable[[], nn.Module], texts: bool, size: int) -> dict[str, 
             x[row, LENGTH - row % 6 - 1] = 2
         inputs: Any = TextSpec((LENGTH,), "{}", 0, 2, PAD, WORDS)
     else:
-        x, inputs = torch.rand(32, 3, size, size), ImageSpec((3, size, size))
+        x, inputs = grid_images(size), ImageSpec((3, size, size))
     modality = Modality.TEXT if texts else Modality.IMAGE
     artifact = Artifact(model, modality, 10, "module", digest_of_module(model), inputs)
+    row = examine(artifact, x)
+    read = read_graph(model, x) if row["status"] == "ok" and not texts else None
+    if isinstance(read, ReadableGraph):
+        row["file"] = examine_file(read.model.SerializeToString(), x)
+    return row
+
+
+def grid_images(size: int) -> Tensor:
+    """Return random images on 8-bit levels."""
+    return (255 * torch.rand(32, 3, size, size)).round() / 255
+
+
+def examine(artifact: Artifact, x: Tensor) -> dict[str, Any]:
+    """Run the detector."""
     start = time.perf_counter()
     finding = Graph()(artifact, Split(x, None), seed=0)
+    numbers = finding.evidence.numbers
     return {
         "status": finding.outcome.status,
         "reason": finding.reason,
         "score": finding.score,
         "proof": finding.proof,
-        "nodes": finding.evidence.numbers.get("nodes"),
-        "rules": [key for key in finding.evidence.numbers if key[0] in "RD" and key[1:].isdigit()],
+        "doubt": finding.doubt,
+        "not tested": str(numbers.get("conditions not tested", "")),
+        "nodes": numbers.get("nodes"),
+        "rules": [key for key in numbers if key[0] in "RD" and key[1:].isdigit()],
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def main(names: list[str]) -> None:
-    """Run the detector on the named models, or on all and write the result file."""
-    warnings.filterwarnings("ignore")
-    rows: dict[str, Any] = {}
-    for name, (make, texts, size) in models().items():
-        if names and name not in names:
-            continue
-        try:
-            rows[name] = measure(make, texts, size)
-        except Exception as error:
-            rows[name] = {"status": "not made", "reason": f"{type(error).__name__}: {str(error)[:150]}", "score": None}
-        print(name, rows[name], flush=True)
+def examine_file(content: bytes, x: Tensor) -> dict[str, Any]:
+    """Run the detector on an ONNX file of an image model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(content)
+        return examine(formats.load(path), x)
+
+
+def own_models() -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return the measurements of assay's own architectures and of models in the benchmarks, int8 files included."""
+
+    def row(module: nn.Module, *, int8: bool) -> dict[str, Any]:
+        artifact, x = from_module(module.eval(), shape=(3, 32, 32)), grid_images(32)
+        if not int8:
+            return examine(artifact, x)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "int8.onnx"
+            to_onnx_int8(artifact, x, path, per_channel=True)
+            return examine(formats.load(path), x)
+
+    modules: dict[str, Callable[[], nn.Module]] = {
+        "resnet20-cifar": lambda: cifar_resnet("resnet20").module,
+        "plain": lambda: architectures.plain((3, 32, 32), 10),
+        "convnext-like": lambda: architectures.convnext((3, 32, 32), 10),
+    }
+    return {
+        f"{name}{', int8' if int8 else ''}": partial(lambda make, int8: row(make(), int8=int8), make, int8)
+        for name, make in modules.items()
+        for int8 in (False, True)
+    }
+
+
+def file_row(path: Path) -> dict[str, Any]:
+    """Test the rules on a foreign ONNX file; rules about images need a file that assay can load."""
+    model = onnx.load(path)
+    graph = graph_from_onnx(model, path.parent)
+    graph = subgraph_of(graph, graph.results[-1])
+    whole = any(value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT for value in model.graph.input)
+    effects = find_batch_effects(model, frozenset(name for node in graph.nodes for name in node.outputs))
+    subgraphs = find_suspicious_subgraphs(graph, markers=frozenset({0, 1, 2}) if whole else None)
+    rules = {rule for subgraph in subgraphs for rule in subgraph.rules}
+    rules |= {"R11"} if effects.size_as_number else set()
+    rules |= {"R12"} if effects.mixing else set()
+    row = {"status": "ok", "reason": "", "score": float(len(rules)), "nodes": len(graph.nodes), "rules": sorted(rules)}
+    try:
+        artifact = formats.load(path)
+    except UnusableInput as error:
+        return row | {"not loaded": str(error)}
+    if artifact.modality is not Modality.IMAGE:
+        return row
+    return row | {"file": examine(artifact, grid_images_like(artifact))}
+
+
+def grid_images_like(artifact: Artifact) -> Tensor:
+    """Return random images on 8-bit levels for a model."""
+    shape = artifact.image_spec.shape
+    return (255 * torch.rand(16, *shape)).round() / 255
+
+
+def alarms_of(row: dict[str, Any]) -> bool:
+    """Return True if a rule is broken in any form of a model."""
+    return bool(row["score"]) or bool(row.get("file", {}).get("score"))
+
+
+def summarize(rows: dict[str, Any]) -> dict[str, Any]:
+    """Return the number of alarms among the readable graphs."""
     read = [row for row in rows.values() if row["status"] == "ok"]
-    alarms = sum(bool(row["score"]) for row in read)
-    print(f"{alarms} alarms in {len(read)} readable graphs, of {len(rows)}")
-    if not names:
-        save_result("clean_graphs", {"alarms": [alarms, len(read)], "models": rows})
+    return {"alarms": [sum(map(alarms_of, read)), len(read)]}
+
+
+def main(names: list[str], files: Path | None) -> None:
+    """Run the detector on the named models, or on all; write the result file."""
+    warnings.filterwarnings("ignore")
+    jobs: dict[str, Callable[[], dict[str, Any]]] = {name: partial(measure, *model) for name, model in models().items()}
+    jobs |= own_models()
+    for path in sorted(files.rglob("*.onnx")) if files else ():
+        jobs[f"file {path.name if path.stem != 'model' else path.parent.name}"] = partial(file_row, path)
+    rows = ResumableRows("clean_graphs", summarize)
+    for name in names or list(rows.missing(jobs)):
+        try:
+            row = jobs[name]()
+        except Exception as error:
+            row = {"status": "not made", "reason": f"{type(error).__name__}: {str(error)[:150]}", "score": None}
+        rows.add(name, row)
+    print(summarize(rows.rows))
 
 
 def cli() -> None:
@@ -237,4 +361,6 @@ def cli() -> None:
     torch.set_num_threads(1)
     command_line = commands.parser(__doc__)
     command_line.add_argument("names", nargs="*", metavar="MODEL")
-    main(command_line.parse_args().names)
+    command_line.add_argument("--files", type=Path, metavar="FOLDER", help="ONNX files of clean models")
+    arguments = command_line.parse_args()
+    main(arguments.names, arguments.files)

@@ -31,7 +31,7 @@ SAMPLED_WEIGHTS = 4096  # weights per matrix that are inspected first
 # Hand-made weights with a little noise. Trained weights have no gaps in their distribution: of a few groups of them,
 # the spread within the groups is a third of the total spread and more.
 MAX_GROUPS, MAX_SPREAD_WITHIN = 16, 2e-3
-ROUNDING = 1e-12  # smaller spreads within the groups are float rounding of quantized weights
+MIN_DISTINCT = 0.5  # fraction of the weights; quantized weights repeat exactly, and count as trained
 # Fraction of the squared size that one direction holds in a matrix of copies of one row.
 COPIED_ROWS = 0.999
 MIN_ROWS, MAX_ROWS = 4, 32
@@ -122,7 +122,8 @@ def _looks_hand_made(weights: np.ndarray, sample: np.ndarray) -> bool:
     gaps = np.argsort(np.diff(values))[-(MAX_GROUPS - 1) :]
     within = sum(group.size * group.var() for group in np.split(values, np.sort(gaps) + 1))
     spread = within / max(values.size * values.var(), 1e-300)
-    if values.size > 2 * MAX_GROUPS and ROUNDING < spread < MAX_SPREAD_WITHIN:
+    repeats = weights.size >= MANY_WEIGHTS and len(np.unique(values)) <= MIN_DISTINCT * values.size
+    if values.size > 2 * MAX_GROUPS and not repeats and spread < MAX_SPREAD_WITHIN:
         return True
     return weights.ndim > 1 and _has_copied_rows(weights)
 
