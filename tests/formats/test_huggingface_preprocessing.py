@@ -101,7 +101,7 @@ def test_mobilevit_flips_channels() -> None:
         },
         {"image_processor_type": "ViTImageProcessor", "do_pad": True, "pad_size": {"height": 10**6, "width": 10**6}},
         {"image_processor_type": "PerceiverImageProcessor", "size": [4000, 4000], "crop_size": [10, 10]},
-        {"image_processor_type": "ViTImageProcessor", "resample": 4},
+        {"image_processor_type": "ViTImageProcessor", "resample": 6},
         {"image_std": [0.0, 1.0, 1.0]},
         {"image_mean": "x"},
         {"rescale_factor": "x"},
@@ -155,6 +155,18 @@ def test_images_become_the_inputs_that_transformers_makes(tmp_path: Path, kind: 
     mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (found.normalization.mean, found.normalization.std))
     own = (decode_image(file.getvalue(), found.inputs, "x") - mean) / std
     assert torch.allclose(own.flip(0) if found.flip else own, expected.float(), atol=1e-4)
+
+
+@pytest.mark.parametrize("key", ["rescale_offset", "include_top", "do_flip_channel_order"])
+def test_setting_that_its_class_ignores_is_ignored(key: str) -> None:
+    settings = {"image_processor_type": "ViTImageProcessor", "size": 32}
+    assert read_preprocessing({**settings, key: True}, {}, None, "x") == read_preprocessing(settings, {}, None, "x")
+
+
+@pytest.mark.parametrize("resample", range(6))
+def test_all_resampling_methods_of_pillow_are_equal(resample: int) -> None:
+    settings = {"image_processor_type": "ViTImageProcessor", "size": 40, "resample": resample}
+    assert read_preprocessing(settings, {}, None, "x").notes == ()  # compared with transformers
 
 
 def test_inputs_of_varying_shape_give_a_note() -> None:

@@ -77,7 +77,7 @@ class ImageSpec(InputSpec):
     shape: tuple[int, int, int]  # (C, H, W)
     resize: int | tuple[int, int] | None = None  # shortest edge, or (H, W); None: straight to (H, W)
     crop: bool = False  # crop the center (H, W) after resizing
-    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"] = "bilinear"
     first_crop: tuple[float, float] | None = (
         None  # center crop before resizing: (H, W) as fractions of the shorter side
     )

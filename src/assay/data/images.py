@@ -29,7 +29,11 @@ RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
+# Closest modes of torch for images in memory.
+TENSOR_MODES = {"lanczos": "bicubic", "nearest": "nearest-exact", "box": "area", "hamming": "bilinear"}
 MODES = {1: "L", 3: "RGB"}
 
 # Rotation of an image by the orientation in its EXIF data.
@@ -168,8 +172,8 @@ def resize_images(x: Tensor, spec: ImageSpec) -> Tensor:
     if (first := _first_crop((x.shape[2], x.shape[3]), spec)) is not None:
         x = _crop_tensor(x, first)
     size = _size_before_crop((x.shape[2], x.shape[3]), spec)
-    mode = {"lanczos": "bicubic", "nearest": "nearest-exact"}.get(spec.resample, spec.resample)
-    smooth = spec.resample != "nearest"
+    mode = TENSOR_MODES.get(spec.resample, spec.resample)
+    smooth = spec.resample not in ("nearest", "box")
     x = F.interpolate(x, size, mode=mode, align_corners=False if smooth else None, antialias=smooth).clamp(0, 1)
     return _crop_tensor(x, (height, width))
 

@@ -20,7 +20,7 @@ TOKENIZER_KEY = "assay.tokenizer"
 TEXT_FIELDS = ("start", "end", "pad", "vocabulary")
 IMAGES_KEY = "assay.pictures"  # resizing, cropping and resampling of images, a JSON object
 
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 RESAMPLES: dict[Any, Resample] = {name: name for name in get_args(Resample)}
 
 

@@ -24,6 +24,7 @@ KNOWN_SETTINGS = {
     *TYPE_KEYS, "size", "crop_size", "pad_size", "crop_pct", "resample", "rescale_factor", "rescale_offset",
     "image_mean", "image_std", "include_top",
 }  # fmt: skip
+OF_SOME_CLASSES = ("rescale_offset", "include_top", "do_flip_channel_order", "crop_pct")
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
@@ -63,7 +64,11 @@ def load_image_processor(settings: Mapping[str, Any], model_type: object) -> Any
 
 def complete_settings(processor: Any) -> dict[str, Any]:
     """Return the settings of a processor of transformers, the defaults of its class included."""
-    return dict.fromkeys(STEPS, False) | processor.to_dict()  # a default of None means False and is left out
+    settings = dict.fromkeys(STEPS, False) | processor.to_dict()  # a default of None means False and is left out
+    # Every processor keeps these settings, and only the classes with such an attribute use them.
+    return {
+        key: value for key, value in settings.items() if key not in OF_SOME_CLASSES or hasattr(type(processor), key)
+    }
 
 
 def process_image(processor: Any, image: np.ndarray) -> np.ndarray | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,14 @@ from assay.formats.metadata import Resample
 from assay.formats.normalization import Normalization
 from assay.formats.shape import Shape, side_is_sane
 
-PILLOW_RESAMPLES: dict[str, Resample] = {"0": "nearest", "1": "lanczos", "2": "bilinear", "3": "bicubic"}
+PILLOW_RESAMPLES: dict[str, Resample] = {
+    "0": "nearest",
+    "1": "lanczos",
+    "2": "bilinear",
+    "3": "bicubic",
+    "4": "box",
+    "5": "hamming",
+}
 DEFAULT_SIDE = 224  # pixels
 SIZES = ("size", "crop_size", "pad_size")
 CONVNEXT_CROP_FRACTION = 224 / 256  # default of transformers
@@ -226,16 +234,17 @@ def _same(found: Preprocessing, image: np.ndarray, expected: np.ndarray | None) 
     if expected is None or expected.shape != found.inputs.shape:
         return False
     file = io.BytesIO()
-    Image.fromarray(image).save(file, format="PNG")
+    Image.fromarray(image).save(file, format="PPM")
     mean, std = (np.array(values).reshape(-1, 1, 1) for values in (found.normalization.mean, found.normalization.std))
     pixels = decode_image(file.getvalue(), found.inputs, "the test image").numpy()
     own = (pixels - mean) / std
     return float((np.abs((own[::-1] if found.flip else own) - expected) * std).max()) <= MAX_DIFFERENCE
 
 
+@cache
 def _test_image(size: tuple[int, int]) -> np.ndarray:
     """Return an image (H, W, 3) of 8 bits per channel, with fine and coarse parts in each channel."""
-    rows, columns = (np.linspace(0, 1, side) for side in size)
+    rows, columns = (np.linspace(0, 1, side, dtype=np.float32) for side in size)
     waves = [np.sin(9 * rows[:, None] + k * columns) * np.cos(k * rows[:, None] - 5 * columns) for k in (3, 7, 11)]
     noise = np.random.default_rng(0).uniform(-1, 1, (*size, 3))
     return np.clip(127.5 + 90 * np.stack(waves, axis=2) + 35 * noise, 0, 255).astype(np.uint8)
