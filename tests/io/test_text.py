@@ -23,6 +23,11 @@ def test_jsonable_values_are_strict_json() -> None:
     assert jsonable([math.inf, math.nan], not_finite="text") == ["inf", "nan"]
 
 
+def test_csv_shows_control_characters_as_escapes() -> None:
+    rows = [{"name": "a\x1b[31m\x00", "value": "\t=1\n2"}]
+    assert csv_text(rows, ["name", "value"]) == b"name,value\na\\x1b[31m\\x00,'\\x09=1\\x0a2\n"
+
+
 def test_csv_holds_no_formula_and_no_broken_unicode() -> None:
     rows = [{"name": "=cmd()", "value": -1}, {"name": "\udc80"}]
     assert csv_text(rows, ["name", "value"]) == b"name,value\n'=cmd(),-1\n\\udc80,\n"

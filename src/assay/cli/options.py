@@ -92,7 +92,7 @@ Limits = Annotated[
         "--limits",
         metavar="time=S,memory=GIB",
         help="Most seconds to read a file, and most GiB of memory.",
-        show_default="60 s and 1 s for 2 MiB; 4 GiB or 8 x the files",
+        show_default="120 s; 4 GiB or 8 x the files",
     ),
 ]
 NoSandbox = Annotated[

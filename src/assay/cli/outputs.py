@@ -68,6 +68,8 @@ def json_output(target: str | None) -> Iterator[Callable[[dict[str, Any]], None]
         UnusableInput: The file cannot be written.
     """
     stream = sys.stdout
+    if target == STDOUT and stream is None:
+        raise UnusableInput("--json -: expected an open standard output, got a closed one. Fix: give a file.")
     path = None if target in (None, STDOUT) else check_file(Path(str(target)), "--json")
 
     def write_json(document: dict[str, Any]) -> None:

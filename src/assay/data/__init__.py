@@ -11,6 +11,7 @@ split *calibration*. Data without that split gets one: a random draw without ove
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from assay.core.dataset import DataSummary, Task
@@ -90,7 +91,7 @@ def load(
         )
     request = Request(spec, limit, seed, num_classes, labels, label_column)
     try:
-        with foreign_errors(str(source)), reading(f"reading {source}", *([] if source is None else [source])):
+        with foreign_errors(str(source)), _reading(source):
             found = _read(source, request)
     except OSError as error:
         raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
@@ -109,6 +110,13 @@ def load(
     )
     parts = carve_calibration(aligned.splits, limit=limit, seed=seed)
     return Task(found.name, parts, aligned.class_names, (*found.notes, *aligned.notes), summary)
+
+
+def _reading(source: str | Path | None) -> AbstractContextManager[None]:
+    """Return the limits for files; none for generated data."""
+    if source is None or is_synthetic(str(source)):
+        return nullcontext()
+    return reading(f"reading {source}", source)
 
 
 def _read(source: str | Path | None, request: Request) -> Source:

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from assay.io.display import escape_controls
+
 # First characters of texts that a spreadsheet runs as a formula.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -15,7 +17,8 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes
     """Return a CSV file with a header and one line for each row.
 
     Args:
-        rows: Values by column. Texts with the first character of a formula get an apostrophe in front.
+        rows: Values by column. Texts with the first character of a formula get an apostrophe in front. Control
+            characters become escapes.
         columns: Names of the columns, in order.
     """
     stream = io.StringIO()
@@ -23,5 +26,9 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes
     writer.writerow(columns)
     for row in rows:
         values = [row.get(column) for column in columns]
-        writer.writerow([f"'{v}" if isinstance(v, str) and v.startswith(FORMULA_STARTS) else v for v in values])
+        writer.writerow([_cell(value) if isinstance(value, str) else value for value in values])
     return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _cell(text: str) -> str:
+    return f"'{escape_controls(text)}" if text.startswith(FORMULA_STARTS) else escape_controls(text)

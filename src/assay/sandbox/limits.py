@@ -12,7 +12,7 @@ from assay.core.errors import UnusableInput
 from assay.sandbox.processes import machine_memory
 
 GIB = 2**30
-SECONDS = 60.0  # for reading a model or data, with the first run
+SECONDS = 120.0  # for reading a model or data, with the first run
 READ_RATE = 2 * 2**20  # bytes a second: large files get more time
 MEMORY_FLOOR = 4 * GIB  # while reading, for small files
 MEMORY_FACTOR = 8  # times the size of the files, while reading
@@ -56,7 +56,7 @@ class Limits:
 
     def reading_seconds(self, size: int) -> float:
         """Return the seconds for files of ``size`` bytes in all."""
-        return SECONDS + size / READ_RATE if self.seconds is None else self.seconds
+        return max(SECONDS, size / READ_RATE) if self.seconds is None else self.seconds
 
     def reading_memory(self, size: int) -> float:
         """Return the bytes of memory for files of ``size`` bytes in all."""
