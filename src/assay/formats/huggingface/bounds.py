@@ -14,6 +14,7 @@ from assay.core.errors import UnusableInput
 
 CLASS_KEYS = ("num_labels", "num_classes", "n_classes", "num_queries")
 LAYER_WORDS = ("layer", "depth", "block", "stage")  # in keys of numbers that make modules
+SIZE_WORDS = {"size", "sizes", "dim", "dims", "id", "ids", "width"}  # whole words of keys of other numbers
 MIN_LAYERS = 256  # always allowed
 FREE_SIZE = 10_000_000  # largest number without a relation to the weights; positions of long texts are below
 NO_SIZES = ("token_id", "seed", "max_length", "theta", "flos")  # parts of keys of numbers that make no tensors
@@ -34,7 +35,7 @@ def refuse_large_numbers(settings: Mapping[str, Any], tensors: Mapping[str, Tens
         name = key.lower()
         if name in CLASS_KEYS:
             most, unit = max(widest, 2), "the longest axis of its tensors"
-        elif any(word in name for word in LAYER_WORDS) and not any(word in name for word in ("size", "dim", "id")):
+        elif any(word in name for word in LAYER_WORDS) and not SIZE_WORDS & set(name.split("_")):
             most, unit = layers, "the number of its tensors"
         elif any(part in name for part in NO_SIZES):
             continue
