@@ -24,6 +24,7 @@ from lib.encoder_tables import (
 from lib.graph_tables import (
     clean_graphs_table,
     graph_edits_table,
+    hiding_table,
     lattice_table,
     low_bits_table,
     persistence_table,
@@ -32,6 +33,7 @@ from lib.graph_tables import (
 )
 from lib.matrix_table import CellRecords, counts_with_interval, matrix_table
 from lib.paths import MATRICES, RESULTS, ROOT
+from lib.processor_table import processors_table
 from lib.table_parts import area, grid, percent
 
 from tables.matrices import cells_and_records, stages_run
@@ -173,6 +175,17 @@ def pairs(result: Result, title: str) -> list[str]:
     return [f"**{title}**", "", *grid(columns, table), ""]
 
 
+def box(result: Result, title: str) -> list[str]:
+    """Return the table of the overhead of the box."""
+    names = {"audit": "audit of ResNet-20, one test on one variant", "version": "`assay --version`"}
+    rows = [
+        [text, *(f"{result[name][key]:.2f}" for key in ("boxed_seconds", "plain_seconds", "difference_seconds"))]
+        for name, text in names.items()
+    ]
+    columns = ["command", "in the box (s)", "without (s)", "median difference (s)"]
+    return [f"**{title}** {result['pairs']} pairs.", "", *grid(columns, rows), ""]
+
+
 def driver(result: Result, title: str) -> list[str]:
     """Return the line about the driver's overhead."""
     peak = max(result["peak_mib_by_tenth"])
@@ -272,6 +285,7 @@ MATRIX_TITLES = {
 }
 # Function and title of each result file.
 TABLES = {
+    "processors": (processors_table, "Inputs made of images, compared with the image processors of transformers."),
     "generality_1": (
         detection,
         "First round. 7 were found before the null distribution and the statistic changed.",
@@ -295,11 +309,16 @@ TABLES = {
     "graph_edits": (graph_edits_table, "Planted files and the detector `graph`. docs/methods.md lists the rules."),
     "persistence": (persistence_table, "Survival of backdoors under transformations of ResNet-20 for CIFAR-10."),
     "sequela": (sequela_table, "Traces after mitigation (TransTroj in a classifier, one seed)."),
+    "hiding": (
+        hiding_table,
+        "Backdoors behind the way of asking, and the same tricks on clean models (ResNet-20-CIFAR10).",
+    ),
     "clean_graphs": (clean_graphs_table, "Clean graphs of transformers models (random weights)."),
     "rff": (rff_table, "Random Fourier features with a key, on the features of ResNet-56 for CIFAR-10."),
     "lattice": (lattice_table, "Keys of random features, recovered by lattice reduction."),
     "null_models": (reference_models, "Reference classifiers in the shipped null distribution."),
     "null_encoders": (reference_models, "Reference encoders in the shipped null distribution."),
+    "box_overhead": (box, "Overhead of the box: medians of pairs with and without `--no-sandbox`."),
     "driver_overhead": (driver, "Overhead of the bench's driver, 10,000 empty jobs."),
     "leaderboard_speed": (leaderboard, "Leaderboard with 10,000 records."),
     "null_transfer": (transfer, "Clean reference models, compared with the remaining ones."),
@@ -349,7 +368,7 @@ SECTIONS = {
         "landing",
         "concepts",
     ),
-    "Computation graphs": ("graph_edits", "clean_graphs", "signature", "low_bits", "persistence"),
+    "Computation graphs": ("graph_edits", "hiding", "clean_graphs", "signature", "low_bits", "persistence"),
     "Lattice": ("lattice", "rff"),
     "Reference models": ("null_models", "null_encoders", "null_transfer"),
     "Speed": (
@@ -359,9 +378,11 @@ SECTIONS = {
         "signs_scaling",
         "mobilenet",
         "int8_agreement",
+        "box_overhead",
         "driver_overhead",
         "leaderboard_speed",
     ),
+    "Preprocessing": ("processors",),
     "Code": ("extensions", "same_verdicts", "precision"),
 }
 

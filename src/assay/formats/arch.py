@@ -56,7 +56,7 @@ def factory_of(name: str, model: Path | None = None) -> Factory:
 
     Args:
         name: Name of an architecture, or ``package.module:function``.
-        model: File of the model. Code beside it may be the work of the model's author.
+        model: File of the model. Code next to it may be the work of the model's author.
 
     Raises:
         UnusableInput: The name is unknown, or its code lies in the model's folder.
