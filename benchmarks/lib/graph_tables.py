@@ -112,7 +112,11 @@ def clean_graphs_table(result: dict, title: str) -> list[str]:
     """Return the readable graphs by result, and a row per unreadable graph with its reason."""
     alarms, count = result["alarms"]
     models = result["models"]
-    readable = {name: bool(row["score"]) for name, row in models.items() if row["status"] == "ok"}
+    readable = {
+        name: bool(row["score"]) or bool(row.get("file", {}).get("score"))
+        for name, row in models.items()
+        if row["status"] == "ok"
+    }
     rows = [
         [", ".join(name for name, alarm in readable.items() if alarm is raised), result_text]
         for raised, result_text in ((True, "alarm"), (False, "no alarm"))
@@ -177,3 +181,27 @@ def low_bits_table(result: dict, title: str) -> list[str]:
         f"points ({low:.2f} to {high:.2f}) after; {result['crops']:,} crops of 20 images, 96 pixels.",
         "",
     ]
+
+
+def hiding_table(result: dict, title: str) -> list[str]:
+    """Return a row per way of hiding: verdicts of the planted and of the clean models."""
+    (missed, planted), (scored, clean) = result["called clean"], result["accused by scores"]
+    proven = result["accused by proof"][0]
+    rows = [
+        [
+            row["kind"],
+            row["variant"],
+            row["format"],
+            "planted" if row["planted"] else "clean",
+            f"{percent(row['success'])} ({percent(row['control'])})" if row["planted"] else "",
+            row["verdict"] + (f", by {row['by']}" if row["by"] else ""),
+            f"{row['seconds']:.0f}",
+        ]
+        for row in result["models"].values()
+    ]
+    summary = (
+        f"Planted models with the verdict *clean*: {missed} of {planted}. Clean models with the verdict *backdoored*: "
+        f"{scored} of {clean} by scores, {proven} by a proof."
+    )
+    columns = ["hidden behind", "variant", "format", "model", "ASR as deployed (control)", "verdict", "seconds"]
+    return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
