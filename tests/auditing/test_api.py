@@ -231,15 +231,14 @@ X, Y = torch.rand(6, *SHAPE), torch.arange(6) % 4
 
 UNUSABLE = {
     "another shape": ((torch.rand(6, 3, 9, 9), Y), "expected images of the model's shape (3, 8, 8)"),
-    "channels last": ((X.permute(0, 2, 3, 1), Y), "got (8, 8, 3)"),
     "one image": ((X[0], None), "expected images of the model's shape"),
-    "bytes": (((255 * X).byte(), Y), "divide by 255"),
+    "whole numbers": (((255 * X).int(), Y), "divide by 255"),
     "normalized": ((4 * X - 2, Y), "in [0, 1]"),
     "NaN": ((X / torch.tensor(0.0) * 0, Y), "in [0, 1]"),
     "yes and no": ((X, Y == 1), "whole numbers"),
     "too few labels": ((X, Y[:4]), "a label for each of 6 samples"),
-    "one-hot labels": ((X, nn.functional.one_hot(Y)), "labels of shape (6, 4)"),
-    "float labels": ((X, Y.float()), "int64"),
+    "several labels": ((X, nn.functional.one_hot(Y) + nn.functional.one_hot(3 - Y)), "labels of shape (6, 4)"),
+    "float labels": ((X, Y + 0.5), "int64"),
     "more classes": ((X, Y + 1), "labels from 0 to 3"),
     "negative labels": ((X, Y - 1), "labels from 0 to 3"),
 }

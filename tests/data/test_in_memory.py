@@ -45,6 +45,8 @@ SAME: dict[str, tuple[Any, bool]] = {
     "int32 labels": ((X, Y.int()), True),
     "uint8 labels": ((X, Y.to(torch.uint8)), True),
     "listed labels": ((X, Y.tolist()), True),
+    "whole float labels": ((X, Y.double()), True),
+    "one-hot labels": ((X, torch.nn.functional.one_hot(Y)), True),
     "needing gradients": ((X.clone().requires_grad_(), Y), True),
     "loader": (DataLoader(TensorDataset(X, Y), batch_size=6), True),
     "loader of images": (DataLoader(list(X), batch_size=6), False),

@@ -241,7 +241,7 @@ def _to_inputs(value: object) -> Tensor:
 
 
 def _to_labels(value: object) -> Tensor:
-    """Return a tensor, array or list of whole numbers as int64; other numbers keep their type."""
+    """Return whole numbers or one-hot rows as int64; other numbers keep their type."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         value = np.require(value, np.int64 if value.dtype.kind in "iu" else None, ["C", "W"])
     elif not isinstance(value, Tensor | list | tuple):
@@ -250,7 +250,10 @@ def _to_labels(value: object) -> Tensor:
         y = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnusableInput(f"expected labels as a list of whole numbers; got {first_line(error)}") from None
-    return y if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool else y.long()
+    if y.ndim == 2 and len(y) and bool(((y == 0) | (y == 1)).all()) and bool((y.sum(1) == 1).all()) and y.shape[1] > 1:
+        return y.argmax(1)  # one-hot rows
+    whole = not y.is_floating_point() or bool((y == y.round()).all())
+    return y.long() if whole and not y.is_complex() and y.dtype != torch.bool else y
 
 
 def _describe(value: object) -> str:
