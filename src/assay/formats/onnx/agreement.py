@@ -126,7 +126,7 @@ def _with_surrogate(module: nn.Module, session: OnnxRuntimeModule, surrogate: nn
     if module is session:
         return surrogate
     copied = copy.deepcopy(module)  # copies share the session
-    for part in copied.modules():
+    for part in list(copied.modules()):
         if getattr(part, "net", None) is session:
             part.net = surrogate
     return copied

@@ -145,7 +145,8 @@ def _image_spec(
             return ImageSpec(fixed), ()
         other = format_shape(siblings.inputs.shape)
         return ImageSpec(fixed), (f"the input size {format_shape(fixed)} is the file's; {siblings.source} has {other}",)
+    reasons = "".join(f" ({note})" for note in siblings.notes)
     raise UnusableInput(
-        f"expected an input of fixed channels, height and width, got {list(image.sides)}. "
+        f"expected an input of fixed channels, height and width, got {list(image.sides)}{reasons}. "
         "Fix: give the shape (C, H, W), or set its metadata assay.shape to [channels, height, width]."
     )

@@ -38,4 +38,6 @@ def start_session(path: Path, *, optimized: bool = True) -> Any:
 def short_message(error: Exception) -> str:
     """Return ONNX Runtime's message without the positions in its own source and without the path."""
     text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (Load model from .*? failed: ?)?", "", first_line(error))
-    return re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)
+    text = re.sub(r"^/\S+:\d+ .*?\) (?=[A-Z])", "", text)
+    # of a failed run: the operator, and the check after the position in the source
+    return re.sub(r"(Status Message: )/\S+:\d+ .*? was false\. ", r"\1", text)

@@ -6,7 +6,7 @@ each operator), gradients pass the rounding unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def onnx_to_torch(model: onnx.ModelProto, folder: Path, *, source: str, result: 
     constants = _initializers(graph, folder)
     steps: list[Step] = []
     computed: set[str] = {source}  # values that depend on the input
-    for node in graph.node:
+    for node in _nodes_behind(graph.node, result):
         step = _step(node, opset, folder)
         absent = [name for name in step.inputs if name and name not in constants and name not in computed]
         if absent:
@@ -68,6 +68,16 @@ def onnx_to_torch(model: onnx.ModelProto, folder: Path, *, source: str, result: 
         raise UnusableInput(f"its output {result!r} does not depend on its input")
     needed, used = nodes_for(steps, result)
     return OnnxGraph(needed, {name: value for name, value in constants.items() if name in used}, source, result).eval()
+
+
+def _nodes_behind(nodes: Sequence[onnx.NodeProto], result: str) -> list[onnx.NodeProto]:
+    """Return the nodes behind a value, so that the operators of other outputs do not matter."""
+    wanted, kept = {result}, []
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    return kept[::-1]
 
 
 def _initializers(graph: onnx.GraphProto, folder: Path) -> dict[str, Tensor]:
