@@ -15,6 +15,7 @@ import pytest
 from assay.core.errors import Inconclusive, UnusableInput
 from assay.core.options import ModelOptions
 from assay.kinds import first_look, look
+from assay.kinds.look import TEXT_TESTS
 from assay.kinds.table import KINDS
 
 SAFETENSORS = b"\x02\x00\x00\x00\x00\x00\x00\x00{}"
@@ -196,9 +197,15 @@ def test_multi_label_onnx_file_is_refused_by_the_config_next_to_it(tmp_path: Pat
 
 def test_text_classifier_without_reference_models_is_inconclusive_at_once(tmp_path: Path) -> None:
     made = folder(tmp_path, CONFIGS["text-classifier"], model_DOT_safetensors=SAFETENSORS)
-    with pytest.raises(Inconclusive, match="no score of its tests can decide"):
+    with pytest.raises(Inconclusive, match="never clear a model"):
         first_look(made, ModelOptions(), decided=False)
     assert first_look(made, ModelOptions()) is not None
+
+
+def test_tests_named_for_text_classifiers_exist() -> None:
+    from assay.detectors import default_detectors
+
+    assert {test.name for test in default_detectors() if test.modality is None} == set(TEXT_TESTS)
 
 
 def test_hub_id_has_no_kind() -> None:

@@ -24,6 +24,7 @@ OTHER_WEIGHTS = (
     ("tf_model.h5", "tf-weights"), ("model.weights.h5", "keras"), ("openvino_model.xml", "openvino"),
     ("rust_model.ot", "pickle"), ("model.mlpackage", "coreml"),
 )  # fmt: skip
+TEXT_TESTS = ("graph", "fourier-key")  # detectors that run on a text classifier
 MAX_ENTRIES = 20_000  # of a folder
 MAX_NAMES = 4  # in a message
 
@@ -72,9 +73,9 @@ class Seen:
         """
         if self.kind.key == "text-classifier" and not (decided or features):
             raise Inconclusive(
-                f"{self.path}: expected reference models for {self.kind.label} ({self.detail}), got none: assay has "
-                "none for texts, so no score of its tests can decide. Fix: calibrate with clean models of the same "
-                "task (assay calibrate) and give them as the null, or name the detectors to see their scores alone."
+                f"{self.path}: expected a model with a trigger search, got {self.kind.label} ({self.detail}). Only "
+                f"{' and '.join(TEXT_TESTS)} run on it: they can prove a backdoor, and never clear a model. "
+                "Fix: name these detectors to run them, or audit its encoder (features)."
             )
 
 
