@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -241,7 +241,7 @@ def _same(found: Preprocessing, image: np.ndarray, expected: np.ndarray | None) 
     return float((np.abs((own[::-1] if found.flip else own) - expected) * std).max()) <= MAX_DIFFERENCE
 
 
-@cache
+@lru_cache(maxsize=4)
 def _test_image(size: tuple[int, int]) -> np.ndarray:
     """Return an image (H, W, 3) of 8 bits per channel, with fine and coarse parts in each channel."""
     rows, columns = (np.linspace(0, 1, side, dtype=np.float32) for side in size)
