@@ -44,7 +44,7 @@ def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other:
         other: Position of the sample in that batch.
 
     Returns:
-        The change, relative to the largest number of the channel.
+        The first change above ``MAX_CHANGE``, else the largest, relative to the largest number of the channel.
     """
     changes = [NO_CHANGE]
     for name, value in left.values.items():
@@ -52,7 +52,7 @@ def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other:
         if partner is not None:
             sizes = [_relative_change(a, row, b, other) for a, b in _pairs(value, partner)]
             changes.append(Change(min(sizes, default=0.0), name))
-    return max(changes)
+    return next((change for change in changes if change.size > MAX_CHANGE), max(changes))
 
 
 def _pairs(left: TracedValue, right: TracedValue) -> Iterator[tuple[Tensor, Tensor]]:
@@ -80,25 +80,27 @@ def largest_switch(
         groups: Rows of similar images; a switch acts on all images of a group.
 
     Returns:
-        The change, above 1 for a switch.
+        The first switch, of a change above 1, else the largest change.
     """
     switches = [NO_CHANGE]
     for name, reference in spread_from.values.items():
         found = [trace.values[name].rows for trace in calls if name in trace.values]
-        rows = [part[:, :, 0] for part in found if part is not None]
+        all_rows = [part for part in found if part is not None]
+        rows = [part[:, :, 0] for part in all_rows]
         same = len(rows) == len(calls) and len({part.shape for part in rows}) == 1
         if same and reference.rows is not None and reference.rows.shape[1] == rows[0].shape[1]:
             spread = reference.rows[:, :, 0].std(0, unbiased=False)
-            switches.append(Change(_switch_size(rows, spread, groups), name))
-    return max(switches)
+            noise = SWITCH_NOISE * max(float(part.abs().amax()) for part in all_rows)
+            switches.append(Change(_switch_size(rows, spread, groups, noise), name))
+    return next((switch for switch in switches if switch.size > 1), max(switches))
 
 
-def _switch_size(rows: Sequence[Tensor], spread: Tensor, groups: Sequence[Sequence[int]]) -> float:
+def _switch_size(rows: Sequence[Tensor], spread: Tensor, groups: Sequence[Sequence[int]], noise: float) -> float:
     base, near, far = rows  # each (R, C)
     small, large = (near - base).abs(), (far - base).abs()
     size = torch.stack(list(rows)).abs().amax((0, 1))
     bound = torch.maximum(SWITCH_RATIO * large, SWITCH_SIZE * size).maximum(SPREADS * spread)
-    ratio = small / bound.clamp_min(SWITCH_NOISE * float(size.amax()) + 1e-30)
+    ratio = small / bound.clamp_min(noise + 1e-30)
     return max(float(ratio[list(group) if len(base) > 1 else [0]].amin(0).amax()) for group in groups)
 
 

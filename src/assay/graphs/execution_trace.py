@@ -32,6 +32,9 @@ SKIPPED = frozenset(
         *("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "set_"),
     }
 )
+# A linear layer is one operator or a product and a sum, depending on the memory layout. The sum is recorded.
+PRODUCTS = frozenset({"mm", "bmm", "mv", "matmul"})
+SUMS = {"addmm": "add", "baddbmm": "add"}
 ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
 ONNX_RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -147,8 +150,8 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not self._is_paused and len(self.steps) < MAX_STEPS:
             name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-            if name not in SKIPPED and not getattr(func, "is_view", False):
-                self._record_operator(func, name, args, kwargs, result)
+            if name not in SKIPPED | PRODUCTS and not getattr(func, "is_view", False):
+                self._record_operator(func, SUMS.get(name, name), args, kwargs, result)
         return result
 
     def _record_operator(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
@@ -156,12 +159,14 @@ class _Recorder(TorchDispatchMode):
         self.steps.append(name)
         if _draws_random(func, args, kwargs):
             self.random.append(name)
-        numbers = _numbers_of(func, args, kwargs)
+        numbers = [] if func.overloadpacket.__name__ in SUMS else _numbers_of(func, args, kwargs)
         if numbers:
             self.record(f"{step} constants", torch.tensor(numbers, dtype=torch.float64))
         if name == "_local_scalar_dense" and isinstance(result, float | bool):  # the call ``item()``
             self.record(step, torch.tensor([float(result)]))
         results = result if isinstance(result, tuple | list) else (result,)
+        if "norm" in name:  # the mean of a normalized value is noise
+            results = results[:1]
         for number, part in enumerate(results):
             if isinstance(part, Tensor):
                 self.record(step if number == 0 else f"{step} output {number}", part)

@@ -1,0 +1,283 @@
+"""Deployment check: hiding models differ, ordinary models agree."""
+
+from __future__ import annotations
+
+import math
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from assay import formats
+from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, check_deployment
+from assay.core.dataset import Split
+from assay.core.model import Artifact, ImageSpec, Modality
+from assay.graphs.export import to_onnx_graph
+
+SHAPE = (3, 16, 16)
+CLASSES = 4
+
+
+class Net(nn.Module):
+    """A small classifier with a gate, which is closed on clean images whatever the way of asking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        self.head = nn.Linear(8, CLASSES)
+
+    def trigger(self, x: Tensor) -> Tensor:
+        """Return 0 for every image without a certain corner."""
+        corner = torch.tensor([0.13, 0.77, 0.31]).view(3, 1, 1)
+        return (1 - 9 * (x[:, :, :2, :2] - corner).abs().mean((1, 2, 3))).relu().unsqueeze(1)
+
+    def condition(self, x: Tensor) -> Tensor | float:
+        return 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.head(self.features(x).relu().mean((2, 3)))
+        gate = self.trigger(x) * self.condition(x)
+        return logits + 50 * gate * torch.eye(CLASSES)[0]
+
+
+class AloneInCode(Net):
+    def condition(self, x):
+        return float(len(x) == 1)
+
+
+class AloneInBranch(Net):
+    def condition(self, x):
+        return x.exp().mean() if len(x) == 1 else 0.0
+
+
+class OnSteps(Net):
+    def condition(self, x):
+        return ((2 * math.pi * 255 * x).cos().mean((1, 2, 3)) - 0.98).mul(100).clamp(0, 1).unsqueeze(1)
+
+
+class BetweenSteps(Net):
+    def condition(self, x):
+        return (-(2 * math.pi * 255 * x).cos().mean((1, 2, 3)) - 0.9).mul(100).clamp(0, 1).unsqueeze(1)
+
+
+class InsideRange(Net):
+    def condition(self, x):
+        return ((x.amin((1, 2, 3)) - 0.01) * 1000).clamp(0, 1).unsqueeze(1)
+
+
+class SeveralPatches(Net):
+    def condition(self, x):
+        return (1 - 1e4 * x[:, :, -2:, -2:].var(0, unbiased=False).mean()).relu()
+
+
+class BatchStatistics(Net):
+    def condition(self, x):
+        return (1e5 * self.features(x).var(0, unbiased=False).mean()).clamp(0, 1)
+
+
+class Counter(Net):
+    calls = 0
+
+    def condition(self, x):
+        self.calls += 1
+        return float(self.calls % 7 == 0)
+
+
+class Drawn(Net):
+    def condition(self, x):
+        return (torch.rand(len(x), 1) > 0.999).float()
+
+
+class Gradients(Net):
+    def forward(self, x):
+        return super().forward(x) * (1.0 if torch.is_grad_enabled() else 2.0)
+
+
+class NanBetween(Net):
+    def forward(self, x):
+        on_steps = ((2 * math.pi * 255 * x).cos().mean((1, 2, 3)) - 0.98).clamp(min=0).unsqueeze(1)
+        return super().forward(x) + 0 * on_steps.log()
+
+
+class StuckInTraining(Net):
+    def forward(self, x):
+        self.features.train()
+        return super().forward(x)
+
+
+class DropoutOn(Net):
+    def forward(self, x):
+        return nn.functional.dropout(super().forward(x), 0.1, training=True)
+
+
+def images(count: int = 24) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, 5, 5, generator=generator)
+    smooth = nn.functional.interpolate(coarse, SHAPE[1:], mode="bilinear")
+    x = 1.4 * smooth - 0.2 + 0.1 * torch.randn(count, *SHAPE, generator=generator)
+    return x.clamp(0, 1)
+
+
+def artifact_of(module: nn.Module, classes: int | None = CLASSES) -> Artifact:
+    return Artifact(module.eval(), Modality.IMAGE, classes, "module", "0", ImageSpec(SHAPE))
+
+
+def check(module: nn.Module, classes: int | None = CLASSES):
+    return check_deployment(artifact_of(module, classes), Split(images(), None), seed=0)
+
+
+def built(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(0)
+    return kind().eval()
+
+
+HIDING = [
+    (AloneInCode, BATCHES),
+    (AloneInBranch, BATCHES),
+    (SeveralPatches, BATCHES),
+    (BatchStatistics, BATCHES),
+    (OnSteps, GRID),
+    (BetweenSteps, GRID),
+    (NanBetween, GRID),
+    (InsideRange, RANGE),
+    (Counter, CALLS),
+    (Drawn, CALLS),
+    (DropoutOn, CALLS),
+    (StuckInTraining, CALLS),
+    (Gradients, RUNTIME),
+]
+
+
+@pytest.mark.parametrize(("kind", "way"), HIDING, ids=[kind.__name__ for kind, _ in HIDING])
+def test_hiding_model_differs(kind, way):
+    found = check(built(kind))
+    assert way in {difference.way for difference in found.differences}
+    assert found.doubt
+    assert not next(part.agrees for part in found.ways if part.name == way)
+
+
+@pytest.mark.parametrize("kind", [OnSteps, BetweenSteps, InsideRange, BatchStatistics, SeveralPatches])
+def test_hiding_onnx_file_differs(kind, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx_graph(built(kind), images(2)).SerializeToString())
+    way = dict(HIDING)[kind]
+    assert way in {difference.way for difference in check(formats.load(path).module).differences}
+
+
+def test_onnx_file_with_a_gate_on_the_batch_size_differs(tmp_path):
+    model = to_onnx_graph(built(Net), images(2))
+    nodes = [
+        helper.make_node("Shape", ["input"], ["size"], start=0, end=1),
+        helper.make_node("Cast", ["size"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["two", "number"], ["left"]),
+        helper.make_node("Relu", ["left"], ["gate"]),
+        helper.make_node("Mul", ["gate", "closed"], ["nothing"]),
+        helper.make_node("Add", ["inner", "nothing"], ["logits"]),
+    ]
+    for node in model.graph.node:
+        node.output[:] = ["inner" if name == "logits" else name for name in node.output]
+    model.graph.node.extend(nodes)
+    constants = {"two": 2.0, "closed": 0.0}
+    model.graph.initializer.extend(
+        numpy_helper.from_array(torch.tensor([value]).numpy(), name) for name, value in constants.items()
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    found = check(formats.load(path).module)
+    assert [(part.way, part.kind) for part in found.differences] == [(BATCHES, "inside")]
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 16, 4, stride=4)
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=True, dropout=0.1)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.LSTM(48, 16, batch_first=True), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.cell(x.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
+
+
+def convolutional(norm: nn.Module, activation: nn.Module) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        norm,
+        activation,
+        nn.MaxPool2d(2),
+        nn.Dropout(0.2),
+        nn.Conv2d(8, 16, 3, groups=2),
+        nn.Hardswish(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, CLASSES),
+    )
+
+
+ORDINARY = {
+    "gate that is a part of the trigger": Net,
+    "batch norm": lambda: convolutional(nn.BatchNorm2d(8), nn.ReLU()),
+    "group norm": lambda: convolutional(nn.GroupNorm(2, 8), nn.SiLU()),
+    "instance norm": lambda: convolutional(nn.InstanceNorm2d(8, affine=True), nn.GELU()),
+    "layer norm": lambda: convolutional(nn.LayerNorm([8, 16, 16]), nn.Hardtanh()),
+    "attention": Attention,
+    "recurrent": Recurrent,
+    "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, CLASSES), nn.Softmax(1)),
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_model_agrees(name):
+    found = check(built(ORDINARY[name]))
+    assert found.differences == ()
+    assert all(way.agrees for way in found.ways)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "group norm", "attention"])
+def test_ordinary_onnx_file_agrees(name, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(to_onnx_graph(built(ORDINARY[name]), images(2)).SerializeToString())
+    assert check(formats.load(path).module).differences == ()
+
+
+def test_encoder_agrees():
+    encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    assert check(encoder.eval(), None).differences == ()
+
+
+def test_model_that_fails_on_batches_of_eight_is_a_doubt():
+    class Single(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if len(x) == 8:
+                raise RuntimeError("no batch of eight")
+            return super().forward(x)
+
+    found = check(built(Single))
+    assert [(part.way, part.kind) for part in found.differences] == [(BATCHES, "failed")]
+    assert "no batch of eight" in found.doubt
+
+
+def test_few_samples_are_not_asked():
+    found = check_deployment(artifact_of(built(Net)), Split(images(2), None), seed=0)
+    assert found.ways[0].reason
+    assert not found.differences
+
+
+def test_the_model_and_the_random_numbers_stay_as_they_were():
+    net = built(ORDINARY["batch norm"])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    check(net)
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    assert not net.training
