@@ -88,10 +88,12 @@ def test_numbering_that_fits_the_predictions_is_taken_and_stated(tmp_path: Path,
 def test_numbering_stays_without_a_clear_gain() -> None:
     split = Split(torch.zeros(10, 1, 2, 2), torch.arange(10) % 2)
     other = Numbering("other", torch.tensor([1, 0]))
-    samples = CleanSamples("data", split, summary=DataSummary(numbering="first", alternatives=(other,)))
+    summary = DataSummary(numbering="first", alternatives=(other,))
+    samples = CleanSamples("data", split, notes=("first; also possible: other",), summary=summary)
     kept = choose_numbering(samples, torch.tensor([0, 1, 0, 1, 1, 0, 1, 0, 1, 0]))
     assert kept.split.y is split.y
-    assert "as read: first (first: 40 % right, other: 60 % right)" in kept.notes[0]
+    assert kept.notes == ("numbering of the classes as read: first (first: 40 % right, other: 60 % right)",)
+    assert choose_numbering(replace(samples, notes=()), torch.zeros(10)).notes == ()
     impossible = replace(
         samples, summary=replace(samples.summary, alternatives=(Numbering("x", torch.tensor([-1, 0])),))
     )

@@ -57,6 +57,9 @@ def choose_numbering(samples: CleanSamples, predictions: Tensor) -> CleanSamples
     before = rates[0][2]
     if rate < before + CLEAR_GAIN or rate < 2 * before:
         name, labels = rates[0][:2]
+    doubts = [each for each in samples.notes if "also possible:" in each]
+    if labels is y and not doubts:  # an unlikely alternative, without a note of the reader
+        return samples
     compared = ", ".join(f"{each}: {100 * fraction:.0f} % right" for each, _, fraction in rates)
     choice = "as read" if labels is y else "changed, as it fits the model clearly better"
     note = f"numbering of the classes {choice}: {name} ({compared})"
@@ -65,7 +68,7 @@ def choose_numbering(samples: CleanSamples, predictions: Tensor) -> CleanSamples
         split=Split(samples.split.x, labels),
         summary=replace(summary, numbering=f"{name}, checked against the predictions", alternatives=()),
         class_names=samples.class_names if labels is y else None,
-        notes=(*(each for each in samples.notes if "also possible:" not in each), note),
+        notes=(*(each for each in samples.notes if each not in doubts), note),
     )
 
 
