@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from assay.formats.onnx.external_data import embed_external_data
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 
@@ -276,10 +277,9 @@ class _WatchedGraph:
     """ONNX file whose inner values are outputs as well."""
 
     def __init__(self, session: OnnxRuntimeModule) -> None:
-        import onnx
 
         self.model = read_onnx_model(session.path)
-        onnx.load_external_data_for_model(self.model, str(session.path.parent))
+        embed_external_data(self.model, session.path)
         self.random = [node.op_type for node in self.model.graph.node if node.op_type in ONNX_RANDOM]
         self.random += ["Dropout" for node in self.model.graph.node if _is_training_dropout(node, self.model)]
         inner = [
@@ -398,6 +398,7 @@ def join_traces(traces: Sequence[ExecutionTrace]) -> ExecutionTrace:
         parts = [trace.values[name].rows for trace in traces if name in trace.values]
         rows = [part for part in parts if part is not None]
         if len(rows) == len(traces) and len({part.shape for part in rows}) == 1:
-            values[name] = replace(value, rows=torch.cat(rows), other_rows=None)
+            joined = torch.cat(rows)  # for a single sample both orders of the axis are the same
+            values[name] = replace(value, rows=joined, other_rows=None if value.other_rows is None else joined)
     output = torch.cat([trace.output for trace in traces])
     return replace(first, values=values, output=output)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
+from assay.formats.onnx.external_data import embed_external_data
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.formats.onnx.signature import drop_unread_inputs
@@ -65,8 +66,6 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     Returns:
         The graph, or the reason for a missing graph.
     """
-    import onnx
-
     module = unwrap(module)
     sessions = [part for part in module.modules() if isinstance(part, OnnxRuntimeModule)]
     if not sessions:
@@ -80,9 +79,8 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
         return UnreadableGraph(f"there is more than an ONNX file: {', '.join(others) or 'several of them'}")
     session = sessions[0]
     model = read_onnx_model(session.path)
+    embed_external_data(model, session.path)
     graph = subgraph_of(graph_from_onnx(model, session.path.parent), session.output)
-    # read_onnx_model has checked the place and size of external data.
-    onnx.load_external_data_for_model(model, str(session.path.parent))
     with torch.no_grad(), capture_inputs(session) as captured:
         module(x)
     drop_unread_inputs(model, session.signature.image)

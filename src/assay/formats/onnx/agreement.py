@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact
+from assay.formats.onnx.external_data import embed_external_data
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.formats.onnx.to_torch import onnx_to_torch
 from assay.formats.shape import Shape
@@ -84,8 +85,11 @@ def repeat_comparison(artifact: Artifact, x: Tensor) -> Artifact:
         return artifact
     from assay.formats.onnx.read import read_onnx_model
 
+    path = session_of(artifact.module).path
+    model = read_onnx_model(path)
+    embed_external_data(model, path)
     x = x[: compared_images(artifact.image_spec.shape)]
-    found = convert(read_onnx_model(session_of(artifact.module).path), artifact.module, x)
+    found = convert(model, artifact.module, x)
     notes = tuple(note.replace("images", "clean samples") for note in found.notes)
     if not notes:
         notes = (f"no gradients: {found.reason}".replace("images", "clean samples"),)

@@ -103,3 +103,25 @@ def _bytes_of(tensor: onnx.TensorProto) -> int | None:
         return None
     packed = "int4" in dtype.name or "float4" in dtype.name or "int2" in dtype.name
     return None if packed or dtype.kind == "O" else math.prod(tensor.dims) * dtype.itemsize
+
+
+def embed_external_data(model: onnx.ModelProto, path: Path) -> None:
+    """Read all external data into the model. Links are followed, as ``external_files_of`` allows them.
+
+    Args:
+        model: The model, checked by ``external_files_of``. It is changed.
+        path: Its file.
+    """
+    import onnx
+
+    for tensor in tensors_of(model):
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        facts = {entry.key: entry.value for entry in tensor.external_data}
+        file = inside(path.parent, facts["location"])
+        needed = _bytes_of(tensor)
+        with file.open("rb") as stream:
+            stream.seek(int(facts.get("offset", "0")))
+            tensor.raw_data = stream.read(int(facts["length"]) if "length" in facts else needed)
+        tensor.ClearField("external_data")
+        tensor.data_location = onnx.TensorProto.DEFAULT

@@ -16,7 +16,7 @@ from assay.formats.file_digests import with_digests
 from assay.formats.metadata import ModelMetadata
 from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
 from assay.formats.onnx.agreement import compared_images, convert, synthetic_images
-from assay.formats.onnx.external_data import external_files_of
+from assay.formats.onnx.external_data import embed_external_data, external_files_of
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.formats.onnx.saturation import saturation_notes
@@ -59,6 +59,8 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
     model = read_onnx_model(path)
     stated = ModelMetadata.read({entry.key: entry.value for entry in model.metadata_props}, str(path))
     siblings = SiblingMetadata() if stated.inputs is not None else sibling_metadata(path, options)
+    files = external_files_of(model, path)
+    embed_external_data(model, path)
     weights = read_stored_weights(model, path)
     try:
         signature, prepared = _examine(model, path, options, stated, siblings)
@@ -75,7 +77,7 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
         name=path.resolve().parent.name if path.name == "model.onnx" else path.stem,
     )
     return replace(
-        with_digests(artifact, path, [path, *external_files_of(model, path)]),
+        with_digests(artifact, path, [path, *files]),
         notes=(*artifact.notes, *signature.notes, *gradients.notes, *saturation_notes(model, weights), *prepared.notes),
         normalization_unknown=prepared.unknown,
         unexamined_outputs=signature.unexamined,
