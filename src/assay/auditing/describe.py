@@ -8,6 +8,7 @@ from torch import Tensor
 
 from assay.auditing.facts import AuditInputs, CleanSamples, Preconditions
 from assay.auditing.input_check import choose_numbering
+from assay.auditing.normalization_trial import try_normalizations
 from assay.calibration.data_profile import data_profile
 from assay.calibration.matching import match
 from assay.calibration.null import NullDistribution
@@ -45,6 +46,7 @@ def describe(artifact: Artifact, samples: CleanSamples, null: NullDistribution |
         predicted=None if predictions is None else len(predictions.unique()),
         accuracy=accuracy,
         normalized=not artifact.normalization_unknown,
+        better_normalization=try_normalizations(artifact, clean, accuracy),
     )
     profile = data_profile(clean.x)
     compared_with = None if null is None else match(null, accuracy, profile)

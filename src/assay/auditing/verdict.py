@@ -13,6 +13,7 @@ from assay.calibration.reference import Score, make_test_id
 from assay.core.finding import FULL, Finding, Outcome
 from assay.core.result import NullInfo, VariantOutcome, VariantResult
 from assay.detectors import default_detectors, encoder_detectors
+from assay.stages import variants
 
 # Fewer samples inflate clean scores: by half at 12 samples and by a tenth at 25, relative to 512 (ResNet-20, scans).
 MIN_CLEAN_SAMPLES = 20
@@ -128,9 +129,8 @@ def _judge_scores(
         return replace(found, reason=_found(comparison))
     if missing := missing_test(findings, results, matched.null) or preconditions.trigger:
         return replace(verdict, reason=f"nothing was found, but {missing}")
-    return replace(
-        verdict, word="clean", reason=f"all tests together do not stand out from {models} clean reference models"
-    )
+    reason = f"all tests together do not stand out from {models} clean reference models"
+    return replace(verdict, word="clean", reason=reason + _scope(findings, results, matched.null))
 
 
 def _lost_tests(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> set[str]:
@@ -154,6 +154,8 @@ def unmet_precondition(preconditions: Preconditions, matched: MatchedNull) -> st
     given, classes = preconditions, matched.null.fewest_classes
     if given.deployment:
         return f"the model does not answer the same in all ways of asking: {given.deployment}"
+    if given.accuracy is not None and given.better_normalization:
+        return f"the model is right on only {given.accuracy:.0%} of the samples; {given.better_normalization}"
     if given.accuracy is not None and given.accuracy < MIN_ACCURACY:
         return (
             f"the model is right on only {given.accuracy:.0%} of the samples: "
@@ -188,6 +190,23 @@ def unmet_precondition(preconditions: Preconditions, matched: MatchedNull) -> st
     return ""
 
 
+def _scope(findings: tuple[Finding, ...], results: tuple[VariantResult, ...], null: NullDistribution) -> str:
+    """Return the scope of a verdict "clean" as words to follow it: the variants with and without a compared test.
+
+    Args:
+        findings: Findings of all detectors on all variants.
+        results: Results of all variants.
+        null: The reference models of the comparison.
+    """
+    scores = scores_of(findings)
+    compared = {test.partition("/")[0] for test in scores if len(null.scores(test))}
+    covered = [result.name for result in results if result.name in compared]
+    others = [result.name for result in results if result.name not in compared]
+    if not others:
+        return ""
+    return f"; this covers the variants {', '.join(covered)}, and not {', '.join(others)}"
+
+
 def _too_few_models(models: int) -> str:
     if models >= MIN_REFERENCE_MODELS:
         return ""
@@ -211,13 +230,18 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
     for name in required:
         if name not in completed:
             reasons = (f.reason for f in findings if f.detector == name and f.variant == FULL)
-            return f"the trigger search did not run: {name} {next(reasons, 'was left out')}"
+            return f"the trigger search has no result: {name} {next(reasons, 'was left out')}"
     for name in required:
         if not len(null.scores(make_test_id(FULL, name))):
             return f"the trigger search could not be compared: the reference models have no score on {name}"
     for result in results:
         if result.outcome is VariantOutcome.OUT_OF_TIME:
             return f"the budget ended before {result.name} was audited: give it more"
+        if result.name in variants.EXPECTED and result.applies and result.outcome is not VariantOutcome.TESTED:
+            return (
+                f"the variant {result.name} could not be audited: {result.reason}. "
+                "Fix: deploy the model only as given, and audit that variant alone"
+            )
     for finding in findings:
         if finding.outcome is Outcome.CHECK_FAILED:
             return f"{finding.detector} could not examine the model: {finding.reason}"
@@ -227,6 +251,9 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
     for finding in findings:
         if finding.outcome is Outcome.INCOMPLETE:
             return f"{finding.detector} on the variant {finding.variant}: {finding.reason}"
+        if finding.outcome is Outcome.FAILED or finding.unmeasurable:
+            word = "failed:" if finding.outcome is Outcome.FAILED else "has no result: it"
+            return f"{finding.detector} on the variant {finding.variant} {word} {finding.reason}"
     return ""
 
 
