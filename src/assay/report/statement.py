@@ -16,7 +16,7 @@ from assay.core.result import Audit
 from assay.io.jsonable import jsonable
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-# An identifier, never fetched: nobody can own a name below .example (RFC 2606).
+# An identifier, never fetched: names below .example have no owner (RFC 2606).
 PREDICATE_TYPE = "https://assay.example/audit/v1"
 MODEL_DIGEST = "assayModelDigest"  # of a model without files: digest over the weights in memory
 REPRODUCIBLE_DATE = "SOURCE_DATE_EPOCH"  # environment variable of reproducible builds: seconds since 1970

@@ -95,7 +95,7 @@ def read_preprocessing(
         _refuse_large_sides(stated.get(key), where)
     reference = load_image_processor(stated, config.get("model_type")) if processor is not None else None
     settings = stated if reference is None else complete_settings(reference)
-    unchecked = ()
+    unchecked: tuple[str, ...] = ()
     if processor is not None and reference is None and any(key in stated for key in TYPE_KEYS):
         unchecked = (UNCHECKED.format(next(stated[key] for key in TYPE_KEYS if key in stated)),)
     found = Preprocessing(
