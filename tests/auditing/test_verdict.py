@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,6 +219,40 @@ def test_verdict_incomplete_test_not_clean() -> None:
     assert "compression-gap on the variant int8: the budget ended" in verdict.reason
     assert judge((*findings(neural_cleanse=9.0), cut), (FULL,), matched(), FIRM).word == "backdoored"
     assert judge((*findings(), replace(cut, outcome=Outcome.ABSTAINED)), (FULL,), matched(), FIRM).word == "clean"
+
+
+@pytest.mark.parametrize("changes", [{"outcome": Outcome.FAILED}, {"outcome": Outcome.ABSTAINED, "unmeasurable": True}])
+def test_verdict_failed_or_unmeasurable_test_not_clean(changes: dict[str, Any]) -> None:
+    quiet = replace(Finding("patch-scan", Outcome.FAILED, "int8", "gets no usable outputs"), **changes)
+    verdict = judge((*findings(), quiet), (FULL,), matched(), FIRM)
+    assert verdict.word == "inconclusive"
+    assert "patch-scan on the variant int8" in verdict.reason
+    assert "no usable outputs" in verdict.reason
+    assert judge((*findings(neural_cleanse=9.0), quiet), (FULL,), matched(), FIRM).word == "backdoored"
+
+
+@pytest.mark.parametrize("outcome", [VariantOutcome.BROKEN, VariantOutcome.UNAVAILABLE])
+def test_verdict_lost_int8_variant_not_clean(outcome: VariantOutcome) -> None:
+    lost = VariantResult("int8", "int8", 0.1, 0.1, outcome, "compression broke it")
+    verdict = judge(findings(), (FULL, lost), matched(), FIRM)
+    assert verdict.word == "inconclusive"
+    assert "int8 could not be audited: compression broke it" in verdict.reason
+    assert judge(findings(), (FULL, replace(lost, applies=False)), matched(), FIRM).word == "clean"
+    assert judge(findings(neural_cleanse=9.0), (FULL, lost), matched(), FIRM).word == "backdoored"
+
+
+def test_verdict_clean_names_its_variants() -> None:
+    int8 = VariantResult("int8", "int8", 0.95, 1.0)
+    broken = VariantResult("filters-30", "", 0.2, 0.3, VariantOutcome.BROKEN, "compression broke it")
+    verdict = judge(findings(), (FULL, int8, broken, VariantResult("bf16", "", 0.9, 1.0)), matched(), FIRM)
+    assert verdict.word == "clean"
+    assert verdict.reason.endswith("; this covers the variants full, int8, and not filters-30, bf16")
+    assert "covers" not in judge(findings(), (FULL, int8), matched(), FIRM).reason
+
+
+def test_limits_test_without_score_named_with_its_reason() -> None:
+    text = " ".join(limits(without(findings(), "patch-scan"), (FULL,)))
+    assert "full/patch-scan (the budget ended)" in text
 
 
 def test_limits_variant_without_reference_scores_named() -> None:

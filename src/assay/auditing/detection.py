@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from assay.auditing.facts import AuditInputs, Plan, RunContext
-from assay.core.errors import AssayError, first_line
+from assay.core.errors import AssayError, NoSuchVariant, first_line
 from assay.core.finding import FULL, Finding
 from assay.core.model import Artifact
 from assay.core.progress import Progress, Step
@@ -88,6 +88,9 @@ def _make(name: str, inputs: AuditInputs, context: RunContext) -> tuple[VariantR
         try:
             variant = make_variant(name, inputs.artifact, clean, seed=context.seed)
             predictions = forward_finite(variant.module, clean.x).argmax(1)
+        except NoSuchVariant as error:
+            result, _ = without(VariantOutcome.UNAVAILABLE, str(error))
+            return replace(result, applies=False), None
         except AssayError as error:
             return without(VariantOutcome.UNAVAILABLE, str(error))
         except Exception as error:  # an arbitrary model can fail in any way; the other variants are still audited

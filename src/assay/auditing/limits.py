@@ -58,12 +58,18 @@ def limits(
             f"Scored without a comparison with clean models, so not part of the verdict: {', '.join(tests)}. "
             "Read the evidence of these tests yourself."
         )
-    without_score = sorted({f.detector for f in findings if not f.outcome.completed})
-    if without_score:
-        sentences.append(
-            f"Detectors without a score on some variant: {', '.join(without_score)}. Each row has a reason."
-        )
+    if without_score := _tests_without_score(findings):
+        sentences.append("Tests without a score: " + "; ".join(without_score) + ".")
     return tuple(sentences)
+
+
+def _tests_without_score(findings: tuple[Finding, ...]) -> list[str]:
+    """Return the tests without a score, those of one reason together, each with the reason."""
+    by_reason: dict[str, list[str]] = {}
+    for finding in findings:
+        if not finding.outcome.completed:
+            by_reason.setdefault(finding.reason, []).append(make_test_id(finding.variant, finding.detector))
+    return [f"{', '.join(tests)} ({reason})" for reason, tests in by_reason.items()]
 
 
 def _signature_check(findings: tuple[Finding, ...]) -> str:

@@ -14,6 +14,10 @@ class UnusableInput(AssayError):
     """Unusable model, data set or argument (exit code 2 of the command line)."""
 
 
+class NoSuchVariant(UnusableInput):
+    """Variant that a model cannot have: it is compressed already."""
+
+
 class Unreachable(AssayError):
     """Missing shared resource: a full disk, an object store, data. All jobs are affected, and none is at fault."""
 
@@ -24,6 +28,10 @@ class Inconclusive(AssayError):
 
 class Unfinished(Inconclusive):
     """Test without a result after its start: the time ran out, or the model gave no output."""
+
+
+class Unmeasurable(Inconclusive):
+    """Test without meaning for a model: its outputs or gradients carry no information, so the test found nothing."""
 
 
 def first_line(error: BaseException) -> str:

@@ -50,6 +50,7 @@ class VariantResult:
     agreement: float | None = None  # fraction of clean samples with the same prediction as the full model
     outcome: VariantOutcome = VariantOutcome.TESTED
     reason: str = ""  # for people; empty if tested
+    applies: bool = True  # False: the model cannot have this variant, for instance because it is quantized already
 
 
 @dataclass(frozen=True)

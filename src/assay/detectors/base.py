@@ -11,12 +11,13 @@ from typing import ClassVar, final
 import torch
 
 from assay.core.dataset import Split
-from assay.core.errors import Inconclusive, Unfinished, first_line
+from assay.core.errors import Inconclusive, Unfinished, Unmeasurable, first_line
 from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact, Modality, digest_of_module
 from assay.core.progress import Progress
 from assay.detectors.budget import Budget
 from assay.detectors.margin_units import in_margin_units
+from assay.detectors.measurable import require_measurable
 from assay.detectors.requirement import Requirement
 from assay.nn.encoders import find_cluster_probe
 from assay.nn.modes import eval_mode
@@ -55,6 +56,7 @@ class Detector(ABC):
 
         Raises:
             Inconclusive: The method does not apply to this model; the message is the reason.
+            Unmeasurable: The method applies, but outputs or gradients carry no information.
             Unfinished: The budget ended too early, or the model gave no usable output.
         """
 
@@ -70,8 +72,8 @@ class Detector(ABC):
     ) -> Finding:
         """Run the detector under the harness.
 
-        The harness checks requirements, sets evaluation mode and the seed, converts exceptions to findings, and checks
-        the score.
+        The harness checks requirements, sets evaluation mode and the seed, measures whether the outputs and gradients
+        carry information, converts exceptions to findings, and checks the score.
 
         Args:
             artifact: The model under audit.
@@ -101,14 +103,18 @@ class Detector(ABC):
         before = _digests(artifact)
         second = artifact if artifact.reference is None else artifact.reference
         with eval_mode(artifact.module), eval_mode(second.module), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
             try:
                 scaled = in_margin_units(artifact, clean)
+                if self.needs & (Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES):
+                    gradients = Requirement.GRADIENTS in self.needs
+                    require_measurable(scaled, clean, digest=before[0], gradients=gradients)
+                torch.manual_seed(seed)
                 finding = self.run(scaled, clean, seed=seed, budget=budget, progress=progress)
             except Unfinished as error:
                 finding = Finding(self.name, Outcome.INCOMPLETE, reason=str(error))
             except Inconclusive as error:
-                finding = Finding(self.name, Outcome.ABSTAINED, reason=str(error))
+                unmeasurable = isinstance(error, Unmeasurable)
+                finding = Finding(self.name, Outcome.ABSTAINED, reason=str(error), unmeasurable=unmeasurable)
             except Exception as error:  # an arbitrary model can fail in any way; the other detectors still run
                 finding = Finding(self.name, failed, reason=f"{type(error).__name__}: {first_line(error)}")
         if _digests(artifact) != before:

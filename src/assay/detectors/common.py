@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from assay.core.errors import Inconclusive
+from assay.core.errors import Unmeasurable
 from assay.core.progress import Progress
 from assay.detectors.budget import Budget
 
@@ -35,8 +35,8 @@ def require_two_classes(predicted: Tensor) -> Tensor:
     """Return the predicted classes (N,) unchanged.
 
     Raises:
-        Inconclusive: The model predicts one class for all clean samples.
+        Unmeasurable: The model predicts one class for all clean samples.
     """
     if len(predicted.unique()) < 2:
-        raise Inconclusive("the model predicts one class for all clean samples: nothing can be compared")
+        raise Unmeasurable("the model predicts one class for all clean samples: nothing can be compared")
     return predicted

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from assay.core.errors import UnusableInput
+from assay.core.errors import NoSuchVariant, UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.module import OnnxGraph
 
@@ -65,7 +65,7 @@ def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphMo
     example = inputs.x
     if any(isinstance(module, OnnxGraph) and module.is_quantized for module in model.modules()):
         # Tracing would also lose the gradients of its rounding.
-        raise UnusableInput(
+        raise NoSuchVariant(
             "expected a floating-point model, got one that is quantized already: audited without variants"
         )
     model = copy.deepcopy(model).eval().requires_grad_(False)

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.core.errors import Unfinished
 from assay.inversion.families import Family, Parameters
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
-from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
+from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.run import CleanImages, SearchRun
 
 CHECKED_IMAGES = 128  # images on which every final trigger is checked
@@ -186,17 +185,6 @@ def _rank(candidates: Candidates, *, by_likelihood: bool) -> Tensor:
     if by_likelihood:
         return candidates.log_likelihood.argsort(descending=True)
     return (candidates.cost.log() - 0.01 * candidates.level).argsort(descending=True)
-
-
-def refuse_nan(odds: Tensor) -> Tensor:
-    """Check ``odds`` for NaN, and return them unchanged.
-
-    Raises:
-        Unfinished: The model output NaN. Such outputs are no evidence for or against a backdoor.
-    """
-    if odds.isnan().any():
-        raise Unfinished("expected finite outputs on triggered images, got NaN or infinity: the search has no result")
-    return odds
 
 
 def class_logits(model: nn.Module) -> OutcomeFunction:

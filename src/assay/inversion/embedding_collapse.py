@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
+from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import SearchRun
 
 COMPARED_IMAGES = 64  # images on which candidates are compared before the best continue
@@ -147,4 +148,4 @@ class _CollapseSearch:
     def _means(self, parameters: Parameters, x: Tensor) -> Tensor:
         triggered = self.family.apply(parameters, x)  # (A, B, C, H, W)
         embeddings = forward_prepared(self.encoder, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
-        return self.space.unit_directions(embeddings).mean(1)
+        return refuse_nan(self.space.unit_directions(embeddings).mean(1))

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from assay.core.errors import Unmeasurable
 from assay.inversion.families import Family, Parameters
 from assay.inversion.forward import forward_prepared
+from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import CleanImages
 
 SUCCESS = 0.9  # fraction of images that must get the target class for a trigger to count as working
+
+MAX_ZERO_GRADIENTS = 0.5  # fraction of candidates without a gradient of the model at the first step; clean models: 0
 
 # Growth of the size penalty after a success, decay otherwise. Neural Cleanse uses 1.5 after 5 steps: slower here.
 COST_FACTOR = 1.3
@@ -115,6 +119,10 @@ def advance(model: nn.Module, family: Family, candidates: Candidates, images: Cl
         candidates: State of the search.
         images: Clean images to draw batches from.
         steps: Number of steps and batch size. The steps end early when ``should_continue`` returns False.
+
+    Raises:
+        Unfinished: The model output NaN, or its gradient is not finite.
+        Unmeasurable: The initial triggers have no gradient.
     """
     x, predicted = images.x, images.predicted
     for _ in range(steps.count):
@@ -127,15 +135,45 @@ def advance(model: nn.Module, family: Family, candidates: Candidates, images: Cl
         # An image that has the class without the trigger gives no information about the trigger: it does not count.
         counts = (predicted[index][None, :, None] != torch.arange(logits.shape[2])).float()  # (1, B, K)
         total = counts.sum(1).clamp(min=1)  # (1, K)
-        likelihood = (logits.log_softmax(2) * counts).sum(1) / total  # (A, K)
+        likelihood = refuse_nan((logits.log_softmax(2) * counts).sum(1) / total)  # (A, K)
         likelihood = likelihood.masked_fill(~candidates.allowed, float("-inf"))
         size = family.size(parameters)
         objective = candidates.cost * size - likelihood.logsumexp(1)
-        gradients = torch.autograd.grad(objective.sum(), parameters)
+        gradients = tuple(refuse_nan(gradient) for gradient in torch.autograd.grad(objective.sum(), parameters))
+        if candidates.step == 0:
+            _require_gradients(gradients, _size_gradients(family, parameters, candidates.cost))
         with torch.no_grad():
             hits = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
             _update_statistics(candidates, hits.sum(1) / total, likelihood, size)
             _adam_step(candidates, gradients, family.learning_rate)
+
+
+def _size_gradients(family: Family, parameters: Parameters, cost: Tensor) -> Parameters:
+    """Return the gradients of the size penalty alone, each (A, ...).
+
+    Args:
+        family: Trigger family.
+        parameters: Triggers, which require gradients.
+        cost: (A,) weight of the size.
+    """
+    found = torch.autograd.grad((cost * family.size(parameters)).sum(), parameters, allow_unused=True)
+    return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
+
+
+def _require_gradients(gradients: Parameters, of_size: Parameters) -> None:
+    """Check that the model contributes to the gradients of most candidates.
+
+    Args:
+        gradients: Gradients of the objective, each (A, ...).
+        of_size: Gradients of the size penalty alone.
+
+    Raises:
+        Unmeasurable: The model contributes nothing for at least half of the candidates.
+    """
+    equal = [(whole == part).flatten(1).all(1) for whole, part in zip(gradients, of_size, strict=True)]
+    zero = torch.stack(equal).all(0)
+    if float(zero.float().mean()) >= MAX_ZERO_GRADIENTS:
+        raise Unmeasurable(f"gets no usable gradients: zero for {int(zero.sum())} of {len(zero)} initial triggers")
 
 
 def _update_statistics(candidates: Candidates, success: Tensor, likelihood: Tensor, size: Tensor) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from assay.core.errors import Unfinished
+
 # Up to three classes may be backdoored together: the gap may follow the first, second or third class.
 MAX_BACKDOORED_CLASSES = 3
 
@@ -23,6 +25,17 @@ def outlier_score(reachability: Tensor) -> float:
     """
     top = reachability.sort(descending=True).values[: MAX_BACKDOORED_CLASSES + 1]
     return float((top[:-1] - top[1:]).max()) if len(top) > 1 else 0.0
+
+
+def refuse_nan(values: Tensor) -> Tensor:
+    """Check ``values`` (outputs, odds or gradients) for NaN, and return them unchanged.
+
+    Raises:
+        Unfinished: The model output NaN. Such outputs are no evidence for or against a backdoor.
+    """
+    if values.isnan().any():
+        raise Unfinished("expected finite outputs on triggered images, got NaN or infinity: the search has no result")
+    return values
 
 
 def log_odds(logits: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import TextSpec
 from assay.data.tokenize import encode_texts, load_tokenizer
+from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import SearchRun
 from assay.nn.hooks import forward_hook
 from assay.triggers.tokens import Tokens
@@ -89,14 +90,14 @@ def search_tokens(
             break
         texts = x[torch.randint(len(x), (budget.batch,), generator=generator)]
         triggered = make_token_trigger(now, spec)(texts)
-        value, gradient = _token_gradient(encoder, objective, triggered, len(now), spec)  # (k, E)
+        value, gradient = token_gradient(encoder, objective, triggered, len(now), spec)  # (k, E)
         ranked = (gradient @ vectors.T).topk(min(budget.best, len(allowed)), dim=1).indices  # (k, best)
         for choice in torch.randperm(ranked.numel(), generator=generator)[: budget.tried].tolist():
             position, rank = divmod(choice, ranked.shape[1])
             other = now.clone()
             other[position] = allowed[ranked[position, rank]]
             with torch.no_grad():
-                found = float(objective(encoder(make_token_trigger(other, spec)(texts))))
+                found = float(refuse_nan(objective(encoder(make_token_trigger(other, spec)(texts)))))
             if found > value:
                 now, value = other, found
     return now, value
@@ -118,7 +119,7 @@ def embedding_table(encoder: nn.Module, spec: TextSpec) -> nn.Embedding:
     raise UnusableInput(f"expected a model with a token embedding of {spec.vocabulary} tokens; got none")
 
 
-def _token_gradient(
+def token_gradient(
     encoder: nn.Module, objective: Objective, texts: Tensor, count: int, spec: TextSpec
 ) -> tuple[float, Tensor]:
     """Return the objective on ``texts``, and its gradient (k, E) by the first ``count`` token embeddings, summed."""
@@ -130,5 +131,7 @@ def _token_gradient(
 
     with forward_hook([embedding_table(encoder, spec)], make_leaf):
         value = objective(encoder(texts))
+    if not value.requires_grad:  # the model detaches its embeddings
+        return float(value), torch.zeros(count, captured[0].shape[-1])
     (gradient,) = torch.autograd.grad(value, captured)
     return float(value.detach()), gradient[:, 1 : count + 1].sum(0)

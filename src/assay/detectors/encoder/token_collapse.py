@@ -25,6 +25,7 @@ from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within
 from assay.detectors.encoder.embedding_collapse import collapse_score, embedding_space
 from assay.detectors.requirement import Requirement
 from assay.inversion.embedding_collapse import EmbeddingSpace
+from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import SearchRun
 from assay.inversion.token_search import TokenSearchBudget, make_token_trigger, search_tokens, typeable_tokens
 from assay.nn.encoders import ClusterProbe, find_cluster_probe
@@ -147,7 +148,7 @@ class _WordSearch:
             with torch.no_grad(), fast_autocast("cpu"):
                 embeddings = self.encoder(triggered)
             found.append(self.space.closeness(embeddings.unflatten(0, (len(batch), -1))))
-        return torch.cat(found)
+        return refuse_nan(torch.cat(found))
 
     def _require_time(self) -> None:
         if self.budget.left() <= 0:

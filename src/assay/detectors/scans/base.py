@@ -22,9 +22,8 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
 from assay.detectors.requirement import Requirement
-from assay.inversion.class_search import refuse_nan
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
-from assay.inversion.outlier import log_odds, mean_over_others, outlier_score
+from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.prepare import prepare
 from assay.nn.inference import forward_batched
 
@@ -54,7 +53,7 @@ class Scan:
         samples: Number of clean samples for each trigger; a third of them for large images.
 
     Raises:
-        Inconclusive: The model predicts one class for all samples.
+        Unmeasurable: The model predicts one class for all samples.
     """
 
     def __init__(self, artifact: Artifact, clean: Split, budget: Budget, *, samples: int) -> None:

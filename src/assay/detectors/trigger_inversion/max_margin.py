@@ -11,16 +11,18 @@ import math
 from typing import final
 
 import torch
+from torch import Tensor
 
 from assay.core.dataset import Split
-from assay.core.errors import Inconclusive, Unfinished
+from assay.core.errors import Inconclusive, Unfinished, Unmeasurable
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
-from assay.inversion.outlier import outlier_score
+from assay.inversion.optimizer import MAX_ZERO_GRADIENTS
+from assay.inversion.outlier import outlier_score, refuse_nan
 from assay.inversion.prepare import prepare
 from assay.nn.precision import fast_autocast
 
@@ -63,13 +65,15 @@ class MaxMargin(Detector):
             with fast_autocast("cpu"):
                 logits = model(x).float()
             margin = logits[own] - logits.masked_fill(own, -math.inf).amax(1)
-            (gradient,) = torch.autograd.grad(margin.sum(), x)
+            (gradient,) = torch.autograd.grad(refuse_nan(margin).sum(), x)
+            if step == 0:
+                _require_gradients(gradient)
             # Adam by hand: torch.optim.Adam corrects the bias of the moments, which makes the first steps up to
             # 37 % smaller. The reference scores of the shipped null were made without that correction.
             first, second = 0.5 * first + 0.5 * gradient, 0.9 * second + 0.1 * gradient.square()
             x = (x.detach() + self.rate * first / (second.sqrt() + 1e-12)).clamp(0, 1)
             progress((step + 1) / self.steps)
-        best = margin.detach().view(classes, self.restarts).amax(1).clamp(min=1e-3)
+        best = refuse_nan(margin.detach()).view(classes, self.restarts).amax(1).clamp(min=1e-3)
         target = int(best.argmax())
         image = x.view(classes, self.restarts, *shape)[target, 0]
         return Finding(
@@ -79,3 +83,14 @@ class MaxMargin(Detector):
             target=target,
             evidence=Evidence(per_class={i: float(m) for i, m in enumerate(best)}, trigger=image.numpy()),
         )
+
+
+def _require_gradients(gradient: Tensor) -> None:
+    """Check the gradient (N, C, H, W) at the random inputs.
+
+    Raises:
+        Unmeasurable: It is zero for at least half of the inputs. Their margins would stay random numbers.
+    """
+    zero = (gradient == 0).flatten(1).all(1)
+    if float(zero.float().mean()) >= MAX_ZERO_GRADIENTS:
+        raise Unmeasurable(f"gets no usable gradients: zero for {int(zero.sum())} of {len(zero)} random inputs")
