@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_tensor_without_a_place_is_refused(tmp_path: Path, base: Path, name: str
     extra = {f"base_model.model.{name}": torch.zeros(2, 8)}
     with pytest.raises(UnusableInput, match=name.partition(".")[0]):
         formats.load(adapter(tmp_path, base, **extra), base=base)
+
+
+def test_base_that_no_audit_can_use_is_refused(tmp_path: Path, base: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    with pytest.raises(UnusableInput, match="multi-label"):
+        formats.load(adapter(tmp_path / "adapter", base), base=other)
 
 
 def test_adapter_without_a_base_and_base_without_an_adapter_are_refused(tmp_path: Path, base: Path) -> None:

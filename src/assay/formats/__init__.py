@@ -106,18 +106,18 @@ def _load(text: str, options: LoadOptions, *, features: bool, base: str | None) 
     if base is not None and seen.kind.reader != ADAPTER:
         raise UnusableInput(f"{path}: expected no base model, got {base} for {seen.kind.label}. Fix: leave it out.")
     with reading(f"reading {text}", path):
-        artifact = _read(seen, options, base)
+        artifact = _read(seen, options, base, features=features)
     return replace(artifact, notes=(*artifact.notes, *seen.notes)) if seen.notes else artifact
 
 
-def _read(seen: Seen, options: LoadOptions, base: str | None) -> Artifact:
+def _read(seen: Seen, options: LoadOptions, base: str | None, *, features: bool) -> Artifact:
     """Load a model with the reader of its kind."""
     reader, path = seen.kind.reader, seen.model or seen.path
     if reader == ADAPTER:
         from assay.formats.lora import load_adapter
 
         assert base is not None  # refused without
-        return load_adapter(seen.path, base, options)
+        return load_adapter(seen.path, base, options, features=features)
     if reader == HUGGINGFACE:
         from assay.formats.huggingface.load import load_directory
 

@@ -21,6 +21,9 @@ from assay.formats.huggingface.load import FolderWeights, fetch_directory, load_
 from assay.formats.options import LoadOptions
 from assay.formats.safetensors_check import read_weights
 from assay.io.files import inside, read_json, sha256_of
+from assay.kinds import Seen
+from assay.kinds.config import kind_of_config
+from assay.kinds.table import KINDS
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIXES = ("base_model.model.", "base_model.")  # of PEFT, in front of the base model's names
@@ -45,13 +48,14 @@ class _Settings:
     saved: tuple[str, ...]  # the same of layers that the adapter replaces
 
 
-def load_adapter(path: Path, base: str, options: LoadOptions) -> Artifact:
+def load_adapter(path: Path, base: str, options: LoadOptions, *, features: bool = False) -> Artifact:
     """Load a LoRA adapter, merged with its base model.
 
     Args:
         path: Folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
         base: Folder or hub id of the base model, a model of transformers.
         options: Options of the user. The base model's own come second.
+        features: The user cuts the model before its last layer.
 
     Raises:
         UnusableInput: The adapter is no plain LoRA, or does not fit the base model.
@@ -60,7 +64,10 @@ def load_adapter(path: Path, base: str, options: LoadOptions) -> Artifact:
     settings = _read_settings(path)
     adapter = inside(path, WEIGHTS)
     folder = fetch_directory(base)
-    config, weights = read_config(folder), read_folder_weights(folder)
+    config = read_config(folder)
+    key, detail = kind_of_config(config)
+    Seen(Path(base), KINDS[key], detail).refuse(features=features)
+    weights = read_folder_weights(folder)
     tensors = merge(dict(weights.tensors), read_weights(adapter).tensors, settings, str(path))
     merged = FolderWeights(tensors, (*weights.files, inside(path, CONFIG), adapter), weights.planted)
     artifact = load_parts(folder, _with_classes(config, tensors), merged, options, name=path.resolve().name)
