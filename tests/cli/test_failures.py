@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.commands import ASSAY, Run, assert_one_line
 
+from assay.cli.failures import Verdict, exit_code_of
+
 
 @pytest.mark.slow
 def test_interrupt_gives_one_line_and_leaves_no_files(
@@ -58,3 +60,37 @@ def test_sigint_to_the_process_gives_one_line_and_leaves_no_files(tmp_path: Path
     assert (running.returncode, out) == (2, "")
     assert assert_one_line(err).startswith("assay: interrupted")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_exit_code_1_without_a_verdict_becomes_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code_of(lambda: 1) == 2
+    assert "exit code 1 without one" in assert_one_line(capsys.readouterr().err)
+    assert exit_code_of(lambda: Verdict(1)) == 1
+    assert exit_code_of(lambda: 3) == 3
+
+
+class Panic(BaseException):
+    """As PanicException of pyo3."""
+
+
+@pytest.mark.parametrize("error", [Panic("index out of bounds"), MemoryError(), RecursionError("deep")])
+def test_any_error_is_one_line_and_exit_code_2(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise error
+
+    assert exit_code_of(command) == 2
+    assert f"unexpected {type(error).__name__}" in assert_one_line(capsys.readouterr().err)
+
+
+def test_an_exit_inside_of_a_command_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> int:
+        raise SystemExit(1)
+
+    assert exit_code_of(command) == 2
+    assert "got an exit with code 1 inside of it" in assert_one_line(capsys.readouterr().err)
+
+
+def test_json_to_a_closed_standard_output_is_one_line(tmp_path: Path) -> None:
+    done = subprocess.run(f"{ASSAY} list --json - >&-", shell=True, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "--json -: expected an open standard output, got a closed one" in assert_one_line(done.stderr)

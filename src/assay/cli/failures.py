@@ -55,6 +55,11 @@ def exit_code_of(command: Callable[[], int]) -> int:
             traceback.print_exception(error)
         error_line(str(error))
         return INCONCLUSIVE if isinstance(error, Inconclusive) else UNUSABLE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer, as above
+            return UNUSABLE
+        error_line(f"expected the command to end by itself, got an exit with code {error.code} inside of it")
+        return UNUSABLE
     except BaseException as error:  # also panics of Rust, exits of foreign code, lack of memory
         if _debugging() and isinstance(error, Exception):
             raise
