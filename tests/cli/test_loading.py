@@ -15,7 +15,7 @@ BAD_MODELS = {
     "missing": ("nothing.safetensors", "no such model"),
     "pickle": ("weights.pt", "never opened"),
     "truncated": ("cut.safetensors", "cut.safetensors"),
-    "empty folder": ("empty", "config.json"),
+    "empty folder": ("empty", "an empty folder"),
     "bare": ("bare.safetensors", "expected an architecture for a bare safetensors file"),
     "text": ("notes.txt", ".safetensors"),
 }
