@@ -129,7 +129,8 @@ def _import_function(name: str, module_name: str, attribute: str, model: Path | 
         raise
     except Exception as error:  # the user's own module can raise anything
         raise UnusableInput(
-            f"the architecture {name} cannot be imported: {type(error).__name__}: {first_line(error)}"
+            f"the architecture {name} cannot be imported: {type(error).__name__}: {first_line(error)}. "
+            "Fix: install its package into the environment of assay, or correct the name."
         ) from None
     if not callable(function):
         raise UnusableInput(f"expected a function or a class as architecture {name}, got a {type(function).__name__}")
