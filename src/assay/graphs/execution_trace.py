@@ -36,6 +36,8 @@ SKIPPED = frozenset(
 # A linear layer is one operator or a product and a sum, depending on the memory layout. The sum is recorded.
 PRODUCTS = frozenset({"mm", "bmm", "mv", "matmul"})
 SUMS = {"addmm": "add", "baddbmm": "add"}
+# Their rows may be any rows of their input, as in a mixture of experts.
+GATHERS = frozenset({"index", "index_select", "masked_select"})
 ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
 ONNX_RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -169,7 +171,7 @@ class _Recorder(TorchDispatchMode):
         if "norm" in name:  # the mean of a normalized value is noise
             results = results[:1]
         for number, part in enumerate(results):
-            if isinstance(part, Tensor):
+            if isinstance(part, Tensor) and name not in GATHERS:
                 self.record(step if number == 0 else f"{step} output {number}", part)
 
     def record(self, name: str, value: Tensor) -> None:
@@ -260,7 +262,9 @@ def _draws_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> 
 
 def _numbers_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[float]:
     """Return the plain numbers among the arguments that enter the computation; sizes and axes do not count."""
-    if not hasattr(func, "_schema"):
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    # Numbers of factories and of index arithmetic are sizes.
+    if not hasattr(func, "_schema") or not any(value.is_floating_point() for value in tensors):
         return []
     arguments = func._schema.arguments
     given = [*zip(arguments, args, strict=False)]
