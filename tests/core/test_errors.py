@@ -13,11 +13,11 @@ class Panic(BaseException):
 
 @pytest.mark.parametrize("error", [Panic("bad index"), ValueError("bad index"), SystemExit("bad index")])
 def test_errors_of_a_reader_name_the_file(error: BaseException) -> None:
-    with pytest.raises(
-        UnusableInput, match=f"m.onnx: expected readable content, got {type(error).__name__}: bad index"
+    with (
+        pytest.raises(UnusableInput, match=f"m.onnx: expected readable content, got {type(error).__name__}: bad index"),
+        foreign_errors("m.onnx"),
     ):
-        with foreign_errors("m.onnx"):
-            raise error
+        raise error
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), FileNotFoundError("gone"), UnusableInput("known")])

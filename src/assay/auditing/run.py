@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,8 +125,10 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
         UnusableInput: The data do not fit the model, the null is of another kind of model, or an output is not finite.
     """
     samples = clean_samples(data, artifact, seed=config.seed, labels=config.labels, label_column=config.label_column)
-    with phases.reading(f"the first run of {artifact.name}"), torch.no_grad():
-        artifact.module(samples.split.x[:1])
+    if len(samples.split):
+        # A model may hang on real samples only. The next steps report errors.
+        with phases.reading(f"the first run of {artifact.name}"), suppress(Exception), torch.no_grad():
+            artifact.module(samples.split.x[:1])
     artifact = repeat_comparison(artifact, samples.split.x)
     deployment = check_deployment(artifact, samples.split, seed=config.seed)
     null = null_of(config.null, encoders=artifact.num_classes is None)
