@@ -32,12 +32,16 @@ def processors_table(result: dict[str, Any], title: str) -> list[str]:
             ]
         )
     count = sum(len(row["outcomes"]) for row in result["models"].values())
+    missing = result["classes"] - len(result["models"])
+    unmeasured = f" (the other {missing} are not measured yet)" if missing else ""
     summary = (
-        f"transformers {result['transformers']}, {len(result['models'])} classes with a pillow backend, "
-        f"{result['settings']} settings each, {count:,} cases, photos of {result['images']} sizes. Equal: no pixel "
-        "differs by more than one step of 8 bits. Square: the shape depends on the image, which a note states; equal "
-        "on an image of the input's size. Fails: transformers itself fails. The last column names settings that assay "
-        f"refuses in one line. Refused with their defaults and all settings tried: {', '.join(others) or 'none'}."
+        f"transformers {result['transformers']}, {len(result['models'])} of its {result['classes']} classes with a "
+        f"pillow backend{unmeasured}, {count:,} cases, photos of {result['images']} sizes: "
+        f"{result['settings']} settings for each class, or {result['first_settings']} if all of these are refused. "
+        "Equal: no pixel differs by more than one step of 8 bits. Square: the shape depends on the image, which a note "
+        "states; equal on an image of the input's size. Fails: transformers itself fails, or returns no image. The last "
+        "column names settings that assay refuses in one line. Refused or failing with all settings tried: "
+        f"{', '.join(others) or 'none'}."
     )
     head = ["processor", "defaults", "no mean", "equal", "square", "different", "fails", "refused"]
     return [f"**{title}** {summary}", "", *grid(head, rows), ""]

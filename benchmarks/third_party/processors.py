@@ -168,7 +168,9 @@ def summarize(rows: dict[str, Any]) -> dict[str, Any]:
     total = Counter(outcome for row in rows.values() for outcome in row["outcomes"].values())
     return {
         "transformers": transformers.__version__,
+        "classes": len(processor_classes()),
         "settings": len(SETTINGS),
+        "first_settings": len(FIRST),
         "images": len(SIZES),
         "counts": dict(total),
     }
