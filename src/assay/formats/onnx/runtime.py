@@ -49,7 +49,7 @@ class OnnxRuntimeModule(nn.Module):
 
     @property
     def channels_last(self) -> bool:
-        """Whether the graph takes (N, H, W, C)."""
+        """True if the graph takes (N, H, W, C)."""
         return self.signature.channels_last
 
     def forward(self, x: Tensor) -> Tensor:
