@@ -39,8 +39,8 @@ def processors_table(result: dict[str, Any], title: str) -> list[str]:
         f"pillow backend{unmeasured}, {count:,} cases, photos of {result['images']} sizes: "
         f"{result['settings']} settings for each class, or {result['first_settings']} if all of these are refused. "
         "Equal: no pixel differs by more than one step of 8 bits. Square: the shape depends on the image, which a note "
-        "states; equal on an image of the input's size. Fails: transformers itself fails, or returns no image. The last "
-        "column names settings that assay refuses in one line. Refused or failing with all settings tried: "
+        "states; equal on an image of the input's size. Fails: transformers itself fails, or returns no image. The "
+        "last column names settings that assay refuses in one line. Refused or failing with all settings tried: "
         f"{', '.join(others) or 'none'}."
     )
     head = ["processor", "defaults", "no mean", "equal", "square", "different", "fails", "refused"]
