@@ -144,7 +144,7 @@ def test_repeated_write_gives_equal_files(tmp_path):
 
 def test_nothing_is_written_if_folder_is_a_file(tmp_path):
     (tmp_path / "board").write_text("a file")
-    with pytest.raises(UnusableInput):
+    with pytest.raises(UnusableInput, match="board"):
         write(matrix(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["board"]
 
