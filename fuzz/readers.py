@@ -55,18 +55,24 @@ def _make_huggingface(folder: Path) -> None:
 
 
 def _make_text_model(folder: Path) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertForSequenceClassification
 
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BertConfig(**small, vocab_size=len(WORDS), max_position_embeddings=12, pad_token_id=0)
     BertForSequenceClassification(config).save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(_tokenizer())
+
+
+def _tokenizer() -> str:
+    """Return the content of a tokenizer.json."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.add_special_tokens(list(WORDS[:4]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     marks = [("[CLS]", 2), ("[SEP]", 3)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=marks)
-    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    return str(tokenizer.to_str())
 
 
 def onnx_model(batch: int | str = "N") -> Any:
@@ -180,8 +186,7 @@ def _read_texts(folder: Path) -> None:
     from assay import data
     from assay.core.model import TextSpec
 
-    vocabulary = json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": dict.fromkeys(WORDS, 1)}})
-    spec = TextSpec((12,), vocabulary, start=2, end=3, pad=0, vocabulary=len(WORDS))
+    spec = TextSpec((12,), _tokenizer(), start=2, end=3, pad=0, vocabulary=len(WORDS))
     data.load(folder, spec, num_classes=2)
 
 
