@@ -44,7 +44,7 @@ ANSWERS, MIN_ANSWERS = 64, 8  # inputs asked one by one; fewer of a slow model
 ANSWER_SECONDS = 0.2  # for all inputs asked one by one
 MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
 
-# Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently.
+# Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently. A guess.
 MAX_OTHER_CLASSES = 0.1
 # A jump of the answers: a fraction of the span of the logits, and a multiple of the change by a larger step.
 MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2

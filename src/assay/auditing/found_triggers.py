@@ -17,7 +17,7 @@ from assay.nn.inference import predict
 
 IMAGES = 64  # images for the success rate of one trigger
 MAX_TRIGGERS = 4  # findings with the highest success rate that are measured one by one
-# Difference of two success rates. Rounding and 64 images change the rate of a clean model's trigger by less.
+# Difference of two success rates. A guess: the change by rounding alone was not measured.
 MAX_DIFFERENCE = 0.3
 WAY = "triggers in 8 bits, one by one"
 IN_BATCHES, ONE_BY_ONE = "success in batches", "success in 8 bits, one by one"
