@@ -104,7 +104,7 @@ def test_missing_section_is_refused(missing: str) -> None:
 
 @pytest.mark.parametrize("text", ["[1, 2", "!!python/object:os.system x", "- a", "", "a: b: c"])
 def test_text_without_spec_is_refused(text: str) -> None:
-    with pytest.raises(UnusableInput, match="expected|not valid YAML"):
+    with pytest.raises(UnusableInput, match=r"expected|not valid YAML"):
         parse_text(text)
 
 

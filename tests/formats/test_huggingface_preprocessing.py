@@ -110,7 +110,7 @@ def test_mobilevit_flips_channels() -> None:
     ],
 )
 def test_hostile_settings_are_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(UnusableInput, match="expected|go together"):
+    with pytest.raises(UnusableInput, match=r"expected|go together"):
         read_preprocessing(HALF | settings, {}, None, "x")
 
 

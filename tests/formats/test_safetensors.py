@@ -197,7 +197,7 @@ def test_header_without_json_is_refused(tmp_path: Path, raw: bytes) -> None:
 )
 def test_hostile_metadata_is_refused(weights_file: Path, tmp_path: Path, metadata: dict[str, str]) -> None:
     save_file(load_file(weights_file), tmp_path / "m.safetensors", metadata=metadata)
-    with pytest.raises(UnusableInput, match="expected|go together|metadata assay"):
+    with pytest.raises(UnusableInput, match=r"expected|go together|metadata assay"):
         formats.load(tmp_path / "m.safetensors", arch="resnet8-cifar")
 
 

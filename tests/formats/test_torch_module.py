@@ -62,7 +62,7 @@ def test_transformers_model_without_a_folder_needs_mean_and_std() -> None:
         from_module(ViTForImageClassification(config))
     artifact = from_module(ViTForImageClassification(config), mean=[0.5], std=[0.5])
     assert (artifact.inputs.shape, artifact.num_classes) == ((3, 32, 32), 2)
-    with pytest.raises(UnusableInput, match="expected|embeddings|ViTModel"):
+    with pytest.raises(UnusableInput, match=r"expected|embeddings|ViTModel"):
         from_module(ViTModel(config), mean=[0.5], std=[0.5])
 
 

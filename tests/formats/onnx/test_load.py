@@ -156,7 +156,7 @@ def test_other_content_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_truncated_file_is_refused(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(exported.read_bytes()[:-700])
-    with pytest.raises(UnusableInput, match="valid ONNX|expected"):
+    with pytest.raises(UnusableInput, match=r"valid ONNX|expected"):
         formats.load(tmp_path / "m.onnx")
 
 
