@@ -123,6 +123,17 @@ def test_failed_jobs_can_be_repeated(store: Store, place: str) -> None:
     assert go({"toy-0": ToyJob(0)}, store, place)["done"] == 1
 
 
+def test_run_removes_temporary_files_of_killed_processes(store: Store, tmp_path: Path) -> None:
+    blobs = tmp_path / "blobs"
+    name = ".0123456789ab.assay-tmp"
+    for place in (blobs / "deep", store.directory):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    executor = LocalExecutor(1)
+    driver.run({}, store, executor, blobs=str(blobs), work=square)
+    assert not list(tmp_path.rglob(name))
+
+
 def drive(directory: Path, count: int) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(
@@ -173,6 +184,7 @@ def test_killed_driver_loses_running_jobs_only(tmp_path: Path) -> None:
     store = Store(directory)
     records = list(store.records())
     store.close()
+    assert list((directory / "drivers").iterdir()) == []  # the locks of killed drivers
     notes = Counter((directory / "notes").read_text().splitlines())
     assert sum(notes[f"start {n}"] for n in range(count)) > count  # lost jobs were repeated
     assert all(notes[f"end {n}"] for n in range(count))

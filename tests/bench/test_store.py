@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,6 +38,36 @@ def test_cell_is_claimed_once(opened: tuple[Store, Store]) -> None:
         assert record is not None
         assert (record.state, record.result, record.seconds, record.about) == ("done", {"x": 1}, 2.0, {"n": 1})
         assert not second.claim("a")
+
+
+def test_locks_of_dead_drivers_without_cells_are_removed(opened: tuple[Store, Store]) -> None:
+    first, second = opened
+    (first.directory / "drivers" / "dead").touch()
+    with first, second:
+        assert first.take_over() == 0
+        assert {path.name for path in (first.directory / "drivers").iterdir()} == {first.driver, second.driver}
+    assert list((first.directory / "drivers").iterdir()) == []
+
+
+def test_driver_whose_lock_was_removed_at_its_start_makes_it_again(
+    opened: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = opened
+    real, calls = fcntl.flock, []
+
+    def flock(handle: int, operation: int) -> None:
+        calls.append(handle)
+        if len(calls) == 1:  # another driver looks between the two steps of the start
+            assert not second._is_alive(first.driver)
+        real(handle, operation)
+
+    first.add([("a", "toy", {})])
+    monkeypatch.setattr(fcntl, "flock", flock)
+    path = first.directory / "drivers" / first.driver
+    with first, second:
+        assert path.exists()
+        assert first.claim("a")
+        assert second.take_over() == 0
 
 
 def test_cells_of_dead_drivers_are_released(opened: tuple[Store, Store]) -> None:

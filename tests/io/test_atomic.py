@@ -2,13 +2,16 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from assay.core.errors import UnusableInput
 from assay.io import atomic
-from assay.io.atomic import publish, write_atomically
+from assay.io.atomic import publish, remove_abandoned, write_atomically
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -148,3 +151,59 @@ def test_folder_with_the_name_of_a_file_is_refused(tmp_path):
     with pytest.raises(UnusableInput, match="could not write"):
         publish(tmp_path, FIRST)
     assert contents(tmp_path) == {}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from assay.io import atomic
+atomic.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+write, place = sys.argv[1:]
+if write == "file":
+    atomic.write_atomically(Path(place) / "a.txt", "new")
+else:
+    atomic.publish(Path(place), {"a.txt": b"new"})
+"""
+
+
+@pytest.mark.parametrize("write", ["file", "folder"])
+def test_remains_of_killed_writer_are_removed(tmp_path, write):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/a.txt").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED, write, str(tmp_path / "deep")])
+    assert done.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "deep").iterdir())) == 2
+    assert remove_abandoned(tmp_path) == 1
+    assert contents(tmp_path) == {"deep/a.txt": b"old"}
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir])
+def test_temporary_file_in_use_is_not_removed(tmp_path, make):
+    with atomic._temporary(tmp_path, make) as path:
+        assert remove_abandoned(tmp_path) == 0
+        assert path.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_names_are_not_removed(tmp_path):
+    for name in (".mine.assay-tmp", "0123456789ab.assay-tmp", ".0123456789ab.assay-tmp.txt"):
+        (tmp_path / name).write_text("mine")
+    assert remove_abandoned(tmp_path) == 0
+    assert remove_abandoned(tmp_path / "missing") == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_file_removed_before_its_lock_is_made_again(tmp_path, monkeypatch):
+    real, removed = atomic._open, []
+
+    def remove_first(path):
+        if not removed:
+            removed.append(path)
+            path.unlink()
+        return real(path)
+
+    monkeypatch.setattr(atomic, "_open", remove_first)
+    write_atomically(tmp_path / "a.txt", "new")
+    assert contents(tmp_path) == {"a.txt": b"new"}
+    assert removed

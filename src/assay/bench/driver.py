@@ -12,6 +12,8 @@ from assay.bench.job import Job, Outcome
 from assay.bench.records import FINAL, State
 from assay.bench.store import Store
 from assay.core.errors import UnusableInput
+from assay.io.atomic import remove_abandoned
+from assay.io.object_store import ObjectStore
 
 MAX_TRIES = 3  # a job fails after it has lost this many workers
 POLL_SECONDS = 0.5  # between two looks at the outcomes, and at the other drivers of the store
@@ -37,7 +39,7 @@ def run(
     work: Work,
     progress: Callable[[RunProgress], None] = lambda now: None,
 ) -> dict[State, int]:
-    """Run every job without a result.
+    """Run every job without a result. At the end, remove the temporary files of killed workers and drivers.
 
     Args:
         jobs: jobs by key, with their dependencies.
@@ -61,6 +63,8 @@ def run(
             loop.run(executor, lambda job: executor.submit(job, work, blobs))
         finally:
             executor.close()
+            remove_abandoned(store.directory)
+            ObjectStore(blobs).remove_abandoned()
     return loop.counts
 
 

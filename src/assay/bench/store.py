@@ -69,9 +69,12 @@ class Store(Records):
 
     def __enter__(self) -> Store:
         path = self.directory / "drivers" / self.driver
-        self._lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        return self
+        while True:
+            self._lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if path.exists():  # else another driver removed it before it was locked
+                return self
+            os.close(self._lock)
 
     def __exit__(self, *_: object) -> None:
         with suppress(UnusableInput):  # of a full disk: the next driver takes over the cells of this one
@@ -173,9 +176,13 @@ class Store(Records):
             return int(self._db.execute("SELECT tries FROM cells WHERE key=?", (key,)).fetchone()[0])
 
     def take_over(self) -> int:
-        """Return the cells of dead drivers to the state *waiting*. Returns their number."""
+        """Return the cells of dead drivers to the state *waiting*, and return their number. Remove the locks of these."""
         drivers = [name for (name,) in self._db.execute("SELECT DISTINCT driver FROM cells WHERE state='running'")]
         dead = [driver for driver in drivers if driver != self.driver and not self._is_alive(driver)]
+        for path in (self.directory / "drivers").iterdir():
+            with suppress(OSError):  # of the file of another user
+                if path.name != self.driver:
+                    self._is_alive(path.name)  # removes the lock of a dead one
         return sum(self._release(driver) for driver in dead)
 
     def _release(self, driver: str) -> int:
@@ -191,12 +198,12 @@ class Store(Records):
             return False
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (self.directory / "drivers" / driver).unlink(missing_ok=True)  # locked: a new driver notices
+            return False
         except BlockingIOError:
             return True
         finally:
             os.close(handle)
-        (self.directory / "drivers" / driver).unlink(missing_ok=True)
-        return False
 
     def requeue_failed(self, keys: Iterable[str]) -> None:
         """Return failed cells to the state *waiting*."""

@@ -1,12 +1,17 @@
-"""Atomic writes: a file, or a folder of files, appears whole or not at all."""
+"""Atomic writes: a file, or a folder of files, appears whole or not at all.
+
+A process holds the lock of its temporary files. The kernel releases the lock however the process dies, so that files
+in use are distinguished from abandoned ones without clocks.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from assay.core.errors import UnusableInput
@@ -14,6 +19,7 @@ from assay.core.errors import UnusableInput
 # Permissions of a new file: the umask narrows PUBLIC, and only the owner can read a PRIVATE file.
 PUBLIC = 0o666
 PRIVATE = 0o600
+TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.assay-tmp")  # name of a temporary file or folder
 
 
 def write_atomically(path: Path, content: str | bytes, *, parents: bool = False, private: bool = False) -> None:
@@ -38,13 +44,27 @@ def write_atomically(path: Path, content: str | bytes, *, parents: bool = False,
             path.write_bytes(data)  # a pipe or /dev/stdout: a rename would destroy it
             return
         target = Path(os.path.realpath(path))
-        temporary = target.with_name(_temporary_name())
-        try:
-            _write_new(temporary, data, PRIVATE if private else PUBLIC)
+        mode = PRIVATE if private else PUBLIC
+        with _temporary(target.parent, lambda path: _create(path, mode)) as temporary:
+            _fill(temporary, data)
             os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+
+
+def remove_abandoned(folder: Path) -> int:
+    """Remove the temporary files of killed processes in a folder and below, and return their number.
+
+    Files of running processes stay. Without locks, as on some network file systems, all files stay.
+    """
+    removed = 0
+    for directory, folders, files in os.walk(folder):
+        for name in filter(TEMPORARY.fullmatch, [*folders, *files]):
+            path = Path(directory, name)
+            with suppress(OSError), _open(path) as handle:
+                if _lock(handle):
+                    _remove(path)
+                    removed += 1
+        folders[:] = [name for name in folders if not TEMPORARY.fullmatch(name)]
+    return removed
 
 
 def publish(
@@ -122,26 +142,84 @@ def _stage(folder: Path, files: Mapping[str, bytes], private: Collection[str]) -
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(handle, "wb") as stream:
+    _create(path, mode)
+    _fill(path, content)
+
+
+def _create(path: Path, mode: int) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+
+
+def _fill(path: Path, content: bytes) -> None:
+    with path.open("r+b") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())  # some file systems report a full disk only here
 
 
-def _temporary_name() -> str:
-    return f".{secrets.token_hex(6)}.assay-tmp"
-
-
 @contextmanager
 def _scratch_folder(parent: Path) -> Iterator[Path]:
     # tempfile.mkdtemp makes private folders (0700); renamed parts of this one have to follow the umask.
-    folder = parent / _temporary_name()
-    folder.mkdir()
-    try:
+    with _temporary(parent, Path.mkdir) as folder:
         yield folder
+
+
+@contextmanager
+def _temporary(parent: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a temporary file or folder, and hold its lock until the end. The function removes the path afterwards.
+
+    Args:
+        parent: Its folder.
+        make: Makes the given path.
+    """
+    while True:
+        path = parent / f".{secrets.token_hex(6)}.assay-tmp"
+        make(path)
+        with _open(path) as handle:
+            try:
+                _lock(handle)
+            except BlockingIOError:  # another process removes it as abandoned
+                continue
+            if not path.exists():  # it has done so
+                continue
+            try:
+                yield path
+            finally:
+                _remove(path)
+            return
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[int | None]:
+    """Open a file or folder for its lock. Yield None if this system or the permissions do not allow it."""
+    handle = None
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        yield handle
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(handle: int | None) -> bool:
+    """Lock an open file or folder. Return False if there are no locks. Raises BlockingIOError if it is locked."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(-1 if handle is None else handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except (ImportError, OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.core.errors import AssayError, Unreachable, UnusableInput, first_line
-from assay.io.atomic import write_atomically
+from assay.io.atomic import remove_abandoned, write_atomically
 from assay.sandbox.network import network_allowed
 
 
@@ -78,6 +78,11 @@ class ObjectStore:
     def check_writable(self) -> None:
         """Write a small file, so that a read-only place fails before hours of work."""
         self.put(".assay", b"the models of an assay bench are kept here\n")
+
+    def remove_abandoned(self) -> None:
+        """Remove the temporary files of killed processes from a folder. Object stores have none."""
+        if self.is_folder:
+            remove_abandoned(Path(self.url))
 
     @contextmanager
     def _translate_errors(self, action: str, name: str) -> Iterator[None]:
