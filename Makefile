@@ -5,7 +5,7 @@ BIN := .venv/bin
 # make setup TORCH_INDEX=https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-.PHONY: setup demo test test-fast lint docs wheel test-wheel leaderboard clean
+.PHONY: setup demo test test-fast fuzz lint docs wheel test-wheel leaderboard clean
 
 setup: .venv/.ready
 
@@ -25,6 +25,11 @@ test: setup
 # Everything but the tests marked slow: under two minutes on two cores.
 test-fast: setup
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow"
+
+# Changed inputs for every reader of foreign files; make fuzz CASES=100000 takes about an hour.
+CASES ?= 3000
+fuzz: setup
+	$(BIN)/python -m fuzz.run --cases $(CASES) --jobs 2
 
 lint: setup
 	$(BIN)/ruff check .

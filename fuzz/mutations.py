@@ -142,7 +142,7 @@ def mutate_npz(rng: random.Random, content: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = {name: archive.read(name) for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, NotImplementedError):
+    except Exception:  # an archive that was changed before can fail in any way
         return mutate_bytes(rng, content)
     if not members:
         return mutate_bytes(rng, content)

@@ -94,8 +94,8 @@ def read_case(reader: Reader, folder: Path) -> str:
         return "refused" if str(error).strip() and "\n" not in str(error) else f"message of several lines: {error!r}"
     except BaseException as error:  # a panic of a native library is a BaseException
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/assay/" in frame.filename]
-        place = f"{Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "outside assay"
-        return f"{type(error).__name__} in {place}"
+        place = f"in {Path(frames[-1].filename).name}:{frames[-1].name}" if frames else "outside assay"
+        return f"{type(error).__name__} {place}"
     return "read"
 
 
