@@ -176,7 +176,7 @@ class Store(Records):
             return int(self._db.execute("SELECT tries FROM cells WHERE key=?", (key,)).fetchone()[0])
 
     def take_over(self) -> int:
-        """Return the cells of dead drivers to the state *waiting*, and return their number. Remove the locks of these."""
+        """Return the cells of dead drivers to the state *waiting*, and remove the locks. Returns the cells' number."""
         drivers = [name for (name,) in self._db.execute("SELECT DISTINCT driver FROM cells WHERE state='running'")]
         dead = [driver for driver in drivers if driver != self.driver and not self._is_alive(driver)]
         for path in (self.directory / "drivers").iterdir():
