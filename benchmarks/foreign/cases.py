@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class Case:
     codes: frozenset[int] = INCONCLUSIVE  # one cheap test decides nothing
     accuracy: float | None = None  # at least
     words: str = ""  # regular expression in the output
-    seconds: float = 300.0  # at most
+    code: str = ""  # folder of the user's own code
+    seconds: float = 600.0  # at most
 
 
 def case(
@@ -71,13 +72,23 @@ def copy_cache(folder: Path) -> Path:
     return copied
 
 
+def shared_tensors(folder: Path) -> Case:
+    """Return the case of a model with shared tensors. Its architecture imports from the current place of assay's."""
+    folder.mkdir()
+    source = (CASES / "17-shared-tensors/mynet.py").read_text()
+    (folder / "mynet.py").write_text(source.replace("assay.models", "assay.nn.architectures"))
+    arguments = [at("17-shared-tensors/model.safetensors"), "--arch", "mynet:build", "--shape", "3,32,32", *NORMALIZED]
+    return replace(case("17 shared tensors", *arguments, "--data", CIFAR, *QUICK, accuracy=0.9), code=str(folder))
+
+
 def all_cases(folder: Path) -> list[Case]:
     """Return all cases in the order of their folders.
 
     Args:
         folder: Empty folder for copies.
     """
-    return [*report_cases(copy_cache(folder) / SNAPSHOT), *label_cases(), *hostile_cases(), *kind_cases()]
+    reports = [*report_cases(copy_cache(folder) / SNAPSHOT), shared_tensors(folder / "code")]
+    return [*reports, *label_cases(), *hostile_cases(), *kind_cases()]
 
 
 def report_cases(snapshot: Path) -> list[Case]:
@@ -177,7 +188,7 @@ def kind_cases() -> list[Case]:
 
 def run_case(found: Case) -> dict[str, Any]:
     """Run one case and return its row."""
-    environment = {**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": found.code, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as folder:
         out, document = Path(folder) / "report", Path(folder) / "audit.json"
         line = [*ASSAY, "audit", *found.arguments, "--out", str(out), "--json", str(document)]
@@ -208,6 +219,8 @@ def run_case(found: Case) -> dict[str, Any]:
         "accuracy": full.get("accuracy"),
         "seconds": round(seconds, 1),
         "message": (audit.get("reason") or lines[-1][:300]).replace(str(SHARED), "../shared"),
+        "input_check": audit.get("input_check"),
+        "notes": [note.replace(str(SHARED), "../shared") for note in audit.get("notes", ())],
         "problems": problems,
     }
 

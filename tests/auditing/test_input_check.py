@@ -118,3 +118,22 @@ def test_samples_in_memory_are_converted_with_notes() -> None:
     assert any("divided by 255" in note for note in samples.notes)
     assert check_inputs(artifact, samples).data == "data in memory: 4 samples"
     assert check_inputs(artifact, inputs.clean_samples(None, artifact, seed=0)).labels.startswith("none")
+
+
+def test_fewer_folders_than_classes_are_numbered_if_the_predictions_agree(tmp_path: Path) -> None:
+    folders(tmp_path, {"ant": 0, "bee": 1, "cat": 2}, count=30)
+    result = audited(tmp_path, [0, 1, 2, 3, 4])
+    assert result.accuracy == 1
+    assert any("3 of the model's classes; their numbering fits" in note for note in result.notes)
+    assert result.input_check is not None
+    assert "in alphabetical order, checked against the predictions" in result.input_check.labels
+
+
+def test_fewer_folders_than_classes_are_no_labels_if_the_predictions_differ(tmp_path: Path) -> None:
+    folders(tmp_path, {"ant": 0, "bee": 1, "cat": 4}, count=30)
+    result = audited(tmp_path, [0, 1, 2, 3, 4])
+    assert result.accuracy is None
+    assert not any(note.startswith("labels are the") for note in result.notes)
+    assert any("does not fit the predictions (67 % right). Fix: name folders" in note for note in result.notes)
+    assert result.input_check is not None
+    assert result.input_check.labels == "none: the accuracy is unknown"

@@ -193,6 +193,17 @@ def test_several_image_columns_are_noted(tmp_path: Path) -> None:
     assert "the column 'image' is read; 'mask' could hold samples too" in data.load(path, SPEC).notes
 
 
+def test_several_image_columns_without_a_usual_name_are_refused(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", [0, 1])
+    content = pq.read_table(path)
+    columns = {"left": content["image"], "right": content["image"], "label": content["label"]}
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(UnusableInput, match=r"got 'left', 'right'. Fix: keep one of them in the table, or name it"):
+        data.load(path, SPEC)
+    pq.write_table(pa.table({"file": content["image"], "right": content["image"], "label": content["label"]}), path)
+    assert "the column 'right' is read; 'file' could hold samples too" in data.load(path, SPEC).notes
+
+
 def test_damaged_parquet_pages_are_one_line(tmp_path: Path) -> None:
     path = table(tmp_path / "train.parquet", [0, 1] * 20)
     content = bytearray(path.read_bytes())

@@ -177,6 +177,14 @@ def test_inputs_of_varying_shape_give_a_note() -> None:
     assert read_preprocessing({**settings, "do_center_crop": True, "crop_size": 40}, {}, None, "x").notes == ()
 
 
+def test_settings_that_fail_in_transformers_are_read_with_a_note() -> None:
+    settings = {"image_processor_type": "ConvNextImageProcessor", "size": {"height": 40, "width": 48}, "resample": 2}
+    found = read_preprocessing(HALF | settings, {}, None, "x")
+    assert found.inputs == ImageSpec((3, 40, 48))
+    assert not found.guessed
+    assert "(ConvNextImageProcessor) fails in transformers with these settings" in found.notes[0]
+
+
 def test_processor_that_transformers_does_not_have_gives_a_note() -> None:
     found = read_preprocessing({**HALF, "image_processor_type": "FrobImageProcessor", "size": 32}, {}, None, "x")
     assert "does not have its image processor 'FrobImageProcessor'" in found.notes[0]

@@ -39,13 +39,16 @@ def check_inputs(artifact: Artifact, samples: CleanSamples) -> InputCheck:
 def choose_numbering(samples: CleanSamples, predictions: Tensor) -> CleanSamples:
     """Return samples with the labels in the numbering that fits the model's predictions.
 
-    Only the numberings that the reader lists as possible compete. Without any, the samples stay as they are.
+    Only the numberings that the reader lists as possible compete. Without any, the samples stay as they are. A guess on
+    fewer classes than the model's needs agreement on each class; otherwise the labels are dropped.
 
     Args:
         samples: Clean samples.
         predictions: The model's predictions (N,) on them.
     """
     y, summary = samples.split.y, samples.summary
+    if y is not None and len(y) and summary.unconfirmed:
+        return _confirm(samples, y, predictions)
     if y is None or not summary.alternatives or not len(y):
         return samples
     rates = [(summary.numbering, y, _accuracy(y, predictions))]
@@ -70,6 +73,29 @@ def choose_numbering(samples: CleanSamples, predictions: Tensor) -> CleanSamples
         class_names=samples.class_names if labels is y else None,
         notes=(*(each for each in samples.notes if each not in doubts), note),
     )
+
+
+def _confirm(samples: CleanSamples, y: Tensor, predictions: Tensor) -> CleanSamples:
+    """Return samples with labels only if the most frequent prediction for each label is the label.
+
+    Args:
+        samples: Clean samples with a guessed numbering.
+        y: Their labels (N,).
+        predictions: The model's predictions (N,).
+    """
+    labels = torch.unique(y).tolist()
+    summary = replace(samples.summary, unconfirmed=False)
+    right = f"{100 * _accuracy(y, predictions):.0f} % right"
+    if all(int(predictions[y == label].mode().values) == label for label in labels):
+        numbering = f"{summary.numbering}, checked against the predictions"
+        note = f"the data has {len(labels)} of the model's classes; their numbering fits the predictions ({right})"
+        return replace(samples, summary=replace(summary, numbering=numbering), notes=(*samples.notes, note))
+    note = (
+        f"no labels: the data has fewer classes than the model, and their numbering {summary.numbering} does not fit "
+        f"the predictions ({right}). Fix: name folders or words by the numbers of the model's classes"
+    )
+    notes = (*(each for each in samples.notes if not each.startswith("labels are the ")), note)
+    return replace(samples, split=Split(samples.split.x, None), summary=replace(summary, numbering=""), notes=notes)
 
 
 def content_notes(x: Tensor) -> tuple[str, ...]:

@@ -161,6 +161,7 @@ def clean_samples(
             seed=seed,
             labels=labels,
             label_column=label_column,
+            partial=True,
         )
         label_column = None
     if isinstance(data, Task):

@@ -76,6 +76,7 @@ class DataSummary:
     labels: str = ""  # source of the labels: "folder names"; empty: no labels
     numbering: str = ""  # "by the model's class names", ...
     alternatives: tuple[Numbering, ...] = ()  # if ``numbering`` is a guess
+    unconfirmed: bool = False  # the data have fewer classes than the model, and the numbering is a mere guess
     left_out: tuple[str, ...] = ()  # parts of the source without use, with counts
 
 

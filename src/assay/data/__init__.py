@@ -53,6 +53,7 @@ def load(
     labels: bool = True,
     label_column: str | None = None,
     fewest_classes: int = 2,
+    partial: bool = False,
 ) -> Task:
     """Load data as inputs of a model: images (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64.
 
@@ -75,6 +76,8 @@ def load(
         labels: False to ignore labels, names and subfolders.
         label_column: Column of the labels in a table, or name of their array in a .npz file; None: a usual name.
         fewest_classes: Smallest number of classes among the labels.
+        partial: True to number fewer words or folders than the model has classes from 0 on. The caller compares this
+            guess (``summary.unconfirmed``) with the model's predictions.
 
     Returns:
         The task; its ``notes`` list all guesses.
@@ -98,7 +101,7 @@ def load(
     splits = drop_empty(found.splits, found.name)
     if not labels:
         splits = drop_labels(splits)
-    aligned = align(splits, found, num_classes, class_names, fewest=fewest_classes)
+    aligned = align(splits, found, num_classes, class_names, fewest=fewest_classes, partial=partial)
     summary = DataSummary(
         kind=found.kind,
         totals=found.totals,
@@ -106,6 +109,7 @@ def load(
         labels=found.labels_from if aligned.numbering else "",
         numbering=aligned.numbering,
         alternatives=aligned.alternatives,
+        unconfirmed=aligned.unconfirmed,
         left_out=tuple(f"{kind}: {count:,}" for kind, count in found.left_out.items() if count),
     )
     parts = carve_calibration(aligned.splits, limit=limit, seed=seed)

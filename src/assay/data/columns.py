@@ -57,7 +57,7 @@ def choose_columns(table: Table, request: Request, expected: str) -> Columns:
         raise UnusableInput(
             f"{table.where}: expected a column of {expected}, the model's inputs; got {', '.join(table.names)}"
         )
-    chosen = next((name for known in SAMPLE_COLUMNS for name in samples if name.casefold() == known), samples[0])
+    chosen = _choose_samples(table, samples)
     others = [name for name in samples if name != chosen and name.casefold() not in LABEL_COLUMNS]
     if others:
         notes = (*notes, f"the column {chosen!r} is read; {_listed(others)} could hold samples too")
@@ -65,6 +65,18 @@ def choose_columns(table: Table, request: Request, expected: str) -> Columns:
         notes = _missing_note(table, chosen)
     unused = tuple(name for name in table.names if name not in (chosen, label))
     return Columns(chosen, label, notes, unused)
+
+
+def _choose_samples(table: Table, samples: Sequence[str]) -> str:
+    """Return the column of samples: the only one, or one with a usual name; raise UnusableInput for several others."""
+    usual = [name for known in SAMPLE_COLUMNS for name in samples if name.casefold() == known]
+    others = [name for name in samples if name.casefold() not in ID_NAMES]
+    if not usual and len(others) > 1:
+        raise UnusableInput(
+            f"{table.where}: expected one column of the model's inputs, got {_listed(others)}. "
+            f"Fix: keep one of them in the table, or name it {SAMPLE_COLUMNS[0]!r}."
+        )
+    return (usual or others or samples)[0]
 
 
 def _choose_label(table: Table, request: Request) -> tuple[str | None, tuple[str, ...]]:

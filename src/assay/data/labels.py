@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Alignment:
     notes: tuple[str, ...] = ()  # guesses, in sentences
     numbering: str = ""  # in words; empty: no labels
     alternatives: tuple[Numbering, ...] = ()  # if the numbering is a guess
+    unconfirmed: bool = False  # fewer classes than the model's, without a match of names
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def align(
     model_names: Sequence[str] | None,
     *,
     fewest: int = 2,
+    partial: bool = False,
 ) -> Alignment:
     """Renumber the labels as the model numbers its classes.
 
@@ -64,6 +66,7 @@ def align(
         num_classes: Number of the model's classes, or None.
         model_names: Names of the model's classes, or None.
         fewest: Smallest number of classes among the labels.
+        partial: True to number fewer words or folders than classes of the model in alphabetical order.
 
     Raises:
         UnusableInput: The labels cannot belong to the model.
@@ -82,9 +85,20 @@ def align(
         names = found.class_names or tuple(map(str, range(int(seen[-1]) + 1)))
         return Alignment(splits, names, (), OWN_NUMBERS if found.names_from is NamesFrom.DATA else ALPHABETICAL)
     candidates = _candidates(found, seen, num_classes, model_names)
+    if not candidates and partial and _has_fewer_words(found, num_classes, model_names):
+        guess = (_Candidate(ALPHABETICAL, torch.arange(len(found.class_names or ()))),)
+        return replace(_renumber(splits, found, seen, guess, (num_classes, model_names)), unconfirmed=True)
     if not candidates:
         raise _count_error(found, num_classes, int(seen[-1]))
     return _renumber(splits, found, seen, candidates, (num_classes, model_names))
+
+
+def _has_fewer_words(found: Source, num_classes: int, model_names: Sequence[str] | None) -> bool:
+    """Return True for fewer words or folders than the model's classes, if the model has no names."""
+    names = found.class_names
+    if names is None or model_names is not None or found.names_from is NamesFrom.DATA:
+        return False
+    return len(names) < num_classes and as_numbers(names) is None
 
 
 def drop_labels(splits: Splits) -> Splits:

@@ -27,8 +27,9 @@ LINK_TEXT = re.compile(rb"(\.\./)+[\w./-]{1,255}")
 ANNEX = "/annex/objects/"
 
 TO_CONVERT = (
-    "convert it on a machine that trusts it, with "
-    "safetensors.torch.save_file(torch.load('FILE', weights_only=True, map_location='cpu'), 'model.safetensors')"
+    "convert it on a machine that trusts it: c = torch.load('FILE', weights_only=True, map_location='cpu'); "
+    "safetensors.torch.save_file(c.get('state_dict', c), 'model.safetensors') "
+    "(for weights under another key than 'state_dict': that key)"
 )
 
 
@@ -70,7 +71,9 @@ def check_plain_file(path: Path) -> None:
                 f"{path}: this is a git-annex link to a missing file. Fix: run `git annex get`."
             ) from None
         found = f"a link to the missing file {link}" if link else "none"
-        raise UnusableInput(f"{path}: cannot be read: expected a file, got {found}. Fix: download or save it again.") from None
+        raise UnusableInput(
+            f"{path}: cannot be read: expected a file, got {found}. Fix: download or save it again."
+        ) from None
     if not stat.S_ISREG(kind):
         raise UnusableInput(f"{path}: expected a plain file, got {_special_kind(kind)}. Fix: give a file.")
     with path.open("rb") as file:

@@ -72,7 +72,7 @@ def complete_settings(processor: Any) -> dict[str, Any]:
 
 
 def process_image(processor: Any, image: np.ndarray) -> np.ndarray | None:
-    """Return the output (C, H, W) of a processor of transformers, None if it fails or returns other inputs.
+    """Return the output (C, H, W) of a processor of transformers: None if it fails, empty for inputs of another kind.
 
     Args:
         processor: The processor of ``load_image_processor``.
@@ -82,7 +82,8 @@ def process_image(processor: Any, image: np.ndarray) -> np.ndarray | None:
 
     try:
         with quiet():
-            found = np.asarray(processor(Image.fromarray(image), return_tensors="np")["pixel_values"])
+            outputs = processor(Image.fromarray(image), return_tensors="np")
     except Exception:  # as above
         return None
-    return found[0] if found.ndim == 4 and len(found) == 1 else None
+    found = np.asarray(outputs["pixel_values"]) if "pixel_values" in outputs else np.empty(0)
+    return found[0] if found.ndim == 4 and len(found) == 1 else np.empty(0)

@@ -44,6 +44,10 @@ UNCHECKED = (
     "transformers does not have its image processor {!r} here: the settings are read as resizing, cropping and "
     "normalization, and nothing compares the result"
 )
+FAILS = (
+    "its image processor ({}) fails in transformers with these settings: they are read as resizing, cropping and "
+    "normalization, and nothing compares the result"
+)
 OTHER_SHAPES = (
     "its image processor makes inputs of a shape that depends on the image; here every image is resized to {} x {}"
 )
@@ -195,7 +199,8 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
         where: Name of the model in error messages.
 
     Returns:
-        A note if transformers makes inputs of other shapes. Inputs larger than ``MAX_TEST_PIXELS`` are not compared.
+        A note if transformers makes inputs of other shapes, or none. Inputs larger than ``MAX_TEST_PIXELS`` are not
+        compared.
 
     Raises:
         UnusableInput: transformers makes another input of an image.
@@ -207,6 +212,9 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
         return ("the preprocessing was not compared with transformers, because the inputs are too large",)
     images = [_test_image(size) for size in TEST_IMAGES]
     expected = [process_image(processor, image) for image in images]
+    name = type(processor).__name__.removesuffix("Pil")
+    if all(output is None for output in expected):
+        return (FAILS.format(name),)
     if all(output is not None and output.shape == found.inputs.shape for output in expected):
         if all(_same(found, image, output) for image, output in zip(images, expected, strict=True)):
             return ()
@@ -217,7 +225,7 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
             return (OTHER_SHAPES.format(height, width),)
     raise UnusableInput(
         f"{where}: expected preprocessing by resizing, cropping and normalization, got another kind "
-        f"({type(processor).__name__.removesuffix('Pil')}). Fix: give shape, mean and std."
+        f"({name}). Fix: give shape, mean and std."
     )
 
 
