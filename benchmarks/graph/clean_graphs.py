@@ -41,6 +41,7 @@ from assay.graphs.ir import graph_from_onnx, subgraph_of
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
+SIZES = {"hiera": 64}  # of images, where the configuration holds a list
 WORDS, LENGTH, PAD = 200, 16, 1  # size of the vocabulary, tokens of a text, padding token
 
 IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -126,9 +127,9 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "swiftformer": ("SwiftFormer", {"image_size": 64, "embed_dims": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}),
     "hiera": (
         "Hiera",
-        {"image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
+        {"image_size": [64, 64], "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]},
     ),
-    "textnet": ("TextNet", {"hidden_sizes": [16, 16, 32, 32, 64]}),
+    "textnet": ("TextNet", {}),
     "hgnetv2": ("HGNetV2", {}),
     "bit": ("Bit", {"embedding_size": 16, "hidden_sizes": [32, 32, 64, 64], "depths": [1, 1, 1, 1], "num_groups": 8}),
 }
@@ -216,7 +217,8 @@ def models() -> dict[str, tuple[Callable[[], nn.Module], bool, int]]:
         return lambda: getattr(hf, kind)(getattr(hf, config)(**settings))
 
     builders = {
-        name: (classifier(kind, s, False), False, s.get("image_size", 64)) for name, (kind, s) in IMAGE_MODELS.items()
+        name: (classifier(kind, s, False), False, SIZES.get(name) or s.get("image_size", 64))
+        for name, (kind, s) in IMAGE_MODELS.items()
     }
     builders |= {name: (classifier(kind, s, True), True, 0) for name, (kind, s) in TEXT_MODELS.items()}
     for name, (kind, config, settings) in ENCODERS.items():

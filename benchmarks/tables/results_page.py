@@ -313,7 +313,10 @@ TABLES = {
         hiding_table,
         "Backdoors behind the way of asking, and the same tricks on clean models (ResNet-20-CIFAR10).",
     ),
-    "clean_graphs": (clean_graphs_table, "Clean graphs of transformers models (random weights)."),
+    "clean_graphs": (
+        clean_graphs_table,
+        "Clean graphs: transformers models with random weights, own architectures, int8 files, ONNX files of packages.",
+    ),
     "rff": (rff_table, "Random Fourier features with a key, on the features of ResNet-56 for CIFAR-10."),
     "lattice": (lattice_table, "Keys of random features, recovered by lattice reduction."),
     "null_models": (reference_models, "Reference classifiers in the shipped null distribution."),

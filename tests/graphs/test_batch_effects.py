@@ -128,3 +128,16 @@ def test_nodes_that_no_answer_needs_are_ignored() -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     assert find_batch_effects(model, frozenset({"y"})) == BatchEffects()
     assert find_batch_effects(model, frozenset({"m", "z"})).mixing
+
+
+def test_huge_sizes_and_loops_are_not_computed() -> None:
+    nodes = """
+        rows = Reshape(x, flat)
+        logits = MatMul(rows, w)
+        size = Shape <start = 0, end = 1> (x)
+        huge = Constant <value_ints = [4000000000000]> ()
+        many = Mul(size, huge)
+        ones = ConstantOfShape <value = float[1] {1.0}> (many)
+        count = ReduceSum(ones, zero)
+        y = Mul(logits, count)"""
+    assert effects(nodes).mixing is None

@@ -32,7 +32,11 @@ SHAPE_SLOTS: Mapping[str, frozenset[int]] = {
     "Resize": frozenset({1, 2, 3}),
     "Pad": frozenset({1, 3}),
 }
-# Random positions are data, if only numbers without samples are looked up: a table of answers by batch size.
+# Operators whose inputs set the size of their output.
+ENLARGING = frozenset(
+    {"ConstantOfShape", "Expand", "Tile", "Pad", "Resize", "Upsample", "Range", "OneHot", "CenterCropPad"}
+)
+# Positions are data, if a table without samples is looked up: a table of answers by batch size.
 TABLES = frozenset({"Gather", "GatherND", "GatherElements"})
 # Its scale is of the whole batch by definition. Dynamically quantized models consist of it.
 WHOLE_BATCH = frozenset({"DynamicQuantizeLinear", "Shape", "Size"})
@@ -217,6 +221,8 @@ def _run_node(node: onnx.NodeProto, given: Mapping[str, Any], opset: Any) -> lis
     """Return the outputs of one node without inputs from outside, or None if it cannot run or is large."""
     from onnx import helper, reference
 
+    if any(attribute.HasField("g") for attribute in node.attribute) or not _is_bounded(node, given):
+        return None
     inputs = [helper.make_empty_tensor_value_info(name) for name in given]
     outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
     graph = helper.make_graph([node], "one", inputs, outputs)
@@ -226,6 +232,14 @@ def _run_node(node: onnx.NodeProto, given: Mapping[str, Any], opset: Any) -> lis
         return None
     arrays = [np.asarray(array) for array in found]
     return arrays if all(array.size <= 64 * MAX_ELEMENTS for array in arrays) else None
+
+
+def _is_bounded(node: onnx.NodeProto, given: Mapping[str, np.ndarray]) -> bool:
+    """Return whether a node that makes arrays of a given size makes a small one: a hostile file asks for any size."""
+    if node.op_type not in ENLARGING:
+        return True
+    numbers = [array for array in given.values() if array.dtype.kind in "iuf" and array.size <= 64]
+    return all(float(np.prod(np.abs(array[array != 0], dtype=np.float64))) <= 64 * MAX_ELEMENTS for array in numbers)
 
 
 def _find_number(nodes: Sequence[onnx.NodeProto], dependent: set[str], sizes: Sequence[_Sizes]) -> str | None:
