@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,22 +50,31 @@ class Records:
 
     def specs(self) -> dict[str, str]:
         """Return the texts of all specifications by name."""
-        return dict(self._db.execute("SELECT name, text FROM specs ORDER BY name"))
+        with self._one_line():
+            return dict(self._db.execute("SELECT name, text FROM specs ORDER BY name"))
 
     def states(self) -> dict[str, State]:
         """Return the state of every cell by key."""
-        return dict(self._db.execute("SELECT key, state FROM cells"))
+        with self._one_line():
+            return dict(self._db.execute("SELECT key, state FROM cells"))
 
     def record(self, key: str) -> Record | None:
         """Return the record with a key; None if there is none."""
-        row = self._db.execute(_SELECT + " WHERE key=?", (key,)).fetchone()
+        with self._one_line():
+            row = self._db.execute(_SELECT + " WHERE key=?", (key,)).fetchone()
         return None if row is None else self._record(row)
 
     def records(self) -> Iterator[Record]:
         """Yield all records in the order of their addition. Raises UnusableInput if they cannot be read."""
-        try:
+        with self._one_line():
             for row in self._db.execute(_SELECT + " ORDER BY rowid"):
                 yield self._record(row)
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Turn errors of a damaged database into UnusableInput."""
+        try:
+            yield
         except (sqlite3.Error, UnicodeDecodeError) as error:
             raise UnusableInput(f"{self.directory}: the records cannot be read: {first_line(error)}") from None
 
@@ -81,9 +90,11 @@ class Records:
 
     def mean_seconds(self) -> dict[tuple[str, str], float]:
         """Return the mean seconds of finished cells by kind and method."""
-        rows = self._db.execute(
+        question = (
             "SELECT kind, json_extract(about, '$.method'), avg(seconds) FROM cells WHERE state='done' GROUP BY 1, 2"
         )
+        with self._one_line():
+            rows = self._db.execute(question).fetchall()
         return {(kind, method): seconds for kind, method, seconds in rows if seconds is not None}
 
     def has_tables(self) -> bool:

@@ -7,7 +7,11 @@ from contextlib import contextmanager
 
 
 class AssayError(Exception):
-    """Base of all deliberate errors. The message gives the expected value, the value found, and a fix."""
+    """Base of all deliberate errors. The message gives the expected value, the value found, and a fix, in one line."""
+
+    def __str__(self) -> str:
+        """Return the message; line breaks, for instance of file names, are escaped."""
+        return super().__str__().replace("\r", "\\r").replace("\n", "\\n")
 
 
 class UnusableInput(AssayError):
