@@ -29,3 +29,7 @@ def test_deliberate_errors_and_interrupts_pass(error: BaseException) -> None:
 def test_lack_of_memory_names_the_file() -> None:
     with pytest.raises(UnusableInput, match="m: expected a file that fits in memory"), foreign_errors("m"):
         raise MemoryError
+
+
+def test_message_with_line_break_is_one_line() -> None:
+    assert str(UnusableInput("a\nb\r.json: expected a file")) == "a\\nb\\r.json: expected a file"
