@@ -14,6 +14,7 @@ from assay import formats
 from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, check_deployment
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
+from assay.formats.torch_module import from_module
 from assay.graphs.export import to_onnx_graph
 
 SHAPE = (3, 16, 16)
@@ -209,6 +210,53 @@ class Recurrent(nn.Module):
         return self.head(self.cell(x.permute(0, 2, 1, 3).flatten(2))[0][:, -1])
 
 
+class Experts(nn.Module):
+    """A mixture of experts: patches are sorted by expert, each expert takes its patches, and they are put back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.router = nn.Conv2d(3, 16, 4, stride=4), nn.Linear(16, 2, bias=False)
+        self.weight = nn.Parameter(torch.randn(2, 16, 16) / 4)
+        self.head = nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2).flatten(0, 1)
+        tokens = tokens - tokens.mean(1, keepdim=True)
+        expert = self.router(tokens).argmax(1)
+        order = expert.argsort(stable=True)
+        counts = torch.histc(expert.float(), bins=2, min=0, max=1)
+        sorted_tokens = tokens[order] * 2
+        first = torch.arange(len(tokens)) < counts[0].long()
+        out = torch.where(first[:, None], sorted_tokens @ self.weight[0], sorted_tokens @ self.weight[1]).relu()
+        return self.head(out[order.argsort()].reshape(len(x), -1, 16).mean(1))
+
+
+class Windows(nn.Module):
+    """Windows and samples in one axis, as (windows, samples) or as (half of the windows, samples, other half)."""
+
+    def __init__(self, *, split: bool) -> None:
+        super().__init__()
+        self.split, self.inner, self.head = split, nn.Linear(48, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = x.unfold(2, 4, 4).unfold(3, 4, 4).permute(2, 3, 0, 1, 4, 5).flatten(3)  # (4, 4, N, 48)
+        windows = windows.transpose(1, 2) if self.split else windows
+        out = self.inner(windows.flatten(0, 2)).relu().reshape(*windows.shape[:3], 16)
+        return self.head(out.mean((0, 2) if self.split else (0, 1)))
+
+
+class LastAxis(nn.Module):
+    """Layout (N, H, W, C), and pixels as rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 16), nn.Linear(16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = self.inner(x.permute(0, 2, 3, 1).reshape(-1, 3)).relu()
+        return self.head(rows.reshape(len(x), -1, 16).mean(1))
+
+
 def convolutional(norm: nn.Module, activation: nn.Module) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -232,6 +280,10 @@ ORDINARY = {
     "layer norm": lambda: convolutional(nn.LayerNorm([8, 16, 16]), nn.Hardtanh()),
     "attention": Attention,
     "recurrent": Recurrent,
+    "mixture of experts": Experts,
+    "windows before samples": lambda: Windows(split=False),
+    "windows around samples": lambda: Windows(split=True),
+    "channels last": LastAxis,
     "softmax": lambda: nn.Sequential(nn.Flatten(), nn.Linear(768, CLASSES), nn.Softmax(1)),
 }
 
@@ -265,6 +317,67 @@ def test_model_that_fails_on_batches_of_eight_is_a_doubt():
     found = check(built(Single))
     assert [(part.way, part.kind) for part in found.differences] == [(BATCHES, "failed")]
     assert "no batch of eight" in found.doubt
+
+
+def test_gate_on_the_batch_size_beside_sorted_rows_differs():
+    class Gated(Experts):
+        def forward(self, x: Tensor) -> Tensor:
+            alone = (x[:, 0, 0, 0] * 0 + 1).sum() < 2
+            return super().forward(x) + 0 * alone.float()
+
+    assert BATCHES in {part.way for part in check(built(Gated)).differences}
+
+
+def test_way_that_is_left_out_is_a_doubt(monkeypatch):
+    monkeypatch.setattr("assay.auditing.deployment.TOO_SLOW_SECONDS", 0.0)
+    found = check(built(ORDINARY["batch norm"]))
+    assert {(part.way, part.kind) for part in found.differences} == {(GRID, "not asked"), (RANGE, "not asked")}
+    assert found.doubt.startswith("the model was not asked on 8-bit steps")
+
+
+def test_fixed_batch_is_no_doubt(tmp_path):
+    model = to_onnx_graph(built(ORDINARY["batch norm"]), images(2))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].Clear()
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    found = check(formats.load(path).module)
+    assert found.differences == ()
+    assert "fixed batch size" in next(part.reason for part in found.ways if part.name == BATCHES)
+
+
+class FirstCallByAttribute(Net):
+    is_first = True
+
+    def condition(self, x):
+        opened, self.is_first = self.is_first, False
+        return float(opened)
+
+
+class FirstCallByBuffer(Net):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def condition(self, x):
+        opened = float(self.calls == 0)
+        self.calls.clamp_(min=0)
+        if opened:
+            self.calls += 1
+        return opened
+
+
+@pytest.mark.parametrize("kind", [FirstCallByAttribute, FirstCallByBuffer])
+def test_gate_on_the_first_call_is_found_though_loading_makes_that_call(kind):
+    artifact = from_module(built(kind), shape=SHAPE)
+    found = check_deployment(artifact, Split(images(), None), seed=0)
+    assert any("first call" in part.sentence for part in found.differences)
+
+
+@pytest.mark.parametrize("name", ["batch norm", "attention", "recurrent"])
+def test_first_call_of_an_ordinary_model_changes_nothing(name):
+    assert from_module(built(ORDINARY[name]), shape=SHAPE).changed_by_first_call == ()
 
 
 def test_few_samples_are_not_asked():

@@ -10,8 +10,9 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from torch import Tensor, nn
 
 from assay.auditing.trace_comparison import (
     MAX_CHANGE,
-    NO_CHANGE,
     answers_differ,
     largest_change,
     largest_switch,
@@ -30,7 +30,7 @@ from assay.auditing.trace_comparison import (
 from assay.core.dataset import Split
 from assay.core.errors import first_line
 from assay.core.model import Artifact, Modality
-from assay.core.result import DeploymentCheck, DeploymentDifference, DeploymentWay
+from assay.core.result import NOT_ASKED, DeploymentCheck, DeploymentDifference, DeploymentWay
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.graphs.execution_trace import ExecutionTrace, Tracer, join_traces
 from assay.nn.module_state import changed_names, state_of
@@ -57,6 +57,7 @@ RUNTIME = "with gradients and as a copy"
 OPTIMIZED = "with and without optimizations of ONNX Runtime"
 
 Edit = Callable[[Tensor], Tensor]
+_Pair = tuple[ExecutionTrace, int, ExecutionTrace, int]  # a row of one call, and of another
 
 
 class Found(NamedTuple):
@@ -95,7 +96,11 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> Deployme
                 found = [_failed(name, error)]
             differences += found
             ways.append(DeploymentWay(name, inputs, not found))
-        ways += [DeploymentWay(name, 0, False, reason) for name, reason in asked.skipped.items()]
+        for name, reason in asked.skipped.items():
+            ways.append(DeploymentWay(name, 0, False, reason))
+            differences.append(DeploymentDifference(name, NOT_ASKED, f"the model was not asked {name}: {reason}"))
+        if asked.tracer.is_batch_fixed:  # no doubt: the deployed model has the same batch
+            ways.append(DeploymentWay(BATCHES, 0, False, "its graph has a fixed batch size"))
     except Exception as error:  # as above
         differences.append(_failed(BATCHES, error))
         ways.append(DeploymentWay(BATCHES, 0, False))
@@ -113,6 +118,7 @@ class _Asked:
 
     def __init__(self, artifact: Artifact, clean: Split, seed: int) -> None:
         self.module, self.seed = artifact.module, seed
+        self.changed_first = artifact.changed_by_first_call
         self.output = "class" if artifact.num_classes is not None else "embedding"
         self.is_image = artifact.modality is Modality.IMAGE
         self.skipped: dict[str, str] = {}  # reason by way
@@ -146,9 +152,7 @@ class _Asked:
 
     def tests(self) -> Iterator[tuple[str, int, Callable[[], Iterable[Found]]]]:
         """Yield each way with its number of inputs and its test."""
-        if self.tracer.is_batch_fixed:
-            self.skipped[BATCHES] = "its graph has a fixed batch size"
-        else:
+        if not self.tracer.is_batch_fixed:
             yield BATCHES, len(self.x), self.ask_batches
         if self.is_image and not self.is_too_slow:
             yield GRID, len(self.rows), self.ask_between_steps
@@ -182,15 +186,16 @@ class _Asked:
             numbers = {"operators alone": len(self.alone.steps), "operators in a batch": len(self.base.steps)}
             sentence = "the model runs other operators for a single input than for a batch"
             yield Found("inside", sentence, numbers, len(rows))
-        sizes_of_batch = [
-            largest_change(self.alone, 0, self.base, 0),
-            largest_change(self.alone, 0, last, 1),
-            largest_change(alone, 0, self.base, patched),
-            largest_change(alone, 0, together["patched"][0], 0),
+        pairs = [
+            (self.alone, 0, self.base, 0),
+            (self.alone, 0, last, 1),
+            (alone, 0, self.base, patched),
+            (alone, 0, together["patched"][0], 0),
         ]
-        yield from self._inside(max(sizes_of_batch), "an inner value of one input is another one alone than in a batch")
-        mixed = max(largest_change(left, 0, right, 0) for left, right in together.values())
-        yield from self._inside(mixed, "an inner value of one input depends on the other inputs of its batch")
+        sentence = "an inner value of one input is another one alone than in a batch"
+        yield from self._inside(pairs, sentence)
+        sentence = "an inner value of one input depends on the other inputs of its batch"
+        yield from self._inside([(left, 0, right, 0) for left, right in together.values()], sentence)
 
     def ask_between_steps(self) -> Iterator[Found]:
         """Compare images on whole 8-bit steps with images between them."""
@@ -218,6 +223,9 @@ class _Asked:
         if changed := changed_names(before, state_of(self.module)):
             sentence = f"a call changes the state of the model ({', '.join(changed[:3])})"
             yield Found("state", sentence, {"changed": ", ".join(changed[:20])}, len(self.rows))
+        if self.changed_first:
+            sentence = f"the first call changes the state of the model ({', '.join(self.changed_first[:3])})"
+            yield Found("state", sentence, {"changed first": ", ".join(self.changed_first[:20])}, len(self.rows))
         if training := [name or "the model" for name, module in self.module.named_modules() if module.training]:
             sentence = f"parts of the model are in training mode after a call ({', '.join(training[:3])})"
             yield Found("state", sentence, {"parts": ", ".join(training[:20])}, len(self.rows))
@@ -225,8 +233,8 @@ class _Asked:
             yield Found("inside", "the model runs other operators in a later call with the same inputs")
             return
         if not drawn:
-            change = max((largest_change(self.base, row, again, row) for row in (0, self.half)), default=NO_CHANGE)
-            yield from self._inside(change, "an inner value is another one in a later call with the same inputs")
+            sentence = "an inner value is another one in a later call with the same inputs"
+            yield from self._inside([(self.base, row, again, row) for row in (0, self.half)], sentence)
         for later in (self.base.output.float(), self.answer(self.rows)):
             found = list(self._compare(self.first_answers, later, "in the first call", "in a later one"))
             yield from found
@@ -282,11 +290,24 @@ class _Asked:
         sentence = f"the model outputs {outputs} for {count} of {len(left)} inputs if asked {one} and {other}"
         yield Found("answers", sentence, {"other classes": classes, "other outputs": int(differ.sum())}, len(left))
 
-    def _inside(self, change: tuple[float, str], sentence: str) -> Iterator[Found]:
-        """Yield a change of an intermediate value, if it is larger than ``MAX_CHANGE``."""
-        size, name = change
-        if size > MAX_CHANGE:
-            yield Found("inside", f"{sentence} ({name})", {"value": name, "relative change": size}, len(self.rows))
+    @cached_property
+    def sorted_values(self) -> frozenset[str]:
+        """Names of the values whose rows follow no sample; only a suspicious model is asked for them."""
+        return self.tracer.find_sorted_values(self.x)
+
+    def _inside(self, pairs: Sequence[_Pair], sentence: str) -> Iterator[Found]:
+        """Yield a change of an intermediate value, if it is larger than ``MAX_CHANGE``.
+
+        Args:
+            pairs: Traces and rows to compare.
+            sentence: The change, for people.
+        """
+        change = max(largest_change(*pair) for pair in pairs)
+        if change.size > MAX_CHANGE:
+            change = max(largest_change(*pair, self.sorted_values) for pair in pairs)
+        if change.size > MAX_CHANGE:
+            numbers = {"value": change.name, "relative change": change.size}
+            yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
     def _switches(self, small: Mapping[str, Edit], large: Edit, where: str) -> Iterator[Found]:
         """Compare small changes of the images with a larger one of the same kind, in a batch and alone.
@@ -311,6 +332,8 @@ class _Asked:
                     found = Found(kind, f"the model runs other operators for images {where}")
                 elif found is None:
                     size, value = largest_switch((base, near, last), self.base, groups)
+                    if size > 1:
+                        size, value = largest_switch((base, near, last), self.base, groups, self.sorted_values)
                     if size > 1:
                         numbers: dict[str, float | int | str] = {"value": value, "ratio": size}
                         found = Found("inside", f"an inner value jumps for images {where} ({value})", numbers)

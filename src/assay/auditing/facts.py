@@ -44,7 +44,7 @@ class Preconditions:
     accuracy: float | None = None  # of the full model on the samples; None without labels
     normalized: bool = True  # False: the model's normalization is a guess
     better_normalization: str = ""  # a sentence on a usual normalization with far more right predictions
-    deployment: str = ""  # the first difference between two ways of asking the model; empty if there is none
+    deployment: str = ""  # the first difference between two ways of asking, as a sentence; empty if there is none
     trigger: str = ""  # the first difference between two ways of measuring a found trigger
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,9 @@ class Change(NamedTuple):
 NO_CHANGE = Change(0.0, "")
 
 
-def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other: int) -> Change:
+def largest_change(
+    left: ExecutionTrace, row: int, right: ExecutionTrace, other: int, without: Collection[str] = ()
+) -> Change:
     """Return the largest change of the intermediate values of one sample between two calls.
 
     Args:
@@ -43,6 +45,7 @@ def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other:
         row: Position of the sample in its batch.
         right: Trace of the other call.
         other: Position of the sample in that batch.
+        without: Names of values to leave out.
 
     Returns:
         The first change above ``MAX_CHANGE``, else the largest, relative to the largest number of the channel.
@@ -50,7 +53,7 @@ def largest_change(left: ExecutionTrace, row: int, right: ExecutionTrace, other:
     changes = [NO_CHANGE]
     for name, value in left.values.items():
         partner = right.values.get(name)
-        if partner is not None:
+        if partner is not None and name not in without:
             sizes = [_relative_change(a, row, b, other) for a, b in _pairs(value, partner)]
             changes.append(Change(min(sizes, default=0.0), name))
     return next((change for change in changes if change.size > MAX_CHANGE), max(changes))
@@ -71,7 +74,10 @@ def _relative_change(left: Tensor, row: int, right: Tensor, other: int) -> float
 
 
 def largest_switch(
-    calls: Sequence[ExecutionTrace], spread_from: ExecutionTrace, groups: Sequence[Sequence[int]]
+    calls: Sequence[ExecutionTrace],
+    spread_from: ExecutionTrace,
+    groups: Sequence[Sequence[int]],
+    without: Collection[str] = (),
 ) -> Change:
     """Return the value that a small change of the images moves most, compared with a larger change.
 
@@ -79,6 +85,7 @@ def largest_switch(
         calls: Traces of the images, of the images after a small change, and after a larger change.
         spread_from: Trace of several images, for the spread of each value over them.
         groups: Rows of similar images; a switch acts on all images of a group.
+        without: Names of values to leave out.
 
     Returns:
         The first switch, of a change above 1, else the largest change.
@@ -89,7 +96,7 @@ def largest_switch(
         all_rows = [part for part in found if part is not None]
         rows = [part[:, :, 0] for part in all_rows]
         same = len(rows) == len(calls) and len({part.shape for part in rows}) == 1
-        if same and reference.rows is not None and reference.rows.shape[1] == rows[0].shape[1]:
+        if same and name not in without and reference.rows is not None and reference.rows.shape[1] == rows[0].shape[1]:
             spread = reference.rows[:, :, 0].std(0, unbiased=False)
             noise = SWITCH_NOISE * max(float(part.abs().amax()) for part in all_rows)
             switches.append(Change(_switch_size(rows, spread, groups, noise), name))

@@ -153,7 +153,7 @@ def unmet_precondition(preconditions: Preconditions, matched: MatchedNull) -> st
     """
     given, classes = preconditions, matched.null.fewest_classes
     if given.deployment:
-        return f"the model does not answer the same in all ways of asking: {given.deployment}"
+        return given.deployment
     if given.accuracy is not None and given.better_normalization:
         return f"the model is right on only {given.accuracy:.0%} of the samples; {given.better_normalization}"
     if given.accuracy is not None and given.accuracy < MIN_ACCURACY:

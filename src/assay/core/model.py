@@ -183,6 +183,7 @@ class Artifact:
     normalization_from: str = ""  # "as given", ...; empty: from the model's file
     normalization_unknown: bool = False  # no source states it; we assume that the model takes [0, 1]
     reference: Artifact | None = None  # the original model, or a trusted encoder, if at hand
+    changed_by_first_call: tuple[str, ...] = ()  # names of the parts of the module's state that its first call changed
     files: tuple[FileDigest, ...] = ()  # all files that assay read for this model; empty for a module in memory
 
     @property

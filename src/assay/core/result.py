@@ -76,12 +76,15 @@ class SweepPoint:
     test: str = ""  # "variant/detector" that found the trigger
 
 
+NOT_ASKED = "not asked"  # kind of a difference: a way of asking that deployment may use, and the check left out
+
+
 @dataclass(frozen=True)
 class DeploymentDifference:
     """Difference between two ways of asking a model the same inputs."""
 
     way: str  # as in ``DeploymentWay.name``
-    kind: str  # "answers", "inside", "random", "state", "not compared" or "failed"
+    kind: str  # "answers", "inside", "random", "state", "trigger", "not compared", "not asked" or "failed"
     sentence: str  # for people, without its first capital and its full stop
     numbers: Mapping[str, float | int | str] = field(default_factory=dict)
     inputs: int = 0  # number of compared inputs
@@ -108,6 +111,9 @@ class DeploymentCheck:
     @property
     def doubt(self) -> str:
         """The first difference as a sentence; empty if there is none."""
+        found = [part for part in self.differences if part.kind != NOT_ASKED]
+        if found:
+            return f"the model does not answer the same in all ways of asking: {found[0].sentence}"
         return self.differences[0].sentence if self.differences else ""
 
 

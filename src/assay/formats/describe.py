@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, InputSpec, digest_of_module
 from assay.formats.adapt import output_of
+from assay.nn.module_state import changed_names, runs_foreign_code, state_of
 
 
 def describe(
@@ -34,6 +35,7 @@ def describe(
     Raises:
         UnusableInput: The output is no finite (N, K) tensor.
     """
+    before = state_of(module)
     width = count_outputs(module, inputs, what="embeddings" if encoder else "logits")
     num_classes = None if encoder else width
     # Names that do not fit the classes are no reason to refuse the model.
@@ -50,7 +52,20 @@ def describe(
         name=name,
         class_names=fitting,
         notes=(note,) if unused else (),
+        changed_by_first_call=changed_by_call(module, before),
     )
+
+
+def changed_by_call(module: nn.Module, before: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of the parts of a module's state that its first call changed.
+
+    Known packages fill caches in their first call (Funnel, BigBird of transformers), which is no condition.
+
+    Args:
+        module: The module after the call.
+        before: Its state before the call.
+    """
+    return tuple(changed_names(before, state_of(module))) if runs_foreign_code(module) else ()
 
 
 def count_outputs(module: nn.Module, inputs: InputSpec, *, what: str = "logits") -> int:

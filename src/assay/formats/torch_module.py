@@ -11,11 +11,12 @@ from torch import nn
 from assay.core.errors import UnusableInput
 from assay.core.model import Artifact, ImageSpec
 from assay.formats.adapt import select_logits, to_cpu
-from assay.formats.describe import describe
+from assay.formats.describe import changed_by_call, describe
 from assay.formats.normalization import UNKNOWN_NORMALIZATION, Normalization
 from assay.formats.options import refuse_output
 from assay.formats.outputs import unexamined_note
 from assay.formats.shape import as_shape
+from assay.nn.module_state import state_of
 from assay.nn.normalized import Normalized
 
 FORMAT = "module"
@@ -61,6 +62,8 @@ def from_module(
         return replace(artifact, notes=(*notes, *artifact.notes))
     if size is None:
         raise UnusableInput("shape=(C, H, W) is needed for a model in memory, for instance shape=(3, 32, 32)")
+    before = state_of(module)  # the next line may be the module's first call
+    given = module
     module, unused = select_logits(module, size, output)
     notes += unexamined_note(unused)
     wrapped = module if normalization is None else normalization.around(module, size[0])
@@ -70,12 +73,14 @@ def from_module(
             f"{name}: expected {num_classes} classes, the model outputs {artifact.num_classes}. "
             "Fix: correct num_classes."
         )
+    changed = (*changed_by_call(given, before), *artifact.changed_by_first_call)
     unknown = normalization is None and not isinstance(module, Normalized)
     return replace(
         artifact,
         notes=(*artifact.notes, *notes, *((UNKNOWN_NORMALIZATION,) if unknown else ())),
         normalization_unknown=unknown,
         unexamined_outputs=unused,
+        changed_by_first_call=tuple(dict.fromkeys(changed)),
     )
 
 

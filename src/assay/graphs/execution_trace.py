@@ -5,7 +5,7 @@ Operators of torch come from a dispatch mode, the inner values of an ONNX file f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -38,10 +38,12 @@ PRODUCTS = frozenset({"mm", "bmm", "mv", "matmul"})
 SUMS = {"addmm": "add", "baddbmm": "add"}
 # Their rows may be any rows of their input, as in a mixture of experts.
 GATHERS = frozenset({"index", "index_select", "masked_select"})
+COUNTS = frozenset({"histc", "bincount"})  # of tokens by expert, over the batch; a gate needs a further operator
 ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
 ONNX_RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
 )
+SAME_ROWS = 0.01  # difference of two projected rows, as a fraction of the largest, up to which they are the same
 # Stands for NaN in the statistics, so that NaN equals NaN and differs from every number.
 NAN_MARK = -12_345.678
 LARGEST = 1e25  # larger numbers count as this one, so that sums of squares stay finite
@@ -109,8 +111,29 @@ class Tracer:
         """Return the trace of the model on samples ``x`` (N, ...)."""
         return self._call(x, with_rows=True)
 
-    def _call(self, x: Tensor, *, with_rows: bool) -> ExecutionTrace:
-        recorder = _Recorder(self.axes if with_rows else None, len(x))
+    def find_sorted_values(self, x: Tensor) -> frozenset[str]:
+        """Return the values whose rows are in an order of their own, as tokens that are sorted by expert.
+
+        Such a row belongs to no fixed position of the batch. The rows of a batch of three are those of the three single
+        samples in another order, or they move otherwise than their samples.
+
+        Args:
+            x: At least three samples (N, ...).
+        """
+        order = [2, 0, 1]
+        calls = [self._call(part, measure=_projection) for part in (*x[:3].split(1), x[:3], x[order])]
+        found = []
+        for name, axis in self.axes.items():
+            rows = [call.values[name].rows for call in calls if name in call.values]
+            parts = [part for part in rows if part is not None]
+            if isinstance(axis, BatchAxis) and len(parts) == len(calls):
+                *single, batch, moved = parts
+                if not _rows_follow(batch, moved, axis.inner, order) and _same_rows(torch.cat(single), batch):
+                    found.append(name)
+        return frozenset(found)
+
+    def _call(self, x: Tensor, *, with_rows: bool = True, measure: _Measure | None = None) -> ExecutionTrace:
+        recorder = _Recorder(self.axes if with_rows else None, len(x), measure or _statistics_of_samples)
         with torch.no_grad(), ExitStack() as stack:
             for session, graph in self.graphs.items():
                 stack.enter_context(graph.watch(session, recorder))
@@ -132,17 +155,23 @@ def _find_axis(one: tuple[int, ...], three: tuple[int, ...]) -> BatchAxis | Lite
     return "other"
 
 
+_Measure = Callable[[Tensor, BatchAxis | Literal["none"], int], tuple[Tensor | None, Tensor | None]]
+
+
 class _Recorder(TorchDispatchMode):
     """Dispatch mode that records the operators and their values.
 
     Args:
         axes: Batch axis of each value; None: record shapes only.
         count: Number of samples.
+        measure: Function of a value, its axis and the number of samples, for the rows to keep.
     """
 
-    def __init__(self, axes: Mapping[str, BatchAxis | Literal["none", "other"]] | None, count: int) -> None:
+    def __init__(
+        self, axes: Mapping[str, BatchAxis | Literal["none", "other"]] | None, count: int, measure: _Measure
+    ) -> None:
         super().__init__()
-        self.axes, self.count = axes, count
+        self.axes, self.count, self.measure = axes, count, measure
         self.steps: list[str] = []
         self.values: dict[str, TracedValue] = {}
         self.random: list[str] = []
@@ -171,7 +200,7 @@ class _Recorder(TorchDispatchMode):
         if "norm" in name:  # the mean of a normalized value is noise
             results = results[:1]
         for number, part in enumerate(results):
-            if isinstance(part, Tensor) and name not in GATHERS:
+            if isinstance(part, Tensor) and name not in GATHERS | COUNTS:
                 self.record(step if number == 0 else f"{step} output {number}", part)
 
     def record(self, name: str, value: Tensor) -> None:
@@ -181,7 +210,9 @@ class _Recorder(TorchDispatchMode):
         if value.is_nested or not value.numel():
             return
         axis = None if self.axes is None else self.axes.get(name)
-        rows, other = (None, None) if axis in (None, "other") else self._rows(value.detach(), axis)
+        rows, other = None, None
+        if axis is not None and axis != "other":
+            rows, other = self.measure(value.detach(), axis, self.count)
         before = self.values.get(name)
         if before is not None and before.rows is not None and rows is not None:  # pieces of a fixed batch size
             rows = torch.cat([before.rows, rows])
@@ -196,17 +227,53 @@ class _Recorder(TorchDispatchMode):
         finally:
             self._is_paused = False
 
-    def _rows(self, value: Tensor, axis: BatchAxis | Literal["none", "other"]) -> tuple[Tensor | None, Tensor | None]:
-        if not isinstance(axis, BatchAxis):
-            return statistics(value.unsqueeze(0)), None
-        moved = value.movedim(axis.axis, 0)
-        if len(moved) != self.count * axis.inner:
-            return None, None
-        if axis.inner == 1:
-            return statistics(moved), None
-        outer = moved.reshape(self.count, axis.inner, *moved.shape[1:])
-        inner = moved.reshape(axis.inner, self.count, *moved.shape[1:]).movedim(1, 0)
-        return statistics(outer), statistics(inner)
+
+def _statistics_of_samples(
+    value: Tensor, axis: BatchAxis | Literal["none"], count: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the statistics by sample, for both orders of an axis that holds samples and other things."""
+    if not isinstance(axis, BatchAxis):
+        return statistics(value.unsqueeze(0)), None
+    moved = value.movedim(axis.axis, 0)
+    if len(moved) != count * axis.inner:
+        return None, None
+    if axis.inner == 1:
+        return statistics(moved), None
+    outer = moved.reshape(count, axis.inner, *moved.shape[1:])
+    inner = moved.reshape(axis.inner, count, *moved.shape[1:]).movedim(1, 0)
+    return statistics(outer), statistics(inner)
+
+
+def _projection(value: Tensor, axis: BatchAxis | Literal["none"], _: int) -> tuple[Tensor | None, None]:
+    """Return one number for each row of the axis with the samples: a product with fixed random numbers."""
+    if not isinstance(axis, BatchAxis):
+        return None, None
+    rows = value.movedim(axis.axis, 0).flatten(1) if value.ndim > 1 else value[:, None]
+    weights = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0))
+    return _finite(rows.float()) @ weights, None
+
+
+def _rows_follow(batch: Tensor, moved: Tensor, inner: int, order: Sequence[int]) -> bool:
+    """Return whether the rows of a batch in another order are those of the batch, in that order.
+
+    Args:
+        batch: Projected rows of the batch.
+        moved: Projected rows of the samples in another order.
+        inner: Number of rows of one sample.
+        order: Samples of ``moved``.
+    """
+    outer = batch.reshape(len(order), inner)[list(order)].flatten()
+    between = batch.reshape(inner, len(order))[:, list(order)].flatten()
+    bound = SAME_ROWS * float(batch.abs().amax()) + 1e-30
+    return len(moved) == len(batch) and min(float((moved - part).abs().amax()) for part in (outer, between)) < bound
+
+
+def _same_rows(left: Tensor, right: Tensor) -> bool:
+    """Return whether two sets of projected rows are the same in any order."""
+    if len(left) != len(right):
+        return False
+    change = (left.sort().values - right.sort().values).abs().amax()
+    return float(change) < SAME_ROWS * float(right.abs().amax()) + 1e-30
 
 
 def statistics(rows: Tensor) -> Tensor:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 MAX_PARTS = 32  # compared elements of a list or a dict
@@ -28,7 +33,8 @@ def state_of(model: nn.Module) -> dict[str, object]:
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             state[start + name] = _plain(tensor)
         own = {name: value for name, value in vars(module).items() if name not in INTERNAL}
-        for name, value in {**own, **_variables_of_code(type(module))}.items():
+        variables = {**own, **_variables_of_code(type(module)), **_variables_of_hooks(module)}
+        for name, value in variables.items():
             with suppress(Exception):  # an attribute may be anything
                 state[start + name] = _plain(value)
     return {name: value for name, value in state.items() if value is not None}
@@ -39,33 +45,76 @@ def changed_names(before: Mapping[str, object], after: Mapping[str, object]) -> 
     return sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
 
+def runs_foreign_code(model: nn.Module) -> bool:
+    """Return whether a call runs code of another package than the known ones: of a class, a hook or an attribute."""
+    for module in model.modules():
+        hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values(), vars(module).get("forward"))
+        if not _is_known(type(module)) or any(hook is not None and not _is_known(hook) for hook in hooks):
+            return True
+    return False
+
+
 def _variables_of_code(kind: type[nn.Module]) -> dict[str, Any]:
-    """Return the class attributes, global variables and closure of the ``forward`` of a class."""
-    code = getattr(kind.forward, "__code__", None)
-    if code is None or kind.__module__.partition(".")[0] in KNOWN_PACKAGES:
+    """Return the class attributes, and the variables of all methods of a class."""
+    if not hasattr(kind.forward, "__code__") or _is_known(kind):
         return {}
     found = {f"class {name}": value for name, value in vars(kind).items() if not name.startswith("__")}
-    found |= {f"global {name}": kind.forward.__globals__.get(name) for name in code.co_names}
-    return found | dict(_closure(kind)) | {"defaults": kind.forward.__defaults__}
+    for method in (kind.forward, *vars(kind).values()):
+        found |= _variables_of_function(method)
+    return found
 
 
-def _closure(kind: type[nn.Module]) -> Iterator[tuple[str, Any]]:
-    for number, cell in enumerate(kind.forward.__closure__ or ()):
+def _variables_of_hooks(module: nn.Module) -> dict[str, Any]:
+    """Return the variables of the hooks of a module, and of functions among its attributes."""
+    found: dict[str, Any] = {}
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values(), *vars(module).values())
+    for number, hook in enumerate(hooks):
+        part = _variables_of_function(hook)
+        found |= {f"hook {number} {name}": value for name, value in part.items()}
+    return found
+
+
+def _variables_of_function(function: object) -> dict[str, Any]:
+    """Return the global variables, the closure and the defaults of a function."""
+    function = getattr(function, "__func__", function)  # of a method
+    code = getattr(function, "__code__", None)
+    if code is None or _is_known(function):
+        return {}
+    found = {f"global {name}": function.__globals__.get(name) for name in code.co_names}  # type: ignore[attr-defined]
+    return found | dict(_closure(function)) | {"defaults": function.__defaults__}  # type: ignore[attr-defined]
+
+
+def _is_known(code: object) -> bool:
+    return str(getattr(code, "__module__", "")).partition(".")[0] in KNOWN_PACKAGES
+
+
+def _closure(function: object) -> Iterator[tuple[str, Any]]:
+    for number, cell in enumerate(getattr(function, "__closure__", None) or ()):
         with suppress(ValueError):  # an empty cell
             yield f"closure {number}", cell.cell_contents
 
 
 def _plain(value: object, depth: int = 2) -> object:
-    """Return a comparable copy of plain values and tensors; None for anything else."""
+    """Return a comparable copy of plain values, tensors and generators; None for anything else."""
     if isinstance(value, bool | int | float | str):
         return ("value", value)
     if isinstance(value, Tensor):
         return ("tensor", id(value), value._version)
     if isinstance(value, np.ndarray):
         return ("array", value.tobytes()[:MAX_ARRAY_BYTES])
-    if depth and isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, itertools.count | itertools.repeat):
+        return ("count", repr(value))
+    if isinstance(value, random.Random):
+        return ("random", value.getstate())
+    if isinstance(value, torch.Generator):
+        return ("random", bytes(value.get_state().numpy()))
+    if isinstance(value, np.random.Generator):
+        return ("random", str(value.bit_generator.state))
+    if depth and isinstance(value, list | tuple | set | frozenset | deque):
         return ("list", len(value), tuple(_plain(part, depth - 1) for part in list(value)[:MAX_PARTS]))
     if depth and isinstance(value, dict):
         parts = list(value.items())[:MAX_PARTS]
         return ("dict", len(value), tuple((str(key), _plain(part, depth - 1)) for key, part in parts))
+    if depth and not isinstance(value, nn.Module | type | FunctionType | ModuleType) and not _is_known(type(value)):
+        return _plain(vars(value), depth) if hasattr(value, "__dict__") else None
     return None
