@@ -41,7 +41,7 @@ ROWS, SLOW_ROWS = 8, 6  # inputs of a traced batch: half clean, half with a patc
 SLOW_SECONDS = 0.02  # for one input
 TOO_SLOW_SECONDS = 5.0  # for one input; the images between steps and in a smaller range are left out
 ANSWERS, MIN_ANSWERS = 64, 8  # inputs asked one by one; fewer of a slow model
-ANSWER_SECONDS = 0.2  # for all inputs asked one by one
+ANSWER_SECONDS = 0.1  # for all inputs asked one by one
 MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
 
 # Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently. A guess.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ SKIPPED = frozenset(
 )
 # A linear layer is one operator or a product and a sum, depending on the memory layout. The sum is recorded.
 PRODUCTS = frozenset({"mm", "bmm", "mv", "matmul"})
+UNRECORDED = SKIPPED | PRODUCTS
 SUMS = {"addmm": "add", "baddbmm": "add"}
 # Their rows may be any rows of their input, as in a mixture of experts.
 GATHERS = frozenset({"index", "index_select", "masked_select"})
@@ -177,12 +179,17 @@ class _Recorder(TorchDispatchMode):
         self.random: list[str] = []
         self._is_paused = False
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Return False: torch would import its compiler for each recorder, which takes over a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if not self._is_paused and len(self.steps) < MAX_STEPS:
             name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-            if name not in SKIPPED | PRODUCTS and not getattr(func, "is_view", False):
+            if name not in UNRECORDED and not getattr(func, "is_view", False):
                 self._record_operator(func, SUMS.get(name, name), args, kwargs, result)
         return result
 
@@ -200,7 +207,7 @@ class _Recorder(TorchDispatchMode):
         if "norm" in name:  # the mean of a normalized value is noise
             results = results[:1]
         for number, part in enumerate(results):
-            if isinstance(part, Tensor) and name not in GATHERS | COUNTS:
+            if isinstance(part, Tensor) and name not in GATHERS and name not in COUNTS:
                 self.record(step if number == 0 else f"{step} output {number}", part)
 
     def record(self, name: str, value: Tensor) -> None:
@@ -300,7 +307,7 @@ def statistics(rows: Tensor) -> Tensor:
         parts = [last]  # images (H, W, C)
     parts = [part[:, :, :: _stride(part[0].numel())].float() for part in parts]
     stats = [torch.stack([part.mean(2), *part.aminmax(dim=2)], dim=2) for part in parts]
-    return _finite(torch.cat(stats, dim=1))
+    return _finite(stats[0] if len(stats) == 1 else torch.cat(stats, dim=1))
 
 
 def _stride(elements: int) -> int:
@@ -333,15 +340,23 @@ def _numbers_of(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> li
     # Numbers of factories and of index arithmetic are sizes.
     if not hasattr(func, "_schema") or not any(value.is_floating_point() for value in tensors):
         return []
-    arguments = func._schema.arguments
-    given = [*zip(arguments, args, strict=False)]
-    given += [(argument, kwargs[argument.name]) for argument in arguments if argument.name in kwargs]
     numbers = []
-    for argument, value in given:
-        kind = str(argument.type)
-        if isinstance(value, bool | int | float) and ("Tensor" in kind or "number" in kind or "float" in kind.lower()):
+    for position, name in _number_arguments(func):
+        value = args[position] if position < len(args) else kwargs.get(name)
+        if isinstance(value, bool | int | float):
             numbers.append(float(value))
     return numbers
+
+
+@cache
+def _number_arguments(func: Any) -> tuple[tuple[int, str], ...]:
+    """Return position and name of the arguments of an operator that may be numbers of the computation."""
+    arguments = [(position, part.name, str(part.type)) for position, part in enumerate(func._schema.arguments)]
+    return tuple(
+        (position, name)
+        for position, name, kind in arguments
+        if "Tensor" in kind or "number" in kind or "float" in kind.lower()
+    )
 
 
 class _WatchedGraph:
