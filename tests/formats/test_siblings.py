@@ -97,3 +97,23 @@ def test_two_numberings_of_the_same_names_are_refused() -> None:
 def test_two_classes_can_have_the_same_name() -> None:
     labels = {"0": "crane", "1": "crane"}
     assert read_class_names({"id2label": labels, "label2id": {"crane": 1}}, "config.json") == ("crane", "crane")
+
+
+def test_settings_nested_in_the_file_of_the_whole_processor_take_precedence(tmp_path: Path) -> None:
+    nested = {"image_processor": {**PROCESSOR, "size": 12}, "processor_class": "XProcessor"}
+    path = write(tmp_path, processor_config=nested, config=CONFIG)
+    found = sibling_metadata(path, LoadOptions())
+    assert (found.inputs and found.inputs.shape, found.source) == ((3, 12, 12), "processor_config.json")
+    assert found.notes == ()
+    write(tmp_path, preprocessor_config=PROCESSOR)
+    both = sibling_metadata(path, LoadOptions())
+    assert both.inputs == found.inputs
+    assert "preprocessor_config.json differs from processor_config.json and is not used" in both.notes[0]
+    write(tmp_path, processor_config={"processor_class": "XProcessor"})
+    assert sibling_metadata(path, LoadOptions()).source == "preprocessor_config.json"
+
+
+def test_names_can_be_in_label2id_alone() -> None:
+    assert read_class_names({"label2id": {"dog": 1, "cat": 0}}, "x") == ("cat", "dog")
+    with pytest.raises(UnusableInput, match="expected the numbers 0 to 1 for the 2 classes of label2id"):
+        read_class_names({"label2id": {"dog": 1, "cat": 2}}, "x")

@@ -1,4 +1,4 @@
-"""Class names in a ``config.json``: ``id2label`` of Hugging Face, ``label_names`` of timm."""
+"""Class names in a ``config.json``: ``id2label`` and ``label2id`` of Hugging Face, ``label_names`` of timm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...] |
     """
     found = config.get("id2label")
     if not found:
-        return _timm_names(config)
+        return _timm_names(config) or _names_by_label(config.get("label2id"), where)
     if isinstance(found, list):
         found = {str(number): name for number, name in enumerate(found)}
     if not isinstance(found, dict) or not all(isinstance(name, str | int | float) for name in found.values()):
@@ -40,6 +40,24 @@ def read_class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...] |
     names = tuple(str(found[number]) for number in expected)
     _refuse_other_numbers(names, config.get("label2id"), where)
     return names
+
+
+def _names_by_label(label2id: object, where: str) -> tuple[str, ...] | None:
+    """Return the names of ``label2id`` in the order of their numbers, None without any.
+
+    Raises:
+        UnusableInput: The numbers are not 0 to K - 1.
+    """
+    if not isinstance(label2id, dict) or not label2id:
+        return None
+    names = {str(number): str(name) for name, number in label2id.items()}
+    expected = [str(number) for number in range(len(label2id))]
+    if sorted(names) != sorted(expected):
+        raise UnusableInput(
+            f"{where}: expected the numbers 0 to {len(label2id) - 1} for the {len(label2id)} classes of label2id, got "
+            f"others. Fix: number the classes as the outputs of the model."
+        )
+    return tuple(names[number] for number in expected)
 
 
 def _refuse_other_numbers(names: tuple[str, ...], label2id: object, where: str) -> None:

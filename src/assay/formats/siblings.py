@@ -1,7 +1,8 @@
 """Facts about a model in the files next to it: image size, normalization and class names.
 
-Hugging Face, optimum and timm write ``config.json`` and ``preprocessor_config.json``. Readers of all formats use this
-module, so that the same files mean the same for each. Every fact taken from them is a note.
+Hugging Face, optimum and timm write ``config.json`` and ``preprocessor_config.json`` or ``processor_config.json``.
+Readers of all formats use this module, so that the same files mean the same for each. Every fact taken from them is a
+note.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from assay.formats.huggingface.preprocessing import read_preprocessing
 from assay.formats.metadata import RESAMPLES
 from assay.formats.normalization import Normalization
 from assay.formats.options import LoadOptions
+from assay.formats.processor_file import PREPROCESSOR, PROCESSOR, ProcessorSettings, choose_settings
 from assay.formats.shape import as_shape, format_shape
 from assay.io.files import inside, read_json
 
-PREPROCESSOR, CONFIG = "preprocessor_config.json", "config.json"
+CONFIG = "config.json"
+FILES = (CONFIG, PROCESSOR, PREPROCESSOR)
 SUBFOLDERS = ("onnx",)  # folders for the model file below the folder with the configs
 
 
@@ -88,14 +91,14 @@ def sibling_metadata(path: Path, options: LoadOptions) -> SiblingMetadata:
     for folder in _folders(path):
         found, notes = _read_folder(folder)
         if found or notes:
-            return _read(found.get(PREPROCESSOR), found.get(CONFIG, {}), str(folder), options, notes)
+            return _read(found, str(folder), options, notes)
     return SiblingMetadata()
 
 
 def sibling_files(path: Path) -> list[Path]:
     """Return the existing files next to a model file that ``sibling_metadata`` reads."""
     for folder in _folders(path):
-        if found := [folder / name for name in (CONFIG, PREPROCESSOR) if (folder / name).is_file()]:
+        if found := [folder / name for name in FILES if (folder / name).is_file()]:
             return found
     return []
 
@@ -106,9 +109,9 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _read_folder(folder: Path) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
-    """Return the two files of a folder by name, and notes on unusable ones."""
+    """Return the files of a folder by name, and notes on unusable ones."""
     found, notes = {}, []
-    for name in (CONFIG, PREPROCESSOR):
+    for name in FILES:
         if not (folder / name).exists() and not (folder / name).is_symlink():
             continue
         try:
@@ -119,19 +122,17 @@ def _read_folder(folder: Path) -> tuple[dict[str, dict[str, Any]], tuple[str, ..
 
 
 def _read(
-    processor: Mapping[str, Any] | None,
-    config: Mapping[str, Any],
-    where: str,
-    options: LoadOptions,
-    notes: tuple[str, ...],
+    files: dict[str, dict[str, Any]], where: str, options: LoadOptions, notes: tuple[str, ...]
 ) -> SiblingMetadata:
+    config = files.get(CONFIG, {})
     try:
         names = read_class_names(config, f"{where}/{CONFIG}")
     except UnusableInput as error:
         names, notes = None, (*notes, f"the class names next to the model are not used: {error}")
     known = SiblingMetadata(class_names=names, notes=notes)
     try:
-        if processor is None:
+        processor = choose_settings(files)
+        if processor.settings is None:
             return replace(known, **_timm_facts(config)) if "pretrained_cfg" in config else _size_alone(known, config)
         return _read_processor(known, processor, config, options)
     except UnusableInput as error:
@@ -139,18 +140,18 @@ def _read(
 
 
 def _read_processor(
-    known: SiblingMetadata, processor: Mapping[str, Any], config: Mapping[str, Any], options: LoadOptions
+    known: SiblingMetadata, processor: ProcessorSettings, config: Mapping[str, Any], options: LoadOptions
 ) -> SiblingMetadata:
     """Return the facts with those of an image processor; the size alone if its normalization is not usable."""
-    given, notes = options.normalization, known.notes
+    given, notes, source = options.normalization, (*known.notes, *processor.notes), processor.source
     try:
-        found = read_preprocessing(processor, config, given, PREPROCESSOR, shape=options.shape)
+        found = read_preprocessing(processor.settings, config, given, source, shape=options.shape)
         normalization = found.normalization
     except UnusableInput as error:
-        found = read_preprocessing(processor, config, Normalization.identity(1), PREPROCESSOR, shape=options.shape)
+        found = read_preprocessing(processor.settings, config, Normalization.identity(1), source, shape=options.shape)
         normalization, notes = None, (*notes, f"the normalization next to the model is not used: {error}")
     inputs, notes = None if found.guessed else found.inputs, (*notes, *found.notes)
-    return replace(known, inputs=inputs, normalization=normalization, flip=found.flip, source=PREPROCESSOR, notes=notes)
+    return replace(known, inputs=inputs, normalization=normalization, flip=found.flip, source=source, notes=notes)
 
 
 def _size_alone(known: SiblingMetadata, config: Mapping[str, Any]) -> SiblingMetadata:

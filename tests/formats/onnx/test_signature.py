@@ -162,6 +162,25 @@ def test_open_batch_axis_that_takes_one_image_runs_one_by_one(tmp_path: Path) ->
     assert any("runs on one image at a time" in note for note in artifact.notes)
 
 
+def test_open_batch_axis_with_a_batch_of_four_inside_runs_in_batches_of_four(tmp_path: Path) -> None:
+    inside = (
+        helper.make_node("Constant", [], ["four"], value=numpy_helper.from_array(np.array([4, 12]))),
+        helper.make_node("Reshape", ["x", "four"], ["z"]),
+    )
+    artifact = formats.load(save(tmp_path / "m.onnx", before=inside))
+    for count in (1, 3, 4, 7):
+        x = torch.rand(count, 3, 2, 2)
+        assert torch.allclose(artifact.module(x), expected(x), atol=1e-5)
+    assert any("runs on batches of 4 images only, although" in note for note in artifact.notes)
+
+
+def test_images_as_other_whole_numbers_are_refused(tmp_path: Path) -> None:
+    cast = (helper.make_node("Cast", ["x"], ["z"], to=TensorProto.FLOAT),)
+    for kind in (TensorProto.INT8, TensorProto.INT32):
+        with pytest.raises(UnusableInput, match="Fix: export it with an input of floats or uint8"):
+            formats.load(save(tmp_path / "m.onnx", kind=kind, before=cast))
+
+
 def test_open_sizes_need_a_shape_and_fixed_ones_refuse_another(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", shape=("N", "C", "H", "W"))
     with pytest.raises(UnusableInput, match="Fix: give the shape"):

@@ -27,6 +27,7 @@ from assay.formats.huggingface.towers import select_tower
 from assay.formats.huggingface.wrappers import Embeddings, Logits, TextEmbeddings, TextLogits, config_json
 from assay.formats.normalization import Normalization
 from assay.formats.options import LoadOptions, refuse_output
+from assay.formats.processor_file import PREPROCESSOR, PROCESSOR, ProcessorSettings, choose_settings
 from assay.formats.safetensors_check import read_weights
 from assay.formats.shape import Shape, format_shape, refuse_length
 from assay.io.files import PICKLES, TO_CONVERT, inside, read_json
@@ -38,7 +39,7 @@ from assay.sandbox.network import network_allowed
 from assay.sandbox.phases import reading
 
 FORMAT = "huggingface"
-CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CONFIG = "config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -60,6 +61,7 @@ class _Wrapped:
     encoder: bool
     notes: tuple[str, ...] = ()  # guesses
     files: tuple[Path, ...] = ()  # further files that decide on the embeddings
+    processor: str = ""  # file with the settings of the image processor
 
     def describe(self, class_names: Sequence[str], *, format: str, name: str) -> Artifact:
         """Return the artifact of this model."""
@@ -67,7 +69,8 @@ class _Wrapped:
         found = describe(
             self.module.eval(), self.inputs, format=format, name=name, class_names=names, encoder=self.encoder
         )
-        return replace(found, notes=(*found.notes, *self.notes))
+        source = f"from {self.processor}" if self.processor else ""
+        return replace(found, notes=(*found.notes, *self.notes), normalization_from=source)
 
 
 def load_directory(path: Path, options: LoadOptions, *, name: str | None = None) -> Artifact:
@@ -188,9 +191,9 @@ def from_model(
             f"{name}: expected an image classifier of transformers in memory, got {kind}. Fix: give its saved folder."
         )
     processor = _find_processor(str(config.get("_name_or_path") or getattr(model, "name_or_path", "")))
-    found = read_preprocessing(processor, config, normalization, name, shape=shape)
+    found = read_preprocessing(processor.settings, config, normalization, name, shape=shape)
     module = found.normalization.around(Logits(model, flip=found.flip), found.inputs.shape[0])
-    wrapped = _Wrapped(module, found.inputs, False, _notes(found))
+    wrapped = _Wrapped(module, found.inputs, False, (*_notes(found), *processor.notes))
     return wrapped.describe(class_names or _class_names(config, model, name), format="module", name=name)
 
 
@@ -258,10 +261,10 @@ def _wrap_text(model: nn.Module, path: Path, config: dict[str, Any], options: Lo
 
 def _wrap_image(model: nn.Module, path: Path, config: dict[str, Any], options: LoadOptions) -> _Wrapped:
     refuse_length(options.length, str(path))
-    processor = read_json(inside(path, PREPROCESSOR)) if (path / PREPROCESSOR).exists() else None
-    if processor is not None:
-        refuse_code(processor, str(path / PREPROCESSOR))
-    found = read_preprocessing(processor, config, options.normalization, str(path), shape=options.shape)
+    files = {name: read_json(inside(path, name)) for name in (PROCESSOR, PREPROCESSOR) if (path / name).exists()}
+    processor = choose_settings(files)
+    refuse_code(processor.settings, str(path / processor.source))
+    found = read_preprocessing(processor.settings, config, options.normalization, str(path), shape=options.shape)
     shape, encoder = found.inputs.shape, is_encoder(config)
     module: nn.Module
     if encoder:
@@ -269,7 +272,8 @@ def _wrap_image(model: nn.Module, path: Path, config: dict[str, Any], options: L
     else:
         module = Logits(model, flip=found.flip)
     module = found.normalization.around(module, shape[0])
-    return _Wrapped(module, found.inputs, encoder, _notes(found))
+    source = processor.source if processor.settings is not None else ""
+    return _Wrapped(module, found.inputs, encoder, (*_notes(found), *processor.notes), processor=source)
 
 
 def _class_names(config: Mapping[str, Any], model: nn.Module, where: str) -> Sequence[str]:
@@ -287,20 +291,22 @@ def _notes(found: Preprocessing) -> tuple[str, ...]:
     return (guess, *found.notes)
 
 
-def _find_processor(name_or_path: str) -> Mapping[str, Any] | None:
-    """Return the image processor's file of a model in memory, None if it is not on this machine."""
-    if not name_or_path:
-        return None
-    path = Path(name_or_path) / PREPROCESSOR
-    if not path.is_file():
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.errors import HFValidationError
+def _find_processor(name_or_path: str) -> ProcessorSettings:
+    """Return the settings of the image processor of a model in memory, as far as its files are on this machine."""
+    found = {name: _find_file(name_or_path, name) for name in (PROCESSOR, PREPROCESSOR)} if name_or_path else {}
+    return choose_settings({name: read_json(path) for name, path in found.items() if path is not None})
 
-        try:
-            cached = try_to_load_from_cache(name_or_path, PREPROCESSOR)
-        except HFValidationError:  # a path, no repository
-            cached = None
-        if not isinstance(cached, str):
-            return None
-        path = Path(cached)
-    return read_json(path)
+
+def _find_file(name_or_path: str, name: str) -> Path | None:
+    """Return a file of a model in a folder or in the hub's cache, None if it is not on this machine."""
+    path = Path(name_or_path) / name
+    if path.is_file():
+        return path
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        cached = try_to_load_from_cache(name_or_path, name)
+    except HFValidationError:  # a path, no repository
+        return None
+    return Path(cached) if isinstance(cached, str) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from assay.core.errors import UnusableInput
-from assay.formats.onnx.bounds import refuse_large_batch
+from assay.formats.onnx.bounds import MAX_BATCH_NUMBERS, refuse_large_batch
 from assay.formats.onnx.names import subgraphs
 from assay.formats.onnx.session import short_message
 from assay.formats.outputs import ModelOutput, choose_logits, describe_output, unexamined_note
@@ -27,6 +28,13 @@ OTHER_TYPES = {
     "tensor(int16)": "int16", "tensor(string)": "object",
 }  # fmt: skip
 CHANNELS = (1, 3, 4)  # sizes of an axis that can be the channels
+INNER_BATCHES = (
+    4,
+    8,
+    16,
+    32,
+    64,
+)  # batch sizes for a graph with an open batch axis that fails on two images and on one
 MAX_UNREAD = 2**20  # values of an input that nothing reads
 
 
@@ -147,7 +155,8 @@ def drop_unread_inputs(model: onnx.ModelProto, image: ImageInput) -> None:
 def find_signature(session: Any, image: ImageInput, shape: Shape, wanted: str | None, path: Path) -> GraphSignature:
     """Run the graph on blank images, and choose its layout, its batch size and the output of logits.
 
-    A graph with an open batch axis that fails on two images runs on one image at a time.
+    A graph with an open batch axis that fails on two images runs on one image at a time, or on a batch size that it
+    accepts.
 
     Args:
         session: The ONNX Runtime session.
@@ -160,27 +169,41 @@ def find_signature(session: Any, image: ImageInput, shape: Shape, wanted: str | 
         UnusableInput: The graph does not run, or the output of logits is unclear.
     """
     refuse_large_batch(image.batch, shape, path)
-    counts = (2, 1) if image.batch is None else (image.batch,)
     layouts, outputs, errors = image.layouts(shape), None, []
-    for last in layouts:
-        for count in counts:
-            try:
-                tried = _blank_outputs(session, image, shape, count, last)
-            except Exception as error:  # onnxruntime's errors share no public base class
-                errors.append(short_message(error))
-                continue
-            outputs = outputs or tried
-            if any(output.can_be_logits for output in tried):
-                chosen = choose_logits(tried, wanted)
-                signature = GraphSignature(image, shape, last, image.batch, chosen.name)
-                signature = replace(signature, batch=count if count == 1 else image.batch)
-                others = tuple(output.name for output in tried if output.name != chosen.name)
-                notes = _notes(signature, others, errors, ambiguous=len(layouts) > 1)
-                return replace(signature, unexamined=others, notes=notes)
+    for last, count in _attempts(image, layouts, shape):
+        if outputs is not None and count in INNER_BATCHES and image.batch is None:
+            break  # it runs on one or two images
+        try:
+            tried = _blank_outputs(session, image, shape, count, last)
+        except Exception as error:  # onnxruntime's errors share no public base class
+            errors.append(short_message(error))
+            continue
+        outputs = outputs or tried
+        if any(output.can_be_logits for output in tried):
+            chosen = choose_logits(tried, wanted)
+            batch = image.batch if count == 2 else count
+            signature = GraphSignature(image, shape, last, batch, chosen.name)
+            others = tuple(output.name for output in tried if output.name != chosen.name)
+            notes = _notes(signature, others, errors, ambiguous=len(layouts) > 1)
+            return replace(signature, unexamined=others, notes=notes)
     if outputs is None:
         raise UnusableInput(f"ONNX Runtime does not run it on images {format_shape(shape)}: {errors[0]}")
     choose_logits(outputs, wanted)
     raise UnusableInput(f"expected an output of logits (N, K) in {wanted!r}. Fix: give another output.")
+
+
+def _attempts(image: ImageInput, layouts: Sequence[bool], shape: Shape) -> list[tuple[bool, int]]:
+    """Return layouts and batch sizes to try, in their order.
+
+    Args:
+        image: The input.
+        layouts: Possible layouts. True: channels last.
+        shape: (C, H, W) of the images.
+    """
+    if image.batch is not None:
+        return [(last, image.batch) for last in layouts]
+    larger = [count for count in INNER_BATCHES if count * math.prod(shape) <= MAX_BATCH_NUMBERS]
+    return [(last, count) for counts in ((2, 1), larger) for last in layouts for count in counts]
 
 
 def _blank_outputs(session: Any, image: ImageInput, shape: Shape, count: int, last: bool) -> list[ModelOutput]:
@@ -204,9 +227,10 @@ def _notes(
     image, notes = signature.image, list(unexamined_note(others))
     if image.dtype == "uint8":
         notes.append("its input is 8-bit: it gets the images rounded to whole steps from 0 to 255")
-    if image.batch is None and signature.batch == 1:
+    if image.batch is None and signature.batch is not None:
         reason = f": {errors[0]}" if errors else ""
-        notes.append(f"it runs on one image at a time, although its batch axis is open{reason}")
+        size = "one image at a time" if signature.batch == 1 else f"batches of {signature.batch} images only"
+        notes.append(f"it runs on {size}, although its batch axis is open{reason}")
     if ambiguous:
         order = "(N, height, width, channels)" if signature.channels_last else "(N, channels, height, width)"
         notes.append(f"the file leaves the order of the axes open; it gets images as {order}")
@@ -247,6 +271,8 @@ def _fix(used: Sequence[Any]) -> str:
         return "Fix: export it with constants in place of its other inputs."
     if used and used[0].type in IMAGE_TYPES and len(used[0].shape) == 3:
         return "Fix: export it with a batch axis in front."
+    if used and len(used[0].shape) == 4:
+        return "Fix: export it with an input of floats or uint8."
     if used and used[0].type in ("tensor(int64)", "tensor(int32)"):
         return "Fix: a text model needs its folder with config.json, safetensors weights and tokenizer.json."
     return "Fix: export it with images as its only input."
