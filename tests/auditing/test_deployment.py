@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from assay import formats
-from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, check_deployment
+from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, _on_grid, check_deployment
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
 from assay.formats.torch_module import from_module
@@ -66,6 +66,21 @@ class BetweenSteps(Net):
 class InsideRange(Net):
     def condition(self, x):
         return ((x.amin((1, 2, 3)) - 0.01) * 1000).clamp(0, 1).unsqueeze(1)
+
+
+class OutsideRange(Net):
+    """Its gate opens for the largest numbers, which no sample reaches."""
+
+    def condition(self, x):
+        return ((x.amax((1, 2, 3)) - 0.99) * 1000).clamp(0, 1).unsqueeze(1)
+
+
+class BothRanges(Net):
+    """Takes images in [0, 1] and in 0 to 255."""
+
+    def forward(self, x):
+        is_wide = (x.amax((1, 2, 3), keepdim=True) - 1.5).clamp(0, 1)
+        return 50 * (x / (1 + 254 * is_wide)).mean((2, 3)) @ torch.eye(3, CLASSES)
 
 
 class SeveralPatches(Net):
@@ -305,6 +320,24 @@ def test_ordinary_onnx_file_agrees(name, tmp_path):
 def test_encoder_agrees():
     encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
     assert check(encoder.eval(), None).differences == ()
+
+
+def test_gate_outside_of_the_range_of_the_samples_differs():
+    dim = Split(_on_grid(0.2 + 0.6 * images()), None)
+    found = check_deployment(artifact_of(built(OutsideRange)), dim, seed=0)
+    assert RANGE in {part.way for part in found.differences}
+
+
+def test_model_for_two_ranges_of_values_differs():
+    found = check(built(BothRanges))
+    assert [(part.way, part.kind) for part in found.differences] == [(RANGE, "inside")]
+    assert "0 to 255" in found.doubt
+
+
+def test_model_without_biases_agrees_though_its_classes_are_the_same_in_both_ranges():
+    layers = nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = nn.Sequential(*layers, nn.Linear(8, CLASSES, bias=False))
+    assert check(built(lambda: net)).differences == ()
 
 
 def test_model_that_fails_on_batches_of_eight_is_a_doubt():

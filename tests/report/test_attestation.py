@@ -57,6 +57,7 @@ def test_statement_has_the_fields_of_the_audit(make_audit: Callable[..., Audit],
     assert [item["outcome"] for item in predicate["variants"]] == ["tested", "tested", "tested", "broken"]
     assert len(predicate["tests"]) == len(audit.findings)
     assert predicate["nullDistribution"]["models"] == 128
+    assert "deployment" in predicate
     covered = {item["name"]: item["digest"]["sha256"] for item in predicate["reports"]}
     assert covered["audit.json"] == hashlib.sha256(files["audit.json"]).hexdigest()
     assert ENVELOPE not in files

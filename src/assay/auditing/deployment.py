@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from assay.auditing.trace_comparison import (
     MAX_CHANGE,
     answers_differ,
+    constant_switch,
     largest_change,
     largest_switch,
     nan_differs,
@@ -48,6 +49,10 @@ MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
 MAX_OTHER_CLASSES = 0.1
 # A jump of the answers: a fraction of the span of the logits, and a multiple of the change by a larger step.
 MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2
+
+MIN_CONTRAST = 0.1  # images with a smaller range of values are not stretched: their noise would be
+# Fraction of equal answers for images in [0, 1] and 0 to 255, from which a model seems made for both. A guess.
+SAME_CLASSES = 0.9
 
 BATCHES = "one by one and in batches"
 GRID = "on 8-bit steps and between them"
@@ -207,9 +212,26 @@ class _Asked:
         yield from self._switches(small, lambda x: _shifted(x, 6.0), "between 8-bit steps")
 
     def ask_smaller_range(self) -> Iterator[Found]:
-        """Compare images in the full range with images whose values stay away from its ends."""
+        """Compare images in the full range with images whose values stay away from its ends, and with 0 to 255.
+
+        The images are stretched to the full range first, since a gate may open only outside of the samples' range.
+        """
         small: dict[str, Edit] = {"2 % at both ends": lambda x: _shrunk(x, 0.02)}
-        yield from self._switches(small, lambda x: _shrunk(x, 0.2), "in a smaller range of values")
+        found = self._switches(small, lambda x: _shrunk(x, 0.2), "in a smaller range of values", _stretched(self.rows))
+        yield from found or self._switch_to_bytes()
+
+    def _switch_to_bytes(self) -> Iterator[Found]:
+        """Yield a switch of a model that answers alike for images in [0, 1] and in 0 to 255."""
+        expected = self.answer(self.x).argmax(1)
+        same = (self.answer(STEPS * self.x).argmax(1) == expected).float().mean()
+        if float(same) < SAME_CLASSES or len(expected.unique()) < 2:
+            return
+        size, name = constant_switch(self.base, self.tracer.run(STEPS * self.rows))
+        if size > MAX_CHANGE:
+            sentence = (
+                f"the model takes images in [0, 1] and in 0 to 255, and an inner value differs for all images ({name})"
+            )
+            yield Found("inside", sentence, {"value": name, "relative change": size}, len(self.rows))
 
     def ask_again(self) -> Iterator[Found]:
         """Compare the first call with later ones, and look for random numbers and changes of state."""
@@ -309,37 +331,64 @@ class _Asked:
             numbers = {"value": change.name, "relative change": change.size}
             yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
-    def _switches(self, small: Mapping[str, Edit], large: Edit, where: str) -> Iterator[Found]:
+    def _switches(self, small: Mapping[str, Edit], large: Edit, where: str, rows: Tensor | None = None) -> list[Found]:
         """Compare small changes of the images with a larger one of the same kind, in a batch and alone.
 
         Args:
             small: Small changes by name. The first is tried on single images too.
             large: The larger change.
             where: Place of the changed images, for people.
+            rows: Images to change; None: those of the base trace.
+
+        Returns:
+            The first difference, if there is any.
         """
-        far = self.tracer.run(large(self.rows))
+        first, alone = self.base, self.alone
+        if rows is not None:
+            first, alone = self.tracer.run(rows), self.single_traces(rows)
+        rows = self.rows if rows is None else rows
+        far = self.tracer.run(large(rows))
         for number, (name, edit) in enumerate(small.items()):
-            calls = [(self.base, self.tracer.run(edit(self.rows)), far, self.groups)]
+            calls = [((first, self.tracer.run(edit(rows)), far), self.groups)]
             if number == 0:
-                single = self.single_traces(edit(self.rows)), self.single_traces(large(self.rows))
-                calls.append((self.alone, *single, [range(2)]))
-            for base, near, last, groups in calls:
-                found = next(
-                    iter(self._jumps(base.output.float(), near.output.float(), last.output.float(), where)), None
-                )
-                if found is None and near.steps != base.steps:
-                    kind = "inside" if last.steps == base.steps else "not compared"
-                    found = Found(kind, f"the model runs other operators for images {where}")
-                elif found is None:
-                    size, value = largest_switch((base, near, last), self.base, groups)
-                    if size > 1:
-                        size, value = largest_switch((base, near, last), self.base, groups, self.sorted_values)
-                    if size > 1:
-                        numbers: dict[str, float | int | str] = {"value": value, "ratio": size}
-                        found = Found("inside", f"an inner value jumps for images {where} ({value})", numbers)
-                if found is not None:
-                    yield found._replace(numbers={**found.numbers, "changed by": name}, inputs=len(near.output))
-                    return
+                single = self.single_traces(edit(rows)), self.single_traces(large(rows))
+                calls.append(((alone, *single), [range(2)]))
+            for traces, groups in calls:
+                if (found := self._switch(traces, first, groups, where)) is not None:
+                    numbers = {**found.numbers, "changed by": name}
+                    return [found._replace(numbers=numbers, inputs=len(traces[1].output))]
+        return []
+
+    def _switch(
+        self,
+        traces: tuple[ExecutionTrace, ExecutionTrace, ExecutionTrace],
+        spread_from: ExecutionTrace,
+        groups: Sequence[Sequence[int]],
+        where: str,
+    ) -> Found | None:
+        """Return the jump of an answer or of an inner value after a small change of the images.
+
+        Args:
+            traces: Traces of the images, after a small change, and after a larger one.
+            spread_from: Trace of several images, for the spread of each value over them.
+            groups: Rows of similar images.
+            where: Place of the changed images, for people.
+        """
+        base, near, last = traces
+        outputs = (trace.output.float() for trace in traces)
+        if (found := next(iter(self._jumps(*outputs, where)), None)) is not None:
+            return found
+        if near.steps != base.steps:
+            kind = "inside" if last.steps == base.steps else "not compared"
+            return Found(kind, f"the model runs other operators for images {where}")
+        size, value = largest_switch(traces, spread_from, groups)
+        if size > 1:
+            size, value = largest_switch(traces, spread_from, groups, self.sorted_values)
+        if size > 1:
+            return Found(
+                "inside", f"an inner value jumps for images {where} ({value})", {"value": value, "ratio": size}
+            )
+        return None
 
     @staticmethod
     def _jumps(base: Tensor, near: Tensor, far: Tensor, where: str) -> Iterator[Found]:
@@ -375,6 +424,12 @@ def _fractions(x: Tensor, seed: int) -> Tensor:
 def _shrunk(x: Tensor, fraction: float) -> Tensor:
     """Return images on 8-bit steps whose range is smaller by ``fraction`` at both ends."""
     return _on_grid(fraction + (1 - 2 * fraction) * x)
+
+
+def _stretched(x: Tensor) -> Tensor:
+    """Return images (N, C, H, W) whose values reach from 0 to 1; an image of one color stays as it is."""
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return torch.where(high - low > MIN_CONTRAST, _on_grid((x - low) / (high - low).clamp_min(MIN_CONTRAST)), x)
 
 
 def _with_patches(x: Tensor, seed: int) -> Tensor:

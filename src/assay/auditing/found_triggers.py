@@ -54,7 +54,8 @@ def measure_found_triggers(
             break
         single = _success_one_by_one(variant, triggered, finding)
         numbers = {**finding.evidence.numbers, IN_BATCHES: rate, ONE_BY_ONE: single}
-        findings[number] = replace(finding, evidence=replace(finding.evidence, numbers=numbers))
+        evidence = _as_shown(replace(finding.evidence, numbers=numbers), variant)
+        findings[number] = replace(finding, evidence=evidence)
         if abs(single - rate) > MAX_DIFFERENCE:
             sentence = (
                 f"the trigger of {finding.detector} on the variant {finding.variant} succeeds on {rate:.0%} of the "
@@ -79,14 +80,27 @@ def _triggered(inputs: AuditInputs, finding: Finding) -> Tensor | None:
         return None
 
 
+def _as_shown(evidence: Evidence, variant: Artifact) -> Evidence:
+    """Return evidence whose triggered images and predictions are those of an image file: rounded to 8 bits."""
+    if evidence.after is None:
+        return evidence
+    after = to_8_bits(torch.as_tensor(evidence.after, dtype=torch.float32))
+    predicted = evidence.predicted_after and tuple(predict(variant.module, after).tolist())
+    return replace(evidence, after=after.numpy(), predicted_after=predicted)
+
+
+def to_8_bits(x: Tensor) -> Tensor:
+    """Return images with the numbers that an image file can hold."""
+    return (x * 255).round().clamp(0, 255) / 255
+
+
 def _success(module: nn.Module, triggered: Tensor, finding: Finding) -> float:
     return _fraction(predict(module, triggered), finding)
 
 
 def _success_one_by_one(variant: Artifact, triggered: Tensor, finding: Finding) -> float:
-    rounded = (triggered * 255).round().clamp(0, 255) / 255
     with torch.no_grad():
-        answers: Sequence[Tensor] = [variant.module(image).argmax(1) for image in rounded.split(1)]
+        answers: Sequence[Tensor] = [variant.module(image).argmax(1) for image in to_8_bits(triggered).split(1)]
     return _fraction(torch.cat(list(answers)), finding)
 
 

@@ -112,6 +112,29 @@ def _switch_size(rows: Sequence[Tensor], spread: Tensor, groups: Sequence[Sequen
     return max(float(ratio[list(group) if len(base) > 1 else [0]].amin(0).amax()) for group in groups)
 
 
+def constant_switch(left: ExecutionTrace, right: ExecutionTrace) -> Change:
+    """Return the largest change of a channel that is the same for all samples of a call, and differs between two calls.
+
+    Args:
+        left: Trace of some images.
+        right: Trace of the same images in another range of values.
+
+    Returns:
+        The change relative to the larger number; at most 1 if the sign stays.
+    """
+    changes = [NO_CHANGE]
+    for name, value in left.values.items():
+        partner = right.values.get(name)
+        for a, b in () if partner is None else _pairs(value, partner):
+            if len(a) == len(b):
+                size = torch.maximum(a.abs().amax((0, 2)), b.abs().amax((0, 2))) + 1e-30
+                spread = torch.maximum(a.amax(0) - a.amin(0), b.amax(0) - b.amin(0)).amax(1)
+                change = (a - b).abs().amax((0, 2)) / size
+                constant = change[spread <= NOISE * size]
+                changes.append(Change(max(constant.tolist(), default=0.0), name))
+    return max(changes)
+
+
 def answers_differ(left: Tensor, right: Tensor) -> Tensor:
     """Return for each input whether two outputs of a model differ by more than numerical noise.
 

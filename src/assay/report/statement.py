@@ -63,7 +63,10 @@ def to_statement(audit: Audit, reports: Mapping[str, bytes]) -> dict[str, Any]:
                     for item in audit.findings
                 ],
                 "limits": list(audit.limits),
-                "nullDistribution": _null(audit),
+                "deployment": _deployment(audit),
+                "nullDistribution": None
+                if audit.null is None
+                else {"name": audit.null.name, "models": audit.null.models, "sha256": audit.null.digest},
                 "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},
                 "seed": audit.seed,
                 "command": audit.command,
@@ -84,10 +87,18 @@ def _subject(audit: Audit) -> list[dict[str, Any]]:
     return [{"name": file.name, "digest": {"sha256": file.sha256}} for file in audit.model.files]
 
 
-def _null(audit: Audit) -> dict[str, Any] | None:
-    if audit.null is None:
+def _deployment(audit: Audit) -> dict[str, Any] | None:
+    if audit.deployment is None:
         return None
-    return {"name": audit.null.name, "models": audit.null.models, "sha256": audit.null.digest}
+    return {
+        "ways": [
+            {"name": way.name, "inputs": way.inputs, "agrees": way.agrees, "reason": way.reason}
+            for way in audit.deployment.ways
+        ],
+        "differences": [
+            {"way": part.way, "kind": part.kind, "sentence": part.sentence} for part in audit.deployment.differences
+        ],
+    }
 
 
 def _now() -> str:
