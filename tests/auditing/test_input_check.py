@@ -16,7 +16,7 @@ from assay.auditing import inputs
 from assay.auditing.config import AuditConfig
 from assay.auditing.facts import CleanSamples
 from assay.auditing.input_check import check_inputs, choose_numbering, content_notes
-from assay.auditing.run import run_audit
+from assay.auditing.run import Callbacks, run_audit
 from assay.core.dataset import DataSummary, Numbering, Split
 from assay.core.options import ModelOptions
 from assay.core.result import InputCheck
@@ -62,8 +62,7 @@ def test_input_check_comes_before_the_first_test(tmp_path: Path) -> None:
         str(tmp_path),
         ModelOptions(),
         AuditConfig(("full",), "channel-lipschitz"),
-        progress=lambda step, fraction: seen.append(step),
-        on_inputs=seen.append,
+        callbacks=Callbacks(lambda step, fraction: seen.append(step), seen.append),
     )
     assert isinstance(seen[0], InputCheck)
 
@@ -107,6 +106,7 @@ def test_images_without_content_are_noted() -> None:
     assert "10 of 20 images are black" in " ".join(content_notes(torch.cat([noise[:10], torch.zeros(10, 3, 4, 4)])))
     flat = torch.linspace(0.1, 0.9, 20)[:, None, None, None].expand(20, 3, 4, 4)
     assert content_notes(flat)[0].startswith("20 of 20 images have one color only")
+    assert content_notes(noise / 16)[0].startswith("all images are dark: no value is over 6 %")
     assert "5 of 20 images are copies" in content_notes(torch.cat([noise[:15], noise[:5]]))[0]
 
 

@@ -265,3 +265,13 @@ def test_requested_rows_are_the_same_in_any_order_of_axes(tmp_path: Path, order:
     part = data.load(tmp_path / "set.npz", SPEC, limit=20).splits["calibration"]
     assert part.y is not None
     assert torch.equal((part.x[:, 0, 0, 0] * 255).round().long(), part.y)
+
+
+def test_npz_arrays_without_use_are_noted(tmp_path: Path) -> None:
+    images, labels = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8), np.array([0, 1, 0, 1])
+    np.savez(tmp_path / "a.npz", x=images, target=labels)
+    assert "Fix if one of them holds the classes: name it" in data.load(tmp_path / "a.npz", SPEC).notes[0]
+    assert data.load(tmp_path / "a.npz", SPEC, label_column="target").notes == ()
+    np.savez(tmp_path / "b.npz", x=images, images=images, y=labels, labels=labels)
+    notes = data.load(tmp_path / "b.npz", SPEC).notes
+    assert [note.split("'")[1] for note in notes if "is not used" in note] == ["images", "labels"]

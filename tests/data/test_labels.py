@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from assay import data
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
 from assay.core.model import ImageSpec
-from assay.data.class_names import match_names
+from assay.data.class_names import match_names, numbers_in
+from assay.data.label_values import RawLabels, parse_labels
 from tests.data.test_load import encoded
 
 SPEC = ImageSpec((3, 8, 8))
@@ -265,3 +267,32 @@ def test_npz_words_and_one_hot_rows_are_labels(tmp_path: Path) -> None:
     named = data.load(tmp_path / "hot.npz", SPEC, label_column="kind")
     assert named.summary.labels == "array 'kind'"
     assert named.summary.left_out == ("other arrays (y): 1",)
+
+
+@pytest.mark.parametrize("form", ["class_{}", "{}_cat", "Class {}", "{} - x"])
+def test_numbers_in_folder_names_count_as_class_numbers(tmp_path: Path, form: str) -> None:
+    folders(tmp_path, {form.format(number): number for number in range(12)}, count=2)
+    task = data.load(tmp_path, SPEC, num_classes=12)
+    assert task.summary.numbering == "as whole numbers from 0 on"
+    assert [other.name for other in task.summary.alternatives] == ["in alphabetical order"]
+
+
+def test_folders_from_one_without_some_classes_can_be_numbered_from_one(tmp_path: Path) -> None:
+    folders(tmp_path, {"1": 0, "3": 2, "10": 9})
+    assert data.load(tmp_path, SPEC, num_classes=10).summary.numbering == "as whole numbers from 1 on"
+    task = data.load(tmp_path, SPEC, num_classes=11)
+    assert task.summary.numbering == "as whole numbers from 0 on"
+    assert [other.name for other in task.summary.alternatives] == ["as whole numbers from 1 on"]
+
+
+def test_different_texts_around_numbers_are_words() -> None:
+    assert numbers_in(["cat1", "dog2"]) is None
+    assert numbers_in(["1_a", "1_b"]) is None
+    assert numbers_in(["class_2", "class_10"]) == [2, 10]
+    assert numbers_in(["a1b2"]) is None
+
+
+def test_whole_decimals_are_labels() -> None:
+    assert parse_labels([Decimal("3.00"), Decimal(1)], "x") == RawLabels((3, 1))
+    with pytest.raises(UnusableInput, match="got a Decimal"):
+        parse_labels([Decimal("0.5")], "x")

@@ -20,6 +20,9 @@ CLEAR_GAIN = 0.1
 # Smallest range of the pixels of an image with content, in [0, 1].
 MIN_RANGE = 2 / 255
 
+# Brightest value of dark images. 12 bits in a file of 16 bits have 1/16.
+DARK = 0.15
+
 # Fraction of images without content, or of copies, for a note.
 MANY = 0.1
 
@@ -118,6 +121,8 @@ def content_notes(x: Tensor) -> tuple[str, ...]:
         found.append(f"{copies:,} of {len(x):,} images are copies of others")
     if black >= max(1, MANY * len(x)):
         found.append(f"{black:,} of {len(x):,} images are black")
+    if MIN_RANGE <= float(high.max()) < DARK:
+        found.append(f"all images are dark: no value is over {100 * float(high.max()):.0f} % of the brightest one")
     if constant >= max(1, MANY * len(x)):
         found.append(f"{constant:,} of {len(x):,} images have one color only")
     return tuple(f"{each}. Fix if they should not be: check the files and their range" for each in found)

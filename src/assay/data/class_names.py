@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 # Names that number the classes only, as transformers writes them.
 GENERIC_NAME = re.compile(r"label[ _-]?\d+", re.IGNORECASE)
 
+# Names with one number, and names behind a number.
+NUMBERED_NAME = re.compile(r"(\D*)(\d{1,9})(\D*)")
+LEADING_NUMBER = re.compile(r"(\d{1,9})[\s._-]+(?=\D)")
+
 # Longest number among class names, in digits.
 MAX_DIGITS = 9
 
@@ -52,6 +56,22 @@ def as_numbers(names: Sequence[str]) -> list[int] | None:
     numbers = [as_number(name) for name in names]
     found = [number for number in numbers if number is not None]
     return found if len(found) == len(names) == len(set(found)) else None
+
+
+def numbers_in(names: Sequence[str]) -> list[int] | None:
+    """Return the different numbers in class names: 7, class_7, or 7_cat. None for other names.
+
+    Args:
+        names: Class names. The text around the number is the same in all of them, or it follows a number and a mark.
+    """
+    numbers = as_numbers(names)
+    if numbers is not None or len(names) < 2:
+        return numbers
+    around = [NUMBERED_NAME.fullmatch(name.strip()) for name in names]
+    if all(around) and len({(found[1].casefold(), found[3].casefold()) for found in around if found}) == 1:
+        return as_numbers([found[2] for found in around if found])
+    before = [LEADING_NUMBER.match(name.strip()) for name in names]
+    return as_numbers([found[1] for found in before if found]) if all(before) else None
 
 
 def are_generic(names: Sequence[str]) -> bool:

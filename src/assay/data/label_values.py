@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import torch
@@ -123,6 +124,8 @@ def _parse(value: Any, row: int, where: str) -> int | str | None:
         return _text(value, row, where)
     if isinstance(value, float) and value != value:  # NaN marks a missing value in pandas
         return None
+    if isinstance(value, Decimal) and value.is_finite() and value == int(value):
+        value = int(value)
     if isinstance(value, int | float) and abs(value) < LABEL_RANGE and value == int(value):
         return int(value)
     shown = str(value)[:40] if isinstance(value, int | float) else f"{_kind(value)} ({str(value)[:40]})"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from assay.core.dataset import Numbering, Split
 from assay.core.errors import UnusableInput
-from assay.data.class_names import are_generic, as_numbers, match_names
+from assay.data.class_names import are_generic, as_numbers, match_names, numbers_in
 from assay.data.request import MAX_CLASSES, NO_LABELS, NamesFrom, Source
 
 Splits = Mapping[str, Split]
@@ -98,7 +98,7 @@ def _has_fewer_words(found: Source, num_classes: int, model_names: Sequence[str]
     names = found.class_names
     if names is None or model_names is not None or found.names_from is NamesFrom.DATA:
         return False
-    return len(names) < num_classes and as_numbers(names) is None
+    return len(names) < num_classes and numbers_in(names) is None
 
 
 def drop_labels(splits: Splits) -> Splits:
@@ -176,7 +176,7 @@ def _candidates(
         return (_Candidate("shifted by one, for the model's class background", torch.arange(1, count + 1)),)
     if names is None:
         return _of_integers(seen, num_classes, model_names)
-    numbers = None if found.names_from is NamesFrom.DATA else as_numbers(names)
+    numbers = None if found.names_from is NamesFrom.DATA else numbers_in(names)
     if numbers is not None:
         return _of_numbers(names, numbers, num_classes)
     if count != num_classes:
@@ -238,6 +238,8 @@ def _of_numbers(names: tuple[str, ...], numbers: list[int], num_classes: int) ->
             ranked = order.clone()
             ranked[torch.tensor(sorted(places, key=key))] = torch.arange(len(names))
             candidates.append(_Candidate(name, ranked))
+    if min(numbers) >= 1:
+        candidates.append(_Candidate(FROM_ONE, torch.tensor(numbers) - 1))
     return _possible(candidates, torch.tensor(places), num_classes)
 
 
@@ -297,7 +299,7 @@ def _check_range(found: Source, seen: Tensor) -> None:
 
 def _count_error(found: Source, num_classes: int, largest: int) -> UnusableInput:
     names = found.class_names
-    numbers = None if names is None or found.names_from is NamesFrom.DATA else as_numbers(names)
+    numbers = None if names is None or found.names_from is NamesFrom.DATA else numbers_in(names)
     if names is None or numbers is not None:
         largest = largest if numbers is None else max(numbers)
         return UnusableInput(

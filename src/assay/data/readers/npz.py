@@ -36,7 +36,10 @@ MAX_LABEL_BYTES = 2**28
 BOMB_RATIO, BOMB_BYTES = 200, 2**30
 
 READABLE = "a readable .npz file"
-MIXED_SIZES = "an array of objects (images of mixed size?). Fix: use a folder of image files"
+OBJECTS = (
+    "an array of objects, which is never loaded. Fix: save words with numpy.array(words, dtype=str), and images of "
+    "mixed size as a folder of files"
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def read_npz(path: Path, request: Request) -> Source:
         kind=".npz file",
         labels_from="" if named is None or not any(raw.values()) else f"array {named!r}",
         totals={split: header.shape[0] for split, header in headers.items()},
+        notes=_choice_notes(list(arrays), pairs, request),
         left_out=+left_out,
     )
 
@@ -120,6 +124,30 @@ def _find_pairs(names: Sequence[str], label_column: str | None) -> Mapping[str, 
     return pairs
 
 
+def _choice_notes(
+    names: Sequence[str], pairs: Mapping[str, tuple[str, str | None]], request: Request
+) -> tuple[str, ...]:
+    """Return notes on other arrays with a usual name, and on data without labels.
+
+    Args:
+        names: All arrays.
+        pairs: Arrays of images and labels of each split.
+        request: The requested samples.
+    """
+    used = {name for pair in pairs.values() for name in pair}
+    usual = {*X_NAMES, *(() if request.label_column or not request.labels else Y_NAMES)}
+    usual |= {f"{name}_{split}" for name in usual for split in SPLITS}
+    notes = [f"the array {n!r} is not used: another one has a usual name, too" for n in names if n in usual - used]
+    others = [name for name in names if name not in used | usual]
+    if request.labels and others and all(y is None for _, y in pairs.values()):
+        shown = ", ".join(map(repr, others[:12]))
+        notes.append(
+            f"no labels: none of the arrays {shown} has a usual name of labels. Fix if one of them holds the classes: "
+            "name it without its split (label_column)"
+        )
+    return tuple(notes)
+
+
 @contextmanager
 def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Iterator[tuple[IO[bytes], _Array]]:
     """Open one array, its header read and checked; object arrays are pickles and are never loaded."""
@@ -131,7 +159,7 @@ def _opened(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Ite
             raise UnusableInput(f"{path}: expected array {name!r} in version 1 or 2 of the format, got {version}")
         shape, fortran, dtype = readers[version](stream)
         if dtype.hasobject:
-            raise UnusableInput(f"{path}: expected one array of images of one size as {name!r}, got {MIXED_SIZES}.")
+            raise UnusableInput(f"{path}: expected {name!r} as numbers or texts, got {OBJECTS}.")
         size = dtype.itemsize * math.prod(shape)
         if size != entry.file_size - stream.tell():
             raise UnusableInput(
