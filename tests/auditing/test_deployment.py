@@ -15,7 +15,7 @@ from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, _on_
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
 from assay.formats.torch_module import from_module
-from assay.graphs.export import to_onnx_graph
+from assay.graphs.export import to_onnx_graph, to_onnx_int8
 
 SHAPE = (3, 16, 16)
 CLASSES = 4
@@ -427,3 +427,11 @@ def test_the_model_and_the_random_numbers_stay_as_they_were():
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
     assert not net.training
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_int8_file_agrees(per_channel, tmp_path):
+    path = tmp_path / "int8.onnx"
+    artifact = from_module(built(ORDINARY["batch norm"]), shape=SHAPE)
+    to_onnx_int8(artifact, images(), path, per_channel=per_channel)
+    assert check(formats.load(path).module).differences == ()

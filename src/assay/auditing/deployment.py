@@ -257,7 +257,9 @@ class _Asked:
         if not drawn:
             sentence = "an inner value is another one in a later call with the same inputs"
             yield from self._inside([(self.base, row, again, row) for row in (0, self.half)], sentence)
-        for later in (self.base.output.float(), self.answer(self.rows)):
+        # A traced ONNX file runs without optimizations, and int8 kernels then round differently.
+        traced = [] if self.tracer.graphs else [self.base.output.float()]
+        for later in (*traced, self.answer(self.rows)):
             found = list(self._compare(self.first_answers, later, "in the first call", "in a later one"))
             yield from found
             if found:
