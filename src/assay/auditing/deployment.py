@@ -52,7 +52,7 @@ MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2
 
 MIN_CONTRAST = 0.1  # images with a smaller range of values are not stretched: their noise would be
 # Fraction of equal answers for images in [0, 1] and 0 to 255, from which a model seems made for both. A guess.
-SAME_CLASSES = 0.9
+SAME_CLASSES = 0.75
 
 BATCHES = "one by one and in batches"
 GRID = "on 8-bit steps and between them"
