@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ def hostile_cases() -> list[Case]:
     """Return the hostile and damaged inputs."""
     data = ["--data", at("hostile/d.npz"), "--variants", "full"]
     plain = ["--mean", "0", "--std", "1"]
+    texts = ["--data", SHARED / "data/sst2", "--detectors", "graph", "--variants", "full"]  # the tokenizer is read
     models = ["tok_panic", "hf-26b25611/m", "hf-2868746c/m", "network/upernet", "hf_labels", "hf-crash-479/m"]
     data_files = ["nonpy.npz", "npz-1320f439/d.npz", "npz-394bdf95/d.npz", "npz-4cba671a/d.npz", "npz-70a96043/d.npz"]
     data_files += ["biglabel.npz", "parquet-3e549d88/d.parquet", "parquet-71f5ff82", "parquet-948cdba6"]
@@ -158,6 +160,10 @@ def hostile_cases() -> list[Case]:
         case("batch-size gate", at("hostile/e3_batch1.onnx"), *data, *plain, codes=NOT_CLEAN),
         case("stepped logits, clean model", at("hostile/e1_floor_clean.onnx"), *data, *plain, codes=INCONCLUSIVE),
         *(case(name, at(f"hostile/{name}"), *data, codes=anything) for name in models),
+        *(
+            case(f"{name}, read", at(f"hostile/{name}"), *texts, codes=anything)
+            for name in ("tok_panic", "hf-26b25611/m", "hf-2868746c/m", "hf-crash-479/m")
+        ),
         *(case(name, at(f"hostile/{name}"), *data, codes=anything) for name in ("loop.onnx", "batch1e6.onnx")),
         *(
             case(name, at(f"hostile/{name}/m.onnx"), *data, codes=anything)
@@ -247,15 +253,18 @@ def batch_statistics() -> dict[str, Any]:
     return {**row, "seconds": round(audit.seconds, 1), "message": audit.reason, "problems": problems}
 
 
-def main(names: list[str]) -> None:
-    """Run the cases and print a line for each."""
+def main(names: list[str], jobs: int) -> None:
+    """Run the cases and print a line for each.
+
+    Args:
+        names: Texts in the names of the cases to run. None: all, with a result file.
+        jobs: Cases at the same time.
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for found in all_cases(Path(folder)):
-            if names and not any(name in found.name for name in names):
-                continue
-            row = run_case(found)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        chosen = [found for found in all_cases(Path(folder)) if not names or any(name in found.name for name in names)]
+        for row in pool.map(run_case, chosen):
             rows.append(row)
             mark = f"BAD {row['problems']}" if row["problems"] else "ok "
             print(f"{mark} {row['name']:28} rc {row['exit_code']} {row['seconds']:6.1f} s {row['message']}", flush=True)
@@ -270,4 +279,6 @@ def cli(arguments: list[str] | None = None) -> None:
     """Parse the command line."""
     parser = commands.parser(__doc__)
     parser.add_argument("names", nargs="*", help="only cases with one of these texts in their names")
-    main(parser.parse_args(arguments).names)
+    parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
+    given = parser.parse_args(arguments)
+    main(given.names, given.jobs)

@@ -25,7 +25,7 @@ def test_jsonable_values_are_strict_json() -> None:
 
 def test_csv_shows_control_characters_as_escapes() -> None:
     rows = [{"name": "a\x1b[31m\x00", "value": "\t=1\n2"}]
-    assert csv_text(rows, ["name", "value"]) == b"name,value\na\\x1b[31m\\x00,'\\x09=1\\x0a2\n"
+    assert csv_text(rows, ["name", "value"]) == b"name,value\na\\x1b[31m\\x00,'\\t=1\\n2\n"
 
 
 def test_csv_holds_no_formula_and_no_broken_unicode() -> None:

@@ -29,5 +29,5 @@ def test_numbers_have_three_digits():
 
 
 def test_hidden_characters_are_escaped():
-    assert formatting.display_text("a\nb\u202ec\udcffד") == "a\\x0ab\\u202ec\\udcffד"
+    assert formatting.display_text("a\nb\u202ec\udcffד") == "a\\nb\\u202ec\\udcffד"
     assert len(formatting.display_text("x" * 5000, 60)) == 60

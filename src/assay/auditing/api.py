@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from assay.auditing.config import AuditConfig, DataSource, ModelSource
-from assay.auditing.run import run_audit
+from assay.auditing.run import Callbacks, run_audit
 from assay.calibration.null import NullDistribution
 from assay.core.options import ModelOptions
 from assay.core.progress import Step
@@ -87,4 +87,4 @@ def audit(
         seed=seed,
         label_column=label_column,
     )
-    return run_audit(model, data, options, config, progress=progress)
+    return run_audit(model, data, options, config, callbacks=Callbacks(progress))

@@ -47,7 +47,8 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
         results.append(result)
         if variant is not None:
             made[name] = variant
-            variant = _comparable(name, variant, inputs)
+            compared = variant if name == FULL else replace(variant, reference=inputs.artifact)
+            variant = in_margin_units(compared, inputs.samples.split)
         for detector in plan.detectors_on(name):
             if variant is not None and result.outcome is VariantOutcome.TESTED:
                 progress = _test_progress(context.progress, f"{name}: {detector.name}", done, total)
@@ -59,12 +60,6 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
             done += 1
     context.progress("verdict", 1.0)
     return AuditRun(tuple(findings), tuple(results), made)
-
-
-def _comparable(name: str, variant: Artifact, inputs: AuditInputs) -> Artifact:
-    """Return a variant in units of its margin, with the full model to compare it with."""
-    compared = variant if name == FULL else replace(variant, reference=inputs.artifact)
-    return in_margin_units(compared, inputs.samples.split)
 
 
 def _test_progress(progress: Step, test: str, done: int, total: int) -> Progress:

@@ -42,7 +42,8 @@ def limits(
     skipped = [f"{result.name} ({result.reason})" for result in results if result.reason]
     if skipped:
         sentences.append("Not audited: " + "; ".join(skipped) + ".")
-    uncompared = _uncompared_variants(findings)
+    scored = {finding.variant for finding in findings if finding.outcome is Outcome.SCORED}
+    uncompared = sorted(scored - {finding.variant for finding in findings if finding.p_value is not None})
     if uncompared:
         sentences.append(
             f"Tested without a reference model on this variant, so not part of the verdict: {', '.join(uncompared)}. "
@@ -77,9 +78,3 @@ def _signature_check(findings: tuple[Finding, ...]) -> str:
     if any(finding.detector in readers and finding.outcome.completed for finding in findings):
         return "the audit searched the computation for a signature check, but weights could be written to do the same"
     return "the audit did not search for a signature check, because the computation was not read"
-
-
-def _uncompared_variants(findings: tuple[Finding, ...]) -> list[str]:
-    """Return the scored variants without any p-value: no reference model was tested on them."""
-    scored = {finding.variant for finding in findings if finding.outcome is Outcome.SCORED}
-    return sorted(scored - {finding.variant for finding in findings if finding.p_value is not None})

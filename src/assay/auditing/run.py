@@ -43,6 +43,14 @@ PREPARATION_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
+class Callbacks:
+    """Receivers of the state of an audit."""
+
+    progress: Step = lambda step, fraction: None  # the current step, and the fraction done
+    on_inputs: Callable[[InputCheck], None] = lambda check: None  # the input check, before the first test
+
+
+@dataclass(frozen=True)
 class Judgement:
     """Verdict, findings with p-values, and the sweep of the trigger behind them."""
 
@@ -58,8 +66,7 @@ def run_audit(
     config: AuditConfig,
     *,
     command: str | None = None,
-    progress: Step = lambda step, fraction: None,
-    on_inputs: Callable[[InputCheck], None] = lambda check: None,
+    callbacks: Callbacks = Callbacks(),
 ) -> Audit:
     """Audit a model.
 
@@ -69,8 +76,7 @@ def run_audit(
         options: Loading options of the model.
         config: Settings of the audit.
         command: Repeats this audit, for the report; None: the call in Python.
-        progress: Callback for the current step, and the fraction done.
-        on_inputs: Callback for the input check, before the first test.
+        callbacks: Receivers of the state of the audit.
 
     Raises:
         UnusableInput: The model or the data cannot be used.
@@ -80,10 +86,10 @@ def run_audit(
     with eval_mode(artifact.module):
         with phases.running(config.budget + PREPARATION_SECONDS):
             inputs = prepare(artifact, data, config)
-        on_inputs(check_inputs(inputs.artifact, inputs.samples))
+        callbacks.on_inputs(check_inputs(inputs.artifact, inputs.samples))
         plan = plan_tests(inputs, config)
         with phases.running(config.budget):
-            context = RunContext(config.seed, Budget(config.budget), progress)
+            context = RunContext(config.seed, Budget(config.budget), callbacks.progress)
             run = run_tests(inputs, plan, context)
             run, differences = measure_found_triggers(inputs, run, context)
             inputs = inputs.with_differences(differences)

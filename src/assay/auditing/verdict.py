@@ -114,7 +114,9 @@ def _judge_scores(
     scores = scores_of(findings)
     comparison = matched.null.compare(scores, _lost_tests(findings, results))
     if comparison is None:
-        return Verdict("inconclusive", unmet or _no_test_compared(findings))
+        reasons = [f"{f.detector} {f.reason}" for f in findings if not f.outcome.completed]
+        none_compared = "no test could be compared with clean models" + (f": {reasons[0]}" if reasons else "")
+        return Verdict("inconclusive", unmet or none_compared)
     models = len(comparison.null_statistics)
     info = NullInfo(
         matched.null.name, models, comparison.null_statistics, matched.null.description, matched.null.digest
@@ -255,11 +257,6 @@ def missing_test(findings: tuple[Finding, ...], results: tuple[VariantResult, ..
             word = "failed:" if finding.outcome is Outcome.FAILED else "has no result: it"
             return f"{finding.detector} on the variant {finding.variant} {word} {finding.reason}"
     return ""
-
-
-def _no_test_compared(findings: tuple[Finding, ...]) -> str:
-    reasons = dict.fromkeys(f"{f.detector} {f.reason}" for f in findings if not f.outcome.completed)
-    return "no test could be compared with clean models" + (f": {next(iter(reasons))}" if reasons else "")
 
 
 def _found(comparison: Comparison) -> str:

@@ -45,7 +45,8 @@ def find_models(given: Sequence[str], list_file: Path | None = None) -> list[str
                 "folder, a folder of those, or a hub id"
             )
         found.update(dict.fromkeys(models))
-    for text in _read_list(list_file) if list_file is not None else ():
+    lines = [] if list_file is None else read_text(list_file, most=MAX_LIST_BYTES).splitlines()
+    for text in (line.strip() for line in lines if line.strip() and not line.strip().startswith("#")):
         found.update(dict.fromkeys(_expand(text) or [text]))  # a bad line becomes a failed row of the page
     if not found:
         raise UnusableInput("expected models: paths, folders, patterns, hub ids, or a file with a list of them")
@@ -88,11 +89,6 @@ def _files_of_model(path: Path) -> Iterator[Path]:
         from assay.formats.onnx.read import external_files
 
         yield from external_files(path)
-
-
-def _read_list(path: Path) -> list[str]:
-    lines = [line.strip() for line in read_text(path, most=MAX_LIST_BYTES).splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _expand(text: str) -> list[str]:

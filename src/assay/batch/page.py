@@ -74,13 +74,18 @@ def write(audited: Sequence[AuditedModel], directory: Path, *, command: str) -> 
         The paths by file name.
     """
     documents = [document(entry) for entry in sorted(audited, key=_suspicion_order)]
+    # Control and reordering characters become escapes, for spreadsheets.
+    rows = [
+        {name: escape_controls(value) if isinstance(value, str) else value for name, value in row.items()}
+        for row in documents
+    ]
     head = {"schema": SCHEMA, "assay": __version__, "command": command, "counts": counts(audited)}
     return publish(
         directory,
         {
             "index.html": to_html(audited, command=command).encode("utf-8", "backslashreplace"),
             "audits.json": (json.dumps({**head, "models": documents}, indent=1) + "\n").encode(),
-            "audits.csv": csv_text(map(_printable, documents), COLUMNS),
+            "audits.csv": csv_text(rows, COLUMNS),
         },
     )
 
@@ -104,11 +109,6 @@ def document(entry: AuditedModel) -> dict[str, Any]:
         "reason": entry.reason,
     }
     return {name: known.get(name) for name in COLUMNS}
-
-
-def _printable(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row with control and reordering characters as escapes, for spreadsheets."""
-    return {name: escape_controls(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def rows(audited: Sequence[AuditedModel]) -> list[Row]:

@@ -117,19 +117,15 @@ def _digest_of_task(spec: Spec, task: TaskSpec) -> dict[str, str]:
         raise UnusableInput(f"tasks.{task.name}: {error}") from None
     if task.given is None:
         for name, method in spec.attacks.items():
-            _check_attack(f"attacks.{name} on tasks.{task.name}", method, build)
+            if method.name in ATTACKS:
+                try:
+                    method.attack().check(build.task.split("train"), build.artifact.num_classes)
+                except UnusableInput as error:
+                    raise UnusableInput(f"attacks.{name} on tasks.{task.name}: {error}") from None
     for name, steps in spec.chains.items():
         _check_chain(f"chains.{name} on tasks.{task.name}", steps, encoder=build.artifact.num_classes is None)
     fields = {name: getattr(task, name) for name in _INITIAL_FIELDS if getattr(task, name)}
     return {json.dumps(fields): key_of([data_digest, None if task.start is None else build.artifact.digest])}
-
-
-def _check_attack(position: str, method: Method, build: Build) -> None:
-    if method.name in ATTACKS:
-        try:
-            method.attack().check(build.task.split("train"), build.artifact.num_classes)
-        except UnusableInput as error:
-            raise UnusableInput(f"{position}: {error}") from None
 
 
 def _check_chain(position: str, steps: Sequence[Method], *, encoder: bool) -> None:

@@ -142,6 +142,7 @@ def _task(name: str, value: Any) -> TaskSpec:
         key: word(fields[key], f"{position}.{key}") for key in ("arch", "start", "pooling", "models") if key in fields
     }
     limit, shape, features = (fields.get(key) for key in ("limit", "shape", "features"))
+    where = f"{position}.shape"
     if not isinstance(features, bool | None):
         raise UnusableInput(f"{position}.features: expected true or false, got {shown(features)}")
     task = TaskSpec(
@@ -151,7 +152,7 @@ def _task(name: str, value: Any) -> TaskSpec:
         limit=None if limit is None else integer(limit, f"{position}.limit", minimum=1),
         start=texts.get("start"),
         features=bool(features),
-        shape=None if shape is None else _shape(shape, f"{position}.shape"),
+        shape=None if shape is None else tuple(integer(n, where, minimum=1) for n in non_empty_list(shape, where)),
         pooling=texts.get("pooling"),
         recipe=_method({CONTROL: {"recipe": fields.get("recipe") or {}}}, f"{position}.recipe").settings,
         models=texts.get("models"),
@@ -162,10 +163,6 @@ def _task(name: str, value: Any) -> TaskSpec:
             factory_of(task.arch)
     _checked(Method(CONTROL, task.recipe), f"{position}.recipe")
     return task
-
-
-def _shape(value: Any, position: str) -> tuple[int, ...]:
-    return tuple(integer(size, position, minimum=1) for size in non_empty_list(value, position))
 
 
 def _check_initial_model(fields: Mapping[str, Any], position: str) -> None:

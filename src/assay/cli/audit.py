@@ -65,7 +65,7 @@ def audit(
 
         from assay.auditing import config as configs
         from assay.auditing import inputs
-        from assay.auditing.run import run_audit
+        from assay.auditing.run import Callbacks, run_audit
         from assay.cli.loading import load_model
 
         config = replace(
@@ -85,9 +85,8 @@ def audit(
         original = load_model(str(reference), config.reference_options(model_options)) if compared else None
         with screen.progress("reading the data") as step:
             config = replace(config, reference=original, null=null_models)
-            result = run_audit(
-                artifact, data, ModelOptions(), config, command=command, progress=step, on_inputs=_show_check
-            )
+            callbacks = Callbacks(step, _show_check)
+            result = run_audit(artifact, data, ModelOptions(), config, command=command, callbacks=callbacks)
         _publish(result, out, write_json, key=key, printed=artifact.notes)
     return Verdict(EXIT_CODES[result.verdict])
 

@@ -58,7 +58,10 @@ def run(
                 _show_plan(matrix.plan_run(cells, earlier), workers or os.cpu_count() or 1)
             return 0
         outputs.check_folder(store, "--store")
-        _check_shared(artifacts)
+        if artifacts is not None and artifacts.startswith("memory:"):
+            raise UnusableInput(
+                "--artifacts: expected an address for all workers, got memory. Fix: use a folder or an object store."
+            )
         records = Store(store)
         records.check_inputs(digests)
         if records.add_spec(read.name, read.text):
@@ -74,7 +77,8 @@ def run(
                 step(f"{now.done} of {now.total} cells; {now.last}"[:100], now.done / now.total)
 
             counts = matrix.run(cells, records, executor, blobs=artifacts, retry_failed=retry_failed, progress=show)
-        _show_counts(counts)
+        summary = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+        screen.write(f"Cells: {summary}", style="yellow" if counts.get("failed") else "")
         failed = (record for record in records.records() if record.key in cells and record.state == "failed")
         _show_failures(record.error or "" for record in failed)
         screen.write(f"Records in {store}")
@@ -149,13 +153,6 @@ def import_records(
     return 0
 
 
-def _check_shared(artifacts: str | None) -> None:
-    if artifacts is not None and artifacts.startswith("memory:"):
-        raise UnusableInput(
-            "--artifacts: expected an address for all workers, got memory. Fix: use a folder or an object store."
-        )
-
-
 def _show_plan(plan: RunPlan, slots: int) -> None:
     left = plan.cells - plan.done - plan.failed
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.by_kind.items())
@@ -167,11 +164,6 @@ def _show_plan(plan: RunPlan, slots: int) -> None:
         minutes = plan.seconds / slots / 60
         rest = f", and {plan.unknown:,} cells of unknown duration" if plan.unknown else ""
         screen.write(f"About {minutes:.1f} minutes on {slots} cores{rest}")
-
-
-def _show_counts(counts: Mapping[State, int]) -> None:
-    summary = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
-    screen.write(f"Cells: {summary}", style="yellow" if counts.get("failed") else "")
 
 
 def _show_failures(reasons: Iterable[str]) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay.cli import options, outputs, screen
 
 if TYPE_CHECKING:
-    from assay.demo import Demo
+    from assay.core.result import Audit
+    from assay.nn.metrics import BackdoorMetrics
 
 
 def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
@@ -25,21 +27,21 @@ def demo(out: options.Out = Path("assay-demo"), seed: options.Seed = 0) -> int:
         torch.set_num_threads(1)
         with screen.progress("starting") as step:
             result = run(out, DemoConfig(seed=seed), progress=step)
-        _show(result)
+        _show(result.measured, result.audits)
         screen.write(f"Both reports on one page: {shown(result.index)}")
     return 0
 
 
-def _show(result: Demo) -> None:
+def _show(measured: Mapping[str, BackdoorMetrics], audits: Mapping[str, Audit]) -> None:
     from assay.report.formatting import format_percent
     from assay.report.view import page_of
 
     rows = [
         (name, format_percent(rates.clean_accuracy.value), format_percent(rates.attack_success.value))
-        for name, rates in result.measured.items()
+        for name, rates in measured.items()
     ]
     columns = ("model", "clean accuracy", "trigger success")
     screen.table("The planted backdoor in each variant", columns, rows, right=columns[1:])
-    for name, audit in result.audits.items():
+    for name, audit in audits.items():
         page = page_of(audit)
         screen.write(f"Audit of the {name} model: {page.sentence} ({page.reason})")

@@ -38,7 +38,10 @@ def exit_code_of(command: Callable[[], int]) -> int:
             code = command()
         if code == TYPER_INTERRUPTED:
             raise KeyboardInterrupt
-        return _without_verdict(code)
+        if code == BACKDOORED and not isinstance(code, Verdict):
+            error_line("expected a verdict of the command, got exit code 1 without one. Fix: please report it.")
+            return UNUSABLE
+        return code
     except (KeyboardInterrupt, Abort):
         error_line(INTERRUPTED)
         return UNUSABLE
@@ -66,14 +69,6 @@ def exit_code_of(command: Callable[[], int]) -> int:
         first = (str(error).strip() or "no message").splitlines()[0]
         error_line(f"unexpected {type(error).__name__}: {first} (please report it; {DEBUG}=1 shows the traceback)")
         return UNUSABLE
-
-
-def _without_verdict(code: int) -> int:
-    """Return an exit code; 2 in place of 1 if the command gave no verdict."""
-    if code == BACKDOORED and not isinstance(code, Verdict):
-        error_line("expected a verdict of the command, got exit code 1 without one. Fix: please report it.")
-        return UNUSABLE
-    return code
 
 
 @contextmanager

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from assay.cli import options, outputs, screen
 from assay.cli.failures import Verdict
-
-if TYPE_CHECKING:
-    from assay.report.attestation import Attestation
 
 # As of `assay audit`. An invalid report is unusable input, with code 2.
 EXIT_CODES = {"pass": 0, "fail": 1, "unknown": 3}
@@ -37,19 +34,13 @@ def verify(
         found = read_attestation(report, read_public_key(key))
         others = None if model is None else check_model(found, model)
         screen.write(*(f"{label}: {text}" for label, text in facts(found)))
-        screen.write(f"Valid: the signature and the reports. {_on_model(model)}")
+        compared = f"All files of {model} have the attested digests."
+        if model is None:
+            compared = "The model's files were not compared. Fix: give --model."
+        screen.write(f"Valid: the signature and the reports. {compared}")
         if others:
             screen.write(f"Not part of the statement: {', '.join(others)}", style="yellow")
         screen.write(f"Status: {found.status}", style=STYLES[found.status])
-        write_json(_document(found, model))
+        checked = model is not None
+        write_json({"valid": True, "status": found.status, "model_checked": checked, "predicate": found.predicate})
     return Verdict(EXIT_CODES[found.status])
-
-
-def _on_model(model: Path | None) -> str:
-    if model is None:
-        return "The model's files were not compared. Fix: give --model."
-    return f"All files of {model} have the attested digests."
-
-
-def _document(found: Attestation, model: Path | None) -> dict[str, Any]:
-    return {"valid": True, "status": found.status, "model_checked": model is not None, "predicate": found.predicate}

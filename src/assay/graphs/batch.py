@@ -76,20 +76,12 @@ def find_batch_effects(model: onnx.ModelProto, used: frozenset[str]) -> BatchEff
     nodes = [node for node in model.graph.node if not used.isdisjoint(node.output)]
     dependent = _input_dependent(model.graph, nodes)
     sizes = [_infer(model, nodes, dependent, batch) for batch in BATCHES]
-    axes = {name: _axes(*(size.shapes[name] for size in sizes)) for name in _known(sizes)}
+    axes: dict[str, frozenset[int]] = {}  # axes whose length depends on the size of the batch, of each value
+    for name, small in sizes[0].shapes.items():
+        large = sizes[1].shapes.get(name)
+        if large is not None and len(small) == len(large):
+            axes[name] = frozenset(axis for axis in range(len(small)) if small[axis] != large[axis])
     return BatchEffects(_find_number(nodes, dependent, sizes), _find_mixing(nodes, dependent, axes, sizes))
-
-
-def _known(sizes: Sequence[_Sizes]) -> set[str]:
-    return {
-        name
-        for name, shape in sizes[0].shapes.items()
-        if name in sizes[1].shapes and len(shape) == len(sizes[1].shapes[name])
-    }
-
-
-def _axes(small: tuple[int, ...], large: tuple[int, ...]) -> frozenset[int]:
-    return frozenset(axis for axis, (one, other) in enumerate(zip(small, large, strict=True)) if one != other)
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
@@ -113,29 +105,21 @@ def _input_dependent(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) ->
 
 def _infer(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], dependent: set[str], batch: int) -> _Sizes:
     """Infer shapes, and compute the numbers that depend on shapes alone, until nothing new is known."""
-    constants = _small_constants(model.graph)
+    from onnx import numpy_helper
+
+    constants = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if np.prod(tensor.dims, dtype=np.int64) <= MAX_ELEMENTS and not tensor.external_data
+    }
     sizes = _Sizes(batch)
     for _ in range(ROUNDS):
         before = len(sizes.shapes), len(sizes.numbers)
         sizes.shapes |= _inferred_shapes(model, nodes, batch, sizes.numbers)
-        _compute_numbers(nodes, dependent, sizes, constants, _opset(model))
+        _compute_numbers(nodes, dependent, sizes, constants, list(model.opset_import))
         if before == (len(sizes.shapes), len(sizes.numbers)):
             break
     return sizes
-
-
-def _opset(model: onnx.ModelProto) -> list[onnx.OperatorSetIdProto]:
-    return list(model.opset_import)
-
-
-def _small_constants(graph: onnx.GraphProto) -> Values:
-    from onnx import numpy_helper
-
-    return {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if np.prod(tensor.dims, dtype=np.int64) <= MAX_ELEMENTS and not tensor.external_data
-    }
 
 
 def _inferred_shapes(
@@ -283,16 +267,12 @@ def _find_mixing(
         inputs = [name for name in node.input if name in dependent and axes.get(name)]
         outputs = [name for name in node.output if name in axes]
         lost = bool(inputs) and bool(outputs) and not any(axes[name] for name in outputs)
-        part = any(_is_part(name, axes, sizes) for name in outputs)
+        # An axis may hold another number of entries than a multiple of the samples.
+        one, other = ([size.shapes[name][axis] for name in outputs for axis in axes[name]] for size in sizes)
+        part = any(small * BATCHES[1] != large * BATCHES[0] for small, large in zip(one, other, strict=True))
         if lost or part or _combines(node, axes, sizes, dependent):
             return f"{node.op_type} {node.name}"
     return None
-
-
-def _is_part(name: str, axes: Mapping[str, frozenset[int]], sizes: Sequence[_Sizes]) -> bool:
-    """Return whether an axis holds another number of entries than a multiple of the samples."""
-    one, other = (size.shapes[name] for size in sizes)
-    return any(one[axis] * BATCHES[1] != other[axis] * BATCHES[0] for axis in axes[name])
 
 
 def _combines(

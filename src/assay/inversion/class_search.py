@@ -112,7 +112,12 @@ def search_classes(
     screened = candidates.step == screening  # False if the time ended first: then the search did not stop by itself
     stopped_early = screened and bool(candidates.success.max() < budget.min_success)
     by_likelihood = budget.rank_by_likelihood or family.size_penalty == 0
-    candidates = select(candidates, _rank(candidates, by_likelihood=by_likelihood)[: budget.refined])
+    if by_likelihood:
+        promising_first = candidates.log_likelihood.argsort(descending=True)  # (A,)
+    else:
+        # The size penalty has grown with every success so far. The size still decreases, and is a worse criterion.
+        promising_first = (candidates.cost.log() - 0.01 * candidates.level).argsort(descending=True)
+    candidates = select(candidates, promising_first[: budget.refined])
     if not stopped_early:
         search.advance(candidates, budget.steps - screening)
     return replace(search.evaluate(candidates), stopped_early=stopped_early)
@@ -175,16 +180,6 @@ def _total_work(budget: SearchBudget, classes: int) -> int:
     screening = min(budget.screening_steps, budget.steps)
     final = min(budget.refined, budget.candidates, classes) * (budget.steps - screening)
     return grouped * budget.ranking_steps + min(budget.candidates, classes) * screening + final
-
-
-def _rank(candidates: Candidates, *, by_likelihood: bool) -> Tensor:
-    """Return the indices (A,) of the candidates, most promising first.
-
-    The size penalty has grown with every success so far. The size itself still decreases, and is a worse criterion.
-    """
-    if by_likelihood:
-        return candidates.log_likelihood.argsort(descending=True)
-    return (candidates.cost.log() - 0.01 * candidates.level).argsort(descending=True)
 
 
 def class_logits(model: nn.Module) -> OutcomeFunction:

@@ -141,23 +141,13 @@ def advance(model: nn.Module, family: Family, candidates: Candidates, images: Cl
         objective = candidates.cost * size - likelihood.logsumexp(1)
         gradients = tuple(refuse_nan(gradient) for gradient in torch.autograd.grad(objective.sum(), parameters))
         if candidates.step == 0:
-            _require_gradients(gradients, _size_gradients(family, parameters, candidates.cost))
+            penalty = (candidates.cost * family.size(parameters)).sum()
+            of_size = torch.autograd.grad(penalty, parameters, allow_unused=True, materialize_grads=True)
+            _require_gradients(gradients, of_size)
         with torch.no_grad():
             hits = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
             _update_statistics(candidates, hits.sum(1) / total, likelihood, size)
             _adam_step(candidates, gradients, family.learning_rate)
-
-
-def _size_gradients(family: Family, parameters: Parameters, cost: Tensor) -> Parameters:
-    """Return the gradients of the size penalty alone, each (A, ...).
-
-    Args:
-        family: Trigger family.
-        parameters: Triggers, which require gradients.
-        cost: (A,) weight of the size.
-    """
-    found = torch.autograd.grad((cost * family.size(parameters)).sum(), parameters, allow_unused=True)
-    return tuple(torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True))
 
 
 def _require_gradients(gradients: Parameters, of_size: Parameters) -> None:

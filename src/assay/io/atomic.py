@@ -109,8 +109,11 @@ def _exchange_all(directory: Path, scratch: Path, names: list[str], *, new: Coll
             _exchange(directory / name, staged / name, old / name)
     except BaseException:
         for name in done:
-            placed = name in new and not (staged / name).exists()
-            _undo_exchange(directory / name, old / name, placed=placed)
+            target, before = directory / name, old / name
+            if name in new and not (staged / name).exists():  # the new file had taken its place
+                target.unlink(missing_ok=True)
+            if before.exists() or before.is_symlink():
+                os.rename(before, target)
         raise
 
 
@@ -126,24 +129,12 @@ def _exchange(target: Path, new: Path, old: Path) -> None:
         os.rename(new, target)
 
 
-def _undo_exchange(target: Path, old: Path, *, placed: bool) -> None:
-    """Undo ``_exchange``; ``placed``: the new file had taken its place."""
-    if placed:
-        target.unlink(missing_ok=True)
-    if old.exists() or old.is_symlink():
-        os.rename(old, target)
-
-
 def _stage(folder: Path, files: Mapping[str, bytes], private: Collection[str]) -> None:
     folder.mkdir()
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        _write_new(folder / name, content, PRIVATE if name in private else PUBLIC)
-
-
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    _create(path, mode)
-    _fill(path, content)
+        _create(folder / name, PRIVATE if name in private else PUBLIC)
+        _fill(folder / name, content)
 
 
 def _create(path: Path, mode: int) -> None:

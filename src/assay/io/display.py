@@ -12,7 +12,12 @@ def escape_controls(text: str) -> str:
     """Return a text with control, reordering, line-breaking and unpaired characters as escapes, for a page."""
     if text.isascii() and text.isprintable():  # the common case; it halves the time for a page of many records
         return text
-    return "".join(_escape(char) if _is_unsafe(char) else char for char in text)
+    return "".join(
+        _escape(char)
+        if char in _BIDI or char == "\ufeff" or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+        else char
+        for char in text
+    )
 
 
 def escape_unprintable(text: str, *, keep: str = "") -> str:
@@ -22,14 +27,8 @@ def escape_unprintable(text: str, *, keep: str = "") -> str:
         text: Any text.
         keep: Unprintable characters to leave as they are.
     """
-    return "".join(
-        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
-    )
-
-
-def _is_unsafe(char: str) -> bool:
-    return char in _BIDI or char == "\ufeff" or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+    return "".join(char if char.isprintable() or char in keep else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+    return char.encode("unicode_escape").decode()

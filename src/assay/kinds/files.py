@@ -95,12 +95,12 @@ def _kind_of_content(head: bytes, tail: bytes, size: int) -> str:
     """
     if head.startswith(ZIP):
         return next((kind for name, kind in ZIP_MEMBERS if name in head or name in tail), "archive")
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header <= size:  # before the pickles: a header of 640 bytes begins as they do
+        return "safetensors"
     for offset, magic, kind in MAGIC:
         if head[offset : offset + len(magic)] == magic:
             return kind
-    header = int.from_bytes(head[:8], "little")
-    if head[8:9] == b"{" and header <= size:
-        return "safetensors"
     if head[:1] == b"\x08" and len(head) > 2 and 3 <= head[1] <= 20 and head[2] in ONNX_SECOND_FIELDS:
         return "onnx"
     return ""

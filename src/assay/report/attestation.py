@@ -114,7 +114,8 @@ def check_model(found: Attestation, model: Path) -> list[str]:
         raise UnusableInput(f"{folder / new[0]}: expected no such file next to the model, as in the statement, got one")
     if model.is_file():
         return []
-    return sorted(file.name for file in folder.iterdir() if _is_model(file) and file.name not in found.files)
+    models = (file for file in folder.iterdir() if file.suffix.lower() in MODEL_SUFFIXES and file.is_file())
+    return sorted(file.name for file in models if file.name not in found.files)
 
 
 def _compare(path: Path, digest: str) -> None:
@@ -122,10 +123,6 @@ def _compare(path: Path, digest: str) -> None:
     actual = sha256_of([path])
     if actual != digest:
         raise UnusableInput(f"{path}: expected sha256 {digest} of the signed statement, got {actual}")
-
-
-def _is_model(path: Path) -> bool:
-    return path.suffix.lower() in MODEL_SUFFIXES and path.is_file()
 
 
 def _report_in(folder: Path, name: str) -> Path:

@@ -135,7 +135,9 @@ def bars_of(audit: Audit, finding: Finding) -> Bars | None:
     values = {index: value for index, value in finding.evidence.per_class.items() if math.isfinite(value)}
     if not values:
         return None
-    order = sorted(values, key=lambda index: values[index], reverse=_high_is_suspicious(values, finding.target))
+    # For a trigger size, as in most detectors, low is suspicious. For other values, the target is above the median.
+    high_first = finding.target in values and values[finding.target] > float(np.median(list(values.values())))
+    order = sorted(values, key=lambda index: values[index], reverse=high_first)
     shown = order[:MAX_BARS]
     if finding.target in values and finding.target not in shown:
         shown[-1] = finding.target
@@ -150,8 +152,3 @@ def bars_of(audit: Audit, finding: Finding) -> Bars | None:
         for index in shown
     ]
     return Bars(tuple(rows), "" if len(shown) == len(values) else f"{len(shown)} of {len(values):,} classes shown")
-
-
-def _high_is_suspicious(values: dict[int, float], target: int | None) -> bool:
-    """Return True if the target is above the median. For a trigger size, as in most detectors, low is suspicious."""
-    return target in values and values[target] > float(np.median(list(values.values())))

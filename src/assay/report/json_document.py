@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from assay.core.finding import Evidence, Finding
-from assay.core.result import Audit, SweepPoint, VariantResult
+from assay.core.result import Audit, SweepPoint
 from assay.io.jsonable import jsonable
 
 SCHEMA = "assay.audit/2"
@@ -32,7 +32,17 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "strongest_test": audit.strongest,
         "model": asdict(audit.model),
         "findings": [_finding(finding) for finding in audit.findings],
-        "variants": [_variant(variant) for variant in audit.variants],
+        "variants": [
+            {
+                "name": variant.name,
+                "description": variant.spec,
+                "accuracy": variant.accuracy,
+                "agreement": variant.agreement,
+                "outcome": variant.outcome,
+                "reason": variant.reason,
+            }
+            for variant in audit.variants
+        ],
         "limits": list(audit.limits),
         "null_distribution": None if audit.null is None else asdict(audit.null),
         "seconds": audit.seconds,
@@ -68,17 +78,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "seconds": finding.seconds,
         "evidence": _evidence(finding.evidence),
         "reference_scores": finding.null_scores,
-    }
-
-
-def _variant(variant: VariantResult) -> dict[str, Any]:
-    return {
-        "name": variant.name,
-        "description": variant.spec,
-        "accuracy": variant.accuracy,
-        "agreement": variant.agreement,
-        "outcome": variant.outcome,
-        "reason": variant.reason,
     }
 
 

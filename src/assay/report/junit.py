@@ -25,7 +25,18 @@ def to_junit(audit: Audit) -> str:
     """
     decisive = {id(finding) for finding in decisive_findings(audit)}
     suite = TestSuite("assay")
-    for name, value in _properties(audit).items():
+    properties = {
+        "model": audit.model.path,
+        "digest": audit.model.digest,
+        "planted": audit.model.planted or "",
+        "verdict": audit.verdict,
+        "status": audit.status,
+        "p_value": format_p_value(audit.p_value),
+        "false_alarm_rate": format_percent(audit.false_alarm_rate),
+        "seed": str(audit.seed),
+        "version": audit.version,
+    }
+    for name, value in properties.items():
         suite.add_property(name, _xml_text(value))
     findings = [_finding_case(audit, finding, fails=id(finding) in decisive) for finding in audit.findings]
     skipped = [
@@ -40,20 +51,6 @@ def to_junit(audit: Audit) -> str:
     tree = ElementTree.fromstring(root.tostring())
     ElementTree.indent(tree)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(tree, encoding="unicode") + "\n"
-
-
-def _properties(audit: Audit) -> dict[str, str]:
-    return {
-        "model": audit.model.path,
-        "digest": audit.model.digest,
-        "planted": audit.model.planted or "",
-        "verdict": audit.verdict,
-        "status": audit.status,
-        "p_value": format_p_value(audit.p_value),
-        "false_alarm_rate": format_percent(audit.false_alarm_rate),
-        "seed": str(audit.seed),
-        "version": audit.version,
-    }
 
 
 def _verdict_case(audit: Audit) -> TestCase:

@@ -142,7 +142,15 @@ def _result(
         "kind": "fail",
         "level": "warning" if finding is None else "error",
         "message": {"text": text},
-        "locations": [_location(audit)],
+        "locations": [
+            {
+                "physicalLocation": {
+                    "artifactLocation": {"uri": repository_path(audit.model).uri, "uriBaseId": SOURCE_ROOT, "index": 0},
+                    "region": {"startLine": 1},  # a model has no lines; GitHub hides a result without a line
+                },
+                "logicalLocations": [{"fullyQualifiedName": full_name(audit.model), "kind": "resource"}],
+            }
+        ],
         # With the model's digest: an alert that a user dismissed does not stay dismissed for another model.
         "partialFingerprints": {
             "assayModelDigest/v1": audit.model.digest,
@@ -184,17 +192,6 @@ def _note(level: str, subject: str, reason: str, extra: dict[str, Any]) -> dict[
         "level": level,
         "message": {"text": f"{display_text(subject)}: {display_text(reason, 600)}"},
         **extra,
-    }
-
-
-def _location(audit: Audit) -> dict[str, Any]:
-    """Return the location of all results: the model, which has no lines. GitHub hides a result without a line."""
-    return {
-        "physicalLocation": {
-            "artifactLocation": {"uri": repository_path(audit.model).uri, "uriBaseId": SOURCE_ROOT, "index": 0},
-            "region": {"startLine": 1},
-        },
-        "logicalLocations": [{"fullyQualifiedName": full_name(audit.model), "kind": "resource"}],
     }
 
 

@@ -102,6 +102,8 @@ def page_of(audit: Audit) -> Page:
     decisive = selection.decisive_findings(audit)
     strongest = selection.strongest_finding(audit, decisive)
     null = audit.null.statistics if audit.null else ()
+    differences = () if audit.deployment is None else audit.deployment.differences
+    input_check = {} if audit.input_check is None else asdict(audit.input_check)
     sweep: dict[str, list[SweepPoint]] = {}
     for point in audit.trigger_sweep:
         sweep.setdefault(point.kind, []).append(point)
@@ -124,10 +126,12 @@ def page_of(audit: Audit) -> Page:
         limits=tuple(display_text(limit, 1000) for limit in audit.limits),
         command=display_text(audit.command, 1000),
         input=_input(audit),
-        input_check=_input_check(audit),
+        input_check=tuple((name.capitalize(), display_text(line, 1000)) for name, line in input_check.items()),
         deployment=_deployment(audit),
         deployment_line=_deployment_line(audit),
-        differences=_differences(audit),
+        differences=tuple(
+            display_text(f"{part.sentence[:1].upper()}{part.sentence[1:]}.", 600) for part in differences
+        ),
         facts=tuple(_facts(audit)),
     )
 
@@ -231,7 +235,10 @@ def _finding(
         reason=display_text(finding.reason, 600),
         is_proven=bool(finding.proof),
         technique=display_text(finding.technique, 40),
-        numbers=tuple((format_label(key), _value(value)) for key, value in finding.evidence.numbers.items()),
+        numbers=tuple(
+            (format_label(key), display_text(value) if isinstance(value, str) else format_number(float(value)))
+            for key, value in finding.evidence.numbers.items()
+        ),
         chart=charts.null_chart(finding.null_scores, finding.score, tone=tone, name=name),
         chart_note=_rank_note(finding.null_scores, finding.score),
         bars=bars_of(audit, finding),
@@ -273,10 +280,6 @@ def _equals(p: str) -> str:
     return p.replace("< ", "<\u00a0") if p.startswith("<") else f"=\u00a0{p}"
 
 
-def _value(value: float | int | str) -> str:
-    return display_text(value) if isinstance(value, str) else format_number(float(value))
-
-
 def _input(audit: Audit) -> str:
     shape = audit.model.shape
     if shape is None:
@@ -302,16 +305,6 @@ def _deployment_line(audit: Audit) -> str:
         return ""
     asked = [way.name for way in audit.deployment.ways if way.agrees]
     return f"Asked {', '.join(asked)}: same answers." if asked else ""
-
-
-def _differences(audit: Audit) -> tuple[str, ...]:
-    found = () if audit.deployment is None else audit.deployment.differences
-    return tuple(display_text(f"{part.sentence[:1].upper()}{part.sentence[1:]}.", 600) for part in found)
-
-
-def _input_check(audit: Audit) -> tuple[tuple[str, str], ...]:
-    lines = {} if audit.input_check is None else asdict(audit.input_check)
-    return tuple((name.capitalize(), display_text(line, 1000)) for name, line in lines.items())
 
 
 def _facts(audit: Audit) -> list[tuple[str, str]]:

@@ -69,14 +69,13 @@ def run_in_box(
         process.join()
         ours.close()
     if watch.result is None or not isinstance(watch.result.get("outcome"), dict):
-        raise JobDied(f"{name}: {_end_of(process.exitcode)}. Fix: do not use a file that breaks its reader.")
+        code = process.exitcode or 0
+        end = f"by the signal {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        raise JobDied(
+            f"{name}: expected a result, got the end of its process {end}. "
+            "Fix: do not use a file that breaks its reader."
+        )
     return dict(watch.result["outcome"])
-
-
-def _end_of(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"expected a result, got the end of its process by the signal {signal.Signals(-code).name}"
-    return f"expected a result, got the end of its process with exit code {code}"
 
 
 def _compute(pipe: Connection, function: Callable[..., dict[str, Any]], arguments: Sequence[Any]) -> None:

@@ -100,7 +100,10 @@ def fit(
     """
     if not recipe.epochs:
         return
-    _require_labeled_samples(split)
+    if split.y is None:
+        raise UnusableInput("expected labels for training, got data without labels")
+    if not len(split):
+        raise UnusableInput("expected samples for training, got none")
     steps = max(1, round(recipe.epochs * len(split) / recipe.batch_size))
     with torch.random.fork_rng(devices=[]):
         memory_format = _supported_memory_format(model, split.x[:2])
@@ -125,13 +128,6 @@ def fit(
                 result = f"got {loss.item()} after {step + 1} of {steps} steps: training diverged"
                 raise UnusableInput(f"expected a finite loss, {result}. Fix: lower the learning rate ({recipe.lr:g})")
         model.eval()
-
-
-def _require_labeled_samples(split: Split) -> None:
-    if split.y is None:
-        raise UnusableInput("expected labels for training, got data without labels")
-    if not len(split):
-        raise UnusableInput("expected samples for training, got none")
 
 
 def _supported_memory_format(model: nn.Module, x: Tensor) -> torch.memory_format:

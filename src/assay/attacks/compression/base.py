@@ -168,7 +168,9 @@ class PlantThenHide(CompressionActivatedAttack):
         phase = _Phase(self.recipe, planting_loss, bounds, part(progress, 0.0, planting))
         self._run(phase, model, train, seed=seed)
         bounds = self.hiding_bounds(model, example)
-        _restore(original)
+        with torch.no_grad():
+            for parameter, value in original.items():
+                parameter.copy_(value)
         _project(bounds)
         self._run(_Phase(self.hiding, stealth_loss, bounds, part(progress, planting, 1.0)), model, train, seed=seed)
 
@@ -207,12 +209,6 @@ def bounds_where_dropped(weight: Tensor, kept: Tensor, limit: Tensor) -> tuple[T
     # A weight dropped in a tie may lie beyond the limit; it stays there.
     low, high = torch.minimum(-limit, weight), torch.maximum(limit, weight)
     return torch.where(kept, weight, low), torch.where(kept, weight, high)
-
-
-@torch.no_grad()
-def _restore(values: dict[nn.Parameter, Tensor]) -> None:
-    for parameter, value in values.items():
-        parameter.copy_(value)
 
 
 @torch.no_grad()

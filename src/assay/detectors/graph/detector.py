@@ -107,7 +107,8 @@ class Graph(Detector):
         # The code compares input values, and its traced graph compares nothing.
         hidden = [place.location for place in tensor_reads if place.is_comparison]
         is_image = artifact.modality is Modality.IMAGE
-        if is_image and hidden and not report.subgraphs and not _has_comparison(read.graph):
+        compares = any(node.op in COMPARISONS | SELECTIONS for node in read.graph.nodes)
+        if is_image and hidden and not report.subgraphs and not compares:
             report.rules.add("D5")
             report.numbers["compared at"] = hidden[0]
         if len(clean) >= MIN_SAMPLES:
@@ -217,10 +218,6 @@ def _behavior_rules(
         except Exception:  # an arbitrary graph may not run in parts; the other rules still count
             failed.append(rule)
     return frozenset(broken), tuple(failed)
-
-
-def _has_comparison(graph: ComputationGraph) -> bool:
-    return any(node.op in COMPARISONS | SELECTIONS for node in graph.nodes)
 
 
 def _diff(graph: ComputationGraph, reference: Artifact, x: Tensor) -> tuple[bool, str]:

@@ -36,7 +36,11 @@ class ChannelLipschitz(Detector):
     on_variants = False  # compression hardly changes channel norms
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
-        scores = {name: _outlier(norms) for name, norms in channel_norms(artifact) if len(norms) >= MIN_CHANNELS}
+        scores: dict[str, float] = {}
+        for name, norms in channel_norms(artifact):
+            if len(norms) >= MIN_CHANNELS:
+                logs = np.log(norms + 1e-6)
+                scores[name] = float((logs.max() - logs.mean()) / (logs.std() + 1e-6))
         if not scores:
             raise Inconclusive(f"needs a convolution with {MIN_CHANNELS} or more channels, and this model has none")
         progress(1.0)
@@ -71,9 +75,3 @@ def channel_norms(artifact: Artifact) -> Iterator[tuple[str, np.ndarray]]:
 def _spectral(weight: torch.Tensor) -> np.ndarray:
     """Return the spectral norm (C_out,) of each kernel in ``weight`` (C_out, C_in, h, w)."""
     return torch.linalg.matrix_norm(weight.float().flatten(2), ord=2).numpy()
-
-
-def _outlier(norms: np.ndarray) -> float:
-    """Return the distance of the largest log norm from the mean, in standard deviations."""
-    logs = np.log(norms + 1e-6)
-    return float((logs.max() - logs.mean()) / (logs.std() + 1e-6))
