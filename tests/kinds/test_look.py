@@ -224,3 +224,13 @@ def test_first_look_imports_neither_torch_nor_transformers(tmp_path: Path) -> No
 
 def test_every_kind_without_a_reader_has_a_way_out() -> None:
     assert all(kind.fix for kind in KINDS.values() if kind.reader is None)
+
+
+def test_header_that_begins_like_a_pickle_is_still_safetensors(tmp_path: Path) -> None:
+    header = b"{" + b" " * 638 + b"}"  # 640 is 0x0280: the bytes 80 02
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert path.read_bytes().startswith(b"\x80\x02")
+    seen = look(path)
+    assert seen is not None
+    assert seen.kind.key == "safetensors"
