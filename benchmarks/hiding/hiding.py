@@ -87,12 +87,24 @@ def row_of(name: str, directory: Path) -> dict[str, Any]:
 
 
 def run_audit(built: Built) -> Audit:
-    """Audit a model in full precision, as a user who knows nothing of the trick."""
+    """Audit a model in full precision, as a user who knows nothing of the trick.
+
+    The deployment check and the graph come first. If they decide the verdict, the searches cannot change it: a
+    difference makes it inconclusive, and a proof makes it backdoored. Then the searches are left out.
+    """
+    first = audit_with(built, "graph")
+    differs = first.deployment is not None and bool(first.deployment.differences)
+    proven = any(finding.outcome is Outcome.PROVEN for finding in first.findings)
+    return first if differs or proven else audit_with(built, None)
+
+
+def audit_with(built: Built, detectors: str | None) -> Audit:
+    """Audit a model with some detectors; None: the default ones."""
     split = cifar().split("test").take(torch.arange(SAMPLES))
     task = Task("cifar10", {"test": split}, cifar().class_names)
     if isinstance(built.source, Path):
-        return audit(built.source, task, variant_names=("full",))
-    return audit(from_module(built.source, shape=SHAPE), task, variant_names=("full",))
+        return audit(built.source, task, variant_names=("full",), detectors=detectors)
+    return audit(from_module(built.source, shape=SHAPE), task, variant_names=("full",), detectors=detectors)
 
 
 def describe(result: Audit) -> dict[str, Any]:
@@ -101,6 +113,7 @@ def describe(result: Audit) -> dict[str, Any]:
     return {
         "verdict": result.verdict,
         "reason": result.reason,
+        "searched": len(result.findings) > 1,
         "by": "proof" if proofs else "scores" if result.verdict == "backdoored" else "",
         "proofs": proofs,
         "target": result.target,

@@ -127,7 +127,8 @@ class _Asked:
         self.output = "class" if artifact.num_classes is not None else "embedding"
         self.is_image = artifact.modality is Modality.IMAGE
         self.skipped: dict[str, str] = {}  # reason by way
-        clean_x = clean.x[: 2 * ANSWERS]
+        spread = torch.linspace(0, len(clean) - 1, min(len(clean), 2 * ANSWERS)).long()  # data may be sorted by class
+        clean_x = clean.x[spread]
         clean_x = _on_grid(clean_x) if self.is_image else _of_one_length(clean_x, artifact)
         self.tracer = Tracer(self.module, clean_x)
         began = time.perf_counter()
