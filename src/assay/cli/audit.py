@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli import options, outputs, screen, signing
+from assay.cli import options, outputs, report_key, screen
 from assay.cli.failures import Verdict
 from assay.core.options import ModelOptions
 from assay.kinds import first_look
@@ -55,7 +55,7 @@ def audit(
     """
     options.check_budget(budget)
     outputs.check_folder(out)
-    key = None if sign_report is None else signing.read_key(sign_report)  # before the audit, which takes minutes
+    key = None if sign_report is None else report_key.read_key(sign_report)  # before the audit, which takes minutes
     with outputs.json_output(json) as write_json:
         model_options = options.model_options(arch, shape, mean, std, features, pooling, output)
         seen = first_look(
