@@ -31,6 +31,7 @@ from lib.graph_tables import (
     rff_table,
     signature_table,
 )
+from lib.kills_table import kills_table
 from lib.matrix_table import CellRecords, counts_with_interval, matrix_table
 from lib.paths import MATRICES, RESULTS, ROOT
 from lib.processor_table import processors_table
@@ -322,6 +323,7 @@ TABLES = {
     "null_models": (reference_models, "Reference classifiers in the shipped null distribution."),
     "null_encoders": (reference_models, "Reference encoders in the shipped null distribution."),
     "box_overhead": (box, "Overhead of the box: medians of pairs with and without `--no-sandbox`."),
+    "kills": (kills_table, "`kill -9` at random moments, and the same command again until it finishes."),
     "driver_overhead": (driver, "Overhead of the bench's driver, 10,000 empty jobs."),
     "leaderboard_speed": (leaderboard, "Leaderboard with 10,000 records."),
     "null_transfer": (transfer, "Clean reference models, compared with the remaining ones."),
@@ -386,6 +388,7 @@ SECTIONS = {
         "leaderboard_speed",
     ),
     "Preprocessing": ("processors",),
+    "Interrupted runs": ("kills",),
     "Code": ("extensions", "same_verdicts", "precision"),
 }
 
