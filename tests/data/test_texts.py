@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +53,12 @@ def test_row_without_text_is_a_clear_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["red", None, "dog"], "label": [0, 1, 0]}), tmp_path / "train.parquet")
     with pytest.raises(UnusableInput, match="row 1 of 'text' holds no text"):
         data.load(tmp_path / "train.parquet", SPEC)
+
+
+def test_failure_of_a_tokenizer_on_texts_names_the_tokenizer(tmp_path: Path) -> None:
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+             "max_input_chars_per_word": 9, "vocab": {"a": 0}}  # fmt: skip
+    content = json.dumps({"version": "1.0", "added_tokens": [], "model": model})
+    path = write_data(tmp_path / "texts")
+    with pytest.raises(UnusableInput, match=r"^tokenizer.json: is not a working tokenizer .*UNK"):
+        data.load(path, TextSpec((6,), content, start=2, end=3, pad=0, vocabulary=14))

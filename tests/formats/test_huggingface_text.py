@@ -179,7 +179,7 @@ def bare_tokenizer(folder: Path) -> None:
         (without_tokenizer, "expected tokenizer.json for a text model, found none"),
         (without_pooling, "no file states its pooling. Fix: give the pooling of its training: mean, cls"),
         (odd_pooling, "expected pooling of cls or mean alone, got pooling_mode_max_tokens. Fix: give the pooling"),
-        (damaged_tokenizer, "expected the content of a tokenizer.json"),
+        (damaged_tokenizer, "tokenizer.json: is not a working tokenizer"),
         (foreign_tokenizer, "its tokenizer numbers its tokens up to 22 and its model knows 14 of them: they do not"),
         (sparse_tokenizer, "its tokenizer numbers its tokens up to 5000 and its model knows 14"),
         (small_tokenizer, "its tokenizer knows 12 tokens and its model 14: they do not match"),

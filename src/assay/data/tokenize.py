@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from assay.core.errors import UnusableInput, first_line
 from assay.core.model import TextSpec
+from assay.data.foreign import one_line_errors
 from assay.data.tokenizer_bounds import refuse_unbounded_tokenizer
+
+PLACE, USABLE = "tokenizer.json", "a working tokenizer of the library tokenizers"
 
 
 def encode_texts(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
@@ -29,7 +31,8 @@ def encode_texts(texts: Sequence[str], spec: TextSpec) -> tuple[Tensor, int]:
     tokenizer = load_tokenizer(spec.tokenizer)
     tokenizer.enable_truncation(spec.length)
     tokenizer.enable_padding(length=spec.length, pad_id=spec.pad)
-    encodings = tokenizer.encode_batch(list(texts))
+    with one_line_errors(PLACE, USABLE):
+        encodings = tokenizer.encode_batch(list(texts))
     cut = sum(bool(encoding.overflowing) for encoding in encodings)
     return torch.tensor([encoding.ids for encoding in encodings]), cut
 
@@ -51,7 +54,9 @@ def decode_texts(tokens: Tensor, spec: TextSpec) -> list[str]:
         tokens: Token numbers (N, L) int64.
         spec: The model's input specification.
     """
-    return list(load_tokenizer(spec.tokenizer).decode_batch(tokens.tolist(), skip_special_tokens=True))
+    tokenizer = load_tokenizer(spec.tokenizer)
+    with one_line_errors(PLACE, USABLE):
+        return list(tokenizer.decode_batch(tokens.tolist(), skip_special_tokens=True))
 
 
 def contains_unknown(tokens: Tensor, spec: TextSpec) -> bool:
@@ -72,7 +77,5 @@ def load_tokenizer(content: str) -> Any:
     from tokenizers import Tokenizer
 
     refuse_unbounded_tokenizer(content)
-    try:
+    with one_line_errors(PLACE, USABLE):  # the library raises plain exceptions, and panics
         return Tokenizer.from_str(content)
-    except Exception as error:  # the library raises plain exceptions
-        raise UnusableInput(f"expected the content of a tokenizer.json, got an error: {first_line(error)}") from None
