@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from lib.table_parts import grid
@@ -24,9 +25,15 @@ def kills_table(result: dict[str, Any], title: str) -> list[str]:
             total += sum(row["kills"].values())
     columns = ["command", "killed: all", "supervisor", "main process", "a worker", "finished stores", "records"]
     columns += ["jobs redone", "failed and retried", *(name.replace("_", " ") for name in faults)]
+    moments = Counter[str]()
+    for row in (row for kinds in result["commands"].values() for row in kinds.values()):
+        moments.update(row["moments"])
     summary = (
-        f"{total:,} kills. Redone: jobs that were killed before their record. Failed and retried: audits whose process "
-        "was killed, in the next run. Different: records and files unlike those of an uninterrupted run. Left files: "
-        "files that such a run does not leave."
+        f"{total:,} kills, {', '.join(f'{count} {moment}' for moment, count in moments.items())} of a store. Real jobs "
+        "train a ResNet-8 on 24 images, or audit a small ONNX file with one test. Quick jobs wait 10 to 100 ms and "
+        "write the same files, or files of the same size. New processes are forks with all imports done. Redone: jobs "
+        "killed before their record, and run again. Failed and retried: audits that failed because their process was "
+        "killed; the next run repeated them. Different: records and files unlike those of an uninterrupted run. Left "
+        "files: files that such a run does not leave in the store."
     )
     return [f"**{title}** {summary}", "", *grid(columns, rows), ""]
