@@ -1,6 +1,6 @@
 """Inputs that failed in public reports, and hostile ones: exit code, accuracy and message of ``assay audit``.
 
-    python benchmarks/run.py cases [NAME ...]       # -> benchmarks/results/cases.json
+    python benchmarks/run.py cases [NAME ...]       # -> benchmarks/results/cases.json; without names: the missing rows
 
 Each case runs the command line in a process of its own. A row holds if the exit code, the accuracy and the words of
 the message are as expected, and if the run ends in time. Commands use one cheap test where the search is not the point.
@@ -17,15 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lib import commands
 from lib.paths import SHARED
-from lib.results import save_result
+from lib.results import ResumableRows, origin
 
 CASES = SHARED / "cases"
 ASSAY = [sys.executable, "-m", "assay"]
@@ -34,6 +35,7 @@ RESNET = [str(SHARED / "models/resnet20-cifar10/model.safetensors"), "--arch", "
 NORMALIZED = ["--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225"]
 QUICK = ["--variants", "full", "--detectors", "channel-lipschitz"]
 SNAPSHOT = "models--somebody--cifar-onnx/snapshots/9f4bef82ea6e296bc69f8a2f5939f73af81b07a6"  # in the hub's cache
+BATCH = "20 batch statistics"
 NOT_CLEAN, REFUSED, INCONCLUSIVE = frozenset({1, 2, 3}), frozenset({2}), frozenset({3})
 
 
@@ -157,7 +159,7 @@ def hostile_cases() -> list[Case]:
     data_files += ["biglabel.npz", "parquet-3e549d88/d.parquet", "parquet-71f5ff82", "parquet-948cdba6"]
     anything = frozenset({2, 3})
     return [
-        case("batch-size gate", at("hostile/e3_batch1.onnx"), *data, *plain, codes=NOT_CLEAN),
+        replace(case("batch-size gate", at("hostile/e3_batch1.onnx"), *data, *plain, codes=NOT_CLEAN), seconds=1800),
         case("stepped logits, clean model", at("hostile/e1_floor_clean.onnx"), *data, *plain, codes=INCONCLUSIVE),
         *(case(name, at(f"hostile/{name}"), *data, codes=anything) for name in models),
         *(
@@ -249,36 +251,44 @@ def batch_statistics() -> dict[str, Any]:
     audit = assay.audit(module.eval(), pair, shape=(3, 32, 32), variant_names=("full",), detectors="channel-lipschitz")
     text = " ".join((audit.reason, *audit.notes, *audit.limits))
     problems = [] if audit.verdict == "inconclusive" and re.search(r"batch|alone|other samples", text) else [text[:300]]
-    row = {"name": "20 batch statistics", "exit_code": None, "verdict": audit.verdict, "accuracy": audit.accuracy}
+    row = {"name": BATCH, "exit_code": None, "verdict": audit.verdict, "accuracy": audit.accuracy}
     return {**row, "seconds": round(audit.seconds, 1), "message": audit.reason, "problems": problems}
 
 
+def summarize(rows: dict[str, Any]) -> dict[str, Any]:
+    """Return the head of the result file."""
+    return {"cases": len(rows), "as_expected": sum(not row["problems"] for row in rows.values())}
+
+
 def main(names: list[str], jobs: int) -> None:
-    """Run the cases and print a line for each.
+    """Run the cases, print a line for each, and save each row.
 
     Args:
-        names: Texts in the names of the cases to run. None: all, with a result file.
+        names: Texts in the names of the cases to run again. None: all cases without a row.
         jobs: Cases at the same time.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    rows = []
+    rows, commit = ResumableRows("cases", summarize), origin()["commit"]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        chosen = [found for found in all_cases(Path(folder)) if not names or any(name in found.name for name in names)]
-        for row in pool.map(run_case, chosen):
-            rows.append(row)
+        found = {case.name: case for case in all_cases(Path(folder))}
+        runs = {name: partial(run_case, case) for name, case in found.items()} | {BATCH: batch_statistics}
+        rows.rows = {name: row for name, row in rows.rows.items() if name in runs}
+        chosen = [n for n in runs if any(text in n for text in names)] if names else list(rows.missing(runs))
+        for ended in as_completed([pool.submit(runs[name]) for name in chosen]):
+            row = ended.result() | {"commit": commit}
+            rows.rows[row["name"]] = row
+            rows.save()
             mark = f"BAD {row['problems']}" if row["problems"] else "ok "
             print(f"{mark} {row['name']:28} rc {row['exit_code']} {row['seconds']:6.1f} s {row['message']}", flush=True)
-    if not names:
-        rows.append(batch_statistics())
-        print(rows[-1])
-        save_result("cases", {"rows": rows})
-    print(f"{sum(not row['problems'] for row in rows)} of {len(rows)} as expected")
+        rows.rows = {name: rows.rows[name] for name in runs if name in rows.rows}
+        rows.save()
+    print(f"{summarize(rows.rows)['as_expected']} of {len(rows.rows)} as expected")
 
 
 def cli(arguments: list[str] | None = None) -> None:
     """Parse the command line."""
     parser = commands.parser(__doc__)
-    parser.add_argument("names", nargs="*", help="only cases with one of these texts in their names")
+    parser.add_argument("names", nargs="*", help="run the cases with one of these texts in their names again")
     parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
     given = parser.parse_args(arguments)
     main(given.names, given.jobs)

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 from lib import commands
+from lib.cases_table import cases_table
 from lib.compression_tables import deployers_table, gap_table, paper_table
 from lib.encoder_tables import (
     concepts_table,
@@ -286,6 +287,7 @@ MATRIX_TITLES = {
 }
 # Function and title of each result file.
 TABLES = {
+    "cases": (cases_table, "Inputs that failed in public reports, kinds of models, and hostile files (`assay audit`)."),
     "processors": (processors_table, "Inputs made of images, compared with the image processors of transformers."),
     "generality_1": (
         detection,
@@ -387,7 +389,7 @@ SECTIONS = {
         "driver_overhead",
         "leaderboard_speed",
     ),
-    "Preprocessing": ("processors",),
+    "Foreign inputs": ("cases", "processors"),
     "Interrupted runs": ("kills",),
     "Code": ("extensions", "same_verdicts", "precision"),
 }
