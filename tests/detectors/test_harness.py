@@ -8,16 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 from support.toys import SHAPE, artifact_of, images, templates, toy
+from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, UnusableInput
 from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
-from assay.detectors import MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
+from assay.detectors import Graph, MaxMargin, NeuralCleanse, OffNearest, PatchScan, default_detectors
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
+from assay.formats.torch_module import from_module
 from assay.inversion.prepare import prepare
 
 pytestmark = pytest.mark.slow
@@ -199,3 +201,24 @@ def test_score_is_independent_of_the_logit_scale(
     assert scaled.outcome is plain.outcome
     assert scaled.score == pytest.approx(plain.score, rel=0.1, abs=0.1)
     assert scaled.target == plain.target
+
+
+class Counting(nn.Module):
+    """A model with a counter of its calls among its buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 8 * 8, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x.flatten(1))
+
+
+def test_model_that_changes_itself_is_not_measurable() -> None:
+    artifact = from_module(Counting(), shape=(3, 8, 8))
+    finding = Graph()(artifact, Split(torch.rand(32, 3, 8, 8), None))
+    assert finding.outcome is Outcome.ABSTAINED
+    assert finding.unmeasurable
+    assert "changes its own numbers" in finding.reason
