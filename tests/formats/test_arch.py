@@ -69,9 +69,7 @@ def test_factory_gets_the_number_of_classes_of_the_file(own: Path, function: str
 
 def test_code_in_the_folder_of_the_model_is_refused(own: Path) -> None:
     beside = own.rename(own.parent.parent / "m.safetensors")
-    with pytest.raises(
-        UnusableInput, match="expected code of your own, got code in the model's folder"
-    ):
+    with pytest.raises(UnusableInput, match="expected code of your own, got code in the model's folder"):
         formats.load(beside, arch="own_nets:named")
     assert "own_nets" not in sys.modules
 

@@ -149,13 +149,8 @@ def _read(source: str | Path | None, request: Request) -> Source:
     if suffix in (".npz", ".parquet"):
         check_plain_file(path)
         return read_npz(path, request) if suffix == ".npz" else read_parquet(path, request)
-    raise UnusableInput(
-        f"{path}: expected a folder, a .parquet or an .npz file, got {_kind_of(path)}{FIXES.get(suffix, '')}"
-    )
-
-
-def _kind_of(path: Path) -> str:
-    return f"a {path.suffix or 'nameless'} file" if path.is_file() else "a pipe or device"
+    found = f"a {path.suffix or 'nameless'} file" if path.is_file() else "a pipe or device"
+    raise UnusableInput(f"{path}: expected a folder, a .parquet or an .npz file, got {found}{FIXES.get(suffix, '')}")
 
 
 def _read_tables(text: str, request: Request) -> Source:

@@ -1,4 +1,7 @@
-"""Translation of any error of a foreign decoder into one line with the name of the file."""
+"""Translation of any error of a foreign decoder into one line with the name and the expected content of the file.
+
+``core.errors.foreign_errors`` does so for whole readers, without a kind of content.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +33,11 @@ def one_line_errors(where: object, expected: str) -> Iterator[None]:
         raise
     except BaseException as error:
         if isinstance(where, Path):
-            _name_pointer(where)
+            try:
+                check_plain_file(where)
+            except OSError as problem:
+                raise UnusableInput(f"{where}: cannot be read ({problem.strerror or problem})") from None
         reason = first_line(error)[:200]
         kind = type(error).__name__
         shown = reason if reason == kind or isinstance(error, OSError | ValueError) else f"{kind}: {reason}"
         raise UnusableInput(f"{where}: is not {expected} ({shown})") from None
-
-
-def _name_pointer(path: Path) -> None:
-    """Raise UnusableInput if the file is a pointer to content elsewhere, or no plain file."""
-    try:
-        check_plain_file(path)
-    except OSError as error:
-        raise UnusableInput(f"{path}: cannot be read ({error.strerror or error})") from None

@@ -71,15 +71,12 @@ def load_adapter(path: Path, base: str, options: LoadOptions, *, features: bool 
     tensors = merge(dict(weights.tensors), read_weights(adapter).tensors, settings, str(path))
     merged = FolderWeights(tensors, (*weights.files, inside(path, CONFIG), adapter), weights.planted)
     artifact = load_parts(folder, _with_classes(config, tensors), merged, options, name=path.resolve().name)
+    stated = str(read_json(inside(path, CONFIG)).get("base_model_name_or_path"))[:80]
     note = (
         f"the adapter was merged in memory with the base model {base} (weights sha256 "
-        f"{sha256_of(weights.files)[:12]}...); the adapter's config names {_stated_base(path)!r} as its base"
+        f"{sha256_of(weights.files)[:12]}...); the adapter's config names {stated!r} as its base"
     )
     return replace(artifact, notes=(note, *artifact.notes))
-
-
-def _stated_base(path: Path) -> str:
-    return str(read_json(inside(path, CONFIG)).get("base_model_name_or_path"))[:80]
 
 
 def _read_settings(path: Path) -> _Settings:

@@ -69,8 +69,11 @@ def choose_logits(outputs: Sequence[ModelOutput], wanted: str | None) -> ModelOu
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
+        fix = "export it with its logits as an output"
+        if any("sequence of maps" in output.description for output in outputs):
+            fix = "export it with scores as a tensor (skl2onnx: options={id(model): {'zipmap': False}})"
         raise UnusableInput(
-            f"expected an output of logits, floats (N, K) with at least 2 classes, got {found}. {_fix(outputs)}"
+            f"expected an output of logits, floats (N, K) with at least 2 classes, got {found}. Fix: {fix}."
         )
     names = ", ".join(repr(output.name[:100]) for output in candidates[:MAX_LISTED])
     raise UnusableInput(
@@ -108,9 +111,3 @@ def _kind(value: object) -> str:
     if isinstance(value, list) and value:
         return f"a sequence of {'maps' if isinstance(value[0], dict) else type(value[0]).__name__}"
     return type(value).__name__
-
-
-def _fix(outputs: Sequence[ModelOutput]) -> str:
-    if any("sequence of maps" in output.description for output in outputs):
-        return "Fix: export it with scores as a tensor (skl2onnx: options={id(model): {'zipmap': False}})."
-    return "Fix: export it with its logits as an output."

@@ -89,7 +89,8 @@ def _kind_of_class(names: list[str], config: Mapping[str, Any]) -> str:
             if part in name:
                 return kind
     if not names:
-        return "text-classifier" if _takes_text(config) and not _takes_images(config) else "image-classifier"
+        takes_images = any(key in config for key in ("image_size", "num_channels", "patch_size"))
+        return "text-classifier" if _takes_text(config) and not takes_images else "image-classifier"
     if all(name.endswith(("Model", "ModelWithProjection")) for name in names):
         return _kind_of_encoder(config)
     return "other-head"
@@ -114,7 +115,3 @@ def _kind_of_classifier(kind: str, config: Mapping[str, Any]) -> str:
 
 def _takes_text(config: Mapping[str, Any]) -> bool:
     return "vocab_size" in config
-
-
-def _takes_images(config: Mapping[str, Any]) -> bool:
-    return any(key in config for key in ("image_size", "num_channels", "patch_size"))

@@ -62,7 +62,6 @@ ZIP_MEMBERS = (  # names in a zip file, the most telling first
     (b".npy", "numpy"),
 )
 # Beginning of a message of protobuf: the version of the format, as a small number, then a field with a length.
-SAVED_MODEL_START = b"\x08\x01\x12"
 ONNX_SECOND_FIELDS = (0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42)
 
 

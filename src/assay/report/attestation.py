@@ -15,7 +15,7 @@ from assay.core.result import STATUSES
 from assay.formats.file_digests import folder_of, sidecars_in
 from assay.io.files import check_plain_file, inside, sha256_of
 from assay.report.bundle import ENVELOPE, STATEMENT
-from assay.report.envelope import MAX_ENVELOPE_BYTES, open_envelope, strict_json
+from assay.report.envelope import MAX_ENVELOPE_BYTES, json_object, open_envelope, shorten
 from assay.report.statement import MODEL_DIGEST, PREDICATE_TYPE, STATEMENT_TYPE
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -64,17 +64,17 @@ def parse_statement(payload: bytes, where: str) -> Attestation:
     Raises:
         UnusableInput: The bytes are no statement of assay.
     """
-    document = strict_json(payload, where)
+    document = json_object(payload, where)
     for field, expected in (("_type", STATEMENT_TYPE), ("predicateType", PREDICATE_TYPE)):
         if document.get(field) != expected:
-            raise UnusableInput(f"{where}: expected {field} {expected}, got {_short(document.get(field))}")
+            raise UnusableInput(f"{where}: expected {field} {expected}, got {shorten(document.get(field))}")
     predicate = document.get("predicate")
     if not isinstance(predicate, dict):
-        raise UnusableInput(f"{where}: expected a predicate with fields, got {_short(predicate)}")
+        raise UnusableInput(f"{where}: expected a predicate with fields, got {shorten(predicate)}")
     verdict, status = predicate.get("verdict"), predicate.get("status")
     if not isinstance(verdict, str) or STATUSES.get(verdict) != status:
         raise UnusableInput(
-            f"{where}: expected a verdict with its status ({STATUSES}), got {_short(verdict)} with {_short(status)}"
+            f"{where}: expected a verdict with its status ({STATUSES}), got {shorten(verdict)} with {shorten(status)}"
         )
     in_memory = document.get("subject")
     if isinstance(in_memory, list) and len(in_memory) == 1 and MODEL_DIGEST in _digest_of(in_memory[0]):
@@ -161,15 +161,15 @@ def _digests(entries: object, what: str, where: str) -> dict[str, str]:
         where: Name of the file for error messages.
     """
     if not isinstance(entries, list) or len(entries) > MAX_FILES:
-        raise UnusableInput(f"{where}: expected a list of at most {MAX_FILES} files as {what}, got {_short(entries)}")
+        raise UnusableInput(f"{where}: expected a list of at most {MAX_FILES} files as {what}, got {shorten(entries)}")
     found: dict[str, str] = {}
     for entry in entries:
         name = entry.get("name") if isinstance(entry, dict) else None
         digest = _digest_of(entry).get("sha256")
         if not isinstance(name, str) or not name or name in found:
-            raise UnusableInput(f"{where}: expected different file names in {what}, got {_short(name)}")
+            raise UnusableInput(f"{where}: expected different file names in {what}, got {shorten(name)}")
         if not isinstance(digest, str) or not SHA256.fullmatch(digest):
-            raise UnusableInput(f"{where}: expected a sha256 for each file in {what}, got {_short(digest)}")
+            raise UnusableInput(f"{where}: expected a sha256 for each file in {what}, got {shorten(digest)}")
         found[name] = digest
     return found
 
@@ -177,11 +177,6 @@ def _digests(entries: object, what: str, where: str) -> dict[str, str]:
 def _digest_of(entry: object) -> Mapping[str, Any]:
     digest = entry.get("digest") if isinstance(entry, dict) else None
     return digest if isinstance(digest, dict) else {}
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def facts(found: Attestation) -> Iterable[tuple[str, str]]:

@@ -15,6 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from assay.core.errors import UnusableInput
+from assay.io.files import parse_json
 from assay.report.keys import key_id
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -49,12 +50,12 @@ def open_envelope(content: bytes, key: Ed25519PublicKey, where: str) -> bytes:
     """
     if len(content) > MAX_ENVELOPE_BYTES:
         raise UnusableInput(f"{where}: expected an envelope of at most {MAX_ENVELOPE_BYTES} bytes, got a larger file")
-    document = strict_json(content, where)
+    document = json_object(content, where)
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
     if payload_type != PAYLOAD_TYPE:
-        raise UnusableInput(f"{where}: expected the payloadType {PAYLOAD_TYPE!r}, got {_short(payload_type)}")
+        raise UnusableInput(f"{where}: expected the payloadType {PAYLOAD_TYPE!r}, got {shorten(payload_type)}")
     if not isinstance(signatures, list) or not 1 <= len(signatures) <= MAX_SIGNATURES:
-        count = len(signatures) if isinstance(signatures, list) else _short(signatures)
+        count = len(signatures) if isinstance(signatures, list) else shorten(signatures)
         raise UnusableInput(f"{where}: expected 1 to {MAX_SIGNATURES} signatures, got {count}")
     payload = _from_base64(document.get("payload"), "payload", where)
     values = [
@@ -79,8 +80,8 @@ def signed_bytes(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def strict_json(content: bytes, where: str) -> dict[str, Any]:
-    """Return the JSON object in some bytes, without duplicate keys, NaN or Infinity.
+def json_object(content: bytes, where: str) -> dict[str, Any]:
+    """Return the JSON object in some bytes; see ``parse_json``.
 
     Args:
         content: UTF-8 text.
@@ -89,21 +90,12 @@ def strict_json(content: bytes, where: str) -> dict[str, Any]:
     Raises:
         UnusableInput: The bytes are anything else.
     """
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return dict(pairs)
-
-    def refuse(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
-
     try:
-        document = json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise UnusableInput(f"{where}: expected one JSON object, got other content: {error}") from None
+        document = parse_json(content.decode("utf-8"), where)
+    except UnicodeDecodeError:
+        raise UnusableInput(f"{where}: is not valid JSON (it is no text in UTF-8)") from None
     if not isinstance(document, dict):
-        raise UnusableInput(f"{where}: expected a JSON object, got {_short(document)}")
+        raise UnusableInput(f"{where}: expected a JSON object, got {shorten(document)}")
     return document
 
 
@@ -121,7 +113,7 @@ def _to_base64(data: bytes) -> str:
 
 def _from_base64(value: object, what: str, where: str) -> bytes:
     if not isinstance(value, str):
-        raise UnusableInput(f"{where}: expected a {what} in base64, got {_short(value)}")
+        raise UnusableInput(f"{where}: expected a {what} in base64, got {shorten(value)}")
     try:
         # DSSE allows the URL-safe alphabet as well.
         return base64.b64decode(value.replace("-", "+").replace("_", "/"), validate=True)
@@ -129,6 +121,7 @@ def _from_base64(value: object, what: str, where: str) -> bytes:
         raise UnusableInput(f"{where}: expected a {what} in base64, got other text") from None
 
 
-def _short(value: object) -> str:
+def shorten(value: object) -> str:
+    """Return at most 60 characters of a value of an envelope, for messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

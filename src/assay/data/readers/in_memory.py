@@ -195,11 +195,8 @@ def _is_list_of_samples(data: object) -> bool:
     if all(isinstance(item, kinds) for item in data):
         return True
     pairs = all(isinstance(item, tuple | list) and len(item) == 2 for item in data)
-    return pairs and isinstance(data[0][0], Tensor | np.ndarray | Image.Image) and not _is_batch(data[0][0])
-
-
-def _is_batch(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray) and value.ndim > 3
+    first = data[0][0] if pairs else None
+    return isinstance(first, Image.Image) or (isinstance(first, Tensor | np.ndarray) and first.ndim <= 3)
 
 
 def _is_table(data: object) -> bool:

@@ -9,7 +9,7 @@ from assay.core.errors import UnusableInput, first_line
 from assay.formats.onnx.bounds import check_bounds
 from assay.formats.onnx.external_data import external_files_of
 from assay.formats.onnx.names import check_names
-from assay.io.files import check_plain_file
+from assay.io.files import check_binary_file
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,7 @@ def read_onnx_model(path: Path) -> onnx.ModelProto:
     import onnx
     from google.protobuf.message import DecodeError
 
-    check_plain_file(path)
+    check_binary_file(path)
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise UnusableInput(f"{path}: expected an ONNX file of at most {MAX_BYTES} bytes, got {size}")
