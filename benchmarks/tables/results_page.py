@@ -22,6 +22,7 @@ from lib.encoder_tables import (
     text_encoders_table,
     transfers_table,
 )
+from lib.fuzzing_table import fuzzing_table
 from lib.graph_tables import (
     clean_graphs_table,
     graph_edits_table,
@@ -325,6 +326,10 @@ TABLES = {
     "null_models": (reference_models, "Reference classifiers in the shipped null distribution."),
     "null_encoders": (reference_models, "Reference encoders in the shipped null distribution."),
     "box_overhead": (box, "Overhead of the box: medians of pairs with and without `--no-sandbox`."),
+    "fuzzing": (
+        fuzzing_table,
+        "Valid inputs changed at random (`make fuzz`). A fault is an unexpected error, a crash, more than 20 s or 2 GiB.",
+    ),
     "kills": (kills_table, "`kill -9` at random moments, and the same command again until it finishes."),
     "driver_overhead": (driver, "Overhead of the bench's driver, 10,000 empty jobs."),
     "leaderboard_speed": (leaderboard, "Leaderboard with 10,000 records."),
@@ -389,7 +394,7 @@ SECTIONS = {
         "driver_overhead",
         "leaderboard_speed",
     ),
-    "Foreign inputs": ("cases", "processors"),
+    "Foreign inputs": ("cases", "processors", "fuzzing"),
     "Interrupted runs": ("kills",),
     "Code": ("extensions", "same_verdicts", "precision"),
 }
