@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from lib import commands
 from lib.paths import ROOT
@@ -34,9 +35,9 @@ def run(directory: Path, cases: int, shard: commands.Shard) -> None:
 
 def table(directory: Path) -> None:
     """Write the result file from the tables of the readers."""
-    rows = {
-        name: row for path in sorted(directory.glob("*.json")) for name, row in json.loads(path.read_text()).items()
-    }
+    rows: dict[str, Any] = {}
+    for path in sorted(directory.glob("*.json")):
+        rows |= json.loads(path.read_text())
     faults = sum(len(numbers) for row in rows.values() for numbers in row["faults"].values())
     save_result("fuzzing", {"cases": sum(row["cases"] for row in rows.values()), "faults": faults, "readers": rows})
 

@@ -328,7 +328,7 @@ TABLES = {
     "box_overhead": (box, "Overhead of the box: medians of pairs with and without `--no-sandbox`."),
     "fuzzing": (
         fuzzing_table,
-        "Valid inputs changed at random (`make fuzz`). A fault is an unexpected error, a crash, more than 20 s or 2 GiB.",
+        "Valid inputs changed at random (`make fuzz`). Faults: unexpected errors, crashes, more than 20 s or 2 GiB.",
     ),
     "kills": (kills_table, "`kill -9` at random moments, and the same command again until it finishes."),
     "driver_overhead": (driver, "Overhead of the bench's driver, 10,000 empty jobs."),
