@@ -55,7 +55,8 @@ def test_command_in_the_report_repeats_the_audit(run: Run, planted: Path, tmp_pa
         "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
     }  # fmt: skip
     of_encoders = {"features", "pooling", "reference_pooling"}
-    known = {"model", "out", "json", "sign_report", *given, *of_encoders}
+    of_others = {"output", "reference_output", "label_column"}  # models with several outputs, and tables
+    known = {"model", "out", "json", "sign_report", *given, *of_encoders, *of_others}
     assert known == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
     options = [text for pair in named for text in pair if text]
@@ -102,10 +103,11 @@ def test_input_and_guesses_are_printed(run: Run, planted: Path, tmp_path: Path) 
     assert "Input: 3 × 40 × 40" in result.err
     assert "the numbers at the ends of the file names (IMG_1000.png) are not used as classes" in result.err
     document = json.loads((tmp_path / "a.json").read_text())
-    assert (document["model"]["shape"], len(document["notes"])) == ([3, 40, 40], 1)
+    assert document["model"]["shape"] == [3, 40, 40]
+    assert sum("IMG_1000.png" in note for note in document["notes"]) == 1
     assert {finding["detector"] for finding in document["findings"]} == {"latent-shift"}
     assert run("audit", planted, "--data", "photos", "--no-labels", *quick).code in EXIT_CODES.values()
-    assert json.loads((tmp_path / "a.json").read_text())["notes"] == []
+    assert not any("IMG_1000.png" in note for note in json.loads((tmp_path / "a.json").read_text())["notes"])
 
 
 def test_tiny_budget_is_inconclusive(run: Run, planted: Path, tmp_path: Path) -> None:

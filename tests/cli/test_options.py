@@ -78,7 +78,9 @@ def test_unusable_setting_gives_one_line(run: Run, tmp_path: Path, setting: str,
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize(("setting", "expected"), [("alpha=3", "(0, 1), got 3.0"), ("cells=0", "at least 1, or none")])
+@pytest.mark.parametrize(
+    ("setting", "expected"), [("alpha=3", "(0, 1), got 3.0"), ("cells=0", "from 1 to 4096, or none")]
+)
 def test_impossible_blend_gives_one_line(run: Run, tmp_path: Path, setting: str, expected: str) -> None:
     result = run("plant", "blended", "--model", "new:resnet8-cifar", *DATA, "--out", "o", "-o", f"blend.{setting}")
     assert result.code == 2
