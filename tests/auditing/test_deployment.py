@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from assay import formats
 from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, _on_grid, check_deployment
+from assay.auditing.trace_comparison import constant_switch
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
 from assay.formats.torch_module import from_module
+from assay.graphs.execution_trace import ExecutionTrace, TracedValue
 from assay.graphs.export import to_onnx_graph, to_onnx_int8
 
 SHAPE = (3, 16, 16)
@@ -46,6 +48,39 @@ class Net(nn.Module):
 class AloneInCode(Net):
     def condition(self, x):
         return float(len(x) == 1)
+
+
+class AloneByTable(Net):
+    def condition(self, x):
+        return torch.tensor([1.0, 0.0])[min(len(x), 2) - 1]
+
+
+class AloneByWholeNumber(Net):
+    def condition(self, x):
+        return torch.tensor(2 // (len(x) + 1))
+
+
+class AloneByChannel(Net):
+    def trigger(self, x):
+        gate = super().trigger(x)
+        return torch.cat([gate, 0 * gate], 1)[:, min(len(x), 2) - 1].unsqueeze(1)
+
+
+class AloneByVariable(Net):
+    def trigger(self, x):
+        gate = super().trigger(x)
+        return gate.sqrt() if len(x) == 1 else gate.sqrt() * 0
+
+
+class AloneByChoice(Net):
+    def trigger(self, x):
+        gate = super().trigger(x)
+        return (gate * 0, gate)[len(x) == 1]
+
+
+class GradientsInCode(Net):
+    def condition(self, x):
+        return torch.tensor(float(not torch.is_grad_enabled()))
 
 
 class AloneInBranch(Net):
@@ -152,6 +187,11 @@ def built(kind: type[nn.Module]) -> nn.Module:
 HIDING = [
     (AloneInCode, BATCHES),
     (AloneInBranch, BATCHES),
+    (AloneByTable, BATCHES),
+    (AloneByWholeNumber, BATCHES),
+    (AloneByChannel, BATCHES),
+    (AloneByVariable, BATCHES),
+    (AloneByChoice, BATCHES),
     (SeveralPatches, BATCHES),
     (BatchStatistics, BATCHES),
     (OnSteps, GRID),
@@ -163,6 +203,7 @@ HIDING = [
     (DropoutOn, CALLS),
     (StuckInTraining, CALLS),
     (Gradients, RUNTIME),
+    (GradientsInCode, RUNTIME),
 ]
 
 
@@ -338,6 +379,15 @@ def test_model_without_biases_agrees_though_its_classes_are_the_same_in_both_ran
     layers = nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     net = nn.Sequential(*layers, nn.Linear(8, CLASSES, bias=False))
     assert check(built(lambda: net)).differences == ()
+
+
+def test_value_that_is_infinite_in_one_range_only_is_no_switch():
+    finite = torch.tensor([[-5.0], [-2.0]])[:, :, None].expand(2, 1, 3)
+    infinite = torch.full((2, 1, 3), -1e25)
+    first, other = (
+        ExecutionTrace((), {"log": TracedValue("log", (2, 1), rows)}, rows, ()) for rows in (finite, infinite)
+    )
+    assert constant_switch(first, other).size == 0
 
 
 def test_model_that_fails_on_batches_of_eight_is_a_doubt():

@@ -39,7 +39,8 @@ def net(request, tmp_path, x) -> nn.Module:
 def test_trace_holds_one_row_per_sample_of_every_value(net, x):
     trace = Tracer(net, x).run(x)
     assert len(trace.values) >= 4
-    assert {len(value.rows) for value in trace.values.values() if value.rows is not None} == {len(x)}
+    computed = [value for name, value in trace.values.items() if "operand" not in name]  # weights have one row
+    assert {len(value.rows) for value in computed if value.rows is not None} == {len(x)}
     torch.testing.assert_close(trace.output, net(x).detach(), atol=1e-5, rtol=1e-4)
     assert not trace.random
 
@@ -61,6 +62,8 @@ def test_joined_traces_hold_the_rows_of_both(net, x):
     tracer = Tracer(net, x)
     joined, batch = join_traces([tracer.run(x[:1]), tracer.run(x[1:2])]), tracer.run(x[:2])
     for name, value in joined.values.items():
+        if "operand" in name:  # weights have one row
+            continue
         torch.testing.assert_close(value.rows, batch.values[name].rows, atol=1e-5, rtol=1e-4)
 
 

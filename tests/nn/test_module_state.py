@@ -24,11 +24,20 @@ class Net(nn.Module):
         self.change = change
         self.number, self.numbers, self.nested, self.holder = 0, [0], {"calls": [0]}, Holder()
         self.count, self.random, self.generator = itertools.count(), random.Random(0), torch.Generator()
+        self.bytes, self.cycle, self.iterator = bytearray(2), itertools.cycle([0, 1]), iter(range(9))
+        self.steps, self.deep, self.long = (i for i in range(9)), [[[[[]]]]], [0] * 100
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
         self.change(self)
-        return x
+        return x + change_of_globals() + Holder.calls
+
+
+def change_of_globals() -> int:
+    return 0
+
+
+change_of_globals.calls = 0
 
 
 def replaced_buffer(net: Net) -> None:
@@ -45,6 +54,15 @@ CHANGES = {
     "buffer replaced": replaced_buffer,
     "count": lambda net: next(net.count),
     "random numbers of an object": lambda net: net.random.random(),
+    "buffer through its data": lambda net: net.calls.data.add_(1),
+    "bytes": lambda net: net.bytes.append(1),
+    "cycle": lambda net: next(net.cycle),
+    "iterator": lambda net: next(net.iterator),
+    "generator of Python": lambda net: next(net.steps),
+    "deep list": lambda net: net.deep[0][0][0][0].append(1),
+    "end of a long list": lambda net: net.long.__setitem__(99, 1),
+    "function attribute": lambda net: setattr(change_of_globals, "calls", change_of_globals.calls + 1),
+    "class attribute": lambda net: setattr(Holder, "calls", Holder.calls + 1),
     "generator": lambda net: torch.rand(1, generator=net.generator),
 }
 

@@ -1,13 +1,14 @@
 """Deployment check: the same inputs, asked in the ways in which a deployed model is asked.
 
-A backdoor can hide behind a condition that an audit does not meet: a batch of one image, images on whole 8-bit steps, a
-range of values, the n-th call, several triggered images in one batch. On clean images such a model may answer
-the same in all ways. Therefore the check compares the intermediate values too.
+A backdoor can hide behind a condition that an audit does not meet. Examples are a batch of one image, images on whole
+8-bit steps, a range of values, the n-th call, or several triggered images in one batch. On clean images such a model
+may answer the same in all ways. Therefore the check compares the intermediate values too.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,11 +39,10 @@ from assay.nn.module_state import changed_names, state_of
 
 STEPS = 255  # of an 8-bit image
 MIN_INPUTS = 6  # fewer inputs show no difference between samples
-ROWS, SLOW_ROWS = 8, 6  # inputs of a traced batch: half clean, half with a patch; fewer of a slow model
-SLOW_SECONDS = 0.02  # for one input
+ROWS, LARGE_ROWS = 8, 6  # inputs of a traced batch: half clean, half with a patch; fewer of large images
+LARGE_IMAGE = 3 * 64 * 64  # values; numbers of inputs must not depend on the speed of the machine
 TOO_SLOW_SECONDS = 5.0  # for one input; the images between steps and in a smaller range are left out
-ANSWERS, MIN_ANSWERS = 64, 8  # inputs asked one by one; fewer of a slow model
-ANSWER_SECONDS = 0.1  # for all inputs asked one by one
+ANSWERS, LARGE_ANSWERS = 64, 8  # inputs asked one by one; fewer of large images
 MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
 
 # Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently. A guess.
@@ -135,14 +135,14 @@ class _Asked:
         self.answer(clean_x[:1])
         seconds = time.perf_counter() - began
         self.is_too_slow = seconds > TOO_SLOW_SECONDS
-        half = (ROWS if seconds < SLOW_SECONDS else SLOW_ROWS) // 2
+        is_large = self.is_image and math.prod(artifact.inputs.shape) > LARGE_IMAGE
+        half = (LARGE_ROWS if is_large else ROWS) // 2
         patched = _with_patches(clean_x[:half], seed) if self.is_image else clean_x[half : 2 * half]
         self.rows = torch.cat([clean_x[:half], patched])
         self.half = half
         # The clean images, and the images with the same patch.
         self.groups = [range(half), range(half, half + 3)]
-        count = max(MIN_ANSWERS, min(ANSWERS, int(ANSWER_SECONDS / max(seconds, 1e-6))))
-        self.x = torch.cat([self.rows, clean_x[half:]])[:count]
+        self.x = torch.cat([self.rows, clean_x[half:]])[: LARGE_ANSWERS if is_large else ANSWERS]
         self.first_answers = self.answer(self.rows)
         self.base = self.tracer.run(self.rows)
         self.alone = self.single_traces(self.rows)
@@ -273,6 +273,10 @@ class _Asked:
         with torch.enable_grad():
             answers = self.module(two.clone().requires_grad_() if self.is_image else two).detach().float()
         yield from self._compare(expected, answers, "without gradients", "with gradients")
+        plain, traced = self.tracer.run(two), self.tracer.run(two, gradients=True)
+        if plain.steps == traced.steps:  # some layers of torch have another implementation with gradients
+            sentence = "an inner value is another one with gradients than without"
+            yield from self._inside([(plain, row, traced, row) for row in (0, 1)], sentence)
         with torch.inference_mode():
             answers = self.module(two.clone()).float().clone()
         yield from self._compare(expected, answers, "without gradients", "in inference mode")
@@ -331,7 +335,7 @@ class _Asked:
         if change.size > MAX_CHANGE:
             change = max(largest_change(*pair, self.sorted_values) for pair in pairs)
         if change.size > MAX_CHANGE:
-            numbers = {"value": change.name, "relative change": change.size}
+            numbers: dict[str, float | int | str] = {"value": change.name, "relative change": change.size}
             yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
     def _switches(self, small: Mapping[str, Edit], large: Edit, where: str, rows: Tensor | None = None) -> list[Found]:
@@ -378,8 +382,8 @@ class _Asked:
             where: Place of the changed images, for people.
         """
         base, near, last = traces
-        outputs = (trace.output.float() for trace in traces)
-        if (found := next(iter(self._jumps(*outputs, where)), None)) is not None:
+        answers = [trace.output.float() for trace in traces]
+        if (found := next(iter(self._jumps(answers[0], answers[1], answers[2], where)), None)) is not None:
             return found
         if near.steps != base.steps:
             kind = "inside" if last.steps == base.steps else "not compared"

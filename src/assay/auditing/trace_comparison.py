@@ -128,10 +128,12 @@ def constant_switch(left: ExecutionTrace, right: ExecutionTrace) -> Change:
         partner = right.values.get(name)
         for a, b in () if partner is None else _pairs(value, partner):
             if len(a) == len(b):
-                size = torch.maximum(a.abs().amax((0, 2)), b.abs().amax((0, 2))) + 1e-30
-                spread = torch.maximum(a.amax(0) - a.amin(0), b.amax(0) - b.amin(0)).amax(1)
-                change = (a - b).abs().amax((0, 2)) / size
-                constant = change[spread <= NOISE * size]
+                sizes = [part.abs().amax((0, 2)) for part in (a, b)]
+                change = (a - b).abs().amax((0, 2)) / (torch.maximum(*sizes) + 1e-30)
+                # Of each call by itself: an infinite value in one call hides no spread in the other.
+                spreads = [(part.amax(0) - part.amin(0)).amax(1) for part in (a, b)]
+                is_constant = [spread <= NOISE * size for spread, size in zip(spreads, sizes, strict=True)]
+                constant = change[is_constant[0] & is_constant[1]]
                 changes.append(Change(max(constant.tolist(), default=0.0), name))
     return max(changes)
 

@@ -5,7 +5,7 @@ Operators of torch come from a dispatch mode, the inner values of an ONNX file f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from assay.formats.onnx.external_data import embed_external_data
@@ -41,6 +42,8 @@ SUMS = {"addmm": "add", "baddbmm": "add"}
 # Their rows may be any rows of their input, as in a mixture of experts.
 GATHERS = frozenset({"index", "index_select", "masked_select"})
 COUNTS = frozenset({"histc", "bincount"})  # of tokens by expert, over the batch; a gate needs a further operator
+# Positions of the axis and of the first element, of operators that choose a part of a value.
+PARTS = {"select": (1, 2), "slice": (1, 2)}
 ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
 ONNX_RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
@@ -65,7 +68,8 @@ class TracedValue:
 class ExecutionTrace:
     """One call of a model."""
 
-    steps: tuple[str, ...]  # operators in order of execution, without operators that only move numbers
+    # Operators in order of execution, with the steps that their operands come from. Without those that move numbers.
+    steps: tuple[str, ...]
     values: Mapping[str, TracedValue]  # by name
     output: Tensor  # of the model
     random: tuple[str, ...]  # operators that draw random numbers
@@ -109,9 +113,9 @@ class Tracer:
                 if batch and value.shape and not value.shape[0] % batch:
                     self.axes[name] = BatchAxis(0, value.shape[0] // batch)
 
-    def run(self, x: Tensor) -> ExecutionTrace:
-        """Return the trace of the model on samples ``x`` (N, ...)."""
-        return self._call(x, with_rows=True)
+    def run(self, x: Tensor, *, gradients: bool = False) -> ExecutionTrace:
+        """Return the trace of the model on samples ``x`` (N, ...), with or without gradients."""
+        return self._call(x, gradients=gradients)
 
     def find_sorted_values(self, x: Tensor) -> frozenset[str]:
         """Return the values whose rows are in an order of their own, as tokens that are sorted by expert.
@@ -134,16 +138,19 @@ class Tracer:
                     found.append(name)
         return frozenset(found)
 
-    def _call(self, x: Tensor, *, with_rows: bool = True, measure: _Measure | None = None) -> ExecutionTrace:
+    def _call(
+        self, x: Tensor, *, with_rows: bool = True, measure: _Measure | None = None, gradients: bool = False
+    ) -> ExecutionTrace:
         recorder = _Recorder(self.axes if with_rows else None, len(x), measure or _statistics_of_samples)
-        with torch.no_grad(), ExitStack() as stack:
+        with torch.set_grad_enabled(gradients), ExitStack() as stack:
             for session, graph in self.graphs.items():
                 stack.enter_context(graph.watch(session, recorder))
+            recorder.sources.set(x, 0)
             stack.enter_context(recorder)
             output = self.model(x)
         complete = len(recorder.steps) < MAX_STEPS
         random = tuple(dict.fromkeys(recorder.random))
-        return ExecutionTrace(tuple(recorder.steps), recorder.values, output, random, complete)
+        return ExecutionTrace(tuple(recorder.steps), recorder.values, output.detach(), random, complete)
 
 
 def _find_axis(one: tuple[int, ...], three: tuple[int, ...]) -> BatchAxis | Literal["none", "other"]:
@@ -177,6 +184,8 @@ class _Recorder(TorchDispatchMode):
         self.steps: list[str] = []
         self.values: dict[str, TracedValue] = {}
         self.random: list[str] = []
+        self.extras: dict[str, int] = {}  # number of values by the start of their names
+        self.sources = _Sources()
         self._is_paused = False
 
     @classmethod
@@ -189,9 +198,39 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         if not self._is_paused and len(self.steps) < MAX_STEPS:
             name = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
-            if name not in UNRECORDED and not getattr(func, "is_view", False):
+            operands = list(_tensors_in((*args, *kwargs.values())))
+            if name in PARTS:
+                self._record_part(name, args)
+            if getattr(func, "is_view", False):
+                return result
+            if name not in SKIPPED:
+                self._record_operands(name, operands)
+            if name in UNRECORDED:
+                self.sources.pass_on(operands, result)
+            else:
                 self._record_operator(func, SUMS.get(name, name), args, kwargs, result)
+                self.steps[-1] += self.sources.text_of(operands)
+                self.sources.set(result, len(self.steps))
         return result
+
+    def _record_part(self, name: str, args: Sequence[Any]) -> None:
+        """Record the position of a chosen part, unless it is on the first axis, which may hold the samples."""
+        axis, start = (args[place] if place < len(args) else 0 for place in PARTS[name])
+        if isinstance(axis, int) and isinstance(start, int) and axis % max(args[0].ndim, 1):
+            self._record_extra(f"position of {name}", torch.tensor([float(start)]))
+
+    def _record_operands(self, name: str, operands: Sequence[Tensor]) -> None:
+        """Record the operands that no earlier operator computed: weights, and numbers from the code."""
+        for operand in operands:
+            whole = not operand.is_floating_point() and operand.dtype != torch.bool
+            if operand.layout == torch.strided and not self.sources.knows(operand) and not (whole and name in GATHERS):
+                self._record_extra(f"operand of {name}", operand.float() if whole else operand)
+
+    def _record_extra(self, what: str, value: Tensor) -> None:
+        """Record a value between two operators. Its name holds its number among those of the same kind."""
+        start = f"{len(self.steps) + 1} {what}"
+        number = self.extras[start] = self.extras.get(start, 0) + 1
+        self.record(f"{start} {number}", value)
 
     def _record_operator(self, func: Any, name: str, args: Any, kwargs: Any, result: Any) -> None:
         step = f"{len(self.steps) + 1} {name}"
@@ -233,6 +272,53 @@ class _Recorder(TorchDispatchMode):
             yield
         finally:
             self._is_paused = False
+
+
+class _Sources:
+    """Steps that computed each value, by its memory. A copy or a view has the steps of the original."""
+
+    def __init__(self) -> None:
+        self._steps: dict[int, frozenset[int]] = {}
+        self._references: dict[int, StorageWeakRef] = {}  # so that no later value gets the same key
+
+    def knows(self, value: Tensor) -> bool:
+        """Return whether a recorded operator computed the value, or it is an input of the model."""
+        return bool(self._of(value))
+
+    def text_of(self, operands: Iterable[Tensor]) -> str:
+        """Return the steps of all operands, to follow an operator's name."""
+        return "".join(f" {step}" for step in sorted(frozenset().union(*map(self._of, operands))))
+
+    def set(self, result: object, step: int) -> None:
+        """Note that a step computed all values in ``result``."""
+        for value in _tensors_in((result,)):
+            self._note(value, frozenset({step}))
+
+    def pass_on(self, operands: Iterable[Tensor], result: object) -> None:
+        """Note that the values in ``result`` are copies or products of the operands."""
+        steps: frozenset[int] = frozenset().union(*map(self._of, operands))
+        for value in _tensors_in((result,)):
+            self._note(value, steps)
+
+    def _of(self, value: Tensor) -> frozenset[int]:
+        if value.layout != torch.strided:
+            return frozenset()
+        return self._steps.get(value.untyped_storage()._cdata, frozenset())
+
+    def _note(self, value: Tensor, steps: frozenset[int]) -> None:
+        if value.layout == torch.strided:
+            storage = value.untyped_storage()
+            self._steps[storage._cdata] = steps
+            self._references[storage._cdata] = StorageWeakRef(storage)
+
+
+def _tensors_in(values: Iterable[object]) -> Iterator[Tensor]:
+    """Yield the tensors among values, and in lists of them."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors_in(value)
 
 
 def _statistics_of_samples(

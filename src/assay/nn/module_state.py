@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import random
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from types import FunctionType, ModuleType
+from types import FunctionType, GeneratorType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-MAX_PARTS = 32  # compared elements of a list or a dict
-MAX_ARRAY_BYTES = 4096  # compared bytes of an array
+MAX_PARTS = 256  # compared elements of a list or a dict
+MAX_DEPTH = 6  # compared levels of lists, dicts and objects
+MAX_NUMBERS = 4096  # of a tensor whose numbers are compared; a change by ``.data`` leaves its version as it is
 # Attributes of every module.
 INTERNAL = frozenset(vars(nn.Module()))
 # The code of these packages holds no state of a model outside its attributes.
@@ -81,11 +82,13 @@ def _variables_of_function(function: object) -> dict[str, Any]:
     if code is None or _is_known(function):
         return {}
     found = {f"global {name}": function.__globals__.get(name) for name in code.co_names}  # type: ignore[attr-defined]
-    return found | dict(_closure(function)) | {"defaults": function.__defaults__}  # type: ignore[attr-defined]
+    own = {"defaults": function.__defaults__, "attributes": vars(function)}  # type: ignore[attr-defined]
+    return found | dict(_closure(function)) | own
 
 
 def _is_known(code: object) -> bool:
-    return str(getattr(code, "__module__", "")).partition(".")[0] in KNOWN_PACKAGES
+    name = code.__name__ if isinstance(code, ModuleType) else getattr(code, "__module__", "")
+    return str(name).partition(".")[0] in KNOWN_PACKAGES
 
 
 def _closure(function: object) -> Iterator[tuple[str, Any]]:
@@ -94,16 +97,20 @@ def _closure(function: object) -> Iterator[tuple[str, Any]]:
             yield f"closure {number}", cell.cell_contents
 
 
-def _plain(value: object, depth: int = 2) -> object:
+def _plain(value: object, depth: int = MAX_DEPTH) -> object:
     """Return a comparable copy of plain values, tensors and generators; None for anything else."""
     if isinstance(value, bool | int | float | str):
         return ("value", value)
     if isinstance(value, Tensor):
-        return ("tensor", id(value), value._version)
-    if isinstance(value, np.ndarray):
-        return ("array", value.tobytes()[:MAX_ARRAY_BYTES])
-    if isinstance(value, itertools.count | itertools.repeat):
-        return ("count", repr(value))
+        return ("tensor", id(value), value._version, _checksum(value))
+    if isinstance(value, np.ndarray | bytes | bytearray | memoryview):
+        return ("bytes", zlib.adler32(np.ascontiguousarray(value).data))
+    if isinstance(value, GeneratorType) and value.gi_frame is not None:
+        return ("generator", value.gi_frame.f_lasti, str(value.gi_frame.f_locals))
+    if type(value).__module__ in ("itertools", "array", "builtins") and isinstance(value, Iterator):
+        return ("iterator", str(value.__reduce__()))
+    if callable(getattr(value, "cache_info", None)):
+        return ("cache", str(value.cache_info()))  # type: ignore[attr-defined]
     if isinstance(value, random.Random):
         return ("random", value.getstate())
     if isinstance(value, torch.Generator):
@@ -112,9 +119,25 @@ def _plain(value: object, depth: int = 2) -> object:
         return ("random", str(value.bit_generator.state))
     if depth and isinstance(value, list | tuple | set | frozenset | deque):
         return ("list", len(value), tuple(_plain(part, depth - 1) for part in list(value)[:MAX_PARTS]))
-    if depth and isinstance(value, dict):
+    if isinstance(value, type | FunctionType | ModuleType):
+        return None if _is_known(value) else _plain_numbers(value)
+    if depth and isinstance(value, Mapping):
         parts = list(value.items())[:MAX_PARTS]
         return ("dict", len(value), tuple((str(key), _plain(part, depth - 1)) for key, part in parts))
-    if depth and not isinstance(value, nn.Module | type | FunctionType | ModuleType) and not _is_known(type(value)):
-        return _plain(vars(value), depth) if hasattr(value, "__dict__") else None
+    if depth and not isinstance(value, nn.Module) and not _is_known(type(value)):
+        return _plain(vars(value), depth - 1) if hasattr(value, "__dict__") else None
     return None
+
+
+def _plain_numbers(value: object) -> object:
+    """Return the plain values among the attributes of a class, a function or a Python module."""
+    found = list(vars(value).items())
+    return tuple((name, part) for name, part in found if isinstance(part, bool | int | float | str | bytes))
+
+
+def _checksum(value: Tensor) -> int:
+    """Return a checksum of some numbers of a tensor, evenly spread."""
+    if value.layout != torch.strided or value.device.type != "cpu" or not value.numel():
+        return 0
+    numbers = value.detach().flatten()[:: -(-value.numel() // MAX_NUMBERS)]
+    return zlib.adler32(numbers.contiguous().view(torch.uint8).numpy().data)
