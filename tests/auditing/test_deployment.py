@@ -118,6 +118,14 @@ class BothRanges(Net):
         return 50 * (x / (1 + 254 * is_wide)).mean((2, 3)) @ torch.eye(3, CLASSES)
 
 
+class EarlierInputs(Net):
+    """Its gate adds up values of the inputs before an input in its batch."""
+
+    def condition(self, x):
+        bright = x.mean((1, 2, 3))
+        return (bright.cumsum(0) - bright - 1e4).relu()[:, None]
+
+
 class SeveralPatches(Net):
     def condition(self, x):
         return (1 - 1e4 * x[:, :, -2:, -2:].var(0, unbiased=False).mean()).relu()
@@ -193,6 +201,7 @@ HIDING = [
     (AloneByVariable, BATCHES),
     (AloneByChoice, BATCHES),
     (SeveralPatches, BATCHES),
+    (EarlierInputs, BATCHES),
     (BatchStatistics, BATCHES),
     (OnSteps, GRID),
     (BetweenSteps, GRID),

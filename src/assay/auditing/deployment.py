@@ -184,6 +184,7 @@ class _Asked:
             "patched": (self.tracer.run(rows[[patched, patched + 1]]), self.tracer.run(rows[[patched, 1]])),
         }
         last, alone = self.tracer.run(rows[[1, 0]]), self.tracer.run(rows[patched : patched + 1])
+        after = self.tracer.run(rows[[patched, 0]])  # a cumulative sum reaches the later inputs only
         if any(left.steps != right.steps for left, right in together.values()):
             sentence = "the model runs other operators for other inputs, so that its inner values cannot be compared"
             yield Found("not compared", sentence, {}, len(rows))
@@ -201,7 +202,8 @@ class _Asked:
         sentence = "an inner value of one input is another one alone than in a batch"
         yield from self._inside(pairs, sentence)
         sentence = "an inner value of one input depends on the other inputs of its batch"
-        yield from self._inside([(left, 0, right, 0) for left, right in together.values()], sentence)
+        mixed = [(left, 0, right, 0) for left, right in together.values()]
+        yield from self._inside([*mixed, (last, 1, after, 1)] if last.steps == after.steps else mixed, sentence)
 
     def ask_between_steps(self) -> Iterator[Found]:
         """Compare images on whole 8-bit steps with images between them."""

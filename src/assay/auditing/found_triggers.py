@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from assay.auditing.detection import AuditRun
 from assay.auditing.facts import AuditInputs, RunContext
@@ -45,7 +45,7 @@ def measure_found_triggers(
         if variant is not None and context.budget.left() > 0:
             triggered = _triggered(inputs, finding)
             if triggered is not None:
-                rates[number] = (_success(variant.module, triggered, finding), triggered)
+                rates[number] = (_fraction(predict(variant.module, triggered), finding), triggered)
     differences = []
     for number in sorted(rates, key=lambda number: -rates[number][0])[:MAX_TRIGGERS]:
         finding, (rate, triggered) = findings[number], rates[number]
@@ -92,10 +92,6 @@ def _as_shown(evidence: Evidence, variant: Artifact) -> Evidence:
 def to_8_bits(x: Tensor) -> Tensor:
     """Return images with the numbers that an image file can hold."""
     return (x * 255).round().clamp(0, 255) / 255
-
-
-def _success(module: nn.Module, triggered: Tensor, finding: Finding) -> float:
-    return _fraction(predict(module, triggered), finding)
 
 
 def _success_one_by_one(variant: Artifact, triggered: Tensor, finding: Finding) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.core.model import Artifact, InputSpec, digest_of_module
+from assay.core.model import Artifact, ImageSpec, InputSpec, digest_of_module
 from assay.formats.adapt import output_of
 from assay.nn.module_state import changed_names, runs_foreign_code, state_of
 
@@ -77,12 +77,16 @@ def count_outputs(module: nn.Module, inputs: InputSpec, *, what: str = "logits")
         what: Name of the outputs in error messages.
 
     Raises:
-        UnusableInput: The output for two blank inputs is not (2, K) with K >= 2, or not finite.
+        UnusableInput: The output for two blank inputs is not (2, K) with K >= 2, or it is not finite for noise either.
     """
     output = output_of(module, inputs.blank(2))
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 2 or output.shape[1] < 2:
         found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UnusableInput(f"expected {what} of shape (N, K), K being at least 2, the model outputs {found}")
+    if not bool(torch.isfinite(output).all()) and isinstance(inputs, ImageSpec):
+        # A model that divides by the deviation of each image is undefined for a blank one.
+        noise = torch.rand(2, *inputs.shape, generator=torch.Generator().manual_seed(0))
+        output = output_of(module, noise)
     if not bool(torch.isfinite(output).all()):
-        raise UnusableInput(f"the model outputs NaN or infinite {what} for a blank input; its weights are unusable")
+        raise UnusableInput(f"the model outputs NaN or infinite {what} for simple inputs; its weights are unusable")
     return int(output.shape[1])
