@@ -91,8 +91,12 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> Deployme
         return DeploymentCheck((DeploymentWay(BATCHES, 0, False, reason),), (), time.perf_counter() - start)
     ways: list[DeploymentWay] = []
     differences: list[DeploymentDifference] = []
-    random_state = torch.get_rng_state()
+    random_state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
+        if math.prod(artifact.inputs.shape) <= LARGE_IMAGE:
+            torch.set_num_threads(
+                1
+            )  # threads cost more than they save on few small inputs, above all on a busy machine
         asked = _Asked(artifact, clean, seed)
         for name, inputs, test in asked.tests():
             try:
@@ -110,6 +114,7 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> Deployme
         differences.append(_failed(BATCHES, error))
         ways.append(DeploymentWay(BATCHES, 0, False))
     finally:
+        torch.set_num_threads(threads)
         torch.set_rng_state(random_state)
     return DeploymentCheck(tuple(ways), tuple(differences), time.perf_counter() - start)
 

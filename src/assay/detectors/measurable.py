@@ -33,7 +33,7 @@ NOISE = 8 / 255  # standard deviation of a small change, for images in [0, 1]
 STEP = 4 / 255  # of every pixel along the gradient
 
 # Median scaled margin of the samples. Clean: 2 to 13, as the scaling sets the median of 128 samples to 10.
-MARGIN_RANGE = (1e-2, 1e4)
+MARGIN_RANGE = (0.2, 200.0)
 MAX_REPEAT_DIFFERENCE = 0.1  # between two answers to the same images; clean: 0
 MAX_UNCHANGED = 0.5  # fraction of samples without any change of an output under noise; clean: at most 0.06, in int8
 MAX_ZERO_GRADIENTS = 0.25  # fraction of samples whose gradient is exactly zero; clean: 0
