@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import final
+from typing import Any, ClassVar, final
 
 from torch import nn
 
@@ -31,7 +31,7 @@ from assay.inversion.families import Family, MaskFamily, apply_in_batches
 from assay.inversion.forward import forward_prepared
 from assay.inversion.outlier import outlier_score
 from assay.inversion.prepare import prepare
-from assay.inversion.run import CleanImages, SearchRun, ShouldContinue
+from assay.inversion.run import CleanImages, SearchRun
 from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.inference import predict
@@ -52,15 +52,11 @@ class GapDetector(Detector):
 
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ORIGINAL_MODEL
     compares_variants = True
+    search_budget: ClassVar[SearchBudget | WindowSearchBudget]
 
     @abstractmethod
     def search(
-        self,
-        artifact: Artifact,
-        models: DisagreementModel,
-        images: CleanImages,
-        seed: int,
-        should_continue: ShouldContinue,
+        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
         """Search for triggers.
 
@@ -68,14 +64,10 @@ class GapDetector(Detector):
             artifact: The variant.
             models: Variant and original model from ``prepare``.
             images: Clean images, with the predictions of the original model.
-            seed: Seed of the search.
-            should_continue: Callback for the fraction done; False if the budget has ended.
+            run: Budget, seed and callback of the search.
 
         Returns:
             The family of the triggers, and the triggers.
-
-        Raises:
-            Unfinished: The budget ended before the search.
         """
 
     @abstractmethod
@@ -91,7 +83,9 @@ class GapDetector(Detector):
         models = prepare(DisagreementModel(in_margin_units(original, clean).module, artifact.module), clean.x[:2])
         assert isinstance(models, DisagreementModel)
         images = CleanImages(clean.x, require_two_classes(predict(models.full, clean.x)))
-        family, found = self.search(artifact, models, images, seed, continue_within(budget, progress))
+        search = SearchRun(self.search_budget.at(images.shape), seed, continue_within(budget, progress))
+        family, found = self.search(artifact, models, images, search)
+        raise_if_incomplete(found, search.budget.steps)
         score = self.score(found)
         if found.stopped_early:
             numbers = {"success": float(found.success.max()), "classes_searched": len(found.classes)}
@@ -113,17 +107,12 @@ class CompressionGap(GapDetector):
 
     name = "compression-gap"
     title = "pattern in one small window that works on the compressed model only"
+    search_budget = WINDOW_BUDGET
 
     def search(
-        self,
-        artifact: Artifact,
-        models: DisagreementModel,
-        images: CleanImages,
-        seed: int,
-        should_continue: ShouldContinue,
+        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
-        run = SearchRun(WINDOW_BUDGET.at(images.shape), seed, should_continue)
-        family, found = search_windows(
+        return search_windows(
             models,
             images,
             artifact.num_classes or 0,
@@ -133,8 +122,6 @@ class CompressionGap(GapDetector):
                 forward_prepared(models.compressed, x), forward_prepared(models.full, x), predicted
             ),
         )
-        raise_if_incomplete(found, run.budget.steps)
-        return family, found
 
     def score(self, found: ClassSearchResult) -> float:
         """Return the outlier score among the classes with positive log odds.
@@ -153,20 +140,14 @@ class CompressionGapMask(GapDetector):
 
     name = "compression-gap-mask"
     title = "smallest change to the whole image that works on the compressed model only"
+    search_budget = MASK_BUDGET
 
     def search(
-        self,
-        artifact: Artifact,
-        models: DisagreementModel,
-        images: CleanImages,
-        seed: int,
-        should_continue: ShouldContinue,
+        self, artifact: Artifact, models: DisagreementModel, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
         ranking = rank_classes(artifact.module, images, artifact.num_classes or 0)
-        run, family = SearchRun(MASK_BUDGET.at(images.shape), seed, should_continue), MaskFamily()
-        found = search_classes(models, family, images, ranking, run, extra_outcomes=1)
-        raise_if_incomplete(found, run.budget.steps)
-        return family, found
+        family = MaskFamily()
+        return family, search_classes(models, family, images, ranking, run, extra_outcomes=1)
 
     def score(self, found: ClassSearchResult) -> float:
         return found.score

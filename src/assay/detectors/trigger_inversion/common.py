@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from assay.inversion.class_search import ClassSearchResult, SearchBudget, search
 from assay.inversion.families import Family, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
-from assay.inversion.run import CleanImages, SearchRun, ShouldContinue
+from assay.inversion.run import CleanImages, SearchRun
+from assay.inversion.window_search import WindowSearchBudget
 from assay.nn.inference import predict
 
 MASK_IMAGES = 64  # images whose mean change is the mask in the evidence
@@ -35,10 +36,11 @@ class TriggerInversion(Detector):
 
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
     on_variants = False  # the scans test the variants: a search takes up to a minute for each
+    search_budget: ClassVar[SearchBudget | WindowSearchBudget]
 
     @abstractmethod
     def search(
-        self, artifact: Artifact, model: nn.Module, images: CleanImages, seed: int, should_continue: ShouldContinue
+        self, artifact: Artifact, model: nn.Module, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
         """Search for triggers.
 
@@ -46,20 +48,18 @@ class TriggerInversion(Detector):
             artifact: The model under audit.
             model: Its module from ``prepare``.
             images: Clean images, with the classes that ``model`` predicts.
-            seed: Seed of the search.
-            should_continue: Callback for the fraction done; False if the budget has ended.
+            run: Budget, seed and callback of the search.
 
         Returns:
             The family of the triggers, and the triggers.
-
-        Raises:
-            Unfinished: The budget ended before the search.
         """
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         model = prepare(artifact.module, clean.x[:2])
         images = CleanImages(clean.x, require_two_classes(predict(model, clean.x)))
-        family, found = self.search(artifact, model, images, seed, continue_within(budget, progress))
+        search = SearchRun(self.search_budget.at(images.shape), seed, continue_within(budget, progress))
+        family, found = self.search(artifact, model, images, search)
+        raise_if_incomplete(found, search.budget.steps)
         evidence = trigger_evidence(model, family, found, images)
         return Finding(self.name, Outcome.SCORED, score=found.score, target=found.target, evidence=evidence)
 
@@ -68,16 +68,12 @@ class ClassSearch(TriggerInversion):
     """Trigger inversion with one trigger family."""
 
     family: ClassVar[Family]
-    search_budget: ClassVar[SearchBudget]
 
     def search(
-        self, artifact: Artifact, model: nn.Module, images: CleanImages, seed: int, should_continue: ShouldContinue
+        self, artifact: Artifact, model: nn.Module, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
         ranking = rank_classes(artifact.module, images, artifact.num_classes or 0)
-        run = SearchRun(self.search_budget.at(images.shape), seed, should_continue)
-        found = search_classes(model, self.family, images, ranking, run)
-        raise_if_incomplete(found, run.budget.steps)
-        return self.family, found
+        return self.family, search_classes(model, self.family, images, ranking, run)
 
 
 def raise_if_incomplete(found: ClassSearchResult, steps: int) -> None:

@@ -8,15 +8,15 @@ distribution accounts for their effect on clean models.
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 from torch import nn
 
 from assay.core.model import Artifact
-from assay.detectors.trigger_inversion.common import TriggerInversion, raise_if_incomplete
+from assay.detectors.trigger_inversion.common import TriggerInversion
 from assay.inversion.class_search import ClassSearchResult
 from assay.inversion.families import Family
-from assay.inversion.run import CleanImages, SearchRun, ShouldContinue
+from assay.inversion.run import CleanImages, SearchRun
 from assay.inversion.window_search import WindowSearchBudget, search_windows
 
 
@@ -26,11 +26,9 @@ class LocalPatch(TriggerInversion):
 
     name = "local-patch"
     title = "how many images a pattern in one small window sends to one class"
+    search_budget = WindowSearchBudget()
 
     def search(
-        self, artifact: Artifact, model: nn.Module, images: CleanImages, seed: int, should_continue: ShouldContinue
+        self, artifact: Artifact, model: nn.Module, images: CleanImages, run: SearchRun[Any]
     ) -> tuple[Family, ClassSearchResult]:
-        run = SearchRun(WindowSearchBudget().at(images.shape), seed, should_continue)
-        family, found = search_windows(model, images, artifact.num_classes or 0, run)
-        raise_if_incomplete(found, run.budget.steps)
-        return family, found
+        return search_windows(model, images, artifact.num_classes or 0, run)
