@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ def require_measurable(artifact: Artifact, clean: Split, *, digest: str, gradien
     count = SAMPLES
     if clean.x.ndim == 4 and clean.x.shape[2] * clean.x.shape[3] > LARGE_IMAGE_PIXELS:
         count = SAMPLES_OF_LARGE_IMAGES
-    subject = _Subject(artifact, clean.x[:count], digest)
-    reason = _unusable_outputs(subject) or (_unusable_gradients(subject) if gradients else "")
+    measured = _measurement(_Subject(artifact, clean.x[:count], digest))
+    reason = measured.fault_of_outputs or (measured.fault_of_gradients if gradients else "")
     if reason:
         raise Unmeasurable(reason)
 
@@ -91,31 +91,80 @@ class _Subject:
         return hash(self._key)
 
 
-@lru_cache(maxsize=4)
-def _unusable_outputs(subject: _Subject) -> str:
-    """Return the fault of the outputs on slightly changed samples, to follow a test's name; empty if there is none."""
-    x, generator = subject.x, torch.Generator().manual_seed(0)
-    forward, changed = _forward(subject.artifact, x), _small_changes(x, generator)
-    with torch.no_grad():
-        outputs, again = forward(x).float(), forward(x).float()
-        noisy = [forward(inputs).float() for inputs in changed]
-    if not all(values.isfinite().all() for values in (outputs, *noisy)):
-        return "gets no usable outputs: NaN or infinity on slightly changed clean samples"
-    if float((outputs - again).abs().max()) > MAX_REPEAT_DIFFERENCE:
-        return "gets no usable outputs: they differ between two runs on the same samples"
-    if isinstance(subject.artifact.module, UnitMargin) and outputs.shape[1] > 1:
-        top = outputs.topk(2, dim=1).values
-        margin = float((top[:, 0] - top[:, 1]).median())
-        if not MARGIN_RANGE[0] < margin < MARGIN_RANGE[1]:
-            return f"gets no usable outputs: the two largest differ by {margin:.3g} in the median, beyond any scaling"
-    moved = (changed[-1] != x).flatten(1).any(1)
-    unchanged = (noisy[-1] == outputs).all(1) & moved
-    if int(unchanged.sum()) > MAX_UNCHANGED * int(moved.sum()):
-        return (
-            f"gets no usable outputs: they take few values, and a small change leaves them equal on "
-            f"{int(unchanged.sum())} of {int(moved.sum())} clean samples"
-        )
-    return ""
+class _Measurement:
+    """Faults of one model, measured on demand with one forward pass.
+
+    Args:
+        subject: The model and samples.
+    """
+
+    def __init__(self, subject: _Subject) -> None:
+        self.subject = subject
+
+    @cached_property
+    def forward(self) -> Forward:
+        """Forward pass of the tests."""
+        return _forward(self.subject.artifact, self.subject.x)
+
+    @cached_property
+    def fault_of_outputs(self) -> str:
+        """Fault of the outputs on slightly changed samples, to follow a test's name; empty if there is none."""
+        x, forward = self.subject.x, self.forward
+        changed = _small_changes(x, torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            outputs, again = forward(x).float(), forward(x).float()
+            noisy = [forward(inputs).float() for inputs in changed]
+        if not all(values.isfinite().all() for values in (outputs, *noisy)):
+            return "gets no usable outputs: NaN or infinity on slightly changed clean samples"
+        if float((outputs - again).abs().max()) > MAX_REPEAT_DIFFERENCE:
+            return "gets no usable outputs: they differ between two runs on the same samples"
+        if isinstance(self.subject.artifact.module, UnitMargin) and outputs.shape[1] > 1:
+            top = outputs.topk(2, dim=1).values
+            margin = float((top[:, 0] - top[:, 1]).median())
+            if not MARGIN_RANGE[0] < margin < MARGIN_RANGE[1]:
+                return (
+                    f"gets no usable outputs: the two largest differ by {margin:.3g} in the median, beyond any scaling"
+                )
+        moved = (changed[-1] != x).flatten(1).any(1)
+        unchanged = (noisy[-1] == outputs).all(1) & moved
+        if int(unchanged.sum()) > MAX_UNCHANGED * int(moved.sum()):
+            return (
+                f"gets no usable outputs: they take few values, and a small change leaves them equal on "
+                f"{int(unchanged.sum())} of {int(moved.sum())} clean samples"
+            )
+        return ""
+
+    @cached_property
+    def fault_of_gradients(self) -> str:
+        """Fault of the gradients, as words to follow a test's name; empty if there is none."""
+        artifact, x = self.subject.artifact, self.subject.x
+        if artifact.num_classes == 1:  # no other class to search for
+            return ""
+        if isinstance(artifact.inputs, TextSpec):
+            return _zero_gradients(_token_gradients(artifact, artifact.inputs, x))
+        model, generator = self.forward, torch.Generator().manual_seed(0)
+        outputs, gradient = _runner_up_gradient(model, x)
+        if fault := _zero_gradients(gradient):
+            return fault
+        with torch.no_grad():
+            direction = STEP * gradient.sign()
+            gain = _rise(model, x, outputs, direction).median()
+            random = STEP * (torch.rand(x.shape, generator=generator) - 0.5).sign()
+            by_chance = _rise(model, x, outputs, random).abs().median()
+            if not gain > MIN_GAIN_OVER_RANDOM * by_chance:
+                return "gets no usable gradients: a step along them changes the outputs no more than a random step"
+            predicted = (gradient * direction).flatten(1).sum(1).median()
+            if gain > MAX_GAIN_OVER_PREDICTED * predicted:
+                return (
+                    "gets no usable gradients: a step along them changes the outputs "
+                    f"{float(gain / predicted):.0f} times as much as they predict"
+                )
+            return _unseen_pixels(model, x, outputs, gradient, generator)
+
+
+@lru_cache(maxsize=2)  # a file and its surrogate
+def _measurement(subject: _Subject) -> _Measurement:
+    return _Measurement(subject)
 
 
 def _small_changes(x: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -126,34 +175,6 @@ def _small_changes(x: Tensor, generator: torch.Generator) -> list[Tensor]:
         return [swapped]
     between = (x + (torch.rand(x.shape, generator=generator) - 0.5) / 255).clamp(0, 1)
     return [between, (x + NOISE * torch.randn(x.shape, generator=generator)).clamp(0, 1)]
-
-
-@lru_cache(maxsize=4)
-def _unusable_gradients(subject: _Subject) -> str:
-    """Return the fault of the gradients, as words to follow a test's name; empty if there is none."""
-    artifact, x = subject.artifact, subject.x
-    if artifact.num_classes == 1:  # no other class to search for
-        return ""
-    if isinstance(artifact.inputs, TextSpec):
-        return _zero_gradients(_token_gradients(artifact, artifact.inputs, x))
-    model, generator = _forward(artifact, x), torch.Generator().manual_seed(0)
-    outputs, gradient = _runner_up_gradient(model, x)
-    if fault := _zero_gradients(gradient):
-        return fault
-    with torch.no_grad():
-        direction = STEP * gradient.sign()
-        gain = _rise(model, x, outputs, direction).median()
-        random = STEP * (torch.rand(x.shape, generator=generator) - 0.5).sign()
-        by_chance = _rise(model, x, outputs, random).abs().median()
-        if not gain > MIN_GAIN_OVER_RANDOM * by_chance:
-            return "gets no usable gradients: a step along them changes the outputs no more than a random step"
-        predicted = (gradient * direction).flatten(1).sum(1).median()
-        if gain > MAX_GAIN_OVER_PREDICTED * predicted:
-            return (
-                f"gets no usable gradients: a step along them changes the outputs {float(gain / predicted):.0f} times "
-                "as much as they predict"
-            )
-        return _unseen_pixels(model, x, outputs, gradient, generator)
 
 
 def _forward(artifact: Artifact, x: Tensor) -> Forward:
