@@ -12,7 +12,7 @@ from assay.calibration.matching import ComparedWith
 from assay.core.dataset import DataSummary, Split
 from assay.core.model import Artifact
 from assay.core.progress import Step
-from assay.core.result import DeploymentCheck, DeploymentDifference
+from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck
 from assay.detectors.budget import Budget
 from assay.nn.encoders import find_cluster_probe
 
@@ -59,6 +59,7 @@ class AuditInputs:
     profile: DataProfile | None  # of the samples
     compared_with: ComparedWith | None  # None: there are no reference models
     deployment: DeploymentCheck | None = None  # None: not asked
+    input_check: InputCheck | None = None  # None: not made
 
     @property
     def is_encoder(self) -> bool:

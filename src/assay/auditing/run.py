@@ -86,7 +86,8 @@ def run_audit(
     with eval_mode(artifact.module):
         with phases.running(config.budget + PREPARATION_SECONDS):
             inputs = prepare(artifact, data, config)
-        callbacks.on_inputs(check_inputs(inputs.artifact, inputs.samples))
+        if inputs.input_check is not None:
+            callbacks.on_inputs(inputs.input_check)
         plan = plan_tests(inputs, config)
         with phases.running(config.budget):
             context = RunContext(config.seed, Budget(config.budget), callbacks.progress)
@@ -140,7 +141,8 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
     null = null_of(config.null, encoders=artifact.num_classes is None)
     inputs = describe(artifact, samples, null, seed=config.seed)
     preconditions = replace(inputs.preconditions, deployment=deployment.doubt)
-    return replace(inputs, deployment=deployment, preconditions=preconditions)
+    check = check_inputs(inputs.artifact, inputs.samples)
+    return replace(inputs, deployment=deployment, preconditions=preconditions, input_check=check)
 
 
 def plan_tests(inputs: AuditInputs, config: AuditConfig) -> Plan:
@@ -251,6 +253,6 @@ def report(
         trigger_sweep=judgement.sweep,
         notes=(*artifact.notes, *samples.notes),
         deployment=inputs.deployment,
-        input_check=check_inputs(artifact, samples),
+        input_check=inputs.input_check,
         data_digest=samples.split.digest(),
     )

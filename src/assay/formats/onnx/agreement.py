@@ -59,15 +59,33 @@ def convert(model: onnx.ModelProto, module: nn.Module, x: Tensor) -> Gradients:
     try:
         graph = onnx_to_torch(model, session.path.parent, source=session.input, result=session.output)
         surrogate = _with_surrogate(module, session, OnnxSurrogate(session, graph)).eval()
+    except Exception as error:  # the operators in torch can fail on a graph in any way
+        return _no_gradients(error)
+    return compare(surrogate, module, x)
+
+
+def compare(surrogate: nn.Module, module: nn.Module, x: Tensor) -> Gradients:
+    """Compare the classes of a surrogate with those of ONNX Runtime.
+
+    Args:
+        surrogate: The surrogate.
+        module: The ONNX Runtime module, with what lies in front of it.
+        x: Images (N, C, H, W) in [0, 1].
+    """
+    try:
         with torch.no_grad():
             same = int((surrogate(x).argmax(1) == module(x).argmax(1)).sum())
-    except UnusableInput as error:
-        return Gradients(reason=str(error))
-    except Exception as error:  # the operators in torch can fail on a graph in any way
-        return Gradients(reason=f"the graph does not run in torch: {first_line(error)}")
+    except Exception as error:  # as above
+        return _no_gradients(error)
     if same < MIN_AGREEMENT * len(x):
         return Gradients(reason=f"{OTHER_CLASS} {len(x) - same} of {len(x)} images")
     return Gradients(surrogate, (f"{NOTE}the class of ONNX Runtime on {same} of {len(x)} images",))
+
+
+def _no_gradients(error: Exception) -> Gradients:
+    if isinstance(error, UnusableInput):
+        return Gradients(reason=str(error))
+    return Gradients(reason=f"the graph does not run in torch: {first_line(error)}")
 
 
 def repeat_comparison(artifact: Artifact, x: Tensor) -> Artifact:
@@ -83,13 +101,11 @@ def repeat_comparison(artifact: Artifact, x: Tensor) -> Artifact:
     rejected = artifact.surrogate is None and artifact.no_gradient_reason.startswith(OTHER_CLASS)
     if artifact.differentiable or not len(x) or not (rejected or artifact.surrogate is not None):
         return artifact
-    from assay.formats.onnx.read import read_onnx_model
-
-    path = session_of(artifact.module).path
-    model = read_onnx_model(path)
-    embed_external_data(model, path)
     x = x[: compared_images(artifact.image_spec.shape)]
-    found = convert(model, artifact.module, x)
+    if artifact.surrogate is not None:
+        found = compare(artifact.surrogate, artifact.module, x)
+    else:
+        found = _convert_again(artifact.module, x)
     notes = tuple(note.replace("images", "clean samples") for note in found.notes)
     if not notes:
         notes = (f"no gradients: {found.reason}".replace("images", "clean samples"),)
@@ -99,6 +115,16 @@ def repeat_comparison(artifact: Artifact, x: Tensor) -> Artifact:
         no_gradient_reason=found.reason.replace("images", "clean samples"),
         notes=(*notes, *(note for note in artifact.notes if not note.startswith(NOTE))),
     )
+
+
+def _convert_again(module: nn.Module, x: Tensor) -> Gradients:
+    """Convert the graph of a module, whose surrogate was rejected on other images."""
+    from assay.formats.onnx.read import read_onnx_model
+
+    path = session_of(module).path
+    model = read_onnx_model(path)
+    embed_external_data(model, path)
+    return convert(model, module, x)
 
 
 def session_of(module: nn.Module) -> OnnxRuntimeModule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -63,11 +63,12 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
     embed_external_data(model, path)
     weights = read_stored_weights(model, path)
     try:
-        signature, prepared = _examine(model, path, options, stated, siblings)
+        session = start_session(path)
+        signature, prepared = _examine(session, model, path, options, (stated, siblings))
     except UnusableInput as error:
         text = str(error)
         raise (error if text.startswith(str(path)) else UnusableInput(f"{path}: {text}")) from None
-    module = prepared.wrap(OnnxRuntimeModule(path, signature)).eval()
+    module = prepared.wrap(OnnxRuntimeModule(path, signature, session=session)).eval()
     gradients = convert(model, module, synthetic_images(compared_images(prepared.inputs.shape), prepared.inputs.shape))
     artifact = describe(
         module,
@@ -92,10 +93,22 @@ def load_onnx(path: Path, options: LoadOptions) -> Artifact:
 
 
 def _examine(
-    model: onnx.ModelProto, path: Path, options: LoadOptions, stated: ModelMetadata, siblings: SiblingMetadata
+    session: Any,
+    model: onnx.ModelProto,
+    path: Path,
+    options: LoadOptions,
+    metadata: tuple[ModelMetadata, SiblingMetadata],
 ) -> tuple[GraphSignature, _Preprocessing]:
-    """Return the use of a file's input and output, and the conversion of images for it."""
-    session = start_session(path)
+    """Return the use of a file's input and output, and the conversion of images for it.
+
+    Args:
+        session: ONNX Runtime session of the file.
+        model: Its model.
+        path: The file.
+        options: Options of the user.
+        metadata: Facts in the file, and in the files next to it.
+    """
+    stated, siblings = metadata
     image = find_image_input(session, model)
     inputs, notes = _image_spec(image, options, stated, siblings)
     signature = find_signature(session, image, inputs.shape, options.output, path)

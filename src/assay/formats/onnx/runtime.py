@@ -25,12 +25,13 @@ class OnnxRuntimeModule(nn.Module):
         path: The ONNX file.
         signature: Its input and output.
         optimized: False: ONNX Runtime leaves the graph as it stands in the file.
+        session: A session of the file with these optimizations; None: a new one.
     """
 
-    def __init__(self, path: Path, signature: GraphSignature, *, optimized: bool = True) -> None:
+    def __init__(self, path: Path, signature: GraphSignature, *, optimized: bool = True, session: Any = None) -> None:
         super().__init__()
         self.path, self.signature, self.optimized = path, signature, optimized
-        self.session = start_session(path, optimized=optimized)
+        self.session = start_session(path, optimized=optimized) if session is None else session
 
     @property
     def input(self) -> str:
