@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from assay import formats
-from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, _on_grid, check_deployment
+from assay.auditing.deployment import BATCHES, CALLS, GRID, RANGE, RUNTIME, check_deployment
+from assay.auditing.image_edits import on_grid
 from assay.auditing.trace_comparison import constant_switch
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
@@ -373,7 +374,7 @@ def test_encoder_agrees():
 
 
 def test_gate_outside_of_the_range_of_the_samples_differs():
-    dim = Split(_on_grid(0.2 + 0.6 * images()), None)
+    dim = Split(on_grid(0.2 + 0.6 * images()), None)
     found = check_deployment(artifact_of(built(OutsideRange)), dim, seed=0)
     assert RANGE in {part.way for part in found.differences}
 

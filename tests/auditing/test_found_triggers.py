@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from assay.auditing.detection import AuditRun
 from assay.auditing.facts import AuditInputs, CleanSamples, Preconditions, RunContext
-from assay.auditing.found_triggers import IN_BATCHES, ONE_BY_ONE, measure_found_triggers, to_8_bits
+from assay.auditing.found_triggers import IN_BATCHES, ONE_BY_ONE, measure_found_triggers
+from assay.auditing.image_edits import on_grid
 from assay.core.dataset import Split
 from assay.core.finding import FULL, Evidence, Finding, Outcome
 from assay.core.model import Artifact, ImageSpec, Modality
@@ -66,7 +67,7 @@ def test_trigger_that_depends_on_the_way_of_asking_is_a_difference(net):
 def test_shown_images_are_rounded_and_so_are_their_predictions():
     _, evidence, _ = measure(Net(width=0.2))
     after = torch.as_tensor(evidence.after)
-    torch.testing.assert_close(after, to_8_bits(after))
+    torch.testing.assert_close(after, on_grid(after))
     assert evidence.predicted_after == (0, 0)
 
 

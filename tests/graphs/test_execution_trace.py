@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from assay import formats
-from assay.graphs.execution_trace import BatchAxis, Tracer, join_traces, statistics
+from assay.graphs.execution_trace import Tracer, join_traces
 from assay.graphs.export import to_onnx_graph
+from assay.graphs.value_statistics import BatchAxis, statistics
 
 
 class Net(nn.Module):

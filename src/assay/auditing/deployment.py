@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from assay.auditing.image_edits import STEPS, fractions, on_grid, shifted, shrunk, stretched, with_patches
 from assay.auditing.trace_comparison import (
     MAX_CHANGE,
     answers_differ,
@@ -37,7 +38,6 @@ from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.graphs.execution_trace import ExecutionTrace, Tracer, join_traces
 from assay.nn.module_state import changed_names, state_of
 
-STEPS = 255  # of an 8-bit image
 MIN_INPUTS = 6  # fewer inputs show no difference between samples
 ROWS, LARGE_ROWS = 8, 6  # inputs of a traced batch: half clean, half with a patch; fewer of large images
 LARGE_IMAGE = 3 * 64 * 64  # values; numbers of inputs must not depend on the speed of the machine
@@ -50,7 +50,6 @@ MAX_OTHER_CLASSES = 0.1
 # A jump of the answers: a fraction of the span of the logits, and a multiple of the change by a larger step.
 MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2
 
-MIN_CONTRAST = 0.1  # images with a smaller range of values are not stretched: their noise would be
 # Fraction of equal answers for images in [0, 1] and 0 to 255, from which a model seems made for both. A guess.
 SAME_CLASSES = 0.75
 
@@ -94,9 +93,7 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> Deployme
     random_state, threads = torch.get_rng_state(), torch.get_num_threads()
     try:
         if math.prod(artifact.inputs.shape) <= LARGE_IMAGE:
-            torch.set_num_threads(
-                1
-            )  # threads cost more than they save on few small inputs, above all on a busy machine
+            torch.set_num_threads(1)  # for few small inputs threads cost more than they save
         asked = _Asked(artifact, clean, seed)
         for name, inputs, test in asked.tests():
             try:
@@ -134,7 +131,7 @@ class _Asked:
         self.skipped: dict[str, str] = {}  # reason by way
         spread = torch.linspace(0, len(clean) - 1, min(len(clean), 2 * ANSWERS)).long()  # data may be sorted by class
         clean_x = clean.x[spread]
-        clean_x = _on_grid(clean_x) if self.is_image else _of_one_length(clean_x, artifact)
+        clean_x = on_grid(clean_x) if self.is_image else _of_one_length(clean_x, artifact)
         self.tracer = Tracer(self.module, clean_x)
         began = time.perf_counter()
         self.answer(clean_x[:1])
@@ -142,7 +139,7 @@ class _Asked:
         self.is_too_slow = seconds > TOO_SLOW_SECONDS
         is_large = self.is_image and math.prod(artifact.inputs.shape) > LARGE_IMAGE
         half = (LARGE_ROWS if is_large else ROWS) // 2
-        patched = _with_patches(clean_x[:half], seed) if self.is_image else clean_x[half : 2 * half]
+        patched = with_patches(clean_x[:half], seed) if self.is_image else clean_x[half : 2 * half]
         self.rows = torch.cat([clean_x[:half], patched])
         self.half = half
         # The clean images, and the images with the same patch.
@@ -213,19 +210,19 @@ class _Asked:
     def ask_between_steps(self) -> Iterator[Found]:
         """Compare images on whole 8-bit steps with images between them."""
         small: dict[str, Edit] = {
-            "a quarter of a step": lambda x: _shifted(x, 0.25),
-            "half a step": lambda x: _shifted(x, 0.5),
-            "random fractions of a step": lambda x: _shifted(x, _fractions(x, self.seed)),
+            "a quarter of a step": lambda x: shifted(x, 0.25),
+            "half a step": lambda x: shifted(x, 0.5),
+            "random fractions of a step": lambda x: shifted(x, fractions(x, self.seed)),
         }
-        yield from self._switches(small, lambda x: _shifted(x, 6.0), "between 8-bit steps")
+        yield from self._switches(small, lambda x: shifted(x, 6.0), "between 8-bit steps")
 
     def ask_smaller_range(self) -> Iterator[Found]:
         """Compare images in the full range with images whose values stay away from its ends, and with 0 to 255.
 
         The images are stretched to the full range first, since a gate may open only outside of the samples' range.
         """
-        small: dict[str, Edit] = {"2 % at both ends": lambda x: _shrunk(x, 0.02)}
-        found = self._switches(small, lambda x: _shrunk(x, 0.2), "in a smaller range of values", _stretched(self.rows))
+        small: dict[str, Edit] = {"2 % at both ends": lambda x: shrunk(x, 0.02)}
+        found = self._switches(small, lambda x: shrunk(x, 0.2), "in a smaller range of values", stretched(self.rows))
         yield from found or self._switch_to_bytes()
 
     def _switch_to_bytes(self) -> Iterator[Found]:
@@ -415,52 +412,6 @@ class _Asked:
             classes = int((jumps & (near.argmax(1) != base.argmax(1))).sum())
             sentence = f"the answers jump for {int(jumps.sum())} of {len(base)} images {where}"
             yield Found("answers", sentence, {"other classes": classes})
-
-
-def _on_grid(x: Tensor) -> Tensor:
-    return (x * STEPS).round().clamp(0, STEPS) / STEPS
-
-
-def _shifted(x: Tensor, steps: float | Tensor) -> Tensor:
-    """Move all values by a number of 8-bit steps towards the middle of the range.
-
-    Args:
-        x: Images on 8-bit steps.
-        steps: Number of steps, for all values or for each.
-    """
-    return (x * STEPS + torch.where(x < 0.5, steps, -steps)) / STEPS
-
-
-def _fractions(x: Tensor, seed: int) -> Tensor:
-    return 0.1 + 0.8 * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _shrunk(x: Tensor, fraction: float) -> Tensor:
-    """Return images on 8-bit steps whose range is smaller by ``fraction`` at both ends."""
-    return _on_grid(fraction + (1 - 2 * fraction) * x)
-
-
-def _stretched(x: Tensor) -> Tensor:
-    """Return images (N, C, H, W) whose values reach from 0 to 1; an image of one color stays as it is."""
-    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
-    return torch.where(high - low > MIN_CONTRAST, _on_grid((x - low) / (high - low).clamp_min(MIN_CONTRAST)), x)
-
-
-def _with_patches(x: Tensor, seed: int) -> Tensor:
-    """Return the images with a patch in a corner: the same random one on three images, then a checkerboard.
-
-    Args:
-        x: Images (N, C, H, W).
-        seed: Seed of the random patch.
-    """
-    side = max(2, min(x.shape[2:]) // 8)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randint(0, STEPS + 1, (x.shape[1], side, side), generator=generator) / STEPS
-    checkerboard = ((torch.arange(side)[:, None] + torch.arange(side)) % 2).expand_as(noise).float()
-    patched = x.clone()
-    for image, patch in zip(patched, (noise, noise, noise, checkerboard), strict=False):
-        image[:, -side:, -side:] = patch
-    return patched
 
 
 def _of_one_length(x: Tensor, artifact: Artifact) -> Tensor:

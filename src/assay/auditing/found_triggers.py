@@ -10,6 +10,7 @@ from torch import Tensor
 
 from assay.auditing.detection import AuditRun
 from assay.auditing.facts import AuditInputs, RunContext
+from assay.auditing.image_edits import on_grid
 from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact, Modality
 from assay.core.result import DeploymentDifference
@@ -84,19 +85,14 @@ def _as_shown(evidence: Evidence, variant: Artifact) -> Evidence:
     """Return evidence whose triggered images and predictions are those of an image file: rounded to 8 bits."""
     if evidence.after is None:
         return evidence
-    after = to_8_bits(torch.as_tensor(evidence.after, dtype=torch.float32))
+    after = on_grid(torch.as_tensor(evidence.after, dtype=torch.float32))
     predicted = evidence.predicted_after and tuple(predict(variant.module, after).tolist())
     return replace(evidence, after=after.numpy(), predicted_after=predicted)
 
 
-def to_8_bits(x: Tensor) -> Tensor:
-    """Return images with the numbers that an image file can hold."""
-    return (x * 255).round().clamp(0, 255) / 255
-
-
 def _success_one_by_one(variant: Artifact, triggered: Tensor, finding: Finding) -> float:
     with torch.no_grad():
-        answers: Sequence[Tensor] = [variant.module(image).argmax(1) for image in to_8_bits(triggered).split(1)]
+        answers: Sequence[Tensor] = [variant.module(image).argmax(1) for image in on_grid(triggered).split(1)]
     return _fraction(torch.cat(list(answers)), finding)
 
 

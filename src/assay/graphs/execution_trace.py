@@ -5,29 +5,29 @@ Operators of torch come from a dispatch mode, the inner values of an ONNX file f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from assay.formats.onnx.external_data import embed_external_data
-from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
+from assay.graphs.value_statistics import (
+    BatchAxis,
+    Measure,
+    find_axis,
+    projection,
+    rows_follow,
+    same_rows,
+    statistics_of_samples,
+)
+from assay.graphs.watched_onnx import MAX_STEPS, WatchedGraph
 
-if TYPE_CHECKING:
-    import onnx
-
-MAX_STEPS = 20_000  # operators of one call; a loop over single pixels makes more
-MAX_ROW_ELEMENTS = 8192  # elements of one sample for the statistics of one value; of larger values, every n-th
-MAX_BATCH = 16  # samples of one call
-MAX_BYTES = 2**28  # inner values that one call of ONNX Runtime returns together
 # Operators that move numbers without changing them: their presence depends on the memory layout.
 SKIPPED = frozenset(
     {
@@ -44,14 +44,6 @@ GATHERS = frozenset({"index", "index_select", "masked_select"})
 COUNTS = frozenset({"histc", "bincount"})  # of tokens by expert, over the batch; a gate needs a further operator
 # Positions of the axis and of the first element, of operators that choose a part of a value.
 PARTS = {"select": (1, 2), "slice": (1, 2)}
-ONNX_LAYOUT = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Shape", "Constant"})
-ONNX_RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
-SAME_ROWS = 0.01  # difference of two projected rows, as a fraction of the largest, up to which they are the same
-# Stands for NaN in the statistics, so that NaN equals NaN and differs from every number.
-NAN_MARK = -12_345.678
-LARGEST = 1e25  # larger numbers count as this one, so that sums of squares stay finite
 
 
 @dataclass(frozen=True)
@@ -68,19 +60,12 @@ class TracedValue:
 class ExecutionTrace:
     """One call of a model."""
 
-    # Operators in order of execution, with the steps that their operands come from. Without those that move numbers.
+    # The first ``MAX_STEPS`` operators in order of execution, with the steps that their operands come from. Operators
+    # that move numbers are left out.
     steps: tuple[str, ...]
     values: Mapping[str, TracedValue]  # by name
     output: Tensor  # of the model
     random: tuple[str, ...]  # operators that draw random numbers
-    is_complete: bool = True  # False: there were more than ``MAX_STEPS`` operators
-
-
-class BatchAxis(NamedTuple):
-    """Place of the samples in a value: an axis of N times ``inner`` elements."""
-
-    axis: int
-    inner: int
 
 
 class Tracer:
@@ -99,18 +84,16 @@ class Tracer:
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.model = model
         self.axes: dict[str, BatchAxis | Literal["none", "other"]] = {}
-        self.graphs = {part: _WatchedGraph(part) for part in model.modules() if isinstance(part, OnnxRuntimeModule)}
+        self.graphs = {part: WatchedGraph(part) for part in model.modules() if isinstance(part, OnnxRuntimeModule)}
         self.is_batch_fixed = any(part.batch is not None for part in self.graphs)
         one, three = (self._call(x[:count], with_rows=False) for count in (1, 3))
-        self.same_steps = one.steps == three.steps  # False: the operators depend on the batch
         for name, value in one.values.items():
             if name in three.values:
-                self.axes[name] = _find_axis(value.shape, three.values[name].shape)
-        for batch in {
-            part.batch for part in self.graphs if part.batch not in (None, 1)
-        }:  # a fixed size: the first axis, if it fits
+                self.axes[name] = find_axis(value.shape, three.values[name].shape)
+        fixed = {part.batch for part in self.graphs if part.batch is not None and part.batch > 1}
+        for batch in fixed:  # the samples are on the first axis, if its size fits
             for name, value in one.values.items():
-                if batch and value.shape and not value.shape[0] % batch:
+                if value.shape and not value.shape[0] % batch:
                     self.axes[name] = BatchAxis(0, value.shape[0] // batch)
 
     def run(self, x: Tensor, *, gradients: bool = False) -> ExecutionTrace:
@@ -127,44 +110,29 @@ class Tracer:
             x: At least three samples (N, ...).
         """
         order = [2, 0, 1]
-        calls = [self._call(part, measure=_projection) for part in (*x[:3].split(1), x[:3], x[order])]
+        calls = [self._call(part, measure=projection) for part in (*x[:3].split(1), x[:3], x[order])]
         found = []
         for name, axis in self.axes.items():
             rows = [call.values[name].rows for call in calls if name in call.values]
             parts = [part for part in rows if part is not None]
             if isinstance(axis, BatchAxis) and len(parts) == len(calls):
                 *single, batch, moved = parts
-                if not _rows_follow(batch, moved, axis.inner, order) and _same_rows(torch.cat(single), batch):
+                if not rows_follow(batch, moved, axis.inner, order) and same_rows(torch.cat(single), batch):
                     found.append(name)
         return frozenset(found)
 
     def _call(
-        self, x: Tensor, *, with_rows: bool = True, measure: _Measure | None = None, gradients: bool = False
+        self, x: Tensor, *, with_rows: bool = True, measure: Measure | None = None, gradients: bool = False
     ) -> ExecutionTrace:
-        recorder = _Recorder(self.axes if with_rows else None, len(x), measure or _statistics_of_samples)
+        recorder = _Recorder(self.axes if with_rows else None, len(x), measure or statistics_of_samples)
         with torch.set_grad_enabled(gradients), ExitStack() as stack:
             for session, graph in self.graphs.items():
                 stack.enter_context(graph.watch(session, recorder))
             recorder.sources.set(x, 0)
             stack.enter_context(recorder)
             output = self.model(x)
-        complete = len(recorder.steps) < MAX_STEPS
         random = tuple(dict.fromkeys(recorder.random))
-        return ExecutionTrace(tuple(recorder.steps), recorder.values, output.detach(), random, complete)
-
-
-def _find_axis(one: tuple[int, ...], three: tuple[int, ...]) -> BatchAxis | Literal["none", "other"]:
-    """Return the axis that is three times as long for three samples as for one."""
-    if one == three:
-        return "none"
-    if len(one) == len(three):
-        longer = [axis for axis, sizes in enumerate(zip(one, three, strict=True)) if sizes[0] != sizes[1]]
-        if len(longer) == 1 and three[longer[0]] == 3 * one[longer[0]]:
-            return BatchAxis(longer[0], one[longer[0]])
-    return "other"
-
-
-_Measure = Callable[[Tensor, BatchAxis | Literal["none"], int], tuple[Tensor | None, Tensor | None]]
+        return ExecutionTrace(tuple(recorder.steps), recorder.values, output.detach(), random)
 
 
 class _Recorder(TorchDispatchMode):
@@ -177,7 +145,7 @@ class _Recorder(TorchDispatchMode):
     """
 
     def __init__(
-        self, axes: Mapping[str, BatchAxis | Literal["none", "other"]] | None, count: int, measure: _Measure
+        self, axes: Mapping[str, BatchAxis | Literal["none", "other"]] | None, count: int, measure: Measure
     ) -> None:
         super().__init__()
         self.axes, self.count, self.measure = axes, count, measure
@@ -321,91 +289,6 @@ def _tensors_in(values: Iterable[object]) -> Iterator[Tensor]:
             yield from _tensors_in(value)
 
 
-def _statistics_of_samples(
-    value: Tensor, axis: BatchAxis | Literal["none"], count: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return the statistics by sample, for both orders of an axis that holds samples and other things."""
-    if not isinstance(axis, BatchAxis):
-        return statistics(value.unsqueeze(0)), None
-    moved = value.movedim(axis.axis, 0)
-    if len(moved) != count * axis.inner:
-        return None, None
-    if axis.inner == 1:
-        return statistics(moved), None
-    outer = moved.reshape(count, axis.inner, *moved.shape[1:])
-    inner = moved.reshape(axis.inner, count, *moved.shape[1:]).movedim(1, 0)
-    return statistics(outer), statistics(inner)
-
-
-def _projection(value: Tensor, axis: BatchAxis | Literal["none"], _: int) -> tuple[Tensor | None, None]:
-    """Return one number for each row of the axis with the samples: a product with fixed random numbers."""
-    if not isinstance(axis, BatchAxis):
-        return None, None
-    rows = value.movedim(axis.axis, 0).flatten(1) if value.ndim > 1 else value[:, None]
-    weights = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(0))
-    return _finite(rows.float()) @ weights, None
-
-
-def _rows_follow(batch: Tensor, moved: Tensor, inner: int, order: Sequence[int]) -> bool:
-    """Return whether the rows of a batch in another order are those of the batch, in that order.
-
-    Args:
-        batch: Projected rows of the batch.
-        moved: Projected rows of the samples in another order.
-        inner: Number of rows of one sample.
-        order: Samples of ``moved``.
-    """
-    outer = batch.reshape(len(order), inner)[list(order)].flatten()
-    between = batch.reshape(inner, len(order))[:, list(order)].flatten()
-    bound = SAME_ROWS * float(batch.abs().amax()) + 1e-30
-    return len(moved) == len(batch) and min(float((moved - part).abs().amax()) for part in (outer, between)) < bound
-
-
-def _same_rows(left: Tensor, right: Tensor) -> bool:
-    """Return whether two sets of projected rows are the same in any order."""
-    if len(left) != len(right):
-        return False
-    change = (left.sort().values - right.sort().values).abs().amax()
-    return float(change) < SAME_ROWS * float(right.abs().amax()) + 1e-30
-
-
-def statistics(rows: Tensor) -> Tensor:
-    """Return mean, minimum and maximum of each sample and channel.
-
-    The first and the last axis of a sample both count as channels, since layers differ in their layout.
-
-    Args:
-        rows: (R, ...) numbers or truth values.
-
-    Returns:
-        (R, C, 3) float32.
-    """
-    if rows.ndim <= 2:
-        single = rows.reshape(len(rows), -1)
-        single = single[:, :: _stride(single.shape[1])].float()
-        return _finite(torch.stack([single] * 3, dim=2))
-    first = rows.flatten(2)  # (R, C, P)
-    last = rows.flatten(1, -2).transpose(1, 2)  # (R, C, P)
-    parts = [first, last]
-    if rows.ndim == 4 and rows.shape[2] == rows.shape[3]:
-        parts = [first]  # images (C, H, W)
-    elif rows.ndim == 4 and rows.shape[1] == rows.shape[2]:
-        parts = [last]  # images (H, W, C)
-    parts = [part[:, :, :: _stride(part[0].numel())].float() for part in parts]
-    stats = [torch.stack([part.mean(2), *part.aminmax(dim=2)], dim=2) for part in parts]
-    return _finite(stats[0] if len(stats) == 1 else torch.cat(stats, dim=1))
-
-
-def _stride(elements: int) -> int:
-    """Return the distance between the elements to keep: odd, since sizes of layers are even."""
-    stride = -(-elements // MAX_ROW_ELEMENTS)
-    return stride if stride % 2 else stride + 1
-
-
-def _finite(stats: Tensor) -> Tensor:
-    return stats.nan_to_num(nan=NAN_MARK, posinf=LARGEST, neginf=-LARGEST).clamp(-LARGEST, LARGEST)
-
-
 def _draws_random(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return whether an operator draws random numbers. Attention without dropout has the same tag."""
     if torch.Tag.nondeterministic_seeded not in getattr(func, "tags", ()):
@@ -443,123 +326,6 @@ def _number_arguments(func: Any) -> tuple[tuple[int, str], ...]:
         for position, name, kind in arguments
         if "Tensor" in kind or "number" in kind or "float" in kind.lower()
     )
-
-
-class _WatchedGraph:
-    """ONNX file whose inner values are outputs as well."""
-
-    def __init__(self, session: OnnxRuntimeModule) -> None:
-
-        self.model = read_onnx_model(session.path)
-        embed_external_data(self.model, session.path)
-        self.random = [node.op_type for node in self.model.graph.node if node.op_type in ONNX_RANDOM]
-        self.random += ["Dropout" for node in self.model.graph.node if _is_training_dropout(node, self.model)]
-        inner = [
-            (name, node.op_type)
-            for node in self.model.graph.node
-            if node.op_type not in ONNX_LAYOUT
-            for name in node.output
-            if name
-        ]
-        self.operators = dict(inner[:MAX_STEPS])  # by name of the value
-        self.groups: list[tuple[list[str], Any]] = []  # names, and the session that returns them
-
-    @contextmanager
-    def watch(self, module: OnnxRuntimeModule, recorder: _Recorder) -> Iterator[None]:
-        """Replace the session of ``module`` by one that records all inner values while the context is open."""
-        session = module.session
-        module.session = _WatchedSession(self, session, recorder)
-        try:
-            yield
-        finally:
-            module.session = session
-
-    def run(self, feed: Mapping[str, np.ndarray], recorder: _Recorder, asked: Sequence[str]) -> list[np.ndarray]:
-        """Run the graph, and record its inner values.
-
-        Args:
-            feed: Inputs by name.
-            recorder: Receives the values.
-            asked: Names of the outputs to return.
-        """
-        if not self.groups:
-            self._start(feed)
-        found: dict[str, np.ndarray] = {}
-        recorder.random += self.random
-        recorder.count = len(next(iter(feed.values())))
-        for names, session in self.groups:
-            for name, result in zip(names, session.run(names, dict(feed)), strict=True):
-                if name in asked:
-                    found[name] = np.asarray(result)
-                if name in self.operators and isinstance(result, np.ndarray) and result.dtype.kind in "fb":
-                    step = f"{self.operators[name]} {name}"
-                    if step not in recorder.values:
-                        recorder.steps.append(self.operators[name])
-                    recorder.record(step, torch.from_numpy(np.ascontiguousarray(result)))
-        return [found[name] for name in asked]
-
-    def _start(self, feed: Mapping[str, np.ndarray]) -> None:
-        """Start the sessions. Each returns a part of the values, so that their memory stays bounded."""
-        outputs = [value.name for value in self.model.graph.output]
-        names = [*self.operators, *(name for name in outputs if name not in self.operators)]
-        probe = self._session(names)
-        group: list[str] = []
-        total = 0
-        for name, result in zip(names, probe.run(names, dict(feed)), strict=True):
-            # Later batches hold up to ``MAX_BATCH`` samples.
-            size = MAX_BATCH * getattr(result, "nbytes", 0) // len(next(iter(feed.values())))
-            if group and total + size > MAX_BYTES:
-                self.groups.append((group, self._session(group)))
-                group, total = [], 0
-            group.append(name)
-            total += size
-        self.groups.append((group, self._session(group) if self.groups else probe))
-
-    def _session(self, names: Sequence[str]) -> Any:
-        import onnx
-        import onnxruntime
-
-        watched = onnx.ModelProto()
-        watched.CopyFrom(self.model)
-        known = {value.name for value in watched.graph.output}
-        added = [onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known]
-        watched.graph.output.extend(added)
-        options = onnxruntime.SessionOptions()
-        # An optimization would fuse values away.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 1
-        return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-class _WatchedSession:
-    """Stand-in for the session of an ``OnnxRuntimeModule``."""
-
-    def __init__(self, graph: _WatchedGraph, session: Any, recorder: _Recorder) -> None:
-        self.graph, self.session, self.recorder = graph, session, recorder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.session, name)
-
-    def run(self, names: Sequence[str] | None, feed: Mapping[str, np.ndarray], *_: Any) -> list[np.ndarray]:
-        """Return the outputs ``names`` for the inputs ``feed``; None: all outputs."""
-        asked = names or [value.name for value in self.session.get_outputs()]
-        with self.recorder.pause():
-            return self.graph.run(feed, self.recorder, asked)
-
-
-def _is_training_dropout(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
-    """Return whether a node is a dropout that is active, or may become so by the input."""
-    import onnx
-
-    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
-        return False
-    constants = {value.name: value for value in model.graph.initializer}
-    for other in model.graph.node:
-        if other.op_type == "Constant" and node.input[2] in other.output and other.attribute:
-            constants[node.input[2]] = other.attribute[0].t
-    mode = constants.get(node.input[2])
-    return mode is None or bool(onnx.numpy_helper.to_array(mode).any())
 
 
 def join_traces(traces: Sequence[ExecutionTrace]) -> ExecutionTrace:

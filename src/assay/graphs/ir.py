@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import onnx
 
 MAX_DEPTH = 16  # of nested bodies; protobuf itself reads about 30 levels
+# Operators that draw random numbers.
+RANDOM_OPERATORS = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # PyTorch's exporter stores the module of each node under this key
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 from torch import Tensor
 
+from assay.formats.onnx.session import watching_session
+
 BATCH_SIZE = 16  # samples, for a graph of any batch size
 CONSTANT_TOLERANCE = 1e-3  # of a value's size: a smaller difference changes no output
 
@@ -26,18 +28,7 @@ def iterate_values(
     Yields:
         The number of samples in a batch, and one array for each name.
     """
-    import onnxruntime
-
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    known = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known)
-    options = onnxruntime.SessionOptions()
-    # An optimization would fuse values away.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = watching_session(model, names)
     source, kind = session.get_inputs()[0].name, session.get_inputs()[0].type
     types = {"float16": np.float16, "double": np.float64, "uint8": np.uint8, "int64": np.int64}
     dtype = types.get(kind.removeprefix("tensor(").removesuffix(")"), np.float32)

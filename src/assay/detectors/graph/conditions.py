@@ -15,11 +15,8 @@ from assay.detectors.graph.activations import iterate_values
 from assay.detectors.graph.read import ReadableGraph
 from assay.graphs.batch import find_batch_effects
 from assay.graphs.dependence import analyze_values
-from assay.graphs.ir import ComputationGraph, Node
+from assay.graphs.ir import RANDOM_OPERATORS, ComputationGraph, Node
 
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
-)
 # Operators with a period, or the rest of a division: their output repeats while the input grows.
 PERIODIC = frozenset({"Sin", "Cos", "Tan", "Mod"})
 ROUNDINGS = frozenset({"Floor", "Ceil", "Round"})
@@ -64,7 +61,7 @@ def draws_random_numbers(node: Node, graph: ComputationGraph) -> bool:
     if node.op == "Dropout" and len(node.inputs) > 1:
         mode = graph.constants.get(node.inputs[-1])
         return mode is not None and mode.dtype == np.bool_ and bool(mode.all())
-    return node.op in RANDOM
+    return node.op in RANDOM_OPERATORS
 
 
 def find_fine_pattern(read: ReadableGraph, *, seed: int) -> Node | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from assay.core.errors import UnusableInput, first_line
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def start_session(path: Path, *, optimized: bool = True) -> Any:
@@ -33,6 +37,28 @@ def start_session(path: Path, *, optimized: bool = True) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no public base class
         raise UnusableInput(f"{path}: ONNX Runtime cannot load it: {short_message(error)}") from None
+
+
+def watching_session(model: onnx.ModelProto, names: Sequence[str]) -> Any:
+    """Return a session with inner values of a graph as further outputs.
+
+    Args:
+        model: The graph, with all its data.
+        names: Names of the values.
+    """
+    import onnx
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    known = {value.name for value in watched.graph.output}
+    watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names if name not in known)
+    options = onnxruntime.SessionOptions()
+    # An optimization would fuse values away.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def short_message(error: Exception) -> str:
