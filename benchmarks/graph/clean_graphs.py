@@ -42,6 +42,12 @@ from assay.graphs.ir import graph_from_onnx, subgraph_of
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VISION = {**SMALL, "image_size": 32, "patch_size": 8}
 SIZES = {"hiera": 64}  # of images, where the configuration holds a list
+PYRAMID = {
+    "image_size": 64,
+    "hidden_sizes": [16, 32, 32, 64],
+    "depths": [1, 1, 1, 1],
+    "num_attention_heads": [1, 1, 2, 2],
+}
 WORDS, LENGTH, PAD = 200, 16, 1  # size of the vocabulary, tokens of a text, padding token
 
 IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -87,15 +93,7 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "poolformer": ("PoolFormer", {"hidden_sizes": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}),
-    "pvt": (
-        "Pvt",
-        {
-            "image_size": 64,
-            "hidden_sizes": [16, 32, 32, 64],
-            "depths": [1, 1, 1, 1],
-            "num_attention_heads": [1, 1, 2, 2],
-        },
-    ),
+    "pvt": ("Pvt", PYRAMID),
     "cvt": ("Cvt", {}),
     "focalnet": (
         "FocalNet",
@@ -115,15 +113,7 @@ IMAGE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "dinov2-registers": ("Dinov2WithRegisters", VISION),
     "vit-msn": ("ViTMSN", VISION),
     "ijepa": ("IJepa", VISION),
-    "pvtv2": (
-        "PvtV2",
-        {
-            "image_size": 64,
-            "hidden_sizes": [16, 32, 32, 64],
-            "depths": [1, 1, 1, 1],
-            "num_attention_heads": [1, 1, 2, 2],
-        },
-    ),
+    "pvtv2": ("PvtV2", PYRAMID),
     "swiftformer": ("SwiftFormer", {"image_size": 64, "embed_dims": [16, 32, 32, 64], "depths": [1, 1, 1, 1]}),
     "hiera": (
         "Hiera",

@@ -14,12 +14,11 @@ from types import FrameType
 
 from assay.cli.screen import error_line
 from assay.core.errors import AssayError, Inconclusive
-from assay.sandbox.box import INTERRUPTED
+from assay.sandbox.box import DEBUG, INTERRUPTED, is_debugging
 from assay.sandbox.phases import LINK
 
 BACKDOORED, UNUSABLE, INCONCLUSIVE = 1, 2, 3  # exit codes
 TYPER_INTERRUPTED = 130  # exit code of typer for Ctrl-C; assay uses UNUSABLE, as for any missing result
-DEBUG = "ASSAY_DEBUG"  # environment variable: 1 shows tracebacks and warnings
 
 
 class Verdict(int):
@@ -33,7 +32,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
     try:
         with warnings.catch_warnings(), _signals_as_interrupt():
-            if not _debugging():
+            if not is_debugging():
                 warnings.simplefilter("ignore")  # warnings of libraries are for developers
             code = command()
         if code == TYPER_INTERRUPTED:
@@ -54,7 +53,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the final flush of the interpreter)
         return UNUSABLE
     except AssayError as error:
-        if _debugging() and error.__cause__ is not None:
+        if is_debugging() and error.__cause__ is not None:
             traceback.print_exception(error)
         error_line(str(error))
         return INCONCLUSIVE if isinstance(error, Inconclusive) else UNUSABLE
@@ -64,7 +63,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
         error_line(f"expected the command to end by itself, got an exit with code {error.code} inside of it")
         return UNUSABLE
     except BaseException as error:  # also panics of Rust, exits of foreign code, lack of memory
-        if _debugging() and isinstance(error, Exception):
+        if is_debugging() and isinstance(error, Exception):
             raise
         first = (str(error).strip() or "no message").splitlines()[0]
         error_line(f"unexpected {type(error).__name__}: {first} (please report it; {DEBUG}=1 shows the traceback)")
@@ -95,7 +94,3 @@ def _signals_as_interrupt() -> Iterator[None]:
         if signal.getsignal(signal.SIGTERM) != signal.SIG_IGN or LINK.pipe is None:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _debugging() -> bool:
-    return os.environ.get(DEBUG, "") not in ("", "0")

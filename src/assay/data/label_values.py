@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,6 +107,13 @@ def number_labels(
     }
     origin = NamesFrom.DATA if ordered is listed else NamesFrom.WORDS
     return NumberedLabels({split: _tensor(numbered.get(split)) for split in raw}, tuple(ordered), origin)
+
+
+def is_one_hot(array: np.ndarray) -> bool:
+    """Return True for rows (N, K) with a single one and zeros."""
+    if array.ndim != 2 or not len(array) or array.shape[1] < 2 or array.dtype.kind not in "iufb":
+        return False
+    return bool(((array == 0) | (array == 1)).all() and (array.sum(1) == 1).all())
 
 
 def ordered_words(words: Iterable[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assay.io.files import check_plain_file
+from assay.io.files import TORCH_FILES, check_plain_file
 
 HEAD, TAIL = 4096, 65536  # bytes at the start and the end of a file
 SUFFIXES = {
@@ -34,7 +34,7 @@ SUFFIXES = {
     ".ptl": "torchscript",
     ".torchscript": "torchscript",
     ".mar": "archive",
-    **dict.fromkeys((".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib", ".dill"), "pickle"),
+    **dict.fromkeys((*sorted(TORCH_FILES), ".joblib", ".dill"), "pickle"),
     **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "archive"),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"), "image"),
 }

@@ -27,7 +27,6 @@ NO_SANDBOX, LIMITS = "--no-sandbox", "--limits"
 DEBUG = "ASSAY_DEBUG"  # environment variable: 1 shows tracebacks, and all messages of native code
 UNUSABLE = 2  # exit code
 CLEAN_END_SECONDS = 2.0  # after Ctrl-C
-EXIT_SECONDS = 10.0  # between the report of the exit code and the end of the process
 ORPHAN_SECONDS = 1.0  # in which helper processes end by themselves
 SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
 INTERRUPTED = "interrupted; no incomplete file was left behind"
@@ -53,6 +52,11 @@ def enter_box(arguments: Sequence[str]) -> int | None:
         _write_line("this system has no fork: the command runs without limits and with the network")
         return None
     return _fork(limits)
+
+
+def is_debugging() -> bool:
+    """Return whether the user wants tracebacks and the messages of native code."""
+    return os.environ.get(DEBUG, "") not in ("", "0")
 
 
 def _value_of(option: str, words: Sequence[str]) -> str | None:
@@ -101,7 +105,7 @@ def _fork(limits: Limits) -> int | None:
 
 def _silence_native_code() -> None:
     """Send the writes of native code to the null device; ``sys.stderr`` stays. Panics of Rust print many lines."""
-    if os.environ.get(DEBUG, "") not in ("", "0") or sys.stderr is None:
+    if is_debugging() or sys.stderr is None:
         return
     try:
         if sys.stderr.fileno() != 2:
@@ -138,7 +142,7 @@ class _Supervisor:
                 self._kill()
                 _write_line(problem)
                 return UNUSABLE
-            if self.watch.result is not None and self.watch.since_sign > EXIT_SECONDS:
+            if self.watch.is_overdue:
                 self._kill()
             if self.interrupts:
                 late = time.monotonic() > self.interrupts[0] + CLEAN_END_SECONDS

@@ -20,8 +20,6 @@ from assay.sandbox.network import refuse_network
 from assay.sandbox.processes import end_with_parent, kill_tree
 from assay.sandbox.watch import Watch
 
-EXIT_SECONDS = 10.0  # between the result and the end of the process
-
 
 class JobDied(UnusableInput):
     """Job whose process crashed, or exceeded a limit."""
@@ -60,7 +58,7 @@ def run_in_box(
             problem = watch.look()
             if problem is not None:
                 raise JobDied(problem)
-            if watch.result is not None and watch.since_sign > EXIT_SECONDS:
+            if watch.is_overdue:
                 break
         watch.read(0.0)
     finally:

@@ -17,6 +17,7 @@ POLL_SECONDS = 0.05
 TREE_SECONDS = 0.5  # between two lists of the descendants
 MAX_STEP = 1.0  # seconds that one look adds to a clock; a stopped machine or process does not count
 MAX_READS = 1000  # before the next look at clock and memory
+EXIT_SECONDS = 10.0  # between the result of a child and the end of its process
 MAX_MESSAGE = 64 * 2**20  # bytes
 
 
@@ -36,6 +37,11 @@ class Watch:
     _tree: list[int] = field(default_factory=list)
     _tree_age: float = TREE_SECONDS
     _open: bool = True
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if the child has sent its result, and does not end."""
+        return self.result is not None and self.since_sign > EXIT_SECONDS
 
     def look(self, seconds: float = POLL_SECONDS) -> str | None:
         """Wait for messages, and return the reason to end the child; None: it may go on.

@@ -22,6 +22,7 @@ from assay.core.errors import UnusableInput, first_line
 from assay.core.model import ImageSpec, InputSpec
 from assay.data.columns import LABEL_COLUMNS
 from assay.data.images import decode_image
+from assay.data.label_values import is_one_hot
 
 EXPECTED = (
     "expected data as images (N, C, H, W) in [0, 1], as a pair of images and labels, or as a DataLoader or Dataset"
@@ -247,8 +248,8 @@ def _to_labels(value: object) -> Tensor:
         y = torch.as_tensor(value).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnusableInput(f"expected labels as a list of whole numbers; got {first_line(error)}") from None
-    if y.ndim == 2 and len(y) and bool(((y == 0) | (y == 1)).all()) and bool((y.sum(1) == 1).all()) and y.shape[1] > 1:
-        return y.argmax(1)  # one-hot rows
+    if y.ndim == 2 and not y.is_complex() and is_one_hot(y.double().numpy()):
+        return y.long().argmax(1)
     whole = not y.is_floating_point() or bool((y == y.round()).all())
     return y.long() if whole and not y.is_complex() and y.dtype != torch.bool else y
 

@@ -23,7 +23,7 @@ from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.data.foreign import one_line_errors
 from assay.data.images import resize_images
-from assay.data.label_values import RawLabels, number_labels, parse_labels
+from assay.data.label_values import RawLabels, is_one_hot, number_labels, parse_labels
 from assay.data.request import MAX_SPLIT_BYTES, Request, Source, split_name
 from assay.io.files import check_plain_file
 
@@ -253,13 +253,8 @@ def _read_labels(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, count: int, p
     array = _read_rows(archive, entry, header, np.arange(count))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if (
-        array.ndim == 2
-        and array.dtype.kind in "iufb"
-        and ((array == 0) | (array == 1)).all()
-        and (array.sum(1) == 1).all()
-    ):
-        array = array.argmax(1)  # one-hot rows
+    if is_one_hot(array):
+        array = array.argmax(1)
     if array.ndim != 1:
         raise UnusableInput(
             f"{path}: expected {count} whole numbers or one-hot rows in {header.name!r}, got shape {array.shape} "

@@ -28,13 +28,8 @@ OTHER_TYPES = {
     "tensor(int16)": "int16", "tensor(string)": "object",
 }  # fmt: skip
 CHANNELS = (1, 3, 4)  # sizes of an axis that can be the channels
-INNER_BATCHES = (
-    4,
-    8,
-    16,
-    32,
-    64,
-)  # batch sizes for a graph with an open batch axis that fails on two images and on one
+# Batch sizes for a graph with an open batch axis that fails on two images and on one.
+INNER_BATCHES = (4, 8, 16, 32, 64)
 MAX_UNREAD = 2**20  # values of an input that nothing reads
 
 
@@ -254,10 +249,7 @@ def _names_read(model: onnx.ModelProto) -> set[str]:
 def _unread(value: Any) -> UnreadInput:
     types = {**IMAGE_TYPES, **OTHER_TYPES}
     shape = tuple(side if isinstance(side, int) else None for side in value.shape)
-    size = 1
-    for side in shape:
-        size *= side or 1
-    if value.type not in types or not 0 <= size <= MAX_UNREAD:
+    if value.type not in types or not 0 <= math.prod(side or 1 for side in shape) <= MAX_UNREAD:
         raise UnusableInput(
             f"expected a small tensor as the input {value.name[:100]!r}, which nothing reads, got {value.type} "
             f"{value.shape}. Fix: export it without this input."
