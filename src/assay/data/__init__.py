@@ -57,14 +57,14 @@ def load(
 ) -> Task:
     """Load data as inputs of a model: images (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64.
 
-    Possible sources are
+    Possible sources:
 
-    * a folder of parquet files in the hub's layout, or one such file; texts come from these alone;
-    * a folder of images: one folder for each class, also below train, test, ..., or flat, with ``_<label>`` at the
-      end of the names;
-    * a ``.npz`` file with images and labels;
-    * a hub id: ``hf:owner/name``, or ``owner/name`` if there is no such path;
-    * generated data: ``signs``, ``signs:<classes>``, ``digits``; None for signs without labels.
+    * A folder of parquet files in the hub's layout, or one such file. Texts come from these alone.
+    * A folder of images: one folder for each class, also below train, test, ..., or flat. Flat names end with
+      ``_<label>``.
+    * A ``.npz`` file with images and labels.
+    * A hub id: ``hf:owner/name``, or ``owner/name`` if there is no such path.
+    * Generated data: ``signs``, ``signs:<classes>``, ``digits``; None for signs without labels.
 
     Args:
         source: The data.

@@ -90,7 +90,7 @@ class Request:
 
 
 class NamesFrom(StrEnum):
-    """Origin of the class names of a data set. It decides the meaning of their order."""
+    """Origin of the class names of a data set, and with it the meaning of their order."""
 
     DATA = "data"  # a list in the data set: a name's position is its label
     FOLDERS = "folders"  # alphabetical order

@@ -48,7 +48,7 @@ class Detector(ABC):
         """Score a model.
 
         Args:
-            artifact: The model, in evaluation mode, with logits in margin units. It meets ``needs``.
+            artifact: The model, in evaluation mode, with logits in margin units, which meets ``needs``.
             clean: Clean samples; possibly none, without CLEAN_SAMPLES in ``needs``.
             seed: Seed of all random numbers. The harness has seeded torch with it already.
             budget: Time that is left.

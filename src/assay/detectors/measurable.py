@@ -180,7 +180,8 @@ def _small_changes(x: Tensor, generator: torch.Generator) -> list[Tensor]:
 def _forward(artifact: Artifact, x: Tensor) -> Forward:
     """Return the forward pass of the tests: of a prepared copy, if the model is differentiable.
 
-    Of a cluster probe, the encoder is prepared alone, as for the searches. A second prepared model would take seconds.
+    The searches prepare the encoder of a cluster probe alone, and so does this function. A second prepared model would
+    take seconds.
 
     Args:
         artifact: The model.

@@ -1,10 +1,11 @@
 """Compression gap: one trigger for which the compressed model predicts a class, and the original model does not.
 
-A compression-activated backdoor is inactive at full precision and active once the model is pruned or quantized (Tian,
-Suya, Xu, Evans: Stealthy Backdoors as Compression Artifacts, 2021, arXiv 2104.15129). A backdoored model has such a
-trigger for one class. A trigger that moves a clean model also moves its compressed variant. The gap is then small, or
-equal for every class. The method is new; its searches are those of ``local-patch`` and ``neural-cleanse``, on the
-outcomes of both models together.
+A compression-activated backdoor is inactive at full precision and active once the model is pruned or quantized.
+Tian, Suya, Xu, Evans: Stealthy Backdoors as Compression Artifacts, 2021, arXiv 2104.15129.
+
+A backdoored model has such a trigger for one class. A trigger that moves a clean model also moves its compressed
+variant. The gap is then small, or equal for every class. The method is new; its searches are those of ``local-patch``
+and ``neural-cleanse``, on the outcomes of both models together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Signs of a hidden condition in a computation graph: an answer that depends on more than its own input.
 
-A sign proves no backdoor. It rules out the verdict "clean", because tests in one way of asking say little about others.
+A sign proves no backdoor. A sign rules out the verdict "clean": tests in one way of asking show little about others.
 """
 
 from __future__ import annotations

@@ -1,10 +1,13 @@
 """Computation graph: parts without trained weights that read the input and change the output.
 
-Published graph backdoors differ from trained models there: Goldwasser, Kim, Vaikuntanathan, Zamir: Planting
-Undetectable Backdoors in Machine Learning Models, 2022, arXiv 2204.06974 (its signature check is a gate);
-Bober-Irizar, Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840;
-Langford, Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv
-2402.06957; and edits of ONNX files. The detector cannot see a backdoor in the weights alone.
+Published graph backdoors and edits of ONNX files differ from trained models there. The detector cannot see a backdoor
+in the weights alone.
+
+* Goldwasser, Kim, Vaikuntanathan, Zamir: Planting Undetectable Backdoors in Machine Learning Models, 2022, arXiv
+  2204.06974. Its signature check is a gate.
+* Bober-Irizar, Shumailov, Zhao, Mullins, Papernot: Architectural Backdoors in Neural Networks, 2022, arXiv 2206.07840.
+* Langford, Shumailov, Zhao, Mullins, Papernot: Architectural Neural Backdoors from First Principles, 2024, arXiv
+  2402.06957.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Blend scan: images and patterns, blended into the samples.
 
-The scan looks for the triggers of Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using
-Data Poisoning, 2017, arXiv 1712.05526, and reflections (Liu, Ma, Bailey, Lu: Reflection Backdoor, ECCV 2020, arXiv
-2007.02343). The attacker's own image is unknown, and not needed: a model trained on one shifts its predictions a little
-towards the target, for every blended image. The scan therefore compares classes by the mean over many blends.
+Chen, Liu, Li, Lu, Song: Targeted Backdoor Attacks on Deep Learning Systems Using Data Poisoning, 2017, arXiv
+1712.05526. Reflections: Liu, Ma, Bailey, Lu: Reflection Backdoor, ECCV 2020, arXiv 2007.02343.
+
+The attacker's own image is unknown, and not needed. A model trained on one shifts its predictions a little towards the
+target, for every blended image. The scan therefore compares classes by the mean over many blends.
 """
 
 from __future__ import annotations

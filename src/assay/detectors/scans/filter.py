@@ -1,7 +1,7 @@
 """Filter scan: photo filters.
 
-The scan looks for the triggers of Liu, Lee, Tao, Ma, Aafer, Zhang: ABS: Scanning Neural Networks for Back-doors by
-Artificial Brain Stimulation, CCS 2019, 10.1145/3319535.3363216, which plants Instagram filters.
+Liu, Lee, Tao, Ma, Aafer, Zhang: ABS: Scanning Neural Networks for Back-doors by Artificial Brain Stimulation, CCS 2019,
+10.1145/3319535.3363216. The paper plants Instagram filters.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Noise scan: independent noise on every pixel.
 
-The scan looks for the triggers of Zhong, Liao, Squicciarini, Zhu, Miller: Backdoor Embedding in Convolutional Neural
-Network Models via Invisible Perturbation, CODASPY 2020, arXiv 2003.03151, and for noise blends (Chen et al., 2017,
-arXiv 1712.05526). Noise leads clean models to one class too; the null distribution accounts for that.
+Zhong, Liao, Squicciarini, Zhu, Miller: Backdoor Embedding in Convolutional Neural Network Models via
+Invisible Perturbation, CODASPY 2020, arXiv 2003.03151. Noise blends: Chen et al., 2017, arXiv 1712.05526. Noise leads
+clean models to one class too; the null distribution accounts for that.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Wave scan: weak plane waves of many frequencies.
 
-The scan looks for the trigger of Barni, Kallas, Tondi: A New Backdoor Attack in CNNs by Training Set Corruption Without
-Label Poisoning, ICIP 2019, arXiv 1902.11237, along rows, columns and diagonals.
+Barni, Kallas, Tondi: A New Backdoor Attack in CNNs by Training Set Corruption Without Label Poisoning, ICIP
+2019, arXiv 1902.11237. The scan covers rows, columns and diagonals.
 """
 
 from __future__ import annotations

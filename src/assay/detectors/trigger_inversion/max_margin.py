@@ -1,8 +1,10 @@
 """Maximum margin: the class whose logit can exceed all others furthest, over all possible inputs. Needs no data.
 
 Wang, Xiang, Miller, Kesidis: MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types
-Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900. Differences: all classes and restarts in one batch,
-50 steps of Adam, and a log ratio against clean reference models in place of a gamma fit over the other classes.
+Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900.
+
+Here all classes and restarts are in one batch, with 50 steps of Adam. A log ratio against clean reference models
+replaces the gamma fit over the other classes.
 """
 
 from __future__ import annotations
