@@ -82,4 +82,4 @@ def test_changed_given_model_is_refused(folder: Path, capsys: pytest.CaptureFixt
 def test_missing_truth_file_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "zoo" / "truth.json").unlink()
     assert main(["bench", "run", "spec.yaml", "--store", "store"]) == 2
-    assert "truth.json cannot be read: No such file" in capsys.readouterr().err
+    assert "truth.json: cannot be read: expected a file, got none" in capsys.readouterr().err

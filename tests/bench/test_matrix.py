@@ -151,4 +151,4 @@ def test_failed_cells_are_printed_with_exit_code(tmp_path: Path, capsys: pytest.
 def test_missing_spec_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run: Callable[[list[str]], int] = main
     assert run(["bench", "run", str(tmp_path / "no.yaml")]) == 2
-    assert "cannot be read: No such file" in capsys.readouterr().err
+    assert "no.yaml: cannot be read: expected a file, got none" in capsys.readouterr().err

@@ -70,10 +70,10 @@ def check_plain_file(path: Path) -> None:
             raise UnusableInput(
                 f"{path}: this is a git-annex link to a missing file. Fix: run `git annex get`."
             ) from None
-        found = f"a link to the missing file {link}" if link else "none"
-        raise UnusableInput(
-            f"{path}: cannot be read: expected a file, got {found}. Fix: download or save it again."
-        ) from None
+        found, fix = "none", "check the path, or download it again"
+        if link:
+            found, fix = f"a link to the missing file {link}", "download or save it again"
+        raise UnusableInput(f"{path}: cannot be read: expected a file, got {found}. Fix: {fix}.") from None
     if not stat.S_ISREG(kind):
         raise UnusableInput(f"{path}: expected a plain file, got {_special_kind(kind)}. Fix: give a file.")
     with path.open("rb") as file:
