@@ -124,7 +124,7 @@ attacks:
 chains:
   scratch: [attack]
   pruned-int8: [attack, {prune-magnitude: {rate: 0.3}}, int8]
-detectors: [patch-scan, neural-cleanse, random-score]
+detectors: [depth-scan, random-score]
 mitigations: {fine-tuned: [{fine-tune: {recipe: {epochs: 1, lr: 0.001}}}]}
 valid: {asr: 0, drop: 1, lift: 0, accuracy: 0}
 samples: 40
@@ -146,7 +146,7 @@ def test_cluster_and_local_run_give_equal_numbers(cluster: str, tmp_path: Path) 
     assert here == there
     ended = Counter((record.kind, record.state) for record in found["here"])
     assert ended["measure", "done"] == 4
-    assert ended["detect", "done"] == 12
+    assert ended["detect", "done"] == 8
     assert len({record.place for record in found["cluster"]}) >= 2
 
 

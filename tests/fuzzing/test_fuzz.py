@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CASES = 400  # of all readers together
+CASES = 240  # of all readers together
 
 REPLAY = """
 import json
