@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.calibration.reference import make_test_id
 from assay.core.errors import AssayError, NoSuchVariant, first_line
 from assay.core.finding import FULL, Finding
 from assay.core.model import Artifact
@@ -35,7 +36,7 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
     Args:
         inputs: The model and the samples.
         plan: Variants and detectors.
-        context: Seed, budget and progress.
+        context: Settings, known findings and callbacks.
     """
     findings: list[Finding] = []
     results: list[VariantResult] = []
@@ -50,13 +51,16 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
             compared = variant if name == FULL else replace(variant, reference=inputs.artifact)
             variant = in_margin_units(compared, inputs.samples.split)
         for detector in plan.detectors_on(name):
-            if variant is not None and result.outcome is VariantOutcome.TESTED:
+            if (known := context.known.get(make_test_id(name, detector.name))) is not None:
+                findings.append(known)
+            elif variant is not None and result.outcome is VariantOutcome.TESTED:
                 progress = _test_progress(context.progress, f"{name}: {detector.name}", done, total)
                 progress(0.0)
                 found = detector(
                     variant, inputs.samples.split, seed=context.seed, budget=context.budget, progress=progress
                 )
                 findings.append(replace(found, variant=name))
+                context.on_finding(findings[-1])
             done += 1
     context.progress("verdict", 1.0)
     return AuditRun(tuple(findings), tuple(results), made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from assay.calibration.data_profile import DataProfile
 from assay.calibration.matching import ComparedWith
 from assay.core.dataset import DataSummary, Split
+from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
 from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck
@@ -89,8 +91,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class RunContext:
-    """Seed, deadline and progress callback of a run."""
+    """Settings and callbacks of a run."""
 
     seed: int
     budget: Budget = field(default_factory=Budget)
     progress: Step = lambda step, fraction: None
+    known: Mapping[str, Finding] = field(default_factory=dict)  # findings by ``make_test_id``; these tests do not run
+    on_finding: Callable[[Finding], None] = lambda finding: None  # receives each new finding
