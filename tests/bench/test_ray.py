@@ -123,7 +123,7 @@ attacks:
   badnets: {badnets: {ratio: 0.3, recipe: {epochs: 2, lr: 0.02}}}
 chains:
   scratch: [attack]
-  pruned-int8: [attack, {prune-magnitude: {rate: 0.3}}, int8]
+  pruned: [attack, {prune-magnitude: {rate: 0.3}}]
 detectors: [depth-scan, random-score]
 mitigations: {fine-tuned: [{fine-tune: {recipe: {epochs: 1, lr: 0.001}}}]}
 valid: {asr: 0, drop: 1, lift: 0, accuracy: 0}
