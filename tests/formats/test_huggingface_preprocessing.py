@@ -204,6 +204,12 @@ def test_omitted_mean_of_an_unknown_processor_is_refused() -> None:
         assert read_preprocessing(settings, {}, Normalization((0.5,), (0.5,)), "x").inputs == ImageSpec((3, 32, 32))
 
 
+def test_inputs_too_large_for_a_comparison_are_refused() -> None:
+    settings = {"image_processor_type": "Qwen2VLImageProcessor"}  # its sizes are numbers of pixels, not lengths
+    with pytest.raises(UnusableInput, match=r"expected inputs of at most 5,000,000 pixels, got 9,834,496"):
+        read_preprocessing(settings, {}, None, "x")
+
+
 @pytest.mark.parametrize("kind", ["Siglip2ImageProcessor", "DonutImageProcessor"])
 def test_other_preprocessing_than_resize_and_crop_is_refused(kind: str) -> None:
     settings = {"image_processor_type": kind}

@@ -38,7 +38,7 @@ CONVNEXT_SQUEEZED_FROM = 384  # pixels; ConvNeXt crops smaller images and squeez
 MAX_FIRST_CROP = 4.0  # of the shorter side; larger crops are black
 LEVIT_SCALE = 256 / 224  # fixed in LevitImageProcessor, no setting
 TEST_IMAGES = ((261, 300), (150, 97))  # (H, W) of the images for the comparison with transformers
-MAX_TEST_PIXELS = 5_000_000  # larger inputs are not compared, because a hostile file could ask for gigabytes
+MAX_TEST_PIXELS = 5_000_000  # of an input: a hostile file could ask for gigabytes
 MAX_DIFFERENCE = 1.5 / 255  # of any pixel in [0, 1]; both round to 8 bits
 UNCHECKED = (
     "transformers does not have its image processor {!r} here: the settings are read as resizing, cropping and "
@@ -199,17 +199,19 @@ def _compare_with_transformers(found: Preprocessing, processor: Any, where: str)
         where: Name of the model in error messages.
 
     Returns:
-        A note if transformers makes inputs of other shapes, or none. Inputs larger than ``MAX_TEST_PIXELS`` are not
-        compared.
+        A note if transformers makes inputs of other shapes, or none.
 
     Raises:
-        UnusableInput: transformers makes another input of an image.
+        UnusableInput: transformers makes another input of an image, or the input has over ``MAX_TEST_PIXELS``.
     """
     _, height, width = found.inputs.shape
     resize = found.inputs.resize or 0
     resized = resize[0] * resize[1] if isinstance(resize, tuple) else resize**2
     if max(height * width, resized) > MAX_TEST_PIXELS:
-        return ("the preprocessing was not compared with transformers, because the inputs are too large",)
+        raise UnusableInput(
+            f"{where}: expected inputs of at most {MAX_TEST_PIXELS:,} pixels, got {max(height * width, resized):,}: "
+            "too large to compare the preprocessing with that of transformers. Fix: give shape, mean and std."
+        )
     images = [_test_image(size) for size in TEST_IMAGES]
     expected = [process_image(processor, image) for image in images]
     name = type(processor).__name__.removesuffix("Pil")
