@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -535,6 +537,58 @@ def test_stored_calibration_split_stays(tmp_path: Path) -> None:
 
 def test_split_larger_than_memory_needs_a_limit() -> None:
     with pytest.raises(UnusableInput, match="set a limit"):
-        Request(ImageSpec((3, 1024, 1024)), None, 0).choose(10_000, None)
-    assert len(Request(ImageSpec((3, 1024, 1024)), 5, 0).choose(10_000, None)) == 5
-    assert Split(torch.zeros(1), None).y is None
+        Request(ImageSpec((3, 1024, 1024)), None, 0).check_size(10_000)
+    assert len(Request(ImageSpec((3, 1024, 1024)), 5, 0).choose(Split(torch.arange(10_000), None))) == 5
+
+
+SAMPLED = ["parquet", "folder", "npz", "signs:4", "digits"]
+
+
+def source_of(kind: str, folder: Path) -> str:
+    """Return data of four classes and 200 different images in train and in test."""
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 8, 8, 3), np.uint8)
+    labels = [0, 1, 2, 3] * 50
+    if kind == "npz":
+        np.savez(folder / "set.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+        return str(folder / "set.npz")
+    if kind not in ("parquet", "folder"):
+        return kind
+    for split in ("train", "test"):
+        cells = []
+        for number, (label, array) in enumerate(zip(labels, pixels, strict=True)):
+            file = folder / "images" / split / "abcd"[label] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(file)
+            cells.append({"bytes": file.read_bytes(), "path": None})
+        pq.write_table(pa.table({"img": cells, "label": labels}), folder / f"{split}.parquet", row_group_size=30)
+    return str(folder / "images" if kind == "folder" else folder)
+
+
+@pytest.mark.parametrize("kind", SAMPLED)
+@pytest.mark.parametrize("labels", [True, False])
+def test_clean_samples_are_a_draw_out_of_calibration(kind: str, labels: bool, tmp_path: Path) -> None:
+    source = source_of(kind, tmp_path)
+    spec = ImageSpec((1, 8, 8)) if kind == "digits" else SPEC
+    whole = data.load(source, spec, limit=40, seed=3, labels=labels)
+    drawn = data.load(source, spec, limit=40, seed=3, labels=labels, clean_samples=12)
+    assert list(drawn.splits) == ["calibration"]
+    assert drawn.splits["calibration"].digest() == whole.splits["calibration"].sample(12, seed=3).digest()
+    assert drawn.summary == whole.summary
+
+
+@pytest.mark.parametrize("kind", ["parquet", "folder"])
+def test_only_the_clean_samples_are_decoded(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from assay.data import images
+
+    source, decoded, decode = source_of(kind, tmp_path), [], images.decode_image
+    monkeypatch.setattr(images, "decode_image", lambda *args: decoded.append(args) or decode(*args))
+    data.load(source, SPEC, limit=40, clean_samples=12)
+    assert len(decoded) == 12
+
+
+def test_no_pandas_for_parquet(tmp_path: Path) -> None:
+    code = (
+        "import sys; from assay import data; from assay.core.model import ImageSpec; "
+        f"data.load({source_of('parquet', tmp_path)!r}, ImageSpec((3, 8, 8))); assert 'pandas' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

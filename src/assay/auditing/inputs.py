@@ -144,11 +144,11 @@ def clean_samples(
         UnusableInput: The samples or labels do not fit the model.
     """
     from assay import data as loaders
-    from assay.data.readers.in_memory import read_samples
 
     name, class_names, used = "data in memory", None, ""
     notes: tuple[str, ...] = ()
     summary = DataSummary()
+    drawn = isinstance(data, str | Path)
     if data is None:
         return CleanSamples("none", Split(artifact.inputs.blank(0), None))
     if isinstance(data, str | Path):
@@ -162,6 +162,7 @@ def clean_samples(
             labels=labels,
             label_column=label_column,
             partial=True,
+            clean_samples=MAX_SAMPLES,
         )
         label_column = None
     if isinstance(data, Task):
@@ -169,15 +170,34 @@ def clean_samples(
         class_names = data.class_names if data.num_classes == artifact.num_classes else None
         used = next((split for split in USED_SPLITS if split in data.splits), next(iter(data.splits)))
         data = data.splits[used]
-    raw, more = CODECS[artifact.modality].convert_raw(data, artifact.inputs)
-    split, conversions = read_samples(raw, artifact.inputs, limit=MAX_SAMPLES, seed=seed, label_column=label_column)
+    split, conversions = _to_inputs(data, artifact, seed=seed, label_column=label_column)
     if not labels:
         split = Split(split.x, None)
     artifact.inputs.validate(split.x)
     if split.y is not None:
         _check_labels(split.y, len(split), artifact.num_classes)
-    notes = (*notes, *more, *conversions, *content_notes(split.x))
-    return CleanSamples(name, split.sample(MAX_SAMPLES, seed=seed), class_names, notes, summary, used)
+    if not drawn:
+        split = split.sample(MAX_SAMPLES, seed=seed)
+    notes = (*notes, *conversions, *content_notes(split.x))
+    return CleanSamples(name, split, class_names, notes, summary, used)
+
+
+def _to_inputs(
+    data: object, artifact: Artifact, *, seed: int, label_column: str | None
+) -> tuple[Split, tuple[str, ...]]:
+    """Return data in memory as inputs of a model, and notes on their conversion.
+
+    Args:
+        data: A split, arrays, texts, or a torch data set.
+        artifact: The model.
+        seed: Seed of the random choice out of a data set.
+        label_column: Key of the labels in samples that are dicts; None: a usual one.
+    """
+    from assay.data.readers.in_memory import read_samples
+
+    raw, notes = CODECS[artifact.modality].convert_raw(data, artifact.inputs)
+    split, more = read_samples(raw, artifact.inputs, limit=MAX_SAMPLES, seed=seed, label_column=label_column)
+    return split, (*notes, *more)
 
 
 def _check_labels(y: Tensor, count: int, classes: int | None) -> None:

@@ -6,15 +6,20 @@ split *calibration*. Data without that split gets one: a random draw without ove
 * Source of the draw: train, else validation, else the first split.
 * Size: a fifth of the source, at most 2,048 samples. With ``limit``: that many, at most half of the source.
 * Exception: data with a single split of fewer than 64 samples stays whole, all of it calibration.
+
+A reader returns numbers and labels of all samples. ``load`` chooses among the numbers, and decodes the chosen samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from assay.core.dataset import DataSummary, Task
+import torch
+
+from assay.core.dataset import DataSummary, Split, Task
 from assay.core.errors import UnusableInput, foreign_errors
 from assay.core.model import InputSpec
 from assay.data.codecs import CODECS
@@ -54,6 +59,7 @@ def load(
     label_column: str | None = None,
     fewest_classes: int = 2,
     partial: bool = False,
+    clean_samples: int | None = None,
 ) -> Task:
     """Load data as inputs of a model: images (N, C, H, W) float32 in [0, 1], or token numbers (N, L) int64.
 
@@ -78,6 +84,8 @@ def load(
         fewest_classes: Smallest number of classes among the labels.
         partial: True to number fewer words or folders than the model has classes from 0 on. The caller compares this
             guess (``summary.unconfirmed``) with the model's predictions.
+        clean_samples: Number of clean samples for an audit: only these are decoded, a random draw out of the split
+            calibration, in random order. None for all splits.
 
     Returns:
         The task; its ``notes`` list all guesses.
@@ -93,19 +101,19 @@ def load(
             "Fix: give one of the two options."
         )
     request = Request(spec, limit, seed, num_classes, labels, label_column)
-    try:
-        with foreign_errors(str(source)), _reading(source):
-            found = _read(source, request)
-    except OSError as error:
-        raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
-    splits = drop_empty(found.splits, found.name)
+    with _foreign(source):
+        found = _read(source, request)
+    names = list(found.splits)
+    chosen = {name: request.of_split(name, names).choose(split) for name, split in found.splits.items()}
+    splits = drop_empty(chosen, found.name)
     if not labels:
         splits = drop_labels(splits)
     aligned = align(splits, found, num_classes, class_names, fewest=fewest_classes, partial=partial)
+    carved = carved_from(list(splits))
     summary = DataSummary(
         kind=found.kind,
         totals=found.totals,
-        drawn_from=carved_from(list(splits)) or "calibration",
+        drawn_from=carved or "calibration",
         labels=found.labels_from if aligned.numbering else "",
         numbering=aligned.numbering,
         alternatives=aligned.alternatives,
@@ -113,7 +121,48 @@ def load(
         left_out=tuple(f"{kind}: {count:,}" for kind, count in found.left_out.items() if count),
     )
     parts = carve_calibration(aligned.splits, limit=limit, seed=seed)
-    return Task(found.name, parts, aligned.class_names, (*found.notes, *aligned.notes), summary)
+    if clean_samples is not None:
+        parts = {"calibration": parts["calibration"].sample(clean_samples, seed=seed)}
+    origins = {name: name if name in splits else carved or name for name in parts}
+    with _foreign(source):
+        decoded, notes = _decode(parts, origins, found, request)
+    return Task(found.name, decoded, aligned.class_names, (*found.notes, *notes, *aligned.notes), summary)
+
+
+def _decode(
+    parts: Mapping[str, Split], origins: Mapping[str, str], found: Source, request: Request
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Return splits with inputs in place of the numbers of their samples, and notes on the conversion.
+
+    Args:
+        parts: The samples' numbers, by split.
+        origins: The split of the data that each split is a part of.
+        found: Output of the reader.
+        request: The requested samples.
+
+    Raises:
+        UnusableInput: A sample cannot be decoded, or a split is too large.
+    """
+    remarks, decoded = Counter[str](), {}
+    for origin in dict.fromkeys(origins.values()):
+        names = [name for name in parts if origins[name] == origin]
+        rows = torch.cat([parts[name].x for name in names]).sort().values
+        request.check_size(len(rows))
+        x, more = found.decode(origin, rows)
+        remarks += more
+        for name in names:
+            decoded[name] = Split(x[torch.searchsorted(rows, parts[name].x)], parts[name].y)
+    return {name: decoded[name] for name in parts}, CODECS[request.spec.modality].notes(remarks, request.spec)
+
+
+@contextmanager
+def _foreign(source: str | Path | None) -> Iterator[None]:
+    """Read files with their limits, and with one line for any error."""
+    try:
+        with foreign_errors(str(source)), _reading(source):
+            yield
+    except OSError as error:
+        raise UnusableInput(f"cannot read {error.filename or source}: {error.strerror or error}") from None
 
 
 def _reading(source: str | Path | None) -> AbstractContextManager[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -30,6 +30,9 @@ MAX_CLASSES = 1_000_000
 
 # Label of a sample without one. ``Request.choose`` leaves such samples out.
 MISSING = -(2**63)
+
+# Decodes samples of a split, by ascending numbers (M,): inputs (M, ...), and the number of samples of each remark.
+Decode = Callable[[str, Tensor], tuple[Tensor, Counter[str]]]
 
 # Fix for data with names or folders that are not labels.
 NO_LABELS = "load the data without labels (labels=False)"
@@ -64,29 +67,25 @@ class Request:
         doubled = self.limit is not None and split_name(name) == carved
         return replace(self, limit=2 * self.limit) if doubled and self.limit else self
 
-    def choose(self, count: int, labels: Tensor | None) -> Tensor:
-        """Draw the samples to read, balanced over the classes.
+    def choose(self, split: Split) -> Split:
+        """Draw samples, balanced over the classes; their order stays. Samples with the label ``MISSING`` are left out.
 
         Args:
-            count: Number of samples in the split.
-            labels: Their labels (N,), or None; samples with the label ``MISSING`` are left out.
-
-        Returns:
-            Ascending indices (M,) int64.
-
-        Raises:
-            UnusableInput: The samples need more than ``MAX_SPLIT_BYTES``.
+            split: The numbers of all samples, and their labels.
         """
-        index = torch.arange(count) if labels is None else (labels != MISSING).nonzero().squeeze(1)
-        wanted = len(index) if self.limit is None else min(len(index), self.limit)
-        if self.spec.bytes_per_sample * wanted > MAX_SPLIT_BYTES:
+        index = torch.arange(len(split)) if split.y is None else (split.y != MISSING).nonzero().squeeze(1)
+        wanted = len(index) if self.limit is None else self.limit
+        labels = None if split.y is None else split.y[index]
+        return split.take(Split(index, labels).sample(wanted, seed=self.seed).x.sort().values)
+
+    def check_size(self, count: int) -> None:
+        """Raise UnusableInput if ``count`` inputs need more than ``MAX_SPLIT_BYTES``."""
+        if self.spec.bytes_per_sample * count > MAX_SPLIT_BYTES:
             size = "x".join(map(str, self.spec.shape))
             raise UnusableInput(
-                f"expected at most {MAX_SPLIT_BYTES >> 30} GiB of data, got {wanted} {self.spec.modality}s of {size}. "
+                f"expected at most {MAX_SPLIT_BYTES >> 30} GiB of data, got {count} {self.spec.modality}s of {size}. "
                 "Fix: set a limit of samples."
             )
-        split = Split(index, None if labels is None else labels[index])
-        return split.sample(wanted, seed=self.seed).x.sort().values
 
 
 class NamesFrom(StrEnum):
@@ -99,10 +98,11 @@ class NamesFrom(StrEnum):
 
 @dataclass(frozen=True)
 class Source:
-    """Output of a reader: inputs as requested, and labels as in the data."""
+    """Output of a reader: numbers and labels of the samples, and a function that decodes them."""
 
     name: str
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Split]  # x: numbers (N,) int64 of the samples in their split; y: labels as in the data
+    decode: Decode
     class_names: tuple[str, ...] | None = None  # by label; None: unknown
     names_from: NamesFrom = NamesFrom.DATA
     notes: tuple[str, ...] = ()  # guesses of the reader, in sentences for people

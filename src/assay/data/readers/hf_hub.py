@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import AssayError, UnusableInput, first_line
@@ -72,26 +75,24 @@ class _Rows:
 
 
 def _to_source(name: str, found: Mapping[str, _Rows], columns: Columns, request: Request) -> Source:
-    """Return the inputs and labels of the rows, with one numbering over all splits."""
+    """Return the rows, and their labels in one numbering over all splits."""
     raw: dict[str, RawLabels | None] = {}
     for split, part in found.items():
         values = [] if columns.label is None else [row[columns.label] for row in part.rows]
         raw[split] = parse_labels(values, f"{name} {split}: column {columns.label!r}") if values else None
     numbered = number_labels(raw, {split: part.class_names for split, part in found.items()})
-    splits, remarks = {}, Counter[str]()
-    for split, part in found.items():
-        y = numbered.labels[split]
-        index = replace(request, limit=None).choose(len(part.rows), y)
-        cells = ((f"{name} {split}: row {row}", part.rows[row][columns.samples]) for row in index.tolist())
-        x, more = CODECS[Modality.IMAGE].decode(cells, len(index), request.image_spec)
-        remarks += more
-        splits[split] = Split(x, None if y is None else y[index])
+
+    def decode(split: str, rows: Tensor) -> tuple[Tensor, Counter[str]]:
+        cells = ((f"{name} {split}: row {row}", found[split].rows[row][columns.samples]) for row in rows.tolist())
+        return CODECS[Modality.IMAGE].decode(cells, len(rows), request.image_spec)
+
     return Source(
         name,
-        splits,
+        {split: Split(torch.arange(len(part.rows)), numbered.labels[split]) for split, part in found.items()},
+        decode,
         numbered.class_names,
         numbered.names_from,
-        notes=(*columns.notes, *CODECS[Modality.IMAGE].notes(remarks, request.spec)),
+        notes=columns.notes,
         kind="data set of the hub",
         labels_from="" if not any(raw.values()) else f"column {columns.label!r}",
         left_out=+Counter({"samples without a label": sum(each.missing for each in raw.values() if each is not None)}),
@@ -136,5 +137,5 @@ def _read_stream(rows: Any, columns: Columns, request: Request) -> _Rows:
     if request.limit is not None:
         rows = rows.shuffle(seed=request.seed, buffer_size=SHUFFLE_BUFFER)
     taken = list(islice(rows, request.limit))
-    request.choose(len(taken), None)  # raises if they do not fit in memory
+    request.check_size(len(taken))
     return _Rows(taken, tuple(names) if names else None)

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
+from assay.core.model import Modality
 from assay.data.class_names import as_numbers
 from assay.data.codecs import CODECS
 from assay.data.image_files import SUFFIXES, count_unused, folders_in, images_below, images_in
-from assay.data.images import decode_images
 from assay.data.request import KNOWN_SPLITS, NO_LABELS, SPLIT_SYNONYMS, NamesFrom, Request, Source, split_name
 from assay.io.files import check_plain_file
 
@@ -43,7 +44,12 @@ def read_folder(path: Path, request: Request) -> Source:
     """
     roots = _split_folders(path) or {"all": path}
     files, source = _find(path, roots, request)
-    return _read(files, source, path, request)
+    return replace(
+        source,
+        kind="folder of images",
+        totals={split: len(images) for split, images in files.items()},
+        left_out=count_unused(path, [file for images in files.values() for file in images]),
+    )
 
 
 def _split_folders(path: Path) -> Roots:
@@ -65,21 +71,21 @@ def _split_folders(path: Path) -> Roots:
 
 
 def _find(path: Path, roots: Roots, request: Request) -> tuple[Files, Source]:
-    """Return the image files of each split, and a source with their labels in place of the inputs."""
+    """Return the image files of each split, and a source with their labels."""
     name = path.resolve().name
     if not request.labels:
         files = {split: images_below(root) for split, root in roots.items()}
         _require_all(files, roots)
-        return files, Source(name, {split: _labels(None) for split in files})
+        return files, _to_source(name, files, {}, request)
     # Class numbers count over all splits together, because a split may lack a class.
     names = sorted({folder.name for root in roots.values() for folder in folders_in(root) if images_in(folder)})
     has_loose_images = any(images_in(root) for root in roots.values())
     if not names or (len(names) == 1 and has_loose_images):  # a single folder (thumbnails, ...) is not a class then
         return _find_flat(name, roots, request)
-    return _find_classes(name, roots, names)
+    return _find_classes(name, roots, names, request)
 
 
-def _find_classes(name: str, roots: Roots, names: list[str]) -> tuple[Files, Source]:
+def _find_classes(name: str, roots: Roots, names: list[str], request: Request) -> tuple[Files, Source]:
     """Return the files of one folder for each class."""
     values = as_numbers(names)
     if values is not None:
@@ -90,15 +96,15 @@ def _find_classes(name: str, roots: Roots, names: list[str]) -> tuple[Files, Sou
         for split, root in roots.items()
     }
     files = {split: [file for file, _ in found] for split, found in pairs.items()}
-    splits = {split: _labels([label for _, label in found]) for split, found in pairs.items()}
-    return files, Source(name, splits, tuple(names), NamesFrom.FOLDERS, labels_from="folder names")
+    source = _to_source(name, files, {split: [label for _, label in found] for split, found in pairs.items()}, request)
+    return files, replace(source, class_names=tuple(names), names_from=NamesFrom.FOLDERS, labels_from="folder names")
 
 
 def _find_flat(name: str, roots: Roots, request: Request) -> tuple[Files, Source]:
     """Return the files of one place; labels, if any, are at the ends of their names."""
     files = {split: images_in(root) for split, root in roots.items()}
     _require_all(files, roots)
-    unlabelled = Source(name, {split: _labels(None) for split in files})
+    unlabelled = _to_source(name, files, {}, request)
     endings = {split: _number_endings(images) for split, images in files.items()}
     numbers = {split: texts for split, texts in endings.items() if texts}
     if not numbers:
@@ -108,33 +114,30 @@ def _find_flat(name: str, roots: Roots, request: Request) -> tuple[Files, Source
     if reason:
         note = f"no labels: the numbers at the ends of the file names ({example}) are not used as classes: {reason}"
         return files, replace(unlabelled, notes=(note,))
-    splits = {split: _labels([int(text) for text in numbers[split]] if split in numbers else None) for split in files}
+    labels = {split: [int(text) for text in texts] for split, texts in numbers.items()}
     note = f"labels were read off the ends of the file names ({example}). Fix if they are not classes: {NO_LABELS}"
-    return files, Source(name, splits, notes=(note,), labels_from="ends of file names")
+    return files, replace(_to_source(name, files, labels, request), notes=(note,), labels_from="ends of file names")
 
 
-def _read(files: Files, source: Source, path: Path, request: Request) -> Source:
-    """Return a source with the inputs of the requested files."""
-    remarks, splits = Counter[str](), {}
+def _to_source(name: str, files: Files, labels: Mapping[str, list[int]], request: Request) -> Source:
+    """Return a source of image files.
+
+    Args:
+        name: Name of the data set.
+        files: Images by split.
+        labels: Their labels by split; a split without labels is left out.
+        request: The requested samples.
+    """
+    splits = {}
     for split, images in files.items():
-        y = source.splits[split].y
-        index = request.of_split(split, list(files)).choose(len(images), y)
-        chosen = [images[number] for number in index.tolist()]
-        x = decode_images(((str(file), file) for file in chosen), len(chosen), request.image_spec, remarks)
-        splits[split] = Split(x, None if y is None else y[index])
-    return replace(
-        source,
-        splits=splits,
-        notes=(*source.notes, *CODECS[request.spec.modality].notes(remarks, request.spec)),
-        kind="folder of images",
-        totals={split: len(images) for split, images in files.items()},
-        left_out=count_unused(path, [file for images in files.values() for file in images]),
-    )
+        y = torch.tensor(labels[split], dtype=torch.int64) if split in labels else None
+        splits[split] = Split(torch.arange(len(images)), y)
 
+    def decode(split: str, rows: Tensor) -> tuple[Tensor, Counter[str]]:
+        chosen = [files[split][row] for row in rows.tolist()]
+        return CODECS[Modality.IMAGE].decode(((str(file), file) for file in chosen), len(chosen), request.image_spec)
 
-def _labels(labels: list[int] | None) -> Split:
-    """Return labels without inputs."""
-    return Split(torch.empty(0), None if labels is None else torch.tensor(labels, dtype=torch.int64))
+    return Source(name, splits, decode)
 
 
 def _require_all(files: Files, roots: Roots) -> None:

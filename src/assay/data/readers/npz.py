@@ -77,21 +77,21 @@ def read_npz(path: Path, request: Request) -> Source:
             raise UnusableInput(
                 f"{path}: expected arrays x and y, or x_train, y_train, x_test, ..., got {', '.join(arrays)}"
             )
-        headers, raw = {}, dict[str, RawLabels | None]()
+        counts, raw = {}, dict[str, RawLabels | None]()
         for split, (x_name, y_name) in pairs.items():
-            headers[split] = _header(archive, arrays[x_name], path)
-            count = _image_shape(headers[split], path)[0]
+            counts[split] = _image_shape(_header(archive, arrays[x_name], path), path)[0]
             raw[split] = None
             if y_name is not None and request.labels:
-                raw[split] = _read_labels(archive, arrays[y_name], count, path)
-        numbered = number_labels(raw, {})
-        splits = {}
-        for split, header in headers.items():
-            y = numbered.labels[split]
-            index = request.of_split(split, list(pairs)).choose(header.shape[0], y)
-            rows = _read_rows(archive, arrays[pairs[split][0]], header, index.numpy())
-            images = _to_unit_range(_channels_first(rows), path, header.name)
-            splits[split] = Split(resize_images(images, request.image_spec), None if y is None else y[index])
+                raw[split] = _read_labels(archive, arrays[y_name], counts[split], path)
+
+    def decode(split: str, rows: Tensor) -> tuple[Tensor, Counter[str]]:
+        with one_line_errors(path, READABLE), zipfile.ZipFile(path) as archive:
+            entry = arrays[pairs[split][0]]
+            header = _header(archive, entry, path)
+            images = _channels_first(_read_rows(archive, entry, header, rows.numpy()))
+            return resize_images(_to_unit_range(images, path, header.name), request.image_spec), Counter()
+
+    numbered = number_labels(raw, {})
     used = {name for pair in pairs.values() for name in pair}
     unused = sorted(set(arrays) - used) if request.labels else []
     left_out = Counter({f"other arrays ({', '.join(unused)[:200]})": len(unused)} if unused else {})
@@ -99,12 +99,13 @@ def read_npz(path: Path, request: Request) -> Source:
     named = next((y_name for _, y_name in pairs.values() if y_name), None)
     return Source(
         path.stem,
-        splits,
+        {split: Split(torch.arange(count), numbered.labels[split]) for split, count in counts.items()},
+        decode,
         numbered.class_names,
         numbered.names_from,
         kind=".npz file",
         labels_from="" if named is None or not any(raw.values()) else f"array {named!r}",
-        totals={split: header.shape[0] for split, header in headers.items()},
+        totals=counts,
         notes=_choice_notes(list(arrays), pairs, request),
         left_out=+left_out,
     )

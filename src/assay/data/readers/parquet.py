@@ -119,35 +119,35 @@ def read_parquet(path: Path, request: Request) -> Source:
         UnusableInput: A file is broken, or holds no samples of the model's modality.
     """
     found = parquet_files(path)
-    codec, remarks, left_out = CODECS[request.spec.modality], Counter[str](), _unused_files(path, found)
+    left_out = _unused_files(path, found)
     with ExitStack() as stack:
-        opened = [_open(stack, name, files, request.of_split(name, list(found))) for name, files in found.items()]
+        opened = [_open(stack, name, files, request) for name, files in found.items()]
         columns = _find_columns(opened, request)
         raw, names = {}, {}
         for part in opened:
             raw[part.name] = _read_labels(part, columns.label)
             names[part.name] = _class_list(part, columns.label)
         numbered = number_labels(raw, names, _all_words(opened, columns.label, raw))
-        splits = {}
-        for part in opened:
-            y = numbered.labels[part.name]
-            with one_line_errors(f"{path}: split {part.name}", READABLE):
-                index = request.of_split(part.name, list(found)).choose(part.samples, y)
-                cells = (
-                    (f"{part.paths[0]}: row {row} of {columns.samples!r}", value)
-                    for row, value in _read_cells(part.groups, columns.samples, index)
-                )
-                x, more = codec.decode(cells, len(index), request.spec)
-            remarks += more
-            splits[part.name] = Split(x, None if y is None else y[index])
+        splits = {part.name: Split(torch.arange(part.samples), numbered.labels[part.name]) for part in opened}
+
+    def decode(split: str, rows: Tensor) -> tuple[Tensor, Counter[str]]:
+        with ExitStack() as stack, one_line_errors(f"{path}: split {split}", READABLE):
+            part = _open(stack, split, found[split], request)
+            cells = (
+                (f"{part.paths[0]}: row {row} of {columns.samples!r}", value)
+                for row, value in _read_cells(part.groups, columns.samples, rows)
+            )
+            return CODECS[request.spec.modality].decode(cells, len(rows), request.spec)
+
     left_out["samples without a label"] += sum(labels.missing for labels in raw.values() if labels is not None)
     left_out += Counter({f"unused columns ({', '.join(columns.unused)[:200]})": len(columns.unused)})
     return Source(
         path.resolve().name,
         splits,
+        decode,
         numbered.class_names,
         numbered.names_from,
-        notes=(*columns.notes, *codec.notes(remarks, request.spec)),
+        notes=columns.notes,
         kind="parquet file" if path.is_file() else "folder of parquet files",
         labels_from="" if columns.label is None or not any(raw.values()) else f"column {columns.label!r}",
         totals={part.name: part.total for part in opened},
@@ -319,7 +319,7 @@ def _read_cells(groups: RowGroups, column: str, rows: Tensor) -> Iterator[tuple[
         count = file.metadata.row_group(group).num_rows
         inside = rows[(rows >= start) & (rows < start + count)] - start
         if len(inside):
-            cells = _chunk(file, group, column).take(inside.numpy())
-            for index, cell in zip(inside.tolist(), cells, strict=True):
-                yield start + index, cell.as_py()
+            cells = _chunk(file, group, column)  # its method ``take`` imports pandas, half a second
+            for index in inside.tolist():
+                yield start + index, cells[index].as_py()
         start += count

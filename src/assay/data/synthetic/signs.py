@@ -7,6 +7,7 @@ three. A sample varies in position, size, rotation, background, clutter, lightin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -97,37 +98,92 @@ def signs(num_classes: int = 10, *, size: int = 32, per_class: int | None = None
     Returns:
         The task, with inputs (N, 3, size, size) float32 in [0, 1].
     """
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise UnusableInput(f"signs: expected 2 to {MAX_CLASSES} classes, got {num_classes}")
-    if not 8 <= size <= 1024:
-        raise UnusableInput(f"signs: expected a size of 8 to 1024 pixels, got {size}")
-    if per_class is None:
-        per_class = max(8, min(8000, 2**29 // (12 * size * size)) // num_classes)
-        per_class = max(per_class, min(30, 2**30 // (12 * size * size) // num_classes))
-    counts = {name: max(1, round(per_class * fraction)) for name, fraction in SPLIT_FRACTIONS.items()}
+    data = Signs(num_classes, size, per_class, seed)
     splits = {}
-    for index, (name, count) in enumerate(counts.items()):
-        generator = Generator().manual_seed(seed * len(counts) + index)
-        y = torch.arange(num_classes).repeat(count)[torch.randperm(num_classes * count, generator=generator)]
-        splits[name] = Split(draw(y, size=size, generator=generator), y)
-    return Task(f"signs:{num_classes}", splits, tuple(sign(label).name for label in range(num_classes)))
+    for name in data.counts:
+        y = data.labels(name)
+        splits[name] = Split(data.images(name, torch.arange(len(y))), y)
+    return Task(data.name, splits, data.class_names)
 
 
-def draw(labels: Tensor, *, size: int, generator: Generator) -> Tensor:
-    """Draw one image for each label.
+@dataclass(frozen=True)
+class Signs:
+    """The data set of ``signs``: labels without images, and images on request."""
+
+    num_classes: int
+    size: int
+    per_class: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_classes <= MAX_CLASSES:
+            raise UnusableInput(f"signs: expected 2 to {MAX_CLASSES} classes, got {self.num_classes}")
+        if not 8 <= self.size <= 1024:
+            raise UnusableInput(f"signs: expected a size of 8 to 1024 pixels, got {self.size}")
+
+    @property
+    def name(self) -> str:
+        """Name of the data set, with its number of classes."""
+        return f"signs:{self.num_classes}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes by label."""
+        return tuple(sign(label).name for label in range(self.num_classes))
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Number of images of each class, by split."""
+        per_class, pixels = self.per_class, self.size * self.size
+        if per_class is None:
+            per_class = max(8, min(8000, 2**29 // (12 * pixels)) // self.num_classes)
+            per_class = max(per_class, min(30, 2**30 // (12 * pixels) // self.num_classes))
+        return {name: max(1, round(per_class * fraction)) for name, fraction in SPLIT_FRACTIONS.items()}
+
+    def labels(self, split: str) -> Tensor:
+        """Return the labels (N,) int64 of a split."""
+        return self._begin(split)[0]
+
+    def images(self, split: str, rows: Tensor) -> Tensor:
+        """Draw images of a split.
+
+        Args:
+            split: Name of the split.
+            rows: Ascending numbers (M,) of the images.
+
+        Returns:
+            Images (M, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file.
+        """
+        labels, generator = self._begin(split)
+        return draw(labels, rows, size=self.size, generator=generator)
+
+    def _begin(self, split: str) -> tuple[Tensor, Generator]:
+        """Return the labels of a split, and the source of randomness for its images."""
+        generator = Generator().manual_seed(self.seed * len(SPLIT_FRACTIONS) + list(SPLIT_FRACTIONS).index(split))
+        count = self.counts[split]
+        order = torch.randperm(self.num_classes * count, generator=generator)
+        return torch.arange(self.num_classes).repeat(count)[order], generator
+
+
+def draw(labels: Tensor, rows: Tensor, *, size: int, generator: Generator) -> Tensor:
+    """Draw one image for each label, and keep some of them.
 
     Args:
         labels: Class numbers (N,).
+        rows: Ascending positions (M,) of the images to keep.
         size: Height and width in pixels.
         generator: Source of randomness.
 
     Returns:
-        Images (N, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file.
+        Images (M, 3, size, size) float32 in [0, 1], in steps of 1/255 as in an image file.
     """
-    images = torch.empty(len(labels), 3, size, size)
+    images = torch.empty(len(rows), 3, size, size)
     step = max(1, CHUNK_PIXELS // (size * size))
-    for start in range(0, len(labels), step):
-        images[start : start + step] = _draw(labels[start : start + step], size, generator)
+    last = int(rows[-1]) + 1 if len(rows) else 0
+    for start in range(0, last, step):
+        chunk = _draw(labels[start : start + step], size, generator)
+        kept = (rows >= start) & (rows < start + step)
+        images[kept] = chunk[rows[kept] - start]
     return images
 
 
