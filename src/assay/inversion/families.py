@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
@@ -237,6 +238,18 @@ def apply_in_batches(family: Family, parameters: Parameters, x: Tensor, batch: i
     """
     with torch.no_grad():
         return torch.cat([family.apply(parameters, x[start : start + batch])[0] for start in range(0, len(x), batch)])
+
+
+@dataclass(frozen=True)
+class FamilyTrigger:
+    """One trigger of a family, as a function of images."""
+
+    family: Family
+    parameters: Parameters  # each (1, ...)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return images (N, C, H, W) with the trigger."""
+        return apply_in_batches(self.family, self.parameters, x)
 
 
 def dct_matrix(n: int) -> Tensor:

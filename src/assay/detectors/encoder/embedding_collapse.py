@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import partial
 from typing import ClassVar, final
 
 import torch
@@ -32,7 +31,7 @@ from assay.inversion.embedding_collapse import (
     EmbeddingSpace,
     search_collapse,
 )
-from assay.inversion.families import Family, FrequencyFamily, LinfFamily, WindowFamily, apply_in_batches
+from assay.inversion.families import Family, FamilyTrigger, FrequencyFamily, LinfFamily, WindowFamily
 from assay.inversion.prepare import prepare
 from assay.inversion.run import SearchRun
 from assay.nn.encoders import ClusterProbe, find_cluster_probe
@@ -127,7 +126,7 @@ def collapse_evidence(
     Returns:
         The most frequent cluster of triggered images, and the evidence.
     """
-    apply = partial(apply_in_batches, family, found.parameters)
+    apply = FamilyTrigger(family, found.parameters)
     embeddings, triggered = forward_batched(probe.encoder, x), apply(x)
     with torch.no_grad():
         predicted_before = probe.head(embeddings).argmax(1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within, require_two_classes
 from assay.detectors.requirement import Requirement
 from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
-from assay.inversion.families import Family, apply_in_batches
+from assay.inversion.families import Family, FamilyTrigger, apply_in_batches
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.prepare import prepare
 from assay.inversion.run import CleanImages, SearchRun
@@ -118,7 +117,7 @@ def trigger_evidence(model: nn.Module, family: Family, found: ClassSearchResult,
         after=_to_numpy(after[shown]),
         predicted_before=tuple(images.predicted[others][shown].tolist()),
         predicted_after=tuple(predicted_after[shown].tolist()),
-        apply=partial(apply_in_batches, family, found.parameters),
+        apply=FamilyTrigger(family, found.parameters),
     )
 
 
