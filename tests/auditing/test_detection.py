@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
+import pytest
 import torch
 from support.toys import artifact_of, toy
 
+from assay.auditing import detection, variant_maker
 from assay.auditing.detection import run_tests
 from assay.auditing.facts import AuditInputs, CleanSamples, Plan, Preconditions, RunContext
 from assay.core.dataset import Split
-from assay.core.finding import FULL, Finding, Outcome
+from assay.core.finding import FULL, Evidence, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
+from assay.core.result import VariantOutcome
+from assay.detectors import DepthScan, Graph, MaxMargin
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
@@ -51,6 +56,17 @@ def plan_of(variants: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
     return Plan(variants, tuple((name, detector) for name in variants for detector in detectors))
 
 
+def record_making(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
+    """Note each variant that is made in ``log``."""
+    make = variant_maker.make_variant
+
+    def noted(name: str, *args: object, **options: object) -> Artifact:
+        log.append(f"making {name}")
+        return make(name, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(variant_maker, "make_variant", noted)
+
+
 def test_known_findings_are_taken_and_only_new_ones_are_reported() -> None:
     first, second = Fixed("first"), Fixed("second", 2.0)
     known = Finding("first", Outcome.SCORED, score=7.0)
@@ -60,3 +76,65 @@ def test_known_findings_are_taken_and_only_new_ones_are_reported() -> None:
     assert [finding.score for finding in run.findings] == [7.0, 2.0]
     assert (first.runs, len(second.runs)) == ([], 1)
     assert new == [run.findings[1]]
+
+
+def test_variants_are_made_once_when_the_first_test_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    record_making(monkeypatch, log)
+    plan = plan_of((FULL, "int4", "bf16"), (Fixed("one"), DepthScan()))
+    context = RunContext(0, on_finding=lambda finding: log.append(f"{finding.variant}/{finding.detector}"))
+    run = run_tests(inputs(), plan, context)
+    assert log == [
+        "full/depth-scan",
+        "full/one",
+        "making int4",
+        "int4/depth-scan",
+        "int4/one",
+        "making bf16",
+        "bf16/depth-scan",
+        "bf16/one",
+    ]
+    assert [(f.variant, f.detector) for f in run.findings] == [(v, d.name) for v, d in plan.tests]
+    assert [result.name for result in run.variants] == list(plan.variants) == list(run.made)
+
+
+def test_large_variants_are_kept_for_a_found_trigger_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class Shown(Fixed):
+        def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+            finding = super().run(artifact, clean, seed=seed, budget=budget, progress=progress)
+            return Finding(finding.detector, finding.outcome, score=1.0, evidence=Evidence(apply=torch.abs))
+
+    monkeypatch.setattr(variant_maker, "LARGE_BYTES", 10)
+    plan = Plan((FULL, "int4", "bf16"), ((FULL, Fixed("one")), ("int4", Fixed("one")), ("bf16", Shown("two"))))
+    run = run_tests(inputs(), plan, RunContext(0))
+    assert list(run.made) == [FULL, "bf16"]
+    assert [result.outcome for result in run.variants] == [VariantOutcome.TESTED] * 3
+
+
+def test_an_export_that_exceeds_the_budget_is_not_started() -> None:
+    plan = plan_of((FULL,), (Graph(), Fixed("one")))
+    run = run_tests(inputs(), plan, RunContext(0, Budget(2)))
+    graph, one = run.findings
+    assert (graph.outcome, one.outcome) == (Outcome.INCOMPLETE, Outcome.SCORED)
+    assert "it takes about 4 seconds" in graph.reason
+    assert "s left: raise the budget" in graph.reason
+
+
+def test_a_variant_that_exceeds_the_budget_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "PASSES_PER_SAMPLE", 10**9)
+    run = run_tests(inputs(), plan_of((FULL, "int4"), (Fixed("one"),)), RunContext(0, Budget(60)))
+    made, left_out = run.variants
+    assert (made.outcome, left_out.outcome) == (VariantOutcome.TESTED, VariantOutcome.OUT_OF_TIME)
+    assert "s left: raise the budget" in left_out.reason
+    assert [finding.variant for finding in run.findings] == [FULL]
+
+
+def test_progress_states_the_tests_and_the_time_left() -> None:
+    steps: list[tuple[str, float]] = []
+    context = RunContext(0, progress=lambda step, fraction: steps.append((step, fraction)))
+    run_tests(inputs(), plan_of((FULL,), (Fixed("one"), MaxMargin())), context)
+    assert steps[0][0].startswith("making full, 2 tests and about ")
+    assert any(step.startswith("full: max-margin, 1 test and about ") for step, _ in steps)
+    assert steps[-1] == ("verdict", 1.0)
+    assert all(first <= second for (_, first), (_, second) in pairwise(steps))

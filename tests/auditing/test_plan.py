@@ -7,11 +7,11 @@ from dataclasses import replace
 from support.toys import artifact_of, toy
 
 from assay.auditing.facts import Plan
-from assay.auditing.plan import plan_all, without_useless_tests
+from assay.auditing.plan import execution_order, plan_all, without_useless_tests
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import CleanReferenceModel, Score, make_test_id
 from assay.core.model import Artifact
-from assay.detectors import CompressionGap, DepthScan, LatentShift
+from assay.detectors import CompressionGap, DepthScan, FourierKeys, Graph, LatentShift, NeuralCleanse, PatchScan
 from assay.stages import variants
 
 MODEL = artifact_of(toy(4, None)[0], 4)
@@ -64,3 +64,20 @@ def test_default_plan_chosen_variants_all_made() -> None:
     plan = without_useless_tests(everything, null_on("full/depth-scan"))
     assert plan.variants == ("full", "int8-tensor")
     assert ids(plan) == ["full/depth-scan", "int8-tensor/depth-scan"]
+
+
+def test_execution_order_is_cheap_first_across_variants_and_graphs_last() -> None:
+    detectors = (Graph(), FourierKeys(), NeuralCleanse(), PatchScan(), CompressionGap(), DepthScan())
+    plan = plan_all(MODEL, ("full", "int8"), detectors)
+    order = execution_order(plan, MODEL)
+    assert [make_test_id(variant, detector.name) for variant, detector in order] == [
+        "full/depth-scan",
+        "full/patch-scan",
+        "int8/depth-scan",
+        "int8/patch-scan",
+        "full/neural-cleanse",
+        "int8/compression-gap",
+        "full/fourier-key",
+        "full/graph",
+    ]
+    assert ids(plan)[0] == "full/graph"  # the report keeps its order

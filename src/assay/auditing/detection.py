@@ -1,24 +1,37 @@
-"""Detection: make each variant of a model, and run the planned detectors on it."""
+"""Detection: make each variant of a model when it is due, and run the planned tests in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.plan import execution_order
+from assay.auditing.remaining_time import MAKING, RemainingTime, Work
+from assay.auditing.runner import Job, run_jobs
+from assay.auditing.variant_maker import (
+    MAX_DISAGREEMENT,
+    PASSES_PER_SAMPLE,
+    MadeVariant,
+    VariantMaker,
+    is_large,
+    prepare_measurement,
+    too_long,
+)
 from assay.calibration.reference import make_test_id
-from assay.core.errors import AssayError, NoSuchVariant, first_line
-from assay.core.finding import FULL, Finding
+from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
-from assay.core.progress import Progress, Step
-from assay.core.result import VariantOutcome, VariantResult
-from assay.detectors.encoder.cluster_probe import make_variant
-from assay.detectors.margin_units import in_margin_units
-from assay.nn.inference import forward_finite
-from assay.stages import variants
+from assay.core.progress import Progress, duration_in_words
+from assay.core.result import VariantResult
+from assay.detectors.base import Detector
+from assay.detectors.cost import cost_of, expected_export_seconds, expected_passes
+from assay.detectors.requirement import Requirement
 
-# Fraction of the clean samples on which a variant may disagree with the full model; above it, compression broke it.
-MAX_DISAGREEMENT = 0.15
+__all__ = ["MAX_DISAGREEMENT", "AuditRun", "run_tests"]
+
+# Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s.
+TRACE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,80 +40,143 @@ class AuditRun:
 
     findings: tuple[Finding, ...]
     variants: tuple[VariantResult, ...]
-    made: Mapping[str, Artifact]  # by name, the broken ones included
+    made: Mapping[str, Artifact]  # by name, the broken ones included; without large ones that have no trigger
 
 
 def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
-    """Run all tests of a plan.
+    """Run all tests of a plan, in the order of ``execution_order``.
+
+    Args:
+        inputs: The model and the samples.
+        plan: Variants and detectors.
+        context: Settings, known findings and callbacks.
+
+    Returns:
+        The findings and the variants, in the order of the plan.
+    """
+    run = _Run(inputs, plan, context)
+    for test, finding in run_jobs(run.due(), context.jobs, run.report):
+        run.take(test, finding)
+    return run.result()
+
+
+class _Run:
+    """State of one run.
 
     Args:
         inputs: The model and the samples.
         plan: Variants and detectors.
         context: Settings, known findings and callbacks.
     """
-    findings: list[Finding] = []
-    results: list[VariantResult] = []
-    made: dict[str, Artifact] = {}
-    done, total = 0, len(plan.tests)
-    for name in plan.variants:
-        context.progress(f"making {name}", done / max(1, total))
-        result, variant = _make(name, inputs, context)
-        results.append(result)
-        if variant is not None:
-            made[name] = variant
-            compared = variant if name == FULL else replace(variant, reference=inputs.artifact)
-            variant = in_margin_units(compared, inputs.samples.split)
-        for detector in plan.detectors_on(name):
-            if (known := context.known.get(make_test_id(name, detector.name))) is not None:
-                findings.append(known)
-            elif variant is not None and result.outcome is VariantOutcome.TESTED:
-                progress = _test_progress(context.progress, f"{name}: {detector.name}", done, total)
-                progress(0.0)
-                found = detector(
-                    variant, inputs.samples.split, seed=context.seed, budget=context.budget, progress=progress
-                )
-                findings.append(replace(found, variant=name))
-                context.on_finding(findings[-1])
-            done += 1
-    context.progress("verdict", 1.0)
-    return AuditRun(tuple(findings), tuple(results), made)
+
+    def __init__(self, inputs: AuditInputs, plan: Plan, context: RunContext) -> None:
+        self.inputs, self.plan, self.context = inputs, plan, context
+        self.findings = dict(context.known)
+        self.made: dict[str, MadeVariant] = {}
+        order = execution_order(plan, inputs.artifact)
+        self.tests = [test for test in order if _id(*test) not in context.known]
+        self.waiting = {_id(*test) for test in self.tests}  # tests without a finding yet
+        self.time = RemainingTime(self._work(), context.jobs)
+        self.maker = VariantMaker(inputs, context.seed, context.budget, self.time.expected)
+        self.fraction = 0.0
+
+    def due(self) -> Iterator[Job]:
+        """Yield each test when it is its turn, and make its variant if it is the first one."""
+        for name, detector in self.tests:
+            test, variant = _id(name, detector), self._variant(name)
+            if variant.tested is None:
+                self._end(test, completed=False)
+            elif cost_of(detector).exports and self.time.expected(test) > self.context.budget.left() > 0:
+                reason = too_long(self.time.expected(test), self.context.budget)
+                self.take(test, Finding(detector.name, Outcome.INCOMPLETE, reason=reason))
+            else:
+                yield Job(test, partial(self._test, detector, variant.tested), partial(_failed, detector))
+
+    def report(self, test: str, fraction: float) -> None:
+        """Take the fraction done of a test, and pass on the state of the audit."""
+        self.time.begin(test) if fraction == 0 else self.time.report(test, fraction)
+        name, _, detector = test.partition("/")
+        self._show(f"{name}: {detector}")
+
+    def take(self, test: str, finding: Finding) -> None:
+        """Take the finding of a test."""
+        self.findings[test] = replace(finding, variant=test.partition("/")[0])
+        self._end(test, completed=finding.outcome.completed)
+        self.context.on_finding(self.findings[test])
+
+    def result(self) -> AuditRun:
+        """Return the findings and variants in the order of the plan, after all tests."""
+        for name in self.plan.variants:  # those whose tests are all known
+            self._variant(name)
+        findings = (self.findings.get(_id(*test)) for test in self.plan.tests)
+        artifacts = {name: self.made[name].artifact for name in self.plan.variants}
+        self.context.progress("verdict", 1.0)
+        return AuditRun(
+            tuple(finding for finding in findings if finding is not None),
+            tuple(self.made[name].result for name in self.plan.variants),
+            {name: artifact for name, artifact in artifacts.items() if artifact is not None},
+        )
+
+    def _variant(self, name: str) -> MadeVariant:
+        if name not in self.made:
+            self.time.begin(name)
+            self._show(f"making {name}")
+            made = self.maker.make(name)
+            if made.seconds_per_pass:
+                self.time.measured(name, made.seconds_per_pass)
+            if any(detector.needs & _MEASURED for variant, detector in self.tests if variant == name):
+                prepare_measurement(made, self.inputs)
+            self.made[name] = made
+            self.time.end(name, completed=made.tested is not None)
+        return self.made[name]
+
+    def _end(self, test: str, *, completed: bool) -> None:
+        """Take the end of a test. After the last one of a large variant, let go of it, unless a trigger acts on it."""
+        self.time.end(test, completed=completed)
+        self.waiting.discard(test)
+        name = test.partition("/")[0]
+        if any(other.startswith(f"{name}/") for other in self.waiting):
+            return
+        made = self.made[name]
+        shows_trigger = any(
+            finding.variant == name and finding.evidence.apply is not None for finding in self.findings.values()
+        )
+        is_kept = name == FULL or made.artifact is None or shows_trigger or not is_large(made.artifact)
+        self.made[name] = replace(made, tested=None, artifact=made.artifact if is_kept else None)
+
+    def _test(self, detector: Detector, variant: Artifact, progress: Progress) -> Finding:
+        context, clean = self.context, self.inputs.samples.split
+        return detector(variant, clean, seed=context.seed, budget=context.budget, progress=progress)
+
+    def _show(self, step: str) -> None:
+        """Report a step with the time left, in words. The fraction never falls."""
+        self.fraction = max(self.fraction, self.time.fraction)
+        tests = self.time.tests
+        left = f"{tests} {'test' if tests == 1 else 'tests'} and about {duration_in_words(self.time.seconds)} left"
+        self.context.progress(f"{step}, {left}", self.fraction)
+
+    def _work(self) -> Iterator[Work]:
+        """Yield the tests and the variants to make."""
+        artifact, samples = self.inputs.artifact, len(self.inputs.samples.split)
+        for name in dict.fromkeys(name for name, _ in self.tests):
+            passes = 0.0 if name == FULL else float(PASSES_PER_SAMPLE * samples)
+            yield Work(name, name, MAKING, passes, TRACE_SECONDS if name == FULL else 0.0)
+        export = expected_export_seconds(artifact)
+        for name, detector in self.tests:
+            cost = cost_of(detector)
+            seconds = export if cost.exports else 0.0
+            export -= seconds  # one export serves all tests
+            gradients = Requirement.GRADIENTS in detector.needs
+            passes = expected_passes(cost, artifact)
+            yield Work(_id(name, detector), name, detector.name, passes, seconds, gradients)
 
 
-def _test_progress(progress: Step, test: str, done: int, total: int) -> Progress:
-    """Return the progress callback of the test after ``done`` of ``total`` tests."""
-    return lambda fraction: progress(test, (done + fraction) / total)
+_MEASURED = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
 
 
-def _make(name: str, inputs: AuditInputs, context: RunContext) -> tuple[VariantResult, Artifact | None]:
-    """Make one variant and measure it; None if it cannot be made."""
-    spec, clean, full = variants.variant_of(name).description, inputs.samples.split, inputs.predictions
+def _id(variant: str, detector: Detector) -> str:
+    return make_test_id(variant, detector.name)
 
-    def without(outcome: VariantOutcome, reason: str) -> tuple[VariantResult, None]:
-        return VariantResult(name, spec, None, outcome=outcome, reason=reason), None
 
-    if name != FULL and full is None:
-        return without(VariantOutcome.UNAVAILABLE, "it needs clean samples, and there are none")
-    if name != FULL and context.budget.left() <= 0:
-        return without(VariantOutcome.OUT_OF_TIME, "the budget ended before it was made")
-    variant, predictions = inputs.artifact, full
-    if name != FULL:
-        try:
-            variant = make_variant(name, inputs.artifact, clean, seed=context.seed)
-            predictions = forward_finite(variant.module, clean.x).argmax(1)
-        except NoSuchVariant as error:
-            result, _ = without(VariantOutcome.UNAVAILABLE, str(error))
-            return replace(result, applies=False), None
-        except AssayError as error:
-            return without(VariantOutcome.UNAVAILABLE, str(error))
-        except Exception as error:  # an arbitrary model can fail in any way; the other variants are still audited
-            return without(VariantOutcome.UNAVAILABLE, f"it could not be made: {first_line(error)}")
-    if full is None or predictions is None:
-        return VariantResult(name, spec, None), variant
-    agreement = float((predictions == full).float().mean())
-    # The labels of an encoder are its own clusters, so their accuracy has no meaning.
-    labels = None if inputs.is_encoder else clean.y
-    accuracy = None if labels is None else float((predictions == labels).float().mean())
-    if 1 - agreement <= MAX_DISAGREEMENT:
-        return VariantResult(name, spec, accuracy, agreement), variant
-    reason = f"it agrees with the full model on only {agreement:.0%} of the samples: compression broke it"
-    return VariantResult(name, spec, accuracy, agreement, VariantOutcome.BROKEN, reason), variant
+def _failed(detector: Detector, reason: str) -> Finding:
+    return Finding(detector.name, Outcome.FAILED if detector.needs_null else Outcome.CHECK_FAILED, reason=reason)

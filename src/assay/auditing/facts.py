@@ -79,7 +79,7 @@ class AuditInputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """Variants to make, and tests in order of execution."""
+    """Variants, and tests in the order of the report. ``plan.execution_order`` is another one."""
 
     variants: tuple[str, ...]
     tests: tuple[tuple[str, Detector], ...]  # pairs of variant and detector
@@ -98,3 +98,4 @@ class RunContext:
     progress: Step = lambda step, fraction: None
     known: Mapping[str, Finding] = field(default_factory=dict)  # findings by ``make_test_id``; these tests do not run
     on_finding: Callable[[Finding], None] = lambda finding: None  # receives each new finding
+    jobs: int = 1  # processes that run the tests

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 from assay.auditing.facts import Plan
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
@@ -9,9 +11,46 @@ from assay.core.finding import FULL
 from assay.core.model import Artifact
 from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Detector
+from assay.detectors.cost import cost_of, expected_passes
 from assay.detectors.requirement import Requirement
 from assay.nn.encoders import find_cluster_probe
 from assay.stages import variants
+
+
+class Phase(IntEnum):
+    """Part of an audit. The phases with more results per second come first."""
+
+    SCANS = 1  # forward passes only
+    SEARCHES = 2
+    COMPARISONS = 3  # searches on two models at once
+    GRAPHS = 4  # an export takes seconds, and cannot stop in the middle
+
+
+def phase_of(detector: Detector) -> Phase:
+    """Return the part of an audit to which a detector belongs."""
+    if cost_of(detector).exports:
+        return Phase.GRAPHS
+    if needs_second_model(detector):
+        return Phase.COMPARISONS
+    return Phase.SEARCHES if Requirement.GRADIENTS in detector.needs else Phase.SCANS
+
+
+def execution_order(plan: Plan, artifact: Artifact) -> tuple[tuple[str, Detector], ...]:
+    """Return the tests of a plan in order of execution: phase by phase, in each variant by variant, cheap ones first.
+
+    A variant is made when its first test is due. Tests of one variant and phase follow each other, since only two
+    traced models are kept.
+
+    Args:
+        plan: The tests.
+        artifact: The model; its number of classes and its size decide the costs.
+    """
+
+    def key(test: tuple[str, Detector]) -> tuple[int, int, float]:
+        variant, detector = test
+        return phase_of(detector), plan.variants.index(variant), expected_passes(cost_of(detector), artifact)
+
+    return tuple(sorted(plan.tests, key=key))
 
 
 def plan_audit(
