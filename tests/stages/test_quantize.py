@@ -150,6 +150,13 @@ def test_fake_quantize_matches_torch(low: float, span: float) -> None:
     assert (quantizer(torch.zeros(3)) == 0).all()
 
 
+def test_fake_quantize_gives_gradients_in_the_memory_format_of_its_input() -> None:
+    # A mixture of formats makes all following steps backwards slow.
+    inputs = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last).requires_grad_()
+    (slope,) = torch.autograd.grad(FakeQuantize(-1, 1)(inputs).mean(), inputs)
+    assert slope.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("channel", [None, 0])
 def test_round_to_nearest_gives_multiples_of_the_step(channel: int | None) -> None:
     weight = torch.randn(8, 4, 3, 3)

@@ -211,5 +211,5 @@ def digest_of_module(module: nn.Module) -> str:
         if isinstance(tensor, Tensor):
             array = tensor.detach().cpu().contiguous()
             sha.update(json.dumps([name, str(array.dtype), list(array.shape)]).encode())
-            sha.update(array.view(-1).float().numpy().tobytes())
+            sha.update(array.view(-1).float().numpy().data)
     return sha.hexdigest()

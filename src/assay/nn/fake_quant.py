@@ -85,6 +85,7 @@ class _RoundStraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (x,) = ctx.saved_tensors
-        # The gradient if the second argument exceeds the third, else 0.
-        threshold = torch.ops.aten.threshold_backward
-        return threshold(threshold(gradients[0], x, ctx.low), -x, -ctx.high), None, None, None
+        # The gradient where x is between the limits, else 0: one pass over the values, in the memory format of x.
+        result = torch.empty_like(x, dtype=gradients[0].dtype)
+        torch.ops.aten.hardtanh_backward.grad_input(gradients[0], x, ctx.low, ctx.high, grad_input=result)
+        return result, None, None, None
