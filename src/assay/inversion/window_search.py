@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,9 @@ from assay.inversion.optimizer import Candidates, Steps, advance, initialize, se
 from assay.inversion.run import CleanImages, SearchRun
 
 INITIAL_PATTERN_SCALE = 0.3  # fraction of the window's pattern that a class starts from: saturated pixels lose gradient
-COMPARED_IMAGES = 24  # images on which the windows are compared
+SCREENED_IMAGES = 8  # images on which all windows are compared
+COMPARED_IMAGES = 24  # images on which the best windows of each class are compared again
+WINDOWS_PER_CLASS = 2  # windows of each of the easiest classes in the second comparison
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class WindowSearchBudget:
     refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
     final_steps: int = 0  # of the refined classes
     min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
+    screening_steps: int = 0  # of the window steps, before the first comparison; 0: no such comparison
+    min_screened_odds: float = float("-inf")  # the search ends after the screening if no window exceeds these log odds
 
     def at(self, shape: tuple[int, int, int]) -> WindowSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
@@ -82,26 +87,27 @@ def search_windows(
     budget = run.budget
     search = _WindowSearch(model, images, num_classes, run, extra_outcomes, outcomes or class_logits(model))
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
-    search.advance(free, budget.window_steps, budget.window_batch)
-    candidates, highest_odds = search.easiest_classes(free)
+    search.advance(free, budget.screening_steps, budget.window_batch)
+    if budget.screening_steps and free.step == budget.screening_steps:  # less if the time ended
+        candidates, effects = search.easiest_classes(free, SCREENED_IMAGES)
+        if not float(effects.odds[0]) > budget.min_screened_odds:
+            return search.family, search.result(candidates, effects, free.step, stopped_early=True)
+    search.advance(free, budget.window_steps - free.step, budget.window_batch)
+    candidates, effects = search.easiest_classes(free, COMPARED_IMAGES)
     # Not if the time ended before the last step: then the search did not stop by itself.
-    stopped_early = free.step == budget.window_steps and not highest_odds >= budget.min_log_odds
-    if not stopped_early:
-        candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
-        search.advance(candidates, budget.class_steps, budget.class_batch)
-        search.refine(candidates)
-    success, odds = search.evaluate(candidates)
-    order = odds.argsort(descending=True)
-    result = ClassSearchResult(
-        classes=candidates.allowed.int().argmax(1)[order],
-        reachability=odds[order],
-        sizes=search.family.size(candidates.parameters)[order],
-        success=success[order],
-        each=tuple(p[order] for p in candidates.parameters),
-        steps=free.step + candidates.step,
-        stopped_early=stopped_early,
-    )
-    return search.family, result
+    if free.step == budget.window_steps and not float(effects.odds[0]) >= budget.min_log_odds:
+        return search.family, search.result(candidates, effects, free.step, stopped_early=True)
+    candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
+    search.advance(candidates, budget.class_steps, budget.class_batch)
+    search.refine(candidates)
+    return search.family, search.result(candidates, search.evaluate(candidates), free.step + candidates.step)
+
+
+class _Effects(NamedTuple):
+    """Effect of each candidate's trigger on its class."""
+
+    success: Tensor  # (A,) fraction of the images of other classes
+    odds: Tensor  # (A,) mean log odds
 
 
 @dataclass
@@ -136,40 +142,68 @@ class _WindowSearch:
         steps = Steps(count, batch_size, self.generator, should_continue)
         advance(self.model, self.family, candidates, self.images, steps)
 
-    def easiest_classes(self, free: Candidates) -> tuple[Candidates, float]:
+    def easiest_classes(self, free: Candidates, count: int) -> tuple[Candidates, _Effects]:
         """Select the easiest classes after the search over windows.
+
+        All windows are compared on ``SCREENED_IMAGES``. A larger ``count`` adds a comparison of the best windows
+        of the easiest classes.
 
         Args:
             free: One candidate per window, free to pursue any class.
+            count: Number of images in the last comparison.
 
         Returns:
-            One candidate for each of the easiest classes, in its best window; and the highest log odds of any class.
+            One candidate for each of the easiest classes, in its best window, and their effects; easiest class first.
         """
-        images = self.images.first(COMPARED_IMAGES)
-        _, odds = trigger_effects(class_logits(self.model), self.family, free.parameters, images)  # (M, K)
-        odds = odds[:, : self.num_classes]
-        classes = odds.amax(0).argsort(descending=True)[: self.run.budget.classes]
+        windows, wanted = torch.arange(len(free.cost)), self.run.budget.classes
+        success, odds = self.compare(free, SCREENED_IMAGES)
+        if count > SCREENED_IMAGES:
+            best = odds.topk(min(WINDOWS_PER_CLASS, len(windows)), dim=0).indices  # (W, K)
+            windows = best[:, odds.amax(0).topk(min(wanted, self.num_classes)).indices].unique()
+            success, odds = self.compare(select(free, windows), count)
+        classes = odds.amax(0).argsort(descending=True)[:wanted]
+        first = odds.argmax(0)[classes]
         candidates = self.initialize(torch.eye(self.num_classes, dtype=torch.bool)[classes])
-        candidates.parameters = tuple(p[odds.argmax(0)[classes]] for p in free.parameters)
-        return candidates, float(odds.max())
+        candidates.parameters = tuple(p[windows[first]] for p in free.parameters)
+        return candidates, _Effects(success[first, classes], odds[first, classes])
+
+    def compare(self, candidates: Candidates, count: int) -> tuple[Tensor, Tensor]:
+        """Return success rates and log odds, each (A, K), of all triggers and classes on the first ``count`` images."""
+        images = self.images.first(count)
+        effects = trigger_effects(class_logits(self.model), self.family, candidates.parameters, images)
+        success, odds = (values[:, : self.num_classes] for values in effects)
+        return success, odds
 
     def refine(self, candidates: Candidates) -> None:
         """Run the last stage on the easiest classes, in place."""
         budget = self.run.budget
         if not budget.final_steps or candidates.step < budget.class_steps:  # the time ended
             return
-        _, odds = self.evaluate(candidates)
-        easiest = odds.argsort(descending=True)[: budget.refined]
+        easiest = self.evaluate(candidates).odds.argsort(descending=True)[: budget.refined]
         final = select(candidates, easiest)
         self.advance(final, budget.final_steps, budget.class_batch)
         for target, refined in zip(candidates.parameters, final.parameters, strict=True):
             target[easiest] = refined
         candidates.step = final.step
 
-    def evaluate(self, candidates: Candidates) -> tuple[Tensor, Tensor]:
-        """Return the success rate of each candidate for its class (A,) and its mean log odds (A,)."""
+    def evaluate(self, candidates: Candidates) -> _Effects:
+        """Measure each candidate's trigger on many images."""
         images = self.images.first(CHECKED_IMAGES)
         effects = trigger_effects(self.outcomes, self.family, candidates.parameters, images)
         targets = candidates.allowed.int().argmax(1)[:, None]
-        success, odds = (value.gather(1, targets)[:, 0] for value in effects)
-        return success, odds
+        return _Effects(*(value.gather(1, targets)[:, 0] for value in effects))
+
+    def result(
+        self, candidates: Candidates, effects: _Effects, steps: int, *, stopped_early: bool = False
+    ) -> ClassSearchResult:
+        """Return the result for ``candidates``, most reachable class first."""
+        order = effects.odds.argsort(descending=True)
+        return ClassSearchResult(
+            classes=candidates.allowed.int().argmax(1)[order],
+            reachability=effects.odds[order],
+            sizes=self.family.size(candidates.parameters)[order],
+            success=effects.success[order],
+            each=tuple(p[order] for p in candidates.parameters),
+            steps=steps,
+            stopped_early=stopped_early,
+        )
