@@ -19,7 +19,7 @@ from assay.detectors.scans.base import stratified_indices
 from assay.detectors.scans.noise import Noise
 from assay.detectors.scans.patch import FILLS, MAX_CANDIDATES, SolidPatch, coarse_patches, fine_patches
 from assay.detectors.scans.warp import Warp
-from assay.detectors.scans.wave import AMPLITUDE, Wave
+from assay.detectors.scans.wave import AMPLITUDE, Wave, waves
 
 SHAPES = [(3, 8, 8), (1, 28, 28), (3, 32, 48), (3, 224, 224)]
 
@@ -114,12 +114,12 @@ def test_every_trigger_keeps_shape_and_range_and_has_a_unique_name(shape: tuple[
     patches = list(coarse_patches(*shape[1:]))
     refined = list(fine_patches(patches[:: len(patches) // MAX_CANDIDATES], *shape[1:]))
     samples = Split(x.flip(3), None)
-    waves, filters = WaveScan().triggers(samples), FilterScan().triggers(samples)
-    for triggers in (waves, patches, filters):
+    sinusoids, filters = waves(), FilterScan().triggers(samples)
+    for triggers in (sinusoids, patches, filters):
         assert len({str(trigger) for trigger in triggers}) == len(triggers)
     scans = (BlendScan(), NoiseScan(), DepthScan(), FilterScan(), WarpScan())
     cheap = [trigger for scan in scans for trigger in scan.triggers(samples)]
-    for trigger in (*cheap, *waves[::29], *patches[::97], *refined[::97]):
+    for trigger in (*cheap, *sinusoids[::29], *patches[::97], *refined[::97]):
         before = x.clone()
         triggered = trigger(x)
         assert torch.equal(x, before)

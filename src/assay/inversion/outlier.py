@@ -54,10 +54,10 @@ def mean_over_others(values: Tensor, predicted: Tensor) -> Tensor:
 
     Args:
         values: (..., N, K) values of N images.
-        predicted: (N,) predicted classes of the clean images.
+        predicted: (N,) or (..., N) predicted classes of the clean images.
 
     Returns:
         (..., K) means.
     """
-    counts = (predicted[:, None] != torch.arange(values.shape[-1])).to(values)
+    counts = (predicted[..., None] != torch.arange(values.shape[-1])).to(values)
     return (values * counts).sum(-2) / counts.sum(-2).clamp(min=1)

@@ -17,11 +17,12 @@ from assay.core.dataset import Split, rank_in_class
 from assay.core.errors import Unfinished
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.core.progress import Progress
+from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
 from assay.detectors.requirement import Requirement
+from assay.detectors.scans.race import Race, leading_classes, leading_triggers, ranking_odds, sample_order
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.prepare import prepare
@@ -30,7 +31,7 @@ from assay.nn.inference import forward_batched
 MAX_CANDIDATE_SAMPLES = 128  # clean samples from which a scan chooses its samples
 MIN_SAMPLES = 4  # samples for each trigger, at least, of large images
 LARGE_IMAGE_DIVISOR = 3  # large images cost 50 times as much, so a scan takes a third of its samples
-TRIGGERS_PER_BATCH = 32  # triggers between two checks of the budget
+IMAGES_PER_BATCH = 256  # images between two checks of the budget
 
 Forward = Callable[[Tensor], Tensor]  # images (N, C, H, W) -> logits (N, K)
 
@@ -68,35 +69,72 @@ class Scan:
         self.best_odds = torch.full((num_classes,), -torch.inf)  # (K,) mean log odds under the best trigger
         self.best: dict[int, CandidateTrigger] = {}  # class -> its best trigger
         self.tried = 0
-        self._total = torch.zeros(num_classes)  # (K,) sum of the mean log odds over all triggers
 
-    def sweep(self, triggers: Sequence[CandidateTrigger], progress: Progress) -> None:
-        """Try some triggers.
+    def mean_odds(self, triggers: Sequence[CandidateTrigger], progress: Progress) -> Tensor:
+        """Try some triggers on all samples.
 
         Args:
             triggers: The triggers.
-            progress: Callback for the fraction of ``triggers`` done.
+            progress: Callback for the fraction of the work done.
+
+        Returns:
+            (K,) mean log odds over all triggers.
 
         Raises:
             Unfinished: The budget ends before the last trigger, or the model outputs NaN.
         """
-        for start in range(0, len(triggers), TRIGGERS_PER_BATCH):
-            if self.budget.left() <= 0:
-                raise Unfinished(f"the budget ended after {self.tried} triggers: give it more")
-            batch = triggers[start : start + TRIGGERS_PER_BATCH]
-            odds = refuse_nan(log_odds(self.forward(torch.cat([trigger(self.x) for trigger in batch]))))
-            means = mean_over_others(odds.unflatten(0, (len(batch), -1)), self.predicted)
-            self._total += means.sum(0)
-            top = means.max(0)
-            for label in (top.values > self.best_odds).nonzero()[:, 0].tolist():
-                self.best_odds[label], self.best[label] = top.values[label], batch[int(top.indices[label])]
-            self.tried += len(batch)
-            progress((start + len(batch)) / len(triggers))
+        odds = self._odds(triggers, torch.arange(len(self.x)).expand(len(triggers), -1), progress)
+        means = mean_over_others(odds, self.predicted)
+        self._keep_best(triggers, means, torch.arange(means.shape[1]))
+        self.tried += len(triggers)
+        return means.mean(0)
 
-    @property
-    def mean_odds(self) -> Tensor:
-        """(K,) mean log odds over all triggers so far."""
-        return self._total / max(1, self.tried)
+    def race(self, triggers: Sequence[CandidateTrigger], rounds: Race, progress: Progress) -> None:
+        """Try some triggers in rounds: all on few samples, and the best for each leading class on more.
+
+        Only the classes that lead after the last round get odds. A class that drops out keeps its earlier odds.
+
+        Args:
+            triggers: The triggers.
+            rounds: The rounds. All triggers take part in the first, and the last takes all samples.
+            progress: Callback for the fraction of the work done.
+
+        Raises:
+            Unfinished: The budget ends before the last trigger, or the model outputs NaN.
+        """
+        kept, order = torch.arange(len(triggers)), sample_order(len(triggers), len(self.x))
+        odds = torch.zeros(len(triggers), 0, len(self.best_odds))
+        means = odds.sum(1)
+        for number, round_ in enumerate(rounds):
+            if number:
+                stay = leading_triggers(means, order[kept, : odds.shape[1]], round_)
+                kept, odds = kept[stay], odds[stay]
+            new = order[kept, odds.shape[1] : round_.samples]
+            if new.numel():  # large images have fewer samples than the last rounds ask for
+                share = part(progress, number / len(rounds), (number + 1) / len(rounds))
+                odds = torch.cat([odds, self._odds([triggers[i] for i in kept], new, share)], 1)
+            means = ranking_odds(odds, self.predicted[order[kept, : odds.shape[1]]])
+        self._keep_best([triggers[i] for i in kept], means, leading_classes(means, rounds[-1].classes))
+        self.tried += len(triggers)
+
+    def _odds(self, triggers: Sequence[CandidateTrigger], samples: Tensor, progress: Progress) -> Tensor:
+        """Return the log odds (T, N, K) of ``triggers`` on their own ``samples`` (T, N)."""
+        size = max(1, IMAGES_PER_BATCH // max(1, samples.shape[1]))
+        odds = []
+        for start in range(0, len(triggers), size):
+            if self.budget.left() <= 0:
+                raise Unfinished(f"the budget ended after {self.tried + start} triggers: give it more")
+            batch = triggers[start : start + size]
+            images = [trigger(self.x[index]) for trigger, index in zip(batch, samples[start:], strict=False)]
+            odds.append(refuse_nan(log_odds(self.forward(torch.cat(images)))))
+            progress((start + len(batch)) / len(triggers))
+        return torch.cat(odds).unflatten(0, tuple(samples.shape))
+
+    def _keep_best(self, triggers: Sequence[CandidateTrigger], means: Tensor, classes: Tensor) -> None:
+        """Update the best trigger of ``classes`` by the mean log odds ``means`` (T, K)."""
+        top = means.max(0)
+        for label in classes[top.values[classes] > self.best_odds[classes]].tolist():
+            self.best_odds[label], self.best[label] = top.values[label], triggers[int(top.indices[label])]
 
     def best_triggers(self, count: int) -> list[CandidateTrigger]:
         """Return the best triggers of the ``count`` most reachable classes."""
@@ -134,13 +172,11 @@ class Scan:
 class TriggerScan(Detector):
     """Scan of one list of triggers.
 
-    The score is the outlier score of the classes by their log odds: the mean over all triggers, or that of the best
-    trigger for each class.
+    The score is the outlier score of the classes by their mean log odds over all triggers.
     """
 
     needs = Requirement.CLEAN_SAMPLES
     samples: ClassVar[int]  # clean samples for each trigger
-    compares_best: ClassVar[bool] = False  # True: classes are compared by their best trigger
 
     @abstractmethod
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:
@@ -148,8 +184,7 @@ class TriggerScan(Detector):
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         scan = Scan(artifact, clean, budget, samples=self.samples)
-        scan.sweep(self.triggers(clean), progress)
-        return scan.finding(self.name, scan.best_odds if self.compares_best else scan.mean_odds)
+        return scan.finding(self.name, scan.mean_odds(self.triggers(clean), progress))
 
 
 def stratified_indices(classes: Tensor, count: int) -> Tensor:

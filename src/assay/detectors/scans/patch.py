@@ -23,12 +23,27 @@ from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
+from assay.detectors.scans.race import Race, Round
 
 SAMPLES = 8  # clean samples for each patch
 COARSE_SIDE = 5  # of the first sweep's patches, in 32nds of the image side; neighbors overlap by a fifth
 FINE_SIDES = (2, 3, 4)  # of the second sweep's patches, around the best position for each candidate class
 MAX_CANDIDATES = 5  # classes in the second sweep
-COARSE_FRACTION = 0.8  # of the progress, for the first sweep
+COARSE_FRACTION = 0.7  # of the progress, for the first sweep
+
+# Rounds of both sweeps; benchmarks/results/racing.json compares them with full scans.
+COARSE_RACE = (
+    Round(samples=1),
+    Round(samples=4, triggers=24, classes=16),
+    Round(samples=6, triggers=8, classes=10),
+    Round(samples=SAMPLES, triggers=4, classes=6),
+)
+FINE_RACE = (
+    Round(samples=1),
+    Round(samples=2, triggers=8, classes=5),
+    Round(samples=4, triggers=4, classes=5),
+    Round(samples=SAMPLES, triggers=2, classes=5),
+)
 
 Fill = tuple[float, ...] | Literal["checker"]  # red, green, blue in [0, 1]; or black and white squares
 
@@ -66,18 +81,26 @@ class SolidPatch:
 
 @final
 class PatchScan(Detector):
-    """Outlier score of the classes by their log odds under the best patch."""
+    """Outlier score of the classes by their log odds under the best patch.
+
+    Args:
+        coarse: Rounds of the first sweep, over the whole image.
+        fine: Rounds of the second sweep, around the best patches.
+    """
 
     name = "patch-scan"
     title = "class to which a solid patch leads"
     needs = Requirement.CLEAN_SAMPLES
 
+    def __init__(self, *, coarse: Race = COARSE_RACE, fine: Race = FINE_RACE) -> None:
+        self.coarse, self.fine = coarse, fine
+
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         height, width = artifact.image_spec.shape[1:]
         scan = Scan(artifact, clean, budget, samples=SAMPLES)
-        scan.sweep(list(coarse_patches(height, width)), part(progress, 0.0, COARSE_FRACTION))
+        scan.race(list(coarse_patches(height, width)), self.coarse, part(progress, 0.0, COARSE_FRACTION))
         candidates = [patch for patch in scan.best_triggers(MAX_CANDIDATES) if isinstance(patch, SolidPatch)]
-        scan.sweep(list(fine_patches(candidates, height, width)), part(progress, COARSE_FRACTION, 1.0))
+        scan.race(list(fine_patches(candidates, height, width)), self.fine, part(progress, COARSE_FRACTION, 1.0))
         return scan.finding(self.name, scan.best_odds)
 
 
