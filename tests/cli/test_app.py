@@ -23,6 +23,16 @@ def test_help_imports_no_heavy_package() -> None:
     assert run_process("--help").returncode == 0
 
 
+def test_audit_imports_packages_of_single_tests_on_use_only() -> None:
+    code = (
+        "import sys\nfrom assay import data\nfrom assay.auditing import run\n"
+        "print(*sorted({'scipy', 'onnx', 'onnxscript', 'onnxruntime', 'sympy', 'pandas', 'transformers', 'matplotlib', "
+        "'sklearn'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+
+
 @pytest.mark.parametrize(
     "command",
     [

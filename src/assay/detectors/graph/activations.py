@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 from torch import Tensor
 
 from assay.formats.onnx.session import watching_session
+
+if TYPE_CHECKING:
+    import onnx
 
 BATCH_SIZE = 16  # samples, for a graph of any batch size
 CONSTANT_TOLERANCE = 1e-3  # of a value's size: a smaller difference changes no output
