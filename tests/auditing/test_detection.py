@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from support.toys import artifact_of, toy
@@ -18,7 +21,7 @@ from assay.core.finding import FULL, Evidence, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.core.result import VariantOutcome
-from assay.detectors import DepthScan, Graph, MaxMargin
+from assay.detectors import DepthScan, FourierKeys, Graph, MaxMargin, PatchScan
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
@@ -138,3 +141,34 @@ def test_progress_states_the_tests_and_the_time_left() -> None:
     assert any(step.startswith("full: max-margin, 1 test and about ") for step, _ in steps)
     assert steps[-1] == ("verdict", 1.0)
     assert all(first <= second for (_, first), (_, second) in pairwise(steps))
+
+
+def test_several_processes_give_the_same_findings_and_variants() -> None:
+    detectors = (Graph(), FourierKeys(), DepthScan(), PatchScan(), MaxMargin())
+    plan = plan_of((FULL, "int4"), detectors)
+    serial, parallel = (run_tests(inputs(), plan, RunContext(0, jobs=jobs)) for jobs in (1, 2))
+    assert serial.variants == parallel.variants
+    for one, other in zip(serial.findings, parallel.findings, strict=True):
+        assert one.outcome is other.outcome is not Outcome.FAILED
+        assert (one.detector, one.variant, one.score, one.target) == (
+            other.detector,
+            other.variant,
+            other.score,
+            other.target,
+        )
+        assert one.evidence.numbers == other.evidence.numbers
+        np.testing.assert_array_equal(np.asarray(one.evidence.after, float), np.asarray(other.evidence.after, float))
+    assert len(serial.findings) == len(plan.tests)
+
+
+def test_a_test_whose_process_dies_fails_and_the_others_are_there() -> None:
+    @dataclass
+    class Dies(Fixed):
+        def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
+            os.kill(os.getpid(), signal.SIGKILL)
+            raise AssertionError
+
+    run = run_tests(inputs(), plan_of((FULL,), (Dies("dies"), Fixed("one"))), RunContext(0, jobs=2))
+    dead, alive = run.findings
+    assert (dead.outcome, dead.detector, alive.outcome) == (Outcome.FAILED, "dies", Outcome.SCORED)
+    assert dead.reason.startswith("its process ended by the signal SIGKILL")

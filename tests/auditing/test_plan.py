@@ -81,3 +81,10 @@ def test_execution_order_is_cheap_first_across_variants_and_graphs_last() -> Non
         "full/graph",
     ]
     assert ids(plan)[0] == "full/graph"  # the report keeps its order
+    many = execution_order(plan, MODEL, longest_first=True)
+    assert [make_test_id(variant, detector.name) for variant, detector in many][:4] == [
+        "full/neural-cleanse",
+        "full/graph",
+        "full/fourier-key",
+        "int8/compression-gap",
+    ]

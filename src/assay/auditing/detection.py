@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from itertools import groupby
 
 from assay.auditing.facts import AuditInputs, Plan, RunContext
 from assay.auditing.plan import execution_order
 from assay.auditing.remaining_time import MAKING, RemainingTime, Work
-from assay.auditing.runner import Job, run_jobs
+from assay.auditing.runner import Job, PlannedTest, run_jobs
 from assay.auditing.variant_maker import (
     MAX_DISAGREEMENT,
     PASSES_PER_SAMPLE,
@@ -27,6 +28,7 @@ from assay.core.result import VariantResult
 from assay.detectors.base import Detector
 from assay.detectors.cost import cost_of, expected_export_seconds, expected_passes
 from assay.detectors.requirement import Requirement
+from assay.formats.onnx.runtime import restart_sessions
 
 __all__ = ["MAX_DISAGREEMENT", "AuditRun", "run_tests"]
 
@@ -55,7 +57,7 @@ def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
         The findings and the variants, in the order of the plan.
     """
     run = _Run(inputs, plan, context)
-    for test, finding in run_jobs(run.due(), context.jobs, run.report):
+    for test, finding in run_jobs(run.jobs(), context.jobs, run.report):
         run.take(test, finding)
     return run.result()
 
@@ -73,24 +75,30 @@ class _Run:
         self.inputs, self.plan, self.context = inputs, plan, context
         self.findings = dict(context.known)
         self.made: dict[str, MadeVariant] = {}
-        order = execution_order(plan, inputs.artifact)
+        many = context.jobs > 1 and context.budget.left() == math.inf
+        order = execution_order(plan, inputs.artifact, longest_first=many)
         self.tests = [test for test in order if _id(*test) not in context.known]
         self.waiting = {_id(*test) for test in self.tests}  # tests without a finding yet
         self.time = RemainingTime(self._work(), context.jobs)
         self.maker = VariantMaker(inputs, context.seed, context.budget, self.time.expected)
         self.fraction = 0.0
 
-    def due(self) -> Iterator[Job]:
-        """Yield each test when it is its turn, and make its variant if it is the first one."""
-        for name, detector in self.tests:
-            test, variant = _id(name, detector), self._variant(name)
-            if variant.tested is None:
-                self._end(test, completed=False)
-            elif cost_of(detector).exports and self.time.expected(test) > self.context.budget.left() > 0:
-                reason = too_long(self.time.expected(test), self.context.budget)
-                self.take(test, Finding(detector.name, Outcome.INCOMPLETE, reason=reason))
+    def jobs(self) -> Iterator[Job]:
+        """Yield the tests of each process when it is their turn. One process exports a graph once for all tests."""
+        for _, group in groupby(enumerate(self.tests), lambda entry: _export_of(*entry[1]) or entry[0]):
+            tests = [test for _, test in group]
+            name, detector = tests[0]
+            tested = self._variant(name).tested
+            expected = sum(self.time.expected(_id(*test)) for test in tests)
+            if tested is None:
+                for test in tests:
+                    self._end(_id(*test), completed=False)
+            elif cost_of(detector).exports and expected > self.context.budget.left() > 0:
+                for test in tests:
+                    reason = too_long(expected, self.context.budget)
+                    self.take(_id(*test), Finding(test[1].name, Outcome.INCOMPLETE, reason=reason))
             else:
-                yield Job(test, partial(self._test, detector, variant.tested), partial(_failed, detector))
+                yield tuple(self._planned(detector, tested, _id(name, detector)) for name, detector in tests)
 
     def report(self, test: str, fraction: float) -> None:
         """Take the fraction done of a test, and pass on the state of the audit."""
@@ -144,9 +152,22 @@ class _Run:
         is_kept = name == FULL or made.artifact is None or shows_trigger or not is_large(made.artifact)
         self.made[name] = replace(made, tested=None, artifact=made.artifact if is_kept else None)
 
-    def _test(self, detector: Detector, variant: Artifact, progress: Progress) -> Finding:
+    def _planned(self, detector: Detector, variant: Artifact, test: str) -> PlannedTest:
         context, clean = self.context, self.inputs.samples.split
-        return detector(variant, clean, seed=context.seed, budget=context.budget, progress=progress)
+
+        def run(progress: Progress) -> Finding:
+            if context.jobs > 1:  # threads of a session do not survive a fork
+                for model in (variant, variant.reference):
+                    if model is not None:
+                        restart_sessions(model.module)
+            return detector(variant, clean, seed=context.seed, budget=context.budget, progress=progress)
+
+        def failed(reason: str) -> Finding:
+            return Finding(
+                detector.name, Outcome.FAILED if detector.needs_null else Outcome.CHECK_FAILED, reason=reason
+            )
+
+        return PlannedTest(test, run, failed)
 
     def _show(self, step: str) -> None:
         """Report a step with the time left, in words. The fraction never falls."""
@@ -178,5 +199,6 @@ def _id(variant: str, detector: Detector) -> str:
     return make_test_id(variant, detector.name)
 
 
-def _failed(detector: Detector, reason: str) -> Finding:
-    return Finding(detector.name, Outcome.FAILED if detector.needs_null else Outcome.CHECK_FAILED, reason=reason)
+def _export_of(variant: str, detector: Detector) -> str:
+    """Return the graph that a detector exports; empty for none."""
+    return f"graph of {variant}" if cost_of(detector).exports else ""

@@ -35,7 +35,12 @@ def phase_of(detector: Detector) -> Phase:
     return Phase.SEARCHES if Requirement.GRADIENTS in detector.needs else Phase.SCANS
 
 
-def execution_order(plan: Plan, artifact: Artifact) -> tuple[tuple[str, Detector], ...]:
+# Order of the phases in several processes: long tests first, so that none is left alone at the end. The first process
+# makes the variants for the comparisons while the others search.
+PARALLEL_PHASES = (Phase.SEARCHES, Phase.GRAPHS, Phase.COMPARISONS, Phase.SCANS)
+
+
+def execution_order(plan: Plan, artifact: Artifact, *, longest_first: bool = False) -> tuple[tuple[str, Detector], ...]:
     """Return the tests of a plan in order of execution: phase by phase, in each variant by variant, cheap ones first.
 
     A variant is made when its first test is due. Tests of one variant and phase follow each other, since only two
@@ -44,11 +49,15 @@ def execution_order(plan: Plan, artifact: Artifact) -> tuple[tuple[str, Detector
     Args:
         plan: The tests.
         artifact: The model; its number of classes and its size decide the costs.
+        longest_first: True for several processes: long phases and long tests come first.
     """
 
     def key(test: tuple[str, Detector]) -> tuple[int, int, float]:
         variant, detector = test
-        return phase_of(detector), plan.variants.index(variant), expected_passes(cost_of(detector), artifact)
+        phase, passes = phase_of(detector), expected_passes(cost_of(detector), artifact)
+        if longest_first:
+            return PARALLEL_PHASES.index(phase), plan.variants.index(variant), -passes
+        return phase, plan.variants.index(variant), passes
 
     return tuple(sorted(plan.tests, key=key))
 

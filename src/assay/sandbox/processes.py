@@ -22,6 +22,11 @@ PARENT_CHECK_SECONDS = 0.5  # without prctl
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine_memory() -> int:
     """Return the bytes of memory of this machine, or of its container if that has less."""
     total = os.sysconf("SC_PHYS_PAGES") * PAGE if hasattr(os, "sysconf") else sys.maxsize

@@ -106,3 +106,10 @@ class OnnxRuntimeModule(nn.Module):
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return partial(OnnxRuntimeModule, optimized=self.optimized), (self.path, self.signature)
+
+
+def restart_sessions(module: nn.Module) -> None:
+    """Start all sessions in a module again: after a fork, those of the first process have lost their threads."""
+    for part in module.modules():
+        if isinstance(part, OnnxRuntimeModule):
+            part.session = start_session(part.path, optimized=part.optimized)
