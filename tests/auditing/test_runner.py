@@ -12,7 +12,15 @@ import torch
 from torch import nn
 
 from assay.auditing import runner
-from assay.auditing.runner import Job, PlannedTest, default_processes, run_jobs, threads_of
+from assay.auditing.runner import (
+    Job,
+    PlannedTest,
+    default_processes,
+    possible_processes,
+    processes_in_words,
+    run_jobs,
+    threads_of,
+)
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.progress import Progress
 
@@ -165,3 +173,20 @@ def test_default_processes_follow_cores_and_memory(monkeypatch: pytest.MonkeyPat
     assert default(16, 64) == (8, 4)
     assert default(16, 8)[0] == 4
     assert default(1, 1)[0] == 1
+
+
+def test_where_no_process_can_be_copied_the_tests_run_in_one_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert possible_processes(1) == (1, ())
+    assert possible_processes(3) == (3, ())
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    processes, (note,) = possible_processes(3)
+    assert processes == 1
+    assert "in one process, not in 3: a process that uses a GPU" in note
+    monkeypatch.delattr(os, "fork")
+    assert "this system cannot copy a process" in possible_processes(3)[1][0]
+
+
+def test_the_number_of_processes_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "available_cores", lambda: 16)
+    assert processes_in_words(8) == "Processes: the tests run in 8 processes with 2 threads each; --jobs changes that"
+    assert "in one process" in processes_in_words(1)

@@ -52,13 +52,28 @@ def threads_of(processes: int) -> int:
     return max(1, available_cores() // processes) if processes > 1 else torch.get_num_threads()
 
 
-def reason_for_one_process() -> str:
-    """Return the reason why the tests cannot run in several processes here; empty if they can."""
+def processes_in_words(processes: int) -> str:
+    """Return a sentence on the processes that run the tests."""
+    threads = threads_of(processes)
+    with_threads = f"with {threads} thread{'' if threads == 1 else 's'}"
+    if processes == 1:
+        return f"Processes: the tests run in one process {with_threads}; --jobs changes that"
+    return f"Processes: the tests run in {processes} processes {with_threads} each; --jobs changes that"
+
+
+def possible_processes(wanted: int) -> tuple[int, tuple[str, ...]]:
+    """Return the number of processes that can run the tests here, and a note if it is not the wanted one.
+
+    Args:
+        wanted: Number of processes that the user wants.
+    """
+    if wanted == 1:
+        return 1, ()
     if not hasattr(os, "fork"):
-        return "this system cannot copy a process"
+        return 1, (f"the tests run in one process, not in {wanted}: this system cannot copy a process",)
     if torch.cuda.is_initialized():
-        return "a process with a GPU cannot be copied"
-    return ""
+        return 1, (f"the tests run in one process, not in {wanted}: a process that uses a GPU cannot be copied",)
+    return wanted, ()
 
 
 def run_jobs(jobs: Iterator[Job], processes: int, step: Step) -> Iterator[Result]:
