@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from assay.core.finding import Evidence, Finding, Outcome
-from assay.core.result import Audit, ModelInfo, NullInfo, VariantOutcome, VariantResult
+from assay.core.result import Audit, ModelInfo, NullInfo, QuickScope, VariantOutcome, VariantResult
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 HOSTILE = "<script>document.title='owned'</script>\"'&\u202egpj.exe\x00\x1b[31m\udcff" + "א" * 20 + "x" * 5000
+LEFT_OUT = ("full/universal-shift", "full/graph", "int8/neural-cleanse")  # of a quick audit; the first one abstained
 VARIANTS = (
     VariantResult("full", "as given", 0.917, 1.0),
     VariantResult("int8", "int8 weights and activations, per channel", 0.914, 0.987),
@@ -139,6 +140,22 @@ def _findings(rng: np.random.Generator, variant: str, bad: bool) -> list[Finding
 def make_audit() -> Callable[..., Audit]:
     """Return the function that builds an audit."""
     return make
+
+
+@pytest.fixture
+def quick() -> Audit:
+    """Return a quick audit that found nothing."""
+    base = make("clean")
+    findings = tuple(item for item in base.findings if item.variant == "full")
+    scope = QuickScope(("full/neural-cleanse", "full/channel-lipschitz"), LEFT_OUT)
+    return replace(
+        base,
+        verdict="inconclusive",
+        variants=VARIANTS[:1],
+        findings=findings,
+        quick=scope,
+        limits=("Not looked at: x.",),
+    )
 
 
 @pytest.fixture(params=["clean", "backdoored", "inconclusive"])

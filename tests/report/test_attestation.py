@@ -63,6 +63,12 @@ def test_statement_has_the_fields_of_the_audit(make_audit: Callable[..., Audit],
     assert ENVELOPE not in files
 
 
+def test_statement_of_a_quick_audit_lists_what_it_left_out(quick: Audit, model: Path) -> None:
+    predicate = json.loads(report_files(with_files(quick, model))[STATEMENT])["predicate"]
+    assert (predicate["verdict"], predicate["status"]) == ("inconclusive", "unknown")
+    assert predicate["quick"]["leftOut"] == ["full/universal-shift", "full/graph", "int8/neural-cleanse"]
+
+
 def test_statement_repeats_with_a_fixed_date(make_audit: Callable[..., Audit], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     first, second = (report_files(make_audit("clean"), KEY) for _ in range(2))

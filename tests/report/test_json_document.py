@@ -53,6 +53,16 @@ def test_document_contains_input_and_notes(make_audit, validator):
     assert not validator.is_valid(document)
 
 
+def test_quick_audit_lists_what_it_left_out(quick, audit, validator):
+    document = to_json(quick)
+    validator.validate(document)
+    assert document["quick"] == {
+        "completed": ["full/neural-cleanse", "full/channel-lipschitz"],
+        "left_out": ["full/universal-shift", "full/graph", "int8/neural-cleanse"],
+    }
+    assert to_json(audit)["quick"] is None
+
+
 def test_dumped_text_parses_to_the_document(audit):
     assert json.loads(dumps(to_json(audit))) == to_json(audit)
 

@@ -56,3 +56,18 @@ def test_abstained_finding_is_skipped_with_its_reason(make_audit):
 def test_hostile_text_gives_valid_xml(hostile):
     assert not {"\x00", "\x1b", "\u202e"} & set(to_junit(hostile))
     suite_of(hostile)
+
+
+def test_tests_left_out_by_a_quick_audit_are_skipped(quick):
+    suite = suite_of(quick)
+    skipped = {(c.get("classname"), c.get("name")) for c in suite if c.find("skipped") is not None}
+    expected = {("assay.full", "universal-shift"), ("assay.full", "graph"), ("assay.int8", "neural-cleanse")}
+    assert skipped == expected
+    assert suite.find("testcase[@name='verdict']/error") is not None
+    properties = {item.get("name"): item.get("value") for item in suite.iter("property")}
+    assert properties["quick"] == "true"
+
+
+def test_full_audit_has_no_mark_of_a_quick_one(audit):
+    properties = {item.get("name"): item.get("value") for item in suite_of(audit).iter("property")}
+    assert properties["quick"] == "false"

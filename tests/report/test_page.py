@@ -60,6 +60,14 @@ def test_page_shows_p_value_and_false_alarm_rate_in_words(make_audit):
     assert "None of 128 clean reference models" in page
 
 
+def test_page_of_a_quick_audit_states_its_extent(quick):
+    page = to_html(quick)
+    assert "The quick audit found no backdoor. It cannot show that there is none." in page
+    assert "This quick audit, with its 2 of 5 tests, raises a false alarm on about 1 in 20 clean models" in page
+    assert "quick audit: 2 of 5 tests" in page
+    assert "Not looked at: x." in page
+
+
 def test_page_has_no_script_and_no_external_address(audit):
     page = to_html(audit)
     assert "<script" not in page

@@ -142,3 +142,13 @@ def test_each_file_of_a_model_is_an_artifact_with_its_digest(make_audit):
     assert [item["hashes"]["sha-256"] for item in run["artifacts"][1:]] == ["1" * 64, "2" * 64]
     run = checked_run(to_sarif(replace(base, model=replace(base.model, files=files[:1]))))
     assert [item["hashes"]["sha-256"] for item in run["artifacts"]] == ["1" * 64]
+
+
+def test_quick_audit_lists_what_it_left_out(quick, audit):
+    run = checked_run(to_sarif(quick))
+    assert run["properties"]["quick"]["leftOut"] == ["full/universal-shift", "full/graph", "int8/neural-cleanse"]
+    messages = [note["message"]["text"] for note in run["invocations"][0]["toolExecutionNotifications"]]
+    assert sum("left out by a quick audit" in text for text in messages) == 2
+    assert any(text.startswith("int8/neural-cleanse not run") for text in messages)
+    assert [result["ruleId"] for result in run["results"]] == ["audit-inconclusive"]
+    assert to_sarif(audit)["runs"][0]["properties"]["quick"] is None

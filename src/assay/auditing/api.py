@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from assay.auditing.config import AuditConfig, DataSource, ModelSource
+from assay.auditing.config import AuditConfig, DataSource, FindingsFolder, ModelSource
 from assay.auditing.run import Callbacks, run_audit
 from assay.calibration.null import NullDistribution
 from assay.core.options import ModelOptions
@@ -38,6 +38,9 @@ def audit(
     reference_output: str | None = None,
     null: NullDistribution | str | Path | None = None,
     seed: int = 0,
+    quick: bool = False,
+    findings: str | Path | None = None,
+    jobs: int = 1,
     progress: Step = lambda step, fraction: None,
 ) -> Audit:
     """Audit every variant of a model with every detector.
@@ -64,6 +67,10 @@ def audit(
         reference_output: ``output`` of the reference.
         null: Clean reference models, or their file; None: those of the package.
         seed: The same seed gives the same result.
+        quick: Run the cheap and telling tests on the model as given only. The verdict is never clean.
+        findings: Folder for the findings of finished tests. A later audit with the same model, data, settings and
+            folder takes them, and runs the rest. None: nothing is stored.
+        jobs: Number of processes that run the tests. Each is a copy (fork) of this one, with cores / jobs threads.
         progress: Callback for the current step, and the fraction done.
 
     Returns:
@@ -86,5 +93,8 @@ def audit(
         null=null,
         seed=seed,
         label_column=label_column,
+        quick=quick,
+        findings=None if findings is None else FindingsFolder(Path(findings)),
+        jobs=jobs,
     )
     return run_audit(model, data, options, config, callbacks=Callbacks(progress))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,12 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from assay.calibration.null import NullDistribution
 from assay.core.dataset import Split, Task
+from assay.core.errors import UnusableInput
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.stages.variants import DEFAULT
 
 if TYPE_CHECKING:
     from assay.detectors.base import Detector
+
+
+@dataclass(frozen=True)
+class FindingsFolder:
+    """Folder for the findings of finished tests."""
+
+    path: Path
+    loaded_with: ModelOptions = field(default_factory=ModelOptions)  # of a model that is loaded already
+    fresh: bool = False  # True: take no stored findings
+
 
 # A path or hub id, a module in memory, or a loaded model.
 ModelSource: TypeAlias = str | Path | nn.Module | Artifact
@@ -46,6 +57,19 @@ class AuditConfig:
     null: NullDistribution | str | Path | None = None  # None: the null distribution of the package
     seed: int = 0
     label_column: str | None = None  # of a table; None: a usual name
+    quick: bool = False  # part of the tests, on the model as given only
+    findings: FindingsFolder | None = None  # folder for the findings of finished tests; None: none are stored
+    jobs: int = 1  # processes that run the tests
+
+    def __post_init__(self) -> None:
+        if self.quick and (self.variants != DEFAULT or self.detectors is not None):
+            raise UnusableInput(
+                "expected a quick audit without a list of variants or detectors, got both: a quick audit chooses them. "
+                "Fix: leave one of the two out."
+            )
+
+        if self.jobs < 1:
+            raise UnusableInput(f"expected at least 1 process for the tests, got {self.jobs}. Fix: give jobs=1.")
 
     def reference_options(self, options: ModelOptions) -> ModelOptions:
         """Return the options for loading the reference, out of those of the model."""
@@ -75,7 +99,7 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
         "output": options.output,
         "labels": None if config.labels else False,
         "label_column": config.label_column,
-        "variant_names": config.variants,
+        "variant_names": None if config.quick else config.variants,
         "detectors": detectors if detectors is None or isinstance(detectors, str) else tuple(detectors),
         "budget": config.budget if math.isfinite(config.budget) else None,
         "reference": config.reference,
@@ -83,6 +107,8 @@ def audit_keywords(options: ModelOptions, config: AuditConfig) -> dict[str, obje
         "reference_pooling": config.reference_pooling,
         "reference_output": config.reference_output,
         "null": config.null,
+        "quick": config.quick or None,
+        "jobs": None if config.jobs == 1 else config.jobs,
         "seed": config.seed,
     }
     return {name: value for name, value in keywords.items() if value is not None}

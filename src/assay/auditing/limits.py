@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from assay.auditing.quick import left_out_in_words
 from assay.calibration.reference import make_test_id
 from assay.core.finding import Finding, Outcome
-from assay.core.result import VariantResult
+from assay.core.result import QuickScope, VariantResult
 from assay.detectors import default_detectors
 
 
@@ -14,6 +15,7 @@ def limits(
     *,
     labelled: bool = True,
     unexamined_outputs: tuple[str, ...] = (),
+    quick: QuickScope | None = None,
 ) -> tuple[str, ...]:
     """Return the limits of an audit: backdoors outside of its reach, and tests without a result.
 
@@ -22,6 +24,7 @@ def limits(
         results: Results of all variants.
         labelled: Whether the clean samples have labels.
         unexamined_outputs: Names of the model's outputs besides the audited one.
+        quick: Extent of a quick audit; None: the full audit.
     """
     sentences = [
         "The search finds triggers that send all images to one class. It may miss a trigger that works only on images "
@@ -32,6 +35,12 @@ def limits(
         "that out, with a seed that was fixed before (Goldwasser et al., arXiv 2204.06974).",
         "A backdoor that is inactive in all audited variants may be active in another variant.",
     ]
+    if quick is not None:
+        sentences.insert(
+            0,
+            f"This quick audit looked at {len(quick.completed)} of {quick.of} tests. Not looked at: "
+            f"{left_out_in_words(quick)}. An audit without the option quick runs these too.",
+        )
     for name in unexamined_outputs:
         sentences.append(f"The output {name[:100]} was not examined. The verdict does not cover a use of that output.")
     if not labelled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +19,11 @@ from assay.auditing.facts import AuditInputs, Plan, RunContext
 from assay.auditing.found_triggers import measure_found_triggers
 from assay.auditing.input_check import check_inputs
 from assay.auditing.inputs import attach_reference, clean_samples, detectors_of, load_model, null_of
+from assay.auditing.known_findings import known_findings
 from assay.auditing.limits import limits
 from assay.auditing.plan import plan_audit
+from assay.auditing.quick import quick_part, quick_scope
+from assay.auditing.runner import possible_processes
 from assay.auditing.trigger_sweep import choose_trigger, sweep_trigger
 from assay.auditing.verdict import Verdict, decide
 from assay.calibration.null import NullDistribution
@@ -29,7 +32,7 @@ from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.core.progress import Step
-from assay.core.result import Audit, InputCheck, ModelInfo, SweepPoint
+from assay.core.result import Audit, InputCheck, ModelInfo, QuickScope, SweepPoint
 from assay.detectors.budget import Budget
 from assay.formats.onnx.agreement import repeat_comparison
 from assay.kinds import first_look
@@ -48,6 +51,7 @@ class Callbacks:
 
     progress: Step = lambda step, fraction: None  # the current step, and the fraction done
     on_inputs: Callable[[InputCheck], None] = lambda check: None  # the input check, before the first test
+    on_notes: Callable[[Sequence[str]], None] = lambda notes: None  # on stored findings, before the first test
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,16 @@ class Judgement:
     verdict: Verdict
     findings: tuple[Finding, ...]
     sweep: tuple[SweepPoint, ...]
+    quick: QuickScope | None = None  # None: the full audit
+
+
+@dataclass(frozen=True)
+class Call:
+    """Facts about one call of the audit."""
+
+    command: str  # repeats the audit
+    seconds: float
+    notes: tuple[str, ...] = ()  # on stored findings, in sentences for people
 
 
 def run_audit(
@@ -89,15 +103,20 @@ def run_audit(
         if inputs.input_check is not None:
             callbacks.on_inputs(inputs.input_check)
         plan = plan_tests(inputs, config)
+        part = quick_part(plan, inputs) if config.quick else plan
+        known = known_findings(inputs, part, options, config)
+        jobs, on_jobs = possible_processes(config.jobs)
+        callbacks.on_notes([*known.notes, *on_jobs])
         with phases.running(config.budget):
-            context = RunContext(config.seed, Budget(config.budget), callbacks.progress)
-            run = run_tests(inputs, plan, context)
+            context = RunContext(config.seed, Budget(config.budget), callbacks.progress, known.found, known.add, jobs)
+            run = run_tests(inputs, part, context)
             run, differences = measure_found_triggers(inputs, run, context)
             inputs = inputs.with_differences(differences)
             judgement = judge_run(inputs, plan, run, config, context)
     if command is None:
         command = python_call(model, data, audit_keywords(options, config))
-    return report(inputs, run, judgement, config, command=command, seconds=time.perf_counter() - start)
+    call = Call(command, time.perf_counter() - start, (*known.notes, *on_jobs))
+    return report(inputs, run, judgement, config, call)
 
 
 def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Artifact:
@@ -174,16 +193,17 @@ def judge_run(inputs: AuditInputs, plan: Plan, run: AuditRun, config: AuditConfi
 
     Args:
         inputs: The model, the samples and the reference models.
-        plan: The tests.
-        run: Their findings.
+        plan: The tests of the full audit.
+        run: Findings of all of them, or of those of the quick audit.
         config: Settings of the audit.
         context: Seed, budget and progress.
     """
-    verdict, null = decide(run.findings, run.variants, inputs.compared_with, inputs.preconditions)
+    quick = quick_scope(plan, run.findings) if config.quick else None
+    verdict, null = decide(run.findings, run.variants, inputs.compared_with, inputs.preconditions, quick)
     findings = tuple(calibrate(finding, null) for finding in run.findings)
-    trigger = choose_trigger(findings, verdict.strongest, plan)
+    trigger = None if config.quick else choose_trigger(findings, verdict.strongest, plan)
     if trigger is None:
-        return Judgement(verdict, findings, ())
+        return Judgement(verdict, findings, (), quick)
     audited = {name: run.made.get(name) for name in audited_variants(inputs, config)}
     return Judgement(verdict, findings, sweep_trigger(inputs.artifact, inputs.samples.split, trigger, audited, context))
 
@@ -201,9 +221,7 @@ def calibrate(finding: Finding, null: NullDistribution | None) -> Finding:
     return replace(finding, p_value=null.p_value(test, finding.score), null_scores=tuple(null.scores(test).tolist()))
 
 
-def report(
-    inputs: AuditInputs, run: AuditRun, judgement: Judgement, config: AuditConfig, *, command: str, seconds: float
-) -> Audit:
+def report(inputs: AuditInputs, run: AuditRun, judgement: Judgement, config: AuditConfig, call: Call) -> Audit:
     """Return the result of an audit.
 
     Args:
@@ -211,8 +229,7 @@ def report(
         run: Variants of the run.
         judgement: Verdict and findings.
         config: Settings of the audit.
-        command: Repeats the audit.
-        seconds: Duration of the audit.
+        call: Command, duration and notes.
     """
     artifact, samples, verdict = inputs.artifact, inputs.samples, judgement.verdict
     return Audit(
@@ -242,17 +259,19 @@ def report(
             run.variants,
             labelled=samples.split.y is not None,
             unexamined_outputs=artifact.unexamined_outputs,
+            quick=judgement.quick,
         ),
         data_name=samples.name,
         data_samples=len(samples.split),
         null=verdict.null,
-        seconds=seconds,
+        seconds=call.seconds,
         seed=config.seed,
         version=__version__,
-        command=command,
+        command=call.command,
         trigger_sweep=judgement.sweep,
-        notes=(*artifact.notes, *samples.notes),
+        notes=(*artifact.notes, *samples.notes, *call.notes),
         deployment=inputs.deployment,
         input_check=inputs.input_check,
         data_digest=samples.split.digest(),
+        quick=judgement.quick,
     )

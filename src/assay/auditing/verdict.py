@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from assay.auditing.facts import Preconditions
+from assay.auditing.quick import left_out_in_words
 from assay.calibration.matching import ComparedWith, MatchedNull
 from assay.calibration.null import FALSE_ALARM_RATE, MIN_REFERENCE_MODELS, Comparison, NullDistribution
 from assay.calibration.reference import Score, make_test_id
 from assay.core.finding import FULL, Finding, Outcome
-from assay.core.result import NullInfo, VariantOutcome, VariantResult
+from assay.core.result import NullInfo, QuickScope, VariantOutcome, VariantResult
 from assay.detectors import default_detectors, encoder_detectors
 from assay.stages import variants
 
@@ -41,6 +42,7 @@ def decide(
     results: tuple[VariantResult, ...],
     compared_with: ComparedWith | None,
     preconditions: Preconditions,
+    quick: QuickScope | None = None,
 ) -> tuple[Verdict, NullDistribution | None]:
     """Return the verdict, and the reference models behind it.
 
@@ -52,10 +54,11 @@ def decide(
         results: Results of all variants.
         compared_with: Matched reference models; None: there are none.
         preconditions: Preconditions of the model and the samples.
+        quick: Extent of a quick audit; None: the full audit.
     """
     if compared_with is None:
-        return judge(findings, results, None, preconditions), None
-    verdicts = [(judge(findings, results, band, preconditions), band.null) for band in compared_with.bands]
+        return judge(findings, results, None, preconditions, quick), None
+    verdicts = [(judge(findings, results, band, preconditions, quick), band.null) for band in compared_with.bands]
     return max(verdicts, key=lambda pair: (pair[0].word == "inconclusive", pair[0].p_value or 0.0))
 
 
@@ -64,6 +67,7 @@ def judge(
     results: tuple[VariantResult, ...],
     matched: MatchedNull | None,
     preconditions: Preconditions,
+    quick: QuickScope | None = None,
 ) -> Verdict:
     """Return the verdict against one group of reference models. A proof takes precedence over all scores.
 
@@ -72,8 +76,9 @@ def judge(
         results: Results of all variants.
         matched: Reference models to compare with; None: there are none.
         preconditions: Preconditions of the model and the samples. If one is not met, scores decide nothing.
+        quick: Extent of a quick audit, whose verdict is never "clean"; None: the full audit.
     """
-    by_scores = _judge_scores(findings, results, matched, preconditions)
+    by_scores = _judge_scores(findings, results, matched, preconditions, quick)
     proven = next((finding for finding in findings if finding.outcome is Outcome.PROVEN), None)
     return by_scores if proven is None else _proof_verdict(proven, by_scores.target)
 
@@ -107,6 +112,7 @@ def _judge_scores(
     results: tuple[VariantResult, ...],
     matched: MatchedNull | None,
     preconditions: Preconditions,
+    quick: QuickScope | None,
 ) -> Verdict:
     if matched is None:
         return Verdict("inconclusive", "there are no clean reference models to compare with: calibrate with some")
@@ -129,10 +135,21 @@ def _judge_scores(
         strongest = comparison.tests[0]
         found = replace(verdict, word="backdoored", target=scores[strongest].target, strongest=strongest)
         return replace(found, reason=_found(comparison))
+    if quick is not None:
+        return replace(verdict, reason=_quick_reason(quick, preconditions))
     if missing := missing_test(findings, results, matched.null) or preconditions.trigger:
         return replace(verdict, reason=f"nothing was found, but {missing}")
     reason = f"all tests together do not stand out from {models} clean reference models"
     return replace(verdict, word="clean", reason=reason + _scope(findings, results, matched.null))
+
+
+def _quick_reason(quick: QuickScope, preconditions: Preconditions) -> str:
+    """Return the reason of a quick audit that found nothing."""
+    return (
+        f"nothing was found in {len(quick.completed)} of {quick.of} tests (quick audit)"
+        + (f", but {preconditions.trigger}" if preconditions.trigger else "")
+        + f"; not looked at: {left_out_in_words(quick)}; an audit without the option quick runs these too"
+    )
 
 
 def _lost_tests(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> set[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,9 @@ def audit(
     variants: options.Variants = None,
     detectors: options.Detectors = None,
     budget: options.Budget = math.inf,
+    jobs: options.Jobs = None,
+    quick: options.Quick = False,
+    fresh: options.Fresh = False,
     out: options.Out = Path("assay-report"),
     json: options.Json = None,
     sign_report: options.SignReport = None,
@@ -50,6 +54,8 @@ def audit(
     seed: options.Seed = 0,
 ) -> int:
     """Audit a model for backdoors, in each deployed variant.
+
+    Finished tests are stored in --out: an interrupted audit goes on, and so does an audit after a quick one.
 
     Exit codes: 0 no backdoor found, 1 backdoor found, 2 unusable input, 3 inconclusive.
     """
@@ -64,7 +70,7 @@ def audit(
         base = reference if seen is not None and seen.kind.reader == ADAPTER else None
 
         from assay.auditing import config as configs
-        from assay.auditing import inputs
+        from assay.auditing import inputs, known_findings, runner
         from assay.auditing.run import Callbacks, run_audit
         from assay.cli.loading import load_model
 
@@ -75,19 +81,33 @@ def audit(
             reference_arch=reference_arch,
             reference_pooling=reference_pooling,
             reference_output=reference_output,
+            quick=quick,
+            findings=configs.FindingsFolder(out / known_findings.FOLDER, model_options, fresh),
+            jobs=jobs or 1,
         )
         keywords = configs.audit_keywords(model_options, config)
-        command = configs.shell_command(["assay", "audit", model], {"data": data, **configs.shell_options(keywords)})
+        words, named = ["assay", "audit", model], {"data": data, **configs.shell_options(keywords)}
+        command = configs.shell_command(words, named)
         inputs.detectors_of(detectors)  # a misspelled name is reported before anything is loaded
         null_models = None if null is None else inputs.load_null(null)
         artifact = load_model(model, model_options, base=base)
         compared = reference is not None and base is None  # the base of an adapter is no model to compare with
         original = load_model(str(reference), config.reference_options(model_options)) if compared else None
-        with screen.progress("reading the data") as step:
-            config = replace(config, reference=original, null=null_models)
-            callbacks = Callbacks(step, _show_check)
+        printed = list(artifact.notes)
+
+        def show_notes(notes: Sequence[str]) -> None:
+            screen.write(*(f"Note: {note}" for note in notes), style="yellow")
+            printed.extend(notes)
+
+        with screen.progress("reading the data") as step, _resume_hint(out):
+            config = replace(config, reference=original, null=null_models, jobs=jobs or runner.default_processes())
+            screen.write(runner.processes_in_words(config.jobs))
+            callbacks = Callbacks(step, _show_check, show_notes)
             result = run_audit(artifact, data, ModelOptions(), config, command=command, callbacks=callbacks)
-        _publish(result, out, write_json, key=key, printed=artifact.notes)
+        _publish(result, out, write_json, key=key, printed=printed)
+        if quick:
+            rest = {**named, "quick": None, "out": out}
+            screen.write(f"Run the other tests: {configs.shell_command(words, rest)}")
     return Verdict(EXIT_CODES[result.verdict])
 
 
@@ -97,7 +117,7 @@ def _publish(
     write_json: Callable[[dict[str, Any]], None],
     *,
     key: Ed25519PrivateKey | None,
-    printed: tuple[str, ...],
+    printed: Sequence[str],
 ) -> None:
     """Print the result, and write the report and the JSON.
 
@@ -116,6 +136,16 @@ def _publish(
     write_json(report.to_json(result))
     screen.write(*(f"Note: {note}" for note in result.notes if note not in printed), style="yellow")
     screen.write(f"The report: {shown(page)}")
+
+
+@contextmanager
+def _resume_hint(out: Path) -> Iterator[None]:
+    """Write a line after Ctrl-C: the same command goes on from the stored findings in ``out``."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        screen.write(f"Finished tests are stored in {out}: the same command goes on from them.")
+        raise
 
 
 def _show_check(check: InputCheck) -> None:

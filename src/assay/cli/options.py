@@ -64,6 +64,18 @@ Detectors = Annotated[
     typer.Option(metavar="LIST", help="Detectors to run, with commas; see `assay list`.", show_default="all"),
 ]
 Budget = Annotated[float, typer.Option(metavar="SECONDS", help="End the search after that time.", show_default="none")]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Triage: the cheap tests, on the model as given only. Never says clean."),
+]
+Fresh = Annotated[
+    bool,
+    typer.Option("--fresh", help="Run all tests again: take no stored findings from --out."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that run the tests.", show_default="half of the cores"),
+]
 Null = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Clean reference models of your own, from `assay calibrate`.")
 ]

@@ -127,6 +127,19 @@ class InputCheck:
 
 
 @dataclass(frozen=True)
+class QuickScope:
+    """Extent of a quick audit: tests of the full audit, as "variant/detector"."""
+
+    completed: tuple[str, ...]  # with a score
+    left_out: tuple[str, ...]  # not run, or without a score
+
+    @property
+    def of(self) -> int:
+        """Number of tests of the full audit."""
+        return len(self.completed) + len(self.left_out)
+
+
+@dataclass(frozen=True)
 class Audit:
     """Complete result of an audit."""
 
@@ -153,6 +166,7 @@ class Audit:
     input_check: InputCheck | None = None
     deployment: DeploymentCheck | None = None  # None: not asked
     data_digest: str | None = None  # sha256 of the samples as the model got them, and of their labels
+    quick: QuickScope | None = None  # of a quick audit; None: the full audit
 
     @property
     def status(self) -> Status:

@@ -69,6 +69,7 @@ __all__ = [
     "WeightNorm",
     "default_detectors",
     "encoder_detectors",
+    "quick_detectors",
 ]
 
 
@@ -108,3 +109,19 @@ def encoder_detectors() -> tuple[Detector, ...]:
         TokenCollapse(),
         EmbeddingDrift(),
     )
+
+
+def quick_detectors(classes: int | None) -> tuple[Detector, ...]:
+    """Return the detectors of a quick audit: the cheap ones, and the one search that adds most to the scans.
+
+    The search was chosen on models with stored scores (``benchmarks/performance/quick_audit.py``). Of the four searches
+    ``MaxMargin`` adds most. It abstains above its number of classes; ``NeuralCleanse`` takes its place there.
+
+    Args:
+        classes: Number of classes of the model; None: an encoder.
+    """
+    if classes is None:
+        return (FourierKeys(), EmbeddingCollapse(), TokenCollapse())
+    search = MaxMargin()
+    scans = (BlendScan(), NoiseScan(), DepthScan(), FilterScan(), WarpScan(), PatchScan(), WaveScan())
+    return (FourierKeys(), *scans, search if classes <= search.most_classes else NeuralCleanse())

@@ -13,7 +13,7 @@ from assay.core.finding import Finding
 from assay.core.result import Audit
 from assay.io.display import escape_controls
 from assay.report.formatting import class_name, format_number, format_p_value, format_percent
-from assay.report.selection import decisive_findings
+from assay.report.selection import decisive_findings, tests_not_run
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -33,6 +33,7 @@ def to_junit(audit: Audit) -> str:
         "status": audit.status,
         "p_value": format_p_value(audit.p_value),
         "false_alarm_rate": format_percent(audit.false_alarm_rate),
+        "quick": str(audit.quick is not None).lower(),
         "seed": str(audit.seed),
         "version": audit.version,
     }
@@ -43,6 +44,10 @@ def to_junit(audit: Audit) -> str:
         _case(variant.name, "variant", 0.0, Skipped(_xml_text(variant.reason)))
         for variant in audit.variants
         if variant.reason
+    ]
+    skipped += [
+        _case(variant, detector, 0.0, Skipped("left out by a quick audit"))
+        for variant, _, detector in (test.partition("/") for test in tests_not_run(audit))
     ]
     suite.add_testcases([_verdict_case(audit), *findings, *skipped])
     suite.time = _seconds(audit.seconds)  # instead of the sum over the test cases

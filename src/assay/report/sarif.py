@@ -11,7 +11,7 @@ from assay.core.result import Audit
 from assay.io.jsonable import jsonable
 from assay.report.formatting import class_name, display_text, format_number, format_p_value
 from assay.report.repository_path import RepositoryPath, full_name, repository_path
-from assay.report.selection import decisive_findings
+from assay.report.selection import decisive_findings, tests_not_run
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"
@@ -61,6 +61,9 @@ def to_sarif(audit: Audit) -> dict[str, Any]:
             "falseAlarmRate": audit.false_alarm_rate,
             "modelDigest": audit.model.digest,
             "planted": audit.model.planted,
+            "quick": None
+            if audit.quick is None
+            else {"completed": audit.quick.completed, "leftOut": audit.quick.left_out},
         },
     }
     return jsonable({"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [run]})
@@ -181,6 +184,7 @@ def _notes(audit: Audit, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
             rule = {"id": finding.detector, "index": order.index(finding.detector)}
             subject = f"{finding.outcome} on {finding.variant}"
             notes.append(_note(level, subject, finding.reason, {"associatedRule": rule}))
+    notes += [_note("note", f"{test} not run", "left out by a quick audit", {}) for test in tests_not_run(audit)]
     for variant in audit.variants:
         if variant.reason:
             notes.append(_note("note", f"variant {variant.name} not tested", variant.reason, {}))

@@ -60,3 +60,11 @@ def finite_p_value(finding: Finding) -> float | None:
     """Return the p-value of a finding, or None if it is missing or not finite."""
     p = finding.p_value
     return p if p is not None and math.isfinite(p) else None
+
+
+def tests_not_run(audit: Audit) -> tuple[str, ...]:
+    """Return the tests that a quick audit did not run, as "variant/detector"; none for a full audit."""
+    if audit.quick is None:
+        return ()
+    ran = {make_test_id(finding.variant, finding.detector) for finding in audit.findings}
+    return tuple(test for test in audit.quick.left_out if test not in ran)

@@ -62,6 +62,9 @@ def to_statement(audit: Audit, reports: Mapping[str, bytes]) -> dict[str, Any]:
                     }
                     for item in audit.findings
                 ],
+                "quick": None
+                if audit.quick is None
+                else {"completed": list(audit.quick.completed), "leftOut": list(audit.quick.left_out)},
                 "limits": list(audit.limits),
                 "deployment": _deployment(audit),
                 "nullDistribution": None

@@ -9,7 +9,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from assay.core.finding import Finding, Outcome
-from assay.core.result import Audit, SweepPoint, VariantResult
+from assay.core.result import Audit, QuickScope, SweepPoint, VariantResult
 from assay.report import charts, selection
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
 from assay.report.formatting import (
@@ -148,6 +148,8 @@ def _sentence(audit: Audit) -> str:
     tested = sum(not variant.reason for variant in audit.variants)
     if audit.verdict == "clean":
         return f"No backdoor found in {'the model as given' if tested <= 1 else f'the {tested} tested variants'}."
+    if audit.quick is not None and audit.verdict == "inconclusive" and audit.false_alarm_rate is not None:
+        return "The quick audit found no backdoor. It cannot show that there is none."
     if audit.verdict == "inconclusive":
         return "The audit could not decide whether the model has a backdoor."
     if audit.target is None:
@@ -169,10 +171,10 @@ def _meaning(audit: Audit) -> list[str]:
         )
     rate = audit.false_alarm_rate
     if rate is not None and rate > 0 and math.isfinite(rate):
-        lines.append(
-            f"The whole audit, with all tests on all variants, raises a false alarm on about "
-            f"{format_odds(rate)} clean models ({format_percent(rate)})."
-        )
+        what = "The whole audit, with all tests on all variants,"
+        if audit.quick is not None:
+            what = f"This quick audit, with its {len(audit.quick.completed)} of {audit.quick.of} tests,"
+        lines.append(f"{what} raises a false alarm on about {format_odds(rate)} clean models ({format_percent(rate)}).")
     if not has_rate:
         return lines or ["No error rate: the audit was inconclusive."]
     if any(finding.proof for finding in audit.findings):
@@ -307,6 +309,10 @@ def _deployment_line(audit: Audit) -> str:
     return f"Asked {', '.join(asked)}: same answers." if asked else ""
 
 
+def _extent(quick: QuickScope) -> str:
+    return f"quick audit: {len(quick.completed)} of {quick.of} tests"
+
+
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     model, null = audit.model, audit.null
     classes = "none (encoder)" if model.num_classes is None else f"{model.num_classes:,}"
@@ -322,6 +328,7 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         ("Classes", classes),
         ("Data", f"{display_text(audit.data_name)} · {audit.data_samples:,} samples"),
         ("Reference models", reference),
+        *(() if audit.quick is None else (("Extent", _extent(audit.quick)),)),
         ("Seed", str(audit.seed)),
         ("Duration", format_duration(audit.seconds)),
         ("Version", f"assay {display_text(audit.version)}"),
