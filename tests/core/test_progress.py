@@ -25,7 +25,8 @@ def test_named_reports_the_name_with_each_fraction() -> None:
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (0.2, "1 second"),
+        (0.2, "0 seconds"),
+        (0.9, "1 second"),
         (4.4, "4 seconds"),
         (33, "30 seconds"),
         (94, "90 seconds"),

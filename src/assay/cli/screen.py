@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from assay.core.progress import Step
+from assay.core.progress import Step, duration_in_words
 from assay.io.display import escape_unprintable
 from assay.sandbox import phases
 
@@ -64,11 +64,12 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
 
 
 @contextmanager
-def progress(start: str) -> Iterator[Step]:
+def progress(start: str, *, estimate: bool = True) -> Iterator[Step]:
     """Show a bar with an estimate of the time left; outside a terminal, one line a minute.
 
     Args:
         start: Text until the first step.
+        estimate: Show the time left that follows from the fraction. False: the steps state it.
 
     Yields:
         A callback for each step and the completed fraction.
@@ -84,14 +85,14 @@ def progress(start: str) -> Iterator[Step]:
 
     screen = console()
     if not screen.is_terminal:
-        yield _log_lines()
+        yield _log_lines(estimate=estimate)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *([TimeRemainingColumn()] if estimate else []),
     )
     with Progress(*columns, console=screen, transient=True) as bars:
         bar = bars.add_task(start, total=1.0)
@@ -103,8 +104,12 @@ def progress(start: str) -> Iterator[Step]:
         yield step
 
 
-def _log_lines() -> Step:
-    """Return a callback that writes the progress as lines, ``LOG_INTERVAL`` seconds apart."""
+def _log_lines(*, estimate: bool) -> Step:
+    """Return a callback that writes the progress as lines, ``LOG_INTERVAL`` seconds apart.
+
+    Args:
+        estimate: Add the time left that follows from the fraction.
+    """
     start = last = time.monotonic()
 
     def step(name: str, fraction: float) -> None:
@@ -113,8 +118,10 @@ def _log_lines() -> Step:
         now = time.monotonic()
         if now - last >= LOG_INTERVAL:
             last = now
-            left = (now - start) * (1 - fraction) / fraction if fraction else 0.0
-            write(f"{fraction:.0%} after {(now - start) / 60:.0f} min, about {left / 60:.0f} min left: {name}")
+            so_far = now - start
+            left = so_far * (1 - fraction) / fraction if fraction else 0.0
+            words = f", about {duration_in_words(left)} left" if estimate and fraction else ""
+            write(f"{fraction:.0%} after {duration_in_words(so_far)}{words}: {name}")
 
     return step
 

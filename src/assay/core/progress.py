@@ -32,7 +32,7 @@ def named(step: Step, name: str) -> Progress:
 def duration_in_words(seconds: float) -> str:
     """Return a duration in words, as precise as an estimate is: "20 seconds", "4 minutes", "2 hours"."""
     if seconds < SECONDS_UP_TO:
-        number, unit = max(1, round(seconds)), "second"
+        number, unit = round(seconds), "second"
         number = number if number < 10 else round(number, -1)
     elif seconds < MINUTES_UP_TO * 60:
         number, unit = round(seconds / 60), "minute"
