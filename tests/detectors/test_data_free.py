@@ -83,6 +83,27 @@ def test_max_margin_detects_the_target_without_data() -> None:
     assert found.evidence.trigger.shape == SHAPE
 
 
+def test_restarts_of_leading_classes_give_the_score_of_all_restarts() -> None:
+    artifact = artifact_of(toy(6, 2)[0], 6)
+    raced, full = (MaxMargin(restarts=3, steps=10, leading=leading)(artifact, EMPTY) for leading in (4, 6))
+    assert raced.target == full.target == 2
+    assert raced.score == pytest.approx(full.score, rel=0.2)
+    assert raced.evidence.per_class.keys() == full.evidence.per_class.keys()
+    assert all(raced.evidence.per_class[label] <= margin + 1e-3 for label, margin in full.evidence.per_class.items())
+
+
+def test_max_margin_reports_rising_progress_to_the_end() -> None:
+    fractions: list[float] = []
+    MaxMargin(restarts=2, steps=5)(artifact_of(toy(8, 2)[0], 8), EMPTY, progress=fractions.append)
+    assert fractions == sorted(fractions)
+    assert len(fractions) == 2 * 5
+    assert fractions[-1] == pytest.approx(1.0)
+
+
+def test_max_margin_with_one_restart_scores() -> None:
+    assert MaxMargin(restarts=1, steps=5)(artifact_of(toy(4, 2)[0], 4), EMPTY).outcome is Outcome.SCORED
+
+
 def test_max_margin_with_many_classes_abstains() -> None:
     finding = MaxMargin(most_classes=5)(artifact_of(toy(6)[0], 6), EMPTY)
     assert finding.outcome is Outcome.ABSTAINED

@@ -3,7 +3,8 @@
 Wang, Xiang, Miller, Kesidis: MM-BD: Post-Training Detection of Backdoor Attacks with Arbitrary Backdoor Pattern Types
 Using a Maximum Margin Statistic, IEEE S&P 2024, arXiv 2205.06900.
 
-Here all classes and restarts are in one batch, with 50 steps of Adam. A log ratio against clean reference models
+Here each restart takes 50 steps of Adam, for all its classes in one batch. All classes get one restart. Only the
+leading classes get more, as the score compares the four largest margins. A log ratio against clean reference models
 replaces the gamma fit over the other classes.
 """
 
@@ -13,12 +14,13 @@ import math
 from typing import final
 
 import torch
+from torch import Tensor, nn
 
 from assay.core.dataset import Split
 from assay.core.errors import Inconclusive, Unfinished, Unmeasurable
 from assay.core.finding import Evidence, Finding, Outcome
 from assay.core.model import Artifact
-from assay.core.progress import Progress
+from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
@@ -27,16 +29,21 @@ from assay.inversion.outlier import outlier_score, refuse_nan
 from assay.inversion.prepare import prepare
 from assay.nn.precision import fast_autocast
 
+# Six classes with all restarts give the same scores as all classes: benchmarks/results/racing.json. Classes cannot be
+# chosen before the last step: the leading class of a clean model may be the last after 20 of 50 steps.
+LEADING_CLASSES = 6
+
 
 @final
 class MaxMargin(Detector):
     """Outlier score of the class with the largest maximum margin, as a log ratio.
 
     Args:
-        restarts: Random inputs for each class.
+        restarts: Random inputs for each leading class. Other classes get one.
         steps: Steps of Adam.
         rate: Step size, for images in [0, 1].
         most_classes: Number of classes above which the detector abstains.
+        leading: Number of leading classes, at least as many as the outlier score compares.
     """
 
     name = "max-margin"
@@ -44,27 +51,74 @@ class MaxMargin(Detector):
     needs = Requirement.GRADIENTS
     on_variants = False  # it depends on the weights, which compression hardly changes
 
-    def __init__(self, *, restarts: int = 4, steps: int = 50, rate: float = 0.05, most_classes: int = 50) -> None:
+    def __init__(
+        self,
+        *,
+        restarts: int = 4,
+        steps: int = 50,
+        rate: float = 0.05,
+        most_classes: int = 50,
+        leading: int = LEADING_CLASSES,
+    ) -> None:
         self.restarts = restarts
         self.steps = steps
         self.rate = rate
         self.most_classes = most_classes
+        self.leading = leading
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:
         classes, shape = artifact.num_classes or 0, artifact.image_spec.shape
         if classes > self.most_classes:
             raise Inconclusive(f"works on up to {self.most_classes} classes, and this model has {classes}")
         model = prepare(artifact.module, torch.full((2, *shape), 0.5))
-        generator = torch.Generator().manual_seed(seed)
-        x = torch.rand(classes * self.restarts, *shape, generator=generator)
-        own = torch.nn.functional.one_hot(torch.arange(classes).repeat_interleave(self.restarts), classes).bool()
-        first, second = torch.zeros_like(x), torch.zeros_like(x)
+        start = torch.rand(classes, self.restarts, *shape, generator=torch.Generator().manual_seed(seed))
+        labels = torch.arange(classes)
+        leading = min(self.leading, classes)
+        first_fraction = classes / (classes + leading * (self.restarts - 1))
+        x, best = self._climb(model, start[:, 0], labels, budget, part(progress, 0.0, first_fraction))
+        leaders = best.topk(leading).indices
+        if self.restarts > 1:
+            others = start[leaders, 1:].flatten(0, 1)
+            repeated = leaders.repeat_interleave(self.restarts - 1)
+            _, more = self._climb(model, others, repeated, budget, part(progress, first_fraction, 1.0))
+            best[leaders] = best[leaders].maximum(more.view(leading, -1).amax(1))
+        best = best.clamp(min=1e-3)
+        target = int(leaders[best[leaders].argmax()])
+        return Finding(
+            self.name,
+            Outcome.SCORED,
+            score=outlier_score(best[leaders].log()),
+            target=target,
+            evidence=Evidence(per_class={i: float(m) for i, m in enumerate(best)}, trigger=x[target].numpy()),
+        )
+
+    def _climb(
+        self, model: nn.Module, x: Tensor, labels: Tensor, budget: Budget, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        """Raise the margins of inputs.
+
+        Args:
+            model: Model from ``prepare``.
+            x: (N, C, H, W) images to start from.
+            labels: (N,) class of each image whose logit rises.
+            budget: Time that is left.
+            progress: Callback for the fraction done.
+
+        Returns:
+            The images after the last step, and the margins (N,) before it.
+
+        Raises:
+            Unmeasurable: The gradients are zero.
+            Unfinished: The budget ends before the last step, or the model outputs NaN.
+        """
+        first, second, margin = torch.zeros_like(x), torch.zeros_like(x), x.new_zeros(len(x))
         for step in range(self.steps):
             if budget.left() <= 0:
                 raise Unfinished(f"the budget ended after {step} of {self.steps} steps: give it more")
             x.requires_grad_()
             with fast_autocast("cpu"):
                 logits = model(x).float()
+            own = labels[:, None] == torch.arange(logits.shape[1])
             margin = logits[own] - logits.masked_fill(own, -math.inf).amax(1)
             (gradient,) = torch.autograd.grad(refuse_nan(margin).sum(), x)
             if step == 0:
@@ -76,13 +130,4 @@ class MaxMargin(Detector):
             first, second = 0.5 * first + 0.5 * gradient, 0.9 * second + 0.1 * gradient.square()
             x = (x.detach() + self.rate * first / (second.sqrt() + 1e-12)).clamp(0, 1)
             progress((step + 1) / self.steps)
-        best = refuse_nan(margin.detach()).view(classes, self.restarts).amax(1).clamp(min=1e-3)
-        target = int(best.argmax())
-        image = x.view(classes, self.restarts, *shape)[target, 0]
-        return Finding(
-            self.name,
-            Outcome.SCORED,
-            score=outlier_score(best.log()),
-            target=target,
-            evidence=Evidence(per_class={i: float(m) for i, m in enumerate(best)}, trigger=image.numpy()),
-        )
+        return x, refuse_nan(margin.detach())
