@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+CACHE = tempfile.TemporaryDirectory(prefix="assay-tests-")  # the key of seals is there, and not in the user's home
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: `make test` runs a worker on each core
 
 

@@ -13,11 +13,13 @@ import pytest
 from safetensors.torch import save_file
 
 from assay import formats
+from assay.auditing.config import AuditConfig
 from assay.batch import audits
 from assay.batch.audits import AuditJob, AuditSettings, BatchStorage, run
 from assay.bench.executors import Work
 from assay.bench.job import Job, Outcome
 from assay.bench.store import Store
+from assay.core.options import ModelOptions
 from assay.formats.untrained import untrained_model
 from assay.graphs.export import to_onnx
 from assay.io.object_store import ObjectStore
@@ -116,9 +118,15 @@ def test_settings_change_key(models: list[str], store: Store, tmp_path: Path) ->
         replace(job, files="other"),
         replace(job, settings=replace(SETTINGS, seed=1)),
         replace(job, settings=replace(SETTINGS, data=None)),
+        replace(job, settings=replace(SETTINGS, quick=True)),
     ]
-    assert len({other.key for other in (job, *others)}) == 5
+    assert len({other.key for other in (job, *others)}) == len(others) + 1
     assert replace(job, model="x").about()["digest"] == "digest"
+
+
+@pytest.mark.parametrize("config", [AuditConfig(quick=True), AuditConfig(("full",), "graph", seed=3, budget=9.0)])
+def test_settings_keep_the_configuration(config: AuditConfig) -> None:
+    assert AuditSettings.of("signs:4", ModelOptions(), config).audit_config() == config
 
 
 def test_changed_data_are_audited_again(models: list[str], store: Store, tmp_path: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import shlex
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.commands import Run, audit_schema, run_process, write_null, write_weights
+from support.commands import ASSAY, Run, audit_schema, run_process, write_null, write_weights
 from support.nulls import null_of_rows
 from support.texts import write_data, write_encoder
 
 from assay.calibration.file import save as save_null
 from assay.cli.audit import EXIT_CODES, audit
 from assay.core.model import PLANTED_KEY
+from assay.detectors import NoiseScan
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +60,8 @@ def test_command_in_the_report_repeats_the_audit(run: Run, planted: Path, tmp_pa
     }  # fmt: skip
     of_encoders = {"features", "pooling", "reference_pooling"}
     of_others = {"output", "reference_output", "label_column"}  # models with several outputs, and tables
-    known = {"model", "out", "json", "sign_report", *given, *of_encoders, *of_others}
+    of_extent = {"quick", "fresh"}  # quick excludes variants and detectors, and fresh changes no result
+    known = {"model", "out", "json", "sign_report", *given, *of_encoders, *of_others, *of_extent}
     assert known == set(inspect.signature(audit).parameters), "an option is left out"
     named = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items()]
     options = [text for pair in named for text in pair if text]
@@ -178,3 +183,76 @@ def test_real_clean_model_is_clean(shared: Path, tmp_path: Path) -> None:
     assert document["data"]["samples"] == 512
     assert (tmp_path / "r/report.html").stat().st_size > 10_000
     assert "Traceback" not in result.stderr
+
+
+CHEAP = (
+    "--data",
+    "signs:3",
+    "--variants",
+    "full,int8",
+    "--detectors",
+    "latent-shift,depth-scan,noise-scan",
+    "--out",
+    "r",
+)
+
+
+def test_quick_audit_never_says_clean(run: Run, planted: Path, tmp_path: Path) -> None:
+    null = write_null(tmp_path / "null.json", 1e6)
+    result = run("audit", planted, "--data", "signs:3", "--null", null, "--quick", "--json", "-", "--out", "my r")
+    assert result.code == 3, result.err
+    document = json.loads(result.out)
+    jsonschema.validate(document, audit_schema())
+    assert (document["verdict"], document["status"]) == ("inconclusive", "unknown")
+    assert "int8/patch-scan" in document["quick"]["left_out"]
+    assert document["command"] == f"assay audit {planted} --data signs:3 --null {null} --quick --seed 0"
+    assert "The quick audit found no backdoor. It cannot show that there is none." in result.err
+    line = next(line for line in result.err.splitlines() if line.startswith("Run the other tests: "))
+    assert shlex.split(line.partition(": ")[2])[-2:] == ["--out", "my r"]
+    assert "--quick" not in line
+    quick = ("audit", planted, "--quick", "--variants", "full")
+    assert "a quick audit chooses them" in run(*quick).err
+    assert run(*quick).code == 2
+
+
+def test_second_audit_takes_the_findings_of_the_first(run: Run, planted: Path, tmp_path: Path) -> None:
+    def tests_taken(*more: str) -> str:
+        result = run("audit", planted, *CHEAP, "--json", "a.json", *more)
+        notes = [note for note in json.loads((tmp_path / "a.json").read_text())["notes"] if "tests are taken" in note]
+        assert all(result.err.count(note) == 1 for note in notes)
+        return " ".join(notes)
+
+    assert tests_taken() == ""
+    assert tests_taken().startswith("5 of 5 tests are taken from the audit of")
+    assert tests_taken("--fresh") == ""
+    assert tests_taken("--seed", "1") == ""
+    assert "5 of 5" in tests_taken("--seed", "1")
+    assert "5 of 5" not in tests_taken("--seed", "1", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
+
+
+def test_killed_audit_goes_on(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("audit", str(planted), *CHEAP[:-4], "--detectors", "latent-shift,depth-scan,patch-scan", "--out", "r")
+    process = subprocess.Popen([ASSAY, *words], stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "r").rglob("*.json")):
+        assert process.poll() is None, "the audit ended before it was killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "r" / "report.html").exists()
+    result = run_process(*words)
+    assert result.returncode in EXIT_CODES.values()
+    assert re.search(r"[1-4] of 5 tests are taken from the audit of", result.stderr), result.stderr
+    assert "damaged" not in result.stderr
+    assert (tmp_path / "r" / "report.html").exists()
+
+
+def test_interrupted_audit_tells_where_it_goes_on(run: Run, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NoiseScan, "run", interrupt)
+    result = run("audit", planted, *CHEAP)
+    assert result.code == 2
+    assert "Finished tests are stored in r: the same command goes on from them." in result.err
+    assert "Traceback" not in result.err

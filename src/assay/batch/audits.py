@@ -54,6 +54,7 @@ class AuditSettings:
     budget: float | None = None
     null: str | None = None
     seed: int = 0
+    quick: bool = False
 
     @classmethod
     def of(cls, data: str | None, options: ModelOptions, config: AuditConfig) -> AuditSettings:
@@ -76,6 +77,7 @@ class AuditSettings:
             budget=config.budget if math.isfinite(config.budget) else None,
             null=config.null,
             seed=config.seed,
+            quick=config.quick,
         )
 
     def model_options(self) -> ModelOptions:
@@ -95,6 +97,7 @@ class AuditSettings:
             null=self.null,
             seed=self.seed,
             label_column=self.label_column,
+            quick=self.quick,
         )
 
 

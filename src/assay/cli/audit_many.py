@@ -46,6 +46,7 @@ def audit_many(
     variants: options.Variants = None,
     detectors: options.Detectors = None,
     budget: options.Budget = math.inf,
+    quick: options.Quick = False,
     null: options.Null = None,
     seed: options.Seed = 0,
     out: options.Out = Path("assay-audits"),
@@ -78,7 +79,7 @@ def audit_many(
         config = options.audit_config(
             variants, detectors, no_labels=no_labels, budget=budget, null=null_path, seed=seed
         )
-        config = replace(config, label_column=label_column)
+        config = replace(config, label_column=label_column, quick=quick)
         settings = audits.AuditSettings.of(_absolute(data), model_options, config)
         _check_data(data, not no_labels, label_column)
         found = collection.find_models(models or [], list_file)
