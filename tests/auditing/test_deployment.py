@@ -16,6 +16,7 @@ from assay.auditing.image_edits import on_grid
 from assay.auditing.trace_comparison import constant_switch
 from assay.core.dataset import Split
 from assay.core.model import Artifact, ImageSpec, Modality
+from assay.detectors.budget import Budget
 from assay.formats.torch_module import from_module
 from assay.graphs.execution_trace import ExecutionTrace, TracedValue
 from assay.graphs.export import to_onnx_graph, to_onnx_int8
@@ -495,3 +496,19 @@ def test_int8_file_agrees(per_channel, tmp_path):
     artifact = from_module(built(ORDINARY["batch norm"]), shape=SHAPE)
     to_onnx_int8(artifact, images(), path, per_channel=per_channel)
     assert check(formats.load(path).module).differences == ()
+
+
+def test_ways_after_the_end_of_the_budget_are_doubts():
+    class Twice(Budget):
+        calls = 0
+
+        def left(self) -> float:
+            self.calls += 1
+            return 1.0 if self.calls <= 2 else 0.0
+
+    artifact = artifact_of(built(Net))
+    asked = check_deployment(artifact, Split(images(), None), seed=0, budget=Twice())
+    ended = [way.name for way in asked.ways if way.reason == "the budget ended: give it more"]
+    assert ended == [RANGE, CALLS, RUNTIME]
+    assert [part.way for part in asked.differences] == ended
+    assert "the budget ended" in asked.doubt

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from assay.auditing import found_triggers
 from assay.auditing.detection import AuditRun
 from assay.auditing.facts import AuditInputs, CleanSamples, Preconditions, RunContext
 from assay.auditing.found_triggers import IN_BATCHES, ONE_BY_ONE, measure_found_triggers
@@ -14,6 +17,7 @@ from assay.core.dataset import Split
 from assay.core.finding import FULL, Evidence, Finding, Outcome
 from assay.core.model import Artifact, ImageSpec, Modality
 from assay.core.result import DeploymentCheck
+from assay.detectors.budget import Budget
 
 SHAPE, TARGET = (3, 4, 4), 1
 VALUE = 0.7 + 0.3 / 255  # of the trigger: not on a whole 8-bit step
@@ -76,5 +80,15 @@ def test_trigger_that_cannot_be_applied_is_left_out():
         raise RuntimeError("gone")
 
     _, evidence, differences = measure(Net(), fail)
+    assert not evidence.numbers
+    assert not differences
+
+
+def test_trigger_whose_measurement_would_exceed_the_budget_is_not_measured_one_by_one(monkeypatch):
+    clock = iter([0.0, 3.0])  # 3 seconds in batches
+    monkeypatch.setattr(found_triggers, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    left = iter([10.0, 2.0])
+    monkeypatch.setattr(Budget, "left", lambda budget: next(left))
+    _, evidence, differences = measure(Net(width=0.2))
     assert not evidence.numbers
     assert not differences

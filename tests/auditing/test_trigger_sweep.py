@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from support.tiny import CLASSES, tiny_build
 from support.toys import SHAPE, toy
 from torch import Tensor
 
+from assay.auditing import trigger_sweep
 from assay.auditing.api import audit
 from assay.auditing.facts import RunContext
 from assay.auditing.trigger_sweep import AUDITED, SERIES, FoundTrigger, sweep_trigger
@@ -72,6 +74,14 @@ def test_sweep_unavailable_variants_left_out() -> None:
 
 def test_sweep_without_time_left_empty() -> None:
     assert sweep(0, "full", seconds=0) == ()
+
+
+def test_sweep_ends_where_the_next_step_would_exceed_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 3.0, 3.0, 4.0])  # two steps, of 3 and 1 seconds
+    monkeypatch.setattr(trigger_sweep, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    left = iter([10.0, 7.0, 2.9])
+    monkeypatch.setattr(Budget, "left", lambda budget: next(left))
+    assert len(sweep(0, "full", "bf16", "int8-tensor")) == 2
 
 
 def test_sweep_samples_of_the_target_class_not_counted() -> None:

@@ -34,6 +34,7 @@ from assay.core.dataset import Split
 from assay.core.errors import first_line
 from assay.core.model import Artifact, Modality
 from assay.core.result import NOT_ASKED, DeploymentCheck, DeploymentDifference, DeploymentWay
+from assay.detectors.budget import Budget
 from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.graphs.execution_trace import ExecutionTrace, Tracer, join_traces
 from assay.nn.module_state import changed_names, state_of
@@ -73,13 +74,14 @@ class Found(NamedTuple):
     inputs: int = 0
 
 
-def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> DeploymentCheck:
+def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Budget | None = None) -> DeploymentCheck:
     """Ask a model the same inputs in several ways.
 
     Args:
         artifact: The model, in evaluation mode.
         clean: Clean samples.
         seed: Seed of the patches.
+        budget: Time that is left; None for no limit. No way begins after its end.
 
     Returns:
         The ways, and all differences. A failed check is a difference too.
@@ -96,6 +98,9 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int) -> Deployme
             torch.set_num_threads(1)  # for few small inputs threads cost more than they save
         asked = _Asked(artifact, clean, seed)
         for name, inputs, test in asked.tests():
+            if budget is not None and budget.left() <= 0:
+                asked.skipped[name] = "the budget ended: give it more"
+                continue
             try:
                 found = [DeploymentDifference(name, *part) for part in test()]
             except Exception as error:  # an arbitrary model can fail in any way

@@ -68,6 +68,11 @@ class AuditInputs:
         """True for an encoder, False for a classifier."""
         return find_cluster_probe(self.artifact.module) is not None
 
+    @property
+    def seconds_of_deployment(self) -> float:
+        """Seconds of the deployment check, which counts for the budget; 0 without one."""
+        return 0.0 if self.deployment is None else self.deployment.seconds
+
     def with_differences(self, differences: tuple[DeploymentDifference, ...]) -> AuditInputs:
         """Return the inputs with more differences of the deployment check: those of found triggers."""
         if self.deployment is None or not differences:

@@ -129,17 +129,14 @@ class RemainingTime:
         return work.seconds + work.passes * speed + SECONDS_PER_TEST
 
     def _correction(self, work: Work) -> float:
-        """Return the ratio of actual to planned time: of the same method, else of the same kind, else of all work."""
+        """Return the ratio of actual to planned time: of the same method, else of the same kind, else of all tests."""
+        tests = [pair for pair in self._done if pair[0].method != MAKING]
         for similar in (
             [pair for pair in self._done if pair[0].method == work.method],
-            [pair for pair in self._done if _kind(pair[0]) == _kind(work)],
-            self._done,
+            [pair for pair in tests if pair[0].gradients == work.gradients],
+            tests,
         ):
             if similar:
                 planned = sum(self._planned(done) for done, _ in similar)
                 return (TRUST_SECONDS + sum(seconds for _, seconds in similar)) / (TRUST_SECONDS + planned)
         return 1.0
-
-
-def _kind(work: Work) -> tuple[bool, bool]:
-    return work.gradients, work.method == MAKING

@@ -108,7 +108,8 @@ def run_audit(
         jobs, on_jobs = possible_processes(config.jobs)
         callbacks.on_notes([*known.notes, *on_jobs])
         with phases.running(config.budget):
-            context = RunContext(config.seed, Budget(config.budget), callbacks.progress, known.found, known.add, jobs)
+            budget = Budget(config.budget - inputs.seconds_of_deployment)
+            context = RunContext(config.seed, budget, callbacks.progress, known.found, known.add, jobs)
             run = run_tests(inputs, part, context)
             run, differences = measure_found_triggers(inputs, run, context)
             inputs = inputs.with_differences(differences)
@@ -156,7 +157,7 @@ def prepare(artifact: Artifact, data: DataSource, config: AuditConfig) -> AuditI
         with phases.reading(f"the first run of {artifact.name}"), suppress(Exception), torch.no_grad():
             artifact.module(samples.split.x[:1])
     artifact = repeat_comparison(artifact, samples.split.x)
-    deployment = check_deployment(artifact, samples.split, seed=config.seed)
+    deployment = check_deployment(artifact, samples.split, seed=config.seed, budget=Budget(config.budget))
     null = null_of(config.null, encoders=artifact.num_classes is None)
     inputs = describe(artifact, samples, null, seed=config.seed)
     preconditions = replace(inputs.preconditions, deployment=deployment.doubt)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -91,10 +92,12 @@ def sweep_trigger(
     steps = [(kind, name, label) for kind, labels in series.items() for name, label in labels.items()]
     points = []
     effects: dict[str, tuple[float, float]] = {}  # agreement and success by variant: several series share some
+    longest = 0.0  # seconds of the longest step so far: the next one may take as long
     for index, (kind, name, label) in enumerate(steps):
-        context.progress("the trigger on other variants", index / len(steps))
-        if context.budget.left() <= 0:
+        context.progress(f"the trigger on other variants, {index} of {len(steps)} done", 1.0)
+        if context.budget.left() <= longest:
             break
+        start = time.perf_counter()
         try:
             if name not in effects:
                 variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
@@ -102,5 +105,6 @@ def sweep_trigger(
                 effects[name] = agreement, float((predict(variant.module, triggered) == trigger.target).float().mean())
         except Exception:  # an arbitrary model can fail in any way; the chart has one point less
             continue
+        longest = max(longest, time.perf_counter() - start)
         points.append(SweepPoint(kind, label, *effects[name], trigger.target, trigger.test))
     return tuple(points)

@@ -99,7 +99,7 @@ def audit(
             screen.write(*(f"Note: {note}" for note in notes), style="yellow")
             printed.extend(notes)
 
-        with screen.progress("reading the data") as step, _resume_hint(out):
+        with screen.progress("reading the data", estimate=False) as step, _resume_hint(out):
             config = replace(config, reference=original, null=null_models, jobs=jobs or runner.default_processes())
             screen.write(runner.processes_in_words(config.jobs))
             callbacks = Callbacks(step, _show_check, show_notes)
