@@ -11,6 +11,7 @@ from support.toys import artifact_of, toy
 from torch import Tensor, nn
 
 from assay.core.dataset import Split
+from assay.core.errors import Unmeasurable
 from assay.core.finding import Finding
 from assay.detectors import PatchScan, WaveScan
 from assay.detectors.base import Detector
@@ -115,6 +116,21 @@ def test_raced_scan_has_the_target_of_the_full_scan(raced: Detector, full: Detec
     assert quick.target == slow.target
     assert quick.score == pytest.approx(slow.score, rel=0.3)
     assert slow.evidence.numbers["triggers"] > 100
+
+
+def test_scans_of_one_model_share_the_predictions_of_clean_samples() -> None:
+    net, x, _ = toy(CLASSES, None)
+    model = Counting(net)
+    artifact, clean = artifact_of(model, CLASSES, differentiable=False), Split(x, None)
+    first = Scan(artifact, clean, Budget(), samples=8)
+    images = model.images
+    second = Scan(artifact, clean, Budget(), samples=4)
+    assert model.images == images > 0
+    assert second.predicted.tolist() == first.predicted[:4].tolist()
+    with torch.no_grad():
+        net.head.bias[0] += 100.0
+    with pytest.raises(Unmeasurable, match="one class"):
+        Scan(artifact, clean, Budget(), samples=4)
 
 
 def test_first_samples_rotate_and_later_ones_are_the_same() -> None:

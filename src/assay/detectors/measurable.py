@@ -64,14 +64,14 @@ def require_measurable(artifact: Artifact, clean: Split, *, digest: str, gradien
     count = SAMPLES
     if clean.x.ndim == 4 and clean.x.shape[2] * clean.x.shape[3] > LARGE_IMAGE_PIXELS:
         count = SAMPLES_OF_LARGE_IMAGES
-    measured = _measurement(_Subject(artifact, clean.x[:count], digest))
+    measured = _measurement(Subject(artifact, clean.x[:count], digest))
     reason = measured.fault_of_outputs or (measured.fault_of_gradients if gradients else "")
     if reason:
         raise Unmeasurable(reason)
 
 
 @dataclass(frozen=True, eq=False)
-class _Subject:
+class Subject:
     """A model and samples as a cache key: all tests of one variant share one measurement."""
 
     artifact: Artifact
@@ -85,7 +85,7 @@ class _Subject:
         return id(inner), factor, self.digest, tuple(self.x.shape), float(self.x.double().sum())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Subject) and self._key == other._key
+        return isinstance(other, Subject) and self._key == other._key
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -98,7 +98,7 @@ class _Measurement:
         subject: The model and samples.
     """
 
-    def __init__(self, subject: _Subject) -> None:
+    def __init__(self, subject: Subject) -> None:
         self.subject = subject
 
     @cached_property
@@ -163,7 +163,7 @@ class _Measurement:
 
 
 @lru_cache(maxsize=2)  # a file and its surrogate
-def _measurement(subject: _Subject) -> _Measurement:
+def _measurement(subject: Subject) -> _Measurement:
     return _Measurement(subject)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import ClassVar, Protocol
 
 import torch
@@ -16,11 +17,12 @@ from torch import Tensor
 from assay.core.dataset import Split, rank_in_class
 from assay.core.errors import Unfinished
 from assay.core.finding import Evidence, Finding, Outcome
-from assay.core.model import Artifact
+from assay.core.model import Artifact, digest_of_module
 from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
+from assay.detectors.measurable import Subject
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.race import Race, leading_classes, leading_triggers, ranking_odds, sample_order
 from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
@@ -61,11 +63,12 @@ class Scan:
         num_classes = artifact.num_classes or 0
         self.forward = _forward(artifact, clean.x)
         self.budget = budget
-        predicted = require_two_classes(self.forward(clean.x[:MAX_CANDIDATE_SAMPLES]).argmax(1))
+        subject = Subject(artifact, clean.x[:MAX_CANDIDATE_SAMPLES], digest_of_module(artifact.module))
+        predicted = require_two_classes(_predicted(subject))
         if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE_IMAGE_PIXELS:
             samples = max(MIN_SAMPLES, samples // LARGE_IMAGE_DIVISOR)
         index = stratified_indices(predicted, samples)
-        self.x, self.predicted = clean.x[:MAX_CANDIDATE_SAMPLES][index], predicted[index]
+        self.x, self.predicted = subject.x[index], predicted[index]
         self.best_odds = torch.full((num_classes,), -torch.inf)  # (K,) mean log odds under the best trigger
         self.best: dict[int, CandidateTrigger] = {}  # class -> its best trigger
         self.tried = 0
@@ -190,6 +193,12 @@ class TriggerScan(Detector):
 def stratified_indices(classes: Tensor, count: int) -> Tensor:
     """Return the indices of at most ``count`` samples, taken in turn from each class in ``classes`` (N,)."""
     return rank_in_class(classes).argsort(stable=True)[:count]
+
+
+@lru_cache(maxsize=2)  # a file and its surrogate
+def _predicted(subject: Subject) -> Tensor:
+    """Return the predicted classes (N,) of clean samples. All scans of one variant share them."""
+    return _forward(subject.artifact, subject.x)(subject.x).argmax(1)
 
 
 def _forward(artifact: Artifact, x: Tensor) -> Forward:

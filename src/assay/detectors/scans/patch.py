@@ -34,7 +34,8 @@ COARSE_FRACTION = 0.7  # of the progress, for the first sweep
 # Rounds of both sweeps; benchmarks/results/racing.json compares them with full scans.
 COARSE_RACE = (
     Round(samples=1),
-    Round(samples=4, triggers=24, classes=16),
+    Round(samples=2, triggers=24, classes=16),
+    Round(samples=4, triggers=16, classes=16),
     Round(samples=6, triggers=8, classes=10),
     Round(samples=SAMPLES, triggers=4, classes=6),
 )
