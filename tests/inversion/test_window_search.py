@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.toys import SHAPE, artifact_of, toy
@@ -9,12 +11,12 @@ from support.toys import SHAPE, artifact_of, toy
 from assay.core.dataset import Split
 from assay.detectors import LocalPatch
 from assay.detectors.budget import Budget
-from assay.inversion.class_search import ClassSearchResult
+from assay.inversion.class_search import ClassSearchResult, class_logits
 from assay.inversion.families import WindowFamily
 from assay.inversion.optimizer import Steps, advance, initialize
 from assay.inversion.prepare import prepare
 from assay.inversion.run import CleanImages, SearchRun
-from assay.inversion.window_search import WindowSearchBudget, search_windows
+from assay.inversion.window_search import WindowSearchBudget, _WindowSearch, search_windows
 
 
 def search_toy(
@@ -49,6 +51,33 @@ def test_search_stops_early_below_minimum_log_odds() -> None:
     assert (stopped.stopped_early, stopped.steps) == (True, high.window_steps)
     assert stopped.score <= 0
     assert torch.equal(complete.reachability, search_toy(4, None)[1].reachability)
+
+
+def test_search_stops_after_the_screening_below_minimum_log_odds() -> None:
+    high = WindowSearchBudget(min_log_odds=30.0, screening_steps=3)
+    low = replace(high, min_log_odds=-30.0)
+    (_, stopped), (_, complete) = (search_toy(4, None, budget=budget) for budget in (high, low))
+    assert (stopped.stopped_early, stopped.steps) == (True, 3)
+    assert complete.steps == low.window_steps + low.class_steps
+    assert torch.equal(complete.reachability, search_toy(4, None)[1].reachability), "the screening changes no result"
+
+
+@pytest.mark.parametrize(
+    ("odds", "goes_on"),
+    [
+        ([-2.1, -3.0, -4.0], False),
+        ([-1.9, -3.0, -4.0], True),
+        ([0.5, -3.0, -4.0], True),  # a single class with positive odds
+        ([2.5, 1.9, 1.0], False),  # several, and none of them is an outlier
+        ([7.5, 6.3, 1.5], True),  # two classes together
+        ([float("nan"), 1.0, 1.0], False),
+    ],
+)
+def test_search_goes_on_for_a_class_that_is_an_outlier(odds: list[float], goes_on: bool) -> None:
+    model, x, y = toy(4, None)
+    run = SearchRun(WindowSearchBudget(min_log_odds=-2.0, min_outlier_score=2.0), 0)
+    search = _WindowSearch(model, CleanImages(x, y), 4, run, 0, class_logits(model))
+    assert search.is_promising(torch.tensor(odds)) is goes_on
 
 
 def test_same_seed_gives_same_result() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from assay.nn.precision import fast_autocast
 
 BATCH_PIXELS = 2**16  # pixels per batch: larger batches do not fit into the processor's cache
+MIN_BATCH = 8  # images
 LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget
 
 
@@ -22,6 +23,14 @@ def forward_prepared(model: nn.Module, x: Tensor) -> Tensor:
         (N, K) float32 logits, or embeddings for an encoder.
     """
     x = x.contiguous(memory_format=torch.channels_last)
-    batch_size = max(8, BATCH_PIXELS // (x.shape[2] * x.shape[3]))
     with fast_autocast(x.device):
-        return torch.cat([model(part) for part in x.split(batch_size)]).float()
+        return torch.cat([model(part) for part in x.split(batch_size_of(x))]).float()
+
+
+def batch_size_of(x: Tensor) -> int:
+    """Return the number of images in a batch.
+
+    Args:
+        x: (N, C, H, W) images.
+    """
+    return max(MIN_BATCH, BATCH_PIXELS // (x.shape[2] * x.shape[3]))

@@ -1,20 +1,22 @@
 """Optimizer for the smallest trigger of a family from clean images to one class.
 
-All candidates (one trigger each, with its own target classes) advance together as one batch. On small models this is
-twice as fast as one after another. benchmarks/search_speed.py measures the gain of each choice made here.
+All candidates (one trigger each, with its own target classes) advance together, in batches that fit the processor's
+cache. On small models this is twice as fast as one after another. The gradients of one batch are in memory at a time.
+benchmarks/search_speed.py measures the gain of each choice made here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from assay.core.errors import Unmeasurable
 from assay.inversion.families import Family, Parameters
-from assay.inversion.forward import forward_prepared
+from assay.inversion.forward import batch_size_of, forward_prepared
 from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import CleanImages
 
@@ -124,30 +126,63 @@ def advance(model: nn.Module, family: Family, candidates: Candidates, images: Cl
         Unfinished: The model output NaN, or its gradient is not finite.
         Unmeasurable: The initial triggers have no gradient.
     """
-    x, predicted = images.x, images.predicted
+    rows = max(1, batch_size_of(images.x) // steps.batch_size)  # candidates with gradients in memory at a time
+    parts = [slice(start, start + rows) for start in range(0, len(candidates.cost), rows)]
     for _ in range(steps.count):
         if not steps.should_continue():
             return
-        index = torch.randint(len(x), (steps.batch_size,), generator=steps.generator)
-        parameters = tuple(p.detach().requires_grad_() for p in candidates.parameters)
-        triggered = family.apply(parameters, x[index])  # (A, B, C, H, W)
-        logits = forward_prepared(model, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
-        # An image that has the class without the trigger gives no information about the trigger: it does not count.
-        counts = (predicted[index][None, :, None] != torch.arange(logits.shape[2])).float()  # (1, B, K)
-        total = counts.sum(1).clamp(min=1)  # (1, K)
-        likelihood = refuse_nan((logits.log_softmax(2) * counts).sum(1) / total)  # (A, K)
-        likelihood = likelihood.masked_fill(~candidates.allowed, float("-inf"))
-        size = family.size(parameters)
-        objective = candidates.cost * size - likelihood.logsumexp(1)
-        gradients = tuple(refuse_nan(gradient) for gradient in torch.autograd.grad(objective.sum(), parameters))
+        index = torch.randint(len(images.x), (steps.batch_size,), generator=steps.generator)
+        batch = CleanImages(images.x[index], images.predicted[index])
+        found = [_evaluate(model, family, candidates, part, batch) for part in parts]
+        gradients = tuple(torch.cat(each) for each in zip(*(part.gradients for part in found), strict=True))
         if candidates.step == 0:
-            penalty = (candidates.cost * family.size(parameters)).sum()
-            of_size = torch.autograd.grad(penalty, parameters, allow_unused=True, materialize_grads=True)
-            _require_gradients(gradients, of_size)
+            _require_gradients(gradients, _size_gradients(family, candidates))
+        success, likelihood, size = (torch.cat(each) for each in zip(*(part.effects for part in found), strict=True))
         with torch.no_grad():
-            hits = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
-            _update_statistics(candidates, hits.sum(1) / total, likelihood, size)
+            _update_statistics(candidates, success, likelihood, size)
             _adam_step(candidates, gradients, family.learning_rate)
+
+
+class _Evaluation(NamedTuple):
+    """Effects and gradients of some candidates on one batch of images."""
+
+    gradients: Parameters  # of the objective, each (A, ...)
+    effects: tuple[Tensor, Tensor, Tensor]  # success (A, K), mean log-probabilities (A, K), size (A,)
+
+
+def _evaluate(model: nn.Module, family: Family, candidates: Candidates, part: slice, batch: CleanImages) -> _Evaluation:
+    """Apply some candidates to a batch of images.
+
+    Args:
+        model: Model from ``prepare``.
+        family: Trigger family of the candidates.
+        candidates: State of the search.
+        part: The candidates to evaluate.
+        batch: B clean images.
+
+    Raises:
+        Unfinished: The model output NaN, or its gradient is not finite.
+    """
+    parameters = tuple(p[part].detach().requires_grad_() for p in candidates.parameters)
+    triggered = family.apply(parameters, batch.x)  # (A, B, C, H, W)
+    logits = forward_prepared(model, triggered.flatten(0, 1)).unflatten(0, triggered.shape[:2])
+    # An image that has the class without the trigger gives no information about the trigger: it does not count.
+    counts = (batch.predicted[None, :, None] != torch.arange(logits.shape[2])).float()  # (1, B, K)
+    total = counts.sum(1).clamp(min=1)  # (1, K)
+    likelihood = refuse_nan((logits.log_softmax(2) * counts).sum(1) / total)  # (A, K)
+    likelihood = likelihood.masked_fill(~candidates.allowed[part], float("-inf"))
+    size = family.size(parameters)
+    objective = candidates.cost[part] * size - likelihood.logsumexp(1)
+    gradients = tuple(refuse_nan(gradient) for gradient in torch.autograd.grad(objective.sum(), parameters))
+    hits = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * counts  # (A, B, K)
+    return _Evaluation(gradients, (hits.sum(1) / total, likelihood.detach(), size.detach()))
+
+
+def _size_gradients(family: Family, candidates: Candidates) -> Parameters:
+    """Return the gradients of the size penalty alone, each (A, ...)."""
+    parameters = tuple(p.detach().requires_grad_() for p in candidates.parameters)
+    penalty = (candidates.cost * family.size(parameters)).sum()
+    return torch.autograd.grad(penalty, parameters, allow_unused=True, materialize_grads=True)
 
 
 def _require_gradients(gradients: Parameters, of_size: Parameters) -> None:

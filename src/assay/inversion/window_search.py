@@ -19,6 +19,7 @@ from assay.inversion.class_search import (
 from assay.inversion.families import WindowFamily
 from assay.inversion.forward import LARGE_IMAGE_PIXELS
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
+from assay.inversion.outlier import outlier_score
 from assay.inversion.run import CleanImages, SearchRun
 
 INITIAL_PATTERN_SCALE = 0.3  # fraction of the window's pattern that a class starts from: saturated pixels lose gradient
@@ -40,8 +41,9 @@ class WindowSearchBudget:
     refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
     final_steps: int = 0  # of the refined classes
     min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
-    screening_steps: int = 0  # of the window steps, before the first comparison; 0: no such comparison
-    min_screened_odds: float = float("-inf")  # the search ends after the screening if no window exceeds these log odds
+    screening_steps: int = 0  # window steps before a first check of ``min_log_odds``; 0: no such check
+    # The search ends after the windows if several classes have positive log odds, with a lower outlier score than this.
+    min_outlier_score: float = 0.0
 
     def at(self, shape: tuple[int, int, int]) -> WindowSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
@@ -87,15 +89,15 @@ def search_windows(
     budget = run.budget
     search = _WindowSearch(model, images, num_classes, run, extra_outcomes, outcomes or class_logits(model))
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
-    search.advance(free, budget.screening_steps, budget.window_batch)
-    if budget.screening_steps and free.step == budget.screening_steps:  # less if the time ended
+    if budget.screening_steps:
+        search.advance(free, budget.screening_steps, budget.window_batch)
         candidates, effects = search.easiest_classes(free, SCREENED_IMAGES)
-        if not float(effects.odds[0]) > budget.min_screened_odds:
+        # Not if the time ended before the last step: then the search did not stop by itself.
+        if free.step == budget.screening_steps and not float(effects.odds[0]) >= budget.min_log_odds:
             return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     search.advance(free, budget.window_steps - free.step, budget.window_batch)
     candidates, effects = search.easiest_classes(free, COMPARED_IMAGES)
-    # Not if the time ended before the last step: then the search did not stop by itself.
-    if free.step == budget.window_steps and not float(effects.odds[0]) >= budget.min_log_odds:
+    if free.step == budget.window_steps and not search.is_promising(effects.odds):
         return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
     search.advance(candidates, budget.class_steps, budget.class_batch)
@@ -166,6 +168,13 @@ class _WindowSearch:
         candidates = self.initialize(torch.eye(self.num_classes, dtype=torch.bool)[classes])
         candidates.parameters = tuple(p[windows[first]] for p in free.parameters)
         return candidates, _Effects(success[first, classes], odds[first, classes])
+
+    def is_promising(self, odds: Tensor) -> bool:
+        """Return whether the search goes on after the windows, by the log odds (A,) of the easiest classes, sorted."""
+        if not float(odds[0]) >= self.run.budget.min_log_odds:
+            return False
+        positive = odds.clamp(min=0)
+        return not positive[1:2].any() or outlier_score(positive) >= self.run.budget.min_outlier_score
 
     def compare(self, candidates: Candidates, count: int) -> tuple[Tensor, Tensor]:
         """Return success rates and log odds, each (A, K), of all triggers and classes on the first ``count`` images."""

@@ -41,7 +41,13 @@ from assay.nn.inference import predict
 # their int8 variants end the first stage at log odds of at most -2.8, models with compression-activated backdoors at
 # 2.7 or more. The planted trigger of models trained for four bits succeeds on 99 % of images. Without the last stage
 # the found trigger succeeds on 57 to 90 %.
-WINDOW_BUDGET = WindowSearchBudget(min_log_odds=-2.0, final_steps=40)
+#
+# Two checks end a search early, with the lowest score. The first follows after five steps: a 2:4 sparse backdoored
+# model had 6.4 and 1.1 with two seeds, and 2.5 and -1.3 after four steps. Clean models in int8 had -3.5 to -3.0. The
+# second follows after all windows. Pruning damages clean models, so several classes have positive log odds, with
+# outlier scores of 0.5 to 2.4. Those of backdoored models had 4.8 to 8.9. The reference models were scored without
+# these checks, so their scores are rather too high.
+WINDOW_BUDGET = WindowSearchBudget(screening_steps=5, min_log_odds=-2.0, min_outlier_score=2.0, final_steps=40)
 
 # For a clean model and its int8 variant, no class gets 5 % of the images in the screening; for a
 # compression-activated backdoor, one gets 75 %. After 8 steps and with 3 refined classes, the target was once missed.
@@ -131,7 +137,9 @@ class CompressionGap(GapDetector):
         models come closer in int8, so a class that comes closer is suspicious by itself.
         """
         lowest = WINDOW_BUDGET.min_log_odds
-        closest = lowest if found.stopped_early else float(found.reachability[0])
+        if found.stopped_early:
+            return lowest
+        closest = float(found.reachability[0])
         return outlier_score(found.reachability.clamp(min=0)) if closest > 0 else max(closest, lowest)
 
 
