@@ -10,7 +10,8 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput, first_line
-from assay.core.model import Artifact
+from assay.core.model import Artifact, digest_of_module
 from assay.formats.metadata import ModelMetadata
+from assay.graphs.trace import exported_program
 from assay.io.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -64,10 +66,49 @@ def to_onnx_graph(module: nn.Module, example: Tensor, *, opset: int = OPSET) -> 
     Raises:
         UnusableInput: The model cannot be exported.
     """
+    return _onnx_graph(module, digest_of_module(module), _Example(example), opset)
+
+
+class _Example:
+    """Example inputs as a cache key: inputs of the same shape and type compare equal."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Example) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[torch.Size, torch.dtype]:
+        return self.x.shape, self.x.dtype
+
+
+@lru_cache(maxsize=2)  # the model and its reference
+def _onnx_graph(module: nn.Module, digest: str, inputs: _Example, opset: int) -> onnx.ModelProto:
+    """Export a model, from its traced graph if there is one. Cached, because all readers need the same file.
+
+    Args:
+        module: The model.
+        digest: Of its weights, which training changes.
+        inputs: Two inputs.
+        opset: ONNX operator set.
+    """
+    source: nn.Module | torch.export.ExportedProgram
+    source = copied = copy.deepcopy(module).eval().requires_grad_(False)
+    with contextlib.ExitStack() as stack:
+        with suppress(UnusableInput):  # the exporter has other ways to trace
+            source = stack.enter_context(exported_program(copied, inputs.x, digest))
+        return _convert(source, inputs.x, opset)
+
+
+def _convert(source: nn.Module | torch.export.ExportedProgram, example: Tensor, opset: int) -> onnx.ModelProto:
     try:
         with _without_exporter_output():
             program = torch.onnx.export(
-                copy.deepcopy(module).eval(),
+                source,  # type: ignore[arg-type]
                 (example,),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
@@ -160,6 +201,7 @@ def _calibration_reader(clean: Tensor, *, batch_size: int) -> Any:
 
 def _save(model: onnx.ModelProto, artifact: Artifact, path: Path) -> None:
     """Write the model with the artifact's facts in its metadata."""
+    model = copy.deepcopy(model)  # the exported graph has other readers
     metadata = ModelMetadata(artifact.arch, artifact.planted, artifact.inputs, class_names=artifact.class_names)
     for key, value in metadata.as_text().items():
         model.metadata_props.add(key=key, value=value)

@@ -6,11 +6,9 @@ exporter uses it too: an untraceable model has no ONNX export either.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import operator
-import warnings
+from contextlib import suppress
 from functools import lru_cache
 
 import torch
@@ -20,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from assay.core.errors import NoSuchVariant, UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.module import OnnxGraph
+from assay.graphs.trace import trace_slot
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _COPIES = frozenset({"clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy"})
@@ -60,23 +59,48 @@ class _Example:
 
 @lru_cache(maxsize=2)
 def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphModule:
-    """Trace and fold. Cached, because the variants and the searches need the same graph, and tracing takes seconds."""
-    del digest  # part of the cache key: training changes a model's weights
-    example = inputs.x
+    """Trace and fold. Cached, because the variants and the searches need the same graph.
+
+    Args:
+        model: Model to trace.
+        digest: Of its weights, which training changes.
+        inputs: Example inputs.
+    """
     if any(isinstance(module, OnnxGraph) and module.is_quantized for module in model.modules()):
         # Tracing would also lose the gradients of its rounding.
         raise NoSuchVariant(
             "expected a floating-point model, got one that is quantized already: audited without variants"
         )
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    graph_module = _trace(model, example[:2])
+    slot = trace_slot(model, inputs.x)
+    folded = None
+    if slot.trace is not None:
+        with suppress(UnusableInput):  # other outputs than the model's: it needs a trace of its own
+            folded = _fold_and_compare(slot.trace.with_weights(model), model, inputs.x)
+    if folded is None:
+        folded = _fold_and_compare(slot.fill(model, inputs.x[:2]).with_weights(model), model, inputs.x)
+    slot.checked.add(digest)
+    return folded
+
+
+def _fold_and_compare(graph_module: fx.GraphModule, model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Fold a flat graph, and compare its outputs with those of the model.
+
+    Args:
+        graph_module: Flat graph with the weights of the model; changed.
+        model: The model, in eval mode.
+        example: (N, C, H, W) images.
+
+    Raises:
+        UnusableInput: The outputs differ, or are not finite.
+    """
     _drop_copies(graph_module.graph)
     _views_as_reshapes(graph_module.graph)
     _plain_batch_norms(graph_module.graph)
     _fold(graph_module)
     folded = rebuild(graph_module)
     with torch.no_grad():
-        expected, got = model(example[:8]), folded(example[:8])
+        expected, got = model(example), folded(example)
     if not expected.isfinite().all():
         raise UnusableInput("expected finite outputs on the clean samples, got NaN or infinity: values overflow")
     if not torch.allclose(expected, got, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
@@ -133,28 +157,6 @@ def add_constant(graph_module: fx.GraphModule, before: fx.Node, name: str, value
     graph_module.register_parameter(name, nn.Parameter(value, requires_grad=False))
     with graph_module.graph.inserting_before(before):
         return graph_module.graph.get_attr(name)
-
-
-def _trace(model: nn.Module, example: Tensor) -> fx.GraphModule:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph on failure
-        # torch 2.13 uses its own deprecated pytree class while it copies a graph. A caller cannot change that.
-        warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
-        try:
-            exported = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-            # With an empty decomposition table, this only makes in-place operators functional.
-            module = exported.run_decompositions({}).module(check_guards=False)
-        except Exception as error:  # torch.export raises many types, plain RuntimeError among them
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UnusableInput(
-                f"expected a model that torch.export can trace, got the error: {reason}; "
-                "variants that need the graph (int8, ONNX) are not available"
-            ) from error
-        graph = copy.deepcopy(module.graph)
-    graph.set_codegen(fx.graph.CodeGen())
-    for node in graph.nodes:
-        if node.op == "output":  # the exported graph returns a tuple of one tensor
-            node.args = (node.args[0][0],)
-    return fx.GraphModule(module, graph)
 
 
 def _drop_copies(graph: fx.Graph) -> None:

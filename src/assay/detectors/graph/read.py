@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from assay.core.errors import UnusableInput
-from assay.core.model import digest_of_module
 from assay.formats.onnx.external_data import embed_external_data
 from assay.formats.onnx.read import read_onnx_model
 from assay.formats.onnx.runtime import OnnxRuntimeModule
@@ -70,7 +68,7 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     sessions = [part for part in module.modules() if isinstance(part, OnnxRuntimeModule)]
     if not sessions:
         try:
-            model, graph = _exported(module, digest_of_module(module), x.shape[1:], x.dtype)
+            model, graph = _exported(module, x.shape[1:], x.dtype)
         except UnusableInput as error:
             return UnreadableGraph(str(error))
         return ReadableGraph(model, graph, x, None)
@@ -87,15 +85,11 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     return ReadableGraph(model, graph, session.graph_values(captured[0]), session.batch)
 
 
-@lru_cache(maxsize=2)
-def _exported(
-    module: nn.Module, digest: str, shape: torch.Size, dtype: torch.dtype
-) -> tuple[onnx.ModelProto, ComputationGraph]:
-    """Export a model and read the graph. The cache holds the model and its reference: an export takes seconds.
+def _exported(module: nn.Module, shape: torch.Size, dtype: torch.dtype) -> tuple[onnx.ModelProto, ComputationGraph]:
+    """Export a model and read the graph.
 
     Args:
         module: The model.
-        digest: Digest of its weights; part of the cache key only.
         shape: Shape of one sample.
         dtype: Type of the samples.
     """
