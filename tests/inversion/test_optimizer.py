@@ -8,6 +8,7 @@ from support.toys import SHAPE, toy
 from torch import Tensor
 
 from assay.core.model import digest_of_module
+from assay.inversion import optimizer
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
 from assay.inversion.optimizer import COST_FACTOR, Candidates, Steps, advance, initialize
 from assay.inversion.run import CleanImages
@@ -125,3 +126,27 @@ def test_images_of_the_target_class_do_not_count() -> None:
     advance(model, MaskFamily(), candidates, CleanImages(x, all_of_the_target), Steps(5, 16, generator))
     assert bool(candidates.best_size[0].isinf())
     assert float(candidates.success[0]) == 0.0
+
+
+@every_family
+def test_results_do_not_depend_on_the_batches(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = []
+    for count in (1, 2, 4):  # candidates with gradients in memory at a time
+        monkeypatch.setattr(optimizer, "batch_size_of", lambda x, count=count: 16 * count)
+        batches.append(optimize_toy(family, one_per_class(4), steps=5))
+    for other in batches[1:]:
+        assert torch.allclose(other.log_likelihood, batches[0].log_likelihood, atol=1e-5)
+        for one, two in zip(other.parameters, batches[0].parameters, strict=True):
+            assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_one_batch_of_images_has_gradients_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = toy(4, 2)
+    monkeypatch.setattr(optimizer, "batch_size_of", lambda x: 32)
+    sizes = []
+    handle = model.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    generator = torch.Generator().manual_seed(0)
+    candidates = initialize(MaskFamily(), one_per_class(4), SHAPE, generator)
+    advance(model, MaskFamily(), candidates, CleanImages(x, y), Steps(1, 16, generator))
+    handle.remove()
+    assert sizes == [32, 32]
