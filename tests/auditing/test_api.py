@@ -123,6 +123,20 @@ def test_audit_progress_rises_to_one() -> None:
     assert "int8: latent-shift" not in steps
 
 
+def test_audit_in_two_processes_gives_the_same_with_its_trigger() -> None:
+    one, two = (audited(2, jobs=jobs, detectors=(NeuralCleanse(), PatchScan())) for jobs in (1, 2))
+    assert (two.verdict, two.target, two.p_value, two.statistic) == (one.verdict, one.target, one.p_value, one.statistic)
+    assert [finding.score for finding in two.findings] == [finding.score for finding in one.findings]
+    assert two.trigger_sweep == one.trigger_sweep != ()
+    assert "jobs=2" in two.command
+    assert "jobs" not in one.command
+
+
+def test_audit_without_a_process_is_an_error() -> None:
+    with pytest.raises(UnusableInput, match="at least 1 process for the tests, got 0"):
+        audited(2, jobs=0)
+
+
 def test_audit_tiny_budget_inconclusive() -> None:
     result = audited(2, budget=1e-6, detectors=(NeuralCleanse(), UniversalPerturbation(), PatchScan()))
     assert result.verdict == "inconclusive"

@@ -116,12 +116,18 @@ def test_large_variants_are_kept_for_a_found_trigger_only(monkeypatch: pytest.Mo
 
 
 def test_an_export_that_exceeds_the_budget_is_not_started() -> None:
-    plan = plan_of((FULL,), (Graph(), Fixed("one")))
-    run = run_tests(inputs(), plan, RunContext(0, Budget(2)))
-    graph, one = run.findings
-    assert (graph.outcome, one.outcome) == (Outcome.INCOMPLETE, Outcome.SCORED)
+    plan = plan_of((FULL,), (Graph(), FourierKeys(), Fixed("one")))
+    run = run_tests(inputs(), plan, RunContext(0, Budget(3.2)))
+    graph, key, one = run.findings
+    assert (graph.outcome, key.outcome, one.outcome) == (Outcome.INCOMPLETE, Outcome.INCOMPLETE, Outcome.SCORED)
     assert "it takes about 4 seconds" in graph.reason
     assert "s left: raise the budget" in graph.reason
+
+
+def test_tests_of_a_model_whose_tracing_exceeds_the_budget_are_not_started() -> None:
+    run = run_tests(inputs(), plan_of((FULL,), (DepthScan(), MaxMargin(), Fixed("one"))), RunContext(0, Budget(2)))
+    assert [f.outcome for f in run.findings] == [Outcome.INCOMPLETE, Outcome.INCOMPLETE, Outcome.SCORED]
+    assert "it takes about 3 seconds" in run.findings[0].reason
 
 
 def test_a_variant_that_exceeds_the_budget_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:

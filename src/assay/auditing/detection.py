@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -32,7 +32,7 @@ from assay.formats.onnx.runtime import restart_sessions
 
 __all__ = ["MAX_DISAGREEMENT", "AuditRun", "run_tests"]
 
-# Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s.
+# Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s. It cannot stop in the middle.
 TRACE_SECONDS = 3.0
 
 
@@ -82,20 +82,18 @@ class _Run:
         self.time = RemainingTime(self._work(), context.jobs)
         self.maker = VariantMaker(inputs, context.seed, context.budget, self.time.expected)
         self.fraction = 0.0
+        self.untraced = ""  # reason why the model is not traced
 
     def jobs(self) -> Iterator[Job]:
         """Yield the tests of each process when it is their turn. One process exports a graph once for all tests."""
         for _, group in groupby(enumerate(self.tests), lambda entry: _export_of(*entry[1]) or entry[0]):
             tests = [test for _, test in group]
-            name, detector = tests[0]
-            tested = self._variant(name).tested
-            expected = sum(self.time.expected(_id(*test)) for test in tests)
+            tested = self._variant(tests[0][0]).tested
             if tested is None:
                 for test in tests:
                     self._end(_id(*test), completed=False)
-            elif cost_of(detector).exports and expected > self.context.budget.left() > 0:
+            elif reason := self._obstacle(tests):
                 for test in tests:
-                    reason = too_long(expected, self.context.budget)
                     self.take(_id(*test), Finding(test[1].name, Outcome.INCOMPLETE, reason=reason))
             else:
                 yield tuple(self._planned(detector, tested, _id(name, detector)) for name, detector in tests)
@@ -133,10 +131,25 @@ class _Run:
             if made.seconds_per_pass:
                 self.time.measured(name, made.seconds_per_pass)
             if any(detector.needs & _MEASURED for variant, detector in self.tests if variant == name):
-                prepare_measurement(made, self.inputs)
+                self._trace(made)
             self.made[name] = made
             self.time.end(name, completed=made.tested is not None)
         return self.made[name]
+
+    def _obstacle(self, tests: Sequence[tuple[str, Detector]]) -> str:
+        """Return the reason why tests cannot start within the budget; empty if they can."""
+        _, detector = tests[0]
+        expected = sum(self.time.expected(_id(*test)) for test in tests)
+        if cost_of(detector).exports and expected > self.context.budget.left():
+            return too_long(expected, self.context.budget)
+        return self.untraced if detector.needs & _MEASURED else ""
+
+    def _trace(self, made: MadeVariant) -> None:
+        """Trace a variant for its tests, unless the first tracing would exceed the budget."""
+        if all(other.tested is None for other in self.made.values()) and self.context.budget.left() < TRACE_SECONDS:
+            self.untraced = too_long(TRACE_SECONDS, self.context.budget)
+        if not self.untraced:
+            prepare_measurement(made, self.inputs)
 
     def _end(self, test: str, *, completed: bool) -> None:
         """Take the end of a test. After the last one of a large variant, let go of it, unless a trigger acts on it."""
