@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from support.toys import artifact_of, toy
+from torch import Tensor
 
 from assay.auditing import detection, variant_maker
 from assay.auditing.detection import run_tests
@@ -25,6 +26,7 @@ from assay.detectors import DepthScan, FourierKeys, Graph, MaxMargin, PatchScan
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
+from assay.stages import variants as stage_variants
 
 NET, X, _ = toy(4, None)
 SAMPLES = Split(X[:64], None)
@@ -61,13 +63,13 @@ def plan_of(variants: tuple[str, ...], detectors: tuple[Detector, ...]) -> Plan:
 
 def record_making(monkeypatch: pytest.MonkeyPatch, log: list[str]) -> None:
     """Note each variant that is made in ``log``."""
-    make = variant_maker.make_variant
+    make = stage_variants.make_and_run
 
-    def noted(name: str, *args: object, **options: object) -> Artifact:
+    def noted(name: str, *args: object, **options: object) -> tuple[Artifact, Tensor | None]:
         log.append(f"making {name}")
         return make(name, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(variant_maker, "make_variant", noted)
+    monkeypatch.setattr(stage_variants, "make_and_run", noted)
 
 
 def test_known_findings_are_taken_and_only_new_ones_are_reported() -> None:

@@ -95,3 +95,31 @@ def test_make_int4_without_layers_raises() -> None:
     other_format = BUILD.artifact.with_module(torch.nn.Flatten())
     with pytest.raises(UnusableInput, match="convolutions or linear layers"):
         variants.make("int4", other_format, CLEAN, seed=0)
+
+
+def test_the_predictions_of_the_model_do_not_change_a_variant() -> None:
+    predictions = variants.predict(BUILD.artifact.module, CLEAN.x)
+    for name in ("prune-2:4", "filters-30"):
+        made, outputs = variants.make_and_run(name, BUILD.artifact, CLEAN, seed=0, predictions=predictions)
+        assert made.digest == variants.make(name, BUILD.artifact, CLEAN, seed=0).digest
+        with torch.no_grad():
+            assert outputs is None or torch.equal(outputs, made.module(CLEAN.x))
+
+
+@pytest.mark.parametrize(("wrong", "errors", "passes"), [(0, 1, 64), (20, 5, 8), (20, 0, 0), (20, 20, 24)])
+def test_errors_are_counted_no_further_than_needed(
+    wrong: int, errors: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    predictions = torch.zeros(64).long()
+
+    def first(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        del model
+        seen.append(len(x))
+        return torch.zeros(len(x)).long()
+
+    monkeypatch.setattr(variants, "predict", first)
+    monkeypatch.setattr(variants, "DECISION_BATCH", 8)
+    predictions[:wrong] = 1
+    assert variants._has_errors(BUILD.artifact, CLEAN.x, predictions, errors) == (wrong >= errors)
+    assert sum(seen) == passes

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
 from assay.core.build import Build
 from assay.core.dataset import Split, Task
 from assay.core.errors import NoSuchVariant, UnusableInput
 from assay.core.finding import FULL
 from assay.core.model import Artifact, digest_of_module
-from assay.nn.inference import predict
+from assay.nn.inference import forward_batched, predict
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16, QuantizeInt8, QuantizeWeights
@@ -29,6 +31,8 @@ COMPARISON_ONLY = frozenset({"prune-2:4", "int8-tensor", "filters-30"})
 # A model that loses one here may keep it there, so without it an audit of it is inconclusive. Pruning breaks many clean
 # models: 20 of the 208 at prune-50.
 EXPECTED = frozenset({"int8"})
+
+DECISION_BATCH = 64  # samples between two decisions whether recalibration raised the agreement
 
 # "if_better": recalibrate batch norm if that raises the agreement with the original model. An attack that trained with
 # frozen batch norm loses by it: a 2:4 sparse backdoored model agrees on 95 % of the images, on 75 % after
@@ -125,9 +129,31 @@ def make(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
         NoSuchVariant: The variant equals the model, or the model is quantized already.
         UnusableInput: Unknown name, or no torch weights.
     """
+    return make_and_run(name, artifact, clean, seed=seed)[0]
+
+
+def make_and_run(
+    name: str, artifact: Artifact, clean: Split, *, seed: int, predictions: Tensor | None = None
+) -> tuple[Artifact, Tensor | None]:
+    """Return one deployment variant of a model, and its outputs on the clean samples if they were needed.
+
+    Args:
+        name: Name of the variant.
+        artifact: The model as given.
+        clean: Clean samples, to calibrate with.
+        seed: Passed on to the stage.
+        predictions: (N,) classes that the model predicts for the clean samples; None: not known yet.
+
+    Returns:
+        The variant, and its (N, K) outputs; None: they were not computed.
+
+    Raises:
+        NoSuchVariant: The variant equals the model, or the model is quantized already.
+        UnusableInput: Unknown name, or no torch weights.
+    """
     variant = variant_of(name)
     if variant.stage is None:
-        return artifact
+        return artifact, None
     artifact = artifact.with_gradients()
     if not artifact.differentiable:
         raise UnusableInput(
@@ -139,9 +165,30 @@ def make(name: str, artifact: Artifact, clean: Split, *, seed: int) -> Artifact:
     if compressed.digest == digest_of_module(artifact.module):
         raise NoSuchVariant("expected a variant that differs from the model, got the model itself: nothing to compress")
     if variant.recalibrate == "never":
-        return compressed
+        return compressed, None
     recalibrated = compressed.with_module(recalibrate_batchnorm(compressed.module, clean.x))
     if variant.recalibrate == "always":
-        return recalibrated
-    original, before, after = (predict(model.module, clean.x) for model in (artifact, compressed, recalibrated))
-    return recalibrated if (after == original).sum() >= (before == original).sum() else compressed
+        return recalibrated, None
+    expected = predict(artifact.module, clean.x) if predictions is None else predictions
+    outputs = forward_batched(recalibrated.module, clean.x)
+    errors = int((outputs.argmax(1) != expected).sum())
+    if _has_errors(compressed, clean.x, expected, errors):
+        return recalibrated, outputs
+    return compressed, None
+
+
+def _has_errors(model: Artifact, x: Tensor, expected: Tensor, errors: int) -> bool:
+    """Return whether a model predicts another class for at least ``errors`` samples. It runs no further than needed.
+
+    Args:
+        model: The model.
+        x: Samples (N, ...).
+        expected: (N,) classes.
+        errors: Number of other predictions.
+    """
+    found = 0
+    for part, classes in zip(x.split(DECISION_BATCH), expected.split(DECISION_BATCH), strict=True):
+        if found >= errors:
+            break
+        found += int((predict(model.module, part) != classes).sum())
+    return found >= errors
