@@ -33,6 +33,6 @@ def _time(result: dict) -> str:
         return ""
     return (
         f"One quick audit of the third-party ResNet-20 took {figures['cpu_seconds']:.0f} CPU seconds (one thread, "
-        f"float32) and {figures['peak_mib']:.0f} MiB: {len(figures['completed'])} of {figures['tests_of_full_audit']} tests, "
-        f"verdict {figures['verdict']}. "
+        f"float32) and {figures['peak_mib']:.0f} MiB: {len(figures['completed'])} of {figures['tests_of_full_audit']} "
+        f"tests, verdict {figures['verdict']}. "
     )

@@ -25,7 +25,7 @@ from assay.core.model import Artifact
 from assay.core.options import ModelOptions
 from assay.core.progress import Progress
 from assay.core.result import Audit
-from assay.detectors import DepthScan, LatentShift, MaxMargin, NeuralCleanse
+from assay.detectors import DepthScan, FourierKeys, LatentShift, MaxMargin, NeuralCleanse
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.requirement import Requirement
@@ -237,6 +237,15 @@ def test_findings_out_of_time_or_failed_are_not_stored(
     runs.clear()
     audited(tmp_path)
     assert runs == ["latent-shift"]
+
+
+def test_with_a_budget_only_scores_are_stored(tmp_path: Path, runs: list[str]) -> None:
+    """A check without scores may be shorter within a budget, and a test may abstain for lack of time."""
+    options: dict[str, Any] = {"detectors": (FourierKeys(), LatentShift()), "variant_names": ("full",)}
+    audited(tmp_path, budget=1000.0, **options)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["full-latent-shift.json"]
+    audited(tmp_path, **options)
+    assert (tmp_path / "full-fourier-key.json").exists()
 
 
 class Own(Detector):

@@ -6,6 +6,7 @@ An interrupted audit goes on where it ended, and a full audit after a quick one 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -32,7 +33,9 @@ from assay.nn.precision import fast_dtype
 
 FOLDER = "findings"  # in the report folder
 # Outcomes that another run of the test would give again. The others come from the budget or from an error.
-REPEATABLE = frozenset({Outcome.SCORED, Outcome.CHECKED, Outcome.PROVEN, Outcome.ABSTAINED})
+ALWAYS_REPEATABLE = frozenset({Outcome.SCORED, Outcome.PROVEN})
+# Without a budget only: with one, a check can be shorter, and a test can abstain for lack of time.
+REPEATABLE = ALWAYS_REPEATABLE | {Outcome.CHECKED, Outcome.ABSTAINED}
 
 
 @dataclass
@@ -41,13 +44,14 @@ class KnownFindings:
 
     folder: Path
     circumstances: Mapping[str, Mapping[str, Any]]  # by test; tests without circumstances are not stored
+    storable: frozenset[Outcome] = REPEATABLE
     found: dict[str, Finding] = field(default_factory=dict)  # by test
     notes: list[str] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
         """Store a new finding, if another run would give it again. A full disk ends the storing, not the audit."""
         circumstances = self.circumstances.get(make_test_id(finding.variant, finding.detector))
-        if circumstances is None or finding.outcome not in REPEATABLE:
+        if circumstances is None or finding.outcome not in self.storable:
             return
         try:
             write_finding(self.folder, StoredFinding(finding, circumstances, _now()))
@@ -84,7 +88,8 @@ def known_findings(inputs: AuditInputs, plan: Plan, options: ModelOptions, confi
         for variant, detector in plan.tests
         if _is_own(detector)
     }
-    known = KnownFindings(place.path, circumstances)
+    storable = REPEATABLE if math.isinf(config.budget) else ALWAYS_REPEATABLE
+    known = KnownFindings(place.path, circumstances, storable)
     if place.path.is_dir():
         remove_abandoned(place.path)
     if not place.fresh:
