@@ -56,7 +56,7 @@ def test_command_in_the_report_repeats_the_audit(run: Run, planted: Path, tmp_pa
     given = {
         "data": "signs:3", "arch": "resnet8-cifar", "shape": "3,40,40", "mean": "0.5,0.5,0.5", "std": "0.2,0.2,0.2",
         "no_labels": "", "variants": "full", "detectors": "neural-cleanse,max-margin", "budget": "0.001",
-        "reference": model, "reference_arch": "resnet8-cifar", "null": null, "seed": 7,
+        "reference": model, "reference_arch": "resnet8-cifar", "null": null, "jobs": 2, "seed": 7,
     }  # fmt: skip
     of_encoders = {"features", "pooling", "reference_pooling"}
     of_others = {"output", "reference_output", "label_column"}  # models with several outputs, and tables

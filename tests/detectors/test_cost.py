@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from assay.core.dataset import Split
 from assay.core.finding import Outcome
 from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
-from assay.detectors import DepthScan, Graph, MaxMargin
+from assay.detectors import CompressionGap, DepthScan, Graph, MaxMargin
 from assay.detectors.base import Detector
 from assay.detectors.cost import COSTS, cost_of, expected_export_seconds, expected_passes
 
@@ -42,8 +44,17 @@ def model(counts: list[int], *, shift: float = 0.0) -> Artifact:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = Counting(counts).requires_grad_(False).eval()
-        module.head.weight += shift * torch.randn_like(module.head.weight)
+        noise = torch.randn_like(module.head.weight)
+        module.head.weight += shift * noise
     return Artifact(module, Modality.IMAGE, 10, "module", digest_of_module(module), ImageSpec(SHAPE))
+
+
+def passes_of(detector: Detector, artifact: Artifact, counts: list[int]) -> int:
+    """Return the number of passes that a detector needs."""
+    x = torch.rand(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(0))
+    counts.clear()
+    assert detector(artifact, Split(x, None)).outcome is Outcome.SCORED
+    return sum(counts)
 
 
 def counted() -> list[Detector]:
@@ -60,10 +71,17 @@ def _missing(detector: Detector) -> str:
 def test_counted_passes_are_near_the_expected_ones(detector: Detector) -> None:
     counts: list[int] = []
     artifact = model(counts)
-    x = torch.rand(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(0))
-    assert detector(artifact, Split(x, None)).outcome is Outcome.SCORED
-    ratio = sum(counts) / expected_passes(cost_of(detector), artifact)
-    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{sum(counts)} passes: change the table of expected costs"
+    passes = passes_of(detector, artifact, counts)
+    ratio = passes / expected_passes(cost_of(detector), artifact)
+    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the table of expected costs"
+
+
+def test_a_comparison_of_similar_models_costs_what_is_expected() -> None:
+    counts: list[int] = []
+    variant = replace(model(counts, shift=0.002), reference=model(counts))
+    passes = passes_of(CompressionGap(), variant, counts)
+    ratio = passes / expected_passes(cost_of(CompressionGap()), variant)
+    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the table of expected costs"
 
 
 def test_larger_models_cost_more() -> None:
