@@ -37,6 +37,8 @@ from lib.kills_table import kills_table
 from lib.matrix_table import CellRecords, counts_with_interval, matrix_table
 from lib.paths import MATRICES, RESULTS, ROOT
 from lib.processor_table import processors_table
+from lib.quick_table import quick_table
+from lib.racing_table import racing_table
 from lib.table_parts import area, grid, percent
 
 from tables.matrices import cells_and_records, stages_run
@@ -325,6 +327,7 @@ TABLES = {
     "lattice": (lattice_table, "Keys of random features, recovered by lattice reduction."),
     "null_models": (reference_models, "Reference classifiers in the shipped null distribution."),
     "null_encoders": (reference_models, "Reference encoders in the shipped null distribution."),
+    "racing": (racing_table, "Tests that race their triggers or classes, and the same tests without a race."),
     "box_overhead": (box, "Overhead of the box: medians of pairs with and without `--no-sandbox`."),
     "fuzzing": (
         fuzzing_table,
@@ -336,6 +339,7 @@ TABLES = {
     "null_transfer": (transfer, "Clean reference models, compared with the remaining ones."),
     "strangers": (audits, "Architectures unlike the reference models, on similar data."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
+    "quick_audit": (quick_table, "The quick audit, on stored scores compared with the shipped reference models."),
     "search_speed_resnet20": (speed, "Trigger search compared with Neural Cleanse as published, ResNet-20."),
     "search_speed_resnet18": (speed, "The same on an untrained ResNet-18 (time only)."),
     "signs_scaling": (audits, "Signs with 10, 100 and 1,000 classes (whole audits, four variants)."),
@@ -385,11 +389,13 @@ SECTIONS = {
     "Reference models": ("null_models", "null_encoders", "null_transfer"),
     "Speed": (
         "one_audit",
+        "quick_audit",
         "search_speed_resnet20",
         "search_speed_resnet18",
         "signs_scaling",
         "mobilenet",
         "int8_agreement",
+        "racing",
         "box_overhead",
         "driver_overhead",
         "leaderboard_speed",
