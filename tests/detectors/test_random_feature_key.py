@@ -99,7 +99,7 @@ def test_features_on_a_grid_give_no_key(clean: Split) -> None:
     """On a grid, products with many vectors are integers, and adding such a vector changes nothing."""
     honest = FEATURES.honest(seed=0)
     on_grid = RandomFourier((2 * honest.directions).round() / 2, honest.phases)
-    finding = FourierKeys()(from_module(Net(on_grid, 8), shape=(3, 12, 12)), clean, seed=0, budget=Budget(8))
+    finding = FourierKeys()(from_module(Net(on_grid, 8), shape=(3, 12, 12)), clean, seed=0, budget=Budget(120))
     assert (finding.outcome, finding.score, finding.proof) == (Outcome.CHECKED, 0.0, "")
 
 
