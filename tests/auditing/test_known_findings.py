@@ -239,6 +239,16 @@ def test_findings_out_of_time_or_failed_are_not_stored(
     assert runs == ["latent-shift"]
 
 
+def test_files_of_another_user_have_one_note(tmp_path: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    audited(tmp_path)
+    runs.clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    (note,) = notes_about_findings(audited(tmp_path))
+    assert "another user" in note
+    assert f"({len(TESTS)} files in all)" in note
+    assert len(runs) == len(TESTS)
+
+
 def test_with_a_budget_only_scores_are_stored(tmp_path: Path, runs: list[str]) -> None:
     """A check without scores may be shorter within a budget, and a test may abstain for lack of time."""
     options: dict[str, Any] = {"detectors": (FourierKeys(), LatentShift()), "variant_names": ("full",)}

@@ -101,6 +101,7 @@ def _take(known: KnownFindings, plan: Plan) -> None:
     """Read the findings of all tests, and write notes about them."""
     dates: list[str] = []
     others: dict[str, int] = {}
+    unusable: list[str] = []
     for variant, detector in plan.tests:
         test = make_test_id(variant, detector.name)
         if test not in known.circumstances:
@@ -108,7 +109,7 @@ def _take(known: KnownFindings, plan: Plan) -> None:
         try:
             stored = read_finding(known.folder, variant, detector.name)
         except UnusableInput as error:
-            known.notes.append(f"{error}. The test {test} runs again.")
+            unusable.append(str(error))
             continue
         if stored is None:
             continue
@@ -117,6 +118,9 @@ def _take(known: KnownFindings, plan: Plan) -> None:
         else:
             known.found[test] = stored.finding
             dates.append(stored.made)
+    if unusable:
+        more = f" ({len(unusable)} files in all)" if len(unusable) > 1 else ""
+        known.notes.append(f"stored findings are not usable, and their tests run again: {unusable[0]}{more}")
     if others:
         reasons = ", ".join(f"{count} of another {what}" for what, count in others.items())
         known.notes.insert(0, f"findings in {known.folder} are not taken: {reasons}")
