@@ -292,14 +292,14 @@ def test_audit_many_samples_limited() -> None:
 
 
 def test_audit_broken_variant_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
-        if name == "full":
-            return artifact
+    def broken(
+        name: str, artifact: assay.Artifact, clean: Split, *, seed: int, predictions: torch.Tensor
+    ) -> tuple[assay.Artifact, None]:
         net = copy.deepcopy(artifact.module)
         nn.init.zeros_(net.head.weight)
-        return artifact.with_module(net)
+        return artifact.with_module(net), None
 
-    monkeypatch.setattr("assay.stages.variants.make", broken)
+    monkeypatch.setattr("assay.stages.variants.make_and_run", broken)
     result = audited(None, variant_names=("full", "prune-50"))
     assert [v.reason != "" for v in result.variants] == [False, True]
     assert "compression broke it" in result.variants[1].reason
@@ -310,12 +310,12 @@ def test_audit_broken_variant_not_tested(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_audit_crashing_variant_others_audited(monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(name: str, artifact: assay.Artifact, clean: Split, *, seed: int) -> assay.Artifact:
-        if name == "full":
-            return artifact
+    def crash(
+        name: str, artifact: assay.Artifact, clean: Split, *, seed: int, predictions: torch.Tensor
+    ) -> tuple[assay.Artifact, None]:
         raise RuntimeError("view size is not compatible\nand pages more")
 
-    monkeypatch.setattr("assay.stages.variants.make", crash)
+    monkeypatch.setattr("assay.stages.variants.make_and_run", crash)
     result = audited(None, variant_names=("full", "prune-50"))
     assert result.variants[1].reason == "it could not be made: view size is not compatible"
     assert result.verdict == "clean"

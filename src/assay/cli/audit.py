@@ -101,8 +101,12 @@ def audit(
 
         with screen.progress("reading the data", estimate=False) as step, _resume_hint(out):
             config = replace(config, reference=original, null=null_models, jobs=jobs or runner.default_processes())
-            screen.write(runner.processes_in_words(config.jobs))
-            callbacks = Callbacks(step, _show_check, show_notes)
+
+            def show_check(check: InputCheck) -> None:  # after the data, whose errors are one line
+                _show_check(check)
+                screen.write(runner.processes_in_words(config.jobs))
+
+            callbacks = Callbacks(step, show_check, show_notes)
             result = run_audit(artifact, data, ModelOptions(), config, command=command, callbacks=callbacks)
         _publish(result, out, write_json, key=key, printed=printed)
         if quick:

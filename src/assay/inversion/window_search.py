@@ -91,9 +91,10 @@ def search_windows(
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
     if budget.screening_steps:
         search.advance(free, budget.screening_steps, budget.window_batch)
-        candidates, effects = search.easiest_classes(free, SCREENED_IMAGES)
+        highest = float(search.compare(free, SCREENED_IMAGES)[1].max())
         # Not if the time ended before the last step: then the search did not stop by itself.
-        if free.step == budget.screening_steps and not float(effects.odds[0]) >= budget.min_log_odds:
+        if free.step == budget.screening_steps and not highest >= budget.min_log_odds:
+            candidates, effects = search.easiest_classes(free, SCREENED_IMAGES)
             return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     search.advance(free, budget.window_steps - free.step, budget.window_batch)
     candidates, effects = search.easiest_classes(free, COMPARED_IMAGES)
@@ -101,8 +102,8 @@ def search_windows(
         return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
     search.advance(candidates, budget.class_steps, budget.class_batch)
-    search.refine(candidates)
-    return search.family, search.result(candidates, search.evaluate(candidates), free.step + candidates.step)
+    effects = search.refine(candidates, search.evaluate(candidates))
+    return search.family, search.result(candidates, effects, free.step + candidates.step)
 
 
 class _Effects(NamedTuple):
@@ -183,17 +184,27 @@ class _WindowSearch:
         success, odds = (values[:, : self.num_classes] for values in effects)
         return success, odds
 
-    def refine(self, candidates: Candidates) -> None:
-        """Run the last stage on the easiest classes, in place."""
+    def refine(self, candidates: Candidates, effects: _Effects) -> _Effects:
+        """Run the last stage on the easiest classes, in place, and return the new effects of all candidates.
+
+        Args:
+            candidates: The candidates of all searched classes.
+            effects: Their effects so far.
+        """
         budget = self.run.budget
         if not budget.final_steps or candidates.step < budget.class_steps:  # the time ended
-            return
-        easiest = self.evaluate(candidates).odds.argsort(descending=True)[: budget.refined]
+            return effects
+        easiest = effects.odds.argsort(descending=True)[: budget.refined]
         final = select(candidates, easiest)
         self.advance(final, budget.final_steps, budget.class_batch)
-        for target, refined in zip(candidates.parameters, final.parameters, strict=True):
+        pairs = (
+            *zip(candidates.parameters, final.parameters, strict=True),
+            *zip(effects, self.evaluate(final), strict=True),
+        )
+        for target, refined in pairs:
             target[easiest] = refined
         candidates.step = final.step
+        return effects
 
     def evaluate(self, candidates: Candidates) -> _Effects:
         """Measure each candidate's trigger on many images."""

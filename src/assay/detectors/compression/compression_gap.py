@@ -45,9 +45,9 @@ from assay.nn.inference import predict
 # Two checks end a search early, with the lowest score. The first follows after five steps: a 2:4 sparse backdoored
 # model had 6.4 and 1.1 with two seeds, and 2.5 and -1.3 after four steps. Clean models in int8 had -3.5 to -3.0. The
 # second follows after all windows. Pruning damages clean models, so several classes have positive log odds, with
-# outlier scores of 0.5 to 4.3. Those of backdoored models had 4.8 to 8.9. The reference models were scored without
-# these checks, so their scores are rather too high.
-WINDOW_BUDGET = WindowSearchBudget(screening_steps=5, min_log_odds=-2.0, min_outlier_score=2.0, final_steps=40)
+# outlier scores of 0.5 to 4.3. Those of backdoored models had 4.8 to 8.9. The final scores of nearly all reference
+# models, made without these checks, are below 3 too.
+WINDOW_BUDGET = WindowSearchBudget(screening_steps=5, min_log_odds=-2.0, min_outlier_score=3.0, final_steps=40)
 
 # For a clean model and its int8 variant, no class gets 5 % of the images in the screening; for a
 # compression-activated backdoor, one gets 75 %. After 8 steps and with 3 refined classes, the target was once missed.
