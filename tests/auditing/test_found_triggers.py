@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.auditing import found_triggers
-from assay.auditing.detection import AuditRun
-from assay.auditing.facts import AuditInputs, CleanSamples, Preconditions, RunContext
+from assay.auditing.facts import AuditInputs, AuditRun, CleanSamples, Preconditions, RunContext
 from assay.auditing.found_triggers import IN_BATCHES, ONE_BY_ONE, measure_found_triggers
 from assay.auditing.image_edits import on_grid
 from assay.core.dataset import Split

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
-from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.facts import AuditInputs, AuditRun, Plan, RunContext
 from assay.auditing.plan import execution_order
 from assay.auditing.remaining_time import MAKING, RemainingTime, Work
 from assay.auditing.runner import Job, PlannedTest, run_jobs
@@ -24,25 +24,15 @@ from assay.calibration.reference import make_test_id
 from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress, duration_in_words
-from assay.core.result import VariantResult
 from assay.detectors.base import Detector
 from assay.detectors.cost import cost_of, expected_export_seconds, expected_passes
 from assay.detectors.requirement import Requirement
 from assay.formats.onnx.runtime import restart_sessions
 
-__all__ = ["MAX_DISAGREEMENT", "AuditRun", "run_tests"]
+__all__ = ["MAX_DISAGREEMENT", "run_tests"]
 
 # Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s. It cannot stop in the middle.
 TRACE_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class AuditRun:
-    """Findings of all tests, and the tested variants."""
-
-    findings: tuple[Finding, ...]
-    variants: tuple[VariantResult, ...]
-    made: Mapping[str, Artifact]  # by name, the broken ones included; without large ones that have no trigger
 
 
 def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
@@ -86,7 +76,12 @@ class _Run:
 
     def jobs(self) -> Iterator[Job]:
         """Yield the tests of each process when it is their turn. One process exports a graph once for all tests."""
-        for _, group in groupby(enumerate(self.tests), lambda entry: _export_of(*entry[1]) or entry[0]):
+
+        def one_export(entry: tuple[int, tuple[str, Detector]]) -> str | int:
+            number, (name, detector) = entry
+            return f"graph of {name}" if cost_of(detector).exports else number
+
+        for _, group in groupby(enumerate(self.tests), one_export):
             tests = [test for _, test in group]
             tested = self._variant(tests[0][0]).tested
             if tested is None:
@@ -131,7 +126,12 @@ class _Run:
             if made.seconds_per_pass:
                 self.time.measured(name, made.seconds_per_pass)
             if any(detector.needs & _MEASURED for variant, detector in self.tests if variant == name):
-                self._trace(made)
+                # The first tracing takes seconds, the others share it.
+                first = all(other.tested is None for other in self.made.values())
+                if first and self.context.budget.left() < TRACE_SECONDS:
+                    self.untraced = too_long(TRACE_SECONDS, self.context.budget)
+                if not self.untraced:
+                    prepare_measurement(made, self.inputs)
             self.made[name] = made
             self.time.end(name, completed=made.tested is not None)
         return self.made[name]
@@ -143,13 +143,6 @@ class _Run:
         if cost_of(detector).exports and expected > self.context.budget.left():
             return too_long(expected, self.context.budget)
         return self.untraced if detector.needs & _MEASURED else ""
-
-    def _trace(self, made: MadeVariant) -> None:
-        """Trace a variant for its tests, unless the first tracing would exceed the budget."""
-        if all(other.tested is None for other in self.made.values()) and self.context.budget.left() < TRACE_SECONDS:
-            self.untraced = too_long(TRACE_SECONDS, self.context.budget)
-        if not self.untraced:
-            prepare_measurement(made, self.inputs)
 
     def _end(self, test: str, *, completed: bool) -> None:
         """Take the end of a test. After the last one of a large variant, let go of it, unless a trigger acts on it."""
@@ -210,8 +203,3 @@ _MEASURED = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
 
 def _id(variant: str, detector: Detector) -> str:
     return make_test_id(variant, detector.name)
-
-
-def _export_of(variant: str, detector: Detector) -> str:
-    """Return the graph that a detector exports; empty for none."""
-    return f"graph of {variant}" if cost_of(detector).exports else ""

@@ -14,7 +14,7 @@ from assay.core.dataset import DataSummary, Split
 from assay.core.finding import Finding
 from assay.core.model import Artifact
 from assay.core.progress import Step
-from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck
+from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck, VariantResult
 from assay.detectors.budget import Budget
 from assay.nn.encoders import find_cluster_probe
 
@@ -104,3 +104,12 @@ class RunContext:
     known: Mapping[str, Finding] = field(default_factory=dict)  # findings by ``make_test_id``; these tests do not run
     on_finding: Callable[[Finding], None] = lambda finding: None  # receives each new finding
     jobs: int = 1  # processes that run the tests
+
+
+@dataclass(frozen=True)
+class AuditRun:
+    """Findings of all tests, and the tested variants."""
+
+    findings: tuple[Finding, ...]
+    variants: tuple[VariantResult, ...]
+    made: Mapping[str, Artifact]  # by name, the broken ones included; without large ones that have no trigger

@@ -9,8 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from assay.auditing.detection import AuditRun
-from assay.auditing.facts import AuditInputs, RunContext
+from assay.auditing.facts import AuditInputs, AuditRun, RunContext
 from assay.auditing.image_edits import on_grid
 from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact, Modality

@@ -27,7 +27,6 @@ from assay.core.errors import UnusableInput
 from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact, digest_of_module
 from assay.core.options import ModelOptions
-from assay.detectors.base import Detector
 from assay.io.atomic import remove_abandoned
 from assay.nn.precision import fast_dtype
 
@@ -54,7 +53,8 @@ class KnownFindings:
         if circumstances is None or finding.outcome not in self.storable:
             return
         try:
-            write_finding(self.folder, StoredFinding(finding, circumstances, _now()))
+            made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+            write_finding(self.folder, StoredFinding(finding, circumstances, made))
         except NotStorable:
             return  # the test runs again
         except (UnusableInput, OSError) as error:
@@ -83,10 +83,10 @@ def known_findings(inputs: AuditInputs, plan: Plan, options: ModelOptions, confi
             **common,
             "variant": variant,
             "detector": detector.name,
-            "detector setting": _settings(detector),
+            "detector setting": repr(sorted(vars(detector).items())),
         }
         for variant, detector in plan.tests
-        if _is_own(detector)
+        if type(detector).__module__.startswith("assay.")  # no version covers the code of another package
     }
     storable = REPEATABLE if math.isinf(config.budget) else ALWAYS_REPEATABLE
     known = KnownFindings(place.path, circumstances, storable)
@@ -113,7 +113,8 @@ def _take(known: KnownFindings, plan: Plan) -> None:
             continue
         if stored is None:
             continue
-        if difference := _difference(stored.circumstances, known.circumstances[test]):
+        now, then = known.circumstances[test], stored.circumstances
+        if difference := next((name for name in (*now, *then) if then.get(name) != now.get(name)), ""):
             others[difference] = others.get(difference, 0) + 1
         else:
             known.found[test] = stored.finding
@@ -127,11 +128,6 @@ def _take(known: KnownFindings, plan: Plan) -> None:
     if dates:
         taken = f"{len(dates)} of {len(plan.tests)} tests are taken from the audit of {max(dates)} in {known.folder}"
         known.notes.insert(0, taken)
-
-
-def _difference(stored: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Return the name of the first circumstance that differs; empty if none does."""
-    return next((name for name in (*now, *stored) if stored.get(name) != now.get(name)), "")
 
 
 def _common_circumstances(inputs: AuditInputs, loading: list[dict[str, Any]], config: AuditConfig) -> dict[str, Any]:
@@ -158,15 +154,6 @@ def _identity(artifact: Artifact) -> list[str]:
     return [artifact.digest, weights, artifact.format, repr(artifact.inputs), str(artifact.num_classes)]
 
 
-def _settings(detector: Detector) -> str:
-    return repr(sorted(vars(detector).items()))
-
-
-def _is_own(detector: Detector) -> bool:
-    """Return whether a detector is part of this package. No version covers the code of another one."""
-    return type(detector).__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
 @cache
 def _code_digest() -> str:
     """Return the sha256 over the source files of this package, so that changed code runs its tests again."""
@@ -179,7 +166,3 @@ def _code_digest() -> str:
             elif entry.name.endswith(".py"):
                 sha.update(entry.read_bytes())
     return sha.hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

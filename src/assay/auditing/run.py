@@ -14,8 +14,8 @@ from assay._version import __version__
 from assay.auditing.config import AuditConfig, DataSource, ModelSource, audit_keywords, python_call
 from assay.auditing.deployment import check_deployment
 from assay.auditing.describe import describe
-from assay.auditing.detection import AuditRun, run_tests
-from assay.auditing.facts import AuditInputs, Plan, RunContext
+from assay.auditing.detection import run_tests
+from assay.auditing.facts import AuditInputs, AuditRun, Plan, RunContext
 from assay.auditing.found_triggers import measure_found_triggers
 from assay.auditing.input_check import check_inputs
 from assay.auditing.inputs import attach_reference, clean_samples, detectors_of, load_model, null_of

@@ -136,20 +136,14 @@ def _judge_scores(
         found = replace(verdict, word="backdoored", target=scores[strongest].target, strongest=strongest)
         return replace(found, reason=_found(comparison))
     if quick is not None:
-        return replace(verdict, reason=_quick_reason(quick, preconditions))
+        but = f", but {preconditions.trigger}" if preconditions.trigger else ""
+        reason = f"nothing was found in {len(quick.completed)} of {quick.of} tests (quick audit){but}; not looked at: "
+        reason += f"{left_out_in_words(quick)}; an audit without the option quick runs these too"
+        return replace(verdict, reason=reason)
     if missing := missing_test(findings, results, matched.null) or preconditions.trigger:
         return replace(verdict, reason=f"nothing was found, but {missing}")
     reason = f"all tests together do not stand out from {models} clean reference models"
     return replace(verdict, word="clean", reason=reason + _scope(findings, results, matched.null))
-
-
-def _quick_reason(quick: QuickScope, preconditions: Preconditions) -> str:
-    """Return the reason of a quick audit that found nothing."""
-    return (
-        f"nothing was found in {len(quick.completed)} of {quick.of} tests (quick audit)"
-        + (f", but {preconditions.trigger}" if preconditions.trigger else "")
-        + f"; not looked at: {left_out_in_words(quick)}; an audit without the option quick runs these too"
-    )
 
 
 def _lost_tests(findings: tuple[Finding, ...], results: tuple[VariantResult, ...]) -> set[str]:

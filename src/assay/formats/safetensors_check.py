@@ -29,7 +29,10 @@ def read_weights(path: Path) -> Weights:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _is_finite(tensor)]
+        floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
+        # One-byte floats have no isfinite.
+        wide = {name: tensor.float() if tensor.element_size() == 1 else tensor for name, tensor in floats.items()}
+        bad = [name for name, tensor in wide.items() if not torch.isfinite(tensor).all()]
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UnusableInput(
             f"{path}: is truncated or not a valid safetensors file ({first_line(error)}). "
@@ -40,8 +43,3 @@ def read_weights(path: Path) -> Weights:
     if bad:
         raise UnusableInput(f"{path}: tensor {bad[0]!r} holds NaN or infinite values; expected finite weights")
     return Weights(tensors, metadata)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    # One-byte floats have no isfinite.
-    return bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all())

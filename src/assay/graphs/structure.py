@@ -85,8 +85,9 @@ class _Reader:
             return kind, value.__func__, self.read(value.__self__)
         if kind is functools.partial:
             return kind, self.read(value.func), self.read(value.args), self.read(value.keywords)
-        if not _is_plain(kind):
-            raise _Opaque
+        own = [part for part in kind.__mro__ if part is not object]
+        if not all(part.__flags__ & _HEAP_TYPE and not vars(part).get("__slots__") for part in own):
+            raise _Opaque  # its objects hold more than their ``__dict__``
         return (kind, *(self._module(value) if isinstance(value, nn.Module) else (self.read(vars(value)),)))
 
     def _module(self, module: nn.Module) -> tuple[Hashable, ...]:
@@ -118,9 +119,3 @@ def _layout(tensor: Tensor) -> Hashable:
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.sha256(array.tobytes()).hexdigest()
-
-
-def _is_plain(kind: type) -> bool:
-    """Return whether objects of a class hold their content in ``__dict__`` alone."""
-    own = [part for part in kind.__mro__ if part is not object]
-    return all(part.__flags__ & _HEAP_TYPE and not vars(part).get("__slots__") for part in own)

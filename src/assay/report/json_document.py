@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from assay.core.finding import Evidence, Finding
-from assay.core.result import Audit, QuickScope, SweepPoint
+from assay.core.result import Audit, SweepPoint
 from assay.io.jsonable import jsonable
 
 SCHEMA = "assay.audit/2"
@@ -52,7 +52,9 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "deployment": None if audit.deployment is None else asdict(audit.deployment),
         "notes": list(audit.notes),
         "input_check": None if audit.input_check is None else asdict(audit.input_check),
-        "quick": None if audit.quick is None else _quick(audit.quick),
+        "quick": None
+        if audit.quick is None
+        else {"completed": list(audit.quick.completed), "left_out": list(audit.quick.left_out)},
         "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},
     }
     return {key: jsonable(value) for key, value in document.items()}
@@ -80,10 +82,6 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "evidence": _evidence(finding.evidence),
         "reference_scores": finding.null_scores,
     }
-
-
-def _quick(scope: QuickScope) -> dict[str, Any]:
-    return {"completed": list(scope.completed), "left_out": list(scope.left_out)}
 
 
 def _sweep_point(point: SweepPoint) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 from markupsafe import Markup
 
 from assay.core.finding import Finding, Outcome
-from assay.core.result import Audit, QuickScope, SweepPoint, VariantResult
+from assay.core.result import Audit, SweepPoint, VariantResult
 from assay.report import charts, selection
 from assay.report.evidence import Bars, Exhibit, bars_of, exhibit_of
 from assay.report.formatting import (
@@ -309,14 +309,13 @@ def _deployment_line(audit: Audit) -> str:
     return f"Asked {', '.join(asked)}: same answers." if asked else ""
 
 
-def _extent(quick: QuickScope) -> str:
-    return f"quick audit: {len(quick.completed)} of {quick.of} tests"
-
-
 def _facts(audit: Audit) -> list[tuple[str, str]]:
     model, null = audit.model, audit.null
     classes = "none (encoder)" if model.num_classes is None else f"{model.num_classes:,}"
+    extent: tuple[tuple[str, str], ...] = ()
     reference = "none"
+    if (quick := audit.quick) is not None:
+        extent = (("Extent", f"quick audit: {len(quick.completed)} of {quick.of} tests"),)
     if null is not None:
         description = f": {display_text(null.description, 600)}" if null.description else ""
         reference = f"{null.models:,} clean models, {display_text(null.name)}{description}"
@@ -328,7 +327,7 @@ def _facts(audit: Audit) -> list[tuple[str, str]]:
         ("Classes", classes),
         ("Data", f"{display_text(audit.data_name)} · {audit.data_samples:,} samples"),
         ("Reference models", reference),
-        *(() if audit.quick is None else (("Extent", _extent(audit.quick)),)),
+        *extent,
         ("Seed", str(audit.seed)),
         ("Duration", format_duration(audit.seconds)),
         ("Version", f"assay {display_text(audit.version)}"),

@@ -32,9 +32,8 @@ def saturation_notes(model: onnx.ModelProto, weights: StoredWeights) -> tuple[st
         weights: Its weights.
     """
     names = list(_signed_weights(model))
-    wide = [
-        name for name in names if name in weights.integers and _largest(weights.integers[name]) > LARGEST_SAFE_WEIGHT
-    ]
+    largest = {name: int(np.abs(weight.astype(np.int16)).max(initial=0)) for name, weight in weights.integers.items()}
+    wide = [name for name in names if largest.get(name, 0) > LARGEST_SAFE_WEIGHT]
     if not wide:
         return ()
     here = {True: "This CPU has VNNI.", False: "This CPU has none.", None: ""}[_has_vnni()]
@@ -57,10 +56,6 @@ def _signed_weights(model: onnx.ModelProto) -> Iterator[str]:
             # ONNX Runtime computes in 8 bits only if both inputs come from integers.
             if all(source is not None and source.op_type == "DequantizeLinear" for source in sources):
                 yield sources[1].input[0]  # type: ignore[union-attr]
-
-
-def _largest(weight: np.ndarray) -> int:
-    return int(np.abs(weight.astype(np.int16)).max(initial=0))
 
 
 def _has_vnni() -> bool | None:
