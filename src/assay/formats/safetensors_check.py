@@ -29,10 +29,13 @@ def read_weights(path: Path) -> Weights:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
-        # One-byte floats have no isfinite.
-        wide = {name: tensor.float() if tensor.element_size() == 1 else tensor for name, tensor in floats.items()}
-        bad = [name for name, tensor in wide.items() if not torch.isfinite(tensor).all()]
+        bad = [
+            name
+            for name, tensor in tensors.items()
+            if tensor.is_floating_point()
+            # One-byte floats have no isfinite.
+            and not torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()
+        ]
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UnusableInput(
             f"{path}: is truncated or not a valid safetensors file ({first_line(error)}). "

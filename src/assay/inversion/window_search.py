@@ -91,13 +91,13 @@ def search_windows(
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
     if budget.screening_steps:
         search.advance(free, budget.screening_steps, budget.window_batch)
-        highest = float(search.compare(free, SCREENED_IMAGES)[1].max())
+        compared = search.compare(free, SCREENED_IMAGES)
         # Not if the time ended before the last step: then the search did not stop by itself.
-        if free.step == budget.screening_steps and not highest >= budget.min_log_odds:
-            candidates, effects = search.easiest_classes(free, SCREENED_IMAGES)
+        if free.step == budget.screening_steps and not float(compared.odds.max()) >= budget.min_log_odds:
+            candidates, effects = search.easiest_of(free, compared)
             return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     search.advance(free, budget.window_steps - free.step, budget.window_batch)
-    candidates, effects = search.easiest_classes(free, COMPARED_IMAGES)
+    candidates, effects = search.easiest_classes(free)
     if free.step == budget.window_steps and not search.is_promising(effects.odds):
         return search.family, search.result(candidates, effects, free.step, stopped_early=True)
     candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
@@ -107,10 +107,10 @@ def search_windows(
 
 
 class _Effects(NamedTuple):
-    """Effect of each candidate's trigger on its class."""
+    """Effect of each candidate's trigger on its class (A,), or on all classes (A, K)."""
 
-    success: Tensor  # (A,) fraction of the images of other classes
-    odds: Tensor  # (A,) mean log odds
+    success: Tensor  # fraction of the images of other classes
+    odds: Tensor  # mean log odds
 
 
 @dataclass
@@ -145,30 +145,38 @@ class _WindowSearch:
         steps = Steps(count, batch_size, self.generator, should_continue)
         advance(self.model, self.family, candidates, self.images, steps)
 
-    def easiest_classes(self, free: Candidates, count: int) -> tuple[Candidates, _Effects]:
+    def easiest_classes(self, free: Candidates) -> tuple[Candidates, _Effects]:
         """Select the easiest classes after the search over windows.
 
-        All windows are compared on ``SCREENED_IMAGES``. A larger ``count`` adds a comparison of the best windows
-        of the easiest classes.
+        All windows are compared on few images, and the best ones of the easiest classes again on more.
 
         Args:
             free: One candidate per window, free to pursue any class.
-            count: Number of images in the last comparison.
+
+        Returns:
+            As ``easiest_of``.
+        """
+        odds = self.compare(free, SCREENED_IMAGES).odds
+        best = odds.topk(min(WINDOWS_PER_CLASS, len(odds)), dim=0).indices  # (W, K)
+        classes = odds.amax(0).topk(min(self.run.budget.classes, self.num_classes)).indices
+        leading = select(free, best[:, classes].unique())
+        return self.easiest_of(leading, self.compare(leading, COMPARED_IMAGES))
+
+    def easiest_of(self, free: Candidates, compared: _Effects) -> tuple[Candidates, _Effects]:
+        """Select the easiest classes by the effects of all triggers.
+
+        Args:
+            free: One candidate per window, free to pursue any class.
+            compared: Their effects on all classes, (A, K).
 
         Returns:
             One candidate for each of the easiest classes, in its best window, and their effects; easiest class first.
         """
-        windows, wanted = torch.arange(len(free.cost)), self.run.budget.classes
-        success, odds = self.compare(free, SCREENED_IMAGES)
-        if count > SCREENED_IMAGES:
-            best = odds.topk(min(WINDOWS_PER_CLASS, len(windows)), dim=0).indices  # (W, K)
-            windows = best[:, odds.amax(0).topk(min(wanted, self.num_classes)).indices].unique()
-            success, odds = self.compare(select(free, windows), count)
-        classes = odds.amax(0).argsort(descending=True)[:wanted]
-        first = odds.argmax(0)[classes]
+        classes = compared.odds.amax(0).argsort(descending=True)[: self.run.budget.classes]
+        first = compared.odds.argmax(0)[classes]
         candidates = self.initialize(torch.eye(self.num_classes, dtype=torch.bool)[classes])
-        candidates.parameters = tuple(p[windows[first]] for p in free.parameters)
-        return candidates, _Effects(success[first, classes], odds[first, classes])
+        candidates.parameters = tuple(p[first] for p in free.parameters)
+        return candidates, _Effects(compared.success[first, classes], compared.odds[first, classes])
 
     def is_promising(self, odds: Tensor) -> bool:
         """Return whether the search goes on after the windows, by the log odds (A,) of the easiest classes, sorted."""
@@ -177,12 +185,11 @@ class _WindowSearch:
         positive = odds.clamp(min=0)
         return not positive[1:2].any() or outlier_score(positive) >= self.run.budget.min_outlier_score
 
-    def compare(self, candidates: Candidates, count: int) -> tuple[Tensor, Tensor]:
-        """Return success rates and log odds, each (A, K), of all triggers and classes on the first ``count`` images."""
+    def compare(self, candidates: Candidates, count: int) -> _Effects:
+        """Return the effects (A, K) of all triggers on all classes, on the first ``count`` images."""
         images = self.images.first(count)
         effects = trigger_effects(class_logits(self.model), self.family, candidates.parameters, images)
-        success, odds = (values[:, : self.num_classes] for values in effects)
-        return success, odds
+        return _Effects(*(values[:, : self.num_classes] for values in effects))
 
     def refine(self, candidates: Candidates, effects: _Effects) -> _Effects:
         """Run the last stage on the easiest classes, in place, and return the new effects of all candidates.

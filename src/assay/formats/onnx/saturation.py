@@ -32,8 +32,12 @@ def saturation_notes(model: onnx.ModelProto, weights: StoredWeights) -> tuple[st
         weights: Its weights.
     """
     names = list(_signed_weights(model))
-    largest = {name: int(np.abs(weight.astype(np.int16)).max(initial=0)) for name, weight in weights.integers.items()}
-    wide = [name for name in names if largest.get(name, 0) > LARGEST_SAFE_WEIGHT]
+    wide = [
+        name
+        for name in names
+        if name in weights.integers
+        and np.abs(weights.integers[name].astype(np.int16)).max(initial=0) > LARGEST_SAFE_WEIGHT
+    ]
     if not wide:
         return ()
     here = {True: "This CPU has VNNI.", False: "This CPU has none.", None: ""}[_has_vnni()]
