@@ -26,8 +26,8 @@ from lib.third_party_models import cifar_resnet
 from reference_models.null_images import PHOTOS
 
 from assay import data
-from assay.auditing.detection import MAX_DISAGREEMENT
 from assay.auditing.facts import Preconditions
+from assay.auditing.variant_maker import MAX_DISAGREEMENT
 from assay.auditing.verdict import MIN_ACCURACY, judge, scores_of
 from assay.bench.spec import ValidityCriteria
 from assay.calibration.file import load_shipped

@@ -33,10 +33,11 @@ from safetensors.torch import load_file, save_file
 from assay import formats
 from assay._version import __version__
 from assay.auditing.describe import describe
-from assay.auditing.detection import MAX_DISAGREEMENT, run_tests
+from assay.auditing.detection import run_tests
 from assay.auditing.facts import MAX_SAMPLES, RunContext
 from assay.auditing.inputs import clean_samples
 from assay.auditing.plan import plan_audit
+from assay.auditing.variant_maker import MAX_DISAGREEMENT
 from assay.auditing.verdict import MIN_ACCURACY, scores_of
 from assay.bench import driver
 from assay.bench.executors import LocalExecutor

@@ -13,7 +13,8 @@ from assay.core.finding import Outcome
 from assay.core.model import Artifact, ImageSpec, Modality, digest_of_module
 from assay.detectors import CompressionGap, DepthScan, Graph, MaxMargin
 from assay.detectors.base import Detector
-from assay.detectors.cost import COSTS, cost_of, expected_export_seconds, expected_passes
+from assay.detectors.cost import expected_export_seconds, expected_passes
+from assay.registry import all_detectors
 
 SHAPE, SAMPLES = (3, 32, 32), 512
 MAX_RATIO = 2.0  # between counted and expected passes
@@ -59,7 +60,7 @@ def passes_of(detector: Detector, artifact: Artifact, counts: list[int]) -> int:
 
 def counted() -> list[Detector]:
     """Return the detectors of image classifiers that need one model only, and export no graph."""
-    made = [kind() for kind, cost in COSTS.items() if not cost.exports]
+    made = [test for test in all_detectors() if test.cost is not None and not test.cost.exports]
     return [test for test in made if test.modality is not None and not _missing(test)]
 
 
@@ -72,23 +73,23 @@ def test_counted_passes_are_near_the_expected_ones(detector: Detector) -> None:
     counts: list[int] = []
     artifact = model(counts)
     passes = passes_of(detector, artifact, counts)
-    ratio = passes / expected_passes(cost_of(detector), artifact)
-    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the table of expected costs"
+    ratio = passes / expected_passes(detector.expected_cost, artifact)
+    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the expected cost"
 
 
 def test_a_comparison_of_similar_models_costs_what_is_expected() -> None:
     counts: list[int] = []
     variant = replace(model(counts, shift=0.002), reference=model(counts))
     passes = passes_of(CompressionGap(), variant, counts)
-    ratio = passes / expected_passes(cost_of(CompressionGap()), variant)
-    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the table of expected costs"
+    ratio = passes / expected_passes(CompressionGap().expected_cost, variant)
+    assert 1 / MAX_RATIO < ratio < MAX_RATIO, f"{passes} passes: change the expected cost"
 
 
 def test_larger_models_cost_more() -> None:
     artifact = model([])
     few = Artifact(artifact.module, Modality.IMAGE, 5, "module", "", ImageSpec((3, 224, 224)))
-    assert expected_passes(cost_of(MaxMargin()), few) < expected_passes(cost_of(MaxMargin()), artifact) / 2
-    assert expected_passes(cost_of(DepthScan()), few) < expected_passes(cost_of(DepthScan()), artifact)
+    assert expected_passes(MaxMargin().expected_cost, few) < expected_passes(MaxMargin().expected_cost, artifact) / 2
+    assert expected_passes(DepthScan().expected_cost, few) < expected_passes(DepthScan().expected_cost, artifact)
     deep = Artifact(nn.Sequential(*(nn.Linear(64, 64) for _ in range(50))), Modality.IMAGE, 5, "", "", ImageSpec(SHAPE))
     assert expected_export_seconds(deep) > expected_export_seconds(artifact)
-    assert cost_of(Graph()).exports
+    assert Graph().expected_cost.exports

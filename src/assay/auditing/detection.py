@@ -12,7 +12,6 @@ from assay.auditing.plan import execution_order
 from assay.auditing.remaining_time import MAKING, RemainingTime, Work
 from assay.auditing.runner import Job, PlannedTest, run_jobs
 from assay.auditing.variant_maker import (
-    MAX_DISAGREEMENT,
     PASSES_PER_SAMPLE,
     MadeVariant,
     VariantMaker,
@@ -25,14 +24,13 @@ from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.progress import Progress, duration_in_words
 from assay.detectors.base import Detector
-from assay.detectors.cost import cost_of, expected_export_seconds, expected_passes
+from assay.detectors.cost import expected_export_seconds, expected_passes
 from assay.detectors.requirement import Requirement
 from assay.formats.onnx.runtime import restart_sessions
 
-__all__ = ["MAX_DISAGREEMENT", "run_tests"]
-
 # Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s. It cannot stop in the middle.
 TRACE_SECONDS = 3.0
+_MEASURED = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES  # a test with one of these needs a traced model
 
 
 def run_tests(inputs: AuditInputs, plan: Plan, context: RunContext) -> AuditRun:
@@ -79,7 +77,7 @@ class _Run:
 
         def one_export(entry: tuple[int, tuple[str, Detector]]) -> str | int:
             number, (name, detector) = entry
-            return f"graph of {name}" if cost_of(detector).exports else number
+            return f"graph of {name}" if detector.expected_cost.exports else number
 
         for _, group in groupby(enumerate(self.tests), one_export):
             tests = [test for _, test in group]
@@ -140,7 +138,7 @@ class _Run:
         """Return the reason why tests cannot start within the budget; empty if they can."""
         _, detector = tests[0]
         expected = sum(self.time.expected(_id(*test)) for test in tests)
-        if cost_of(detector).exports and expected > self.context.budget.left():
+        if detector.expected_cost.exports and expected > self.context.budget.left():
             return too_long(expected, self.context.budget)
         return self.untraced if detector.needs & _MEASURED else ""
 
@@ -190,15 +188,12 @@ class _Run:
             yield Work(name, name, MAKING, passes, TRACE_SECONDS if name == FULL else 0.0)
         export = expected_export_seconds(artifact)
         for name, detector in self.tests:
-            cost = cost_of(detector)
+            cost = detector.expected_cost
             seconds = export if cost.exports else 0.0
             export -= seconds  # one export serves all tests
             gradients = Requirement.GRADIENTS in detector.needs
             passes = expected_passes(cost, artifact)
             yield Work(_id(name, detector), name, detector.name, passes, seconds, gradients)
-
-
-_MEASURED = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
 
 
 def _id(variant: str, detector: Detector) -> str:

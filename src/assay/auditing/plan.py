@@ -11,7 +11,7 @@ from assay.core.finding import FULL
 from assay.core.model import Artifact
 from assay.detectors import default_detectors, encoder_detectors
 from assay.detectors.base import Detector
-from assay.detectors.cost import cost_of, expected_passes
+from assay.detectors.cost import expected_passes
 from assay.detectors.requirement import Requirement
 from assay.nn.encoders import find_cluster_probe
 from assay.stages import variants
@@ -28,7 +28,7 @@ class Phase(IntEnum):
 
 def phase_of(detector: Detector) -> Phase:
     """Return the part of an audit to which a detector belongs."""
-    if cost_of(detector).exports:
+    if detector.expected_cost.exports:
         return Phase.GRAPHS
     if needs_second_model(detector):
         return Phase.COMPARISONS
@@ -54,7 +54,7 @@ def execution_order(plan: Plan, artifact: Artifact, *, longest_first: bool = Fal
 
     def key(test: tuple[str, Detector]) -> tuple[int, int, float]:
         variant, detector = test
-        phase, passes = phase_of(detector), expected_passes(cost_of(detector), artifact)
+        phase, passes = phase_of(detector), expected_passes(detector.expected_cost, artifact)
         if longest_first:
             return PARALLEL_PHASES.index(phase), plan.variants.index(variant), -passes
         return phase, plan.variants.index(variant), passes

@@ -17,6 +17,7 @@ from assay.core.finding import Finding, Outcome
 from assay.core.model import Artifact, Modality, digest_of_module
 from assay.core.progress import Progress
 from assay.detectors.budget import Budget
+from assay.detectors.cost import SCAN, SEARCH, Cost
 from assay.detectors.margin_units import in_margin_units
 from assay.detectors.measurable import require_measurable
 from assay.detectors.requirement import Requirement
@@ -41,7 +42,14 @@ class Detector(ABC):
     on_variants: ClassVar[bool] = True  # False: an audit runs it on the model as given only
     required_for_clean: ClassVar[bool] = False  # True: without its score on the model as given, no verdict "clean"
     reads_computation: ClassVar[bool] = False  # True: it reads the graph and would report a signature check in it
+    # For 10 classes and 32 pixels, as tests/detectors/test_cost.py counts; None: the cost of a usual search or scan.
+    cost: ClassVar[Cost | None] = None
     compares_variants: ClassVar[bool] = False  # True: its trigger works on a variant and not on the original model
+
+    @property
+    def expected_cost(self) -> Cost:
+        """Expected cost on a model with 10 classes and 32 pixels."""
+        return self.cost or (SEARCH if Requirement.GRADIENTS in self.needs else SCAN)
 
     @abstractmethod
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:

@@ -2,38 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from assay.core.model import Artifact
-from assay.detectors.base import Detector
-from assay.detectors.compression.compression_gap import CompressionGap, CompressionGapMask
-from assay.detectors.compression.rounding import OffNearest
-from assay.detectors.encoder.embedding_collapse import (
-    EmbeddingCollapse,
-    EmbeddingCollapseFrequency,
-    EmbeddingCollapsePatch,
-)
-from assay.detectors.encoder.embedding_drift import EmbeddingDrift
-from assay.detectors.encoder.inherited_trigger import InheritedTrigger
-from assay.detectors.encoder.token_collapse import TokenCollapse
-from assay.detectors.graph.detector import Graph
-from assay.detectors.requirement import Requirement
-from assay.detectors.scans.blend import BlendScan
-from assay.detectors.scans.color_depth import DepthScan
-from assay.detectors.scans.filter import FilterScan
-from assay.detectors.scans.noise import NoiseScan
-from assay.detectors.scans.patch import PatchScan
-from assay.detectors.scans.warp import WarpScan
-from assay.detectors.scans.wave import WaveScan
-from assay.detectors.trigger_inversion.latent_shift import LatentShift
-from assay.detectors.trigger_inversion.local_patch import LocalPatch
-from assay.detectors.trigger_inversion.max_margin import MaxMargin
-from assay.detectors.trigger_inversion.neural_cleanse import NeuralCleanse
-from assay.detectors.trigger_inversion.smooth_warp import SmoothWarp
-from assay.detectors.trigger_inversion.sparse_frequency import SparseFrequency
-from assay.detectors.trigger_inversion.universal_perturbation import UniversalPerturbation
-from assay.detectors.weights.random_feature_key import FourierKeys
 from assay.inversion.forward import LARGE_IMAGE_PIXELS
 
 # Export of a graph, in seconds of one core: once, for each module without children, and for each parameter. Measured on
@@ -55,40 +26,7 @@ class Cost:
     exports: bool = False  # True: it exports the graph first, and cannot stop in the middle
 
 
-# Passes for 10 classes and 32 pixels. tests/detectors/test_cost.py counts them.
-COSTS: Mapping[type[Detector], Cost] = {
-    BlendScan: Cost(1_150),
-    NoiseScan: Cost(550),
-    DepthScan: Cost(500),
-    FilterScan: Cost(1_150),
-    WarpScan: Cost(700),
-    PatchScan: Cost(1_700),
-    WaveScan: Cost(900),
-    MaxMargin: Cost(1_800, 100),
-    LocalPatch: Cost(14_400),
-    NeuralCleanse: Cost(9_200),
-    UniversalPerturbation: Cost(8_200),
-    CompressionGap: Cost(10_000),  # 7,500 without prospects, as of most clean models, else up to 40,000
-    CompressionGapMask: Cost(20_000),
-    SmoothWarp: Cost(8_000),
-    SparseFrequency: Cost(8_000),
-    LatentShift: Cost(640),
-    InheritedTrigger: Cost(10_000),
-    EmbeddingCollapse: Cost(10_000),
-    EmbeddingCollapsePatch: Cost(10_000),
-    EmbeddingCollapseFrequency: Cost(10_000),
-    TokenCollapse: Cost(50_000),
-    EmbeddingDrift: Cost(1_000),
-    OffNearest: Cost(0),
-    Graph: Cost(100, exports=True),
-    FourierKeys: Cost(0, exports=True),
-}
-SEARCH, SCAN = Cost(8_000), Cost(1_000)  # of a detector that is not in the table, with and without gradients
-
-
-def cost_of(detector: Detector) -> Cost:
-    """Return the expected cost of a detector on a model with 10 classes and 32 pixels."""
-    return COSTS.get(type(detector), SEARCH if Requirement.GRADIENTS in detector.needs else SCAN)
+SEARCH, SCAN = Cost(8_000), Cost(1_000)  # of a detector without a cost of its own, with and without gradients
 
 
 def expected_passes(cost: Cost, artifact: Artifact) -> float:

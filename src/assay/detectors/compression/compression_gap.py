@@ -24,6 +24,7 @@ from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import continue_within, require_two_classes
+from assay.detectors.cost import Cost
 from assay.detectors.margin_units import in_margin_units
 from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import raise_if_incomplete, rank_classes, trigger_evidence
@@ -114,6 +115,7 @@ class CompressionGap(GapDetector):
 
     name = "compression-gap"
     title = "pattern in one small window that works on the compressed model only"
+    cost = Cost(10_000)  # 7,500 without prospects, as of most clean models, else up to 40,000
     search_budget = WINDOW_BUDGET
 
     def search(
@@ -149,6 +151,7 @@ class CompressionGapMask(GapDetector):
 
     name = "compression-gap-mask"
     title = "smallest change to the whole image that works on the compressed model only"
+    cost = Cost(20_000)
     search_budget = MASK_BUDGET
 
     def search(

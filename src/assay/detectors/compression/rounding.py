@@ -21,6 +21,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.graphs.fx import constant_value, folded_graph, operator_name
 
@@ -36,6 +37,7 @@ class OffNearest(Detector):
 
     name = "off-nearest"
     title = "quantized weights that are not the nearest to the original model's"
+    cost = Cost(0)
     needs = Requirement.WEIGHTS | Requirement.ORIGINAL_MODEL
     on_variants = False  # assay makes the variants itself
 

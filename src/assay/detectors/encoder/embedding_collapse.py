@@ -24,6 +24,7 @@ from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.inversion.embedding_collapse import (
     CollapseSearchBudget,
@@ -158,6 +159,7 @@ class EmbeddingCollapse(CollapseDetector):
 
     name = "embedding-collapse"
     title = "faint pattern under which all embeddings become one"
+    cost = Cost(10_000)
     required_for_clean = True
     family = LinfFamily()
 
@@ -168,6 +170,7 @@ class EmbeddingCollapsePatch(CollapseDetector):
 
     name = "embedding-collapse-patch"
     title = "patch under which all embeddings become one"
+    cost = Cost(10_000)
     required_for_clean = True
     family = WindowFamily()
     search_budget = CollapseSearchBudget(steps=12, batch=6)
@@ -183,4 +186,5 @@ class EmbeddingCollapseFrequency(CollapseDetector):
 
     name = "embedding-collapse-frequency"
     title = "few frequencies under which all embeddings become one"
+    cost = Cost(10_000)
     family = FrequencyFamily()

@@ -22,6 +22,7 @@ from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import continue_within
+from assay.detectors.cost import Cost
 from assay.detectors.encoder.embedding_collapse import (
     EmbeddingCollapse,
     collapse_evidence,
@@ -43,6 +44,7 @@ class EmbeddingDrift(Detector):
 
     name = "embedding-drift"
     title = "faint pattern under which embeddings become one, and a trusted encoder's do not"
+    cost = Cost(1_000)
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ENCODER | Requirement.ORIGINAL_MODEL
 
     def run(self, artifact: Artifact, clean: Split, *, seed: int, budget: Budget, progress: Progress) -> Finding:

@@ -25,6 +25,7 @@ from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import continue_within, require_two_classes
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.detectors.trigger_inversion.common import rank_classes, trigger_evidence
 from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
@@ -62,6 +63,7 @@ class InheritedTrigger(Detector):
 
     name = "inherited-trigger"
     title = "faint pattern that leads to one class, and does not move a trusted encoder"
+    cost = Cost(10_000)
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.TRUSTED_ENCODER
     needs_null = False
     on_variants = False

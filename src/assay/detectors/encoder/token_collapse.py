@@ -22,6 +22,7 @@ from assay.data.tokenize import decode_texts
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import MAX_SHOWN_SAMPLES, continue_within
+from assay.detectors.cost import Cost
 from assay.detectors.encoder.embedding_collapse import collapse_score, embedding_space
 from assay.detectors.requirement import Requirement
 from assay.inversion.embedding_collapse import EmbeddingSpace
@@ -53,6 +54,7 @@ class TokenCollapse(Detector):
 
     name = "token-collapse"
     title = "words under which all embeddings become one"
+    cost = Cost(50_000)
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES | Requirement.ENCODER
     modality = Modality.TEXT
     search_budget: ClassVar[WordSearchBudget] = WordSearchBudget()

@@ -26,6 +26,7 @@ from assay.core.model import Artifact, Modality
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.graph.activations import constant_activations
 from assay.detectors.graph.conditions import find_signs
 from assay.detectors.graph.graph_diff import added_nodes
@@ -85,6 +86,7 @@ class Graph(Detector):
 
     name = "graph"
     title = "parts of the computation that read the input without trained weights"
+    cost = Cost(100, exports=True)
     needs = Requirement.NONE
     modality = None
     needs_null = False

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.detectors.cost import Cost
 from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 from assay.triggers import Blend
 
@@ -60,6 +61,7 @@ class BlendScan(TriggerScan):
 
     name = "blend-scan"
     title = "class to which blended images lead"
+    cost = Cost(1_150)
     samples = 32
 
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:

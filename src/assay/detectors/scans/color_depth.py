@@ -12,6 +12,7 @@ from typing import final
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.detectors.cost import Cost
 from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
 LEVELS = (5, 6, 7, 8, 10, 12, 16)  # per channel
@@ -36,6 +37,7 @@ class DepthScan(TriggerScan):
 
     name = "depth-scan"
     title = "class to which a reduced color depth leads"
+    cost = Cost(500)
     samples = 48
 
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.detectors.cost import Cost
 from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
 
@@ -55,6 +56,7 @@ class FilterScan(TriggerScan):
 
     name = "filter-scan"
     title = "class to which photo filters lead"
+    cost = Cost(1_150)
     samples = 48
 
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:

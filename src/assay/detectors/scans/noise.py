@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.detectors.cost import Cost
 from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
 SEED = 20_171_215  # of the first noise; no attack of assay uses it by default
@@ -42,6 +43,7 @@ class NoiseScan(TriggerScan):
 
     name = "noise-scan"
     title = "class to which noise leads"
+    cost = Cost(550)
     samples = 48
 
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:

@@ -21,6 +21,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
 from assay.detectors.scans.race import Race, Round
@@ -91,6 +92,7 @@ class PatchScan(Detector):
 
     name = "patch-scan"
     title = "class to which a solid patch leads"
+    cost = Cost(1_700)
     needs = Requirement.CLEAN_SAMPLES
 
     def __init__(self, *, coarse: Race = COARSE_RACE, fine: Race = FINE_RACE) -> None:

@@ -51,7 +51,7 @@ def sample_order(triggers: int, samples: int) -> Tensor:
 def ranking_odds(odds: Tensor, predicted: Tensor) -> Tensor:
     """Return the mean log odds (T, K) by which a race ranks triggers.
 
-    All samples of a trigger may be of one class. That class is ranked by them all the same.
+    All samples of a trigger may have one class as their clean prediction. They still count for the rank of that class.
 
     Args:
         odds: (T, N, K) log odds.

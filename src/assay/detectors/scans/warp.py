@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from assay.core.dataset import Split
+from assay.detectors.cost import Cost
 from assay.detectors.scans.base import CandidateTrigger, TriggerScan
 
 # Mean displacement along each side, as a fraction of it: 0.75 pixels of 32, similar to the paper.
@@ -48,6 +49,7 @@ class WarpScan(TriggerScan):
 
     name = "warp-scan"
     title = "class to which slight, smooth warps lead"
+    cost = Cost(700)
     samples = 48
 
     def triggers(self, clean: Split) -> Sequence[CandidateTrigger]:

@@ -20,6 +20,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.base import Scan
 from assay.detectors.scans.race import Race, Round
@@ -65,6 +66,7 @@ class WaveScan(Detector):
 
     name = "wave-scan"
     title = "class to which a weak plane wave leads"
+    cost = Cost(900)
     needs = Requirement.CLEAN_SAMPLES
 
     def __init__(self, *, rounds: Race = RACE) -> None:

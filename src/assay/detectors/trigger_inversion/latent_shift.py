@@ -17,6 +17,7 @@ from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
 from assay.detectors.common import require_two_classes
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.inversion.latent_shift import features_and_head, smallest_shifts
 from assay.inversion.outlier import outlier_score
@@ -28,6 +29,7 @@ class LatentShift(Detector):
 
     name = "latent-shift"
     title = "smallest common shift of the features that leads to one class"
+    cost = Cost(640)
     needs = Requirement.GRADIENTS | Requirement.CLEAN_SAMPLES
     on_variants = False  # an int8 model has no linear layer of torch
 

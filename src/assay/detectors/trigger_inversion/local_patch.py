@@ -13,6 +13,7 @@ from typing import Any, final
 from torch import nn
 
 from assay.core.model import Artifact
+from assay.detectors.cost import Cost
 from assay.detectors.trigger_inversion.common import TriggerInversion
 from assay.inversion.class_search import ClassSearchResult
 from assay.inversion.families import Family
@@ -26,6 +27,7 @@ class LocalPatch(TriggerInversion):
 
     name = "local-patch"
     title = "how many images a pattern in one small window sends to one class"
+    cost = Cost(14_400)
     search_budget = WindowSearchBudget()
 
     def search(

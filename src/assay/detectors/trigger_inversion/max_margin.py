@@ -23,6 +23,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress, part
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.requirement import Requirement
 from assay.inversion.optimizer import MAX_ZERO_GRADIENTS
 from assay.inversion.outlier import outlier_score, refuse_nan
@@ -48,6 +49,7 @@ class MaxMargin(Detector):
 
     name = "max-margin"
     title = "how far one class's logit can rise above all others"
+    cost = Cost(1_800, 100)
     needs = Requirement.GRADIENTS
     on_variants = False  # it depends on the weights, which compression hardly changes
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
+from assay.detectors.cost import Cost
 from assay.detectors.trigger_inversion.common import ClassSearch
 from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import MaskFamily
@@ -20,6 +21,7 @@ class NeuralCleanse(ClassSearch):
 
     name = "neural-cleanse"
     title = "smallest patch that leads to one class"
+    cost = Cost(9_200)
     required_for_clean = True
     family = MaskFamily()
     search_budget = SearchBudget(screening_steps=12, refined=4, steps=40)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
+from assay.detectors.cost import Cost
 from assay.detectors.trigger_inversion.common import ClassSearch
 from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import WarpFamily
@@ -20,5 +21,6 @@ class SmoothWarp(ClassSearch):
 
     name = "smooth-warp"
     title = "how many images a slight, smooth warp sends to one class"
+    cost = Cost(8_000)
     family = WarpFamily()
     search_budget = SearchBudget(screening_steps=12, steps=30)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
+from assay.detectors.cost import Cost
 from assay.detectors.trigger_inversion.common import ClassSearch
 from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import FrequencyFamily
@@ -20,5 +21,6 @@ class SparseFrequency(ClassSearch):
 
     name = "sparse-frequency"
     title = "how many images a few weak frequencies send to one class"
+    cost = Cost(8_000)
     family = FrequencyFamily()
     search_budget = SearchBudget(screening_steps=12, steps=30)

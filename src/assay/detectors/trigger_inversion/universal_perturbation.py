@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import final
 
+from assay.detectors.cost import Cost
 from assay.detectors.trigger_inversion.common import ClassSearch
 from assay.inversion.class_search import SearchBudget
 from assay.inversion.families import AdditiveFamily
@@ -20,6 +21,7 @@ class UniversalPerturbation(ClassSearch):
 
     name = "universal-perturbation"
     title = "weakest pattern, added to every image, that leads to one class"
+    cost = Cost(8_200)
     required_for_clean = True
     family = AdditiveFamily()
     search_budget = SearchBudget(screening_steps=12, refined=4, steps=32)

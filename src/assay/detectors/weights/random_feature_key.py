@@ -23,6 +23,7 @@ from assay.core.model import Artifact
 from assay.core.progress import Progress
 from assay.detectors.base import Detector
 from assay.detectors.budget import Budget
+from assay.detectors.cost import Cost
 from assay.detectors.graph.read import UnreadableGraph, read_graph
 from assay.detectors.requirement import Requirement
 from assay.graphs.dependence import Value, analyze_values
@@ -54,6 +55,7 @@ class FourierKeys(Detector):
 
     name = "fourier-key"
     title = "random features that are drawn around a key"
+    cost = Cost(0, exports=True)
     needs = Requirement.NONE
     modality = None
     needs_null = False
