@@ -7,7 +7,6 @@ extrapolated to all epochs and classes, without its early stop.
 
     python benchmarks/run.py audit_cost audit                  # the whole audit of a ResNet-20, by test
     python benchmarks/run.py audit_cost backdoorbench FOLDER   # its search, the search of assay and the whole audit
-    python benchmarks/run.py audit_cost passes                 # passes of the tests by classes and pixels
                                                                # -> benchmarks/results/audit_cost.json
 """
 
@@ -15,11 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,30 +25,21 @@ import numpy as np
 import torch
 import yaml
 from lib import commands
-from lib.paths import SHARED
 from lib.results import load_result, save_result
+from lib.timed_audit import ARCH, DATA, ENVIRONMENT, MODEL, TimedAudit, timed_audit
 from torch import nn
 
 from assay import formats
 from assay.auditing.inputs import clean_samples
 from assay.core.model import ImageSpec
 from assay.data import load as load_data
-from assay.detectors import NeuralCleanse, default_detectors
-from assay.detectors.cost import cost_of, expected_passes
-from assay.formats.torch_module import from_module
-from assay.nn.architectures import ARCHITECTURES, Normalized
-
-MODEL = SHARED / "models/resnet20-cifar10/model.safetensors"
-DATA = SHARED / "data/cifar10"
-ASSAY = str(Path(sys.executable).parent / "assay")
-ENVIRONMENT = {"ASSAY_PRECISION": "float32", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+from assay.detectors import NeuralCleanse
+from assay.nn.architectures import Normalized
 
 # Parts of defense/nc.py of BackdoorBench that make up the search.
 SEARCH = frozenset({"Normalize", "Denormalize", "RegressionModel", "Recorder", "train_mask", "train_step"})
 EPOCHS = 2  # measured, of one class
 IMAGES = 2500  # its ratio of 0.05 of the training images of CIFAR-10
-
-CLASSES, SIDES = (2, 10, 43, 100, 1001), (32, 96, 224)
 
 
 def backdoorbench_seconds(folder: Path) -> dict[str, float]:
@@ -63,7 +49,7 @@ def backdoorbench_seconds(folder: Path) -> dict[str, float]:
         folder: The checkout. Its code runs.
     """
     options = SimpleNamespace(**yaml.safe_load((folder / "config/defense/nc/config.yaml").read_text()))
-    artifact = formats.load(MODEL, arch="resnet20-cifar")
+    artifact = formats.load(MODEL, arch=ARCH)
     normalized = artifact.module
     assert isinstance(normalized, Normalized)
     net = normalized.net.eval()
@@ -102,7 +88,7 @@ def _names_for(options: SimpleNamespace, net: nn.Module) -> dict[str, Any]:
 
 def search_seconds() -> float:
     """Return the CPU seconds of ``neural-cleanse`` on the same model, tracing included."""
-    artifact = formats.load(MODEL, arch="resnet20-cifar")
+    artifact = formats.load(MODEL, arch=ARCH)
     clean = clean_samples(str(DATA), artifact, seed=0).split
     start = time.process_time()
     finding = NeuralCleanse()(artifact, clean)
@@ -110,58 +96,35 @@ def search_seconds() -> float:
     return time.process_time() - start
 
 
-def audit_seconds(*options: str) -> dict[str, Any]:
-    """Run ``assay audit`` with one thread in float32, and return CPU seconds, memory, verdict and seconds by test."""
-    command = [ASSAY, "audit", str(MODEL), "--arch", "resnet20-cifar", "--data", str(DATA), "--json", "-", *options]
-    with tempfile.TemporaryDirectory() as out:
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run([*command, "--out", out], capture_output=True, text=True, env=os.environ | ENVIRONMENT)
-        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    document = json.loads(done.stdout)
+def figures_of(timed: TimedAudit) -> dict[str, Any]:
+    """Return the figures of an audit for the result file."""
+    findings = timed.document["findings"]
     return {
-        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "seconds": seconds,
-        "peak_bytes": after.ru_maxrss * 1024,
-        "verdict": document["verdict"],
-        "p_value": document["p_value"],
-        "by_test": {f"{f['variant']}/{f['detector']}": round(f["seconds"], 2) for f in document["findings"]},
+        "cpu_seconds": timed.cpu_seconds,
+        "wall_seconds": timed.wall_seconds,
+        "peak_mib": timed.peak_mib,
+        "verdict": timed.document["verdict"],
+        "p_value": timed.document["p_value"],
+        "by_test": {f"{f['variant']}/{f['detector']}": round(f["seconds"], 2) for f in findings},
     }
-
-
-def expected_work() -> dict[str, dict[str, float]]:
-    """Return the expected passes through the model of each default test on the model as given.
-
-    A pass forwards one image. A pass with gradients counts three times.
-    """
-    table: dict[str, dict[str, float]] = {}
-    for side in SIDES:
-        for classes in CLASSES:
-            net = ARCHITECTURES["resnet8-cifar"].build(classes)
-            artifact = from_module(net, shape=(3, side, side))
-            passes = {detector.name: expected_passes(cost_of(detector), artifact) for detector in default_detectors()}
-            table[f"{classes} classes, {side} px"] = {name: round(value) for name, value in passes.items() if value}
-    return table
 
 
 def cli() -> None:
     """Run the command line."""
     command_line = commands.parser(__doc__)
-    command_line.add_argument("part", choices=("audit", "backdoorbench", "passes"))
+    command_line.add_argument("part", choices=("audit", "backdoorbench"))
     command_line.add_argument("folder", nargs="?", type=Path, help="checkout of BackdoorBench")
     given: argparse.Namespace = command_line.parse_args()
     result = load_result("audit_cost")
-    if given.part == "passes":
-        result["passes"] = expected_work()
-    elif given.part == "audit":
-        result["audit"] = audit_seconds()
-        result["quick"] = audit_seconds("--quick")
+    if given.part == "audit":
+        result["audit"] = figures_of(timed_audit())
     elif given.folder is None:
         command_line.error("expected the folder of a checkout of BackdoorBench, got none")
     else:
         os.environ.update(ENVIRONMENT)
         torch.set_num_threads(1)
         published = backdoorbench_seconds(given.folder)
-        search, audit = search_seconds(), audit_seconds()["cpu_seconds"]
+        search, audit = search_seconds(), timed_audit().cpu_seconds
         result["backdoorbench"] = {
             "published": published,
             "search": search,

@@ -11,22 +11,15 @@ models show that rate: each is compared with the others.
 
 from __future__ import annotations
 
-import json
-import os
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from lib import commands
-from lib.paths import MATRICES, SHARED
+from lib.paths import MATRICES
 from lib.results import load_result, save_result
+from lib.timed_audit import timed_audit
 from tables.matrices import cells_and_records
 
 from assay.calibration.data_profile import DataProfile
@@ -37,10 +30,6 @@ from assay.core.finding import FULL
 from assay.detectors import default_detectors, quick_detectors
 
 NAME = "quick_audit"
-MODEL = SHARED / "models/resnet20-cifar10/model.safetensors"
-DATA = SHARED / "data/cifar10"
-ASSAY = str(Path(sys.executable).parent / "assay")
-ENVIRONMENT = {"ASSAY_PRECISION": "float32", "OMP_NUM_THREADS": "1"}
 CLASSES = 10  # of CIFAR-10
 VALID_ASR = 0.8  # attacks below count as failed
 SEARCHES = ("max-margin", "neural-cleanse", "local-patch", "universal-perturbation")
@@ -166,26 +155,16 @@ def scores() -> None:
 
 def measure() -> None:
     """Time a quick audit, and write the result file."""
-    with tempfile.TemporaryDirectory() as out:
-        words = [ASSAY, "audit", str(MODEL), "--arch", "resnet20-cifar", "--data", str(DATA), "--quick"]
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(
-            [*words, "--out", f"{out}/report", "--json", f"{out}/audit.json"],
-            capture_output=True,
-            text=True,
-            env=os.environ | ENVIRONMENT,
-        )
-        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        document = json.loads(Path(out, "audit.json").read_text())
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    timed = timed_audit("--quick")
+    completed, left_out = (timed.document["quick"][part] for part in ("completed", "left_out"))
     figures = {
-        "cpu_seconds": cpu,
-        "wall_seconds": seconds,
-        "peak_mib": after.ru_maxrss / 1024,
-        "exit_code": done.returncode,
-        "verdict": document["verdict"],
-        "completed": document["quick"]["completed"],
-        "tests_of_full_audit": len(document["quick"]["completed"]) + len(document["quick"]["left_out"]),
+        "cpu_seconds": timed.cpu_seconds,
+        "wall_seconds": timed.wall_seconds,
+        "peak_mib": timed.peak_mib,
+        "exit_code": timed.exit_code,
+        "verdict": timed.document["verdict"],
+        "completed": completed,
+        "tests_of_full_audit": len(completed) + len(left_out),
     }
     save_result(NAME, {**load_result(NAME), "time": figures})
 
