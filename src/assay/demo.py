@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import signal
 import tempfile
@@ -34,6 +33,7 @@ from assay.nn.metrics import BackdoorMetrics
 from assay.report.formatting import format_percent
 from assay.report.page import TEMPLATES
 from assay.report.view import page_of
+from assay.sandbox.processes import available_cores, sendable_error
 from assay.stages.base import Stage
 from assay.stages.prune import PruneMagnitude
 from assay.stages.quantize import QuantizeInt8
@@ -89,7 +89,7 @@ def demo(directory: Path, config: DemoConfig, *, progress: Step = lambda name, f
     Raises:
         UnusableInput: The folder cannot be written to.
     """
-    processes = config.processes or _available_cores()
+    processes = config.processes or available_cores()
     # The processes start first: their imports run on the second core during the training.
     with _audit_processes(AUDITED if processes >= len(AUDITED) else ()) as connections:
         return _demo(directory, config, connections, progress)
@@ -123,10 +123,6 @@ def _demo(directory: Path, config: DemoConfig, connections: Mapping[Connection, 
     else:
         audits = _audits_in_sequence(builds, config, audit_progress)
     return Demo(measured, audits, _write(directory, measured, audits, builds))
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _audits_in_sequence(builds: Mapping[str, Build], config: DemoConfig, progress: Step) -> dict[str, Audit]:
@@ -201,11 +197,7 @@ def _audit_process(connection: Connection) -> None:
     except BrokenPipeError:  # the main process ended
         return
     except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            error = RuntimeError(f"{type(error).__name__}: {error}")  # the exception itself cannot be sent
-        _send(connection, error)
+        _send(connection, sendable_error(error))
 
 
 def _receive(connection: Connection) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from assay.auditing import found_triggers
 from assay.auditing.facts import AuditInputs, AuditRun, CleanSamples, Preconditions, RunContext
 from assay.auditing.found_triggers import IN_BATCHES, ONE_BY_ONE, measure_found_triggers
 from assay.auditing.image_edits import on_grid
@@ -16,6 +16,7 @@ from assay.core.dataset import Split
 from assay.core.finding import FULL, Evidence, Finding, Outcome
 from assay.core.model import Artifact, ImageSpec, Modality
 from assay.core.result import DeploymentCheck
+from assay.detectors import budget
 from assay.detectors.budget import Budget
 
 SHAPE, TARGET = (3, 4, 4), 1
@@ -85,9 +86,9 @@ def test_trigger_that_cannot_be_applied_is_left_out():
 
 def test_trigger_whose_measurement_would_exceed_the_budget_is_not_measured_one_by_one(monkeypatch):
     clock = iter([0.0, 3.0])  # 3 seconds in batches
-    monkeypatch.setattr(found_triggers, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=lambda: next(clock)))
     left = iter([10.0, 2.0])
-    monkeypatch.setattr(Budget, "left", lambda budget: next(left))
+    monkeypatch.setattr(Budget, "left", lambda self: next(left))
     _, evidence, differences = measure(Net(width=0.2))
     assert not evidence.numbers
     assert not differences

@@ -42,20 +42,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return the names of all detectors that ran."""
-    ran: list[str] = []
-    original = Detector.__call__
-
-    def counted(self: Detector, *args: Any, **options: Any) -> Finding:
-        ran.append(self.name)
-        return original(self, *args, **options)
-
-    monkeypatch.setattr(Detector, "__call__", counted)
-    return ran
-
-
 def audited(folder: Path | None, *, target: int | None = 2, **options: Any) -> Audit:
     net, x, y = toy(4, target)
     given = {"null": null_of(), "detectors": DETECTORS, "variant_names": VARIANTS, "data": (x, y), **options}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,12 @@ from support.tiny import CLASSES, tiny_build
 from support.toys import SHAPE, toy
 from torch import Tensor
 
-from assay.auditing import trigger_sweep
 from assay.auditing.api import audit
 from assay.auditing.facts import RunContext
 from assay.auditing.trigger_sweep import AUDITED, SERIES, FoundTrigger, sweep_trigger
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint
-from assay.detectors import CompressionGap, NeuralCleanse
+from assay.detectors import CompressionGap, NeuralCleanse, budget
 from assay.detectors.budget import Budget
 from assay.report import to_json, write
 from assay.stages import variants
@@ -78,9 +78,9 @@ def test_sweep_without_time_left_empty() -> None:
 
 def test_sweep_ends_where_the_next_step_would_exceed_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 3.0, 3.0, 4.0])  # two steps, of 3 and 1 seconds
-    monkeypatch.setattr(trigger_sweep, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=time.monotonic, perf_counter=lambda: next(clock)))
     left = iter([10.0, 7.0, 2.9])
-    monkeypatch.setattr(Budget, "left", lambda budget: next(left))
+    monkeypatch.setattr(Budget, "left", lambda self: next(left))
     assert len(sweep(0, "full", "bf16", "int8-tensor")) == 2
 
 

@@ -12,25 +12,25 @@ import pytest
 from support.commands import BRIEF, DATA, Run, run_process
 
 
+def imported(code: str, *packages: str) -> str:
+    """Return those of some packages that ``code`` imports in a new process."""
+    code = f"import sys\n{code}\nprint(*sorted({set(packages)} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_help_imports_no_heavy_package() -> None:
     code = (
-        "import sys, contextlib, io\nfrom assay.cli import main\n"
-        "with contextlib.redirect_stdout(io.StringIO()): main(['--help'])\n"
-        "print(*sorted({'torch', 'numpy', 'transformers', 'jinja2'} & set(sys.modules)))"
+        "import contextlib, io\nfrom assay.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(['--help'])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == ""
+    assert imported(code, "torch", "numpy", "transformers", "jinja2") == ""
     assert run_process("--help").returncode == 0
 
 
 def test_audit_imports_packages_of_single_tests_on_use_only() -> None:
-    code = (
-        "import sys\nfrom assay import data\nfrom assay.auditing import run\n"
-        "print(*sorted({'scipy', 'onnx', 'onnxscript', 'onnxruntime', 'sympy', 'pandas', 'transformers', 'matplotlib', "
-        "'sklearn'} & set(sys.modules)))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == ""
+    code = "from assay import data\nfrom assay.auditing import run"
+    heavy = ("scipy", "onnx", "onnxscript", "onnxruntime", "sympy", "pandas", "transformers", "matplotlib", "sklearn")
+    assert imported(code, *heavy) == ""
 
 
 @pytest.mark.parametrize(

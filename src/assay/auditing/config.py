@@ -67,7 +67,6 @@ class AuditConfig:
                 "expected a quick audit without a list of variants or detectors, got both: a quick audit chooses them. "
                 "Fix: leave one of the two out."
             )
-
         if self.jobs < 1:
             raise UnusableInput(f"expected at least 1 process for the tests, got {self.jobs}. Fix: give jobs=1.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from assay.auditing.image_edits import on_grid
 from assay.core.finding import Evidence, Finding
 from assay.core.model import Artifact, Modality
 from assay.core.result import DeploymentDifference
+from assay.detectors.budget import StepBudget
 from assay.nn.inference import predict
 
 IMAGES = 64  # images for the success rate of one trigger
@@ -41,24 +41,22 @@ def measure_found_triggers(
         return run, ()
     context.progress("found triggers, one by one", 1.0)
     findings, rates = list(run.findings), dict[int, tuple[float, Tensor]]()
-    longest = 0.0  # seconds of the longest measurement so far: the next one may take as long
+    steps = StepBudget(context.budget)
     for number, finding in enumerate(findings):
         variant = run.made.get(finding.variant)
         if variant is not None and context.budget.left() > 0:
             triggered = _triggered(inputs, finding)
             if triggered is not None:
-                start = time.perf_counter()
-                rates[number] = (_fraction(predict(variant.module, triggered), finding), triggered)
-                longest = max(longest, time.perf_counter() - start)  # one by one is no faster than in batches
+                with steps.step():  # one by one is no faster than in batches
+                    rates[number] = (_fraction(predict(variant.module, triggered), finding), triggered)
     differences = []
     for number in sorted(rates, key=lambda number: -rates[number][0])[:MAX_TRIGGERS]:
         finding, (rate, triggered) = findings[number], rates[number]
         variant = run.made[finding.variant]
-        if context.budget.left() <= longest:
+        if not steps.allows_step():
             break
-        start = time.perf_counter()
-        single = _success_one_by_one(variant, triggered, finding)
-        longest = max(longest, time.perf_counter() - start)
+        with steps.step():
+            single = _success_one_by_one(variant, triggered, finding)
         numbers = {**finding.evidence.numbers, IN_BATCHES: rate, ONE_BY_ONE: single}
         evidence = _as_shown(replace(finding.evidence, numbers=numbers), variant)
         findings[number] = replace(finding, evidence=evidence)

@@ -1,6 +1,6 @@
 """Findings of finished tests in a folder. A later audit under the same circumstances takes them, and runs the rest.
 
-An interrupted audit goes on where it ended, and a full audit after a quick one runs no test twice.
+An interrupted audit therefore runs its remaining tests only. So does a full audit after a quick one.
 """
 
 from __future__ import annotations

@@ -44,12 +44,12 @@ class RemainingTime:
     work: Iterable[Work]
     processes: int = 1
     clock: Callable[[], float] = time.monotonic
-    _open: dict[str, Work] = field(default_factory=dict)
-    _began: dict[str, float] = field(default_factory=dict)
-    _fraction: dict[str, float] = field(default_factory=dict)
-    _done: list[tuple[Work, float]] = field(default_factory=list)
-    _speed: dict[str, float] = field(default_factory=dict)
-    _expected: dict[str, float] = field(default_factory=dict)  # until the next measurement or end
+    _open: dict[str, Work] = field(init=False, default_factory=dict)
+    _began: dict[str, float] = field(init=False, default_factory=dict)
+    _fraction: dict[str, float] = field(init=False, default_factory=dict)
+    _done: list[tuple[Work, float]] = field(init=False, default_factory=list)
+    _speed: dict[str, float] = field(init=False, default_factory=dict)
+    _expected: dict[str, float] = field(init=False, default_factory=dict)  # until the next measurement or end
 
     def __post_init__(self) -> None:
         self._open = {work.name: work for work in self.work}

@@ -24,7 +24,7 @@ import torch
 from assay.core.finding import Finding
 from assay.core.progress import Progress, Step
 from assay.sandbox import phases
-from assay.sandbox.processes import available_cores, end_with_parent, machine_memory
+from assay.sandbox.processes import available_cores, end_with_parent, machine_memory, sendable_error
 
 THREADS = 2  # of one process: two threads were measured to use 1.9 of 2 cores, and more were not measured
 PROCESS_MEMORY = 2 * 2**30  # bytes that each process may need; a ResNet-20 needs 1 GB
@@ -128,6 +128,7 @@ def _results(workers: dict[Connection, _Worker], step: Step) -> Iterator[Result]
         assert isinstance(connection, Connection)
         worker = workers[connection]
         try:
+            # Only messages of this program's own forks: no data of a model's author is unpickled.
             kind, name, content = pickle.loads(connection.recv_bytes())
         except EOFError:
             del workers[connection]
@@ -201,19 +202,10 @@ def _run_job(job: Job, connection: Connection, threads: int) -> None:
         try:
             finding = test.run(partial(send, "progress", test.name))
         except Exception as error:
-            send("error", test.name, _as_sendable(error))
+            send("error", test.name, sendable_error(error))
             return
         try:
             send("finding", test.name, finding)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             reason = f"its finding cannot leave its process: {error}. Fix: run the audit in one process"
             send("finding", test.name, test.failed(reason))
-
-
-def _as_sendable(error: Exception) -> Exception:
-    """Return an error as it is, or its message alone if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # an error can hold anything
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

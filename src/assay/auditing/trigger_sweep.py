@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from assay.core.dataset import Split
 from assay.core.finding import FULL, Finding
 from assay.core.model import Artifact
 from assay.core.result import SweepPoint
+from assay.detectors.budget import StepBudget
 from assay.detectors.encoder.cluster_probe import make_variant
 from assay.nn.inference import predict
 
@@ -92,19 +92,19 @@ def sweep_trigger(
     steps = [(kind, name, label) for kind, labels in series.items() for name, label in labels.items()]
     points = []
     effects: dict[str, tuple[float, float]] = {}  # agreement and success by variant: several series share some
-    longest = 0.0  # seconds of the longest step so far: the next one may take as long
+    budget = StepBudget(context.budget)
     for index, (kind, name, label) in enumerate(steps):
         context.progress(f"the trigger on other variants, {index} of {len(steps)} done", 1.0)
-        if context.budget.left() <= longest:
+        if not budget.allows_step():
             break
-        start = time.perf_counter()
         try:
             if name not in effects:
-                variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
-                agreement = float((predict(variant.module, x) == before).float().mean())
-                effects[name] = agreement, float((predict(variant.module, triggered) == trigger.target).float().mean())
+                with budget.step():
+                    variant = audited.get(name) or make_variant(name, artifact, clean, seed=context.seed)
+                    agreement = float((predict(variant.module, x) == before).float().mean())
+                    success = float((predict(variant.module, triggered) == trigger.target).float().mean())
+                effects[name] = agreement, success
         except Exception:  # an arbitrary model can fail in any way; the chart has one point less
             continue
-        longest = max(longest, time.perf_counter() - start)
         points.append(SweepPoint(kind, label, *effects[name], trigger.target, trigger.test))
     return tuple(points)

@@ -115,8 +115,8 @@ def quick_detectors(classes: int | None) -> tuple[Detector, ...]:
     """Return the detectors of a quick audit: all scans, and the search that adds most to them.
 
     ``benchmarks/performance/quick_audit.py`` compares the searches on models with stored scores. ``MaxMargin`` adds
-    most. It abstains above its number of classes, and ``NeuralCleanse`` takes its place there. Tests that read the
-    computation are left out, because they need an ONNX export (5 CPU seconds for a ResNet-20).
+    most. It abstains on models with too many classes, and these get ``NeuralCleanse`` instead. The list has no tests of
+    the computation, because they need an ONNX export (5 CPU seconds for a ResNet-20).
 
     Args:
         classes: Number of classes of the model; None: an encoder.

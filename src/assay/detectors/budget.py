@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Budget:
@@ -15,3 +17,25 @@ class Budget:
     def left(self) -> float:
         """Return the seconds left, at least 0."""
         return max(0.0, self._end - time.monotonic())
+
+
+class StepBudget:
+    """Budget of similar steps: none begins that would exceed the budget if it takes as long as the longest so far.
+
+    Args:
+        budget: Time that is left for all steps.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget, self._longest = budget, 0.0
+
+    def allows_step(self) -> bool:
+        """Return whether another step can begin."""
+        return self._budget.left() > self._longest
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Measure one step."""
+        start = time.perf_counter()
+        yield
+        self._longest = max(self._longest, time.perf_counter() - start)

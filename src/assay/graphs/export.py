@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from assay.core.errors import UnusableInput, first_line
 from assay.core.model import Artifact, digest_of_module
 from assay.formats.metadata import ModelMetadata
-from assay.graphs.trace import exported_program
+from assay.graphs.trace import ExampleInputs, exported_program
 from assay.io.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -66,28 +66,11 @@ def to_onnx_graph(module: nn.Module, example: Tensor, *, opset: int = OPSET) -> 
     Raises:
         UnusableInput: The model cannot be exported.
     """
-    return _onnx_graph(module, digest_of_module(module), _Example(example), opset)
-
-
-class _Example:
-    """Example inputs as a cache key: inputs of the same shape and type compare equal."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Example) and self._key == other._key
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    @property
-    def _key(self) -> tuple[torch.Size, torch.dtype]:
-        return self.x.shape, self.x.dtype
+    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), opset)
 
 
 @lru_cache(maxsize=2)  # the model and its reference
-def _onnx_graph(module: nn.Module, digest: str, inputs: _Example, opset: int) -> onnx.ModelProto:
+def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: int) -> onnx.ModelProto:
     """Export a model, from its traced graph if there is one. Cached, because all readers need the same file.
 
     Args:

@@ -18,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from assay.core.errors import NoSuchVariant, UnusableInput
 from assay.core.model import digest_of_module
 from assay.formats.onnx.module import OnnxGraph
-from assay.graphs.trace import trace_slot
+from assay.graphs.trace import ExampleInputs, trace_slot
 
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _COPIES = frozenset({"clone", "alias", "detach", "contiguous", "dropout", "lift_fresh_copy"})
@@ -41,24 +41,11 @@ def folded_graph(model: nn.Module, example: Tensor) -> fx.GraphModule:
     Raises:
         UnusableInput: ``model`` cannot be traced, or the graph does not reproduce its outputs.
     """
-    return copy.deepcopy(_folded_graph(model, digest_of_module(model), _Example(example[:8].clone())))
-
-
-class _Example:
-    """Example inputs as a cache key: inputs of the same shape compare equal."""
-
-    def __init__(self, x: Tensor) -> None:
-        self.x = x
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Example) and self.x.shape[1:] == other.x.shape[1:]
-
-    def __hash__(self) -> int:
-        return hash(self.x.shape[1:])
+    return copy.deepcopy(_folded_graph(model, digest_of_module(model), ExampleInputs(example[:8].clone())))
 
 
 @lru_cache(maxsize=2)
-def _folded_graph(model: nn.Module, digest: str, inputs: _Example) -> fx.GraphModule:
+def _folded_graph(model: nn.Module, digest: str, inputs: ExampleInputs) -> fx.GraphModule:
     """Trace and fold. Cached, because the variants and the searches need the same graph.
 
     Args:

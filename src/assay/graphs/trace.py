@@ -19,6 +19,23 @@ from assay.core.errors import UnusableInput
 from assay.graphs.structure import structure_of
 
 
+class ExampleInputs:
+    """Example inputs as a cache key: inputs of the same shape and type compare equal, whatever their number."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExampleInputs) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[torch.Size, torch.dtype]:
+        return self.x.shape[1:], self.x.dtype
+
+
 @dataclass(frozen=True)
 class Trace:
     """Exported program of a model, and the same as a flat graph, for models of one structure."""
@@ -91,7 +108,7 @@ def trace_slot(model: nn.Module, example: Tensor) -> TraceSlot:
         example: (N, ...) inputs; their shape and type count.
     """
     structure = structure_of(model)
-    return TraceSlot() if structure is None else _slot(structure, tuple(example.shape[1:]), example.dtype)
+    return TraceSlot() if structure is None else _slot(structure, ExampleInputs(example[:1].clone()))
 
 
 @contextmanager
@@ -115,8 +132,8 @@ def exported_program(model: nn.Module, example: Tensor, digest: str) -> Iterator
 
 
 @lru_cache(maxsize=2)  # the model and its reference
-def _slot(structure: Hashable, shape: tuple[int, ...], dtype: torch.dtype) -> TraceSlot:
-    del structure, shape, dtype  # the key of the cache
+def _slot(structure: Hashable, inputs: ExampleInputs) -> TraceSlot:
+    del structure, inputs  # the key of the cache
     return TraceSlot()
 
 

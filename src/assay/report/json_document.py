@@ -52,9 +52,7 @@ def to_json(audit: Audit) -> dict[str, Any]:
         "deployment": None if audit.deployment is None else asdict(audit.deployment),
         "notes": list(audit.notes),
         "input_check": None if audit.input_check is None else asdict(audit.input_check),
-        "quick": None
-        if audit.quick is None
-        else {"completed": list(audit.quick.completed), "left_out": list(audit.quick.left_out)},
+        "quick": None if audit.quick is None else asdict(audit.quick),
         "data": {"name": audit.data_name, "samples": audit.data_samples, "sha256": audit.data_digest},
     }
     return {key: jsonable(value) for key, value in document.items()}

@@ -11,7 +11,7 @@ from assay.core.result import Audit
 from assay.io.jsonable import jsonable
 from assay.report.formatting import class_name, display_text, format_number, format_p_value
 from assay.report.repository_path import RepositoryPath, full_name, repository_path
-from assay.report.selection import decisive_findings, tests_not_run
+from assay.report.selection import decisive_findings, quick_extent, tests_not_run
 
 SCHEMA_URI = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 ATLAS = "MITRE ATLAS"
@@ -61,9 +61,7 @@ def to_sarif(audit: Audit) -> dict[str, Any]:
             "falseAlarmRate": audit.false_alarm_rate,
             "modelDigest": audit.model.digest,
             "planted": audit.model.planted,
-            "quick": None
-            if audit.quick is None
-            else {"completed": audit.quick.completed, "leftOut": audit.quick.left_out},
+            "quick": quick_extent(audit),
         },
     }
     return jsonable({"$schema": SCHEMA_URI, "version": "2.1.0", "runs": [run]})

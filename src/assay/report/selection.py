@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from assay.calibration.reference import make_test_id
 from assay.core.finding import Finding
@@ -60,6 +60,11 @@ def finite_p_value(finding: Finding) -> float | None:
     """Return the p-value of a finding, or None if it is missing or not finite."""
     p = finding.p_value
     return p if p is not None and math.isfinite(p) else None
+
+
+def quick_extent(audit: Audit) -> dict[str, Sequence[str]] | None:
+    """Return the tests that a quick audit completed and left out, with keys in camel case; None for a full audit."""
+    return None if audit.quick is None else {"completed": audit.quick.completed, "leftOut": audit.quick.left_out}
 
 
 def tests_not_run(audit: Audit) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from assay.core.result import Audit
 from assay.io.jsonable import jsonable
+from assay.report.selection import quick_extent
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 # An identifier, never fetched: names below .example have no owner (RFC 2606).
@@ -62,9 +63,7 @@ def to_statement(audit: Audit, reports: Mapping[str, bytes]) -> dict[str, Any]:
                     }
                     for item in audit.findings
                 ],
-                "quick": None
-                if audit.quick is None
-                else {"completed": list(audit.quick.completed), "leftOut": list(audit.quick.left_out)},
+                "quick": quick_extent(audit),
                 "limits": list(audit.limits),
                 "deployment": _deployment(audit),
                 "nullDistribution": None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -25,6 +26,15 @@ CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limi
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sendable_error(error: Exception) -> Exception:
+    """Return an error as it is, or its message alone if another process of assay cannot unpickle it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an error can hold anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def machine_memory() -> int:
@@ -55,7 +65,7 @@ def descendants(root: int) -> list[int]:
 
 
 def resident_memory(pid: int, others: Iterable[int] = ()) -> int:
-    """Return the bytes of resident memory of a process and of others, without what the others share with files.
+    """Return the bytes of resident memory of a process and its descendants. Pages of files count for the process only.
 
     Args:
         pid: The main process.

@@ -178,7 +178,7 @@ def make_and_run(
 
 
 def _has_errors(model: Artifact, x: Tensor, expected: Tensor, errors: int) -> bool:
-    """Return whether a model predicts another class for at least ``errors`` samples. It runs no further than needed.
+    """Return whether a model predicts another class for at least ``errors`` samples. The run ends with that number.
 
     Args:
         model: The model.
