@@ -43,6 +43,8 @@ from lib.table_parts import area, grid, percent
 
 from tables.matrices import cells_and_records, stages_run
 
+SHOWN_TESTS = 9  # of the table of costs
+
 Result = dict
 
 
@@ -166,6 +168,26 @@ def times(result: Result, title: str) -> list[str]:
         f"Verdict {result['verdict']} and {single['verdict']}. `assay --help` takes {result['help_seconds']:.2f} s."
     )
     return [f"**{title}** {summary}", "", *grid(["command", "bfloat16", "float32"], rows), ""]
+
+
+def costs(result: Result, title: str) -> list[str]:
+    """Return the CPU seconds of an audit by test, and those of Neural Cleanse of BackdoorBench."""
+    audit, other = result["audit"], result["backdoorbench"]
+    published = other["published"]
+    summary = (
+        f"One thread, float32. The audit took {audit['cpu_seconds']:.0f} CPU seconds and {audit['peak_mib']:.0f} MiB, "
+        f"verdict {audit['verdict']}. BackdoorBench needs {published['epoch']:.1f} CPU seconds for one of "
+        f"{published['epochs']} epochs of one of {published['classes']} classes, so {published['all']:,.0f} without "
+        f"its early stop (extrapolated). In the same run, `neural-cleanse` took {other['search']:.1f} CPU seconds "
+        f"({other['search_ratio']:.0f} times fewer), and the whole audit {other['audit']:.0f} "
+        f"({other['audit_ratio']:.0f} times fewer)."
+    )
+    slowest = sorted(audit["by_test"].items(), key=lambda item: -item[1])
+    rows = [[test, f"{seconds:.1f}"] for test, seconds in slowest[:SHOWN_TESTS]]
+    rest = sum(seconds for _, seconds in slowest[SHOWN_TESTS:])
+    rows.append([f"{len(slowest) - SHOWN_TESTS} other tests", f"{rest:.1f}"])
+    rows.append(["start, data, variants and checks", f"{audit['wall_seconds'] - sum(audit['by_test'].values()):.1f}"])
+    return [f"**{title}** {summary}", "", *grid(["part", "seconds"], rows), ""]
 
 
 def pairs(result: Result, title: str) -> list[str]:
@@ -339,6 +361,7 @@ TABLES = {
     "null_transfer": (transfer, "Clean reference models, compared with the remaining ones."),
     "strangers": (audits, "Architectures unlike the reference models, on similar data."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
+    "audit_cost": (costs, "Cost of an audit of the third-party ResNet-20."),
     "quick_audit": (quick_table, "The quick audit, on stored scores compared with the shipped reference models."),
     "search_speed_resnet20": (speed, "Trigger search compared with Neural Cleanse as published, ResNet-20."),
     "search_speed_resnet18": (speed, "The same on an untrained ResNet-18 (time only)."),
@@ -389,6 +412,7 @@ SECTIONS = {
     "Reference models": ("null_models", "null_encoders", "null_transfer"),
     "Speed": (
         "one_audit",
+        "audit_cost",
         "quick_audit",
         "search_speed_resnet20",
         "search_speed_resnet18",
