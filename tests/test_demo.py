@@ -105,7 +105,7 @@ def test_one_process_gives_the_same_results(result: Demo, tmp_path: Path) -> Non
 
 def test_one_core_uses_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
-    assert demo_module._available_cores() == 1
+    assert demo_module.available_cores() == 1
 
 
 def failing(error: Callable[[], BaseException]) -> Any:
