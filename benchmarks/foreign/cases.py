@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from lib import commands
 from lib.paths import SHARED
-from lib.results import ResumableRows, origin
+from lib.results import ResumableRows
 
 CASES = SHARED / "cases"
 ASSAY = [sys.executable, "-m", "assay"]
@@ -268,20 +268,17 @@ def main(names: list[str], jobs: int) -> None:
         jobs: Cases at the same time.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    rows, commit = ResumableRows("cases", summarize), origin()["commit"]
+    rows = ResumableRows("cases", summarize)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
         found = {case.name: case for case in all_cases(Path(folder))}
         runs = {name: partial(run_case, case) for name, case in found.items()} | {BATCH: batch_statistics}
         rows.rows = {name: row for name, row in rows.rows.items() if name in runs}
         chosen = [n for n in runs if any(text in n for text in names)] if names else list(rows.missing(runs))
         for ended in as_completed([pool.submit(runs[name]) for name in chosen]):
-            row = ended.result() | {"commit": commit}
-            rows.rows[row["name"]] = row
-            rows.save()
+            row = ended.result()
+            rows.put(row["name"], row)
             mark = f"BAD {row['problems']}" if row["problems"] else "ok "
             print(f"{mark} {row['name']:28} rc {row['exit_code']} {row['seconds']:6.1f} s {row['message']}", flush=True)
-        rows.rows = {name: rows.rows[name] for name in runs if name in rows.rows}
-        rows.save()
     print(f"{summarize(rows.rows)['as_expected']} of {len(rows.rows)} as expected")
 
 

@@ -64,7 +64,10 @@ def load_models(name: str) -> dict[str, Row]:
 
 
 class ResumableRows:
-    """Rows of ``benchmarks/results/NAME.json``, one per model. A repeated run computes the missing rows only."""
+    """Rows of ``benchmarks/results/NAME.json``, one per model. A repeated run computes the missing rows only.
+
+    Each row names the commit that measured it. The origin of the file is that of the row written last.
+    """
 
     def __init__(self, name: str, summarize: Callable[[dict[str, Row]], Row] = lambda rows: {}) -> None:
         """Read the rows of earlier runs.
@@ -75,6 +78,7 @@ class ResumableRows:
         """
         self.name, self.summarize = name, summarize
         self.rows = load_models(name)
+        self.commit = origin()["commit"]
 
     def missing(self, names: Iterable[str]) -> Iterator[str]:
         """Yield the names without a row."""
@@ -83,11 +87,11 @@ class ResumableRows:
     def add(self, name: str, row: Row) -> None:
         """Print a row, add it, and save the result file."""
         print(name, row, flush=True)
-        self.rows[name] = row
-        self.save()
+        self.put(name, row)
 
-    def save(self) -> None:
-        """Write the result file."""
+    def put(self, name: str, row: Row) -> None:
+        """Add a row with the commit of this run, and save the result file."""
+        self.rows[name] = {**row, "commit": self.commit}
         save_result(self.name, {**self.summarize(self.rows), "models": self.rows})
 
 

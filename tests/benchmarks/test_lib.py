@@ -51,9 +51,20 @@ def test_resumable_rows_are_saved_and_not_computed_again(monkeypatch: pytest.Mon
         first.add(name, {"score": 1.0})
     document = json.loads((tmp_path / "example.json").read_text())
     assert document["count"] == 2
-    assert document["models"] == {"a": {"score": 1.0}, "b": {"score": 1.0}}
-    assert "commit" in document["origin"]
+    commit = document["origin"]["commit"]
+    assert document["models"] == {name: {"score": 1.0, "commit": commit} for name in "ab"}
     assert list(results.ResumableRows("example").missing(["a", "b", "c"])) == ["c"]
+
+
+def test_rows_of_another_commit_keep_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lib import results
+
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    for commit, name in (("aaaaaaa", "a"), ("bbbbbbb", "b")):
+        monkeypatch.setattr(results, "origin", lambda commit=commit: {"commit": commit})
+        results.ResumableRows("example").add(name, {"score": 1.0})
+    document = json.loads((tmp_path / "example.json").read_text())
+    assert [row["commit"] for row in document["models"].values()] == ["aaaaaaa", "bbbbbbb"]
 
 
 def test_row_files_of_two_shards_complete_each_other(tmp_path: Path) -> None:
