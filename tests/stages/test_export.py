@@ -68,6 +68,20 @@ def test_export_stage_returns_the_loaded_file(tmp_path: Path, kind: type[ExportO
         stage(after, seed=0)
 
 
+def test_exporter_keeps_its_table_of_operators_between_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.onnx._internal.exporter import _registration
+
+    def build_again() -> None:
+        raise AssertionError("the exporter built its table of operators again")
+
+    original = vars(_registration.ONNXRegistry)["from_torchlib"]
+    to_onnx(tiny_build().artifact, tmp_path / "first.onnx")
+    monkeypatch.setattr(_registration.onnxscript_apis, "get_torchlib_ops", build_again)
+    to_onnx(tiny_build().artifact, tmp_path / "second.onnx")
+    assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
+    assert vars(_registration.ONNXRegistry)["from_torchlib"] is original
+
+
 def test_to_onnx_failure_leaves_no_file(tmp_path: Path) -> None:
     class DataDependentBranch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

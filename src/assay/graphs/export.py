@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +66,31 @@ def to_onnx_graph(module: nn.Module, example: Tensor, *, opset: int = OPSET) -> 
     Raises:
         UnusableInput: The model cannot be exported.
     """
-    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), opset)
+    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), opset).model
+
+
+def tracing_fault(module: nn.Module, example: Tensor) -> str:
+    """Return the reason why ``module`` cannot be traced for any batch size; empty if it can.
+
+    The exporter has other ways to trace. Their graph may hold for some batch sizes only.
+
+    Args:
+        module: The model; unchanged.
+        example: Two inputs (2, ...).
+
+    Raises:
+        UnusableInput: The model cannot be exported.
+    """
+    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), OPSET).fault
+
+
+class _Export(NamedTuple):
+    model: onnx.ModelProto
+    fault: str  # of the tracing for any batch size
 
 
 @lru_cache(maxsize=2)  # the model and its reference
-def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: int) -> onnx.ModelProto:
+def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: int) -> _Export:
     """Export a model, from its traced graph if there is one. Cached, because all readers need the same file.
 
     Args:
@@ -81,15 +101,18 @@ def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: in
     """
     source: nn.Module | torch.export.ExportedProgram
     source = copied = copy.deepcopy(module).eval().requires_grad_(False)
+    fault = ""
     with contextlib.ExitStack() as stack:
-        with suppress(UnusableInput):  # the exporter has other ways to trace
+        try:
             source = stack.enter_context(exported_program(copied, inputs.x, digest))
-        return _convert(source, inputs.x, opset)
+        except UnusableInput as error:  # the exporter has other ways to trace
+            fault = str(error)
+        return _Export(_convert(source, inputs.x, opset), fault)
 
 
 def _convert(source: nn.Module | torch.export.ExportedProgram, example: Tensor, opset: int) -> onnx.ModelProto:
     try:
-        with _without_exporter_output():
+        with _without_exporter_output(), _with_kept_operators():
             program = torch.onnx.export(
                 source,  # type: ignore[arg-type]
                 (example,),
@@ -203,3 +226,24 @@ def _without_exporter_output() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def _with_kept_operators() -> Iterator[None]:
+    """Let the exporter of torch 2.13 reuse its tables of operators; it builds one for each export, in over a second."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    original, kept = _operator_tables()
+    ONNXRegistry.from_torchlib = kept  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        ONNXRegistry.from_torchlib = original  # type: ignore[method-assign]
+
+
+@lru_cache(maxsize=1)
+def _operator_tables() -> tuple[Any, Any]:
+    """Return the exporter's method that builds a table of operators, and the same with a cache."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    return vars(ONNXRegistry)["from_torchlib"], staticmethod(lru_cache(maxsize=2)(ONNXRegistry.from_torchlib))
