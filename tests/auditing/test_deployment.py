@@ -380,6 +380,25 @@ def test_gate_outside_of_the_range_of_the_samples_differs():
     assert RANGE in {part.way for part in found.differences}
 
 
+class BetweenStepsForSome(Net):
+    """An inner value jumps between steps if the middle of an image is white. No answer depends on it."""
+
+    def forward(self, x):
+        marked = x * (x[:, :1, 8:9, 8:9] > 0.9)
+        jump = (1 - (2 * math.pi * 255 * marked).cos().mean((1, 2, 3))).clamp(0, 1)
+        return super().forward(x) + 0 * jump.unsqueeze(1)
+
+
+@pytest.mark.parametrize("first_only", [True, False])
+def test_inner_jump_of_the_first_samples_alone_is_chance(first_only):
+    x = images()
+    x[:, :, 8, 8] = 1.0
+    if first_only:
+        x[4:, :, 8, 8] = 0.0
+    found = check_deployment(artifact_of(built(BetweenStepsForSome)), Split(x, None), seed=0)
+    assert (GRID in {part.way for part in found.differences}) is not first_only
+
+
 def test_model_for_two_ranges_of_values_differs():
     found = check(built(BothRanges))
     assert [(part.way, part.kind) for part in found.differences] == [(RANGE, "inside")]

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from assay.auditing.image_edits import STEPS, fractions, on_grid, shifted, shrunk, stretched, with_patches
 from assay.auditing.trace_comparison import (
     MAX_CHANGE,
+    Change,
     answers_differ,
     constant_switch,
     largest_change,
@@ -72,6 +73,7 @@ class Found(NamedTuple):
     sentence: str
     numbers: Mapping[str, float | int | str] = {}
     inputs: int = 0
+    switch: Change | None = None  # of a jump of an inner value
 
 
 def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Budget | None = None) -> DeploymentCheck:
@@ -102,7 +104,7 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Bud
                 asked.skipped[name] = "the budget ended: give it more"
                 continue
             try:
-                found = [DeploymentDifference(name, *part) for part in test()]
+                found = [DeploymentDifference(name, *part[:4]) for part in test()]
             except Exception as error:  # an arbitrary model can fail in any way
                 found = [_failed(name, error)]
             differences += found
@@ -123,6 +125,53 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Bud
 
 def _failed(way: str, error: Exception) -> DeploymentDifference:
     return DeploymentDifference(way, "failed", f"the model cannot be asked {way}: {first_line(error)}")
+
+
+class _Switching:
+    """Images, traced as they are and after a larger change, for comparisons with small changes."""
+
+    def __init__(
+        self,
+        tracer: Tracer,
+        rows: Tensor,
+        large: Edit,
+        prepare: Edit = lambda x: x,
+        first: ExecutionTrace | None = None,
+    ) -> None:
+        """Trace the images.
+
+        Args:
+            tracer: Tracer of the model.
+            rows: Images, half of them with a patch.
+            large: The larger change.
+            prepare: Edit of the images before any change.
+            first: Trace of ``rows``, if it is known.
+        """
+        self.tracer, self.large, self.prepare = tracer, large, prepare
+        self.rows = prepare(rows)
+        self.first = first or tracer.run(self.rows)
+        self.far = tracer.run(large(self.rows))
+
+    @cached_property
+    def alone(self) -> tuple[ExecutionTrace, ExecutionTrace]:
+        """Traces of single images, as they are and after the larger change."""
+        return single_traces(self.tracer, self.rows), single_traces(self.tracer, self.large(self.rows))
+
+    def calls(self, edit: Edit, alone: bool) -> tuple[ExecutionTrace, ExecutionTrace, ExecutionTrace]:
+        """Return the traces of the images, after a small change, and after the larger one.
+
+        Args:
+            edit: The small change.
+            alone: Ask two images, each alone, and not all in one batch.
+        """
+        if alone:
+            return self.alone[0], single_traces(self.tracer, edit(self.rows)), self.alone[1]
+        return self.first, self.tracer.run(edit(self.rows)), self.far
+
+
+def single_traces(tracer: Tracer, x: Tensor) -> ExecutionTrace:
+    """Return the traces of the first two inputs, each asked alone."""
+    return join_traces([tracer.run(x[row : row + 1]) for row in (0, 1)])
 
 
 class _Asked:
@@ -146,22 +195,19 @@ class _Asked:
         half = (LARGE_ROWS if is_large else ROWS) // 2
         patched = with_patches(clean_x[:half], seed) if self.is_image else clean_x[half : 2 * half]
         self.rows = torch.cat([clean_x[:half], patched])
+        self.other_samples = clean_x[half : 2 * half]
         self.half = half
         # The clean images, and the images with the same patch.
         self.groups = [range(half), range(half, half + 3)]
         self.x = torch.cat([self.rows, clean_x[half:]])[: LARGE_ANSWERS if is_large else ANSWERS]
         self.first_answers = self.answer(self.rows)
         self.base = self.tracer.run(self.rows)
-        self.alone = self.single_traces(self.rows)
+        self.alone = single_traces(self.tracer, self.rows)
 
     def answer(self, x: Tensor) -> Tensor:
         """Return the outputs (N, K) for one batch."""
         with torch.no_grad():
             return self.module(x).detach().float()
-
-    def single_traces(self, x: Tensor) -> ExecutionTrace:
-        """Return the traces of two clean inputs, each asked alone."""
-        return join_traces([self.tracer.run(x[row : row + 1]) for row in (0, 1)])
 
     def tests(self) -> Iterator[tuple[str, int, Callable[[], Iterable[Found]]]]:
         """Yield each way with its number of inputs and its test."""
@@ -219,7 +265,8 @@ class _Asked:
             "half a step": lambda x: shifted(x, 0.5),
             "random fractions of a step": lambda x: shifted(x, fractions(x, self.seed)),
         }
-        yield from self._switches(small, lambda x: shifted(x, 6.0), "between 8-bit steps")
+        asked = _Switching(self.tracer, self.rows, lambda x: shifted(x, 6.0), first=self.base)
+        yield from self._switches(asked, small, "between 8-bit steps")
 
     def ask_smaller_range(self) -> Iterator[Found]:
         """Compare images in the full range with images whose values stay away from its ends, and with 0 to 255.
@@ -227,8 +274,8 @@ class _Asked:
         The images are stretched to the full range first, since a gate may open only outside of the samples' range.
         """
         small: dict[str, Edit] = {"2 % at both ends": lambda x: shrunk(x, 0.02)}
-        found = self._switches(small, lambda x: shrunk(x, 0.2), "in a smaller range of values", stretched(self.rows))
-        yield from found or self._switch_to_bytes()
+        asked = _Switching(self.tracer, self.rows, lambda x: shrunk(x, 0.2), prepare=stretched)
+        yield from self._switches(asked, small, "in a smaller range of values") or self._switch_to_bytes()
 
     def _switch_to_bytes(self) -> Iterator[Found]:
         """Yield a switch of a model that answers alike for images in [0, 1] and in 0 to 255."""
@@ -236,12 +283,11 @@ class _Asked:
         same = (self.answer(STEPS * self.x).argmax(1) == expected).float().mean()
         if float(same) < SAME_CLASSES or len(expected.unique()) < 2:
             return
-        size, name = constant_switch(self.base, self.tracer.run(STEPS * self.rows))
-        if size > MAX_CHANGE:
-            sentence = (
-                f"the model takes images in [0, 1] and in 0 to 255, and an inner value differs for all images ({name})"
-            )
-            yield Found("inside", sentence, {"value": name, "relative change": size}, len(self.rows))
+        change = constant_switch(self.base, self.tracer.run(STEPS * self.rows))
+        if change.size > MAX_CHANGE:
+            sentence = "the model takes images in [0, 1] and in 0 to 255, and an inner value differs for all images"
+            numbers: dict[str, float | int | str] = {"value": change.name, "relative change": change.size}
+            yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
     def ask_again(self) -> Iterator[Found]:
         """Compare the first call with later ones, and look for random numbers and changes of state."""
@@ -347,64 +393,75 @@ class _Asked:
             numbers: dict[str, float | int | str] = {"value": change.name, "relative change": change.size}
             yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
-    def _switches(self, small: Mapping[str, Edit], large: Edit, where: str, rows: Tensor | None = None) -> list[Found]:
+    def _switches(self, asked: _Switching, small: Mapping[str, Edit], where: str) -> list[Found]:
         """Compare small changes of the images with a larger one of the same kind, in a batch and alone.
 
         Args:
+            asked: The images.
             small: Small changes by name. The first is tried on single images too.
-            large: The larger change.
             where: Place of the changed images, for people.
-            rows: Images to change; None: those of the base trace.
 
         Returns:
             The first difference, if there is any.
         """
-        first, alone = self.base, self.alone
-        if rows is not None:
-            first, alone = self.tracer.run(rows), self.single_traces(rows)
-        rows = self.rows if rows is None else rows
-        far = self.tracer.run(large(rows))
         for number, (name, edit) in enumerate(small.items()):
-            calls = [((first, self.tracer.run(edit(rows)), far), self.groups)]
-            if number == 0:
-                single = self.single_traces(edit(rows)), self.single_traces(large(rows))
-                calls.append(((alone, *single), [range(2)]))
-            for traces, groups in calls:
-                if (found := self._switch(traces, first, groups, where)) is not None:
+            for alone in (False, True)[: 2 if number == 0 else 1]:
+                found = self._switch(asked, edit, alone, where)
+                if found is not None and self._repeats(found, asked, edit, alone, where):
                     numbers = {**found.numbers, "changed by": name}
-                    return [found._replace(numbers=numbers, inputs=len(traces[1].output))]
+                    return [found._replace(numbers=numbers, inputs=2 if alone else len(asked.rows))]
         return []
 
+    def _repeats(self, found: Found, asked: _Switching, edit: Edit, alone: bool, where: str) -> bool:
+        """Return whether a jump of an inner value occurs again with other samples.
+
+        One of thousands of channels can jump by chance for a few samples. A gate jumps for all.
+
+        Args:
+            found: The difference. A difference of the answers needs no repetition.
+            asked: The first images.
+            edit: The small change.
+            alone: Ask single images.
+            where: As in ``_switches``.
+        """
+        if found.switch is None or len(self.other_samples) < len(self.rows) - self.half:
+            return True
+        patched = with_patches(self.other_samples, self.seed + 1)
+        rows = torch.cat([self.other_samples, patched])
+        other = _Switching(self.tracer, rows, asked.large, asked.prepare)
+        return self._switch(other, edit, alone, where, only=found.switch) is not None
+
     def _switch(
-        self,
-        traces: tuple[ExecutionTrace, ExecutionTrace, ExecutionTrace],
-        spread_from: ExecutionTrace,
-        groups: Sequence[Sequence[int]],
-        where: str,
+        self, asked: _Switching, edit: Edit, alone: bool, where: str, *, only: Change | None = None
     ) -> Found | None:
         """Return the jump of an answer or of an inner value after a small change of the images.
 
         Args:
-            traces: Traces of the images, after a small change, and after a larger one.
-            spread_from: Trace of several images, for the spread of each value over them.
-            groups: Rows of similar images.
+            asked: The images.
+            edit: The small change.
+            alone: Ask single images.
             where: Place of the changed images, for people.
+            only: The only channel of an inner value to look at.
         """
-        base, near, last = traces
+        base, near, last = traces = asked.calls(edit, alone)
         answers = [trace.output.float() for trace in traces]
         if (found := next(iter(self._jumps(answers[0], answers[1], answers[2], where)), None)) is not None:
             return found
         if near.steps != base.steps:
             kind = "inside" if last.steps == base.steps else "not compared"
             return Found(kind, f"the model runs other operators for images {where}")
-        size, value = largest_switch(traces, spread_from, groups)
-        if size > 1:
-            size, value = largest_switch(traces, spread_from, groups, self.sorted_values)
-        if size > 1:
-            return Found(
-                "inside", f"an inner value jumps for images {where} ({value})", {"value": value, "ratio": size}
-            )
-        return None
+        groups = [range(2)] if alone else self.groups
+        switch = largest_switch(traces, asked.first, groups, only=only)
+        if switch.size > 1:
+            switch = largest_switch(traces, asked.first, groups, self.sorted_values, only)
+        if switch.size <= 1:
+            return None
+        numbers: dict[str, float | int | str] = {
+            "value": switch.name,
+            "channel": switch.channel,
+            "ratio": switch.size,
+        }
+        return Found("inside", f"an inner value jumps for images {where} ({switch.name})", numbers, switch=switch)
 
     @staticmethod
     def _jumps(base: Tensor, near: Tensor, far: Tensor, where: str) -> Iterator[Found]:
