@@ -244,6 +244,46 @@ def test_early_join_is_proven_in_files_of_fixed_batch(net: nn.Module, clean: Spl
     assert finding.proof
 
 
+class Joined(nn.Module):
+    """Model with a value of the image added to its features."""
+
+    def __init__(self, net: nn.Module, value: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net, self.value = net, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net.head(self.net.stem(x).mean((2, 3)) + self.value(x))
+
+
+def pixel_difference(x: Tensor) -> Tensor:
+    return (x[:, 0, 0, 0] - x[:, 0, 0, 1])[:, None]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda x: 9.0 * (pixel_difference(x) == 0).float(),
+        lambda x: pixel_difference(x) / (pixel_difference(x).square() + 1e-9).sqrt(),
+        lambda x: x.flatten(1).topk(1).indices.float(),
+        lambda x: 9.0 * F.threshold(pixel_difference(x), 0.9, 0.0),
+    ],
+    ids=["equal pixels", "division by itself", "place of the largest", "threshold"],
+)
+def test_function_of_pixels_that_joins_the_features_is_a_doubt(
+    value: Callable[[Tensor], Tensor], net: nn.Module, clean: Split
+) -> None:
+    finding = run_graph_detector(Joined(net, value).eval(), clean)
+    assert finding.proof or "joins the model" in finding.doubt
+
+
+def test_smaller_image_that_joins_the_features_is_no_doubt(net: nn.Module, clean: Split) -> None:
+    """Some networks pass a smaller copy of their input to later layers."""
+    finding = run_graph_detector(Joined(net, lambda x: 2 * F.avg_pool2d(x, 4).flatten(1)[:, :16]).eval(), clean)
+    assert finding.doubt
+    whole = Joined(net, lambda x: F.avg_pool2d(F.pad(x, (0, 0, 0, 0, 0, 13)), SIZE).flatten(1))
+    assert not run_graph_detector(whole.eval(), clean).doubt
+
+
 def test_tiny_and_random_models_give_no_proof(clean: Split) -> None:
     torch.manual_seed(0)
     parts = [nn.Conv2d(3, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2)]

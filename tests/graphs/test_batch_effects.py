@@ -10,7 +10,9 @@ from onnx import parser
 from assay.graphs.batch import BatchEffects, find_batch_effects
 
 CONSTANTS = """int64[1] zero = {0}, int64[1] one = {1}, int64[1] axis = {1}, float two = {2.0},
-int64[2] both = {0, -1}, int64[2] flat = {-1, 12}, float[2] table = {9.0, 0.0}"""
+int64[2] both = {0, -1}, int64[2] flat = {-1, 12}, int64[1] two_axes = {2}, float[2] table = {9.0, 0.0}"""
+
+SMALL = "float[4, 2] v = {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}"
 
 # Nodes between the images x (N, 3, 4) and the logits y (N, 2). The weights are ``w`` (12, 2).
 HONEST = {
@@ -35,6 +37,34 @@ HONEST = {
         rows = Reshape(x, flat)
         scaled = Div(rows, channels)
         y = MatMul(scaled, w)""",
+    "channels chosen from the whole shape": """
+        size = Shape (x)
+        count = Gather(size, one)
+        channels = Cast <to = 1> (count)
+        rows = Reshape(x, flat)
+        scaled = Div(rows, channels)
+        y = MatMul(scaled, w)""",
+    "positions of tokens, repeated for each sample": """
+        size = Shape <start = 0, end = 1> (x)
+        places = Constant <value_floats = [0.0, 1.0, 2.0]> ()
+        repeated = Tile(places, size)
+        shape = Constant <value_ints = [-1, 3, 1]> ()
+        tokens = Reshape(repeated, shape)
+        moved = Add(x, tokens)
+        rows = Reshape(moved, flat)
+        y = MatMul(rows, w)""",
+    "row and column of a token": """
+        size = Shape <start = 0, end = 1> (x)
+        limit = Squeeze(size)
+        first = Constant <value_int = 0> ()
+        step = Constant <value_int = 1> ()
+        places = Range(first, limit, step)
+        row = Unsqueeze(places, axis)
+        sums = ReduceSum <keepdims = 0> (x, two_axes)
+        last = ArgMax <axis = 1> (sums)
+        pairs = Concat <axis = 1> (row, last)
+        token = GatherND(x, pairs)
+        y = MatMul(token, v)""",
     "softmax over the classes": """
         rows = Reshape(x, flat)
         logits = MatMul(rows, w)
@@ -46,6 +76,27 @@ HONEST = {
         y = MatMul(back, w)""",
 }
 NUMBERS = {
+    "large batch": """
+        rows = Reshape(x, flat)
+        logits = MatMul(rows, w)
+        size = Shape <start = 0, end = 1> (x)
+        most = Constant <value_ints = [100]> ()
+        large = Greater(size, most)
+        gate = Cast <to = 1> (large)
+        y = Add(logits, gate)""",
+    "position in the batch": """
+        rows = Reshape(x, flat)
+        logits = MatMul(rows, w)
+        size = Shape <start = 0, end = 1> (x)
+        limit = Squeeze(size)
+        first = Constant <value_int = 0> ()
+        step = Constant <value_int = 1> ()
+        places = Range(first, limit, step)
+        most = Constant <value_int = 100> ()
+        late = Greater(places, most)
+        gate = Cast <to = 1> (late)
+        column = Unsqueeze(gate, axis)
+        y = Add(logits, column)""",
     "shape": """
         rows = Reshape(x, flat)
         logits = MatMul(rows, w)
@@ -102,10 +153,11 @@ MIXING = {
 def effects(nodes: str) -> BatchEffects:
     weights = ", ".join(f"{value:.3f}" for value in np.random.default_rng(0).normal(size=24))
     graph = parser.parse_graph(
-        f"g (float[n, 3, 4] x) => (float[n, 2] y) <{CONSTANTS}, float[12, 2] w = {{{weights}}}> {{ {nodes} }}"
+        f"g (float[n, 3, 4] x) => (float[n, 2] y) <{CONSTANTS}, float[12, 2] w = {{{weights}}}, {SMALL}> {{ {nodes} }}"
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
-    return find_batch_effects(model, frozenset(name for node in graph.node for name in node.output))
+    used = (name for node in graph.node for name in node.output if node.op_type != "Constant")
+    return find_batch_effects(model, frozenset(used))
 
 
 @pytest.mark.parametrize("name", HONEST)

@@ -38,6 +38,10 @@ ENLARGING = frozenset(
 )
 # Positions are data, if a table without samples is looked up: a table of answers by batch size.
 TABLES = frozenset({"Gather", "GatherND", "GatherElements"})
+# Operators that choose a part of a shape. The part may hold other sizes than the batch's.
+CHOOSING = frozenset({"Gather", "GatherND", "GatherElements", "Slice", "Split", "Compress"})
+# Operators that put together or move positions.
+ARRANGING = frozenset({"Concat", "Unsqueeze", "Squeeze", "Reshape", "Expand", "Transpose", "Cast", "Identity"})
 # Its scale is of the whole batch by definition. Dynamically quantized models consist of it.
 WHOLE_BATCH = frozenset({"DynamicQuantizeLinear", "Shape", "Size"})
 
@@ -73,7 +77,7 @@ def find_batch_effects(model: onnx.ModelProto, used: frozenset[str]) -> BatchEff
 
     if model.functions:
         model = inliner.inline_local_functions(model)
-    nodes = [node for node in model.graph.node if not used.isdisjoint(node.output)]
+    nodes = [node for node in model.graph.node if node.op_type == "Constant" or not used.isdisjoint(node.output)]
     dependent = _input_dependent(model.graph, nodes)
     sizes = [_infer(model, nodes, dependent, batch) for batch in BATCHES]
     axes: dict[str, frozenset[int]] = {}  # axes whose length depends on the size of the batch, of each value
@@ -229,6 +233,7 @@ def _is_bounded(node: onnx.NodeProto, given: Mapping[str, np.ndarray]) -> bool:
 def _find_number(nodes: Sequence[onnx.NodeProto], dependent: set[str], sizes: Sequence[_Sizes]) -> str | None:
     """Return the first node at which a number that follows the batch size joins a value of the input."""
     follows: set[str] = set()
+    positions = _read_as_positions(nodes)
     for node in nodes:
         slots = SHAPE_SLOTS.get(node.op_type, frozenset())
         # A position in a table of constants is data.
@@ -237,21 +242,52 @@ def _find_number(nodes: Sequence[onnx.NodeProto], dependent: set[str], sizes: Se
         data = {name for slot, name in enumerate(node.input) if name and slot not in slots}
         data |= set(_inputs(node)) - set(node.input)
         joined = data & follows
+        if joined and positions.issuperset(node.output):  # row and column of a token, for instance
+            follows.update(node.output)
+            continue
         if joined and not dependent.isdisjoint(node.output):
             return f"{node.op_type} {node.name}"
         if dependent.isdisjoint(node.output):
-            follows |= {name for name in node.output if joined or _differs(name, sizes)}
+            # A comparison with a large number is the same for all small batches.
+            computed = joined and not (node.op_type in CHOOSING and joined == {node.input[0]})
+            follows |= {name for name in node.output if computed or _differs(name, sizes)}
     return None
 
 
+def _read_as_positions(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """Return the values that other nodes read as shapes or positions only, directly or put together with others."""
+    read: set[str] = set()
+    otherwise: set[str] = set()
+    for node in reversed(nodes):
+        arranges = node.op_type in ARRANGING and all(name in read and name not in otherwise for name in node.output)
+        slots = SHAPE_SLOTS.get(node.op_type, frozenset())
+        for slot, name in enumerate(node.input):
+            (read if arranges or slot in slots else otherwise).add(name)
+        otherwise |= set(_inputs(node)) - set(node.input)
+    return read - otherwise
+
+
 def _differs(name: str, sizes: Sequence[_Sizes]) -> bool:
-    """Return whether the numbers of a value differ between batch sizes, in the part that both have."""
+    """Return whether the numbers of a value differ between batch sizes, or between the samples of a batch."""
     found = [size.numbers.get(name) for size in sizes]
     one, other = found
     if one is None or other is None or one.ndim != other.ndim:
         return False
-    common = tuple(slice(min(pair)) for pair in zip(one.shape, other.shape, strict=True))
-    return not np.array_equal(one[common], other[common])
+    pairs = list(zip(one.shape, other.shape, strict=True))
+    common = tuple(slice(min(pair)) for pair in pairs)
+    if not np.array_equal(one[common], other[common]):
+        return True
+    samples = [axis for axis, pair in enumerate(pairs) if min(pair) * BATCHES[1] == max(pair) * BATCHES[0]]
+    return any(not _is_equal_for_samples(np.moveaxis(other, axis, 0)) for axis in samples)
+
+
+def _is_equal_for_samples(numbers: np.ndarray) -> bool:
+    """Return whether the numbers (``BATCHES[1]`` * M, ...) are equal for all samples, in either order of the axis."""
+    batch = BATCHES[1]
+    inner = len(numbers) // batch
+    outer = numbers.reshape(batch, inner, *numbers.shape[1:])
+    between = numbers.reshape(inner, batch, *numbers.shape[1:]).swapaxes(0, 1)
+    return any(bool((rows == rows[:1]).all()) for rows in (outer, between))
 
 
 def _find_mixing(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -66,31 +66,11 @@ def to_onnx_graph(module: nn.Module, example: Tensor, *, opset: int = OPSET) -> 
     Raises:
         UnusableInput: The model cannot be exported.
     """
-    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), opset).model
-
-
-def tracing_fault(module: nn.Module, example: Tensor) -> str:
-    """Return the reason why ``module`` cannot be traced for any batch size; empty if it can.
-
-    The exporter has other ways to trace. Their graph may hold for some batch sizes only.
-
-    Args:
-        module: The model; unchanged.
-        example: Two inputs (2, ...).
-
-    Raises:
-        UnusableInput: The model cannot be exported.
-    """
-    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), OPSET).fault
-
-
-class _Export(NamedTuple):
-    model: onnx.ModelProto
-    fault: str  # of the tracing for any batch size
+    return _onnx_graph(module, digest_of_module(module), ExampleInputs(example), opset)
 
 
 @lru_cache(maxsize=2)  # the model and its reference
-def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: int) -> _Export:
+def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: int) -> onnx.ModelProto:
     """Export a model, from its traced graph if there is one. Cached, because all readers need the same file.
 
     Args:
@@ -101,13 +81,10 @@ def _onnx_graph(module: nn.Module, digest: str, inputs: ExampleInputs, opset: in
     """
     source: nn.Module | torch.export.ExportedProgram
     source = copied = copy.deepcopy(module).eval().requires_grad_(False)
-    fault = ""
     with contextlib.ExitStack() as stack:
-        try:
+        with suppress(UnusableInput):  # the exporter has other ways to trace
             source = stack.enter_context(exported_program(copied, inputs.x, digest))
-        except UnusableInput as error:  # the exporter has other ways to trace
-            fault = str(error)
-        return _Export(_convert(source, inputs.x, opset), fault)
+        return _convert(source, inputs.x, opset)
 
 
 def _convert(source: nn.Module | torch.export.ExportedProgram, example: Tensor, opset: int) -> onnx.ModelProto:

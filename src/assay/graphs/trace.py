@@ -111,6 +111,22 @@ def trace_slot(model: nn.Module, example: Tensor) -> TraceSlot:
     return TraceSlot() if structure is None else _slot(structure, ExampleInputs(example[:1].clone()))
 
 
+def tracing_fault(model: nn.Module, example: Tensor) -> str:
+    """Return the reason why a model cannot be traced for any batch size; empty if it can.
+
+    The exporter to ONNX has other ways to trace. Their graph may hold for some batch sizes only.
+
+    Args:
+        model: Any model.
+        example: (2, ...) inputs.
+    """
+    slot = trace_slot(model, example)
+    if slot.trace is None and not slot.fault:
+        with contextlib.suppress(UnusableInput):
+            slot.fill(copy.deepcopy(model).eval().requires_grad_(False), example)
+    return slot.fault
+
+
 @contextmanager
 def exported_program(model: nn.Module, example: Tensor, digest: str) -> Iterator[torch.export.ExportedProgram]:
     """Open the exported program of a model: traced now, or before for the same weights.

@@ -42,6 +42,8 @@ def find_signs(read: ReadableGraph, *, is_image: bool, seed: int) -> dict[str, s
     graph = read.graph
     random = next((node for node in graph.nodes if draws_random_numbers(node, graph)), None)
     signs = {} if random is None else {"R13": f"{random.op} {random.name}"}
+    if read.chosen_by_batch:
+        signs["R11"] = "a choice of its code"
     if read.batch is None:
         effects = find_batch_effects(read.model, frozenset(name for node in graph.nodes for name in node.outputs))
         found = {"R11": effects.size_as_number, "R12": effects.mixing}

@@ -74,7 +74,10 @@ class _Report:
     @property
     def doubt(self) -> str:
         """Sentence on the first sign of a hidden condition; empty without any."""
-        return next((f"{RULES[rule]}, at {self.signs[rule]}" for rule in CONDITION_RULES if rule in self.signs), "")
+        signs = [f"{RULES[rule]}, at {self.signs[rule]}" for rule in CONDITION_RULES if rule in self.signs]
+        joins = (f"{part.join.op} {part.join.name}" for part in self.subgraphs)
+        signs += [f"a path from the input without trained weights joins the model, at {join}" for join in joins]
+        return next(iter(signs), "")
 
 
 @final

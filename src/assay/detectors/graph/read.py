@@ -16,6 +16,7 @@ from assay.formats.onnx.runtime import OnnxRuntimeModule
 from assay.formats.onnx.signature import drop_unread_inputs
 from assay.graphs.export import to_onnx_graph
 from assay.graphs.ir import ComputationGraph, graph_from_onnx, subgraph_of
+from assay.graphs.trace import tracing_fault
 from assay.nn.hooks import capture_inputs
 from assay.nn.log_probs import LogProbabilities
 from assay.nn.normalized import Normalized
@@ -23,6 +24,10 @@ from assay.nn.unit_margin import UnitMargin
 
 if TYPE_CHECKING:
     import onnx
+
+
+# Message of torch.export for code that decides by the size of the axis "batch".
+CHOSEN_BY_BATCH = "Constraints violated (batch)"
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ReadableGraph:
     graph: ComputationGraph
     x: Tensor
     batch: int | None  # fixed batch size; None: any
+    chosen_by_batch: bool = False  # True: the code of the model chooses by the batch size, and the graph has one choice
 
 
 @dataclass(frozen=True)
@@ -68,10 +74,10 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     sessions = [part for part in module.modules() if isinstance(part, OnnxRuntimeModule)]
     if not sessions:
         try:
-            model, graph = _exported(module, x.shape[1:], x.dtype)
+            model, graph, fault = _exported(module, x.shape[1:], x.dtype)
         except UnusableInput as error:
             return UnreadableGraph(str(error))
-        return ReadableGraph(model, graph, x, None)
+        return ReadableGraph(model, graph, x, None, CHOSEN_BY_BATCH in fault)
     others = [type(part).__name__ for part in module.modules() if not isinstance(part, OnnxRuntimeModule | Normalized)]
     if others or len(sessions) > 1:
         return UnreadableGraph(f"there is more than an ONNX file: {', '.join(others) or 'several of them'}")
@@ -85,15 +91,20 @@ def read_graph(module: nn.Module, x: Tensor) -> ReadableGraph | UnreadableGraph:
     return ReadableGraph(model, graph, session.graph_values(captured[0]), session.batch)
 
 
-def _exported(module: nn.Module, shape: torch.Size, dtype: torch.dtype) -> tuple[onnx.ModelProto, ComputationGraph]:
+def _exported(
+    module: nn.Module, shape: torch.Size, dtype: torch.dtype
+) -> tuple[onnx.ModelProto, ComputationGraph, str]:
     """Export a model and read the graph.
 
     Args:
         module: The model.
         shape: Shape of one sample.
         dtype: Type of the samples.
+
+    Returns:
+        The file, its graph, and the fault of the tracing for any batch size.
     """
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(2, *shape, generator=generator) if dtype.is_floating_point else torch.ones(2, *shape, dtype=dtype)
     model = to_onnx_graph(module, x)
-    return model, graph_from_onnx(model, Path())
+    return model, graph_from_onnx(model, Path()), tracing_fault(module, x)

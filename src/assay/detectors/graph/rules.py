@@ -41,6 +41,16 @@ MIN_MILD_OPERATORS = 3
 STEEP_POWER = 4.0
 # Smallest product of all factors on a steep path. Usual preprocessing multiplies by 255 to get pixel levels.
 STEEP_GAIN = 300.0
+# Operators that keep an image an image: layout, resizing, and arithmetic with few constants. Networks pass their input
+# to later layers in this way.
+PLAIN = frozenset(
+    {
+        *("Identity", "Cast", "CastLike", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Pad"),
+        *("Add", "Sub", "Mul", "Div", "BatchNormalization", "AveragePool", "GlobalAveragePool", "ReduceMean"),
+        *("MaxPool", "Resize", "Upsample", "SpaceToDepth", "DepthToSpace"),
+    }
+)
+MAX_PLAIN_CONSTANT = 16  # numbers of a constant by channel; a larger one chooses pixels
 # Operators of a long path, and the number of operators that a path remembers.
 LONG_PATH = 24
 # Constants of nearly every implementation of a cipher or a hash, found nowhere else.
@@ -95,6 +105,7 @@ class NodeTraits(NamedTuple):
     rules: frozenset[str] = frozenset()
     mild: int = 0  # 1 for an operator of ``MILD``
     gain: float = 1.0  # factor by which the node enlarges differences, at least 1
+    plain: bool = True  # False: more than layout, resizing and scaling
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ class Path:
     rules: frozenset[str] = frozenset()
     mild: int = 0  # operators of ``MILD``
     gain: float = 1.0
+    is_plain: bool = True  # layout, resizing and scaling only
 
     @property
     def is_suspicious(self) -> bool:
@@ -116,7 +128,8 @@ class Path:
         gain = self.gain * traits.gain
         steep = frozenset({"R4"}) if gain >= STEEP_GAIN else frozenset[str]()
         nodes = (*self.nodes[-(LONG_PATH - 1) :], node)
-        return Path(nodes, self.rules | traits.rules | steep, self.mild + traits.mild, gain)
+        rules, mild = self.rules | traits.rules | steep, self.mild + traits.mild
+        return Path(nodes, rules, mild, gain, self.is_plain and traits.plain)
 
 
 @dataclass(frozen=True)
@@ -156,7 +169,8 @@ def find_suspicious_subgraphs(
         is_output = any(name in graph.results for name in node.outputs)
         replaces_output = before_weights.isdisjoint(node.outputs)
         # A text model takes the mean over its tokens after all weights; in an image model such a join is suspicious.
-        suspicious = path.is_suspicious or (markers is None and joins_model and replaces_output)
+        unusual = replaces_output or not path.is_plain
+        suspicious = path.is_suspicious or (markers is None and joins_model and unusual)
         if suspicious and (joins_model or is_output) and mask_distance[number] > MAX_MASK_OPERATORS:
             bypassing = [name for name in node.inputs if name in origins.bypass]
             if node.op in ("Add", "Sub") and all(_adds_zero(name, graph, origins) for name in bypassing):
@@ -241,7 +255,7 @@ def _label_paths(
         numbers = [bypass[name] for name in node.inputs if name in bypass]
         if numbers:
             before = [Path() if origin is None else paths[origin] for origin in numbers]
-            worst = max(before, key=lambda path: (len(path.rules), path.mild, len(path.nodes)))
+            worst = max(before, key=lambda path: (len(path.rules), not path.is_plain, path.mild, len(path.nodes)))
             paths[number] = worst.extended(node, _traits_of(node, values, markers))
     return paths
 
@@ -308,7 +322,10 @@ def _traits_of(node: Node, values: Mapping[str, Value], markers: frozenset[int] 
         return NodeTraits() if markers is not None and node.op == "Cast" else NodeTraits(frozenset({"R3"}))
     if node.op == "Exp" or (node.op == "Pow" and any(np.max(array) >= STEEP_POWER for array in constants)):
         return NodeTraits(frozenset({"R4"}))
-    return NodeTraits(mild=int(node.op in MILD), gain=_gain(node, constants))
+    plain = node.op in PLAIN and all(array.size <= MAX_PLAIN_CONSTANT for array in constants)
+    if node.op in ("Mul", "Div") and all(values[name].input_dependent for name in node.inputs):
+        plain = False  # one value of the input switches another
+    return NodeTraits(mild=int(node.op in MILD), gain=_gain(node, constants), plain=plain)
 
 
 def _gain(node: Node, constants: Sequence[np.ndarray]) -> float:
