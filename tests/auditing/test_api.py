@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,15 @@ from torch import Tensor, nn
 import assay
 from assay.auditing.api import audit
 from assay.auditing.calibrate import Calibration, score_clean_model
-from assay.auditing.facts import MAX_SAMPLES
+from assay.auditing.facts import MAX_LARGE_SAMPLES, MAX_SAMPLES, sample_limit
+from assay.auditing.inputs import clean_samples
 from assay.calibration.data_profile import data_profile
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
 from assay.core.finding import Finding, Outcome
-from assay.core.model import digest_of_module
+from assay.core.model import ImageSpec, digest_of_module
 from assay.core.progress import Progress
 from assay.core.result import Audit
 from assay.detectors import DepthScan, LatentShift, NeuralCleanse, PatchScan, UniversalPerturbation
@@ -289,6 +291,14 @@ def test_audit_many_samples_limited() -> None:
     net, x, y = toy(4, None)
     result = audit(net, (x.repeat(10, 1, 1, 1), y.repeat(10)), shape=SHAPE, null=null_of(), **FULL)
     assert result.data_samples == MAX_SAMPLES
+
+
+def test_large_images_are_sampled_less() -> None:
+    assert sample_limit(ImageSpec((3, 64, 64))) == MAX_SAMPLES
+    assert sample_limit(ImageSpec((3, 96, 96))) == MAX_LARGE_SAMPLES
+    large = artifact_of(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 4)).eval(), 4)
+    large = replace(large, inputs=ImageSpec((3, 96, 96)))
+    assert len(clean_samples(Split(torch.rand(200, 3, 96, 96), None), large, seed=0).split) == MAX_LARGE_SAMPLES
 
 
 def test_audit_broken_variant_not_tested(monkeypatch: pytest.MonkeyPatch) -> None:

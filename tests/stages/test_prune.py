@@ -14,10 +14,10 @@ from torch import nn
 from assay.core.build import Build
 from assay.core.errors import UnusableInput
 from assay.core.model import digest_of_module
+from assay.stages import recalibrate
 from assay.stages.base import Stage
 from assay.stages.prune import PruneFilters, PruneMagnitude, PruneTwoFour
 from assay.stages.quantize import Bf16
-from assay.stages.recalibrate import recalibrate_batchnorm
 
 STAGES: list[Stage] = [
     PruneMagnitude(rate=0.4),
@@ -98,11 +98,12 @@ def test_prune_model_without_layers_raises() -> None:
         PruneMagnitude(rate=0.5)(bare, seed=0)
 
 
-def test_recalibrate_batchnorm_uses_statistics_of_the_data() -> None:
+def test_recalibrate_batchnorm_uses_statistics_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     build = tiny_build()
     x = build.task.split("train").x
     net = copy.deepcopy(build.artifact.module)
-    again = recalibrate_batchnorm(net, x, batch_size=16)
+    monkeypatch.setattr(recalibrate, "MAX_BATCH", 16)
+    again = recalibrate.recalibrate_batchnorm(net, x)
     tiny = again.get_submodule("net")
     seen = tiny.stem[0]((x - again.mean) / again.std)
     assert torch.allclose(tiny.stem[1].running_mean, seen.mean((0, 2, 3)), atol=1e-5)

@@ -12,21 +12,31 @@ from assay.calibration.data_profile import DataProfile
 from assay.calibration.matching import ComparedWith
 from assay.core.dataset import DataSummary, Split
 from assay.core.finding import Finding
-from assay.core.model import Artifact
+from assay.core.model import Artifact, InputSpec
 from assay.core.progress import Step
 from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck, VariantResult
 from assay.detectors.budget import Budget
+from assay.inversion.forward import LARGE_IMAGE_PIXELS
 from assay.nn.encoders import find_cluster_probe
 
 if TYPE_CHECKING:
     from assay.detectors.base import Detector
 
 MAX_SAMPLES = 512  # clean samples of one audit
+# The same for large images, which cost 50 times as much. A rate then has a standard error of at most 4 points.
+MAX_LARGE_SAMPLES = 128
+
+
+def sample_limit(inputs: InputSpec) -> int:
+    """Return the largest number of clean samples of an audit of a model with ``inputs``."""
+    shape = inputs.shape
+    is_large = len(shape) == 3 and shape[1] * shape[2] > LARGE_IMAGE_PIXELS
+    return MAX_LARGE_SAMPLES if is_large else MAX_SAMPLES
 
 
 @dataclass(frozen=True)
 class CleanSamples:
-    """Clean samples of an audit, at most ``MAX_SAMPLES``."""
+    """Clean samples of an audit, at most ``sample_limit``."""
 
     name: str
     split: Split

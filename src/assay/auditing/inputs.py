@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.auditing.config import DataSource, ModelSource
-from assay.auditing.facts import MAX_SAMPLES, CleanSamples
+from assay.auditing.facts import CleanSamples, sample_limit
 from assay.auditing.input_check import content_notes
 from assay.calibration import file
 from assay.calibration.null import NullDistribution
@@ -136,7 +136,7 @@ def clean_samples(
     Args:
         data: Source of the samples; None: there are none.
         artifact: The model.
-        seed: Seed of the random choice, if there are more than ``MAX_SAMPLES``.
+        seed: Seed of the random choice, if there are more than ``sample_limit``.
         labels: False: leave out all labels.
         label_column: Column of the labels in a table, or key of a Dataset of dicts; None: a usual name.
 
@@ -157,12 +157,12 @@ def clean_samples(
             artifact.inputs,
             num_classes=artifact.num_classes,
             class_names=artifact.class_names,
-            limit=4 * MAX_SAMPLES,
+            limit=4 * sample_limit(artifact.inputs),
             seed=seed,
             labels=labels,
             label_column=label_column,
             partial=True,
-            clean_samples=MAX_SAMPLES,
+            clean_samples=sample_limit(artifact.inputs),
         )
         label_column = None
     if isinstance(data, Task):
@@ -177,7 +177,7 @@ def clean_samples(
     if split.y is not None:
         _check_labels(split.y, len(split), artifact.num_classes)
     if not drawn:
-        split = split.sample(MAX_SAMPLES, seed=seed)
+        split = split.sample(sample_limit(artifact.inputs), seed=seed)
     notes = (*notes, *conversions, *content_notes(split.x))
     return CleanSamples(name, split, class_names, notes, summary, used)
 
@@ -196,7 +196,9 @@ def _to_inputs(
     from assay.data.readers.in_memory import read_samples
 
     raw, notes = CODECS[artifact.modality].convert_raw(data, artifact.inputs)
-    split, more = read_samples(raw, artifact.inputs, limit=MAX_SAMPLES, seed=seed, label_column=label_column)
+    split, more = read_samples(
+        raw, artifact.inputs, limit=sample_limit(artifact.inputs), seed=seed, label_column=label_column
+    )
     return split, (*notes, *more)
 
 

@@ -9,8 +9,11 @@ from torch import Tensor, nn
 
 from assay.nn.batchnorm import batch_norms
 
+MAX_BATCH, MIN_BATCH = 128, 16  # images per forward pass
+BATCH_NUMBERS = 3 * 2**20  # of a pass, which holds the memory of large images below 1 GB
 
-def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 128) -> nn.Module:
+
+def recalibrate_batchnorm(model: nn.Module, clean: Tensor) -> nn.Module:
     """Return a copy in eval mode with the batch-norm statistics of clean images.
 
     The average over batches is cumulative, with equal weights. No other weight changes, and dropout stays off. Without
@@ -18,8 +21,7 @@ def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 
 
     Args:
         model: Any model; unchanged.
-        clean: Clean images (N, C, H, W) in [0, 1].
-        batch_size: Images per forward pass.
+        clean: Clean images (N, C, H, W) in [0, 1]; large ones in smaller batches.
     """
     model = copy.deepcopy(model).eval()
     norms = [norm for norm in batch_norms(model) if norm.track_running_stats]
@@ -28,7 +30,7 @@ def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 
         norm.reset_running_stats()
         norm.momentum = None  # torch's convention for a cumulative average
         norm.train()
-    batches = list(clean.split(batch_size))
+    batches = list(clean.split(_batch_size(clean)))
     if len(batches) > 1 and len(batches[-1]) == 1:  # a single image has no variance: join the last two batches
         batches[-2:] = [torch.cat(batches[-2:])]
     with torch.no_grad():
@@ -38,3 +40,8 @@ def recalibrate_batchnorm(model: nn.Module, clean: Tensor, *, batch_size: int = 
         norm.momentum = momentum
         norm.eval()
     return model
+
+
+def _batch_size(clean: Tensor) -> int:
+    numbers = clean[:1].numel() or 1  # of one image
+    return min(MAX_BATCH, max(MIN_BATCH, BATCH_NUMBERS // numbers))
