@@ -1,4 +1,4 @@
-"""One ``assay audit`` of the third-party ResNet-20 as a process of one thread in float32: CPU seconds and memory."""
+"""One ``assay audit`` as a process of one thread in float32: CPU seconds and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ MODEL = SHARED / "models/resnet20-cifar10/model.safetensors"
 ARCH = "resnet20-cifar"
 DATA = SHARED / "data/cifar10"
 ENVIRONMENT = {"ASSAY_PRECISION": "float32", "OMP_NUM_THREADS": "1"}
-COMMAND = (str(Path(sys.executable).parent / "assay"), "audit", str(MODEL), "--arch", ARCH, "--data", str(DATA))
+RESNET20 = (str(MODEL), "--arch", ARCH, "--data", str(DATA))  # third-party weights
+COMMAND = (str(Path(sys.executable).parent / "assay"), "audit")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,17 @@ class TimedAudit:
     document: dict[str, Any]  # JSON of the audit
 
 
-def timed_audit(*options: str) -> TimedAudit:
-    """Run the audit with more ``options``."""
+def timed_audit(*options: str, model: tuple[str, ...] = RESNET20) -> TimedAudit:
+    """Run the audit.
+
+    Args:
+        options: Further options.
+        model: Model and data, with their options.
+    """
     with tempfile.TemporaryDirectory() as out:
         before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
-            [*COMMAND, *options, "--out", f"{out}/report", "--json", f"{out}/audit.json"],
+            [*COMMAND, *model, *options, "--out", f"{out}/report", "--json", f"{out}/audit.json"],
             capture_output=True,
             text=True,
             env=os.environ | ENVIRONMENT,
