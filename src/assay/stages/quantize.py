@@ -17,6 +17,7 @@ from assay.core.errors import UnusableInput
 from assay.graphs.fx import add_constant, constant_value, folded_graph, operator_name, rebuild
 from assay.nn.batchnorm import fold_factors
 from assay.nn.fake_quant import FakeQuantize, round_to_nearest
+from assay.nn.inference import batch_size_for
 from assay.nn.reparametrize import check_bits, rounded_weights
 from assay.stages.base import Stage
 
@@ -119,7 +120,7 @@ def round_weights_in_place(model: nn.Module, example: Tensor, bits: int, *, per_
         layer.get_parameter("weight").data.copy_(tensors["weight"].data)
 
 
-def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_size: int = 128) -> fx.GraphModule:
+def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool) -> fx.GraphModule:
     """Return a differentiable simulation of the static QDQ file of ONNX Runtime.
 
     Batch norm is folded first. Weights: int8, symmetric, one scale per tensor or per output channel. Activations:
@@ -134,7 +135,6 @@ def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_s
         model: Full-precision model with torch weights.
         clean: Calibration images (N, C, H, W) in [0, 1].
         per_channel: One weight scale per output channel, else per tensor.
-        batch_size: Images per calibration batch.
 
     Raises:
         UnusableInput: No samples, an untraceable model, or an overflow of activations.
@@ -147,7 +147,7 @@ def simulate_int8(model: nn.Module, clean: Tensor, *, per_channel: bool, batch_s
     points = quantization_points(simulated.graph)
     ranges = _Ranges(simulated, frozenset(points.values()))
     with torch.no_grad():
-        for batch in clean.split(batch_size):
+        for batch in clean.split(batch_size_for(clean)):
             ranges.run(batch)
     quantizers = {node: FakeQuantize(*ranges.seen[source]) for node, source in points.items()}
     _round_weights(simulated, quantizers, per_channel)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from assay.nn.batchnorm import batch_norms
+from assay.nn.inference import batch_size_for
 
-MAX_BATCH, MIN_BATCH = 128, 16  # images per forward pass
-BATCH_NUMBERS = 3 * 2**20  # of a pass, which holds the memory of large images below 1 GB
+MAX_BATCH = 128  # images per forward pass; fewer of large images
 
 
 def recalibrate_batchnorm(model: nn.Module, clean: Tensor) -> nn.Module:
@@ -30,7 +30,7 @@ def recalibrate_batchnorm(model: nn.Module, clean: Tensor) -> nn.Module:
         norm.reset_running_stats()
         norm.momentum = None  # torch's convention for a cumulative average
         norm.train()
-    batches = list(clean.split(_batch_size(clean)))
+    batches = list(clean.split(min(MAX_BATCH, batch_size_for(clean))))
     if len(batches) > 1 and len(batches[-1]) == 1:  # a single image has no variance: join the last two batches
         batches[-2:] = [torch.cat(batches[-2:])]
     with torch.no_grad():
@@ -40,8 +40,3 @@ def recalibrate_batchnorm(model: nn.Module, clean: Tensor) -> nn.Module:
         norm.momentum = momentum
         norm.eval()
     return model
-
-
-def _batch_size(clean: Tensor) -> int:
-    numbers = clean[:1].numel() or 1  # of one image
-    return min(MAX_BATCH, max(MIN_BATCH, BATCH_NUMBERS // numbers))
