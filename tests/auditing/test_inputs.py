@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from assay.auditing import inputs
 from assay.auditing.api import audit
+from assay.auditing.config import AuditConfig
 from assay.calibration import file
 from assay.calibration.reference import make_test_id
 from assay.core.dataset import Split, Task
@@ -99,3 +100,23 @@ def test_audit_no_model_one_line_error(model: Any, message: str) -> None:
 def test_audit_bad_shape_one_line_error(shape: Any) -> None:
     with pytest.raises(UnusableInput, match=r"shape: expected \(channels, height, width\)"):
         audit(toy(4, None)[0], shape=shape)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference_arch": "resnet8-cifar"}, "a reference for reference_arch, got none"),
+        ({"reference_pooling": "cls"}, "a reference for reference_pooling, got none"),
+        ({"reference_output": "logits"}, "a reference for reference_output, got none"),
+        ({"labels": False, "label_column": "class"}, "'class' or no labels, got both"),
+    ],
+    ids=str,
+)
+def test_setting_without_its_counterpart_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
+        AuditConfig(**options)
+
+
+def test_label_column_without_data_is_refused() -> None:
+    with pytest.raises(UnusableInput, match="expected data for the label column 'class', got none"):
+        inputs.clean_samples(None, artifact_of(toy(4, None)[0], 4), seed=0, label_column="class")

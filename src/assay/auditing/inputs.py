@@ -150,6 +150,8 @@ def clean_samples(
     summary = DataSummary()
     drawn = isinstance(data, str | Path)
     if data is None:
+        if label_column is not None:
+            raise UnusableInput(f"expected data for the label column {label_column!r}, got none. Fix: give the data.")
         return CleanSamples("none", Split(artifact.inputs.blank(0), None))
     if isinstance(data, str | Path):
         data = loaders.load(
