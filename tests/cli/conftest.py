@@ -29,6 +29,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a small model with a backdoor and of its secret, written by `assay plant`."""
     out = tmp_path_factory.mktemp("planted") / "out"
-    new = ("plant", "badnets", "--model", "new:resnet8-cifar", "--out", str(out))
+    new = ("plant", "badnets", "--model", "new:resnet8-cifar", "--shape", "3,16,16", "--out", str(out))
     assert main([*new, *DATA, *QUICK, "-o", "target=1", "-o", "patch.size=5"]) == 0
     return out

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from dataclasses import replace
@@ -16,11 +17,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.commands import ASSAY, Run, audit_schema, run_process, write_null, write_weights
+from support.commands import ASSAY, Run, audit_schema, write_null, write_weights
 from support.nulls import null_of_rows
 from support.texts import write_data, write_encoder
 
 from assay.calibration.file import save as save_null
+from assay.cli import main
 from assay.cli.audit import EXIT_CODES, audit
 from assay.core.model import PLANTED_KEY
 from assay.detectors import NoiseScan
@@ -28,14 +30,24 @@ from assay.detectors import NoiseScan
 pytestmark = pytest.mark.slow
 
 
+FULL = ("--data", "signs:3", "--variants", "full")
+
+
+@pytest.fixture(scope="module")
+def findings(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the findings of an audit of ``planted`` with the options ``FULL``."""
+    out = tmp_path_factory.mktemp("findings") / "r"
+    assert main(["audit", str(planted), *FULL, "--out", str(out)]) == EXIT_CODES["inconclusive"]
+    return out / "findings"
+
+
 @pytest.mark.parametrize(("score", "code", "word"), [(1e6, 0, "clean"), (-1e6, 1, "backdoored")])
 def test_exit_code_follows_the_verdict(
-    run: Run, planted: Path, tmp_path: Path, score: float, code: int, word: str
+    run: Run, planted: Path, findings: Path, tmp_path: Path, score: float, code: int, word: str
 ) -> None:
     null = write_null(tmp_path / "null.json", score)
-    result = run(
-        "audit", planted, "--data", "signs:3", "--variants", "full", "--null", null, "--json", "-", "--out", "r"
-    )
+    shutil.copytree(findings, tmp_path / "r" / "findings")
+    result = run("audit", planted, *FULL, "--null", null, "--json", "-", "--out", "r")
     assert result.code == code, result.err
     document = json.loads(result.out)
     jsonschema.validate(document, audit_schema())
@@ -160,29 +172,29 @@ def test_onnx_file_is_tested_with_gradients_and_compared_with_its_original(run: 
 
 def test_reference_of_another_architecture_is_rejected(run: Run, planted: Path) -> None:
     assert run("stage", "export", planted, "--out", "o").code == 0
-    assert run("plant", "badnets", "--model", "new:resnet14-cifar", "--data", "signs:3", "--limit", "50",
-               "-o", "recipe.epochs=0.1", "--out", "other").code == 0  # fmt: skip
+    assert run("plant", "badnets", "--model", "new:resnet14-cifar", "--shape", "3,16,16", "--data", "signs:3",
+               "--limit", "50", "-o", "recipe.epochs=0.1", "--out", "other").code == 0  # fmt: skip
     result = run("audit", "o/model.onnx", "--data", "signs:3", "--reference", "other/model.safetensors")
     assert result.code == 2
     assert "got another architecture" in result.err
 
 
-def test_real_clean_model_is_clean(shared: Path, tmp_path: Path) -> None:
+def test_real_clean_model_is_clean(run: Run, shared: Path, tmp_path: Path) -> None:
     model = shared / "models/resnet20-cifar10/model.safetensors"
-    result = run_process(
+    result = run(
         "audit", model, "--arch", "resnet20-cifar", "--data", shared / "data/cifar10", "--variants", "full",
         "--out", tmp_path / "r", "--json", "-",
     )  # fmt: skip
-    document = json.loads(result.stdout)
+    document = json.loads(result.out)
     jsonschema.validate(document, audit_schema())
     assert document["verdict"] == "clean", document["reason"]
-    assert result.returncode == 0
+    assert result.code == 0
     assert document["p_value"] > document["false_alarm_rate"]
     assert document["variants"][0]["accuracy"] > 0.85
     assert {finding["outcome"] for finding in document["findings"]} == {"scored", "checked"}
     assert document["data"]["samples"] == 512
     assert (tmp_path / "r/report.html").stat().st_size > 10_000
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.err
 
 
 CHEAP = (
@@ -230,8 +242,7 @@ def test_second_audit_takes_the_findings_of_the_first(run: Run, planted: Path, t
     assert "5 of 5" not in tests_taken("--seed", "1", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
 
 
-def test_killed_audit_goes_on(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_killed_audit_goes_on(run: Run, planted: Path, tmp_path: Path) -> None:
     words = ("audit", str(planted), *CHEAP[:-4], "--detectors", "latent-shift,depth-scan,patch-scan", "--out", "r")
     process = subprocess.Popen([ASSAY, *words], stderr=subprocess.DEVNULL)
     while not list((tmp_path / "r").rglob("*.json")):
@@ -240,10 +251,10 @@ def test_killed_audit_goes_on(planted: Path, tmp_path: Path, monkeypatch: pytest
     process.kill()
     process.wait()
     assert not (tmp_path / "r" / "report.html").exists()
-    result = run_process(*words)
-    assert result.returncode in EXIT_CODES.values()
-    assert re.search(r"[1-4] of 5 tests are taken from the audit of", result.stderr), result.stderr
-    assert "damaged" not in result.stderr
+    result = run(*words)
+    assert result.code in EXIT_CODES.values()
+    assert re.search(r"[1-4] of 5 tests are taken from the audit of", result.err), result.err
+    assert "damaged" not in result.err
     assert (tmp_path / "r" / "report.html").exists()
 
 
