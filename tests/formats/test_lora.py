@@ -13,7 +13,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from assay import formats
+from assay.auditing.config import AuditConfig
+from assay.auditing.run import load
 from assay.core.errors import UnusableInput
+from assay.core.options import ModelOptions
 
 SETTINGS = {
     "peft_type": "LORA",
@@ -133,3 +136,9 @@ def test_adapter_without_a_base_and_base_without_an_adapter_are_refused(tmp_path
         formats.load(adapter(tmp_path, base))
     with pytest.raises(UnusableInput, match="expected no base model"):
         formats.load(base, base=base)
+
+
+def test_settings_of_a_reference_are_refused_for_the_base_model(base: Path, tmp_path: Path) -> None:
+    config = AuditConfig(reference=str(base), reference_pooling="mean")
+    with pytest.raises(UnusableInput, match="expected no reference_pooling, as the reference is the base model"):
+        load(str(adapter(tmp_path / "adapter", base)), ModelOptions(), config)

@@ -69,14 +69,19 @@ class AuditConfig:
             )
         if self.jobs < 1:
             raise UnusableInput(f"expected at least 1 process for the tests, got {self.jobs}. Fix: give jobs=1.")
-        named = ("reference_arch", "reference_pooling", "reference_output")
-        alone = next((name for name in named if getattr(self, name) is not None), None)
-        if alone is not None and self.reference is None:
-            raise UnusableInput(f"expected a reference for {alone}, got none. Fix: give a reference, or leave it out.")
+        named = self.reference_setting
+        if named and self.reference is None:
+            raise UnusableInput(f"expected a reference for {named}, got none. Fix: give a reference, or leave it out.")
         if self.label_column is not None and not self.labels:
             raise UnusableInput(
                 f"expected the label column {self.label_column!r} or no labels, got both. Fix: leave one of them out."
             )
+
+    @property
+    def reference_setting(self) -> str:
+        """Name of the first setting that applies to the reference only; empty if none is given."""
+        names = ("reference_arch", "reference_pooling", "reference_output")
+        return next((name for name in names if getattr(self, name) is not None), "")
 
     def reference_options(self, options: ModelOptions) -> ModelOptions:
         """Return the options for loading the reference, out of those of the model."""

@@ -28,6 +28,7 @@ from assay.auditing.trigger_sweep import choose_trigger, sweep_trigger
 from assay.auditing.verdict import Verdict, decide
 from assay.calibration.null import NullDistribution
 from assay.calibration.reference import make_test_id
+from assay.core.errors import UnusableInput
 from assay.core.finding import FULL, Finding, Outcome
 from assay.core.model import Artifact
 from assay.core.options import ModelOptions
@@ -134,6 +135,11 @@ def load(model: ModelSource, options: ModelOptions, config: AuditConfig) -> Arti
         given = config.reference if isinstance(config.reference, str | Path) else None
         seen = first_look(model, options, base=given is not None, decided=decided)
         base = given if seen is not None and seen.kind.reader == ADAPTER else None
+    if base is not None and (named := config.reference_setting):
+        raise UnusableInput(
+            f"expected no {named}, as the reference is the base model of the adapter {model}, got one. "
+            "Fix: leave it out."
+        )
     artifact = load_model(model, options, base=base)
     if config.reference is not None and base is None:
         artifact = attach_reference(artifact, load_model(config.reference, config.reference_options(options)))
