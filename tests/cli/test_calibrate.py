@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from support.commands import Run, assert_one_line, write_weights
 
 from assay.calibration.file import load as load_null
 from assay.calibration.null import MIN_REFERENCE_MODELS
 from assay.calibration.reference import CleanReferenceModel, Score
+from assay.data.synthetic import signs
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return a file of images with labels; a set of generated signs takes seconds."""
+    task = signs(3, size=16, per_class=20, seed=0).split("train")
+    np.savez(tmp_path / "signs.npz", x=(255 * task.x).round().to(torch.uint8).numpy(), y=task.y.numpy())
+    return tmp_path / "signs.npz"
+
+
 def test_interrupted_calibration_continues(
-    run: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, planted: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = []
     for number in range(2):
@@ -33,7 +44,7 @@ def test_interrupted_calibration_continues(
         return CleanReferenceModel({"full/neural-cleanse": Score(float(len(scored)), 1)}, origin, family=family)
 
     monkeypatch.setattr("assay.auditing.calibrate.score_clean_model", score)
-    command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
+    command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", data, "--out", "null.json")
     assert run(*command, "--variants", "full").code == 2
     assert not (tmp_path / "null.json").exists()
     result = run(*command, "--variants", "full")
@@ -49,7 +60,7 @@ def test_interrupted_calibration_continues(
 
 
 def test_scores_with_other_options_are_not_reused(
-    run: Run, planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, planted: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = [tmp_path / "clean.safetensors", tmp_path / "other.safetensors"]
     weights = load_file(planted / "model.safetensors")
@@ -63,7 +74,7 @@ def test_scores_with_other_options_are_not_reused(
         )
 
     monkeypatch.setattr("assay.auditing.calibrate.score_clean_model", score)
-    command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
+    command = ("calibrate", *models, "--arch", "resnet8-cifar", "--data", data, "--out", "null.json")
     assert run(*command).code == 2  # the second model is missing
     weights["linear.bias"] = weights["linear.bias"] + 0.01
     save_file(weights, models[1])
@@ -72,8 +83,8 @@ def test_scores_with_other_options_are_not_reused(
     assert "right on only 40%" in assert_one_line(run(*command, "--seed", "1").err)
 
 
-def test_few_or_marked_models_are_rejected(run: Run, planted: Path, tmp_path: Path) -> None:
-    command = ("calibrate", "--arch", "resnet8-cifar", "--data", "signs:3", "--out", "null.json")
+def test_few_or_marked_models_are_rejected(run: Run, planted: Path, data: Path, tmp_path: Path) -> None:
+    command = ("calibrate", "--arch", "resnet8-cifar", "--data", data, "--out", "null.json")
     bare = write_weights(tmp_path / "bare.safetensors", planted)
     assert "at least 2" in assert_one_line(run(*command, bare).err)
     result = run(*command, planted / "model.safetensors", bare)

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -17,6 +18,7 @@ from assay.attacks import BadNets
 from assay.core.build import Build
 from assay.formats.untrained import untrained_model
 from assay.stages.train import Recipe
+from assay.triggers import Patch
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +29,17 @@ def write_images(x: torch.Tensor, folder: Path) -> None:
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / f"{number:03d}.png")
 
 
+def write_npz(x: torch.Tensor, path: Path) -> Path:
+    np.savez(path, x=(x * 255).round().to(torch.uint8).numpy())
+    return path
+
+
 def test_triggered_images_have_low_agreement(shared: Path, run: Run, tmp_path: Path) -> None:
     folder = shared / "models"
     whole = formats.load(folder / "resnet20-cifar10/model.safetensors", arch="resnet20-cifar")
-    task = data.load(shared / "data/cifar10", whole.inputs, limit=1000)
-    recipe = Recipe(epochs=4, lr=0.01, batch_size=64)
-    planted = BadNets(ratio=0.5, recipe=recipe)(Build(whole, task), seed=0)
+    task = data.load(shared / "data/cifar10", whole.inputs, limit=400)
+    recipe = Recipe(epochs=4, lr=0.02, batch_size=32)
+    planted = BadNets(patch=Patch(size=6), ratio=0.5, recipe=recipe)(Build(whole, task), seed=0)
     model = formats.save(planted.artifact, tmp_path)
     others = task.split("test")
     clean = others.x[others.y != 0][:40]
@@ -41,9 +48,8 @@ def test_triggered_images_have_low_agreement(shared: Path, run: Run, tmp_path: P
     write_images(clean, tmp_path / "clean")
     write_images(triggered, tmp_path / "odd")
     trusted = (folder / "resnet32-cifar10/model.safetensors", "--with-arch", "resnet32-cifar")
-    result = run(
-        "pair", model, "clean", "odd", "--with", *trusted, "--data", shared / "data/cifar10", "--json", "a.json"
-    )
+    samples = write_npz(others.x, tmp_path / "samples.npz")
+    result = run("pair", model, "clean", "odd", "--with", *trusted, "--data", samples, "--json", "a.json")
     assert result.code == 0, result.err
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["schema"] == "assay.pairing/1"
@@ -100,7 +106,8 @@ def test_unusable_input_is_named(inputs: list[str], message: str, run: Run, tmp_
     model = formats.save(untrained_model("resnet8-cifar", 10, seed=0), tmp_path / "model")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
-    result = run("pair", model, *inputs, "--with", model, "--data", "signs:4")
+    samples = write_npz(torch.rand(200, 3, 32, 32), tmp_path / "samples.npz")
+    result = run("pair", model, *inputs, "--with", model, "--data", samples)
     assert result.code == 2
     assert message in result.err
 
