@@ -25,6 +25,7 @@ from assay.core.errors import AssayError
 from assay.core.finding import FULL
 from assay.core.progress import Step, named, part
 from assay.core.result import Audit
+from assay.detectors import Detector
 from assay.formats.untrained import inputs_of, untrained_model
 from assay.io.atomic import publish
 from assay.io.templates import template_environment
@@ -59,6 +60,7 @@ class DemoConfig:
     training: Recipe = Recipe(epochs=3)  # noqa: RUF009 (frozen)
     attack: BadNets = BADNETS
     variants: tuple[str, ...] = (FULL, *COMPRESSIONS)
+    detectors: tuple[Detector, ...] | None = None  # None: the default detectors
     null: NullDistribution | None = None  # None: the null distribution of the package
     processes: int | None = None  # for the two audits; None: one per available core
     seed: int = 0
@@ -225,6 +227,7 @@ def _audit(name: str, build: Build, config: DemoConfig, progress: Step) -> Audit
         replace(build.artifact, name=f"the demo's {name} model"),
         build.task,
         variant_names=config.variants,
+        detectors=config.detectors,
         null=config.null,
         seed=config.seed,
         progress=lambda step, fraction: progress(f"auditing the {name} model, {step}", fraction),
