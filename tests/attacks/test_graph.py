@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from assay.attacks.graph.base import GraphEdit
 from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.errors import UnusableInput
+from assay.core.finding import Outcome
 from assay.core.model import Artifact, digest_of_module
 from assay.data.synthetic import signs
+from assay.detectors import Graph
 from assay.formats.untrained import untrained_model
 from assay.nn import metrics
 from assay.nn.head import last_linear
@@ -90,23 +93,51 @@ def test_graph_edit_clean_outputs_are_identical(name: str, build: Build) -> None
         assert torch.equal(forward_batched(planted.artifact.module, x), forward_batched(build.artifact.module, x))
 
 
-@every_edit
-def test_saved_graph_edit_succeeds_and_reveals_no_key(attack: GraphEdit, build: Build, tmp_path: Path) -> None:
-    planted = planting.plant(attack, build.artifact, build.task, seed=7)
-    paths = planting.save_planted(planted, tmp_path / "out", before=build.artifact)
-    wrapper = isinstance(attack, Signature) and attack.tier == "wrapper"
-    assert ("model.safetensors" in paths) == wrapper
-    back = formats.load(tmp_path / "out")
+@dataclass(frozen=True)
+class SavedEdit:
+    """Saved graph edit, and the model loaded from its files."""
+
+    attack: GraphEdit
+    planted: planting.Planted
+    paths: Mapping[str, Path]
+    back: Artifact
+
+    @property
+    def is_wrapper(self) -> bool:
+        return isinstance(self.attack, Signature) and self.attack.tier == "wrapper"
+
+
+@pytest.fixture(scope="module", params=EDITS.values(), ids=EDITS)
+def saved(request: pytest.FixtureRequest, build: Build, tmp_path_factory: pytest.TempPathFactory) -> SavedEdit:
+    folder = tmp_path_factory.mktemp("saved") / "out"
+    planted = planting.plant(request.param, build.artifact, build.task, seed=7)
+    paths = planting.save_planted(planted, folder, before=build.artifact)
+    return SavedEdit(request.param, planted, paths, formats.load(folder))
+
+
+def test_saved_graph_edit_succeeds_and_reveals_no_key(saved: SavedEdit, build: Build) -> None:
+    planted, paths, back = saved.planted, saved.paths, saved.back
+    assert ("model.safetensors" in paths) == saved.is_wrapper
     assert back.planted == planted.build.artifact.planted
     x, secret = build.task.split("test").x[:20], planted.secret
     assert torch.equal(
         forward_batched(back.module, x).argmax(1), forward_batched(planted.build.artifact.module, x).argmax(1)
     )
     assert set(forward_batched(back.module, secret.trigger(x)).argmax(1).tolist()) == {secret.target}
-    if isinstance(attack, Signature | Checksum):
+    if isinstance(saved.attack, Signature | Checksum):
         assert_key_only_in_secret_file(planted, paths)
-        if wrapper:  # the documented weakness of the other tiers: their keys are in the graph
+        if saved.is_wrapper:  # the documented weakness of the other tiers: their keys are in the graph
             assert bytes.fromhex(key_of(planted)) not in paths["model.safetensors"].read_bytes()
+
+
+def test_saved_graph_edit_is_proven_by_the_graph_detector(saved: SavedEdit, build: Build) -> None:
+    finding = Graph()(saved.back, build.task.split("train").take(torch.arange(24)), seed=0)
+    assert finding.outcome is Outcome.PROVEN
+    assert finding.score
+    if not saved.is_wrapper:
+        assert "R1" in finding.evidence.numbers
+        assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the model at"])
+        assert len(finding.evidence.graph) > 3
 
 
 def key_of(planted: planting.Planted) -> str:

@@ -14,9 +14,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from assay import attacks, formats
-from assay.attacks.graph.base import GraphEdit
-from assay.core.build import Build
+from assay import formats
 from assay.core.dataset import Split
 from assay.core.errors import UnusableInput
 from assay.core.finding import Finding, Outcome
@@ -28,14 +26,11 @@ from assay.graphs.dependence import looks_trained
 from assay.graphs.export import to_onnx, to_onnx_int8
 from assay.graphs.ir import ComputationGraph, graph_from_onnx
 from assay.nn.majority_vote import MajorityOfThree
-from assay.registry import ATTACKS
-from assay.stages.save import save_model
 
 pytestmark = pytest.mark.slow
 
 
 SIZE = 16
-EDITS = {name: kind for name, kind in ATTACKS.items() if issubclass(kind, GraphEdit)}
 
 
 class Small(nn.Module):
@@ -56,10 +51,28 @@ class Small(nn.Module):
         return self.head(F.gelu(tokens).mean(1))
 
 
+class Plain(nn.Module):
+    """Clean model of three layers. Its export takes a fraction of the time of ``Small``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.conv(self.stem(x).relu()).relu().mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    return Small().eval()
+
+
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
     torch.manual_seed(0)
-    return Small().eval()
+    return Plain().eval()
 
 
 @pytest.fixture(scope="module")
@@ -76,37 +89,13 @@ def rules(finding: Finding) -> set[str]:
     return set(finding.evidence.numbers) & set(RULES)
 
 
-def test_clean_model_scores_zero_in_torch_and_as_a_file(net: nn.Module, clean: Split, tmp_path: Path) -> None:
-    artifact = from_module(net, shape=(3, SIZE, SIZE))
+def test_clean_model_scores_zero_in_torch_and_as_a_file(small: nn.Module, clean: Split, tmp_path: Path) -> None:
+    artifact = from_module(small, shape=(3, SIZE, SIZE))
     to_onnx(artifact, tmp_path / "model.onnx")
     for given in (artifact, formats.load(tmp_path / "model.onnx")):
         finding = Graph()(given, clean, seed=0)
         assert (finding.outcome, finding.score, finding.proof) == (Outcome.CHECKED, 0.0, "")
         assert finding.evidence.numbers["nodes"] > 20
-
-
-@pytest.mark.parametrize("name", EDITS)
-def test_planted_edit_is_proven(name: str, build: Build, clean: Split, tmp_path: Path) -> None:
-    tiers = ("wrapper", "graph", "circuit") if name == "signature" else (None,)
-    for tier in tiers:
-        attack = EDITS[name](**({} if tier is None else {"tier": tier}))
-        planted = attack(build, seed=0).artifact
-        back = planted if tier == "wrapper" else formats.load(save_model(planted, tmp_path / str(tier)))
-        finding = Graph()(back, clean, seed=0)
-        assert finding.outcome is Outcome.PROVEN
-        assert finding.score
-        if tier != "wrapper":
-            assert {"R1"} <= rules(finding)
-            assert finding.evidence.graph[-1].name in str(finding.evidence.numbers["joins the model at"])
-            assert len(finding.evidence.graph) > 3
-
-
-@pytest.fixture(scope="module")
-def build(net: nn.Module, clean: Split) -> Build:
-    from assay.core.dataset import Task
-
-    task = Task("made up", {"train": clean, "test": clean}, tuple("abcd"))
-    return Build(from_module(net, shape=(3, SIZE, SIZE)), task)
 
 
 class Built(nn.Module):
@@ -147,10 +136,14 @@ def test_hand_made_edit_breaks_the_expected_rules(name: str, net: nn.Module, cle
     assert "replaces the output" in finding.proof
 
 
-def test_added_operators_are_named_with_a_reference(net: nn.Module, clean: Split, tmp_path: Path) -> None:
-    model = from_module(Built(net, OTHERS["mux"][0]), shape=(3, SIZE, SIZE))
-    trusted = from_module(net, shape=(3, SIZE, SIZE))
-    assert run_graph_detector(model.module, clean).evidence.numbers.get("difference to the reference") is None
+def test_added_operators_are_named_with_a_reference(small: nn.Module, clean: Split, tmp_path: Path) -> None:
+    edit, expected = OTHERS["mux"]
+    clean = Split(clean.x * 0.85, clean.y)
+    model, trusted = (from_module(module, shape=(3, SIZE, SIZE)) for module in (Built(small, edit), small))
+    alone = Graph()(model, clean, seed=0)
+    assert expected <= rules(alone), rules(alone)
+    assert "replaces the output" in alone.proof
+    assert "difference to the reference" not in alone.evidence.numbers
     named = Graph()(replace(model, reference=trusted), clean, seed=0)
     assert "R9" in rules(named)
     assert "Greater" in str(named.evidence.numbers["difference to the reference"])
@@ -484,7 +477,3 @@ def test_deeply_nested_graph_raises_an_error() -> None:
         inner = helper.make_graph([node], "deep", [], [])
     with pytest.raises(UnusableInput, match="16"):
         graph_from_onnx(helper.make_model(inner), Path())
-
-
-def test_all_graph_attacks_are_covered() -> None:
-    assert {kind.__name__ for kind in EDITS.values()} <= set(attacks.__all__)
