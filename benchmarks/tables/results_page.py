@@ -39,6 +39,7 @@ from lib.paths import MATRICES, RESULTS, ROOT
 from lib.processor_table import processors_table
 from lib.quick_table import quick_table
 from lib.racing_table import racing_table
+from lib.scaling_table import scaling_table
 from lib.table_parts import area, grid, percent
 
 from tables.matrices import cells_and_records, stages_run
@@ -362,6 +363,7 @@ TABLES = {
     "strangers": (audits, "Architectures unlike the reference models, on similar data."),
     "one_audit": (times, "One audit of the third-party ResNet-20, two threads."),
     "audit_cost": (costs, "Cost of an audit of the third-party ResNet-20."),
+    "audit_scaling": (scaling_table, "Cost of an audit by number of classes, by pixels, and by net."),
     "quick_audit": (quick_table, "The quick audit, on stored scores compared with the shipped reference models."),
     "search_speed_resnet20": (speed, "Trigger search compared with Neural Cleanse as published, ResNet-20."),
     "search_speed_resnet18": (speed, "The same on an untrained ResNet-18 (time only)."),
@@ -413,6 +415,7 @@ SECTIONS = {
     "Speed": (
         "one_audit",
         "audit_cost",
+        "audit_scaling",
         "quick_audit",
         "search_speed_resnet20",
         "search_speed_resnet18",
