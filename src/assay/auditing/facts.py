@@ -16,7 +16,7 @@ from assay.core.model import Artifact, InputSpec
 from assay.core.progress import Step
 from assay.core.result import DeploymentCheck, DeploymentDifference, InputCheck, VariantResult
 from assay.detectors.budget import Budget
-from assay.inversion.forward import LARGE_IMAGE_PIXELS
+from assay.inversion.forward import is_large_image
 from assay.nn.encoders import find_cluster_probe
 
 if TYPE_CHECKING:
@@ -29,9 +29,7 @@ MAX_LARGE_SAMPLES = 128
 
 def sample_limit(inputs: InputSpec) -> int:
     """Return the largest number of clean samples of an audit of a model with ``inputs``."""
-    shape = inputs.shape
-    is_large = len(shape) == 3 and shape[1] * shape[2] > LARGE_IMAGE_PIXELS
-    return MAX_LARGE_SAMPLES if is_large else MAX_SAMPLES
+    return MAX_LARGE_SAMPLES if is_large_image(inputs.shape) else MAX_SAMPLES
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ def clean_samples(
     name, class_names, used = "data in memory", None, ""
     notes: tuple[str, ...] = ()
     summary = DataSummary()
+    limit = sample_limit(artifact.inputs)
     drawn = isinstance(data, str | Path)
     if data is None:
         if label_column is not None:
@@ -159,12 +160,12 @@ def clean_samples(
             artifact.inputs,
             num_classes=artifact.num_classes,
             class_names=artifact.class_names,
-            limit=4 * sample_limit(artifact.inputs),
+            limit=4 * limit,
             seed=seed,
             labels=labels,
             label_column=label_column,
             partial=True,
-            clean_samples=sample_limit(artifact.inputs),
+            clean_samples=limit,
         )
         label_column = None
     if isinstance(data, Task):
@@ -179,7 +180,7 @@ def clean_samples(
     if split.y is not None:
         _check_labels(split.y, len(split), artifact.num_classes)
     if not drawn:
-        split = split.sample(sample_limit(artifact.inputs), seed=seed)
+        split = split.sample(limit, seed=seed)
     notes = (*notes, *conversions, *content_notes(split.x))
     return CleanSamples(name, split, class_names, notes, summary, used)
 

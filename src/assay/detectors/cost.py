@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assay.core.model import Artifact
-from assay.inversion.forward import LARGE_IMAGE_PIXELS
+from assay.inversion.forward import is_large_image
 
 # Export of a graph, in seconds of one core: once, for each module without children, and for each parameter. Measured on
 # ResNet-8, ResNet-20, ResNet-56 and ResNet-18, of 32 pixels: 1.2 to 7.4 s, and 3.5 s for the imports.
 EXPORT_SECONDS, SECONDS_PER_MODULE, SECONDS_PER_PARAMETER = 4.0, 0.06, 4e-7
-# Fraction of the passes that remains for images above ``LARGE_IMAGE_PIXELS``: 20,500 of 48,700 at 96 pixels.
+# Fraction of the passes that remains for large images: 20,500 of 48,700 at 96 pixels.
 LARGE_IMAGE_FRACTION = 0.42
 
 
@@ -36,10 +36,8 @@ def expected_passes(cost: Cost, artifact: Artifact) -> float:
         cost: Cost of the test.
         artifact: The model.
     """
-    shape = artifact.inputs.shape
-    is_large = len(shape) == 3 and shape[1] * shape[2] > LARGE_IMAGE_PIXELS
     passes = cost.passes + cost.passes_per_class * (artifact.num_classes or 0)
-    return passes * (LARGE_IMAGE_FRACTION if is_large else 1.0)
+    return passes * (LARGE_IMAGE_FRACTION if is_large_image(artifact.inputs.shape) else 1.0)
 
 
 def expected_export_seconds(artifact: Artifact) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 from assay.core.dataset import Split
 from assay.core.errors import Unmeasurable
 from assay.core.model import Artifact, TextSpec
-from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
+from assay.inversion.forward import forward_prepared, is_large_image
 from assay.inversion.prepare import prepare
 from assay.inversion.token_search import token_gradient
 from assay.nn.encoders import find_cluster_probe
@@ -61,9 +61,7 @@ def require_measurable(artifact: Artifact, clean: Split, *, digest: str, gradien
     """
     if not len(clean) or artifact.num_classes is None:
         return
-    count = SAMPLES
-    if clean.x.ndim == 4 and clean.x.shape[2] * clean.x.shape[3] > LARGE_IMAGE_PIXELS:
-        count = SAMPLES_OF_LARGE_IMAGES
+    count = SAMPLES_OF_LARGE_IMAGES if is_large_image(clean.x.shape[1:]) else SAMPLES
     measured = _measurement(Subject(artifact, clean.x[:count], digest))
     reason = measured.fault_of_outputs or (measured.fault_of_gradients if gradients else "")
     if reason:

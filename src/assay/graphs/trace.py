@@ -20,7 +20,10 @@ from assay.graphs.structure import structure_of
 
 
 class ExampleInputs:
-    """Example inputs as a cache key: inputs of the same shape and type compare equal, whatever their number."""
+    """Example inputs as a cache key.
+
+    Inputs of the same shape and type are equal. The number of samples does not count.
+    """
 
     def __init__(self, x: Tensor) -> None:
         self.x = x

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
-from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
+from assay.inversion.forward import forward_prepared, is_large_image
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.run import CleanImages, SearchRun
@@ -37,7 +37,7 @@ class SearchBudget:
 
     def at(self, shape: tuple[int, int, int]) -> SearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
-        if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
+        if not is_large_image(shape):
             return self
         return replace(self, candidates=6, refined=4, groups=8, ranking_steps=15, batch=6)
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from assay.inversion.families import Family, Parameters
-from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
+from assay.inversion.forward import forward_prepared, is_large_image
 from assay.inversion.outlier import refuse_nan
 from assay.inversion.run import SearchRun
 
@@ -37,7 +37,7 @@ class CollapseSearchBudget:
 
     def at(self, shape: tuple[int, int, int]) -> CollapseSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 10 times as much and get less."""
-        if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
+        if not is_large_image(shape):
             return self
         return replace(self, batch=max(3, self.batch // 2), refined=2, free_batch=8)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,12 @@ from assay.nn.precision import fast_autocast
 
 BATCH_PIXELS = 2**16  # pixels per batch: larger batches do not fit into the processor's cache
 MIN_BATCH = 8  # images
-LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget
+LARGE_IMAGE_PIXELS = 64 * 64  # images with more pixels get a smaller search budget, and fewer samples
+
+
+def is_large_image(shape: Sequence[int]) -> bool:
+    """Return whether one input of ``shape`` is an image (C, H, W) with more pixels than ``LARGE_IMAGE_PIXELS``."""
+    return len(shape) == 3 and shape[1] * shape[2] > LARGE_IMAGE_PIXELS
 
 
 def forward_prepared(model: nn.Module, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from assay.inversion.class_search import (
     trigger_effects,
 )
 from assay.inversion.families import WindowFamily
-from assay.inversion.forward import LARGE_IMAGE_PIXELS
+from assay.inversion.forward import is_large_image
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
 from assay.inversion.outlier import outlier_score
 from assay.inversion.run import CleanImages, SearchRun
@@ -47,7 +47,7 @@ class WindowSearchBudget:
 
     def at(self, shape: tuple[int, int, int]) -> WindowSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
-        if shape[1] * shape[2] <= LARGE_IMAGE_PIXELS:
+        if not is_large_image(shape):
             return self
         fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
         return replace(fewer, final_steps=self.final_steps // 2)

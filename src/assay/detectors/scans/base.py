@@ -25,7 +25,7 @@ from assay.detectors.common import MAX_SHOWN_SAMPLES, require_two_classes
 from assay.detectors.measurable import Subject
 from assay.detectors.requirement import Requirement
 from assay.detectors.scans.race import Race, leading_classes, leading_triggers, ranking_odds, sample_order
-from assay.inversion.forward import LARGE_IMAGE_PIXELS, forward_prepared
+from assay.inversion.forward import forward_prepared, is_large_image
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.prepare import prepare
 from assay.nn.inference import forward_batched
@@ -65,7 +65,7 @@ class Scan:
         self.budget = budget
         subject = Subject(artifact, clean.x[:MAX_CANDIDATE_SAMPLES], digest_of_module(artifact.module))
         predicted = require_two_classes(_predicted(subject))
-        if artifact.image_spec.shape[1] * artifact.image_spec.shape[2] > LARGE_IMAGE_PIXELS:
+        if is_large_image(artifact.image_spec.shape):
             samples = max(MIN_SAMPLES, samples // LARGE_IMAGE_DIVISOR)
         index = stratified_indices(predicted, samples)
         self.x, self.predicted = subject.x[index], predicted[index]
