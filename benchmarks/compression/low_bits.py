@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from lib import commands
 from lib.paths import SHARED
+from lib.photo_crops import photo_crops
 from lib.results import save_result
-from PIL import Image
 from torch import Tensor
 
 from assay import formats
@@ -29,26 +29,18 @@ SEEDS = (0, 1, 2)  # of the random bits
 RESAMPLES = 2_000  # of the bootstrap
 
 
-def crops() -> tuple[Tensor, Tensor, Tensor]:
+def labelled_crops() -> tuple[Tensor, Tensor, Tensor]:
     """Return images (N, 3, 96, 96), their classes in the model's numbering, and the number of their source image."""
-    random, images, labels, origins = np.random.default_rng(0), [], [], []
-    for number, path in enumerate(sorted((SHARED / "data/imagenet20").glob("*.jpg"))):
-        photo = Image.open(path).convert("RGB")
-        ratio = SHORT_SIDE / min(photo.size)
-        photo = photo.resize((round(photo.width * ratio), round(photo.height * ratio)), Image.Resampling.BICUBIC)
-        values = np.asarray(photo, np.float32) / 255
-        for _ in range(CROPS):
-            top, left = (random.integers(0, side - SIZE + 1) for side in values.shape[:2])
-            images.append(values[top : top + SIZE, left : left + SIZE].transpose(2, 0, 1).copy())
-            labels.append(1 + int(path.stem.split("_")[2]))  # the model's first class is "background"
-            origins.append(number)
-    return torch.from_numpy(np.stack(images)), torch.tensor(labels), torch.tensor(origins)
+    crops = photo_crops(SIZE, SHORT_SIDE, CROPS)
+    x = torch.from_numpy(np.stack([np.asarray(crop, np.float32).transpose(2, 0, 1) / 255 for _, crop in crops]))
+    y = torch.tensor([1 + int(name.split("_")[2]) for name, _ in crops])  # the model's first class is "background"
+    return x, y, torch.arange(len(crops)) // CROPS
 
 
 def main() -> None:
     """Measure, and write the result file."""
     artifact = formats.load(SHARED / "models/mobilenet_v2-imagenet", shape=(3, SIZE, SIZE))
-    x, y, origin = crops()
+    x, y, origin = labelled_crops()
     names = artifact.class_names or tuple(map(str, range(artifact.num_classes or 0)))
     build = Build(artifact, Task("imagenet20", {"test": Split(x, y)}, names))
     correct = predict(artifact.module, x) == y

@@ -33,6 +33,19 @@ class TimedAudit:
     exit_code: int
     document: dict[str, Any]  # JSON of the audit
 
+    def figures(self) -> dict[str, Any]:
+        """Return the figures for a result file."""
+        findings = self.document["findings"]
+        return {
+            "cpu_seconds": self.cpu_seconds,
+            "wall_seconds": self.wall_seconds,
+            "peak_mib": self.peak_mib,
+            "verdict": self.document["verdict"],
+            "p_value": self.document["p_value"],
+            "samples": self.document["data"]["samples"],
+            "by_test": {f"{f['variant']}/{f['detector']}": round(f["seconds"], 2) for f in findings},
+        }
+
 
 def timed_audit(*options: str, model: tuple[str, ...] = RESNET20) -> TimedAudit:
     """Run the audit.

@@ -26,7 +26,7 @@ import torch
 import yaml
 from lib import commands
 from lib.results import load_result, save_result
-from lib.timed_audit import ARCH, DATA, ENVIRONMENT, MODEL, TimedAudit, timed_audit
+from lib.timed_audit import ARCH, DATA, ENVIRONMENT, MODEL, timed_audit
 from torch import nn
 
 from assay import formats
@@ -96,19 +96,6 @@ def search_seconds() -> float:
     return time.process_time() - start
 
 
-def figures_of(timed: TimedAudit) -> dict[str, Any]:
-    """Return the figures of an audit for the result file."""
-    findings = timed.document["findings"]
-    return {
-        "cpu_seconds": timed.cpu_seconds,
-        "wall_seconds": timed.wall_seconds,
-        "peak_mib": timed.peak_mib,
-        "verdict": timed.document["verdict"],
-        "p_value": timed.document["p_value"],
-        "by_test": {f"{f['variant']}/{f['detector']}": round(f["seconds"], 2) for f in findings},
-    }
-
-
 def cli() -> None:
     """Run the command line."""
     command_line = commands.parser(__doc__)
@@ -117,7 +104,7 @@ def cli() -> None:
     given: argparse.Namespace = command_line.parse_args()
     result = load_result("audit_cost")
     if given.part == "audit":
-        result["audit"] = figures_of(timed_audit())
+        result["audit"] = timed_audit().figures()
     elif given.folder is None:
         command_line.error("expected the folder of a checkout of BackdoorBench, got none")
     else:

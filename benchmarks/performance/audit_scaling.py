@@ -10,16 +10,15 @@ random crops of 20 photographs without labels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from lib import commands
 from lib.paths import SHARED
+from lib.photo_crops import photo_crops
 from lib.results import ResumableRows
-from lib.timed_audit import timed_audit
+from lib.timed_audit import DATA, RESNET20, timed_audit
 from PIL import Image
 
 from assay import data as loaders
@@ -28,21 +27,14 @@ from assay.core.build import Build
 from assay.core.dataset import Task
 from assay.core.model import ImageSpec
 from assay.data.synthetic.signs import signs
-from assay.formats.torch_module import from_module
-from assay.nn.architectures import ARCHITECTURES, Normalized
+from assay.formats.untrained import untrained_model
 from assay.stages.train import Recipe, Train
-
-CIFAR = SHARED / "data/cifar10"
-CROPS, CROP_SIZE, SHORT_SIDE = 200, 224, 256  # random crops of resized photographs
 
 
 def trained(arch: str, task: Task, epochs: float, path: Path) -> None:
     """Train a model and write it."""
-    architecture = ARCHITECTURES[arch]
-    torch.manual_seed(0)
-    net = Normalized(architecture.build(task.num_classes), architecture.mean, architecture.std)
-    artifact = replace(from_module(net, shape=architecture.shape, class_names=task.class_names), arch=arch)
-    formats.save(Train(recipe=Recipe(epochs=epochs))(Build(artifact, task), seed=0).artifact, path)
+    start = untrained_model(arch, task.num_classes, class_names=task.class_names)
+    formats.save(Train(recipe=Recipe(epochs=epochs))(Build(start, task), seed=0).artifact, path)
 
 
 def trained_on_signs(classes: int, path: Path) -> None:
@@ -52,55 +44,39 @@ def trained_on_signs(classes: int, path: Path) -> None:
 
 def trained_on_cifar(arch: str, path: Path) -> None:
     """Train a model on CIFAR-10 for two epochs."""
-    trained(arch, loaders.load(CIFAR, ImageSpec((3, 32, 32)), limit=20_000), 2.0, path)
+    trained(arch, loaders.load(DATA, ImageSpec((3, 32, 32)), limit=20_000), 2.0, path)
 
 
-def photo_crops(folder: Path) -> None:
-    """Write random crops of the photographs."""
-    random, paths = np.random.default_rng(0), sorted((SHARED / "data/imagenet20").glob("*.jpg"))
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(CROPS):
-        photo = Image.open(paths[number % len(paths)]).convert("RGB")
-        ratio = SHORT_SIDE / min(photo.size)
-        photo = photo.resize((round(photo.width * ratio), round(photo.height * ratio)), Image.Resampling.BICUBIC)
-        left, top = (int(random.integers(0, side - CROP_SIZE + 1)) for side in photo.size)
-        photo.crop((left, top, left + CROP_SIZE, top + CROP_SIZE)).save(folder / f"{number:03d}.png")
+def write_crops(folder: Path) -> None:
+    """Write random crops of photographs."""
+    folder.mkdir(parents=True)
+    for number, (_, crop) in enumerate(photo_crops(224, 256, 10)):
+        Image.fromarray(crop).save(folder / f"{number:03d}.png")
 
 
 SIGNS = (2, 10, 43, 100)  # classes
 MAKERS: dict[str, Callable[[Path], None]] = {
     **{f"signs-{classes}": partial(trained_on_signs, classes) for classes in SIGNS},
     "resnet18": partial(trained_on_cifar, "resnet18-cifar"),
-    "crops": photo_crops,
+    "crops": write_crops,
 }
 
 
-def options_of(name: str, folder: Path) -> tuple[str, ...]:
-    """Return model and data of a case for ``assay audit``.
+def cases(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return model and data for ``assay audit``, by name of the case.
 
     Args:
-        name: Name of the case.
         folder: Folder of the models that ``make`` wrote.
     """
-    kind, _, detail = name.partition(" ")
-    if kind == "classes":
-        return (str(folder / f"signs-{detail}"), "--data", f"signs:{detail}")
-    if kind == "pixels":
-        model = SHARED / "models/resnet20-cifar10/model.safetensors"
-        return (str(model), "--arch", "resnet20-cifar", "--data", str(CIFAR), "--shape", f"3,{detail},{detail}")
-    if detail == "resnet18":
-        return (str(folder / "resnet18"), "--data", str(CIFAR))
-    if detail == "mobilenet_v2":
-        return (str(SHARED / "models/mobilenet_v2-imagenet"), "--data", str(folder / "crops"), "--no-labels")
-    model = SHARED / f"models/{detail}-cifar10/model.safetensors"
-    return (str(model), "--arch", f"{detail}-cifar", "--data", str(CIFAR))
-
-
-CASES = (
-    *(f"classes {classes}" for classes in SIGNS),
-    *(f"pixels {pixels}" for pixels in (32, 96)),
-    *(f"net {net}" for net in ("resnet20", "resnet56", "resnet18", "mobilenet_v2")),
-)
+    cifar, models = ("--data", str(DATA)), SHARED / "models"
+    return {
+        **{f"classes {n}": (str(folder / f"signs-{n}"), "--data", f"signs:{n}") for n in SIGNS},
+        "net resnet20": RESNET20,
+        "pixels 96": (*RESNET20, "--shape", "3,96,96"),
+        "net resnet56": (str(models / "resnet56-cifar10/model.safetensors"), "--arch", "resnet56-cifar", *cifar),
+        "net resnet18": (str(folder / "resnet18"), *cifar),
+        "net mobilenet_v2": (str(models / "mobilenet_v2-imagenet"), "--data", str(folder / "crops"), "--no-labels"),
+    }
 
 
 def make(directory: Path) -> None:
@@ -118,21 +94,9 @@ def run(directory: Path, names: list[str]) -> None:
         directory: Folder of the models.
         names: The cases to run again; empty: all without a row.
     """
-    rows = ResumableRows("audit_scaling")
-    for name in names or list(rows.missing(CASES)):
-        timed = timed_audit(model=options_of(name, directory))
-        document = timed.document
-        rows.add(
-            name,
-            {
-                "cpu_seconds": round(timed.cpu_seconds, 1),
-                "wall_seconds": round(timed.wall_seconds, 1),
-                "peak_mib": round(timed.peak_mib),
-                "verdict": document["verdict"],
-                "samples": document["data"]["samples"],
-                "by_test": {f"{f['variant']}/{f['detector']}": round(f["seconds"], 1) for f in document["findings"]},
-            },
-        )
+    rows, models = ResumableRows("audit_scaling"), cases(directory)
+    for name in names or list(rows.missing(models)):
+        rows.add(name, timed_audit(model=models[name]).figures())
 
 
 def cli() -> None:
