@@ -109,13 +109,14 @@ def test_one_core_uses_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     assert demo_module.available_cores() == 1
 
 
-def test_interrupt_ends_the_processes_and_writes_nothing(tmp_path: Path) -> None:
-    def interrupt(name: str, fraction: float) -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_error_ends_the_processes_and_writes_nothing(error: type[BaseException], tmp_path: Path) -> None:
+    def fail(name: str, fraction: float) -> None:
         if name.startswith("auditing"):
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        demo(tmp_path / "out", TINY, progress=interrupt)
+    with pytest.raises(error):
+        demo(tmp_path / "out", TINY, progress=fail)
     assert multiprocessing.active_children() == []
     assert not (tmp_path / "out").exists()
 

@@ -190,7 +190,7 @@ def test_tail_zero_scores_use_scale_of_other_variants() -> None:
 
 
 KINDS = ("normal", "heavy", "alike", "broken", "agreeing")
-DRAWS = 400  # of each kind
+DRAWS = 700  # of each kind
 
 
 @pytest.fixture(scope="module")

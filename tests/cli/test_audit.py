@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.commands import ASSAY, Run, audit_schema, write_null, write_weights
+from support.commands import ASSAY, Run, audit_schema, run_process, write_null, write_weights
 from support.nulls import null_of_rows
 from support.texts import write_data, write_encoder
 
@@ -179,22 +179,22 @@ def test_reference_of_another_architecture_is_rejected(run: Run, planted: Path) 
     assert "got another architecture" in result.err
 
 
-def test_real_clean_model_is_clean(run: Run, shared: Path, tmp_path: Path) -> None:
+def test_real_clean_model_is_clean(shared: Path, tmp_path: Path) -> None:
     model = shared / "models/resnet20-cifar10/model.safetensors"
-    result = run(
+    result = run_process(
         "audit", model, "--arch", "resnet20-cifar", "--data", shared / "data/cifar10", "--variants", "full",
         "--out", tmp_path / "r", "--json", "-",
     )  # fmt: skip
-    document = json.loads(result.out)
+    document = json.loads(result.stdout)
     jsonschema.validate(document, audit_schema())
     assert document["verdict"] == "clean", document["reason"]
-    assert result.code == 0
+    assert result.returncode == 0
     assert document["p_value"] > document["false_alarm_rate"]
     assert document["variants"][0]["accuracy"] > 0.85
     assert {finding["outcome"] for finding in document["findings"]} == {"scored", "checked"}
     assert document["data"]["samples"] == 512
     assert (tmp_path / "r/report.html").stat().st_size > 10_000
-    assert "Traceback" not in result.err
+    assert "Traceback" not in result.stderr
 
 
 CHEAP = (
@@ -242,7 +242,8 @@ def test_second_audit_takes_the_findings_of_the_first(run: Run, planted: Path, t
     assert "5 of 5" not in tests_taken("--seed", "1", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2")
 
 
-def test_killed_audit_goes_on(run: Run, planted: Path, tmp_path: Path) -> None:
+def test_killed_audit_goes_on(planted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     words = ("audit", str(planted), *CHEAP[:-4], "--detectors", "latent-shift,depth-scan,patch-scan", "--out", "r")
     process = subprocess.Popen([ASSAY, *words], stderr=subprocess.DEVNULL)
     while not list((tmp_path / "r").rglob("*.json")):
@@ -251,10 +252,10 @@ def test_killed_audit_goes_on(run: Run, planted: Path, tmp_path: Path) -> None:
     process.kill()
     process.wait()
     assert not (tmp_path / "r" / "report.html").exists()
-    result = run(*words)
-    assert result.code in EXIT_CODES.values()
-    assert re.search(r"[1-4] of 5 tests are taken from the audit of", result.err), result.err
-    assert "damaged" not in result.err
+    result = run_process(*words)
+    assert result.returncode in EXIT_CODES.values()
+    assert re.search(r"[1-4] of 5 tests are taken from the audit of", result.stderr), result.stderr
+    assert "damaged" not in result.stderr
     assert (tmp_path / "r" / "report.html").exists()
 
 
