@@ -14,22 +14,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from assay.auditing.image_edits import STEPS, fractions, on_grid, shifted, shrunk, stretched, with_patches
+from assay.auditing.jumps import Edit, Found, JumpSearch, TracedImages
 from assay.auditing.trace_comparison import (
     MAX_CHANGE,
-    Change,
     answers_differ,
     constant_switch,
     largest_change,
-    largest_switch,
     nan_differs,
-    span_of,
 )
 from assay.core.dataset import Split
 from assay.core.errors import first_line
@@ -37,7 +34,7 @@ from assay.core.model import Artifact, Modality
 from assay.core.result import NOT_ASKED, DeploymentCheck, DeploymentDifference, DeploymentWay
 from assay.detectors.budget import Budget
 from assay.formats.onnx.runtime import OnnxRuntimeModule
-from assay.graphs.execution_trace import ExecutionTrace, Tracer, join_traces
+from assay.graphs.execution_trace import ExecutionTrace, Tracer
 from assay.nn.module_state import changed_names, state_of
 
 MIN_INPUTS = 6  # fewer inputs show no difference between samples
@@ -49,9 +46,6 @@ MAX_COPIED = 2**26  # numbers of a model that is also asked as a copy
 
 # Fraction of other classes without the optimizations of ONNX Runtime: int8 kernels round differently. A guess.
 MAX_OTHER_CLASSES = 0.1
-# A jump of the answers: a fraction of the span of the logits, and a multiple of the change by a larger step.
-MIN_JUMP, JUMP_RATIO, MIN_JUMPS = 0.25, 2.0, 2
-
 # Fraction of equal answers for images in [0, 1] and 0 to 255, from which a model seems made for both. A guess.
 SAME_CLASSES = 0.75
 
@@ -62,18 +56,7 @@ CALLS = "repeatedly"
 RUNTIME = "with gradients and as a copy"
 OPTIMIZED = "with and without optimizations of ONNX Runtime"
 
-Edit = Callable[[Tensor], Tensor]
 _Pair = tuple[ExecutionTrace, int, ExecutionTrace, int]  # a row of one call, and of another
-
-
-class Found(NamedTuple):
-    """A difference, before the name of its way is known."""
-
-    kind: str
-    sentence: str
-    numbers: Mapping[str, float | int | str] = {}
-    inputs: int = 0
-    switch: Change | None = None  # of a jump of an inner value
 
 
 def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Budget | None = None) -> DeploymentCheck:
@@ -104,7 +87,7 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Bud
                 asked.skipped[name] = "the budget ended: give it more"
                 continue
             try:
-                found = [DeploymentDifference(name, *part[:4]) for part in test()]
+                found = [DeploymentDifference(name, *part) for part in test()]
             except Exception as error:  # an arbitrary model can fail in any way
                 found = [_failed(name, error)]
             differences += found
@@ -125,53 +108,6 @@ def check_deployment(artifact: Artifact, clean: Split, *, seed: int, budget: Bud
 
 def _failed(way: str, error: Exception) -> DeploymentDifference:
     return DeploymentDifference(way, "failed", f"the model cannot be asked {way}: {first_line(error)}")
-
-
-class _Switching:
-    """Images, traced as they are and after a larger change, for comparisons with small changes."""
-
-    def __init__(
-        self,
-        tracer: Tracer,
-        rows: Tensor,
-        large: Edit,
-        prepare: Edit = lambda x: x,
-        first: ExecutionTrace | None = None,
-    ) -> None:
-        """Trace the images.
-
-        Args:
-            tracer: Tracer of the model.
-            rows: Images, half of them with a patch.
-            large: The larger change.
-            prepare: Edit of the images before any change.
-            first: Trace of ``rows``, if it is known.
-        """
-        self.tracer, self.large, self.prepare = tracer, large, prepare
-        self.rows = prepare(rows)
-        self.first = first or tracer.run(self.rows)
-        self.far = tracer.run(large(self.rows))
-
-    @cached_property
-    def alone(self) -> tuple[ExecutionTrace, ExecutionTrace]:
-        """Traces of single images, as they are and after the larger change."""
-        return single_traces(self.tracer, self.rows), single_traces(self.tracer, self.large(self.rows))
-
-    def calls(self, edit: Edit, alone: bool) -> tuple[ExecutionTrace, ExecutionTrace, ExecutionTrace]:
-        """Return the traces of the images, after a small change, and after the larger one.
-
-        Args:
-            edit: The small change.
-            alone: Ask two images, each alone, and not all in one batch.
-        """
-        if alone:
-            return self.alone[0], single_traces(self.tracer, edit(self.rows)), self.alone[1]
-        return self.first, self.tracer.run(edit(self.rows)), self.far
-
-
-def single_traces(tracer: Tracer, x: Tensor) -> ExecutionTrace:
-    """Return the traces of the first two inputs, each asked alone."""
-    return join_traces([tracer.run(x[row : row + 1]) for row in (0, 1)])
 
 
 class _Asked:
@@ -197,12 +133,10 @@ class _Asked:
         self.rows = torch.cat([clean_x[:half], patched])
         self.other_samples = clean_x[half : 2 * half]
         self.half = half
-        # The clean images, and the images with the same patch.
-        self.groups = [range(half), range(half, half + 3)]
         self.x = torch.cat([self.rows, clean_x[half:]])[: LARGE_ANSWERS if is_large else ANSWERS]
         self.first_answers = self.answer(self.rows)
         self.base = self.tracer.run(self.rows)
-        self.alone = single_traces(self.tracer, self.rows)
+        self.alone = self.tracer.run_alone(self.rows)
 
     def answer(self, x: Tensor) -> Tensor:
         """Return the outputs (N, K) for one batch."""
@@ -265,8 +199,7 @@ class _Asked:
             "half a step": lambda x: shifted(x, 0.5),
             "random fractions of a step": lambda x: shifted(x, fractions(x, self.seed)),
         }
-        asked = _Switching(self.tracer, self.rows, lambda x: shifted(x, 6.0), first=self.base)
-        yield from self._switches(asked, small, "between 8-bit steps")
+        yield from self._jumps(small, lambda x: shifted(x, 6.0), "between 8-bit steps")
 
     def ask_smaller_range(self) -> Iterator[Found]:
         """Compare images in the full range with images whose values stay away from its ends, and with 0 to 255.
@@ -274,8 +207,8 @@ class _Asked:
         The images are stretched to the full range first, since a gate may open only outside of the samples' range.
         """
         small: dict[str, Edit] = {"2 % at both ends": lambda x: shrunk(x, 0.02)}
-        asked = _Switching(self.tracer, self.rows, lambda x: shrunk(x, 0.2), prepare=stretched)
-        yield from self._switches(asked, small, "in a smaller range of values") or self._switch_to_bytes()
+        found = self._jumps(small, lambda x: shrunk(x, 0.2), "in a smaller range of values", prepare=stretched)
+        yield from found or self._switch_to_bytes()
 
     def _switch_to_bytes(self) -> Iterator[Found]:
         """Yield a switch of a model that answers alike for images in [0, 1] and in 0 to 255."""
@@ -393,87 +326,25 @@ class _Asked:
             numbers: dict[str, float | int | str] = {"value": change.name, "relative change": change.size}
             yield Found("inside", f"{sentence} ({change.name})", numbers, len(self.rows))
 
-    def _switches(self, asked: _Switching, small: Mapping[str, Edit], where: str) -> list[Found]:
-        """Compare small changes of the images with a larger one of the same kind, in a batch and alone.
+    def _jumps(self, small: Mapping[str, Edit], large: Edit, where: str, prepare: Edit | None = None) -> list[Found]:
+        """Return the first jump of an answer or of an inner value, if there is any.
 
         Args:
-            asked: The images.
             small: Small changes by name. The first is tried on single images too.
+            large: The larger change of the same kind.
             where: Place of the changed images, for people.
-
-        Returns:
-            The first difference, if there is any.
+            prepare: Edit of the images before any change; None: none, and their traces are known.
         """
-        for number, (name, edit) in enumerate(small.items()):
-            for alone in (False, True)[: 2 if number == 0 else 1]:
-                found = self._switch(asked, edit, alone, where)
-                if found is not None and self._repeats(found, asked, edit, alone, where):
-                    numbers = {**found.numbers, "changed by": name}
-                    return [found._replace(numbers=numbers, inputs=2 if alone else len(asked.rows))]
-        return []
+        known = (self.base, self.alone) if prepare is None else None
+        edit = prepare or (lambda x: x)
+        images = TracedImages(self.tracer, edit(self.rows), large, known)
 
-    def _repeats(self, found: Found, asked: _Switching, edit: Edit, alone: bool, where: str) -> bool:
-        """Return whether a jump of an inner value occurs again with other samples.
+        def others() -> TracedImages:
+            rows = torch.cat([self.other_samples, with_patches(self.other_samples, self.seed + 1)])
+            return TracedImages(self.tracer, edit(rows), large)
 
-        One of thousands of channels can jump by chance for a few samples. A gate jumps for all.
-
-        Args:
-            found: The difference. A difference of the answers needs no repetition.
-            asked: The first images.
-            edit: The small change.
-            alone: Ask single images.
-            where: As in ``_switches``.
-        """
-        if found.switch is None or len(self.other_samples) < len(self.rows) - self.half:
-            return True
-        patched = with_patches(self.other_samples, self.seed + 1)
-        rows = torch.cat([self.other_samples, patched])
-        other = _Switching(self.tracer, rows, asked.large, asked.prepare)
-        return self._switch(other, edit, alone, where, only=found.switch) is not None
-
-    def _switch(
-        self, asked: _Switching, edit: Edit, alone: bool, where: str, *, only: Change | None = None
-    ) -> Found | None:
-        """Return the jump of an answer or of an inner value after a small change of the images.
-
-        Args:
-            asked: The images.
-            edit: The small change.
-            alone: Ask single images.
-            where: Place of the changed images, for people.
-            only: The only channel of an inner value to look at.
-        """
-        base, near, last = traces = asked.calls(edit, alone)
-        answers = [trace.output.float() for trace in traces]
-        if (found := next(iter(self._jumps(answers[0], answers[1], answers[2], where)), None)) is not None:
-            return found
-        if near.steps != base.steps:
-            kind = "inside" if last.steps == base.steps else "not compared"
-            return Found(kind, f"the model runs other operators for images {where}")
-        groups = [range(2)] if alone else self.groups
-        switch = largest_switch(traces, asked.first, groups, only=only)
-        if switch.size > 1:
-            switch = largest_switch(traces, asked.first, groups, self.sorted_values, only)
-        if switch.size <= 1:
-            return None
-        numbers: dict[str, float | int | str] = {
-            "value": switch.name,
-            "channel": switch.channel,
-            "ratio": switch.size,
-        }
-        return Found("inside", f"an inner value jumps for images {where} ({switch.name})", numbers, switch=switch)
-
-    @staticmethod
-    def _jumps(base: Tensor, near: Tensor, far: Tensor, where: str) -> Iterator[Found]:
-        """Yield a jump of the answers (N, K) after a small change, compared with a larger one."""
-        if count := int(nan_differs(base, near).sum()):
-            yield Found("answers", f"the model outputs NaN or infinity for {count} of {len(base)} images {where}")
-        small, large = ((part - base).abs().nan_to_num(nan=0.0).amax(1) for part in (near, far))
-        jumps = small > torch.maximum(JUMP_RATIO * large, MIN_JUMP * span_of(base))
-        if int(jumps.sum()) >= MIN_JUMPS:
-            classes = int((jumps & (near.argmax(1) != base.argmax(1))).sum())
-            sentence = f"the answers jump for {int(jumps.sum())} of {len(base)} images {where}"
-            yield Found("answers", sentence, {"other classes": classes})
+        enough = len(self.other_samples) == self.half
+        return JumpSearch(images, others if enough else None, where, lambda: self.sorted_values).find(small)
 
 
 def _of_one_length(x: Tensor, artifact: Artifact) -> Tensor:

@@ -100,6 +100,10 @@ class Tracer:
         """Return the trace of the model on samples ``x`` (N, ...), with or without gradients."""
         return self._call(x, gradients=gradients)
 
+    def run_alone(self, x: Tensor) -> ExecutionTrace:
+        """Return the traces of the first two inputs, each asked alone."""
+        return join_traces([self.run(x[row : row + 1]) for row in (0, 1)])
+
     def find_sorted_values(self, x: Tensor) -> frozenset[str]:
         """Return the values whose rows are in an order of their own, as tokens that are sorted by expert.
 
