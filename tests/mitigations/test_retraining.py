@@ -130,3 +130,34 @@ def test_universal_training_lowers_the_effect_of_patterns(build: Build) -> None:
     by_training, after = (loss_under_worst_pattern(one, bound / 255) for one in (plain, mitigated))
     assert after < 0.6 * by_training  # 0.23 to 0.41 of it for eight trained nets, in bfloat16 and in float32
     assert accuracy(mitigated) > 0.6
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bound": 0}, "expected 0 < step <= bound"),
+        ({"step": 20}, "expected 0 < step <= bound"),
+        ({"patterns": 0}, "at least one pattern"),
+    ],
+)
+def test_universal_training_invalid_settings_raise(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(UnusableInput, match=message):
+        UniversalTraining(**settings)  # type: ignore[arg-type]
+
+
+def test_retraining_unusable_models_or_settings_raise(encoder: Build, build: Build) -> None:
+    with pytest.raises(UnusableInput, match="expected a classifier"):
+        SuperFineTuning()(encoder, seed=0)
+    with pytest.raises(UnusableInput, match="expected a classifier"):
+        UniversalTraining()(encoder, seed=0)
+    with pytest.raises(UnusableInput, match="at least one round"):
+        TriggerUnlearning(rounds=0)
+    with pytest.raises(UnusableInput, match="expected numbers of cycles"):
+        SuperFineTuning(low=0)
+    opaque = replace(build, artifact=replace(build.artifact, differentiable=False))
+    with pytest.raises(UnusableInput, match="torch weights"):
+        SuperFineTuning()(opaque, seed=0)
+    with pytest.raises(
+        UnusableInput, match="expected a trigger to unlearn, got none: universal-perturbation needs gradients"
+    ):
+        TriggerUnlearning()(opaque, seed=0)
