@@ -6,11 +6,13 @@ GTSRB and CIFAR-100, procedural signs and handwritten digits.
 
     python benchmarks/run.py null_images run STORE KIND  # trains and scores, on the bench's engine; resumable
     python benchmarks/run.py null_images compare STORE   # missing tests that compare variants with the full model
+    python benchmarks/run.py null_images again STORE     # scores all models again, after a change to the tests
     python benchmarks/run.py null_images merge STORE     # -> shipped/images.json and results/
 
 Models in results/null_models.json are kept and not made again. KIND: "weak", "tuned" (of CIFAR-10), "digits", "gtsrb"
-or "signs". ``compare`` trains a model again if its weights are not in STORE. Training is reproducible; a model with
-another accuracy is refused. After a change to such a test, delete its rows in results/null_models.json.
+or "signs". ``compare`` and ``again`` train a model again if its weights are not in STORE/nets. Training is
+reproducible; a model with another accuracy is refused. After a change to a comparison, delete its rows in
+results/null_models.json, or use ``again``.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ from assay.calibration.null import MIN_FAMILY_SIZE, NullDistribution
 from assay.calibration.reference import WELL_TRAINED, CleanReferenceModel, Score
 from assay.core.dataset import Split, Task
 from assay.core.errors import UnusableInput
+from assay.core.finding import FULL
 from assay.core.model import Artifact, ImageSpec
 from assay.data import load as load_data
 from assay.detectors import CompressionGap
@@ -156,7 +159,28 @@ def measure(number: int) -> dict:
 def measure_comparisons(number: int, variants: tuple[str, ...], models: Path) -> dict:
     """Run the tests that compare ``variants`` with the full model, for a scored model."""
     artifact, task = retrain(number, models)
-    scored = score(artifact, task, number, ("full", *variants), (CompressionGap(),))
+    return _with_same_accuracy(number, score(artifact, task, number, (FULL, *variants), (CompressionGap(),)))
+
+
+def measure_again(number: int, models: Path) -> dict:
+    """Run all tests of a scored model."""
+    artifact, task = retrain(number, models)
+    scored = _with_same_accuracy(number, score(artifact, task, number))
+    more = compared_variants(plan(number)) - set(DEFAULT)
+    return _merge(scored, score(artifact, task, number, (FULL, *sorted(more)), (CompressionGap(),))) if more else scored
+
+
+def compared_variants(facts: dict) -> set[str]:
+    """Return the variants that are compared with the full model, for a reference model with these facts."""
+    return {*COMPARED_VARIANTS, *(("int4",) if FAMILIES[facts["kind"].split("-")[0]] == PHOTOS else ())}
+
+
+def _with_same_accuracy(number: int, scored: dict) -> dict:
+    """Return the scores of a model that was trained again.
+
+    Raises:
+        UnusableInput: The accuracy is another one.
+    """
     before = load_models("null_models")[f"{number:03d}"]["accuracy"]
     if abs(scored["accuracy"] - before) > ACCURACY_TOLERANCE:
         raise UnusableInput(
@@ -208,17 +232,19 @@ class ReferenceJob:
 
     number: int
     compared: tuple[str, ...] = ()  # run only the tests that compare these variants with the full model
+    again: bool = False  # run all tests of a model with a row
 
     @property
     def key(self) -> str:
         comparison = (*self.compared, repr(WINDOW_BUDGET)) if self.compared else ()
-        return key_of([__version__, torch.__version__, self.number, plan(self.number), *comparison])
+        again = ("again",) if self.again else ()
+        return key_of([__version__, torch.__version__, self.number, plan(self.number), *comparison, *again])
 
     def needs(self) -> tuple[ReferenceJob, ...]:
         return ()
 
     def about(self) -> dict[str, int]:
-        return {"number": self.number}
+        return {"number": self.number, "again": int(self.again)}
 
     def __str__(self) -> str:
         return f"reference model {self.number}"
@@ -226,8 +252,10 @@ class ReferenceJob:
 
 def work(job: ReferenceJob, blobs: str) -> Outcome:
     """Run one job."""
-    number, variants = job.number, job.compared
-    return run_guarded(lambda: measure_comparisons(number, variants, Path(blobs)) if variants else measure(number))
+    number, models = job.number, Path(blobs)
+    if job.again:
+        return run_guarded(lambda: measure_again(number, models))
+    return run_guarded(lambda: measure_comparisons(number, job.compared, models) if job.compared else measure(number))
 
 
 def new_jobs(kind: str) -> list[ReferenceJob]:
@@ -251,7 +279,7 @@ def comparison_jobs() -> list[ReferenceJob]:
         family: numbers[: None if family == PHOTOS else MIN_FAMILY_SIZE] for family, numbers in by_family.items()
     }
     missing = {
-        number: _missing(scored[number], (*COMPARED_VARIANTS, "int4") if family == PHOTOS else COMPARED_VARIANTS)
+        number: _missing(scored[number], tuple(sorted(compared_variants(scored[number]))))
         for family in sorted(by_family, key=lambda family: family != PHOTOS)
         for number in by_family[family]
     }
@@ -285,8 +313,9 @@ def merge(store: Path) -> None:
     with closing(open_existing(store)) as records:
         for record in records.records():
             if record.state == "done" and "scores" in (record.result or {}):
-                name = f"{record.about['number']:03d}"
-                details[name] = _merge(details.get(name, {}), dict(record.result or {}))
+                name, row = f"{record.about['number']:03d}", dict(record.result or {})
+                before = details.get(name, {})
+                details[name] = {**before, **row} if record.about.get("again") else _merge(before, row)
     publish(dict(sorted(details.items())))
 
 
@@ -336,6 +365,11 @@ def run_new(store: Path, kind: str, processes: int) -> None:
     run(store, new_jobs(kind), processes)
 
 
+def run_again(store: Path, processes: int) -> None:
+    """Run all tests of the models with a row."""
+    run(store, [ReferenceJob(int(number), again=True) for number in load_models("null_models")], processes)
+
+
 def run_comparisons(store: Path, processes: int) -> None:
     """Run the missing tests that compare variants with the full model."""
     run(store, comparison_jobs(), processes)
@@ -349,6 +383,7 @@ def cli() -> None:
     for name, function, help in (
         ("run", run_new, "train and score models; resumable"),
         ("compare", run_comparisons, "run missing comparisons with the full model; resumable"),
+        ("again", run_again, "run all tests of all models again; resumable"),
         ("merge", merge, "write the null distribution"),
     ):
         command = add_command(name, function, help)
