@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from support.toys import SHAPE, artifact_of, toy
@@ -13,7 +11,7 @@ from assay.detectors import LocalPatch
 from assay.detectors.budget import Budget
 from assay.inversion.class_search import ClassSearchResult, class_logits
 from assay.inversion.families import WindowFamily
-from assay.inversion.optimizer import Steps, advance, initialize
+from assay.inversion.optimizer import Candidates, Steps, advance, initialize
 from assay.inversion.prepare import prepare
 from assay.inversion.run import CleanImages, SearchRun
 from assay.inversion.window_search import WindowSearchBudget, _WindowSearch, search_windows
@@ -44,22 +42,38 @@ def test_search_covers_as_many_classes_as_the_budget() -> None:
     assert len(found.classes) == WindowSearchBudget().classes
 
 
-def test_search_stops_early_below_minimum_log_odds() -> None:
+def test_search_stops_after_the_screening_below_minimum_log_odds() -> None:
     low, high = WindowSearchBudget(min_log_odds=-30.0), WindowSearchBudget(min_log_odds=30.0)
     (_, complete), (_, stopped) = (search_toy(4, None, budget=budget) for budget in (low, high))
     assert (complete.stopped_early, complete.steps) == (False, low.window_steps + low.class_steps)
-    assert (stopped.stopped_early, stopped.steps) == (True, high.window_steps)
+    assert (stopped.stopped_early, stopped.steps) == (True, high.screening_steps)
     assert stopped.score <= 0
     assert torch.equal(complete.reachability, search_toy(4, None)[1].reachability)
 
 
-def test_search_stops_after_the_screening_below_minimum_log_odds() -> None:
-    high = WindowSearchBudget(min_log_odds=30.0, screening_steps=3)
-    low = replace(high, min_log_odds=-30.0)
-    (_, stopped), (_, complete) = (search_toy(4, None, budget=budget) for budget in (high, low))
-    assert (stopped.stopped_early, stopped.steps) == (True, 3)
-    assert complete.steps == low.window_steps + low.class_steps
-    assert torch.equal(complete.reachability, search_toy(4, None)[1].reachability), "the screening changes no result"
+def test_search_stops_after_the_windows_without_an_outlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_WindowSearch, "is_promising", lambda search, odds: False)
+    _, found = search_toy(4, 2)
+    assert (found.stopped_early, found.steps, found.target) == (True, WindowSearchBudget().window_steps, 2)
+
+
+def test_only_leading_windows_go_on_after_the_screening(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, y = toy(4, 1)
+    budget = WindowSearchBudget()
+    advanced: list[tuple[int, int]] = []
+    whole = _WindowSearch.advance
+
+    def advance_and_note(search: _WindowSearch, candidates: Candidates, count: int, batch: int) -> None:
+        advanced.append((len(candidates.cost), count))
+        whole(search, candidates, count, batch)
+
+    monkeypatch.setattr(_WindowSearch, "advance", advance_and_note)
+    family, _ = search_windows(prepare(model, x[:2]), CleanImages(x, y), 4, SearchRun(budget, 0))
+    windows = len(family.windows(SHAPE))
+    (screened, first), (leading, second), (classes, third) = advanced
+    assert (screened, first) == (windows, budget.screening_steps)
+    assert (leading <= 2 * 4, second) == (True, budget.window_steps - budget.screening_steps)
+    assert (classes, third) == (4, budget.class_steps)
 
 
 @pytest.mark.parametrize(

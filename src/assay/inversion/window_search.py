@@ -24,8 +24,8 @@ from assay.inversion.run import CleanImages, SearchRun
 
 INITIAL_PATTERN_SCALE = 0.3  # fraction of the window's pattern that a class starts from: saturated pixels lose gradient
 SCREENED_IMAGES = 8  # images on which all windows are compared
-COMPARED_IMAGES = 24  # images on which the best windows of each class are compared again
-WINDOWS_PER_CLASS = 2  # windows of each of the easiest classes in the second comparison
+COMPARED_IMAGES = 24  # images on which the leading windows are compared again
+WINDOWS_PER_CLASS = 2  # leading windows of each of the easiest classes
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class WindowSearchBudget:
     """Size of a window search. The shipped null distributions were made with the defaults."""
 
     overlap: bool = True  # adds a window between any two adjacent windows
-    window_steps: int = 10
+    screening_steps: int = 5  # of all windows; only the best windows of the easiest classes go on
+    window_steps: int = 10  # of those, screening included
     window_batch: int = 6  # images per window and step
     classes: int = 8  # classes searched after the windows
     class_steps: int = 20
@@ -41,7 +42,6 @@ class WindowSearchBudget:
     refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
     final_steps: int = 0  # of the refined classes
     min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
-    screening_steps: int = 0  # window steps before a first check of ``min_log_odds``; 0: no such check
     # The search ends after the windows if several classes have positive log odds, with a lower outlier score than this.
     min_outlier_score: float = 0.0
 
@@ -60,8 +60,10 @@ class WindowSearchBudget:
     def work(self, windows: int, num_classes: int) -> int:
         """Return the number of images times steps of the whole search, without its comparisons."""
         classes = min(self.classes, num_classes)
-        single = classes * self.class_steps + min(self.refined, classes) * self.final_steps
-        return windows * self.window_batch * self.window_steps + self.class_batch * single
+        leading = min(windows, WINDOWS_PER_CLASS * classes)
+        window_steps = windows * self.screening_steps + leading * (self.window_steps - self.screening_steps)
+        class_steps = classes * self.class_steps + min(self.refined, classes) * self.final_steps
+        return self.window_batch * window_steps + self.class_batch * class_steps
 
 
 def search_windows(
@@ -89,21 +91,21 @@ def search_windows(
     budget = run.budget
     search = _WindowSearch(model, images, num_classes, run, extra_outcomes, outcomes or class_logits(model))
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
-    if budget.screening_steps:
-        search.advance(free, budget.screening_steps, budget.window_batch)
-        compared = search.compare(free, SCREENED_IMAGES)
-        # Not if the time ended before the last step: then the search did not stop by itself.
-        if free.step == budget.screening_steps and not float(compared.odds.max()) >= budget.min_log_odds:
-            candidates, effects = search.easiest_of(free, compared)
-            return search.family, search.result(candidates, effects, free.step, stopped_early=True)
-    search.advance(free, budget.window_steps - free.step, budget.window_batch)
-    candidates, effects = search.easiest_classes(free)
-    if free.step == budget.window_steps and not search.is_promising(effects.odds):
+    search.advance(free, budget.screening_steps, budget.window_batch)
+    compared = search.compare(free, SCREENED_IMAGES)
+    # Not if the time ended before the last step: then the search did not stop by itself.
+    if free.step == budget.screening_steps and not float(compared.odds.max()) >= budget.min_log_odds:
+        candidates, effects = search.easiest_of(free, compared)
         return search.family, search.result(candidates, effects, free.step, stopped_early=True)
+    leading = search.leading_windows(free, compared)
+    search.advance(leading, budget.window_steps - leading.step, budget.window_batch)
+    candidates, effects = search.easiest_of(leading, search.compare(leading, COMPARED_IMAGES))
+    if leading.step == budget.window_steps and not search.is_promising(effects.odds):
+        return search.family, search.result(candidates, effects, leading.step, stopped_early=True)
     candidates.parameters = (INITIAL_PATTERN_SCALE * candidates.parameters[0], candidates.parameters[1])
     search.advance(candidates, budget.class_steps, budget.class_batch)
     effects = search.refine(candidates, search.evaluate(candidates))
-    return search.family, search.result(candidates, effects, free.step + candidates.step)
+    return search.family, search.result(candidates, effects, leading.step + candidates.step)
 
 
 class _Effects(NamedTuple):
@@ -145,22 +147,16 @@ class _WindowSearch:
         steps = Steps(count, batch_size, self.generator, should_continue)
         advance(self.model, self.family, candidates, self.images, steps)
 
-    def easiest_classes(self, free: Candidates) -> tuple[Candidates, _Effects]:
-        """Select the easiest classes after the search over windows.
-
-        All windows are compared on few images, and the best ones of the easiest classes again on more.
+    def leading_windows(self, free: Candidates, compared: _Effects) -> Candidates:
+        """Select the best windows of each of the easiest classes.
 
         Args:
             free: One candidate per window, free to pursue any class.
-
-        Returns:
-            As ``easiest_of``.
+            compared: Their effects on all classes, (A, K).
         """
-        odds = self.compare(free, SCREENED_IMAGES).odds
-        best = odds.topk(min(WINDOWS_PER_CLASS, len(odds)), dim=0).indices  # (W, K)
-        classes = odds.amax(0).topk(min(self.run.budget.classes, self.num_classes)).indices
-        leading = select(free, best[:, classes].unique())
-        return self.easiest_of(leading, self.compare(leading, COMPARED_IMAGES))
+        best = compared.odds.topk(min(WINDOWS_PER_CLASS, len(compared.odds)), dim=0).indices  # (W, K)
+        classes = compared.odds.amax(0).topk(min(self.run.budget.classes, self.num_classes)).indices
+        return select(free, best[:, classes].unique())
 
     def easiest_of(self, free: Candidates, compared: _Effects) -> tuple[Candidates, _Effects]:
         """Select the easiest classes by the effects of all triggers.

@@ -28,7 +28,7 @@ class LocalPatch(TriggerInversion):
     name = "local-patch"
     title = "how many images a pattern in one small window sends to one class"
     cost = Cost(14_400)
-    search_budget = WindowSearchBudget()
+    search_budget = WindowSearchBudget(class_batch=8)
 
     def search(
         self, artifact: Artifact, model: nn.Module, images: CleanImages, run: SearchRun[Any]
