@@ -33,12 +33,12 @@ class WindowSearchBudget:
     """Size of a window search. The shipped null distributions were made with the defaults."""
 
     overlap: bool = True  # adds a window between any two adjacent windows
-    screening_steps: int = 5  # of all windows; only the best windows of the easiest classes go on
+    screening_steps: int = 6  # of all windows; only the best windows of the easiest classes go on
     window_steps: int = 10  # of those, screening included
-    window_batch: int = 6  # images per window and step
+    window_batch: int = 3  # images per window and step
     classes: int = 8  # classes searched after the windows
     class_steps: int = 20
-    class_batch: int = 16
+    class_batch: int = 16  # images per class and step
     refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
     final_steps: int = 0  # of the refined classes
     min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
@@ -49,7 +49,7 @@ class WindowSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
         if not is_large_image(shape):
             return self
-        fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
+        fewer = replace(self, overlap=False, window_steps=8, classes=5, class_steps=12, class_batch=6)
         return replace(fewer, final_steps=self.final_steps // 2)
 
     @property

@@ -43,12 +43,12 @@ from assay.nn.inference import predict
 # 2.7 or more. The planted trigger of models trained for four bits succeeds on 99 % of images. Without the last stage
 # the found trigger succeeds on 57 to 90 %.
 #
-# Two checks end a search early, with the lowest score. The first follows after five steps: a 2:4 sparse backdoored
-# model had 6.4 and 1.1 with two seeds, and 2.5 and -1.3 after four steps. Clean models in int8 had -3.5 to -3.0. The
-# second follows after all windows. Pruning damages clean models, so several classes have positive log odds, with
-# outlier scores of 0.5 to 4.3. Those of backdoored models had 4.8 to 8.9. The final scores of nearly all reference
-# models, made without these checks, are below 3 too.
-WINDOW_BUDGET = WindowSearchBudget(screening_steps=5, min_log_odds=-2.0, min_outlier_score=3.0, final_steps=40)
+# Two checks end a search early, with the lowest score. The first follows after six steps, by the largest log odds of a
+# class. With three seeds, a 2:4 sparse backdoored model had 0.3 to 9.9, one of pruned filters 8.6 to 12.6, and a clean
+# model in int8 -4.9 to -3.0. After five steps the first had -0.9. The second check follows after all windows. Pruning
+# damages clean models, so several classes have positive log odds, with outlier scores of 0.5 to 4.3. Backdoored
+# models had 4.8 to 8.9. The final scores of nearly all reference models, made without these checks, are below 3 too.
+WINDOW_BUDGET = WindowSearchBudget(min_log_odds=-2.0, min_outlier_score=3.0, final_steps=40)
 
 # For a clean model and its int8 variant, no class gets 5 % of the images in the screening; for a
 # compression-activated backdoor, one gets 75 %. After 8 steps and with 3 refined classes, the target was once missed.
@@ -115,7 +115,7 @@ class CompressionGap(GapDetector):
 
     name = "compression-gap"
     title = "pattern in one small window that works on the compressed model only"
-    cost = Cost(10_000)  # 7,500 without prospects, as of most clean models, else up to 40,000
+    cost = Cost(6_000)  # 4,500 without prospects, as of most clean models, else up to 38,000
     search_budget = WINDOW_BUDGET
 
     def search(

@@ -27,7 +27,7 @@ class LocalPatch(TriggerInversion):
 
     name = "local-patch"
     title = "how many images a pattern in one small window sends to one class"
-    cost = Cost(14_400)
+    cost = Cost(7_000)
     search_budget = WindowSearchBudget(class_batch=8)
 
     def search(
