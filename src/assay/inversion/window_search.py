@@ -25,7 +25,6 @@ from assay.inversion.run import CleanImages, SearchRun
 INITIAL_PATTERN_SCALE = 0.3  # fraction of the window's pattern that a class starts from: saturated pixels lose gradient
 SCREENED_IMAGES = 8  # images on which all windows are compared
 COMPARED_IMAGES = 24  # images on which the leading windows are compared again
-WINDOWS_PER_CLASS = 2  # leading windows of each of the easiest classes
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,11 @@ class WindowSearchBudget:
     """Size of a window search. The shipped null distributions were made with the defaults."""
 
     overlap: bool = True  # adds a window between any two adjacent windows
-    screening_steps: int = 6  # of all windows; only the best windows of the easiest classes go on
-    window_steps: int = 10  # of those, screening included
-    window_batch: int = 3  # images per window and step
+    screening_steps: int = 6  # of all windows; only the best windows go on
+    screening_batch: int = 3  # images per window and step
+    windows_per_class: int = 2  # of each of the easiest classes, that go on
+    window_steps: int = 10  # of the best windows, screening included
+    window_batch: int = 6  # images per window and step after the screening
     classes: int = 8  # classes searched after the windows
     class_steps: int = 20
     class_batch: int = 16  # images per class and step
@@ -49,7 +50,7 @@ class WindowSearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
         if not is_large_image(shape):
             return self
-        fewer = replace(self, overlap=False, window_steps=8, classes=5, class_steps=12, class_batch=6)
+        fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
         return replace(fewer, final_steps=self.final_steps // 2)
 
     @property
@@ -60,10 +61,11 @@ class WindowSearchBudget:
     def work(self, windows: int, num_classes: int) -> int:
         """Return the number of images times steps of the whole search, without its comparisons."""
         classes = min(self.classes, num_classes)
-        leading = min(windows, WINDOWS_PER_CLASS * classes)
-        window_steps = windows * self.screening_steps + leading * (self.window_steps - self.screening_steps)
+        leading = min(windows, self.windows_per_class * classes)
+        screened = windows * self.screening_steps * self.screening_batch
+        led = leading * (self.window_steps - self.screening_steps) * self.window_batch
         class_steps = classes * self.class_steps + min(self.refined, classes) * self.final_steps
-        return self.window_batch * window_steps + self.class_batch * class_steps
+        return screened + led + self.class_batch * class_steps
 
 
 def search_windows(
@@ -91,7 +93,7 @@ def search_windows(
     budget = run.budget
     search = _WindowSearch(model, images, num_classes, run, extra_outcomes, outcomes or class_logits(model))
     free = search.initialize(torch.ones(len(search.family.windows(images.shape)), num_classes, dtype=torch.bool))
-    search.advance(free, budget.screening_steps, budget.window_batch)
+    search.advance(free, budget.screening_steps, budget.screening_batch)
     compared = search.compare(free, SCREENED_IMAGES)
     # Not if the time ended before the last step: then the search did not stop by itself.
     if free.step == budget.screening_steps and not float(compared.odds.max()) >= budget.min_log_odds:
@@ -154,7 +156,7 @@ class _WindowSearch:
             free: One candidate per window, free to pursue any class.
             compared: Their effects on all classes, (A, K).
         """
-        best = compared.odds.topk(min(WINDOWS_PER_CLASS, len(compared.odds)), dim=0).indices  # (W, K)
+        best = compared.odds.topk(min(self.run.budget.windows_per_class, len(compared.odds)), dim=0).indices  # (W, K)
         classes = compared.odds.amax(0).topk(min(self.run.budget.classes, self.num_classes)).indices
         return select(free, best[:, classes].unique())
 

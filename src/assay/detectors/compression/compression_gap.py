@@ -43,12 +43,15 @@ from assay.nn.inference import predict
 # 2.7 or more. The planted trigger of models trained for four bits succeeds on 99 % of images. Without the last stage
 # the found trigger succeeds on 57 to 90 %.
 #
-# Two checks end a search early, with the lowest score. The first follows after six steps, by the largest log odds of a
-# class. With three seeds, a 2:4 sparse backdoored model had 0.3 to 9.9, one of pruned filters 8.6 to 12.6, and a clean
-# model in int8 -4.9 to -3.0. After five steps the first had -0.9. The second check follows after all windows. Pruning
-# damages clean models, so several classes have positive log odds, with outlier scores of 0.5 to 4.3. Backdoored
-# models had 4.8 to 8.9. The final scores of nearly all reference models, made without these checks, are below 3 too.
-WINDOW_BUDGET = WindowSearchBudget(min_log_odds=-2.0, min_outlier_score=3.0, final_steps=40)
+# Two checks end a search early, with the lowest score. The first follows after seven steps, by the largest log odds of
+# a class. With four seeds, backdoored models had -1.6 to 4.2 (int8) and 0.4 to 10.9 (2:4 sparse), and one of pruned
+# filters 8.5 or more. A clean model in int8 had -4.8 to -2.8. After six steps the first had -2.1 with one seed. The
+# second check follows after all windows. Pruning damages clean models, so several classes have positive log odds, with
+# outlier scores of 0.5 to 4.3. Backdoored models had 4.8 to 8.9. The final scores of nearly all reference models, made
+# without these checks, are below 3 too. With two windows per class, the int8 model was missed with two seeds of four.
+WINDOW_BUDGET = WindowSearchBudget(
+    screening_steps=7, windows_per_class=6, min_log_odds=-2.0, min_outlier_score=3.0, final_steps=40
+)
 
 # For a clean model and its int8 variant, no class gets 5 % of the images in the screening; for a
 # compression-activated backdoor, one gets 75 %. After 8 steps and with 3 refined classes, the target was once missed.
