@@ -31,6 +31,24 @@ def gap_table(result: Result, title: str) -> list[str]:
     return [f"**{title}** {summary}", "", *grid([*columns, "found trigger: ASR there, in full"], rows), ""]
 
 
+def seeds_table(result: Result, title: str) -> list[str]:
+    """Return a row per model of benchmarks/run.py gap_seeds."""
+    columns = ["model", "variant", "scores, one for each seed", "target (planted)", "success", "seconds"]
+    rows = [
+        [
+            name,
+            row["variant"],
+            ", ".join(f"{score:.1f}" for score in row["scores"]),
+            ", ".join("none" if target is None else str(target) for target in row["targets"])
+            + ("" if row["target"] is None else f" ({row['target']})"),
+            ", ".join(percent(rate) for rate in row["success"]),
+            ", ".join(f"{seconds:.0f}" for seconds in row["seconds"]),
+        ]
+        for name, row in result["models"].items()
+    ]
+    return [f"**{title}** A search that ends early has the score -2.", "", *grid(columns, rows), ""]
+
+
 def _row(name: str, model: Result, verdict: Result) -> list[str]:
     variants, active_in = model["forms"], model["wakes_in"]
     variant = (verdict["form"] or "").partition("/")[0]

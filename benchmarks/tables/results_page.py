@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lib import commands
 from lib.cases_table import cases_table
-from lib.compression_tables import deployers_table, gap_table, paper_table
+from lib.compression_tables import deployers_table, gap_table, paper_table, seeds_table
 from lib.encoder_tables import (
     concepts_table,
     drift_table,
@@ -322,6 +322,7 @@ TABLES = {
     "generality_2": (detection, "Held out: all models drawn anew, measured once."),
     "paper_scale": (paper_table, "Quantization-activated backdoors, next to the published rows."),
     "compression_gap": (gap_table, "The detector `compression-gap` (CIFAR-10)."),
+    "gap_seeds": (seeds_table, "The same with four seeds of its search (CIFAR-10)."),
     "deployers": (deployers_table, "Activation in variants that the attack was not made for."),
     "pairing": (
         pairs,
@@ -389,6 +390,7 @@ SECTIONS = {
         "dormant-wide",
         "paper_scale",
         "compression_gap",
+        "gap_seeds",
         "deployers",
     ),
     "Encoders": ("encoders", "drift", "text_encoders", "pairing"),

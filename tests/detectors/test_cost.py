@@ -93,3 +93,9 @@ def test_larger_models_cost_more() -> None:
     deep = Artifact(nn.Sequential(*(nn.Linear(64, 64) for _ in range(50))), Modality.IMAGE, 5, "", "", ImageSpec(SHAPE))
     assert expected_export_seconds(deep) > expected_export_seconds(artifact)
     assert Graph().expected_cost.exports
+
+
+def test_a_test_that_abstains_costs_nothing() -> None:
+    artifact = replace(model([]), num_classes=51)
+    assert expected_passes(MaxMargin().expected_cost, artifact) == 0
+    assert expected_passes(MaxMargin().expected_cost, replace(artifact, num_classes=50)) > 0

@@ -10,7 +10,7 @@ from support.toys import add_trigger, toy
 from torch import Tensor, nn
 
 from assay.core.model import digest_of_module
-from assay.inversion.class_search import CHECKED_IMAGES, ClassSearchResult, SearchBudget, search_classes
+from assay.inversion.class_search import ClassSearchResult, SearchBudget, search_classes
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
 from assay.inversion.run import CleanImages, SearchRun
 
@@ -153,7 +153,7 @@ def test_only_refined_classes_get_all_steps() -> None:
     found = search_classes(counting, MaskFamily(), CleanImages(x, y), torch.arange(6), run)
     assert len(found.classes) == 2
     assert found.steps == 10
-    checked = 2 * min(len(x), CHECKED_IMAGES)
+    checked = 2 * min(len(x), SearchBudget().checked)
     assert counting.images == 8 * (3 * 6 + 7 * 2) + checked
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from assay.core.model import Artifact
@@ -23,6 +24,7 @@ class Cost:
 
     passes: int = 0
     passes_per_class: int = 0
+    most_classes: float = math.inf  # of a model with more classes, the test says at once that it abstains
     exports: bool = False  # True: it exports the graph first, and cannot stop in the middle
 
 
@@ -36,7 +38,10 @@ def expected_passes(cost: Cost, artifact: Artifact) -> float:
         cost: Cost of the test.
         artifact: The model.
     """
-    passes = cost.passes + cost.passes_per_class * (artifact.num_classes or 0)
+    classes = artifact.num_classes or 0
+    if classes > cost.most_classes:
+        return 0.0
+    passes = cost.passes + cost.passes_per_class * classes
     return passes * (LARGE_IMAGE_FRACTION if is_large_image(artifact.inputs.shape) else 1.0)
 
 

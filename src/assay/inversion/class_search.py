@@ -15,8 +15,6 @@ from assay.inversion.optimizer import Candidates, Steps, advance, initialize, se
 from assay.inversion.outlier import log_odds, mean_over_others, outlier_score, refuse_nan
 from assay.inversion.run import CleanImages, SearchRun
 
-CHECKED_IMAGES = 128  # images on which every final trigger is checked
-
 # Maps triggered images (N, C, H, W) and their clean predictions (N,) to outcome logits (N, K).
 OutcomeFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,12 +32,13 @@ class SearchBudget:
     rank_by_likelihood: bool = False  # refine the candidates that move most images, not those with small triggers
     min_success: float = 0.0  # the search ends after the screening if no candidate exceeds this success rate
     batch: int = 16  # images per candidate and step
+    checked: int = 128  # images on which every final trigger is checked
 
     def at(self, shape: tuple[int, int, int]) -> SearchBudget:
         """Return the budget for images of ``shape`` (C, H, W). Large images cost 50 times as much and get less."""
         if not is_large_image(shape):
             return self
-        return replace(self, candidates=6, refined=4, groups=8, ranking_steps=15, batch=6)
+        return replace(self, candidates=6, refined=4, groups=8, ranking_steps=10, batch=6, checked=48)
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,8 @@ class _ClassSearch:
         worked = candidates.best_size.isfinite()
         sizes = torch.where(worked, candidates.best_size, untrained)
         final = candidates.parameters if bounded else candidates.best
-        effects = trigger_effects(class_logits(self.model), self.family, final, self.images.first(CHECKED_IMAGES))
+        checked = self.images.first(self.run.budget.checked)
+        effects = trigger_effects(class_logits(self.model), self.family, final, checked)
         success, odds = (value.gather(1, targets[:, None])[:, 0] for value in effects)
         # A candidate without a working size may have converged to a small size that does not work.
         level = torch.where(worked, candidates.level, torch.maximum(candidates.level, untrained.log()))

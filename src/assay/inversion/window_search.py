@@ -9,13 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from assay.inversion.class_search import (
-    CHECKED_IMAGES,
-    ClassSearchResult,
-    OutcomeFunction,
-    class_logits,
-    trigger_effects,
-)
+from assay.inversion.class_search import ClassSearchResult, OutcomeFunction, class_logits, trigger_effects
 from assay.inversion.families import WindowFamily
 from assay.inversion.forward import is_large_image
 from assay.inversion.optimizer import Candidates, Steps, advance, initialize, select
@@ -42,6 +36,7 @@ class WindowSearchBudget:
     class_batch: int = 16  # images per class and step
     refined: int = 4  # easiest of those classes; all that a score compares, so that refinement alone gives no outlier
     final_steps: int = 0  # of the refined classes
+    checked: int = 128  # images on which every final trigger is checked
     min_log_odds: float = float("-inf")  # the search ends if no window gives a class higher log odds than this
     # The search ends after the windows if several classes have positive log odds, with a lower outlier score than this.
     min_outlier_score: float = 0.0
@@ -51,7 +46,7 @@ class WindowSearchBudget:
         if not is_large_image(shape):
             return self
         fewer = replace(self, overlap=False, window_steps=8, window_batch=4, classes=5, class_steps=12, class_batch=6)
-        return replace(fewer, final_steps=self.final_steps // 2)
+        return replace(fewer, final_steps=self.final_steps // 2, checked=48)
 
     @property
     def steps(self) -> int:
@@ -213,7 +208,7 @@ class _WindowSearch:
 
     def evaluate(self, candidates: Candidates) -> _Effects:
         """Measure each candidate's trigger on many images."""
-        images = self.images.first(CHECKED_IMAGES)
+        images = self.images.first(self.run.budget.checked)
         effects = trigger_effects(self.outcomes, self.family, candidates.parameters, images)
         targets = candidates.allowed.int().argmax(1)[:, None]
         return _Effects(*(value.gather(1, targets)[:, 0] for value in effects))

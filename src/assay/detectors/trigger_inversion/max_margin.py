@@ -33,6 +33,7 @@ from assay.nn.precision import fast_autocast
 # Six classes with all restarts give the same scores as all classes: benchmarks/results/racing.json. Classes cannot be
 # chosen before the last step: the leading class of a clean model may be the last after 20 of 50 steps.
 LEADING_CLASSES = 6
+MOST_CLASSES = 50
 
 
 @final
@@ -49,7 +50,7 @@ class MaxMargin(Detector):
 
     name = "max-margin"
     title = "how far one class's logit can rise above all others"
-    cost = Cost(1_800, 100)
+    cost = Cost(1_800, 100, most_classes=MOST_CLASSES)
     needs = Requirement.GRADIENTS
     on_variants = False  # it depends on the weights, which compression hardly changes
 
@@ -59,7 +60,7 @@ class MaxMargin(Detector):
         restarts: int = 4,
         steps: int = 50,
         rate: float = 0.05,
-        most_classes: int = 50,
+        most_classes: int = MOST_CLASSES,
         leading: int = LEADING_CLASSES,
     ) -> None:
         self.restarts = restarts

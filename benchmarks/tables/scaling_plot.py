@@ -1,0 +1,61 @@
+"""Plot of benchmarks/results/audit_scaling.json: CPU seconds of a whole audit by case -> docs/audit_scaling.svg.
+
+python benchmarks/run.py scaling_plot
+"""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+from lib import commands
+from lib.paths import ROOT
+from lib.results import load_models
+from matplotlib.figure import Figure
+
+PLOT = ROOT / "docs" / "audit_scaling.svg"
+KINDS = ("searches", "scans", "comparisons with the full model", "other")
+SCANS = "-scan"
+COMPARISONS = ("compression-gap", "compression-gap-mask")
+SEARCHES = ("max-margin", "local-patch", "neural-cleanse", "universal-perturbation")
+
+
+def kind_of(test: str) -> str:
+    """Return the kind of a test by its detector."""
+    detector = test.partition("/")[2]
+    if detector in SEARCHES:
+        return "searches"
+    if detector in COMPARISONS:
+        return "comparisons with the full model"
+    return "scans" if detector.endswith(SCANS) else "other"
+
+
+def seconds_by_kind(row: dict) -> dict[str, float]:
+    """Return the seconds of each kind of test; the rest of the audit counts as other."""
+    seconds = dict.fromkeys(KINDS, 0.0)
+    for test, duration in row["by_test"].items():
+        seconds[kind_of(test)] += duration
+    seconds["other"] += max(0.0, row["cpu_seconds"] - sum(seconds.values()))
+    return seconds
+
+
+def main() -> None:
+    """Write the plot."""
+    mpl.rcParams["svg.hashsalt"] = "audit_scaling"  # the same bytes from the same figures
+    models = load_models("audit_scaling")
+    figure = Figure(figsize=(8, 0.5 + 0.4 * len(models)), layout="constrained")
+    axes = figure.subplots()
+    names = list(models)[::-1]
+    left = dict.fromkeys(names, 0.0)
+    for kind in KINDS:
+        widths = [seconds_by_kind(models[name])[kind] for name in names]
+        axes.barh(names, widths, left=list(left.values()), label=kind)
+        left = {name: left[name] + width for name, width in zip(names, widths, strict=True)}
+    axes.set_xlabel("CPU seconds of a whole audit, one thread, float32")
+    axes.legend()
+    figure.savefig(PLOT, metadata={"Date": None})
+    print(f"-> {PLOT.relative_to(ROOT)}")
+
+
+def cli() -> None:
+    """Run the command line."""
+    commands.parser(__doc__).parse_args()
+    main()
