@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import torch
 from support.toys import SHAPE, toy
 from torch import Tensor
 
+from assay.core.errors import Unmeasurable
 from assay.core.model import digest_of_module
 from assay.inversion import optimizer
 from assay.inversion.families import AdditiveFamily, Family, FrequencyFamily, MaskFamily, WarpFamily
@@ -150,3 +153,36 @@ def test_one_batch_of_images_has_gradients_at_a_time(monkeypatch: pytest.MonkeyP
     advance(model, MaskFamily(), candidates, CleanImages(x, y), Steps(1, 16, generator))
     handle.remove()
     assert sizes == [32, 32]
+
+
+@every_family
+def test_scale_of_gradients_changes_no_digit(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    scaled = optimize_toy(family, one_per_class(4), steps=10)
+    monkeypatch.setattr(optimizer, "GRADIENT_SCALE", 1.0)
+    plain = optimize_toy(family, one_per_class(4), steps=10)
+    assert all(torch.equal(one, two) for one, two in zip(scaled.parameters, plain.parameters, strict=True))
+
+
+def smallest_gradient(margin: float) -> float:
+    """Return the smallest gradient but 0 of the logits of a model that is sure of its class by ``margin``."""
+    smallest: list[float] = []
+
+    class Sure(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = margin * torch.tensor([1.0, 0.0, 0.0, 0.0]) + x.mean(dim=(1, 2, 3))[:, None] * torch.arange(4)
+            logits.register_hook(lambda gradient: smallest.append(float(gradient[gradient != 0].abs().min())))
+            return logits
+
+    x, generator = torch.rand(16, *SHAPE), torch.Generator().manual_seed(0)
+    candidates = initialize(AdditiveFamily(), one_per_class(4)[:1], SHAPE, generator)
+    images = CleanImages(x, torch.ones(16, dtype=torch.int64))
+    with suppress(Unmeasurable):  # gradients that small move no trigger
+        advance(Sure(), AdditiveFamily(), candidates, images, Steps(1, 16, generator))
+    return min(smallest)
+
+
+def test_gradients_of_a_saturated_model_are_no_denormal_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    smallest_normal = torch.finfo(torch.float32).tiny
+    assert smallest_gradient(88.0) >= smallest_normal
+    monkeypatch.setattr(optimizer, "GRADIENT_SCALE", 1.0)
+    assert smallest_gradient(88.0) < smallest_normal
