@@ -1,15 +1,13 @@
 """Plot of benchmarks/results/audit_scaling.json: CPU seconds of a whole audit by case -> docs/audit_scaling.svg.
 
-python benchmarks/run.py scaling_plot
+python benchmarks/run.py scaling_plot   # needs pip install -c constraints.txt -e '.[plots]'
 """
 
 from __future__ import annotations
 
-import matplotlib as mpl
 from lib import commands
 from lib.paths import ROOT
 from lib.results import load_models
-from matplotlib.figure import Figure
 
 PLOT = ROOT / "docs" / "audit_scaling.svg"
 KINDS = ("searches", "scans", "comparisons with the full model", "other")
@@ -39,6 +37,9 @@ def seconds_by_kind(row: dict) -> dict[str, float]:
 
 def main() -> None:
     """Write the plot."""
+    import matplotlib as mpl  # an extra of the package: --help works without it
+    from matplotlib.figure import Figure
+
     mpl.rcParams["svg.hashsalt"] = "audit_scaling"  # the same bytes from the same figures
     models = load_models("audit_scaling")
     figure = Figure(figsize=(8, 0.5 + 0.4 * len(models)), layout="constrained")

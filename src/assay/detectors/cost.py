@@ -24,7 +24,7 @@ class Cost:
 
     passes: int = 0
     passes_per_class: int = 0
-    most_classes: float = math.inf  # of a model with more classes, the test says at once that it abstains
+    most_classes: float = math.inf  # above, the test abstains at once
     exports: bool = False  # True: it exports the graph first, and cannot stop in the middle
 
 
