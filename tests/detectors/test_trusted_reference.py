@@ -98,9 +98,8 @@ def test_mask_search_on_two_equal_models_scores_zero(corner: bool) -> None:
 def test_window_search_on_two_equal_models_scores_low(corner: bool) -> None:
     finding = CompressionGap()(pair(Halves(corner), Halves(corner)), Split(pictures(), None), seed=0)
     assert finding.outcome is Outcome.SCORED, finding.reason
-    assert finding.evidence.numbers["success"] < 0.5
     assert finding.score is not None
-    assert finding.score <= 0, "there is no gap"
+    assert finding.score <= 0, "there is no gap: a pattern that moves one model moves the other"
 
 
 @pytest.fixture(scope="module")
