@@ -34,7 +34,7 @@ from assay.nn.metrics import BackdoorMetrics
 from assay.report.formatting import format_percent
 from assay.report.page import TEMPLATES
 from assay.report.view import page_of
-from assay.sandbox.processes import available_cores, keep_freed_memory, sendable_error
+from assay.sandbox.processes import available_cores, sendable_error
 from assay.stages.base import Stage
 from assay.stages.prune import PruneMagnitude
 from assay.stages.quantize import QuantizeInt8
@@ -193,7 +193,6 @@ def _receive_audits(connections: Mapping[Connection, str], progress: Step) -> di
 def _audit_process(connection: Connection) -> None:
     """Receive a model, send the progress of its audit, and at last the audit or an exception."""
     torch.set_num_threads(1)
-    keep_freed_memory()
     name, build, config = _receive(connection)
     try:
         _send(connection, _audit(name, build, config, lambda step, fraction: _send(connection, (step, fraction))))

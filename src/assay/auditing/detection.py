@@ -27,7 +27,6 @@ from assay.detectors.base import Detector
 from assay.detectors.cost import expected_export_seconds, expected_passes
 from assay.detectors.requirement import Requirement
 from assay.formats.onnx.runtime import restart_sessions
-from assay.sandbox.processes import release_freed_memory
 
 # Seconds of one core for tracing a model, before its first test. ResNet-20: 3 s. It cannot stop in the middle.
 TRACE_SECONDS = 3.0
@@ -132,7 +131,6 @@ class _Run:
                 if not self.untraced:
                     prepare_measurement(made, self.inputs)
             self.made[name] = made
-            release_freed_memory()
             self.time.end(name, completed=made.tested is not None)
         return self.made[name]
 
@@ -148,7 +146,6 @@ class _Run:
         """Take the end of a test. After the last one of a large variant, let go of it, unless a trigger acts on it."""
         self.time.end(test, completed=completed)
         self.waiting.discard(test)
-        release_freed_memory()
         name = test.partition("/")[0]
         if any(other.startswith(f"{name}/") for other in self.waiting):
             return

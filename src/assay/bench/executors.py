@@ -17,7 +17,6 @@ from typing import Any, Protocol, final
 from assay.bench.job import Job, Outcome
 from assay.core.errors import UnusableInput, first_line
 from assay.sandbox.network import allow_network
-from assay.sandbox.processes import keep_freed_memory
 
 Work = Callable[[Any, str], Outcome]  # (job, place of the models)
 
@@ -102,7 +101,6 @@ def _new_pool() -> ProcessPoolExecutor:
 def _start_worker(driver: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C
     os.environ["OMP_NUM_THREADS"] = "1"
-    keep_freed_memory()
 
     def end_with_driver() -> None:
         while os.getppid() == driver:

@@ -22,7 +22,6 @@ from assay.cli.plant import plant
 from assay.cli.sign import sign
 from assay.cli.stage import stage
 from assay.cli.verify import verify
-from assay.sandbox.processes import keep_freed_memory
 
 app = typer.Typer(
     help="Audit machine-learning models for backdoors, in the form of their deployment.",
@@ -62,7 +61,6 @@ def _common(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Exceptions of the command pass through."""
-    keep_freed_memory()
     command = typer.main.get_command(app)
     _add_box_options(command)
     return command.main(args=list(arguments), prog_name="assay", standalone_mode=False) or 0

@@ -20,8 +20,6 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl(2)
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 PROC = Path("/proc")
 PARENT_CHECK_SECONDS = 0.5  # without prctl
-# Options of mallopt(3) with values: freed memory is not given back, and no allocation has a mapping of its own.
-MALLOC_OPTIONS = {"M_TRIM_THRESHOLD": (-1, 2**31 - 1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
 CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -46,28 +44,6 @@ def machine_memory() -> int:
         with suppress(OSError, ValueError):
             total = min(total, int(Path(path).read_text()))
     return total
-
-
-def keep_freed_memory() -> bool:
-    """Keep freed memory for the next allocation of this process, and return whether the C library can do that.
-
-    By default, glibc gives large blocks back to the system, and the system clears them before the next use. That took
-    a fifth of the CPU time of a search on images of 224 pixels.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library
-        return False
-    return all(mallopt(option, value) == 1 for option, value in MALLOC_OPTIONS.values())
-
-
-def release_freed_memory() -> None:
-    """Give freed memory back to the system, after ``keep_freed_memory``: between tests, whose blocks differ in size."""
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL(None).malloc_trim(0)
 
 
 def descendants(root: int) -> list[int]:
