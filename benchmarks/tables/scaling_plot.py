@@ -9,29 +9,21 @@ from lib import commands
 from lib.paths import ROOT
 from lib.results import load_models
 
+from assay.auditing.plan import Phase, phase_of
+from assay.registry import all_detectors
+
 PLOT = ROOT / "docs" / "audit_scaling.svg"
-KINDS = ("searches", "scans", "comparisons with the full model", "other")
-SCANS = "-scan"
-COMPARISONS = ("compression-gap", "compression-gap-mask")
-SEARCHES = ("max-margin", "local-patch", "neural-cleanse", "universal-perturbation")
-
-
-def kind_of(test: str) -> str:
-    """Return the kind of a test by its detector."""
-    detector = test.partition("/")[2]
-    if detector in SEARCHES:
-        return "searches"
-    if detector in COMPARISONS:
-        return "comparisons with the full model"
-    return "scans" if detector.endswith(SCANS) else "other"
+PHASES = {detector.name: phase_of(detector).name.lower() for detector in all_detectors()}
+OTHER = "other"
+KINDS = (*(phase.name.lower() for phase in Phase), OTHER)
 
 
 def seconds_by_kind(row: dict) -> dict[str, float]:
-    """Return the seconds of each kind of test; the rest of the audit counts as other."""
+    """Return the seconds of each phase of an audit; all else counts as other."""
     seconds = dict.fromkeys(KINDS, 0.0)
     for test, duration in row["by_test"].items():
-        seconds[kind_of(test)] += duration
-    seconds["other"] += max(0.0, row["cpu_seconds"] - sum(seconds.values()))
+        seconds[PHASES[test.partition("/")[2]]] += duration
+    seconds[OTHER] += max(0.0, row["cpu_seconds"] - sum(seconds.values()))
     return seconds
 
 

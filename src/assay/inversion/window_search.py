@@ -23,7 +23,7 @@ COMPARED_IMAGES = 24  # images on which the leading windows are compared again
 
 @dataclass(frozen=True)
 class WindowSearchBudget:
-    """Size of a window search. The shipped null distributions were made with the defaults."""
+    """Size of a window search. The shipped reference scores come from a longer search (docs/limits.md)."""
 
     overlap: bool = True  # adds a window between any two adjacent windows
     screening_steps: int = 6  # of all windows; only the best windows go on

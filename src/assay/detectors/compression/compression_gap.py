@@ -38,10 +38,10 @@ from assay.inversion.window_search import WindowSearchBudget, search_windows
 from assay.nn.disagreement import DisagreementModel, compression_outcomes
 from assay.nn.inference import predict
 
-# The budget of ``local-patch`` and a last stage. With half of it, a model with score 8.7 got 1.4. Clean models and
-# their int8 variants end the first stage at log odds of at most -2.8, models with compression-activated backdoors at
-# 2.7 or more. The planted trigger of models trained for four bits succeeds on 99 % of images. Without the last stage
-# the found trigger succeeds on 57 to 90 %.
+# More windows than ``local-patch``, and a last stage. With half of the steps, a model with score 8.7 got 1.4. Clean
+# models and their int8 variants end the first stage at log odds of at most -2.8, models with compression-activated
+# backdoors at 2.7 or more. The planted trigger of models trained for four bits succeeds on 99 % of images. Without the
+# last stage the found trigger succeeds on 57 to 90 %.
 #
 # Two checks end a search early, with the lowest score. The first follows after seven steps, by the largest log odds of
 # a class. With four seeds, backdoored models had -1.6 to 4.2 (int8) and 0.4 to 10.9 (2:4 sparse), and one of pruned
