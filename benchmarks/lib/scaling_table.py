@@ -21,4 +21,5 @@ def scaling_table(result: dict[str, Any], title: str) -> list[str]:
     ratio = (
         f" 43 classes cost {many['cpu_seconds'] / few['cpu_seconds']:.2f} times as much as 10." if few and many else ""
     )
-    return [f"**{title}** One thread, float32, all variants and tests.{ratio}", "", *grid(COLUMNS, rows), ""]
+    plot = "![CPU seconds by case and phase](audit_scaling.svg)"
+    return [f"**{title}** One thread, float32, all variants and tests.{ratio}", "", *grid(COLUMNS, rows), "", plot, ""]
